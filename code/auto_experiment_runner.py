@@ -1,0 +1,135 @@
+"""Run a batch of experiments one after another, each in its own process, to one table.
+
+    python code/auto_experiment_runner.py --config config/experiments/01_mt5_xlsum.yaml --one-epoch
+
+Parses the command line and calls dialsum; holds nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from dialsum.errors import EXIT_OK, UnfitError, run_script
+from dialsum.optional import require_packages
+
+NOT_BUILT = {
+    "resume": "going on with an unfinished batch",
+    "rehearse": "rehearsing each experiment on its longest batch",
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line of a batch."""
+    parser = argparse.ArgumentParser(
+        prog="auto_experiment_runner.py",
+        description=(
+            "Run a batch of experiments one after another, each in its own process, to one table."
+        ),
+        epilog="exit status: 0 all succeeded, 1 at least one failed (the others were still run), "
+        "2 nothing was started, 130 interrupted",
+    )
+    add = parser.add_argument
+    add(
+        "--config",
+        required=True,
+        nargs="+",
+        action="extend",
+        type=Path,
+        metavar="FILE",
+        help="the experiments, numbered from 1 in this order",
+    )
+    add(
+        "-1",
+        "--one-epoch",
+        action="store_true",
+        help="one epoch each; results go to outputs/quick_test",
+    )
+    add(
+        "--demo",
+        action="store_true",
+        help=(
+            "tiny models from scratch in place of the checkpoints, on data/sample; results go to "
+            "outputs/demo"
+        ),
+    )
+    add(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of train.csv, dev.csv, test.csv (default: data)",
+    )
+    add("--dry-run", action="store_true", help="check everything, print the plan, write nothing")
+    add("--only", metavar="NUMBERS", help="run these of the experiments, such as 1,4 or 2-5")
+    add(
+        "--stop-on-error",
+        action="store_true",
+        help="start no further experiment after one that failed",
+    )
+    add(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help="stands for outputs/; logs then go to DIR/logs",
+    )
+    add("--runs-dir", type=Path, metavar="DIR", help="the runs' folders go here")
+    add("--log-dir", type=Path, metavar="DIR", help="the batches' logs go here (default: logs)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help=(
+            "overrides one value in every experiment, such as training.learning_rate=3e-5 "
+            "(repeatable)"
+        ),
+    )
+    add("--seed", type=int, help="overrides training.seed")
+    add(
+        "--explain",
+        action="store_true",
+        help="print every value of every experiment with where it comes from, and stop",
+    )
+    add("--resume", action="store_true", help=argparse.SUPPRESS)
+    add("--rehearse", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a batch and return the exit status."""
+    asked = make_parser().parse_args(arguments)
+    for option, meaning in NOT_BUILT.items():
+        if getattr(asked, option):
+            raise UnfitError(
+                f"--{option} is not built yet ({meaning}); leave it out. Nothing was started."
+            )
+    require_packages(__file__)
+    from dialsum.report.door import explain_batch, start_batch
+    from dialsum.run.options import BatchOptions
+
+    options = BatchOptions(
+        configs=tuple(asked.config),
+        one_epoch=asked.one_epoch,
+        demo=asked.demo,
+        data_dir=asked.data_dir,
+        only=asked.only,
+        output_dir=asked.output_dir,
+        runs_dir=asked.runs_dir,
+        log_dir=asked.log_dir,
+        overrides=tuple(asked.overrides),
+        seed=asked.seed,
+        stop_on_error=asked.stop_on_error,
+    )
+    if asked.explain:
+        print(explain_batch(options))
+        return EXIT_OK
+    return start_batch(options, dry_run=asked.dry_run)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,138 @@
+"""Values and the types of keys in plain words: what was found, what is meant.
+
+Must not know files or rules. The words come from the schema's annotations, so that they cannot fall
+behind it.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic.fields import FieldInfo
+
+from dialsum.config.keys import nearest
+from dialsum.config.yaml_lines import dump_yaml_text
+
+BOUNDS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
+LOOKS_BOOLEAN = {
+    "yes": "true",
+    "on": "true",
+    "y": "true",
+    "no": "false",
+    "off": "false",
+    "n": "false",
+}
+
+
+def show_value(value: Any) -> str:
+    """Return a value on one line as it could stand in a YAML file."""
+    if isinstance(value, str):
+        written = dump_yaml_text([value]).removeprefix("- ").rstrip("\n")
+        # Long or spaced text would be folded over lines: JSON's quotes mean the same in YAML.
+        quoted = written != value and not written.startswith("'")
+        return json.dumps(value, ensure_ascii=False) if quoted or "\n" in written else written
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(show_value, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {show_value(item)}' for key, item in value.items())}}}"
+    return repr(value)
+
+
+def describe_found(value: Any) -> str:
+    """Say what stands there, naming its kind where the reader could take it for another."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        return f"the text {json.dumps(value, ensure_ascii=False)}"
+    return show_value(value)
+
+
+def describe_type(field: FieldInfo) -> str:
+    """Say what a key takes: `a whole number (≥ 1) or auto`."""
+    return _words(field.annotation, field.metadata)
+
+
+def describe_meant(field: FieldInfo, value: Any) -> str:
+    """Say what a key takes, and how this wrong value becomes right where that is plain."""
+    meant = describe_type(field)
+    if not isinstance(value, str):
+        if isinstance(value, float) and value.is_integer() and "whole number" in meant:
+            return f"{meant}: write {value:.0f}"
+        return meant
+    choices = [item for item in _choices(field.annotation) if isinstance(item, str)]
+    boolean = LOOKS_BOOLEAN.get(value.lower())
+    if boolean and meant.startswith("true"):
+        return f"{meant}: write {boolean}"
+    if near := nearest(value, choices):
+        return f"{meant}; did you mean {near[0]}?"
+    if "number" in meant and _is_number(value):
+        plain = value.replace("_", "").replace(",", "").strip()
+        return f"{meant}: write {plain}{' without quotes' if plain == value else ''}"
+    return meant
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", ""))
+    except ValueError:
+        return False
+    return True
+
+
+def _choices(annotation: Any) -> list[Any]:
+    """Return the literal values that an annotation allows."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    if get_origin(annotation) in (Union, types.UnionType, Annotated):
+        return [item for part in get_args(annotation) for item in _choices(part)]
+    return []
+
+
+def _words(annotation: Any, metadata: Sequence[Any]) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _words(arguments[0], [*metadata, *arguments[1:]])
+    if origin in (Union, types.UnionType):
+        # bool | Literal["auto"] reads best as one list of words
+        parts = [_words(part, ()) for part in arguments]
+        return _either([word for part in parts for word in part.split(" or ")])
+    if origin is Literal:
+        return _either([str(item) for item in arguments])
+    flat = [
+        m for item in metadata for m in (item.metadata if isinstance(item, FieldInfo) else [item])
+    ]
+    if origin is list:
+        lengths = [m.max_length for m in flat if isinstance(m, MaxLen)]
+        count = f"{lengths[0]} " if lengths and any(isinstance(m, MinLen) for m in flat) else ""
+        return f"a list of {count}{_words(arguments[0], ()).removeprefix('a ')}s"
+    if origin is dict:
+        name = "names" if arguments[0] is str else _words(arguments[0], ())
+        value = (
+            "values" if arguments[1] is Any else f"{_words(arguments[1], ()).removeprefix('a ')}s"
+        )
+        return f"a mapping of {name} to {value}"
+    base = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    word = "null" if annotation is type(None) else base.get(annotation, str(annotation))
+    return " ".join([word, *_bounds(flat)])
+
+
+def _bounds(metadata: Sequence[Any]) -> list[str]:
+    """Return all bounds as one word in brackets."""
+    bounds = [
+        f"{sign} {getattr(item, kind.__name__.lower()):,}"
+        for item in metadata
+        for kind, sign in BOUNDS.items()
+        if isinstance(item, kind)
+    ]
+    return [f"({', '.join(bounds)})"] if bounds else []
+
+
+def _either(words: Sequence[str]) -> str:
+    """Join words with commas and a last `or`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,0 +1,42 @@
+"""A loaded config as text: every key, its value, and where that was written.
+
+Must not know how it was loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dialsum.config.describe import show_value
+from dialsum.config.problems import aligned
+from dialsum.config.read import LoadedConfig
+from dialsum.paths import shown
+
+
+def explain(loaded: LoadedConfig) -> str:
+    """Return all values of one experiment in the schema's order, each with its origin, then what
+    was understood.
+    """
+    rows = [
+        (key, show_value(_value(loaded, key)), origin.text)
+        for key, origin in loaded.origins.items()
+    ]
+    lines = [f"{loaded.name}  {shown(loaded.path)}", ""]
+    section = ""
+    for key, line in zip(loaded.origins, aligned(rows), strict=True):
+        first = key.partition(".")[0]
+        if section and first != section:
+            lines.append("")
+        section = first
+        lines.append(line)
+    if loaded.notes:
+        lines += ["", "understood:", *(f"  {note}" for note in loaded.notes)]
+    lines += ["", f"sha256 of these values: {loaded.sha256}"]
+    return "\n".join(lines)
+
+
+def _value(loaded: LoadedConfig, key: str) -> Any:
+    value: Any = loaded.config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value

@@ -1,0 +1,79 @@
+"""Where a value was written, and one problem with it as a line for the user.
+
+Must not know the schema, nor YAML: it only says things.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dialsum.paths import shown
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value was written; text says it: `config/x.yaml:14`, `--set`, `default`."""
+
+    file: Path | None
+    line: int | None
+    text: str
+
+    @classmethod
+    def at(cls, file: Path, line: int | None = None) -> Origin:
+        """Name a line (from 1) of a file, or the file as a whole."""
+        return cls(file, line, shown(file) if line is None else f"{shown(file)}:{line}")
+
+
+SET = Origin(None, None, "--set")
+DEFAULT = Origin(None, None, "default")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One line of a ConfigError: where, which key, what was found, what is meant."""
+
+    origin: Origin
+    key: str
+    found: str
+    meant: str
+
+
+def display_width(text: str) -> int:
+    """Return the columns that text takes on a terminal: two for each Korean character."""
+    plain = unicodedata.normalize("NFC", text)
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in plain)
+
+
+def pad(text: str, width: int) -> str:
+    """Fill text with spaces up to width columns."""
+    return text + " " * max(0, width - display_width(text))
+
+
+def problem_lines(problems: Iterable[Problem]) -> list[str]:
+    """Return one aligned line per problem, said once each, file by file and line by line."""
+    unique = list(dict.fromkeys(problems))
+    files = list(dict.fromkeys(problem.origin.file for problem in unique))
+    ordered = sorted(
+        unique,
+        key=lambda p: (p.origin.file is None, files.index(p.origin.file), p.origin.line or 0),
+    )
+    place = max((display_width(p.origin.text) for p in ordered), default=0)
+    key = max((display_width(p.key) for p in ordered), default=0)
+    return [
+        f"{pad(p.origin.text, place)}  {pad(p.key, key)}  {p.found} → {p.meant}"
+        if p.key
+        else f"{pad(p.origin.text, place)}  {p.found} → {p.meant}"
+        for p in ordered
+    ]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of equal length as lines whose columns start below each other."""
+    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,189 @@
+"""Config files to checked configs with the origin of each value, or every problem at once.
+
+The order in which sources win: the schema's default, the files that `extends` names, the
+experiment's own file, overlays, --set. Must not know what a config is used for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dialsum.config.check import check, check_conditions
+from dialsum.config.keys import schema_keys
+from dialsum.config.problems import Origin, Problem, problem_lines
+from dialsum.config.resolve import Replaced, Resolved, replaced_by_overlays, resolve
+from dialsum.config.schema import Config
+from dialsum.config.sources import (
+    Source,
+    UnreadableError,
+    absolute,
+    read_overrides,
+    read_source,
+)
+from dialsum.config.yaml_lines import dump_yaml_text
+from dialsum.errors import ConfigError
+from dialsum.paths import shown
+
+__all__ = ["LoadedConfig", "Origin", "Replaced", "dump_yaml", "load_config", "load_configs"]
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """One experiment as it will run.
+
+    Args:
+        path: the experiment's file, absolute.
+        config: the values.
+        origins: where each dotted key's value was written.
+        notes: what was understood as something else, with file and line.
+        replaced: what overlays changed.
+    """
+
+    path: Path
+    config: Config
+    origins: dict[str, Origin]
+    notes: list[str]
+    replaced: list[Replaced]
+
+    @property
+    def name(self) -> str:
+        """The file's stem, by which its run is named."""
+        return self.path.stem
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all values, wherever they were written: equal for equal runs."""
+        values = json.dumps(self.config.model_dump(), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(values.encode()).hexdigest()
+
+
+def load_configs(
+    paths: Sequence[Path], *, overrides: Sequence[str] = (), overlays: Sequence[Path] = ()
+) -> list[LoadedConfig]:
+    """Load experiments in the order given.
+
+    Args:
+        paths: their YAML files.
+        overrides: `key=value` each, which win over every file.
+        overlays: YAML files laid over every experiment, the last one on top.
+
+    Raises ConfigError with every problem of every file.
+    """
+    library = _Library()
+    over = [source for path in overlays if (source := library.get(path, overlay=True))]
+    command_line = read_overrides(overrides)
+    library.problems += command_line.statements.problems
+    for overlay in over:
+        library.problems += check_conditions(overlay)
+    loaded = [
+        one
+        for path in paths
+        if (one := _load(path, library, overlays=over, overrides=command_line))
+    ]
+    if library.problems:
+        raise ConfigError(problem_lines(library.problems))
+    return loaded
+
+
+def load_config(
+    path: Path, *, overrides: Sequence[str] = (), overlays: Sequence[Path] = ()
+) -> LoadedConfig:
+    """Load one experiment; as load_configs."""
+    return load_configs([path], overrides=overrides, overlays=overlays)[0]
+
+
+def dump_yaml(config: Config) -> str:
+    """Return every value as a YAML file that loads to the same config."""
+    head = (
+        "# Every value of one run, written by it. It can be run again as it stands.\n"
+        "resolved: true  # all keys are stated, so one without effect here is no mistake\n"
+    )
+    return head + dump_yaml_text(config.model_dump())
+
+
+@dataclass
+class _Library:
+    """The files of one call, each read once, and all that is wrong with any of them."""
+
+    sources: dict[Path, Source | None] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def get(
+        self, path: Path, *, overlay: bool = False, named_by: Origin | None = None
+    ) -> Source | None:
+        """Return a file's source; None, and its problems are taken, where it cannot be read."""
+        path = absolute(path)
+        if path not in self.sources:
+            try:
+                self.sources[path] = read_source(path, overlay=overlay, named_by=named_by)
+                self.problems += self.sources[path].statements.problems  # type: ignore[union-attr]
+            except UnreadableError as error:
+                self.sources[path] = None
+                self.problems += error.problems
+        return self.sources[path]
+
+    def chain(self, source: Source) -> tuple[list[Source], bool]:
+        """Return a file's source with all that it inherits, the last base first; and whether all
+        could be read.
+        """
+        chain, seen = [source], [source.file]
+        while source.extends is not None:
+            if source.base is None:
+                return chain, False
+            if source.base in seen:
+                circle = " → ".join(shown(file) for file in [*seen, source.base] if file)
+                meant = "remove one `extends`"
+                self.problems.append(
+                    Problem(source.extends, "extends", f"a circle: {circle}", meant)
+                )
+                return chain, False
+            base = self.get(source.base, named_by=source.extends)
+            if base is None:
+                return chain, False
+            chain.insert(0, base)
+            seen.append(base.file)
+            source = base
+        return chain, True
+
+
+def _load(
+    path: Path, library: _Library, *, overlays: Sequence[Source], overrides: Source
+) -> LoadedConfig | None:
+    """Load one file; None where anything is wrong, which the library then holds."""
+    own = library.get(path)
+    if own is None:
+        return None
+    chain, complete = library.chain(own)
+    file = absolute(path)
+    resolved = resolve(file, chain, overlays=overlays, overrides=overrides)
+    resolved.incomplete = not complete
+    config, problems = check(resolved)
+    library.problems += problems
+    if config is None:
+        return None
+    replaced: list[Replaced] = []
+    if overlays:
+        bare = resolve(file, chain, overlays=(), overrides=overrides)
+        replaced = list(replaced_by_overlays(bare, resolved))
+    return LoadedConfig(
+        path=file,
+        config=config,
+        origins={key: resolved.origin(key) for key in schema_keys()},
+        notes=_notes(resolved),
+        replaced=replaced,
+    )
+
+
+def _notes(resolved: Resolved) -> list[str]:
+    """Return what the sources' spellings were taken for, and what rules over what."""
+    notes = list(resolved.notes)
+    steps = resolved.value("training.max_steps")
+    if steps is not None and "training.num_train_epochs" in resolved.stated:
+        place = resolved.origin("training.max_steps").text
+        epochs = resolved.value("training.num_train_epochs")
+        notes.append(f"{place} max_steps {steps} rules over num_train_epochs {epochs:g}")
+    return list(dict.fromkeys(notes))

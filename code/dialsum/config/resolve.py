@@ -1,0 +1,130 @@
+"""One config out of its sources: who wins for each key, and what an overlay's cases come to.
+
+Must not know whether a value fits: check.py asks that of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from dialsum.config.keys import default_of, schema_keys
+from dialsum.config.problems import DEFAULT, Origin
+from dialsum.config.sources import Source
+from dialsum.config.statements import Statement, Statements
+
+
+@dataclass
+class Resolved:
+    """The winning statement of every stated key of one experiment.
+
+    Args:
+        path: the experiment's file.
+        incomplete: a file that it inherits from could not be read: absent keys may not be missing.
+        complete_record: every key is stated because a run wrote it down.
+    """
+
+    path: Path
+    incomplete: bool = False
+    complete_record: bool = False
+    stated: dict[str, Statement] = field(default_factory=dict)
+    ranks: dict[str, int] = field(default_factory=dict)
+    claims: list[Statement] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    meant: set[str] = field(default_factory=set)
+
+    def apply(self, statements: Statements, rank: int) -> None:
+        """Lay a source over what there is; rank grows with each source: the later ones win."""
+        for new in statements.said:
+            if new.part:
+                old = self.stated.get(new.key)
+                before = old.value if old else default_of(new.key)
+                # Lines of other parts stay known, so that each can be named when it is wrong.
+                lines = {**(old.lines if old else {}), new.part: new.origin.line or 0}
+                value = {**(before if isinstance(before, dict) else {}), new.part: new.value}
+                new = Statement(new.key, "", value, new.origin, new.written, lines)
+            self.stated[new.key] = new
+            self.ranks[new.key] = rank
+        self.claims += statements.claims
+        self.notes += statements.notes
+        self.meant |= statements.meant
+
+    def value(self, key: str) -> Any:
+        """Return a key's value, stated or by default; PydanticUndefined where one is required."""
+        return self.stated[key].value if key in self.stated else default_of(key)
+
+    def origin(self, key: str) -> Origin:
+        """Return where a key's value stands."""
+        return self.stated[key].origin if key in self.stated else DEFAULT
+
+    def rank(self, key: str) -> int:
+        """Return how late a key was stated: 0 by default, more with each source over another."""
+        return self.ranks.get(key, 0)
+
+    def nested(self) -> dict[str, Any]:
+        """Return the stated values as the sections that the schema takes."""
+        tree: dict[str, Any] = {}
+        for key, statement in self.stated.items():
+            *sections, name = key.split(".")
+            place = tree
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[name] = statement.value
+        return tree
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A key whose value an overlay changed: dotted key, value without and with the overlay, the
+    overlay's line.
+    """
+
+    key: str
+    original: Any
+    value: Any
+    origin: Origin
+
+
+def resolve(
+    path: Path, chain: Sequence[Source], *, overlays: Sequence[Source], overrides: Source
+) -> Resolved:
+    """Lay the sources over one another: files from the last base on, then overlays, then --set."""
+    result = Resolved(path)
+    # A record that a run wrote stays one under other values: those state no key without effect
+    # either.
+    result.complete_record = any(source.complete_record for source in chain)
+    rank = 0
+    for rank, source in enumerate(chain, start=1):
+        result.apply(source.statements, rank)
+    for overlay in overlays:
+        result.apply(overlay.statements, rank := rank + 1)
+        for case in overlay.cases:
+            if _holds(case.when, result, overrides):
+                result.apply(case.then, rank := rank + 1)
+    result.apply(overrides.statements, rank + 1)
+    return result
+
+
+def replaced_by_overlays(without: Resolved, result: Resolved) -> Iterator[Replaced]:
+    """Give each key whose value differs from the same config without overlays."""
+    for key in schema_keys():
+        before, after = without.value(key), result.value(key)
+        if repr(before) != repr(after):
+            original = None if before is PydanticUndefined else before
+            yield Replaced(key, original, after, result.origin(key))
+
+
+def _holds(when: Statements, so_far: Resolved, overrides: Source) -> bool:
+    """Say whether every key equals its value, or one of its values where a list stands; --set
+    counts.
+    """
+    final = {statement.key: statement.value for statement in overrides.statements.said}
+    return all(
+        final.get(asked.key, so_far.value(asked.key))
+        in (asked.value if isinstance(asked.value, list) else [asked.value])
+        for asked in when.said
+    )

@@ -1,0 +1,283 @@
+"""The one schema of every experiment file: each key with type, bounds, default, meaning, unit.
+
+Must not know where a value came from, nor rules about two keys (check.py), nor any library that
+trains. Defaults here are the neutral ones; the project's own choices, with their reasons, stand in
+config/base_config.yaml.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Auto = Literal["auto"]
+PositiveInt = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Architecture = Literal["mt5", "t5", "bart"]
+BestMetric = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum", "loss"]
+Scale = Literal["mecab", "whitespace", "char"]
+
+
+class Section(BaseModel):
+    """What all sections share: unknown keys are refused, no value is silently converted."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class General(Section):
+    """Who this experiment is, and where it runs."""
+
+    label: str | None = None
+    """Name on screen and in log file names; the file's stem when absent. No slash or space."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """Where it trains; auto takes CUDA, then Apple MPS, then CPU."""
+    expected_minutes: PositiveInt | None = None
+    """Estimated duration on one RTX 3090 with the real checkpoint and 12,457 rows, minutes."""
+    next: str | None = None
+    """Stem of the experiment to run after this one, named in the closing lines."""
+
+
+class TinyModel(Section):
+    """Size of a model built from scratch (model.initialise: tiny)."""
+
+    d_model: PositiveInt = 128
+    """Width of the hidden states."""
+    layers: PositiveInt = 2
+    """Layers of the encoder, and as many of the decoder."""
+    heads: PositiveInt = 4
+    """Attention heads per layer."""
+    d_ff: PositiveInt = 512
+    """Width of the feed-forward layers."""
+    dropout: Share = 0.0
+    """Dropout probability; a small model on few rows has none to give away."""
+    init_std_scale: Annotated[float, Field(gt=0)] = 1.0
+    """Std of the initial embeddings (BART: of every weight), in multiples of d_model**-0.5."""
+
+
+class Model(Section):
+    """Which network, from where, in which precision."""
+
+    architecture: Architecture
+    """Family: mt5, t5 (v1 and v1.1) or bart; checked against the checkpoint's own config."""
+    checkpoint: str
+    """Name on the model hub, or a local folder with config.json, weights and tokenizer."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub checkpoint."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the base's weights in memory; auto: bfloat16 under LoRA with bf16, else float32."""
+    trust_remote_code: bool = False
+    """Run Python code that a checkpoint brings along. Off: such a checkpoint is refused."""
+    dropout: Share | None = None
+    """Dropout probability of the network; the checkpoint's own when absent."""
+    initialise: Literal["pretrained", "tiny"] = "pretrained"
+    """tiny: the same architecture class, from random weights at the size of model.tiny (demo)."""
+    tiny: TinyModel = TinyModel()
+    """Size of that tiny model."""
+
+
+class Tokenizer(Section):
+    """How text becomes tokens."""
+
+    encoder_max_len: PositiveInt
+    """Longest input in tokens, prefix and end token included; longer ones are cut and counted."""
+    decoder_max_len: PositiveInt
+    """Longest target in tokens, end token included; longer ones are cut and counted."""
+    input_prefix: str = ""
+    """Text put before every dialogue."""
+    dialogue_tokens: Literal["standard", "data", "none"] = "standard"
+    """Ordinary tokens to add: speaker tags and masks; data: also every #Word# of the train rows."""
+    train_on_data: bool = False
+    """Train a tokenizer of the family's kind on the train rows (demo) instead of loading one."""
+    vocab_size: PositiveInt = 4000
+    """Pieces of a tokenizer trained on the data."""
+
+
+class Data(Section):
+    """Which rows."""
+
+    data_dir: str = "data"
+    """Folder of the three files, relative to the project's root or absolute."""
+    train_file: str = "train.csv"
+    """Training rows: fname, dialogue, summary, topic where there is one."""
+    dev_file: str = "dev.csv"
+    """Rows that choose the best checkpoint and give the reported score."""
+    test_file: str | None = "test.csv"
+    """Rows to predict for the submission: fname, dialogue. null: no submission is written."""
+    max_train_rows: PositiveInt | None = None
+    """Use the first rows only; all when absent."""
+    max_dev_rows: PositiveInt | None = None
+    """Use the first rows only; all when absent."""
+    max_test_rows: PositiveInt | None = None
+    """Use the first rows only; all when absent."""
+
+
+class Training(Section):
+    """The optimisation; names are those of transformers' TrainingArguments."""
+
+    learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    """Peak learning rate of AdamW."""
+    num_train_epochs: Annotated[float, Field(gt=0)]
+    """Passes over the training rows."""
+    max_steps: PositiveInt | None = None
+    """Optimizer steps; overrides num_train_epochs when given."""
+    per_device_train_batch_size: PositiveInt | Auto
+    """Rows per forward pass; auto takes the device profile's."""
+    per_device_eval_batch_size: PositiveInt | Auto = "auto"
+    """Rows per generation batch; auto makes beams x rows fit the device."""
+    gradient_accumulation_steps: PositiveInt | Auto
+    """Forward passes per optimizer step; effective batch size = batch x accumulation."""
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant",
+        "constant_with_warmup", "inverse_sqrt",
+    ]
+    """Shape of the learning rate over the run."""
+    lr_scheduler_kwargs: dict[str, Any] = {}
+    """Arguments of that shape, such as num_cycles."""
+    warmup_steps: Annotated[float, Field(ge=0)] = 0
+    """Steps of rising learning rate; below 1 it is a share of all steps."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradients are scaled down to this global norm; 0 never clips."""
+    label_smoothing_factor: Share = 0.0
+    """Share of the target's probability spread over all pieces."""
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "adamw_bnb_8bit",
+                   "paged_adamw_8bit"] = "adamw_torch"
+    """Optimizer, by the library's name."""
+    bf16: bool | Auto = "auto"
+    """Mixed precision in bfloat16; auto: where the GPU has it."""
+    fp16: bool = False
+    """Mixed precision in float16; refused for the T5 family, whose activations overflow it."""
+    tf32: bool | Auto = "auto"
+    """TensorFloat-32 matrix products; auto: where the GPU has them."""
+    gradient_checkpointing: bool | Auto = False
+    """Recompute activations instead of keeping them: less memory, about a third slower."""
+    eval_steps: PositiveInt
+    """Optimizer steps between evaluations on dev; a shorter run is evaluated at its end."""
+    save_steps: PositiveInt | None = None
+    """Optimizer steps between checkpoints, a multiple of eval_steps; eval_steps when absent."""
+    save_total_limit: Annotated[int, Field(ge=2)] = 2
+    """Checkpoints kept: the last and the best at least."""
+    logging_steps: PositiveInt = 50
+    """Optimizer steps between lines of loss."""
+    early_stopping_patience: PositiveInt | None = None
+    """Evaluations without improvement after which training stops; never when absent."""
+    early_stopping_threshold: Annotated[float, Field(ge=0)] = 0.0
+    """Smallest gain, in points of the metric, that counts as improvement."""
+    metric_for_best_model: BestMetric = "rouge_mean"
+    """Dev metric that chooses the best checkpoint; loss: the smallest wins."""
+    train_sampling_strategy: Literal["random", "group_by_length"] = "random"
+    """Order of training rows; group_by_length puts rows of like length into one batch."""
+    dataloader_num_workers: Count | Auto = "auto"
+    """Processes that prepare batches; auto goes by cores and memory."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Seed of initialisation, order, dropout."""
+
+
+class Qlora(Section):
+    """Low-rank adapters (LoRA) on a frozen, if asked 4-bit, base."""
+
+    use_qlora: bool
+    """Train adapters; false trains every weight (full fine-tuning)."""
+    load_in_4bit: bool = True
+    """Hold the frozen base in 4-bit NF4 (bitsandbytes)."""
+    use_unsloth: bool = False
+    """Ask for Unsloth; decoder-only models on NVIDIA GPUs get it, others PEFT, which is said."""
+    lora_rank: PositiveInt = 16
+    """Rank r of the update."""
+    lora_alpha: PositiveInt = 32
+    """Scale: the update counts alpha / r."""
+    lora_dropout: Share = 0.0
+    """Dropout on the adapter's input."""
+    target_modules: list[str] | Auto = "auto"
+    """Layers that get adapters, by name; auto: every linear layer of the family's blocks."""
+    train_embeddings: bool = False
+    """Also train embeddings, head and norms in full (a base from random weights needs it)."""
+
+
+class Generation(Section):
+    """How summaries are written, for the reported scores and the submission."""
+
+    num_beams: PositiveInt = 4
+    """Width of the beam search; 1 is greedy."""
+    min_new_tokens: Count = 0
+    """Shortest summary in tokens."""
+    max_new_tokens: PositiveInt | None = None
+    """Longest summary in tokens; tokenizer.decoder_max_len when absent."""
+    no_repeat_ngram_size: Count = 0
+    """No n tokens in a row come twice (0: off); speaker tags and masks are exempt."""
+    length_penalty: float = 1.0
+    """Above 1 prefers longer beams, below 1 shorter ones."""
+    repetition_penalty: Annotated[float, Field(ge=1)] = 1.0
+    """Above 1 discourages tokens already written."""
+    early_stopping: bool = True
+    """End the search when num_beams summaries are complete."""
+
+
+class Target(Section):
+    """What the run was expected to reach, on its own scale."""
+
+    tokenizer: Scale = "whitespace"
+    """Scale of these figures; never compared with another scale."""
+    rouge1: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    """Expected ROUGE-1, from and to."""
+    minimum: dict[Literal["rouge1", "rouge2", "rougeL"], float] = {}
+    """Least scores of a run worth keeping."""
+    ideal: dict[Literal["rouge1", "rouge2", "rougeL"], float] = {}
+    """Scores hoped for."""
+
+
+class Evaluation(Section):
+    """How dev predictions become scores."""
+
+    tokenizer: Scale = "mecab"
+    """Unit that ROUGE counts; the competition counts mecab-ko morphemes."""
+    training_num_beams: PositiveInt = 1
+    """Beams of the evaluations during training; the reported score uses generation.num_beams."""
+    training_max_rows: PositiveInt | None = None
+    """Dev rows (the first) of the evaluations during training; all when absent."""
+    target: Target = Target()
+    """What the run was expected to reach."""
+
+
+class Tracking(Section):
+    """Where the curves go, besides the run's own files."""
+
+    wandb: bool | Auto = "auto"
+    """Weights & Biases; auto: on when WANDB_API_KEY is set. Never asks, never ends a run."""
+    project: str = "nlp-5"
+    """W&B project."""
+    entity: str | None = None
+    """W&B user or team; the key's own when absent."""
+    tensorboard: bool = True
+    """TensorBoard events in the run's logs/."""
+
+
+class Batch(Section):
+    """What the queue does around this experiment."""
+
+    cooldown_seconds: Annotated[float, Field(ge=0)] | Literal["until_free"] = "until_free"
+    """Pause before the next run: until the driver says the memory is free; a number adds to it."""
+    free_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """Longest wait for the memory to come free before it is said and the queue goes on."""
+    memory_limit_gib: Annotated[float, Field(gt=0)] = 24.0
+    """GPU memory that the closing lines hold the run against, GiB."""
+
+
+class Config(Section):
+    """One experiment."""
+
+    general: General = General()
+    model: Model
+    tokenizer: Tokenizer
+    data: Data = Data()
+    training: Training
+    qlora: Qlora
+    generation: Generation = Generation()
+    evaluation: Evaluation = Evaluation()
+    tracking: Tracking = Tracking()
+    batch: Batch = Batch()

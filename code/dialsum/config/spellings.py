@@ -1,0 +1,230 @@
+"""What people carry over from transformers, PEFT and guides, and what each spelling means here.
+
+Only where the meaning is certain; where it is not, the text says what to write. Must not know files
+or lines.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from dialsum.config.keys import schema_keys
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a spelling comes to: settings by dotted key; or said, why none is needed; or refused,
+    what to write.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    said: str = ""
+    refused: str = ""
+    claim: str = ""
+    """Name of a statement that is true or false only once all values are known (greater_is_better).
+    """
+
+
+RENAMED = {
+    "alpha": "qlora.lora_alpha",
+    "batch_size": "training.per_device_train_batch_size",
+    "data_path": "data.data_dir",
+    "dropout_rate": "model.dropout",
+    "epochs": "training.num_train_epochs",
+    "eval_batch_size": "training.per_device_eval_batch_size",
+    "generation_num_beams": "generation.num_beams",
+    "label_smoothing": "training.label_smoothing_factor",
+    "lora_r": "qlora.lora_rank",
+    "lr": "training.learning_rate",
+    "lr_scheduler": "training.lr_scheduler_type",
+    "max_source_length": "tokenizer.encoder_max_len",
+    "max_target_length": "tokenizer.decoder_max_len",
+    "model_name": "model.checkpoint",
+    "model_name_or_path": "model.checkpoint",
+    "num_epochs": "training.num_train_epochs",
+    "patience": "training.early_stopping_patience",
+    "pretrained_model_name_or_path": "model.checkpoint",
+    "r": "qlora.lora_rank",
+    "random_seed": "training.seed",
+    "source_prefix": "tokenizer.input_prefix",
+    "train_batch_size": "training.per_device_train_batch_size",
+    "wandb_entity": "tracking.entity",
+    "wandb_project": "tracking.project",
+}
+SECTIONS = {"lora": "qlora", "peft": "qlora", "wandb": "tracking"}
+"""Other names of whole sections."""
+
+ONLY_UNDER = {"alpha": ("qlora",), "r": ("qlora", ""), "patience": ("training", "")}
+"""Names so short that elsewhere they could mean something else ("" is the top level)."""
+
+ALWAYS = {
+    "load_best_model_at_end": (True, "the best checkpoint is always the one used"),
+    "predict_with_generate": (True, "evaluation always generates"),
+    "save_safetensors": (True, "weights are always written as safetensors"),
+    "do_train": (True, "a run always trains, evaluates and predicts"),
+    "do_eval": (True, "a run always trains, evaluates and predicts"),
+    "do_predict": (True, "a run always trains, evaluates and predicts"),
+    "load_in_8bit": (False, "adapters sit on a 4-bit or an unquantised base: qlora.load_in_4bit"),
+    "push_to_hub": (False, "nothing is ever uploaded"),
+    "bnb_4bit_quant_type": ("nf4", "4-bit is always NF4"),
+    "task_type": ("SEQ_2_SEQ_LM", "every model here is an encoder-decoder"),
+    "bias": ("none", "adapters never train biases"),
+    "adam_beta1": (0.9, "AdamW always runs with the library's 0.9, 0.999, 1e-8"),
+    "adam_beta2": (0.999, "AdamW always runs with the library's 0.9, 0.999, 1e-8"),
+    "adam_epsilon": (1e-8, "AdamW always runs with the library's 0.9, 0.999, 1e-8"),
+}
+"""Switches of other programs that are no choice here: the one value that is accepted, and why."""
+
+BY_STEPS = {
+    "eval_strategy": "training.eval_steps",
+    "evaluation_strategy": "training.eval_steps",
+    "logging_strategy": "training.logging_steps",
+    "save_strategy": "training.save_steps",
+}
+_BEAMS = "training_num_beams (during training) or generation.num_beams (reported scores)"
+_EARLY = "training.early_stopping_patience stops training, generation.early_stopping a search"
+WRITE_INSTEAD = {
+    "logging_dir": "remove it: TensorBoard events go to logs/ in the run's own folder",
+    "max_length": "tokenizer.encoder_max_len (input), tokenizer.decoder_max_len (target)",
+    "max_seq_length": "tokenizer.encoder_max_len (input), tokenizer.decoder_max_len (target)",
+    "output_dir": "remove it, and give --output-dir on the command line",
+    "run_name": "general.label names the run",
+    "evaluation.num_beams": f"evaluation.{_BEAMS}",
+    "training.early_stopping": _EARLY,
+    "early_stopping": _EARLY,
+}
+"""Names that could mean several things, or that another place decides (dotted: only there)."""
+
+
+def understand(section: str, name: str, value: Any) -> Meaning | None:
+    """Return what `name: value` means under section ("" at the top level); None where nobody can
+    tell.
+    """
+    dotted = f"{section}.{name}" if section else name
+    if refused := WRITE_INSTEAD.get(dotted):
+        return Meaning(refused=refused)
+    if section == "generation" and name == "max_length":
+        return _max_length(value)
+    if section not in ONLY_UNDER.get(name, (section,)):
+        return None
+    if rule := RULES.get(name):
+        return rule(value)
+    if name in ALWAYS:
+        return _always(name, value)
+    if name in BY_STEPS:
+        return _by_steps(name, value)
+    if refused := WRITE_INSTEAD.get(name):
+        return Meaning(refused=refused)
+    key = RENAMED.get(name) or bare_names().get(name)
+    return Meaning({key: value}) if key else None
+
+
+def normalise_value(key: str, value: Any) -> Any:
+    """Return value as this program spells it: `eval_rougeL`, the library's name of a metric, is
+    rougeL.
+    """
+    if key == "training.metric_for_best_model" and isinstance(value, str):
+        return value.removeprefix("eval_")
+    return value
+
+
+@cache
+def bare_names() -> dict[str, str]:
+    """Return the last names that one key alone has, with that key: seed -> training.seed.
+
+    Keys in subsections are left out: `layers` at the top level need not be model.tiny's.
+    """
+    count = Counter(key.rpartition(".")[2] for key in schema_keys())
+    names = {key.rpartition(".")[2]: key for key in schema_keys() if key.count(".") == 1}
+    return {name: key for name, key in names.items() if count[name] == 1}
+
+
+def _always(name: str, value: Any) -> Meaning:
+    accepted, why = ALWAYS[name]
+    if value == accepted and isinstance(value, bool) == isinstance(accepted, bool):
+        return Meaning(said=why)
+    return Meaning(refused=f"remove it: {why}")
+
+
+def _by_steps(name: str, value: Any) -> Meaning:
+    key = BY_STEPS[name]
+    if value == "steps":
+        return Meaning(said=f"{key} counts steps here, always")
+    if value in ("no", False):
+        return Meaning(
+            refused=f"remove it: it cannot be switched off; a large {key} leaves the end only"
+        )
+    return Meaning(
+        refused=f"remove it and set {key}; an epoch has rows / (batch × accumulation) steps"
+    )
+
+
+def _warmup_ratio(value: Any) -> Meaning:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 1:
+        return Meaning(refused="a share below 1, or training.warmup_steps in steps")
+    return Meaning({"training.warmup_steps": value})
+
+
+def _max_length(value: Any) -> Meaning:
+    # The library's max_length counts the token that starts the decoder, which is not a new one.
+    if isinstance(value, int) and not isinstance(value, bool):
+        value -= 1
+    return Meaning({"generation.max_new_tokens": value})
+
+
+def _group_by_length(value: Any) -> Meaning:
+    if not isinstance(value, bool):
+        return Meaning(refused="training.train_sampling_strategy: group_by_length or random")
+    strategy = "group_by_length" if value else "random"
+    return Meaning({"training.train_sampling_strategy": strategy})
+
+
+def _report_to(value: Any) -> Meaning:
+    names = [str(item).lower() for item in (value if isinstance(value, list) else [value])]
+    known = {"wandb", "tensorboard", "none", "all"}
+    if not set(names) <= known or (len(names) > 1 and {"none", "all"} & set(names)):
+        return Meaning(refused="wandb, tensorboard, both in a list, all or none")
+    on = {"wandb", "tensorboard"} if names == ["all"] else set(names)
+    return Meaning({"tracking.wandb": "wandb" in on, "tracking.tensorboard": "tensorboard" in on})
+
+
+def _use_cpu(value: Any) -> Meaning:
+    if value is True:
+        return Meaning({"general.device": "cpu"})
+    if value is False:
+        return Meaning(said="general.device takes a GPU by itself where there is one")
+    return Meaning(refused="general.device: cpu or auto")
+
+
+def _overwrite(value: Any) -> Meaning:
+    if isinstance(value, bool):
+        return Meaning(
+            said="an earlier run of the same name is moved to previous/, never overwritten"
+        )
+    return Meaning(refused="remove it: an earlier run is moved to previous/, never overwritten")
+
+
+def _greater_is_better(value: Any) -> Meaning:
+    if isinstance(value, bool):
+        return Meaning(
+            said="follows from training.metric_for_best_model", claim="greater_is_better"
+        )
+    return Meaning(refused="remove it: it follows from training.metric_for_best_model")
+
+
+RULES: dict[str, Callable[[Any], Meaning]] = {
+    "warmup_ratio": _warmup_ratio,
+    "generation_max_length": _max_length,
+    "generate_max_length": _max_length,
+    "group_by_length": _group_by_length,
+    "report_to": _report_to,
+    "no_cuda": _use_cpu,
+    "use_cpu": _use_cpu,
+    "overwrite_output_dir": _overwrite,
+    "greater_is_better": _greater_is_better,
+}
+"""Spellings whose value changes with the name."""

@@ -1,0 +1,143 @@
+"""Cleaning of one cell of text at the CSV border, as named steps.
+
+Must not know rows, files or tokenizers. A step changes how a text is written, never what it says.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+STEP_MEANINGS: dict[str, str] = {
+    "literal_line_ends": "a line break written as text (\\n, \\r\\n or <br>) became a line break",
+    "line_ends": "another line end (\\r\\n, \\r, form feed, U+2028 …) became \\n",
+    "invisible": "invisible characters (zero-width space, BOM, soft hyphen, controls) removed",
+    "width": "full-width or half-width characters (Ａ１＃, ﾱ) became ordinary ones",
+    "spaces": "tabs, no-break and other special spaces became plain spaces",
+    "unicode": "decomposed Hangul or accents (NFD, as macOS writes) composed to NFC",
+    "outer_spaces": "spaces at the start or the end of a line removed",
+    "empty_turns": "empty lines, or turns with a speaker and no words, removed",
+    "one_line": "line breaks inside a summary became spaces",
+}
+"""Each step by its name, in the order in which they are taken, as the notes of a split say it."""
+
+_LINE_END = "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+# Zero-width joiners stay: emoji are made of them.
+_INVISIBLE = (
+    "\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff"
+)
+_WIDTH_VARIANT = "\uff01-\uffee"
+_OTHER_SPACE = "\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
+
+# Nearly all cells hold none of these: one search for all of them saves four.
+_RARE = re.compile(f"[{_LINE_END}{_INVISIBLE}{_WIDTH_VARIANT}{_OTHER_SPACE}]")
+_LITERAL_LINE_END = re.compile(r"\\r\\n|\\n|\\r|<br\s*/?>", re.IGNORECASE)
+_OTHER_LINE_END = re.compile(f"\r\n|[{_LINE_END}]")
+_INVISIBLES = re.compile(f"[{_INVISIBLE}]")
+_WIDTH_VARIANTS = re.compile(f"[{_WIDTH_VARIANT}]+")
+_OTHER_SPACES = re.compile(f"[{_OTHER_SPACE}]")
+# Without its colon a tag alone may be a mask on a line of its own, which says something.
+_EMPTY_TURN = re.compile(r"(?:#\w+# *:)?")
+_CONJOINING_JAMO = re.compile("[\u1100-\u11ff]")
+
+Step = tuple[str, Callable[[str], str]]
+
+
+def clean_dialogue(text: str) -> tuple[str, tuple[str, ...]]:
+    """Clean a dialogue, one turn a line; return it with the names of the steps that changed it.
+
+    An empty string means that nothing was said in it.
+    """
+    return _take_steps(text, (*_choose_steps(text), *_DIALOGUE_STEPS))
+
+
+def clean_summary(text: str) -> tuple[str, tuple[str, ...]]:
+    """Clean a summary, which is one line; return it with the names of the steps that changed it."""
+    return _take_steps(text, (*_choose_steps(text), *_SUMMARY_STEPS))
+
+
+def _choose_steps(text: str) -> tuple[Step, ...]:
+    if "\\" in text or "<" in text:
+        return (*_LITERAL_STEPS, *_RARE_STEPS)
+    return _RARE_STEPS if _RARE.search(text) else ()
+
+
+def _take_steps(text: str, steps: tuple[Step, ...]) -> tuple[str, tuple[str, ...]]:
+    changed = []
+    for name, step in steps:
+        cleaned = step(text)
+        if cleaned != text:
+            changed.append(name)
+            text = cleaned
+    return text, tuple(changed)
+
+
+def _break_at_literals(text: str) -> str:
+    return _LITERAL_LINE_END.sub("\n", text)
+
+
+def _break_at_line_ends(text: str) -> str:
+    return _OTHER_LINE_END.sub("\n", text)
+
+
+def _drop_invisible(text: str) -> str:
+    return _INVISIBLES.sub("", text)
+
+
+def _fold_width(text: str) -> str:
+    return _WIDTH_VARIANTS.sub(lambda match: _fold_run(match.group()), text)
+
+
+def _fold_run(run: str) -> str:
+    """Fold one run of width variants.
+
+    NFKC composes half-width Hangul letters to syllables where they make some. Letters that stand
+    alone (half-width ㅋㅋ) would come out as conjoining jamo, which no font and no tokenizer
+    treats as ㅋ: those runs go letter by letter.
+    """
+    folded = unicodedata.normalize("NFKC", run)
+    if not _CONJOINING_JAMO.search(folded):
+        return folded
+    return "".join(_fold_character(character) for character in run)
+
+
+def _fold_character(character: str) -> str:
+    kind, _, code = unicodedata.decomposition(character).partition(" ")
+    return chr(int(code, 16)) if kind in ("<wide>", "<narrow>") else character
+
+
+def _flatten_spaces(text: str) -> str:
+    return _OTHER_SPACES.sub(" ", text)
+
+
+def _compose(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _strip_lines(text: str) -> str:
+    if " \n" not in text and "\n " not in text:
+        return text.strip(" ")
+    return "\n".join(line.strip(" ") for line in text.split("\n"))
+
+
+def _drop_empty_turns(text: str) -> str:
+    if not (text.endswith((":", "\n")) or text.startswith("\n") or "\n\n" in text or ":\n" in text):
+        return text
+    return "\n".join(turn for turn in text.split("\n") if not _EMPTY_TURN.fullmatch(turn))
+
+
+def _join_lines(text: str) -> str:
+    return " ".join(line for line in text.split("\n") if line) if "\n" in text else text
+
+
+_LITERAL_STEPS: tuple[Step, ...] = (("literal_line_ends", _break_at_literals),)
+_RARE_STEPS: tuple[Step, ...] = (
+    ("line_ends", _break_at_line_ends),
+    ("invisible", _drop_invisible),
+    ("width", _fold_width),
+    ("spaces", _flatten_spaces),
+)
+_LAST_STEPS: tuple[Step, ...] = (("unicode", _compose), ("outer_spaces", _strip_lines))
+_DIALOGUE_STEPS: tuple[Step, ...] = (*_LAST_STEPS, ("empty_turns", _drop_empty_turns))
+_SUMMARY_STEPS: tuple[Step, ...] = (*_LAST_STEPS, ("one_line", _join_lines))

@@ -1,0 +1,199 @@
+"""Reads a CSV file whole and strictly: encoding, header, every row by its line.
+
+Must not know what a dialogue or a summary is: it hands out cells as they stand in the file. What
+the cells mean, and which of them may be empty, is for the callers.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dialsum.data.text_files import read_text_file
+from dialsum.errors import DataError
+
+SHOWN_PROBLEMS = 10  # of one kind; a broken file has thousands, a screen has thirty lines
+MAX_CELL_CHARS = 16 * 1024 * 1024
+# Excel and pandas write an index as a first column with an empty name; pandas reads that back as
+# "Unnamed: 0".
+UNNAMED = re.compile(r"(Unnamed: \d+)?")
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One data row of a CSV file, its cells untouched.
+
+    Attributes:
+        number: 1-based position among the data rows.
+        line: 1-based line of the file on which the row starts (a row with line breaks in a cell
+            spans several).
+        values: column name to cell text; every column of the header is there, unnamed ones are not.
+    """
+
+    number: int
+    line: int
+    values: dict[str, str]
+
+
+def read_table(path: Path, *, required: Sequence[str]) -> list[TableRow]:
+    """Read a CSV file with a header; UTF-8 with or without BOM, comma separated.
+
+    Args:
+        path: the file.
+        required: column names that the header must have; others are kept too.
+
+    Raises:
+        DataError: no such file, other encoding (cp949 and UTF-16 are named), NUL bytes, a missing
+            or doubled column, rows that are longer or shorter than the header (each by its line),
+            or no data row at all.
+    """
+    records = _split_records(read_text_file(path), path)
+    if not records:
+        raise DataError([f"{path}: is empty; expected a header with {_quote_all(required)}"])
+    header = [name.strip() for name in records[0][1]]
+    _check_header(header, required, path)
+    if len(records) == 1:
+        raise DataError([f"{path}: has a header but no data row"])
+    _check_widths(header, records[1:], path)
+    return [
+        TableRow(
+            number,
+            line,
+            {name: cell for name, cell in zip(header, cells, strict=True) if not _is_unnamed(name)},
+        )
+        for number, (line, cells) in enumerate(records[1:], start=1)
+    ]
+
+
+def check_unique(rows: Iterable[TableRow], column: str, *, path: Path) -> None:
+    """Refuse a value that stands twice in a column.
+
+    Raises:
+        DataError: every doubled value with both of its lines.
+    """
+    first_lines: dict[str, int] = {}
+    problems = []
+    for row in rows:
+        value = row.values[column]
+        if value in first_lines:
+            problems.append(
+                f"{path}:{row.line}  row {row.number}: {column} {value!r} stands already on line "
+                f"{first_lines[value]}; every {column} must be there once"
+            )
+        first_lines.setdefault(value, row.line)
+    raise_problems(problems)
+
+
+def raise_problems(problems: Sequence[str], *, summary: str | None = None) -> None:
+    """Raise one DataError with the first problems and their count; return when there is none.
+
+    Raises:
+        DataError: when problems is not empty.
+    """
+    if not problems:
+        return
+    shown = list(problems[:SHOWN_PROBLEMS])
+    if len(problems) > len(shown):
+        shown.append(f"… and {len(problems) - len(shown)} more of this kind")
+        summary = summary or f"{len(problems)} problems found; nothing was started:"
+    raise DataError(shown, summary=summary)
+
+
+def name_some(names: Collection[str], *, limit: int = 5) -> str:
+    """List a few names for a message: `'a', 'b' and 7 more`."""
+    shown = list(names)[:limit]
+    rest = len(names) - len(shown)
+    return _quote_all(shown) + (f" and {rest} more" if rest else "")
+
+
+def _split_records(text: str, path: Path) -> list[tuple[int, list[str]]]:
+    """Split CSV text into (first line, cells); blank lines are no rows."""
+    # csv's limit is one for the process; a long dialogue may pass its 128 KiB, so it is lifted for
+    # this call alone.
+    old_limit = csv.field_size_limit(MAX_CELL_CHARS)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    records: list[tuple[int, list[str]]] = []
+    line = 1
+    try:
+        for cells in reader:
+            if cells:
+                records.append((line, cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        problem = f"{path}:{line}  the row that starts here is no valid CSV: {_explain_csv(error)}"
+        raise DataError([problem]) from error
+    finally:
+        csv.field_size_limit(old_limit)
+    return records
+
+
+def _explain_csv(error: csv.Error) -> str:
+    text = str(error)
+    if "unexpected end of data" in text:
+        return 'its quotation mark (") is never closed; close it, or double one in the text ("")'
+    if "expected after" in text:
+        return 'a quotation mark (") stands inside of a quoted cell; double it ("")'
+    return text
+
+
+def _check_header(header: Sequence[str], required: Sequence[str], path: Path) -> None:
+    named = [name for name in header if not _is_unnamed(name)]
+    doubled = sorted({name for name in named if named.count(name) > 1})
+    problems = [f"{path}:1  column {name!r} stands twice in the header" for name in doubled]
+    found = _quote_all(named) or "no names"
+    for name in required:
+        if name not in named:
+            guess = _guess_column(name, named)
+            problems.append(f"{path}:1  no column {name!r} in the header, which has {found}{guess}")
+    raise_problems(problems)
+
+
+def _guess_column(name: str, named: Sequence[str]) -> str:
+    for mark, word in (("\t", "tabs"), (";", "semicolons"), ("|", "bars")):
+        if len(named) == 1 and mark in named[0]:
+            return f"; its columns are separated by {word}: save it with commas"
+    by_lower = {other.lower(): other for other in named}
+    near = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
+    return f"; did you mean {by_lower[near[0]]!r}? Rename it to {name!r}" if near else ""
+
+
+def _check_widths(
+    header: Sequence[str], records: Sequence[tuple[int, list[str]]], path: Path
+) -> None:
+    width = len(header)
+    problems = []
+    for line, cells in records:
+        if len(cells) != width:
+            problems.append(
+                f"{path}:{line}  {len(cells)} cells where the header has {width}; quote a cell "
+                f"that holds a comma or a line break (row starts {_shorten(cells[0])!r})"
+            )
+            continue
+        nameless = [
+            place
+            for place in range(1, width)
+            if _is_unnamed(header[place]) and cells[place].strip()
+        ]
+        problems.extend(
+            f"{path}:{line}  cell {place + 1} ({_shorten(cells[place])!r}) stands under a column "
+            "without a name; name it, or quote the cell before it"
+            for place in nameless
+        )
+    raise_problems(problems)
+
+
+def _is_unnamed(name: str) -> bool:
+    return UNNAMED.fullmatch(name) is not None
+
+
+def _shorten(text: str, *, limit: int = 30) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _quote_all(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)

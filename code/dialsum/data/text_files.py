@@ -1,0 +1,103 @@
+"""Reads a text file whole as UTF-8, and says of another encoding which one it is.
+
+Must not know what the text is.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from dialsum.errors import DataError
+
+
+def read_text_file(path: Path) -> str:
+    """Read a UTF-8 text file, with or without BOM; line ends stay as they are.
+
+    Raises:
+        DataError: no such file, unreadable, or not UTF-8 (the encoding is named).
+    """
+    return decode_text(read_file_bytes(path), path)
+
+
+def read_file_bytes(path: Path) -> bytes:
+    """Read a file whole.
+
+    Raises:
+        DataError: it does not exist, is a folder or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
+        hint = f"; did you mean {path.with_name(near[0])}?" if near else ""
+        raise DataError([f"{path}: no such file{hint}"]) from None
+    except OSError as error:
+        raise DataError([f"{path}: cannot be read: {error.strerror or error}"]) from error
+
+
+def decode_text(content: bytes, path: Path) -> str:
+    """Decode a text file as UTF-8, a BOM removed; name and refuse other encodings.
+
+    Raises:
+        DataError: with the encoding that it seems to be and the command that mends it.
+    """
+    if content.startswith(b"PK\x03\x04"):
+        problem = (
+            f"{path}: is a zip archive or an Excel workbook, not a CSV file; "
+            "in Excel: Save as -> CSV UTF-8 (comma delimited)"
+        )
+        raise DataError([problem])
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or _looks_like_utf16(content):
+        raise DataError([_wrong_encoding(path, "UTF-16")])
+    if b"\0" in content:
+        line = content.count(b"\n", 0, content.index(b"\0")) + 1
+        problem = (
+            f"{path}:{line}  holds a NUL byte (0x00): the file is damaged or is no text; "
+            f"write it anew, or remove them: tr -d '\\000' < '{path}' > clean.csv"
+        )
+        raise DataError([problem])
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if _decodes_as(content, "cp949"):
+            raise DataError([_wrong_encoding(path, "cp949")]) from None
+        line = content.count(b"\n", 0, error.start) + 1
+        problem = (
+            f"{path}:{line}  is not UTF-8 (byte 0x{content[error.start]:02x}) and no encoding that "
+            "is known here (cp949, UTF-16); save it as UTF-8"
+        )
+        raise DataError([problem]) from None
+
+
+def _wrong_encoding(path: Path, encoding: str) -> str:
+    korean = " (Korean Windows, Excel)" if encoding == "cp949" else ""
+    return (
+        f"{path}: is not UTF-8 but {encoding}{korean}; convert it: "
+        f"iconv -f {encoding} -t UTF-8 '{path}' > utf8.csv   (in Excel: Save as -> CSV UTF-8)"
+    )
+
+
+def _looks_like_utf16(content: bytes) -> bool:
+    """Say whether separators and line ends have a NUL beside them, as UTF-16 without BOM has."""
+    head = content[:4096]
+    return (
+        b"\0" in head
+        and (b",\0" in head or b"\0," in head)
+        and (b"\n\0" in head or b"\0\n" in head)
+    )
+
+
+def _decodes_as(content: bytes, encoding: str) -> bool:
+    try:
+        content.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _names_beside(path: Path) -> list[str]:
+    try:
+        return [other.name for other in path.parent.iterdir()]
+    except OSError:
+        return []

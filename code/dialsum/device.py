@@ -1,0 +1,267 @@
+"""Where a run computes and in which precision, each choice with its reason.
+
+Must not know the configuration, models or data: it is given plain values. torch is imported inside
+the functions that need it; what the driver alone can say (nvidia_gpus …) needs none.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from dialsum.errors import UnfitError
+from dialsum.gpu_driver import (
+    GIB,
+    DriverError,
+    GpuProcess,
+    GpuState,
+    driver_cuda_version,
+    gpu_processes,
+    nvidia_gpus,
+    visible_gpus,
+)
+from dialsum.host import host_memory, usable_cores
+from dialsum.torch_devices import Device, list_devices
+
+__all__ = [
+    "Choice",
+    "Device",
+    "DriverError",
+    "GpuProcess",
+    "GpuState",
+    "choose_device",
+    "driver_cuda_version",
+    "explain_missing_cuda",
+    "free_memory",
+    "gpu_processes",
+    "list_devices",
+    "nvidia_gpus",
+    "pick_device",
+    "pick_num_workers",
+    "pick_precision",
+    "pick_tf32",
+    "visible_gpus",
+]
+
+Precision = Literal["fp32", "bf16", "fp16"]
+T = TypeVar("T")
+
+AS_ASKED = "as asked"
+T5_FAMILY = ("t5", "mt5")
+MEMORY_PER_WORKER = 2 * GIB  # a forked process that touches its copy of rows and libraries
+MOST_WORKERS = 4  # the rows are token ids already; more processes than that wait for the GPU
+
+
+@dataclass(frozen=True)
+class Choice(Generic[T]):
+    """A value that was chosen for the user, or for a wish that could not be met, and why.
+
+    Args:
+        value: what is used.
+        why: half a sentence.
+        requested: what was asked for; None where nothing was (`auto`).
+    """
+
+    value: T
+    why: str
+    requested: object = None
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether something else was asked for."""
+        return self.requested is not None and self.requested != self.value
+
+    def to_record(self) -> dict[str, Any]:
+        """Return requested, used and why, as they stand in result.json."""
+        requested = "auto" if self.requested is None else self.requested
+        return {"requested": requested, "used": self.value, "why": self.why}
+
+
+def pick_device(requested: str) -> Choice[Device]:
+    """Choose where to compute.
+
+    Args:
+        requested: auto, cuda, mps or cpu (`general.device`).
+
+    Raises:
+        UnfitError: what was asked for is not there; with the ways out.
+    """
+    import torch
+
+    devices = list_devices()
+    problem = ""
+    if devices[0].kind != "cuda" and requested in ("auto", "cuda"):
+        problem = explain_missing_cuda(
+            torch_version=torch.__version__,
+            torch_cuda=torch.version.cuda,
+            gpus=nvidia_gpus(),
+            driver_cuda=driver_cuda_version(),
+            visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        )
+    return choose_device(requested, devices, cuda_problem=problem)
+
+
+def choose_device(
+    requested: str, devices: Sequence[Device], *, cuda_problem: str = ""
+) -> Choice[Device]:
+    """Choose among devices that were listed, best first (see pick_device).
+
+    Args:
+        cuda_problem: why there is no CUDA device among them.
+
+    Raises:
+        UnfitError: none of the kind that was asked for.
+    """
+    if requested == "auto":
+        best = devices[0]
+        return Choice(best, "the fastest there is" + (f"; {cuda_problem}" if cuda_problem else ""))
+    found = [device for device in devices if device.kind == requested]
+    if found:
+        return Choice(found[0], AS_ASKED, requested=found[0])
+    problem = cuda_problem if requested == "cuda" else "this machine has no such device"
+    there = ", ".join(device.torch_name for device in devices)
+    raise UnfitError(
+        f"general.device is {requested}, but {problem}. Here there is {there}: take it with "
+        "--set general.device=auto, try tiny models with --demo, or go to a machine that has it"
+    )
+
+
+def explain_missing_cuda(
+    *,
+    torch_version: str,
+    torch_cuda: str | None,
+    gpus: Sequence[GpuState],
+    driver_cuda: tuple[int, int] | None,
+    visible: str | None,
+) -> str:
+    """Say why torch sees no CUDA device, and what mends it where there is a card.
+
+    Args:
+        torch_version: such as 2.9.0+cpu.
+        torch_cuda: CUDA that torch was built for, such as 12.8; None for a build without.
+        gpus: as nvidia_gpus returns them.
+        driver_cuda: newest CUDA of the driver.
+        visible: value of CUDA_VISIBLE_DEVICES.
+    """
+    if not gpus:
+        return "there is no NVIDIA GPU that the driver shows"
+    name = gpus[0].name
+    if torch_cuda is None:
+        return (
+            f"torch {torch_version} is a build without CUDA although there is an {name}: "
+            "remove .venv and run bash run_main_7_experiments.sh again; it installs the CUDA build"
+        )
+    if not visible_gpus(gpus, visible):
+        return f"CUDA_VISIBLE_DEVICES={visible!r} hides the {name}: unset it"
+    if driver_cuda is not None and driver_cuda[0] < int(torch_cuda.split(".")[0]):
+        return (
+            f"the driver {gpus[0].driver_version} of the {name} supports CUDA {driver_cuda[0]}."
+            f"{driver_cuda[1]} at most, torch {torch_version} needs {torch_cuda}: update the driver"
+        )
+    return (
+        f"torch {torch_version} cannot start the {name}; its reason: "
+        "python -c 'import torch; torch.cuda.init()'"
+    )
+
+
+def pick_precision(
+    bf16: bool | Literal["auto"], *, fp16: bool, architecture: str, device: Device
+) -> Choice[Precision]:
+    """Choose the precision of training.
+
+    Args:
+        bf16, fp16: as the config has them (`training.bf16`, `training.fp16`).
+        architecture: family of the model.
+
+    Raises:
+        UnfitError: fp16 for the T5 family.
+    """
+    if fp16 and bf16 is not True:
+        return _answer_fp16(architecture, device)
+    if bf16 is False:
+        return Choice("fp32", "as asked (training.bf16 is false)", requested="fp32")
+    requested = "bf16" if bf16 is True else None
+    if device.kind == "cpu":
+        why = "on a CPU bf16 was measured 26 times slower than fp32"
+        return Choice("fp32", why, requested=requested)
+    if "bf16" not in device.precisions:
+        return Choice("fp32", f"the {device.name} does not compute in bf16", requested=requested)
+    if device.kind == "mps" and requested is None:
+        return Choice(
+            "fp32", "bf16 on Apple MPS is untested here; ask for it with training.bf16=true"
+        )
+    why = AS_ASKED if requested else "half the memory of fp32 with its range, and the GPU has it"
+    return Choice("bf16", why, requested=requested)
+
+
+def _answer_fp16(architecture: str, device: Device) -> Choice[Precision]:
+    if architecture in T5_FAMILY:
+        raise UnfitError(
+            f"training.fp16 is true, but activations of the T5 family ({architecture}) overflow "
+            "fp16 and the loss becomes NaN; write training.bf16: true instead "
+            "(a GPU without bf16 gets fp32)"
+        )
+    if "fp16" in device.precisions and device.kind == "cuda":
+        return Choice("fp16", AS_ASKED, requested="fp16")
+    return Choice(
+        "fp32",
+        f"fp16 mixed precision needs a CUDA GPU that has it, not the {device.name}",
+        requested="fp16",
+    )
+
+
+def pick_tf32(requested: bool | Literal["auto"], *, device: Device) -> Choice[bool]:
+    """Choose whether products that stay in fp32 use TensorFloat-32: faster, 10 bits of mantissa."""
+    asked = None if requested == "auto" else requested
+    if requested is False:
+        return Choice(False, AS_ASKED, requested=asked)
+    if "tf32" in device.precisions:
+        return Choice(
+            True,
+            AS_ASKED if asked else "the GPU has it, and fp32 products are faster",
+            requested=asked,
+        )
+    return Choice(False, f"the {device.name} has no TF32", requested=asked)
+
+
+def pick_num_workers(
+    requested: int | Literal["auto"],
+    *,
+    device: Device,
+    cores: int | None = None,
+    memory_free_bytes: int | None = None,
+) -> Choice[int]:
+    """Choose how many processes prepare batches, 0 for the training process itself.
+
+    Args:
+        cores, memory_free_bytes: of the host; asked of it when absent.
+    """
+    if requested != "auto":
+        return Choice(requested, AS_ASKED, requested=requested)
+    if device.kind != "cuda":
+        return Choice(
+            0, "training itself needs the cores" if device.kind == "cpu" else "MPS forks badly"
+        )
+    cores = usable_cores() if cores is None else cores
+    free = host_memory().free_bytes if memory_free_bytes is None else memory_free_bytes
+    workers = min(MOST_WORKERS, cores // 2, free // MEMORY_PER_WORKER)
+    return Choice(workers, f"{cores} cores and {free / GIB:.1f} GiB of free main memory")
+
+
+def free_memory() -> None:
+    """Give back what this process no longer uses: garbage, and torch's cache on CUDA or MPS.
+
+    It frees nothing in another process: a child's GPU memory comes back when the child is gone.
+    """
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()

@@ -1,0 +1,98 @@
+"""What can go wrong, as exceptions whose text is written for the user, and the one door that prints them.
+
+Must not know any other module of the program: everything imports this.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_UNFIT = 2
+EXIT_INTERRUPTED = 130
+
+
+class DialsumError(Exception):
+    """A problem that the user can understand and mend; its text says what, where and what to do."""
+
+    exit_code = EXIT_FAILED
+
+
+class UnfitError(DialsumError):
+    """Arguments, configuration, data or machine are not fit; nothing was started (exit status 2)."""
+
+    exit_code = EXIT_UNFIT
+
+
+class ProblemsError(UnfitError):
+    """Several problems found together, one line each.
+
+    Args:
+        problems: each already a full sentence with its place; shown in this order.
+        summary: the line above them; made from the count when absent.
+    """
+
+    def __init__(self, problems: Sequence[str], *, summary: str | None = None) -> None:
+        self.problems = list(problems)
+        count = len(self.problems)
+        head = summary or f"{count} problem{'s' if count != 1 else ''} found; nothing was started:"
+        super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems)]))
+
+
+class ConfigError(ProblemsError):
+    """Problems in configuration files or --set, each as `file:line  key  found -> meant`."""
+
+
+class DataError(ProblemsError):
+    """Problems in data files, each naming file and row."""
+
+
+class RunError(DialsumError):
+    """An experiment that had started could not go on (exit status 1)."""
+
+
+class DiskFullError(RunError):
+    """No space left where a file was to be written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path}: no space left on the disk; nothing half-written was left there. "
+            "Free space, or write elsewhere with --output-dir, and start again."
+        )
+
+
+def explain_os_error(error: OSError) -> str:
+    """Say an operating-system error in words, with its path where it has one."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return str(DiskFullError(Path(os.fspath(error.filename or "output"))))
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error}"
+
+
+def run_script(main: Callable[[Sequence[str] | None], int]) -> None:
+    """Call a script's main and leave with its exit status; expected errors are printed, never traced.
+
+    Status: what main returns; 1 or 2 for a DialsumError by its kind; 1 for an operating-system error; 130 after Ctrl-C.
+    An error of no such kind is a bug of ours and keeps its traceback.
+    """
+    try:
+        status = main(None)
+    except DialsumError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = error.exit_code
+    except BrokenPipeError:
+        # The reader of our output left (`… | head`): nothing to say, and nowhere to say it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = EXIT_FAILED
+    except OSError as error:
+        print(f"error: {explain_os_error(error)}", file=sys.stderr)
+        status = EXIT_FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = EXIT_INTERRUPTED
+    sys.exit(status)

@@ -1,0 +1,1 @@
+"""One experiment, from config to record, in the order in which it happens."""

@@ -1,0 +1,91 @@
+"""The second half of an experiment: dev predictions, their scores beside floors and targets, the submission.
+
+Must not train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dialsum.config.schema import Config, Target
+from dialsum.data.dialogues import Dialogue
+from dialsum.score.api import score_all_scales, score_texts
+from dialsum.train.fit import Scorer
+
+TRAINING_SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum")
+
+
+def make_dev_scorer(config: Config, rows: Sequence[Dialogue]) -> Scorer:
+    """Return the function that scores predictions of these dev rows on the experiment's own scale."""
+    references = [[row.summary or ""] for row in rows]
+
+    def score(predictions: Sequence[str]) -> dict[str, float]:
+        found = score_texts(predictions, references, tokenizer=config.evaluation.tokenizer)
+        return {name: round(float(getattr(found, name)), 4) for name in TRAINING_SCORES}
+
+    return score
+
+
+def evaluate_dev(
+    config: Config, *, dev: Sequence[Dialogue], train: Sequence[Dialogue], predictions: Sequence[str]
+) -> dict[str, Any]:
+    """Score dev predictions on all scales, with floors and confidence, and hold them against the targets.
+
+    Returns:
+        The `evaluation` block of result.json.
+    """
+    block = score_all_scales(
+        predictions, [[row.summary or ""] for row in dev],
+        tokenizer=config.evaluation.tokenizer,
+        train_summaries=[row.summary or "" for row in train],
+        dialogues=[row.dialogue for row in dev],
+    )
+    scale = block if config.evaluation.tokenizer == "whitespace" else block["whitespace"]
+    return {"dev": block, **check_target(config.evaluation.target, scores=_scores_on(config, block, scale))}
+
+
+def _scores_on(config: Config, block: dict[str, Any], whitespace: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the scores on the scale that the targets were stated on; None where it was not computed."""
+    wanted = config.evaluation.target.tokenizer
+    if wanted == "whitespace":
+        return whitespace
+    return block if wanted == config.evaluation.tokenizer else None
+
+
+def check_target(target: Target, *, scores: dict[str, Any] | None) -> dict[str, Any]:
+    """Say whether the scores reach what was expected, at least wanted, and hoped for, on the target's own scale.
+
+    Returns:
+        {"target": {...}} with `met` beside each, or {} where there is no target or no score on its scale.
+    """
+    if scores is None or not (target.rouge1 or target.minimum or target.ideal):
+        return {}
+    record: dict[str, Any] = {
+        "tokenizer": target.tokenizer, "signature": scores["signature"],
+        "rouge1": scores["rouge1"], "rouge2": scores["rouge2"], "rougeL": scores["rougeL"],
+    }
+    if target.rouge1:
+        record |= {"expected": target.rouge1, "met": scores["rouge1"] >= target.rouge1[0]}
+    for name in ("minimum", "ideal"):
+        wanted: dict[Any, float] = getattr(target, name)
+        if wanted:
+            record[name] = {**wanted, "met": all(scores[key] >= least for key, least in wanted.items())}
+    return {"target": record}
+
+
+def fill_empty(summaries: Sequence[str], rows: Sequence[Dialogue]) -> tuple[list[str], int]:
+    """Put the first utterance where a test summary came out empty: a submission may have no empty cell.
+
+    Returns:
+        The summaries, and how many were filled; the record and a warning say that number.
+    """
+    filled, count = [], 0
+    for summary, row in zip(summaries, rows, strict=True):
+        if summary.strip():
+            filled.append(summary)
+            continue
+        count += 1
+        first = row.dialogue.strip().split("\n")[0]
+        filled.append(first.split(":", 1)[-1].strip() or first)
+    return filled, count

@@ -1,0 +1,77 @@
+"""The record of one run as it grows, and the text of whatever ended it.
+
+Must not know how a run goes on; run.py fills it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dialsum.atomic import write_json, write_text
+from dialsum.errors import DialsumError, explain_os_error
+from dialsum.paths import RunPaths
+from dialsum.record.words import best_metrics_text
+
+SCHEMA_VERSION = 1
+
+
+@dataclass
+class Outcome:
+    """What is known of a run so far; each part joins when it is known, so a failed run records what it reached."""
+
+    paths: RunPaths
+    started: datetime
+    head: dict[str, Any]
+    parts: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, section: str, **values: Any) -> None:
+        """Put values into a section of the record."""
+        self.parts.setdefault(section, {}).update(values)
+
+    def finish(self, status: str, *, reason: str | None = None) -> dict[str, Any]:
+        """Write results/summary.txt, then result.json last of all, and return the record."""
+        finished = datetime.now().astimezone()
+        record = {
+            "schema_version": SCHEMA_VERSION, **self.head, "status": status, "reason": reason,
+            "started_at": self.started.isoformat(timespec="seconds"),
+            "finished_at": finished.isoformat(timespec="seconds"),
+            "duration_seconds": round((finished - self.started).total_seconds(), 2),
+            **self.parts, "artifacts": self._artifacts(),
+        }
+        write_text(self.paths.summary, best_metrics_text(record))
+        record["artifacts"]["summary"] = self._relative(self.paths.summary)
+        write_json(self.paths.result, record)
+        return record
+
+    def _artifacts(self) -> dict[str, str]:
+        files = {
+            "model": self.paths.model, "predictions_dev": self.paths.predictions_dev,
+            "submission": self.paths.submission, "metrics": self.paths.metrics,
+            "log": self.paths.train_log, "resolved_config": self.paths.resolved_config,
+            "environment": self.paths.environment, "checkpoints": self.paths.checkpoints,
+        }
+        return {name: self._relative(path) for name, path in files.items() if path.exists()}
+
+    def _relative(self, path: Path) -> str:
+        return Path(os.path.relpath(path, self.paths.folder)).as_posix()
+
+
+def explain_failure(error: BaseException) -> str:
+    """Say in words what ended a run; an unforeseen error by its type, with its trace in the log."""
+    if isinstance(error, DialsumError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        return explain_os_error(error)
+    text = (str(error).strip().splitlines() or [""])[0]
+    if type(error).__name__ == "OutOfMemoryError" or "out of memory" in text.lower():
+        return (
+            f"the GPU's memory was full ({text}). Halve training.per_device_train_batch_size and double "
+            "training.gradient_accumulation_steps, or set training.gradient_checkpointing: true"
+        )
+    if "enforce fail at inline_container" in text or "No space left on device" in text:
+        return f"the disk was full while a checkpoint was written ({text}); free space and start again"
+    return f"{type(error).__name__}: {text}"

@@ -1,0 +1,43 @@
+"""Copies what a run prints into its train.log, while the screen or the batch's log still gets it.
+
+Must not know what is printed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+
+class _Copy:
+    """A text stream that writes to another stream and to a file."""
+
+    def __init__(self, stream: TextIO, file: TextIO) -> None:
+        self._stream, self._file = stream, file
+
+    def write(self, text: str) -> int:
+        self._file.write(text)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._file.flush()
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def copy_output(path: Path) -> Iterator[None]:
+    """Copy stdout and stderr of this process into path until the block ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = sys.stdout, sys.stderr
+    with open(path, "a", encoding="utf-8", buffering=1) as file:
+        sys.stdout, sys.stderr = _Copy(before[0], file), _Copy(before[1], file)  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before

@@ -1,0 +1,167 @@
+"""The first half of an experiment: rows, tokenizer, model, and what device and precision they use.
+
+Must not train, nor write a record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dialsum.config.schema import Config
+from dialsum.data.dialogues import Dialogue
+from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, find_dialogue_tokens
+from dialsum.data.splits import Splits, load_splits
+from dialsum.model.adapt import AdaptedModel, adapt_model, require_trainable
+from dialsum.model.families import get_family
+from dialsum.model.load import (
+    LoadedModel,
+    load_model,
+    read_model_config,
+    resolve_checkpoint,
+    weight_format,
+)
+from dialsum.model.tiny import write_tiny_checkpoint
+from dialsum.model.tokenizers import (
+    RoundTrip,
+    add_dialogue_tokens,
+    check_round_trip,
+    load_tokenizer,
+    train_tokenizer,
+)
+from dialsum.paths import project_path
+
+
+def read_splits(config: Config) -> Splits:
+    """Read and check the files that a config names.
+
+    Raises:
+        DataError: every problem of the files, with file and row.
+    """
+    asked = config.data
+    folder = project_path(asked.data_dir)
+    return load_splits(
+        folder / asked.train_file, folder / asked.dev_file,
+        test=folder / asked.test_file if asked.test_file else None,
+        max_train_rows=asked.max_train_rows, max_dev_rows=asked.max_dev_rows,
+        max_test_rows=asked.max_test_rows,
+    )
+
+
+def check_checkpoint(config: Config) -> None:
+    """Find out, without loading weights, whether a checkpoint in a local folder can serve the experiment.
+
+    Raises:
+        UnfitError: no such folder, no weights in it, or its config contradicts the experiment's.
+    """
+    if config.model.initialise == "tiny":
+        return
+    source = resolve_checkpoint(config.model.checkpoint)
+    if weight_format(source) is not None:
+        read_model_config(source, config)
+
+
+def dialogue_tokens(config: Config, rows: list[Dialogue]) -> list[str]:
+    """Return the tags and masks that become tokens: the standard ones, and all of the training data's if asked."""
+    kind = config.tokenizer.dialogue_tokens
+    if kind == "none":
+        return []
+    if kind == "standard":
+        return list(STANDARD_DIALOGUE_TOKENS)
+    texts = [text for row in rows for text in (row.dialogue, row.summary or "")]
+    found = find_dialogue_tokens(texts)
+    return [*STANDARD_DIALOGUE_TOKENS, *(tag for tag in found if tag not in STANDARD_DIALOGUE_TOKENS)]
+
+
+@dataclass(frozen=True)
+class PreparedTokenizer:
+    """A tokenizer with the dialogue's tokens, and where the network comes from.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        source: hub name or folder of the checkpoint.
+        new_tokens: tokens that the checkpoint did not have.
+        tag_ids: ids of all speaker tags and masks.
+        round_trip: how many of the training and dev summaries survive encoding.
+    """
+
+    tokenizer: Any
+    source: str | Path
+    new_tokens: list[str]
+    tag_ids: list[int]
+    round_trip: RoundTrip
+
+
+def prepare_tokenizer(config: Config, splits: Splits, *, tiny_folder: Path) -> PreparedTokenizer:
+    """Load the checkpoint's tokenizer, or train one and write a tiny checkpoint around it.
+
+    Args:
+        tiny_folder: where a tiny checkpoint is written (model.initialise: tiny).
+    """
+    tokens = dialogue_tokens(config, splits.train.rows)
+    if config.model.initialise == "tiny":
+        source: str | Path = tiny_folder
+        tokenizer = _write_tiny(config, splits, tokens, tiny_folder)
+        new: list[str] = []
+    else:
+        source = resolve_checkpoint(config.model.checkpoint)
+        read_model_config(source, config)
+        tokenizer = load_tokenizer(
+            source, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
+        )
+        new = add_dialogue_tokens(tokenizer, tokens)
+    summaries = [row.summary or "" for split in (splits.train, splits.dev) for row in split.rows]
+    vocabulary = tokenizer.get_vocab()
+    return PreparedTokenizer(
+        tokenizer=tokenizer, source=source, new_tokens=new,
+        tag_ids=sorted(vocabulary[token] for token in tokens if token in vocabulary),
+        round_trip=check_round_trip(tokenizer, summaries),
+    )
+
+
+def _write_tiny(config: Config, splits: Splits, tokens: list[str], folder: Path) -> Any:
+    family = get_family(config.model.architecture)
+    texts = [text for row in splits.train.rows for text in (row.dialogue, row.summary or "")]
+    if config.tokenizer.train_on_data:
+        tokenizer = train_tokenizer(
+            [*texts, config.tokenizer.input_prefix], kind=family.tiny_tokenizer,
+            vocab_size=config.tokenizer.vocab_size, exclude=tokens,
+        )
+    else:
+        tokenizer = load_tokenizer(resolve_checkpoint(config.model.checkpoint))
+    add_dialogue_tokens(tokenizer, tokens)
+    limit = max(config.tokenizer.encoder_max_len, config.tokenizer.decoder_max_len)
+    write_tiny_checkpoint(
+        folder, family=family, size=config.model.tiny, tokenizer=tokenizer,
+        position_limit=limit, seed=config.training.seed,
+    )
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """A model on its device, ready to train."""
+
+    loaded: LoadedModel
+    adapted: AdaptedModel
+    notes: list[str] = field(default_factory=list)
+
+
+def prepare_model(
+    config: Config, prepared: PreparedTokenizer, *, device: str, dtype: Any, gradient_checkpointing: bool
+) -> PreparedModel:
+    """Load the network and make the asked part of it trainable."""
+    loaded = load_model(
+        prepared.source, config=config, tokenizer=prepared.tokenizer,
+        new_tokens=prepared.new_tokens, device=device, dtype=dtype,
+    )
+    ids = prepared.tokenizer.convert_tokens_to_ids(prepared.new_tokens) if prepared.new_tokens else []
+    adapted = adapt_model(
+        loaded, config=config, new_token_ids=ids, gradient_checkpointing=gradient_checkpointing
+    )
+    require_trainable(adapted.model)
+    notes = list(adapted.notes)
+    if loaded.weights != "safetensors":
+        notes.append(f"{prepared.source} has no safetensors; {loaded.weights} was read, weights only")
+    return PreparedModel(loaded=loaded, adapted=adapted, notes=notes)

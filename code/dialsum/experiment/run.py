@@ -1,0 +1,155 @@
+"""One experiment from config to record: how it begins and how it ends, whatever happens between.
+
+Must not know other experiments. Everything is checked before the run's folder is touched; from then on the run ends
+with a record.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dialsum.atomic import write_json, write_text
+from dialsum.config.read import LoadedConfig, dump_yaml
+from dialsum.data.splits import Splits
+from dialsum.device import list_devices
+from dialsum.experiment.choices import Choices, choose
+from dialsum.experiment.environment import describe_environment
+from dialsum.experiment.outcome import Outcome, explain_failure
+from dialsum.experiment.output import copy_output
+from dialsum.experiment.prepare import check_checkpoint, read_splits
+from dialsum.experiment.stages import Context, run_stages
+from dialsum.paths import PROJECT_ROOT, RunPaths, shown
+from dialsum.record.archive import archive_previous
+from dialsum.train.progress import Progress
+from dialsum.train.tracking import WandbRun, read_env_file
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked of one run.
+
+    Args:
+        loaded: the checked config.
+        paths: where its files go.
+        kind: full, one_epoch or demo.
+        batch: the batch it belongs to, if any.
+    """
+
+    loaded: LoadedConfig
+    paths: RunPaths
+    kind: str
+    batch: str | None = None
+
+
+def run_experiment(job: Job) -> dict[str, Any]:
+    """Run one experiment and return its record, as it stands in result.json.
+
+    Raises:
+        UnfitError: data, machine or checkpoint are not fit; nothing was written.
+        KeyboardInterrupt: interrupted; the record says so.
+    """
+    config = job.loaded.config
+    read_env_file(PROJECT_ROOT / ".env")
+    _quiet_libraries()
+    splits = read_splits(config)
+    check_checkpoint(config)
+    choices = choose(config)
+    outcome = _open_record(job, splits)
+    progress = Progress(
+        job.paths.metrics, tensorboard=job.paths.tensorboard if config.tracking.tensorboard else None
+    )
+    with copy_output(job.paths.train_log):
+        return _go(job, splits=splits, choices=choices, outcome=outcome, progress=progress)
+
+
+def _go(
+    job: Job, *, splits: Splits, choices: Choices, outcome: Outcome, progress: Progress
+) -> dict[str, Any]:
+    """Run the stages and write the record, whatever ends them."""
+    config = job.loaded.config
+    tracker = WandbRun(
+        config.tracking, name=job.loaded.name, group=job.batch,
+        config=config.model_dump(mode="json"), folder=job.paths.folder,
+    )
+    progress.add_listener(tracker)
+    print(tracker.describe(), flush=True)
+    status, reason = "success", None
+    try:
+        run_stages(Context(
+            loaded=job.loaded, paths=job.paths, splits=splits, choices=choices,
+            outcome=outcome, progress=progress,
+        ))
+    except KeyboardInterrupt:
+        status, reason = "interrupted", "interrupted by Ctrl-C or a signal"
+        raise
+    except Exception as error:
+        # The edge of one experiment: whatever went wrong in it is recorded, and its trace stands in the log.
+        traceback.print_exc()
+        status, reason = "failed", explain_failure(error)
+    finally:
+        record = _close(outcome, progress, tracker, status=status, reason=reason)
+    return record
+
+
+def _quiet_libraries() -> None:
+    """Keep the libraries' bars and hints out of a log that a person reads; errors still come."""
+    import logging
+
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def _open_record(job: Job, splits: Splits) -> Outcome:
+    """Move an older run aside and write what is known before anything is loaded."""
+    started = datetime.now().astimezone()
+    loaded, paths = job.loaded, job.paths
+    moved = archive_previous(paths)
+    if moved is not None:
+        print(f"the earlier run of {loaded.name} now stands in {shown(moved)}")
+    write_json(
+        paths.environment,
+        describe_environment(
+            started=started, seed=loaded.config.training.seed,
+            devices=[device.to_record() for device in list_devices()],
+        ),
+    )
+    write_text(paths.resolved_config, dump_yaml(loaded.config))
+    head = {
+        "experiment": loaded.name, "label": loaded.config.general.label or loaded.name,
+        "kind": job.kind, "batch": job.batch, "config_sha256": loaded.sha256,
+    }
+    outcome = Outcome(paths=paths, started=started, head=head)
+    present = [split for split in (splits.train, splits.dev, splits.test) if split is not None]
+    outcome.add(
+        "data", rows={split.kind: len(split.rows) for split in present},
+        sha256={split.kind: split.sha256 for split in present},
+    )
+    return outcome
+
+
+def _close(
+    outcome: Outcome, progress: Progress, tracker: WandbRun, *, status: str, reason: str | None
+) -> dict[str, Any]:
+    scores = outcome.parts.get("evaluation", {}).get("dev", {})
+    numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
+    tracker.finish(numbers, exit_code=0 if status == "success" else 1)
+    progress.close()
+    outcome.parts["tracking"] = tracker.record
+    record = outcome.finish(status, reason=reason)
+    _say_end(record, outcome.paths.result)
+    return record
+
+
+def _say_end(record: dict[str, Any], path: Path) -> None:
+    ending = (
+        f"finished in {record['duration_seconds']:.0f} s" if record["status"] == "success"
+        else f"{record['status']}: {record['reason']}"
+    )
+    print(f"{ending}; record: {shown(path)}", flush=True)

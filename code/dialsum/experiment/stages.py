@@ -1,0 +1,231 @@
+"""The stages of one experiment in order: load, encode, train, save, predict, score.
+
+Must not know how a run begins or ends (run.py). Every stage says what it does and adds its part to the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dialsum.config.read import LoadedConfig
+from dialsum.config.schema import Config
+from dialsum.data.encode import EncodedSplit, encode_rows
+from dialsum.data.splits import Splits
+from dialsum.data.submission import check_submission, write_predictions, write_submission
+from dialsum.experiment.choices import Choices
+from dialsum.experiment.evaluate import evaluate_dev, fill_empty, make_dev_scorer
+from dialsum.experiment.outcome import Outcome
+from dialsum.experiment.prepare import (
+    PreparedModel,
+    PreparedTokenizer,
+    prepare_model,
+    prepare_tokenizer,
+)
+from dialsum.experiment.saving import save_model
+from dialsum.model.generate import GenerationSettings, generate_summaries
+from dialsum.paths import RunPaths
+from dialsum.train.arguments import make_arguments
+from dialsum.train.fit import DevSet, FitResult, fit
+from dialsum.train.progress import Progress
+
+TINY_BASE = "base"
+"""Folder, inside the saved model's, of a tiny checkpoint: its adapter is worth nothing without it."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage may look at or add to."""
+
+    loaded: LoadedConfig
+    paths: RunPaths
+    splits: Splits
+    choices: Choices
+    outcome: Outcome
+    progress: Progress
+
+    @property
+    def config(self) -> Config:
+        """The experiment's values."""
+        return self.loaded.config
+
+
+def run_stages(context: Context) -> None:
+    """Take an experiment from checked rows to scored predictions."""
+    say_data(context)
+    tokens = load_tokens(context)
+    model = load_network(context, tokens)
+    encoded = encode(context, tokens)
+    result = train(context, tokens, model=model, encoded=encoded)
+    save_model(
+        model.adapted.model, tokens.tokenizer, paths=context.paths, loaded=context.loaded,
+        result=result, new_tokens=tokens.new_tokens,
+        tiny_base=TINY_BASE if context.config.model.initialise == "tiny" else None,
+    )
+    predict_and_score(context, tokens, model=model, encoded=encoded)
+    context.progress.stage("done", "all stages")
+
+
+def say_data(context: Context) -> None:
+    """Say which rows there are, what was cleaned, and what was chosen for this machine."""
+    splits = [context.splits.train, context.splits.dev, context.splits.test]
+    counts = ", ".join(f"{len(split.rows):,} {split.kind}" for split in splits if split)
+    context.progress.stage("data", f"{counts} rows from {context.config.data.data_dir}")
+    for line in (*context.splits.notes, *context.choices.lines):
+        print(f"  {line}")
+
+
+def load_tokens(context: Context) -> PreparedTokenizer:
+    """Load or train the tokenizer and say which summaries it would not give back."""
+    config = context.config
+    source = config.model.checkpoint
+    if config.model.initialise == "tiny":
+        size = config.model.tiny
+        source = (f"a tiny {config.model.architecture} from scratch (width {size.d_model}, "
+                  f"{size.layers}+{size.layers} layers) in place of {source}")
+    context.progress.stage("model", source)
+    tokens = prepare_tokenizer(config, context.splits, tiny_folder=context.paths.model / TINY_BASE)
+    trip = tokens.round_trip
+    if trip.failed:
+        text, back = trip.failed[0]
+        context.progress.warn(
+            f"{len(trip.failed)} of {trip.texts} summaries do not survive the tokenizer, "
+            f"such as {text!r} -> {back!r}"
+        )
+    context.outcome.add(
+        "model", tokens_added=len(tokens.new_tokens), vocabulary=len(tokens.tokenizer),
+        summaries_not_kept=len(trip.failed), summaries_with_unknown_pieces=trip.with_unknown,
+    )
+    return tokens
+
+
+def load_network(context: Context, tokens: PreparedTokenizer) -> PreparedModel:
+    """Load the network, quantise and adapt it as asked."""
+    config, choices = context.config, context.choices
+    model = prepare_model(
+        config, tokens, device=choices.device, dtype=choices.dtype,
+        gradient_checkpointing=choices.gradient_checkpointing,
+    )
+    total, trainable = model.adapted.count_parameters()
+    loader = model.adapted.loader
+    asked = "" if loader["used"] == loader["requested"] else f", not {loader['requested']}: {loader['why']}"
+    print(f"  {total:,} parameters, {trainable:,} learn ({100 * trainable / total:.1f} %)")
+    print(f"  {loader['used']}{asked}")
+    for note in model.notes:
+        print(f"  {note}")
+    context.outcome.add(
+        "model", checkpoint=config.model.checkpoint, initialise=config.model.initialise,
+        architecture=config.model.architecture, parameters_total=total,
+        parameters_trainable=trainable, loader=loader, weights=model.loaded.weights,
+        tied_head=model.loaded.tied, lora_targets=model.adapted.targets or None,
+    )
+    return model
+
+
+def encode(context: Context, tokens: PreparedTokenizer) -> dict[str, EncodedSplit]:
+    """Turn every split into token ids and say how many rows were cut."""
+    asked = context.config.tokenizer
+    context.progress.stage(
+        "encode", f"at most {asked.encoder_max_len} input and {asked.decoder_max_len} target tokens"
+    )
+    encoded: dict[str, EncodedSplit] = {}
+    for split in (context.splits.train, context.splits.dev, context.splits.test):
+        if split is None:
+            continue
+        rows = encode_rows(
+            split.rows, tokens.tokenizer, prefix=asked.input_prefix,
+            encoder_max_len=asked.encoder_max_len, decoder_max_len=asked.decoder_max_len,
+        )
+        encoded[split.kind] = rows
+        targets = f", {rows.truncated_targets} targets" if rows.targets is not None else ""
+        print(f"  {split.kind}: {len(rows):,} rows, longest input {max(map(len, rows.inputs))} tokens; "
+              f"cut: {rows.truncated_inputs} inputs{targets}")
+    context.outcome.add("data", encoded={kind: rows.to_record() for kind, rows in encoded.items()})
+    return encoded
+
+
+def train(
+    context: Context, tokens: PreparedTokenizer, *, model: PreparedModel,
+    encoded: Mapping[str, EncodedSplit],
+) -> FitResult:
+    """Train, evaluating on dev as asked, and leave the best weights in the model."""
+    config, choices = context.config, context.choices
+    plan = choices.training_plan(len(encoded["train"]))
+    context.progress.stage(
+        "train", f"{plan.batch_size} x {plan.accumulation} rows a step, learning rate "
+        f"{config.training.learning_rate:g}, {config.training.lr_scheduler_type}",
+    )
+    beams = config.evaluation.training_num_beams
+    rows = min(config.evaluation.training_max_rows or len(encoded["dev"]), len(encoded["dev"]))
+    dev = DevSet(
+        encoded=encoded["dev"].first(rows),
+        score=make_dev_scorer(config, context.splits.dev.rows[:rows]),
+        settings=_search(context, tokens, num_beams=beams),
+        batch_size=choices.eval_batch_size(beams),
+    )
+    result = fit(
+        model.adapted.model, tokens.tokenizer, config=config,
+        arguments=make_arguments(config, plan=plan, checkpoints=context.paths.checkpoints),
+        train=encoded["train"], dev=dev, progress=context.progress,
+    )
+    _record_training(context, result, rows=rows)
+    return result
+
+
+def _record_training(context: Context, result: FitResult, *, rows: int) -> None:
+    config, choices, progress = context.config, context.choices, context.progress
+    context.outcome.add(
+        "training", steps=result.steps, epochs=round(result.epochs, 3), best_step=result.best_step,
+        best_metric={
+            "name": config.training.metric_for_best_model, "value": result.best_metric,
+            "rows": rows, "num_beams": config.evaluation.training_num_beams,
+        },
+        effective_batch_size=choices.batch_size * choices.accumulation,
+        stopped_early=result.stopped_early, seconds=round(result.seconds, 2),
+        tokens_per_second=round(result.tokens_per_second, 1),
+        peak_memory_bytes=choices.peak_memory_bytes(), nan_events=progress.nan_events,
+        memory_retries=0, max_grad_norm=progress.max_grad_norm,
+        learning_rate=config.training.learning_rate, seed=config.training.seed,
+        device=choices.record,
+    )
+
+
+def _search(
+    context: Context, tokens: PreparedTokenizer, *, num_beams: int | None = None
+) -> GenerationSettings:
+    return GenerationSettings.from_config(
+        context.config, exempt=tokens.tag_ids, bf16=context.choices.bf16, num_beams=num_beams
+    )
+
+
+def predict_and_score(
+    context: Context, tokens: PreparedTokenizer, *, model: PreparedModel,
+    encoded: Mapping[str, EncodedSplit],
+) -> None:
+    """Write dev predictions and their scores, then the checked submission."""
+    settings = _search(context, tokens)
+
+    def predict(kind: str) -> list[str]:
+        context.progress.stage("generate", f"{kind} summaries with {settings.num_beams} beam(s)")
+        return generate_summaries(
+            model.adapted.model, tokens.tokenizer, encoded[kind].inputs, settings=settings,
+            batch_size=context.choices.eval_batch_size(settings.num_beams),
+        )
+
+    splits = context.splits
+    predictions = predict("dev")
+    write_predictions(context.paths.predictions_dev, splits.dev.rows, predictions)
+    context.progress.stage("score", f"{len(predictions)} dev summaries")
+    context.outcome.parts["evaluation"] = evaluate_dev(
+        context.config, dev=splits.dev.rows, train=splits.train.rows, predictions=predictions
+    )
+    if splits.test is None:
+        return
+    summaries, filled = fill_empty(predict("test"), splits.test.rows)
+    if filled:
+        context.progress.warn(
+            f"{filled} test summaries came out empty and hold the dialogue's first utterance instead"
+        )
+    write_submission(context.paths.submission, splits.test.rows, summaries)
+    check_submission(context.paths.submission, splits.test.rows)
+    context.outcome.add("submission", rows=len(summaries), filled_empty=filled)

@@ -1,0 +1,1 @@
+"""Networks: families, loading, quantisation, adapters, tiny models, generation."""

@@ -1,0 +1,142 @@
+"""What of a loaded model learns: adapters (LoRA) with trainable rows for new tokens, or every weight.
+
+Must not know data or the trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dialsum.config.schema import Config, Qlora
+from dialsum.errors import UnfitError
+from dialsum.model.extra import train_embeddings_and_norms
+from dialsum.model.families import get_family, map_target_names
+from dialsum.model.load import LoadedModel
+
+EMBEDDING = "embed_tokens"
+
+
+@dataclass(frozen=True)
+class AdaptedModel:
+    """A model ready to train.
+
+    Args:
+        model: with exactly the parameters that learn requiring gradients.
+        loader: what was asked for and used, for the record: requested, used, why.
+        targets: layers that got adapters; empty for full fine-tuning.
+        notes: what the user should know (names mapped, Unsloth not used …).
+    """
+
+    model: Any
+    loader: dict[str, str]
+    targets: list[str]
+    notes: list[str] = field(default_factory=list)
+
+    def count_parameters(self) -> tuple[int, int]:
+        """Return all parameters and those that learn; 4-bit weights count as what they stand for."""
+        total = trainable = 0
+        for parameter in self.model.parameters():
+            state = getattr(parameter, "quant_state", None)
+            count = state.shape.numel() if state is not None else parameter.numel()
+            total += count
+            trainable += count if parameter.requires_grad else 0
+        return total, trainable
+
+
+def adapt_model(
+    loaded: LoadedModel, *, config: Config, new_token_ids: Sequence[int], gradient_checkpointing: bool
+) -> AdaptedModel:
+    """Freeze the base and add adapters, or let every weight learn.
+
+    Args:
+        new_token_ids: rows that must learn even when the embeddings are frozen.
+
+    Raises:
+        UnfitError: a name in qlora.target_modules matches no layer.
+    """
+    model: Any = loaded.model
+    model.config.use_cache = not gradient_checkpointing
+    if not config.qlora.use_qlora:
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        loader = {"requested": "transformers (full fine-tuning)",
+                  "used": "transformers (full fine-tuning)", "why": "qlora.use_qlora is false"}
+        return AdaptedModel(model=model, loader=loader, targets=[])
+    return _add_adapters(
+        loaded, config=config, new_token_ids=new_token_ids, gradient_checkpointing=gradient_checkpointing
+    )
+
+
+def _add_adapters(
+    loaded: LoadedModel, *, config: Config, new_token_ids: Sequence[int], gradient_checkpointing: bool
+) -> AdaptedModel:
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    model: Any = loaded.model
+    family, asked = get_family(config.model.architecture), config.qlora
+    present = adaptable_names(model)
+    if asked.target_modules == "auto":
+        targets, notes = [name for name in family.linear if name in present], []
+    else:
+        targets, notes = map_target_names(list(asked.target_modules), family=family, present=present)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    if gradient_checkpointing:
+        # Gradients must reach the adapters through frozen, recomputed blocks.
+        model.enable_input_require_grads()
+    adapted_embeddings = EMBEDDING in targets
+    lora = LoraConfig(
+        task_type=TaskType.SEQ_2_SEQ_LM, r=asked.lora_rank, lora_alpha=asked.lora_alpha,
+        lora_dropout=asked.lora_dropout, target_modules=targets, bias="none",
+        # PEFT cannot combine trainable rows with adapters on the same embeddings.
+        trainable_token_indices=(
+            {EMBEDDING: list(new_token_ids)}
+            if new_token_ids and not adapted_embeddings and not asked.train_embeddings else None
+        ),
+    )
+    if new_token_ids and adapted_embeddings:
+        notes.append("new tokens learn through the adapter on embed_tokens")
+    adapted = get_peft_model(model, lora)
+    if asked.train_embeddings:
+        train_embeddings_and_norms(adapted, family.norms)
+    return AdaptedModel(
+        model=adapted, loader=choose_loader(asked), targets=targets, notes=notes
+    )
+
+
+def adaptable_names(model: Any) -> set[str]:
+    """Return the last name components of a model's linear and embedding layers.
+
+    `shared`, which only holds the embeddings' weight and never computes, is left out.
+    """
+    import torch
+
+    names = set()
+    for name, module in model.named_modules():
+        if isinstance(module, (torch.nn.Linear, torch.nn.Embedding)):
+            names.add(name.rsplit(".", 1)[-1])
+    return names - {"shared", "relative_attention_bias", "embed_positions"}
+
+
+def choose_loader(asked: Qlora) -> dict[str, str]:
+    """Say which library serves the adapters, and why not the one that was asked for."""
+    bits = "bitsandbytes 4-bit" if asked.load_in_4bit else "no quantisation"
+    used = f"PEFT + {bits}"
+    if not asked.use_unsloth:
+        return {"requested": used, "used": used, "why": "as configured"}
+    return {
+        "requested": "Unsloth", "used": used,
+        "why": "Unsloth does not support encoder-decoder models; PEFT trains the same adapters",
+    }
+
+
+def require_trainable(model: Any) -> None:
+    """Refuse a model in which nothing learns.
+
+    Raises:
+        UnfitError: no parameter requires a gradient.
+    """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UnfitError("no parameter of the model would learn; check qlora.target_modules")

@@ -1,0 +1,126 @@
+"""The one table of architecture families: what their layers are called and what they cannot do.
+
+Must not load anything: importing this starts no torch. A new family is a new row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dialsum.errors import UnfitError
+
+
+@dataclass(frozen=True)
+class Family:
+    """One encoder-decoder architecture.
+
+    Args:
+        name: value of `model.architecture`.
+        model_type: `model_type` in a checkpoint's config.json.
+        model_class: class in transformers.
+        linear: every linear layer of encoder and decoder blocks, by its own name.
+        attention: those of them in the attention.
+        aliases: names of other families that mean layers of this one.
+        norms: names of the normalisation layers.
+        tiny_tokenizer: kind of tokenizer its checkpoints have: unigram or bpe.
+        position_limit: key in its config that bounds the input, where positions are absolute.
+    """
+
+    name: str
+    model_type: str
+    model_class: str
+    linear: tuple[str, ...]
+    attention: tuple[str, ...]
+    aliases: dict[str, tuple[str, ...]]
+    norms: tuple[str, ...]
+    tiny_tokenizer: str
+    position_limit: str | None = None
+
+
+T5_LINEAR = ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo")
+T5_ALIASES = {
+    "q_proj": ("q",), "k_proj": ("k",), "v_proj": ("v",), "out_proj": ("o",), "o_proj": ("o",),
+    "wi": ("wi_0", "wi_1"), "fc1": ("wi", "wi_0", "wi_1"), "fc2": ("wo",),
+    "shared": ("embed_tokens",),
+}
+T5_NORMS = ("layer_norm", "final_layer_norm")
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Family(
+            name="mt5", model_type="mt5", model_class="MT5ForConditionalGeneration",
+            linear=T5_LINEAR, attention=("q", "k", "v", "o"), aliases=T5_ALIASES, norms=T5_NORMS,
+            tiny_tokenizer="unigram",
+        ),
+        Family(
+            name="t5", model_type="t5", model_class="T5ForConditionalGeneration",
+            linear=T5_LINEAR, attention=("q", "k", "v", "o"), aliases=T5_ALIASES, norms=T5_NORMS,
+            tiny_tokenizer="unigram",
+        ),
+        Family(
+            name="bart", model_type="bart", model_class="BartForConditionalGeneration",
+            linear=("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+            attention=("q_proj", "k_proj", "v_proj", "out_proj"),
+            aliases={
+                "q": ("q_proj",), "k": ("k_proj",), "v": ("v_proj",),
+                "o": ("out_proj",), "o_proj": ("out_proj",),
+                "wi": ("fc1",), "wi_0": ("fc1",), "wi_1": ("fc1",), "wo": ("fc2",),
+                "shared": ("embed_tokens",),
+            },
+            norms=("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm",
+                   "layernorm_embedding"),
+            tiny_tokenizer="bpe", position_limit="max_position_embeddings",
+        ),
+    )
+}
+
+
+def get_family(architecture: str) -> Family:
+    """Return the family of a `model.architecture` value.
+
+    Raises:
+        UnfitError: no such family.
+    """
+    if architecture not in FAMILIES:
+        raise UnfitError(
+            f"model.architecture {architecture!r} is not supported; choose from {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[architecture]
+
+
+def map_target_names(
+    asked: list[str], *, family: Family, present: set[str]
+) -> tuple[list[str], list[str]]:
+    """Map asked LoRA targets to layers that this very model has.
+
+    Args:
+        asked: names as the config has them.
+        family: supplies the other families' spellings.
+        present: last name components of the model's linear and embedding layers.
+
+    Returns:
+        The layers to adapt, sorted, and one note for each name that was mapped.
+
+    Raises:
+        UnfitError: a name matches nothing, with all such names and what there is.
+    """
+    targets: set[str] = set()
+    notes: list[str] = []
+    unknown: list[str] = []
+    for name in asked:
+        if name in present:
+            targets.add(name)
+            continue
+        mapped = [alias for alias in family.aliases.get(name, ()) if alias in present]
+        if mapped:
+            targets.update(mapped)
+            notes.append(f"qlora.target_modules: {name} is called {', '.join(mapped)} in this model")
+        else:
+            unknown.append(name)
+    if unknown:
+        raise UnfitError(
+            f"qlora.target_modules: {', '.join(unknown)} match(es) no layer of this {family.name} model; "
+            f"it has {', '.join(sorted(present))}. Name layers from these, or use auto."
+        )
+    return sorted(targets), notes

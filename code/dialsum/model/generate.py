@@ -1,0 +1,174 @@
+"""Write summaries with a trained model: one beam search for evaluation, dev predictions and submission.
+
+Must not know scores or files.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dialsum.config.schema import Config
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LogitsProcessorList, PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How to search; names and meaning as in the config's generation section.
+
+    Args:
+        exempt: token ids that no_repeat_ngram_size does not count (speaker tags and masks).
+        bf16: compute in bfloat16 where the weights are not.
+    """
+
+    num_beams: int
+    max_new_tokens: int
+    min_new_tokens: int = 0
+    no_repeat_ngram_size: int = 0
+    length_penalty: float = 1.0
+    repetition_penalty: float = 1.0
+    early_stopping: bool = True
+    exempt: frozenset[int] = frozenset()
+    bf16: bool = False
+
+    @classmethod
+    def from_config(
+        cls, config: Config, *, exempt: Collection[int], bf16: bool, num_beams: int | None = None
+    ) -> GenerationSettings:
+        """Take the config's generation section; num_beams overrides its beams (evaluations during training)."""
+        asked = config.generation
+        return cls(
+            num_beams=num_beams or asked.num_beams,
+            max_new_tokens=asked.max_new_tokens or config.tokenizer.decoder_max_len,
+            min_new_tokens=asked.min_new_tokens, no_repeat_ngram_size=asked.no_repeat_ngram_size,
+            length_penalty=asked.length_penalty, repetition_penalty=asked.repetition_penalty,
+            early_stopping=asked.early_stopping, exempt=frozenset(exempt), bf16=bf16,
+        )
+
+
+def banned_tokens(written: Sequence[int], *, size: int, exempt: Collection[int]) -> list[int]:
+    """Return tokens that would complete an n-gram already written.
+
+    Args:
+        written: token ids so far.
+        size: n, at least 1.
+        exempt: ids that never count: an n-gram with one of them may come again, and none of them is banned.
+    """
+    if len(written) + 1 < size:
+        return []
+    followers: dict[tuple[int, ...], set[int]] = defaultdict(set)
+    for start in range(len(written) - size + 1):
+        gram = tuple(written[start : start + size])
+        if not any(token in exempt for token in gram):
+            followers[gram[:-1]].add(gram[-1])
+    last = tuple(written[len(written) - size + 1 :])
+    return sorted(followers.get(last, ()))
+
+
+def generate_summaries(
+    model: Any, tokenizer: PreTrainedTokenizerFast, inputs: Sequence[Sequence[int]], *,
+    settings: GenerationSettings, batch_size: int, on_batch: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """Return one summary per input, in the inputs' order.
+
+    Rows are sorted by length, so that a batch holds little padding; a batch that does not fit the GPU's memory is
+    halved and tried again.
+
+    Args:
+        inputs: token ids per row.
+        batch_size: rows at once (each takes num_beams beams).
+        on_batch: called with rows done and rows in all.
+    """
+    import torch
+
+    was_training = model.training
+    model.eval()
+    order = sorted(range(len(inputs)), key=lambda index: -len(inputs[index]))
+    summaries: list[str] = [""] * len(inputs)
+    done = 0
+    try:
+        with torch.inference_mode():
+            while done < len(order):
+                chosen = order[done : done + batch_size]
+                try:
+                    texts = _generate_batch(model, tokenizer, [inputs[i] for i in chosen], settings)
+                except torch.cuda.OutOfMemoryError:
+                    if batch_size == 1:
+                        raise
+                    batch_size = max(1, batch_size // 2)
+                    torch.cuda.empty_cache()
+                    print(f"generation did not fit the GPU's memory; going on with batches of {batch_size}")
+                    continue
+                for index, text in zip(chosen, texts, strict=True):
+                    summaries[index] = text
+                done += len(chosen)
+                if on_batch is not None:
+                    on_batch(done, len(order))
+    finally:
+        model.train(was_training)
+    return summaries
+
+
+def _generate_batch(
+    model: Any, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+) -> list[str]:
+    import torch
+
+    batch = tokenizer.pad({"input_ids": [list(row) for row in rows]}, return_tensors="pt")
+    batch = {key: batch[key].to(model.device) for key in ("input_ids", "attention_mask")}
+    autocast = (
+        torch.autocast(model.device.type, dtype=torch.bfloat16) if settings.bf16 else nullcontext()
+    )
+    with autocast:
+        written = model.generate(
+            **batch, generation_config=_generation_config(model, settings),
+            logits_processor=_processors(settings),
+        )
+    return [
+        tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+        for ids in written.tolist()
+    ]
+
+
+def _generation_config(model: Any, settings: GenerationSettings) -> Any:
+    """Build the search from our settings alone: a checkpoint's own (mT5 XLSum: 84 tokens, n-grams of 2) stay out."""
+    from transformers import GenerationConfig
+
+    own = model.config
+    beams = settings.num_beams
+    return GenerationConfig(
+        num_beams=beams, max_new_tokens=settings.max_new_tokens,
+        min_new_tokens=settings.min_new_tokens or None, do_sample=False, use_cache=True,
+        repetition_penalty=settings.repetition_penalty,
+        length_penalty=settings.length_penalty if beams > 1 else None,
+        early_stopping=settings.early_stopping if beams > 1 else None,
+        pad_token_id=own.pad_token_id, eos_token_id=own.eos_token_id,
+        decoder_start_token_id=own.decoder_start_token_id,
+    )
+
+
+def _processors(settings: GenerationSettings) -> LogitsProcessorList:
+    from transformers import LogitsProcessor, LogitsProcessorList
+
+    class NoRepeatNgramExceptTags(LogitsProcessor):  # type: ignore[misc]
+        """no_repeat_ngram_size that does not count speaker tags and masks, which a summary must repeat."""
+
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            for row, written in enumerate(input_ids.tolist()):
+                # The first id is the decoder's start, which no n-gram holds.
+                ban = banned_tokens(
+                    written[1:], size=settings.no_repeat_ngram_size, exempt=settings.exempt
+                )
+                if ban:
+                    scores[row, ban] = -float("inf")
+            return scores
+
+    processors = [NoRepeatNgramExceptTags()] if settings.no_repeat_ngram_size else []
+    return LogitsProcessorList(processors)

@@ -1,0 +1,255 @@
+"""Load a checkpoint for training: its config checked, weights read safely, 4-bit if asked, new rows for new tokens.
+
+Must not know LoRA (adapt.py) nor data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dialsum.config.schema import Config
+from dialsum.errors import RunError, UnfitError
+from dialsum.model.families import Family, get_family
+from dialsum.paths import project_path
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model as loaded.
+
+    Args:
+        model: on its device, in evaluation mode.
+        weights: file format that was read: safetensors, or pytorch_model.bin (weights only).
+        tied: the head is the input embeddings.
+        quantised: the blocks' linear layers are held in 4 bits.
+    """
+
+    model: PreTrainedModel
+    weights: str
+    tied: bool
+    quantised: bool
+
+
+def resolve_checkpoint(checkpoint: str) -> str | Path:
+    """Return the local folder that a checkpoint names, or the name itself for the hub.
+
+    Raises:
+        UnfitError: it looks like a folder and is none, or a folder without config.json.
+    """
+    for folder in (Path(checkpoint).expanduser(), project_path(checkpoint)):
+        if folder.is_dir():
+            if not (folder / "config.json").is_file():
+                raise UnfitError(f"model.checkpoint {folder}: this folder has no config.json, so it is no checkpoint")
+            return folder
+    if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
+        raise UnfitError(f"model.checkpoint {checkpoint}: no such folder (and no hub name, which is OWNER/NAME)")
+    return checkpoint
+
+
+def read_model_config(source: str | Path, config: Config) -> Any:
+    """Read a checkpoint's config.json and check it against the experiment.
+
+    Raises:
+        UnfitError: unreachable, another architecture, own code without leave, or inputs beyond its positions.
+    """
+    from transformers import AutoConfig
+
+    family = get_family(config.model.architecture)
+    try:
+        found: Any = AutoConfig.from_pretrained(
+            str(source), revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise UnfitError(
+            f"model.checkpoint {source}: its config could not be read ({str(error).strip().splitlines()[0]}). "
+            "Check the name and the network (or HF_HOME's cache), or give a local folder."
+        ) from error
+    if found.model_type != family.model_type:
+        raise UnfitError(
+            f"model.checkpoint {source} is of type {found.model_type!r}, but model.architecture says "
+            f"{config.model.architecture!r}; set model.architecture to what the checkpoint is"
+        )
+    limit = getattr(found, family.position_limit) if family.position_limit else None
+    for key in ("encoder_max_len", "decoder_max_len"):
+        asked = getattr(config.tokenizer, key)
+        if limit is not None and asked > limit:
+            raise UnfitError(
+                f"tokenizer.{key} {asked} is beyond the {limit} positions of {source}; "
+                f"set tokenizer.{key} to at most {limit}"
+            )
+    return found
+
+
+def weight_format(source: str | Path) -> str | None:
+    """Say which weight file of a local folder is read; None for a hub name, where the library looks.
+
+    Raises:
+        UnfitError: the folder holds neither safetensors nor pytorch_model.bin.
+    """
+    if not isinstance(source, Path):
+        return None
+    if any((source / name).is_file() for name in SAFETENSORS):
+        return "safetensors"
+    if any((source / name).is_file() for name in PICKLES):
+        return "pytorch_model.bin"
+    found = sorted(path.name for path in source.iterdir() if path.is_file())
+    raise UnfitError(
+        f"{source}: no model.safetensors and no pytorch_model.bin (found {', '.join(found) or 'nothing'}); "
+        "weights in other pickles are not read, since a pickle can run any code"
+    )
+
+
+def load_model(
+    source: str | Path, *, config: Config, tokenizer: PreTrainedTokenizerFast, new_tokens: Sequence[str],
+    device: str, dtype: Any,
+) -> LoadedModel:
+    """Load the network, quantised if asked, with a row for every token.
+
+    Args:
+        new_tokens: tokens added to the tokenizer; their rows start as the mean of the pieces that spelled them.
+        device: torch device, such as cuda:0 or cpu.
+        dtype: torch dtype of weights that are not quantised.
+
+    Raises:
+        UnfitError, RunError: unreadable weights.
+    """
+    family = get_family(config.model.architecture)
+    model_config = read_model_config(source, config)
+    if config.model.dropout is not None:
+        setattr(model_config, "dropout" if family.name == "bart" else "dropout_rate", config.model.dropout)
+    quantise = config.qlora.use_qlora and config.qlora.load_in_4bit
+    model, weights = _read_weights(
+        source, family=family, model_config=model_config, config=config, device=device, dtype=dtype,
+        quantise=quantise,
+    )
+    tied = _keep_head_as_it_is(model)
+    _add_rows(model, tokenizer, new_tokens)
+    _use_tokenizer_ids(model, tokenizer)
+    return LoadedModel(model=model, weights=weights, tied=tied, quantised=quantise)
+
+
+def _read_weights(
+    source: str | Path, *, family: Family, model_config: Any, config: Config, device: str, dtype: Any,
+    quantise: bool,
+) -> tuple[PreTrainedModel, str]:
+    """Read safetensors where there are any, else pytorch_model.bin with weights_only."""
+    import transformers
+
+    # The library would start a thread that asks the hub to convert a checkpoint; nobody asked for that.
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
+    model_class = getattr(transformers, family.model_class)
+    options: dict[str, Any] = {
+        "config": model_config, "dtype": dtype, "device_map": {"": device}, "weights_only": True,
+        "revision": config.model.revision, "attn_implementation": "sdpa",
+    }
+    if quantise:
+        options["quantization_config"] = _four_bit(dtype)
+    wanted = weight_format(source)
+    formats = [wanted] if wanted else ["safetensors", "pytorch_model.bin"]
+    failures = []
+    for name in formats:
+        try:
+            model = model_class.from_pretrained(
+                str(source), use_safetensors=name == "safetensors", **options
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            failures.append(f"{name}: {str(error).strip().splitlines()[0]}")
+            continue
+        return model.eval(), name
+    raise RunError(f"{source}: weights could not be loaded; {'; '.join(failures)}")
+
+
+def _four_bit(dtype: Any) -> Any:
+    """NF4 with double quantisation, computing in dtype (Dettmers et al. 2023, QLoRA)."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    compute = dtype if dtype in (torch.bfloat16, torch.float32) else torch.float32
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )
+
+
+def is_tied(model: Any) -> bool:
+    """Say whether the head's weight is the input embeddings' own."""
+    return bool(model.get_output_embeddings().weight is model.get_input_embeddings().weight)
+
+
+def untie_head(model: Any) -> None:
+    """Give the head a weight of its own (a copy of the embeddings') and mark the model as untied."""
+    import torch
+
+    head = model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    _mark_untied(model)
+
+
+def _mark_untied(model: Any) -> None:
+    model.config.tie_word_embeddings = False
+    model.all_tied_weights_keys.pop("lm_head.weight", None)
+
+
+def _keep_head_as_it_is(model: Any) -> bool:
+    """Write into the config whether the head is tied, as the weights say it, and return that.
+
+    transformers 5 sets tie_word_embeddings to True for every T5 and mT5; resizing would then silently replace the
+    head of mT5 and T5 v1.1 by the input embeddings.
+    """
+    tied = is_tied(model)
+    if not tied:
+        _mark_untied(model)
+    return tied
+
+
+def _add_rows(model: Any, tokenizer: PreTrainedTokenizerFast, new_tokens: Sequence[str]) -> None:
+    """Give every token a row, never taking one away, and start the new ones from the pieces that spelled them."""
+    import torch
+
+    embeddings = model.get_input_embeddings()
+    if len(tokenizer) > embeddings.weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    if not new_tokens:
+        return
+    new_ids = set(tokenizer.convert_tokens_to_ids(list(new_tokens)))
+    matrices = {id(module.weight): module.weight
+                for module in (model.get_input_embeddings(), model.get_output_embeddings())}
+    with torch.no_grad():
+        for token in new_tokens:
+            pieces = _old_pieces(tokenizer, token, new_ids)
+            for weight in matrices.values():
+                rows = weight[pieces] if pieces else weight[: min(new_ids)]
+                weight[tokenizer.convert_tokens_to_ids(token)] = rows.mean(dim=0)
+
+
+def _old_pieces(tokenizer: Any, token: str, new_ids: set[int]) -> list[int]:
+    """Return the ids that spelled token before it was added."""
+    model = tokenizer.backend_tokenizer.model
+    found = {piece.id for piece in model.tokenize(token.strip())} if token.strip() else set()
+    return sorted(found - new_ids - {tokenizer.unk_token_id})
+
+
+def _use_tokenizer_ids(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Let model and tokenizer agree on padding and end, and check that decoding can start.
+
+    Raises:
+        UnfitError: the checkpoint does not say with which token its decoder starts.
+    """
+    for target in (model.config, model.generation_config):
+        target.pad_token_id = tokenizer.pad_token_id
+        target.eos_token_id = tokenizer.eos_token_id
+    if model.config.decoder_start_token_id is None:
+        raise UnfitError(
+            f"{model.config.name_or_path}: config.json has no decoder_start_token_id; add the one that the "
+            "checkpoint was trained with (T5: the padding id, BART: the end id)"
+        )

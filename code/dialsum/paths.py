@@ -1,0 +1,163 @@
+"""The name of every file that a batch or a run writes, and where the project lies.
+
+Nobody else joins these paths. Must not know what is inside the files, and writes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
+
+OUTPUTS = "outputs"
+BATCH_ROOTS = {"full": "auto_experiments", "one_epoch": "quick_test", "demo": "demo"}
+"""Folder under outputs/ for each kind of batch: a quick test never displaces a night's result."""
+
+
+def project_path(path: str | Path) -> Path:
+    """Return path as it stands if absolute, else below the project's root."""
+    path = Path(path)
+    return path if path.is_absolute() else PROJECT_ROOT / path
+
+
+def shown(path: Path) -> str:
+    """Return path as short as it can be said: relative to the working folder, else the project, else whole."""
+    for base in (Path.cwd(), PROJECT_ROOT):
+        if path.is_relative_to(base):
+            return path.relative_to(base).as_posix()
+    return path.as_posix()
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a moment as it stands in file names: YYYYmmdd_HHMMSS, local time."""
+    return moment.astimezone().strftime("%Y%m%d_%H%M%S")
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The files of one run of one experiment.
+
+    Args:
+        folder: the run's own folder, `…/experiments/NAME` in a batch, `outputs/NAME` for trainer.py alone.
+        model: where the best model goes, `…/models/NAME` in a batch, `folder/model` for trainer.py alone.
+    """
+
+    folder: Path
+    model: Path
+
+    @classmethod
+    def alone(cls, folder: Path) -> RunPaths:
+        """Name the files of a run that no batch owns."""
+        return cls(folder=folder, model=folder / "model")
+
+    @property
+    def result(self) -> Path:
+        """The run's record, written last: while it is missing, the run is not finished."""
+        return self.folder / "result.json"
+
+    @property
+    def resolved_config(self) -> Path:
+        """Every value that the run used, as YAML that can be run again."""
+        return self.folder / "resolved_config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, machine and start time; written first."""
+        return self.folder / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line per event, in order of time."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def train_log(self) -> Path:
+        """What the run printed."""
+        return self.folder / "train.log"
+
+    @property
+    def results(self) -> Path:
+        """Folder of what the run is for: summary and predictions."""
+        return self.folder / "results"
+
+    @property
+    def summary(self) -> Path:
+        """The scores as text, with the `Best Metrics` block."""
+        return self.results / "summary.txt"
+
+    @property
+    def predictions_dev(self) -> Path:
+        """Dev predictions: fname, summary."""
+        return self.results / "predictions_dev.csv"
+
+    @property
+    def submission(self) -> Path:
+        """Test predictions in the competition's form."""
+        return self.results / "submission.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard events."""
+        return self.folder / "logs"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of training checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def model_info(self) -> Path:
+        """What the saved model is, beside its weights."""
+        return self.model / "model_info.json"
+
+    @property
+    def previous(self) -> Path:
+        """Folder of earlier runs of the same name, one folder each, named by their start."""
+        return self.folder / "previous"
+
+
+@dataclass(frozen=True)
+class BatchPaths:
+    """The files of one root of batches (`outputs/auto_experiments` and its siblings).
+
+    Args:
+        root: folder of all batches of one kind.
+        log_root: folder that gets one `main_experiments_STAMP` folder per batch.
+        runs: folder of the runs, `root/experiments` unless --runs-dir says otherwise.
+    """
+
+    root: Path
+    log_root: Path
+    runs: Path
+
+    @classmethod
+    def make(cls, root: Path, log_root: Path, *, runs: Path | None = None) -> BatchPaths:
+        """Name the files below root."""
+        return cls(root=root, log_root=log_root, runs=runs or root / "experiments")
+
+    @property
+    def summary(self) -> Path:
+        """Each experiment's latest run in this root, best first."""
+        return self.root / "experiment_summary.json"
+
+    def results(self, started: datetime) -> Path:
+        """Return the file of one batch."""
+        return self.root / f"experiment_results_{timestamp(started)}.json"
+
+    def logs(self, started: datetime) -> Path:
+        """Return the folder of one batch's logs."""
+        return self.log_root / f"main_experiments_{timestamp(started)}"
+
+    def experiment_log(self, started: datetime, *, number: int, label: str) -> Path:
+        """Return the log of one experiment of a batch; number counts from 1."""
+        return self.logs(started) / f"experiment_{number}_{label}.log"
+
+    def text_summary(self, started: datetime) -> Path:
+        """Return the batch's closing table as text."""
+        return self.logs(started) / "experiment_summary.txt"
+
+    def run(self, name: str) -> RunPaths:
+        """Name the files of one experiment's run in this root."""
+        return RunPaths(folder=self.runs / name, model=self.root / "models" / name)

@@ -1,0 +1,235 @@
+"""Reads and finds the records of past runs, and says which is the latest or the best.
+
+A run's time is the `started_at` inside its record; the dates of files are never asked. Writes
+nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dialsum.errors import RunError, UnfitError
+from dialsum.paths import RunPaths, shown
+from dialsum.score.signature import require_same_signature
+
+SCHEMA_VERSION = 1
+STATUSES = ("success", "failed", "interrupted")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One `result.json` as it was read.
+
+    Attributes:
+        path: the file; paths inside the record are relative to its folder.
+        content: the whole record.
+    """
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The experiment: its configuration file's stem."""
+        return str(self.content["experiment"])
+
+    @property
+    def label(self) -> str:
+        """How the experiment is called on screen."""
+        return str(self.content.get("label") or self.name)
+
+    @property
+    def status(self) -> str:
+        """One of STATUSES."""
+        return str(self.content["status"])
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the run came to its end."""
+        return self.status == "success"
+
+    @property
+    def started_at(self) -> datetime:
+        """When the run started, by its own clock, with offset."""
+        return parse_moment(self.content["started_at"])
+
+    @property
+    def signature(self) -> str | None:
+        """The recipe of the dev scores; None where there are no scores."""
+        value = self.value("evaluation.dev.signature")
+        return None if value is None else str(value)
+
+    def value(self, dotted: str) -> Any:
+        """Return what stands at a dotted key, None where any part of the way is absent."""
+        found: Any = self.content
+        for key in dotted.split("."):
+            if not isinstance(found, dict) or key not in found:
+                return None
+            found = found[key]
+        return found
+
+    def number(self, dotted: str) -> float | None:
+        """Return the number at a dotted key; nan where it is recorded as not finite, None where it
+        is absent."""
+        found = self.value(dotted)
+        if isinstance(found, bool) or found is None:
+            return None
+        try:
+            return float(found)
+        except (TypeError, ValueError):
+            raise RunError(f"{shown(self.path)}: {dotted} is {found!r}, not a number") from None
+
+    def artifact(self, key: str) -> Path | None:
+        """Return where an artifact of the run stands, None where the record names none."""
+        relative = self.value(f"artifacts.{key}")
+        return None if relative is None else Path(os.path.normpath(self.path.parent / relative))
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model on the disk with the run that made it."""
+
+    path: Path
+    record: Record
+
+
+def parse_moment(text: str) -> datetime:
+    """Read an ISO time; one without offset is taken as local time."""
+    return datetime.fromisoformat(text).astimezone()
+
+
+def read_record(path: Path) -> Record:
+    """Read one result.json.
+
+    Raises:
+        RunError: it cannot be read, is no JSON, is of another schema, or lacks what every record
+            has.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise RunError(
+            f"{shown(path)}: is no valid JSON ({error}); the run's metrics.jsonl may still be whole"
+        ) from error
+    problem = _find_problem(content)
+    if problem:
+        raise RunError(f"{shown(path)}: {problem}")
+    return Record(path=path, content=content)
+
+
+def _find_problem(content: Any) -> str | None:
+    if not isinstance(content, dict) or "schema_version" not in content:
+        return "is no record of a run (it has no schema_version)"
+    if content["schema_version"] != SCHEMA_VERSION:
+        return (
+            f"has schema_version {content['schema_version']!r}; this version of the program reads "
+            f"{SCHEMA_VERSION}: read it with the version that wrote it"
+        )
+    missing = [
+        key
+        for key in ("experiment", "status", "started_at")
+        if not isinstance(content.get(key), str)
+    ]
+    if missing:
+        return f"lacks {', '.join(missing)}"
+    if content["status"] not in STATUSES:
+        return f"has status {content['status']!r}; known are {', '.join(STATUSES)}"
+    try:
+        parse_moment(content["started_at"])
+    except ValueError:
+        return f"started_at {content['started_at']!r} is no ISO time"
+    return None
+
+
+def find_records(root: Path) -> tuple[list[Record], list[str]]:
+    """Read every record below a folder, those under `previous/` too, in order of their start.
+
+    Returns:
+        The records, and one sentence for each result.json or folder that could not be read.
+
+    Raises:
+        UnfitError: root is no folder.
+    """
+    if not root.is_dir():
+        raise UnfitError(f"{shown(root)}: there is no such folder, so no runs either")
+    records, problems = [], []
+    for path in _walk_results(
+        root, lambda error: problems.append(f"{error.filename}: cannot be read: {error.strerror}")
+    ):
+        try:
+            records.append(read_record(path))
+        except RunError as error:
+            problems.append(str(error))
+    return sorted(records, key=lambda record: (record.started_at, record.path)), problems
+
+
+def _walk_results(root: Path, onerror: Callable[[OSError], None]) -> Iterable[Path]:
+    for folder, folders, files in os.walk(root, onerror=onerror):
+        own = RunPaths.alone(Path(folder))
+        if own.result.name in files:
+            yield own.result
+        if own.result.name in files or own.environment.name in files:
+            # A run's folder: checkpoints and weights hold no records, earlier runs do.
+            folders[:] = [name for name in folders if name == own.previous.name]
+        folders.sort()
+
+
+def latest_runs(records: Iterable[Record]) -> dict[str, Record]:
+    """Return each experiment's latest run, by started_at, under the experiment's name."""
+    latest: dict[str, Record] = {}
+    for record in records:
+        if record.name not in latest or record.started_at > latest[record.name].started_at:
+            latest[record.name] = record
+    return latest
+
+
+def best_run(records: Sequence[Record], *, metric: str = "rouge_mean") -> Record:
+    """Return the successful run with the highest dev metric.
+
+    Raises:
+        UnfitError: no successful run has that metric.
+        DataError: the runs were scored by different recipes, which cannot be ranked together.
+    """
+    values = [
+        (record, record.number(f"evaluation.dev.{metric}"))
+        for record in records
+        if record.succeeded
+    ]
+    scored = [
+        (record, value) for record, value in values if value is not None and not math.isnan(value)
+    ]
+    if not scored:
+        raise UnfitError(f"none of {len(records)} runs succeeded with a dev {metric}")
+    require_same_signature(
+        {
+            f"{record.name} ({record.content['started_at']})": record.signature or "none"
+            for record, _ in scored
+        }
+    )
+    return max(scored, key=lambda pair: pair[1])[0]
+
+
+def find_saved_models(records: Iterable[Record]) -> list[SavedModel]:
+    """Return the models that runs left and that are still there, best rouge_mean first within each
+    recipe."""
+    models = [
+        SavedModel(path=path, record=record)
+        for record in records
+        if (path := record.artifact("model")) is not None and path.is_dir()
+    ]
+    return sorted(
+        models,
+        key=lambda model: (
+            model.record.signature or "~",
+            -(model.record.number("evaluation.dev.rouge_mean") or 0.0),
+        ),
+    )

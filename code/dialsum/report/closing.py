@@ -1,0 +1,169 @@
+"""The closing text of a batch: table, checks, where things lie, and what to do next.
+
+Must not print or write: lines out, for the screen and for experiment_summary.txt alike.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dialsum.errors import EXIT_OK
+from dialsum.paths import shown
+from dialsum.record import Record
+from dialsum.report.checks import make_checks
+from dialsum.report.ranking import group_records
+from dialsum.report.table import format_ranking
+from dialsum.run.options import BatchOptions
+from dialsum.run.outcome import BatchOutcome
+from dialsum.run.plan import PlannedExperiment
+from dialsum.run.progress import format_duration
+
+RUNNER = "code/auto_experiment_runner.py"
+KIND_WORDS = {
+    "full": "full training",
+    "one_epoch": "one epoch each: scores near the constant sentence are expected",
+    "demo": "demo, tiny models from scratch: their scores say nothing about the real checkpoints",
+}
+
+
+def format_closing(outcome: BatchOutcome) -> list[str]:
+    """Return the closing text of a finished or interrupted batch."""
+    names = {
+        one.experiment.name: f"{one.experiment.number} {one.experiment.label}"
+        for one in outcome.outcomes
+    }
+    table = format_ranking(outcome.records, names=names) or ["no experiment was started"]
+    not_started = [f"  {one.number} {one.label}" for one in outcome.not_started]
+    return [
+        f"Batch {outcome.plan.batch_id} ({KIND_WORDS[outcome.plan.kind]}), "
+        f"{_how_it_ended(outcome)}",
+        "",
+        *table,
+        *(["", "Not started", *not_started] if not_started else []),
+        "",
+        "Checks",
+        *(check.line() for check in make_checks(outcome)),
+        *(f"  NO   {problem}" for problem in outcome.problems),
+        *(f"  NO   everything is recorded: {reason}" for reason in _list_unwritten(outcome)),
+        "",
+        "Files",
+        *_list_files(outcome),
+        "",
+        "Next",
+        *(f"  {line}" for line in suggest_next(outcome)),
+    ]
+
+
+def _list_unwritten(outcome: BatchOutcome) -> list[str]:
+    return [*outcome.unwritten, *(one.unwritten for one in outcome.outcomes if one.unwritten)]
+
+
+def _how_it_ended(outcome: BatchOutcome) -> str:
+    end = outcome.finished_at
+    took = (
+        ""
+        if end is None
+        else f" after {format_duration((end - outcome.plan.started_at).total_seconds())}"
+    )
+    if outcome.interrupted:
+        return f"interrupted{took}"
+    return f"{'all succeeded' if outcome.exit_status == EXIT_OK else 'NOT all succeeded'}{took}"
+
+
+def _list_files(outcome: BatchOutcome) -> list[str]:
+    paths = outcome.plan.paths
+    started = outcome.plan.started_at
+    files = [
+        ("runs", paths.runs),
+        ("models", paths.root / "models"),
+        ("this batch", paths.results(started)),
+        ("all latest runs", paths.summary),
+        ("logs", paths.logs(started)),
+    ]
+    return [f"  {title:<16} {shown(path)}" for title, path in files]
+
+
+def suggest_next(outcome: BatchOutcome) -> list[str]:
+    """Return what a person would do now, each as a sentence with its command or file."""
+    lines = _suggest_for_unfinished(outcome)
+    best = _best(outcome)
+    if best is not None:
+        lines += _suggest_for_best(outcome, best)
+    lines += _suggest_stages(outcome)
+    if outcome.plan.kind == "demo":
+        lines.append(
+            "the real checkpoints, on a 24 GB GPU: put train.csv, dev.csv, test.csv into data/, "
+            "then "
+            "bash run_main_7_experiments.sh"
+        )
+    lines.append(
+        f"every run so far in one CSV: {_python()} scripts/collect_results.py --output "
+        "results_comparison.csv"
+    )
+    return lines
+
+
+def _suggest_for_unfinished(outcome: BatchOutcome) -> list[str]:
+    failed = [one.experiment for one in outcome.outcomes if not one.record.succeeded]
+    lines = [f"{one.label}: read why in {shown(one.log)}" for one in failed]
+    again = [*failed, *outcome.not_started]
+    if again:
+        lines.append(f"run what is missing: {format_command(again, outcome.plan.options)}")
+    return lines
+
+
+def _best(outcome: BatchOutcome) -> Record | None:
+    groups = group_records(outcome.records)
+    return groups[0].records[0] if len(groups) == 1 else None
+
+
+def _suggest_for_best(outcome: BatchOutcome, best: Record) -> list[str]:
+    experiment = next(one.experiment for one in outcome.outcomes if one.record is best)
+    submission = best.artifact("submission")
+    lines = [] if submission is None else [f"submit the best run's summaries: {shown(submission)}"]
+    return [*lines, f"repeat the best run: {format_command([experiment], outcome.plan.options)}"]
+
+
+def _suggest_stages(outcome: BatchOutcome) -> list[str]:
+    """Name the experiment that an experiment names as its next, unless this batch held it."""
+    names = {experiment.name for experiment in outcome.plan.experiments}
+    lines = []
+    for one in outcome.outcomes:
+        follower = one.experiment.config.general.next
+        if one.record.succeeded and follower and follower not in names:
+            path = one.experiment.loaded.path.with_name(f"{follower}.yaml")
+            lines.append(
+                f"after {one.experiment.label} comes {follower}: "
+                f"{_format_runner([path], outcome.plan.options)}"
+            )
+    return lines
+
+
+def format_command(experiments: Sequence[PlannedExperiment], options: BatchOptions) -> str:
+    """Return the command that runs these experiments as this batch did."""
+    return _format_runner([experiment.loaded.path for experiment in experiments], options)
+
+
+def _format_runner(configs: Sequence[Path], options: BatchOptions) -> str:
+    words = [_python(), RUNNER, "--config", *(shown(path) for path in configs)]
+    words += ["--demo"] if options.demo else []
+    words += ["--one-epoch"] if options.one_epoch else []
+    places = {
+        "--data-dir": options.data_dir,
+        "--output-dir": options.output_dir,
+        "--runs-dir": options.runs_dir,
+        "--log-dir": options.log_dir,
+    }
+    for flag, path in places.items():
+        words += [] if path is None else [flag, str(path)]
+    words += [] if options.seed is None else ["--seed", str(options.seed)]
+    for override in options.overrides:
+        words += ["--set", override]
+    return shlex.join(words)
+
+
+def _python() -> str:
+    return shown(Path(sys.executable))

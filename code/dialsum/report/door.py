@@ -1,0 +1,108 @@
+"""The way of a batch from options to closing table: load, plan, check, say, run, report.
+
+What code/auto_experiment_runner.py calls. Must not decide anything that the steps decide.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+
+from dialsum.config.explain import explain
+from dialsum.errors import EXIT_OK, ConfigError, ProblemsError
+from dialsum.report.closing import format_closing
+from dialsum.report.summaries import write_batch_files
+from dialsum.run.batch import run_batch, write_or_say
+from dialsum.run.options import BatchOptions
+from dialsum.run.outcome import BatchOutcome
+from dialsum.run.plan import TRAINER, BatchPlan, load_selected, make_plan
+from dialsum.run.plan_text import describe_plan, describe_replaced
+from dialsum.run.preflight import Findings, check_plan
+from dialsum.run.screen import Screen
+
+SAMPLE = "sample"
+"""Name of the folder of the demo's own data."""
+
+
+def start_batch(
+    options: BatchOptions,
+    *,
+    dry_run: bool = False,
+    trainer: Sequence[str] = TRAINER,
+    screen: Screen | None = None,
+) -> int:
+    """Run a batch from its options to its closing table and return the exit status.
+
+    Args:
+        dry_run: check and print the plan only; nothing is written.
+        trainer: program and first arguments of an experiment's process.
+        screen: where a person follows it; stdout when absent.
+
+    Raises:
+        UnfitError: something is not fit; every problem that can be known is in it, and nothing was
+            started.
+    """
+    screen = screen or Screen.on(sys.stdout)
+    loaded, problems = load_selected(options)
+    plan = make_plan(options, loaded, started_at=datetime.now().astimezone(), trainer=trainer)
+    findings = check_plan(plan, dry_run=dry_run)
+    plan = findings.plan
+    _say_plan(plan, findings, screen)
+    problems = [*problems, *findings.problems]
+    if problems:
+        raise ProblemsError(problems)
+    if dry_run:
+        screen.say(
+            "",
+            "dry run: everything that can be known without loading a model is fit; nothing was "
+            "written",
+        )
+        return EXIT_OK
+    outcome = run_batch(plan, screen=screen, write_results=write_batch_files)
+    _close(outcome, screen)
+    return outcome.exit_status
+
+
+def _say_plan(plan: BatchPlan, findings: Findings, screen: Screen) -> None:
+    if not plan.experiments:
+        return
+    screen.say(*describe_plan(plan))
+    replaced = describe_replaced(plan.experiments)
+    screen.say(*(["", *replaced] if replaced else []))
+    notes = [*findings.notes, *_expect_little(plan)]
+    screen.say(*(["", *notes] if notes else []))
+
+
+def _expect_little(plan: BatchPlan) -> list[str]:
+    """Say beforehand where scores near the constant sentence are no mistake."""
+    foreign = plan.kind == "demo" and any(
+        one.train.parent.name != SAMPLE for one in plan.experiments
+    )
+    if not (foreign or plan.options.one_epoch):
+        return []
+    why = (
+        "tiny models learn little from data that was not made for them"
+        if foreign
+        else "one epoch teaches little"
+    )
+    return [f"scores near the constant sentence (the floor) are to be expected: {why}"]
+
+
+def _close(outcome: BatchOutcome, screen: Screen) -> None:
+    """Print the closing text and keep it beside the logs."""
+    lines = format_closing(outcome)
+    write_or_say(outcome, lambda one: write_batch_files(one, "\n".join(lines) + "\n"), screen)
+    screen.say("", *lines)
+
+
+def explain_batch(options: BatchOptions) -> str:
+    """Return every value of every selected experiment with where it was written.
+
+    Raises:
+        ConfigError: with every problem of every file.
+    """
+    loaded, problems = load_selected(options)
+    if problems:
+        raise ConfigError(problems)
+    return "\n\n".join(explain(one) for one in loaded.values())

@@ -1,0 +1,93 @@
+"""Which runs may be ranked together, and in which order.
+
+Must not know how a ranking is shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dialsum.record import Record
+
+RANKED_BY = "rouge_mean"
+
+
+@dataclass(frozen=True)
+class RankedGroup:
+    """Runs that may be compared: scored by one recipe on the same dev rows.
+
+    Attributes:
+        signature: the recipe.
+        dev_sha256: of the dev file, None where no record says it.
+        dev_rows: how many rows were scored, None where no record says it.
+        records: best first.
+    """
+
+    signature: str
+    dev_sha256: str | None
+    dev_rows: int | None
+    records: tuple[Record, ...]
+
+
+def group_records(records: Iterable[Record]) -> list[RankedGroup]:
+    """Return the successful, scored runs in groups that may be ranked, the largest group first."""
+    groups: dict[tuple[str, str | None, int | None], list[Record]] = {}
+    for record in records:
+        if is_ranked(record):
+            rows = record.number("evaluation.dev.rows")
+            key = (
+                str(record.signature),
+                record.value("data.sha256.dev"),
+                None if rows is None else int(rows),
+            )
+            groups.setdefault(key, []).append(record)
+    ranked = [
+        RankedGroup(*key, tuple(sorted(found, key=_best_first))) for key, found in groups.items()
+    ]
+    return sorted(ranked, key=lambda group: -len(group.records))
+
+
+def is_ranked(record: Record) -> bool:
+    """Tell whether a run succeeded and has scores."""
+    return (
+        record.succeeded
+        and record.signature is not None
+        and record.number(f"evaluation.dev.{RANKED_BY}") is not None
+    )
+
+
+def _best_first(record: Record) -> tuple[bool, float, str]:
+    score = record.number(f"evaluation.dev.{RANKED_BY}")
+    if score is None or math.isnan(score):
+        return (True, 0.0, record.name)
+    return (False, -score, record.name)
+
+
+def points_above_floor(record: Record, *, scale: str = "") -> float | None:
+    """Return the points of rouge_mean between a run and its constant sentence, below 0 if under it;
+    None if unknown.
+
+    Args:
+        scale: `tags_one` or `whitespace`; empty for the run's own.
+    """
+    place = f"evaluation.dev.{scale}." if scale else "evaluation.dev."
+    score, floor = (
+        record.number(f"{place}rouge_mean"),
+        record.number(f"{place}floors.constant.rouge_mean"),
+    )
+    return None if score is None or floor is None else score - floor
+
+
+def whitespace_number(record: Record, key: str) -> float | None:
+    """Return a dev score on whitespace tokens, 0-100: beside the run's own scale, or that scale
+    itself."""
+    beside = record.number(f"evaluation.dev.whitespace.{key}")
+    if (
+        beside is None
+        and "|tok:whitespace" in (record.signature or "")
+        and "|tags:split" in (record.signature or "")
+    ):
+        return record.number(f"evaluation.dev.{key}")
+    return beside

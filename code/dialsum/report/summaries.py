@@ -1,0 +1,155 @@
+"""Writes a batch's own files: its results, the root's summary of latest runs, and the closing text.
+
+Must not know how text or rankings are made. Every path in these files is relative to the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dialsum.atomic import write_json, write_text
+from dialsum.record import SCHEMA_VERSION, Record, find_records, latest_runs
+from dialsum.report.ranking import group_records, is_ranked, points_above_floor
+from dialsum.run.outcome import BatchOutcome, Outcome
+
+COPIED = (
+    "status",
+    "reason",
+    "kind",
+    "batch",
+    "started_at",
+    "finished_at",
+    "duration_seconds",
+    "config_sha256",
+    "data",
+    "model",
+    "training",
+    "evaluation",
+    "tracking",
+)
+"""Keys of a run's record that stand in the summaries as well."""
+
+
+def write_batch_files(outcome: BatchOutcome, text: str | None = None) -> None:
+    """Write what is known of a batch so far; called again and again, each time the whole.
+
+    Args:
+        text: the closing text, once there is one.
+
+    Raises:
+        DiskFullError, RunError: a file cannot be written; those before it are.
+    """
+    plan = outcome.plan
+    write_json(plan.paths.results(plan.started_at), summarise_batch(outcome))
+    write_json(plan.paths.summary, summarise_root(plan.paths.runs, plan.paths.summary))
+    if text is not None:
+        write_text(plan.paths.text_summary(plan.started_at), text)
+
+
+def summarise_batch(outcome: BatchOutcome) -> dict[str, Any]:
+    """Return the record of one batch: experiments in the order of the queue, each with its rank
+    where it has one."""
+    plan = outcome.plan
+    folder = plan.paths.root
+    ranks = rank_records(outcome.records)
+    status = (
+        "running"
+        if outcome.finished_at is None
+        else (
+            "interrupted"
+            if outcome.interrupted
+            else "success"
+            if outcome.exit_status == 0
+            else "failed"
+        )
+    )
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "batch": plan.batch_id,
+        "kind": plan.kind,
+        "status": status,
+        "started_at": plan.started_at.isoformat(timespec="seconds"),
+        "finished_at": None
+        if outcome.finished_at is None
+        else outcome.finished_at.isoformat(timespec="seconds"),
+        "logs": relative(plan.paths.logs(plan.started_at), folder),
+        "experiments": [_summarise_outcome(one, ranks, folder) for one in outcome.outcomes],
+        "not_started": [
+            {"number": one.number, "experiment": one.name, "label": one.label}
+            for one in outcome.not_started
+        ],
+        "problems": outcome.problems,
+    }
+
+
+def _summarise_outcome(
+    outcome: Outcome, ranks: dict[Path, dict[str, int]], folder: Path
+) -> dict[str, Any]:
+    return {
+        "number": outcome.experiment.number,
+        **summarise_record(outcome.record, ranks=ranks, folder=folder),
+        "log": relative(outcome.experiment.log, folder),
+        "unwritten": outcome.unwritten,
+    }
+
+
+def summarise_root(runs: Path, file: Path) -> dict[str, Any]:
+    """Return the summary of a root: each experiment's latest run, best first; those without a score
+    last.
+
+    Args:
+        runs: folder of the runs.
+        file: where the summary will stand.
+    """
+    records, problems = find_records(runs) if runs.is_dir() else ([], [])
+    latest = list(latest_runs(records).values())
+    ranks = rank_records(latest)
+    ordered = sorted(
+        latest,
+        key=lambda record: (
+            (ranks[record.path]["ranking"], ranks[record.path]["rank"])
+            if record.path in ranks
+            else (len(ranks) + 1, 0),
+            record.name,
+        ),
+    )
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "experiments": [
+            summarise_record(record, ranks=ranks, folder=file.parent) for record in ordered
+        ],
+        "unreadable": problems or None,
+    }
+
+
+def rank_records(records: Iterable[Record]) -> dict[Path, dict[str, int]]:
+    """Return each ranked record's place: which ranking (from 1; recipes and dev data differ
+    between) and rank in it."""
+    return {
+        record.path: {"ranking": number, "rank": rank}
+        for number, group in enumerate(group_records(records), start=1)
+        for rank, record in enumerate(group.records, start=1)
+    }
+
+
+def summarise_record(
+    record: Record, *, ranks: dict[Path, dict[str, int]], folder: Path
+) -> dict[str, Any]:
+    """Return what a summary in a folder says of one run."""
+    above = points_above_floor(record) if is_ranked(record) else None
+    return {
+        **ranks.get(record.path, {}),
+        "experiment": record.name,
+        "label": record.label,
+        **{key: record.content[key] for key in COPIED if key in record.content},
+        "points_above_constant": None if above is None else round(above, 4),
+        "record": relative(record.path, folder),
+    }
+
+
+def relative(path: Path, folder: Path) -> str:
+    """Return a path as it is seen from a folder."""
+    return Path(os.path.relpath(path, folder)).as_posix()

@@ -1,0 +1,95 @@
+"""The queue: one experiment after another, each in a process of its own, whatever becomes of the
+others.
+
+Must not know what an experiment computes, nor how results are laid out: it hands over outcomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from dialsum.errors import DialsumError, UnfitError
+from dialsum.paths import shown
+from dialsum.run.executor import GRACE_SECONDS, listen_for_interrupts
+from dialsum.run.handover import CardUse, read_card_use
+from dialsum.run.lock import hold_folders
+from dialsum.run.outcome import BatchOutcome
+from dialsum.run.plan import BatchPlan
+from dialsum.run.queue import Queue
+from dialsum.run.screen import Screen
+
+WriteResults = Callable[[BatchOutcome], None]
+
+
+def run_batch(
+    plan: BatchPlan,
+    *,
+    screen: Screen,
+    write_results: WriteResults,
+    grace_seconds: float = GRACE_SECONDS,
+    read_use: Callable[[], CardUse] = read_card_use,
+) -> BatchOutcome:
+    """Run the experiments of a plan in order; a failure is recorded, and the next one starts.
+
+    Args:
+        plan: checked before (preflight.py).
+        screen: where a person follows it.
+        write_results: called at the start, after each experiment and at the end, to write the
+            batch's own files.
+        grace_seconds: time an experiment has to stop when asked.
+        read_use: asks the driver who uses the cards.
+
+    Raises:
+        UnfitError: the folders cannot be made or another batch holds them; nothing was started.
+    """
+    outcome = BatchOutcome(plan)
+    _make_folders(plan)
+    with hold_folders([plan.paths.root, plan.paths.runs]), listen_for_interrupts() as interrupts:
+        _write_first(outcome, write_results)
+        queue = Queue(outcome, screen, interrupts, grace_seconds, read_use)
+        queue.say_cards(none="no NVIDIA GPU in this machine")
+        for experiment in plan.experiments:
+            if outcome.outcomes:
+                queue.hand_over(outcome.outcomes[-1].experiment)
+            if interrupts.wanted:
+                break
+            queue.run_one(experiment)
+            write_or_say(outcome, write_results, screen)
+            if plan.options.stop_on_error and not outcome.records[-1].succeeded:
+                break
+        outcome.interrupted = interrupts.wanted and not outcome.all_succeeded
+        outcome.finished_at = datetime.now().astimezone()
+        write_or_say(outcome, write_results, screen)
+    return outcome
+
+
+def _make_folders(plan: BatchPlan) -> None:
+    for folder in (plan.paths.root, plan.paths.runs, plan.paths.logs(plan.started_at)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnfitError(
+                f"{shown(folder)}: this folder cannot be made: {error.strerror or error}. "
+                "Mend its permissions, or give another place with --output-dir DIR"
+            ) from error
+
+
+def _write_first(outcome: BatchOutcome, write_results: WriteResults) -> None:
+    """Write the batch's files before anything runs: what fails now would fail after hours as
+    well."""
+    try:
+        write_results(outcome)
+    except DialsumError as error:
+        raise UnfitError(f"{error} Nothing was started.") from error
+
+
+def write_or_say(outcome: BatchOutcome, write_results: WriteResults, screen: Screen) -> None:
+    """Write the batch's files; that they cannot be written ends no batch, but is said and turns up
+    at its end."""
+    try:
+        write_results(outcome)
+    except DialsumError as error:
+        screen.say(f"warning: {error}")
+        if str(error) not in outcome.unwritten:
+            outcome.unwritten.append(str(error))

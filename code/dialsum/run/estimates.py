@@ -1,0 +1,79 @@
+"""What a planned experiment will take: optimizer steps, minutes, disk.
+
+Must not look at the machine: it only says what is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from dialsum.config.read import load_config
+from dialsum.config.schema import Config
+from dialsum.run.plan import PlannedExperiment
+
+EXPECTED_FOR_ROWS = 12_457
+"""Training rows that general.expected_minutes is stated for."""
+BASE_PARAMETERS = {"mt5": 580e6, "t5": 220e6, "bart": 120e6}
+"""Parameters of the base size of each family; who trains a larger one needs more than is asked
+here."""
+BYTES_PER_WEIGHT = 4
+OPTIMIZER_COPIES = 2
+"""AdamW keeps two numbers beside each weight that learns."""
+ADAPTED_SHARE = 0.05
+"""Part of the weights that adapters amount to, at the least ranks in use."""
+LOGS_BYTES = 20 * 2**20
+
+
+def count_steps(config: Config, *, train_rows: int | None) -> int | None:
+    """Return the optimizer steps of a whole run, as transformers counts them; None where the batch
+    is `auto`."""
+    training = config.training
+    if training.max_steps is not None:
+        return training.max_steps
+    batch, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    if train_rows is None or batch == "auto" or accumulation == "auto":
+        return None
+    per_epoch = math.ceil(math.ceil(train_rows / batch) / accumulation)
+    return math.ceil(per_epoch * training.num_train_epochs)
+
+
+def expect_minutes(experiment: PlannedExperiment, *, kind: str) -> float | None:
+    """Return the expected duration in minutes; None where nothing is known.
+
+    general.expected_minutes holds for all epochs of the real data on one RTX 3090: it is scaled by
+    rows, and to one epoch.
+    """
+    stated = experiment.config.general.expected_minutes
+    if stated is None:
+        return None
+    share = 1.0 if experiment.train_rows is None else experiment.train_rows / EXPECTED_FOR_ROWS
+    return stated * share / (_stated_epochs(experiment) if kind == "one_epoch" else 1.0)
+
+
+def _stated_epochs(experiment: PlannedExperiment) -> float:
+    """Return the epochs that the configuration's file asks for, before --one-epoch."""
+    whole = load_config(experiment.loaded.path)
+    return whole.config.training.num_train_epochs
+
+
+def estimate_disk_bytes(config: Config) -> int:
+    """Return the least bytes that a run leaves on the disk: its model, its checkpoints with
+    optimizer, its logs."""
+    weights = _learning_parameters(config) * BYTES_PER_WEIGHT
+    checkpoints = config.training.save_total_limit * weights * (1 + OPTIMIZER_COPIES)
+    return int(weights + checkpoints + LOGS_BYTES)
+
+
+def _learning_parameters(config: Config) -> float:
+    if config.model.initialise == "tiny":
+        size = config.model.tiny
+        return float(2 * config.tokenizer.vocab_size * size.d_model)
+    folder = Path(config.model.checkpoint).expanduser()
+    whole = BASE_PARAMETERS[config.model.architecture]
+    if folder.is_dir():
+        whole = (
+            sum(file.stat().st_size for file in folder.glob("*.safetensors")) / BYTES_PER_WEIGHT
+            or whole
+        )
+    return whole * ADAPTED_SHARE if config.qlora.use_qlora else whole

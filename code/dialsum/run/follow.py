@@ -1,0 +1,59 @@
+"""Follows one running experiment for the person before the screen.
+
+Must not know processes or records: it reads the events that the run writes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dialsum.run.progress import EventFile, RunProgress, format_duration
+from dialsum.run.screen import Screen
+
+
+class Follower:
+    """Reads one run's events while it runs and shows them.
+
+    Args:
+        screen: where they are shown.
+        metrics: the run's metrics.jsonl; what stands in it now is an earlier run's.
+        title: how the run is called.
+        estimate: from the seconds of this run so far to those until the batch ends; None if
+            unknown.
+    """
+
+    def __init__(
+        self,
+        screen: Screen,
+        metrics: Path,
+        *,
+        title: str,
+        estimate: Callable[[float], float | None],
+    ) -> None:
+        self._screen = screen
+        self._title = title
+        self._estimate = estimate
+        self._progress = RunProgress()
+        self._events = EventFile(metrics)
+        self._events.skip_existing()
+        self._started = time.monotonic()
+
+    def poll(self) -> None:
+        """Show what is new: what is worth a line of its own, else the state that passes."""
+        for event in self._events.read_new():
+            line = self._progress.update(event, now=time.monotonic())
+            passing = event.get("event") == "stage" and self._screen.terminal
+            if line is not None and not passing:
+                self._screen.say(f"  {line}")
+                self._screen.restart_pause()
+        self._screen.show_progress(self._line)
+
+    def _line(self) -> str:
+        now = time.monotonic()
+        so_far = now - self._started
+        left = self._estimate(so_far)
+        batch = "" if left is None else f", batch about {format_duration(left)} more"
+        state = self._progress.describe(now)
+        return f"{self._title}  {state}  ({format_duration(so_far)} so far{batch})"

@@ -1,0 +1,213 @@
+"""From the command line's options and the configurations to the plan of a batch: who runs, with
+what, into where.
+
+Must not check the machine or the data (preflight.py), nor write anything.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from dialsum.config.read import LoadedConfig, load_configs
+from dialsum.config.schema import Config
+from dialsum.errors import ConfigError
+from dialsum.paths import (
+    BATCH_ROOTS,
+    OUTPUTS,
+    PROJECT_ROOT,
+    BatchPaths,
+    RunPaths,
+    project_path,
+    shown,
+    timestamp,
+)
+from dialsum.run.options import BatchOptions, select_numbers
+
+TRAINER = (sys.executable, str(PROJECT_ROOT / "code" / "trainer.py"))
+"""The command that runs one experiment."""
+
+
+@dataclass(frozen=True)
+class PlannedExperiment:
+    """One experiment of a batch.
+
+    Attributes:
+        number: from 1, as --only counts; the numbers of a partial batch have gaps.
+        paths: its run's files. log: what its process prints.
+        train, dev, test: its data; test None where no submission is wanted.
+        command: how its process is started.
+        train_rows: rows of its training data, None until they were read.
+    """
+
+    number: int
+    loaded: LoadedConfig
+    paths: RunPaths
+    log: Path
+    train: Path
+    dev: Path
+    test: Path | None
+    command: tuple[str, ...]
+    train_rows: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The configuration file's stem."""
+        return self.loaded.name
+
+    @property
+    def label(self) -> str:
+        """How it is called on screen and in log names."""
+        return self.loaded.config.general.label or self.loaded.name
+
+    @property
+    def config(self) -> Config:
+        """Its configuration, options applied."""
+        return self.loaded.config
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """A batch before it starts.
+
+    Attributes:
+        experiments: those to run, in order; total: how many the command line named.
+    """
+
+    options: BatchOptions
+    kind: str
+    started_at: datetime
+    paths: BatchPaths
+    experiments: tuple[PlannedExperiment, ...]
+    total: int
+
+    @property
+    def batch_id(self) -> str:
+        """Name of the batch in records and file names."""
+        return timestamp(self.started_at)
+
+
+def load_selected(options: BatchOptions) -> tuple[dict[int, LoadedConfig], list[str]]:
+    """Load the configurations that --only leaves; those that are fit are returned beside the
+    problems of the others.
+
+    Returns:
+        Number to configuration for those that are fit, and the problems of the others.
+
+    Raises:
+        UnfitError: --only cannot be understood.
+    """
+    numbers = select_numbers(options.only, configs=options.configs)
+    paths = [options.configs[number - 1] for number in numbers]
+    twins = _find_twins(paths)
+    try:
+        return dict(zip(numbers, _load(paths, options), strict=True)), twins
+    except ConfigError as error:
+        problems = error.problems
+    loaded: dict[int, LoadedConfig] = {}
+    for number, path in zip(numbers, paths, strict=True):
+        # Only to find those that are fit: every problem is known already.
+        with suppress(ConfigError):
+            loaded[number] = _load([path], options)[0]
+    return loaded, problems + twins
+
+
+def _load(paths: Sequence[Path], options: BatchOptions) -> list[LoadedConfig]:
+    return load_configs(paths, overrides=_all_overrides(options), overlays=options.overlays)
+
+
+def _all_overrides(options: BatchOptions) -> list[str]:
+    """Turn the options that stand for configuration values into overrides; --set comes last and
+    wins."""
+    overrides: list[str] = []
+    if options.data_folder is not None:
+        # As JSON, which is YAML: a folder may be called anything.
+        overrides.append(
+            f"data.data_dir={json.dumps(str(options.data_folder), ensure_ascii=False)}"
+        )
+    if options.one_epoch:
+        overrides += ["training.num_train_epochs=1", "training.max_steps=null"]
+    if options.seed is not None:
+        overrides.append(f"training.seed={options.seed}")
+    return [*overrides, *options.overrides]
+
+
+def _find_twins(configs: Sequence[Path]) -> list[str]:
+    """Refuse two files of one name in a batch: their runs would stand in one folder."""
+    first: dict[str, Path] = {}
+    problems = []
+    for path in configs:
+        if path.stem in first:
+            problems.append(
+                f"{shown(path)}: an experiment named {path.stem!r} is in this batch already "
+                f"({shown(first[path.stem])}); rename the file, or run it in another batch"
+            )
+        first.setdefault(path.stem, path)
+    return problems
+
+
+def make_plan(
+    options: BatchOptions,
+    loaded: dict[int, LoadedConfig],
+    *,
+    started_at: datetime,
+    trainer: Sequence[str] = TRAINER,
+) -> BatchPlan:
+    """Lay out a batch.
+
+    Args:
+        loaded: number to configuration, as load_selected returns it.
+        started_at: moves on to the next second that no earlier batch has in its file names.
+        trainer: program and first arguments of an experiment's process.
+    """
+    outputs = (options.output_dir or project_path(OUTPUTS)).absolute()
+    default_logs = outputs / "logs" if options.output_dir else PROJECT_ROOT / "logs"
+    paths = BatchPaths.make(
+        outputs / BATCH_ROOTS[options.kind],
+        (options.log_dir or default_logs).absolute(),
+        runs=options.runs_dir.absolute() if options.runs_dir else None,
+    )
+    while paths.logs(started_at).exists() or paths.results(started_at).exists():
+        started_at += timedelta(seconds=1)
+    plan = BatchPlan(options, options.kind, started_at, paths, (), total=len(options.configs))
+    experiments = tuple(_plan_one(plan, number, one, trainer) for number, one in loaded.items())
+    return replace(plan, experiments=experiments)
+
+
+def _plan_one(
+    plan: BatchPlan, number: int, loaded: LoadedConfig, trainer: Sequence[str]
+) -> PlannedExperiment:
+    run = plan.paths.run(loaded.name)
+    data = loaded.config.data
+    folder = project_path(data.data_dir)
+    return PlannedExperiment(
+        number=number,
+        loaded=loaded,
+        paths=run,
+        log=plan.paths.experiment_log(
+            plan.started_at, number=number, label=loaded.config.general.label or loaded.name
+        ),
+        train=folder / data.train_file,
+        dev=folder / data.dev_file,
+        test=folder / data.test_file if data.test_file else None,
+        command=(*trainer, *_trainer_arguments(plan, loaded, run)),
+    )
+
+
+def _trainer_arguments(plan: BatchPlan, loaded: LoadedConfig, run: RunPaths) -> list[str]:
+    options = plan.options
+    arguments = ["--config", str(loaded.path.absolute())]
+    for overlay in options.overlays:
+        arguments += ["--overlay", str(overlay)]
+    arguments += ["--data-dir", str(options.data_folder)] if options.data_folder else []
+    arguments += ["--output-dir", str(run.folder), "--model-dir", str(run.model)]
+    arguments += ["--one-epoch"] if options.one_epoch else []
+    arguments += [] if options.seed is None else ["--seed", str(options.seed)]
+    for override in options.overrides:
+        arguments += ["--set", override]
+    return [*arguments, "--batch-id", plan.batch_id]

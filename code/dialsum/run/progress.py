@@ -1,0 +1,233 @@
+"""What is known of a running experiment from its events, and how long it and the batch will still
+take.
+
+Must not know terminals or processes: events in, text out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+STAGE_WORDS = {
+    "data": "reading the dialogues",
+    "model": "loading tokenizer and model",
+    "encode": "encoding",
+    "train": "training",
+    "generate": "writing summaries",
+    "score": "scoring",
+    "done": "done",
+}
+
+
+@dataclass
+class EventFile:
+    """A growing metrics.jsonl, read from where it was left.
+
+    What stood there before `skip_existing` belongs to an earlier run and is never given out; a file
+    that was replaced by a new one is read from its beginning.
+    """
+
+    path: Path
+    _inode: int | None = None
+    _offset: int = 0
+
+    def skip_existing(self) -> None:
+        """Take everything that stands in the file now as read."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return
+        self._inode, self._offset = status.st_ino, status.st_size
+
+    def read_new(self) -> list[dict[str, Any]]:
+        """Return the events that came since the last call; a line that is not complete yet comes
+        next time."""
+        try:
+            with self.path.open("rb") as file:
+                inode = os.fstat(file.fileno()).st_ino
+                if inode != self._inode:
+                    self._inode, self._offset = inode, 0
+                file.seek(self._offset)
+                text = file.read()
+        except FileNotFoundError:
+            return []
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [_parse(line) for line in whole.splitlines() if line.strip()]
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if isinstance(event, dict):
+        return event
+    return {
+        "event": "warning",
+        "message": f"a line of metrics.jsonl is no JSON object: {line[:80]!r}",
+    }
+
+
+@dataclass
+class RunProgress:
+    """One experiment's state, as its events told it.
+
+    Attributes:
+        stage: key of STAGE_WORDS, or what the run called it.
+        best: the best dev rouge_mean so far, 0-100; best_step: where it was reached.
+        warnings: what the run warned of, in order.
+    """
+
+    stage: str = "start"
+    step: int = 0
+    total_steps: int | None = None
+    epoch: float | None = None
+    loss: float | None = None
+    best: float | None = None
+    best_step: int | None = None
+    warnings: list[str] = field(default_factory=list)
+    _first: tuple[float, int] | None = None
+    _last: tuple[float, int] | None = None
+
+    def update(self, event: dict[str, Any], *, now: float) -> str | None:
+        """Take one event in; return a line where it is worth one of its own.
+
+        Args:
+            event: as it stands in metrics.jsonl.
+            now: clock seconds.
+        """
+        kind = event.get("event")
+        if kind == "stage":
+            self.stage = str(event.get("stage"))
+            return STAGE_WORDS.get(self.stage, self.stage)
+        if kind == "warning":
+            self.warnings.append(str(event.get("message")))
+            return f"warning: {event.get('message')}"
+        if kind == "train" or kind == "eval":
+            self._take_step(event, now)
+        if kind == "eval":
+            return self._take_evaluation(event)
+        return None
+
+    def _take_step(self, event: dict[str, Any], now: float) -> None:
+        self.step = int(event.get("step", self.step))
+        self.total_steps = event.get("total_steps", self.total_steps)
+        self.epoch = _finite(event.get("epoch"), self.epoch)
+        if "loss" in event:
+            self.loss = _finite(event["loss"], math.nan)
+        self._first = self._first or (now, self.step)
+        self._last = (now, self.step)
+
+    def _take_evaluation(self, event: dict[str, Any]) -> str:
+        mean = _finite(event.get("rouge_mean"), None)
+        if event.get("best") and mean is not None:
+            self.best, self.best_step = mean, self.step
+        scores = " ".join(
+            f"{short} {value:.2f}"
+            for short, key in (("R1", "rouge1"), ("R2", "rouge2"), ("RL", "rougeL"))
+            if (value := _finite(event.get(key), None)) is not None
+        )
+        mean_text = "" if mean is None else f", mean {mean:.2f}"
+        return f"{self.describe_step()}  dev {scores}{mean_text}" + (
+            " (best so far)" if event.get("best") else ""
+        )
+
+    def describe_step(self) -> str:
+        """Return `step 400/1,556  epoch 2.1  loss 1.83`, without what is not known yet."""
+        total = "" if self.total_steps is None else f"/{self.total_steps:,}"
+        parts = [f"step {self.step:,}{total}"]
+        if self.epoch is not None:
+            parts.append(f"epoch {self.epoch:.2f}")
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.3f}")
+        return "  ".join(parts)
+
+    def seconds_left(self, now: float) -> float | None:
+        """Return the time that the remaining steps take at the pace so far, evaluations counted in;
+        None if unknown."""
+        if (
+            self.stage != "train"
+            or self.total_steps is None
+            or self._first is None
+            or self._last is None
+        ):
+            return None
+        steps = self._last[1] - self._first[1]
+        if steps <= 0:
+            return None
+        pace = (self._last[0] - self._first[0]) / steps
+        return max(0.0, pace * (self.total_steps - self._last[1]) - (now - self._last[0]))
+
+    def describe(self, now: float) -> str:
+        """Return the whole state as one line."""
+        parts = [
+            STAGE_WORDS.get(self.stage, self.stage)
+            if self.stage != "train"
+            else self.describe_step()
+        ]
+        if self.best is not None:
+            parts.append(f"best mean {self.best:.2f} at {self.best_step:,}")
+        left = self.seconds_left(now)
+        if left is not None:
+            parts.append(f"about {format_duration(left)} left")
+        return "  ".join(parts)
+
+
+def _finite(value: Any, otherwise: float | None) -> float | None:
+    """Return a number as float; records name what is not finite, which becomes nan."""
+    if value is None or isinstance(value, bool):
+        return otherwise
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return otherwise
+
+
+def estimate_rest(
+    rest: Sequence[float | None],
+    *,
+    finished: Sequence[tuple[float | None, float]],
+    current_seconds: float,
+) -> float | None:
+    """Estimate the seconds until the batch ends.
+
+    What is finished says how fast this machine is against the expectation; without expectations,
+    each of the rest takes the mean of what is finished.
+
+    Args:
+        rest: seconds expected for the running experiment and those after it, None where unknown.
+        finished: expected and taken seconds of those that succeeded in this batch.
+        current_seconds: how long the running one runs already.
+    """
+    known = [value for value in rest if value is not None]
+    compared = [(expected, taken) for expected, taken in finished if expected]
+    if rest and len(known) == len(rest):
+        factor = (
+            sum(taken for _, taken in compared) / sum(expected for expected, _ in compared)
+            if compared
+            else 1.0
+        )
+        each = [factor * value for value in known]
+    elif finished:
+        each = [sum(taken for _, taken in finished) / len(finished)] * len(rest)
+    else:
+        return None
+    return max(0.0, each[0] - current_seconds) + sum(each[1:])
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration for people: `58 s`, `3 m 20 s`, `45 m`, `1 h 20 m`."""
+    whole = round(seconds)
+    if whole < 90:
+        return f"{whole} s"
+    if whole < 600:
+        return f"{whole // 60} m {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} m" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} m"

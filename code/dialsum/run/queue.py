@@ -1,0 +1,179 @@
+"""One experiment of a running batch after another: start it, follow it, find or write its record.
+
+Must not know why a batch goes on or ends (batch.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from dialsum.device import nvidia_gpus
+from dialsum.errors import DialsumError
+from dialsum.paths import shown
+from dialsum.record import Record, describe_dead_run, find_own_record, write_failed_record
+from dialsum.run.estimates import expect_minutes
+from dialsum.run.executor import ChildEnd, Interrupts, run_child
+from dialsum.run.follow import Follower
+from dialsum.run.handover import CardUse, wait_until_free
+from dialsum.run.outcome import BatchOutcome, Outcome, explain_end
+from dialsum.run.plan import PlannedExperiment
+from dialsum.run.progress import estimate_rest, format_duration
+from dialsum.run.screen import Screen, describe_cards
+
+SHOWN_SCORES = (("R1", "rouge1"), ("R2", "rouge2"), ("RL", "rougeL"), ("mean", "rouge_mean"))
+
+
+@dataclass
+class Queue:
+    """The running batch: what its experiments share.
+
+    Attributes:
+        grace_seconds: time an experiment has to stop when asked.
+        read_use: asks the driver who uses the cards.
+    """
+
+    outcome: BatchOutcome
+    screen: Screen
+    interrupts: Interrupts
+    grace_seconds: float
+    read_use: Callable[[], CardUse]
+    _use_before: CardUse = field(default_factory=lambda: CardUse({}, {}))
+    _group: int = 0
+
+    def run_one(self, experiment: PlannedExperiment) -> None:
+        """Run one experiment to its end and take its outcome in."""
+        title = self._title(experiment)
+        path = shown(experiment.loaded.path)
+        self.screen.say("", f"{title}  {path}, log {shown(experiment.log)}")
+        follower = Follower(
+            self.screen, experiment.paths.metrics, title=title, estimate=self.seconds_left
+        )
+        self._use_before = self._ask_use()
+        started = datetime.now().astimezone()
+        end: ChildEnd | str
+        try:
+            end = run_child(
+                experiment.command,
+                log=experiment.log,
+                interrupts=self.interrupts,
+                on_start=self._note_group,
+                on_poll=follower.poll,
+                grace_seconds=self.grace_seconds,
+            )
+        except DialsumError as error:
+            end = str(error)
+        result = self._collect(experiment, end, started)
+        self.outcome.outcomes.append(result)
+        self.screen.say(*describe_outcome(title, result))
+
+    def _note_group(self, pid: int) -> None:
+        self._group = pid
+
+    def _title(self, experiment: PlannedExperiment) -> str:
+        place = len(self.outcome.outcomes) + 1
+        planned = len(self.outcome.plan.experiments)
+        return f"[{place}/{planned}] {experiment.number} {experiment.label}"
+
+    def _collect(
+        self, experiment: PlannedExperiment, end: ChildEnd | str, started: datetime
+    ) -> Outcome:
+        """Find the record that the run wrote, or write the one that it could not write."""
+        plan = self.outcome.plan
+        own = find_own_record(experiment.paths, batch=plan.batch_id)
+        if own is not None:
+            return Outcome(experiment, own)
+        if isinstance(end, str):
+            status, reason = "failed", end
+        else:
+            status, reason = explain_end(end, experiment.log)
+        content = describe_dead_run(
+            experiment=experiment.name,
+            label=experiment.label,
+            kind=plan.kind,
+            batch=plan.batch_id,
+            status=status,
+            reason=reason,
+            started_at=started,
+            finished_at=datetime.now().astimezone(),
+        )
+        try:
+            return Outcome(experiment, write_failed_record(experiment.paths, content))
+        except DialsumError as error:
+            record = Record(experiment.paths.result, content)
+            return Outcome(experiment, record, unwritten=str(error))
+
+    def hand_over(self, experiment: PlannedExperiment) -> None:
+        """Wait after an experiment until the cards are free for the next one; say how they are."""
+        settings = experiment.config.batch
+        handover = wait_until_free(
+            self._use_before,
+            group=self._group,
+            timeout_seconds=settings.free_timeout_seconds,
+            cooldown=settings.cooldown_seconds,
+            interrupts=self.interrupts,
+            read_use=self._ask_use,
+        )
+        if handover.note:
+            self.screen.say(handover.note)
+        if not handover.free:
+            self.outcome.problems.append(f"after {experiment.label}: {handover.note}")
+        self.say_cards()
+
+    def say_cards(self, *, none: str = "") -> None:
+        """Say how the cards are; none: what is said where there is none."""
+        try:
+            lines = describe_cards(nvidia_gpus())
+        except DialsumError as error:
+            lines = [f"warning: {error}"]
+        if lines or none:
+            self.screen.say(*(lines or [none]))
+
+    def _ask_use(self) -> CardUse:
+        """Ask who uses the cards; a driver that fails then is said: the next run meets it too."""
+        try:
+            return self.read_use()
+        except DialsumError as error:
+            self.screen.say(f"warning: {error}")
+            return CardUse({}, {})
+
+    def seconds_left(self, running_seconds: float) -> float | None:
+        """Estimate when the whole batch ends, seconds from now; None if unknown."""
+        kind = self.outcome.plan.kind
+        finished = [
+            (
+                _expected_seconds(one.experiment, kind),
+                one.record.number("duration_seconds") or 0.0,
+            )
+            for one in self.outcome.outcomes
+            if one.record.succeeded
+        ]
+        rest = [_expected_seconds(one, kind) for one in self.outcome.not_started]
+        return estimate_rest(rest, finished=finished, current_seconds=running_seconds)
+
+
+def _expected_seconds(experiment: PlannedExperiment, kind: str) -> float | None:
+    minutes = expect_minutes(experiment, kind=kind)
+    return None if minutes is None else minutes * 60
+
+
+def describe_outcome(title: str, outcome: Outcome) -> list[str]:
+    """Return the lines that close one experiment on the screen."""
+    record = outcome.record
+    took = format_duration(record.number("duration_seconds") or 0.0)
+    if record.succeeded:
+        scores = ", ".join(
+            f"{name} {value:.2f}"
+            for name, key in SHOWN_SCORES
+            if (value := record.number(f"evaluation.dev.{key}")) is not None
+        )
+        floor = record.number("evaluation.dev.floors.constant.rouge_mean")
+        beside = "" if floor is None else f" (constant sentence: mean {floor:.2f})"
+        lines = [f"{title}  done in {took}: dev {scores or 'without scores'}{beside}"]
+    else:
+        reason = record.value("reason") or "no reason is recorded"
+        lines = [f"{title}  {record.status.upper()} after {took}: {reason}"]
+    if outcome.unwritten:
+        lines.append(f"  this could not be recorded: {outcome.unwritten}")
+    return lines

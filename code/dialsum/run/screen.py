@@ -1,0 +1,124 @@
+"""What a person sees while a batch runs: lines, one line that is written over, and the cards'
+state.
+
+Where the output is no terminal, the line that is written over becomes a plain line now and then.
+Must not know plans, processes or records.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from dialsum.config.problems import display_width
+from dialsum.device import GpuState
+
+PLAIN_EVERY_SECONDS = 60.0
+"""Pause between two progress lines where they pile up in a file."""
+TERMINAL_EVERY_SECONDS = 0.5
+GIB = 2**30
+
+
+@dataclass
+class Screen:
+    """Writes to one stream; when its reader is gone, it falls silent and the batch goes on.
+
+    Attributes:
+        stream: usually sys.stdout.
+        terminal: whether a line can be written over.
+        clock: seconds, only ever growing.
+    """
+
+    stream: TextIO
+    terminal: bool
+    clock: Callable[[], float] = time.monotonic
+    silent: bool = False
+    _progress_at: float = field(default=float("-inf"))
+    _progress_shown: bool = False
+
+    @classmethod
+    def on(cls, stream: TextIO) -> Screen:
+        """Make a screen of a stream, looking whether it is a terminal."""
+        return cls(stream=stream, terminal=stream.isatty() and os.environ.get("TERM") != "dumb")
+
+    def say(self, *lines: str) -> None:
+        """Print lines that stay."""
+        self._clear()
+        for line in lines:
+            self._write(line + "\n")
+
+    def show_progress(self, make_line: Callable[[], str]) -> None:
+        """Show a passing state, if it is time for one; the line is only made when it is shown."""
+        pause = TERMINAL_EVERY_SECONDS if self.terminal else PLAIN_EVERY_SECONDS
+        now = self.clock()
+        if now - self._progress_at < pause:
+            return
+        self._progress_at = now
+        if not self.terminal:
+            self._write(make_line() + "\n")
+            return
+        self._write("\r\x1b[K" + cut_to_width(make_line(), shutil.get_terminal_size().columns - 1))
+        self._progress_shown = True
+
+    def restart_pause(self) -> None:
+        """Count the pause before the next progress line from now: something was just said."""
+        self._progress_at = self.clock()
+
+    def _clear(self) -> None:
+        if self._progress_shown:
+            self._write("\r\x1b[K")
+            self._progress_shown = False
+
+    def _write(self, text: str) -> None:
+        if self.silent:
+            return
+        try:
+            self._write_encoded(text)
+            self.stream.flush()
+        except OSError:
+            # The reader left (`| head`, a closed terminal) or its disk is full: a night's work does
+            # not end for that, and everything said here stands in the batch's logs as well.
+            self.silent = True
+            self._forget_unwritten()
+
+    def _write_encoded(self, text: str) -> None:
+        try:
+            self.stream.write(text)
+        except UnicodeEncodeError:
+            self.stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
+
+    def _forget_unwritten(self) -> None:
+        """Point the stream's descriptor to nowhere, else Python tries again at its end and turns
+        the status to 120."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.stream.fileno())
+        os.close(nowhere)
+
+
+def cut_to_width(text: str, width: int) -> str:
+    """Cut text to so many columns; Korean letters take two."""
+    if display_width(text) <= width:
+        return text
+    kept = ""
+    for char in text:
+        if display_width(kept + char) > width - 1:
+            break
+        kept += char
+    return kept + "…"
+
+
+def describe_cards(gpus: Sequence[GpuState]) -> list[str]:
+    """Return one line per NVIDIA card: memory, temperature, how busy it is; none where there is no
+    card."""
+    return [
+        f"GPU {gpu.index} {gpu.name}: {gpu.memory_total_bytes / GIB:.1f} GiB, "
+        f"{gpu.memory_used_bytes / GIB:.1f} used, "
+        f"{gpu.memory_free_bytes / GIB:.1f} free"
+        + ("" if gpu.temperature_c is None else f", {gpu.temperature_c} °C")
+        + ("" if gpu.utilisation_percent is None else f", {gpu.utilisation_percent} % busy")
+        for gpu in gpus
+    ]

@@ -1,0 +1,1 @@
+"""Training: config to trainer arguments, the fit, tracking of its progress."""

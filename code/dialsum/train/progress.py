@@ -1,0 +1,106 @@
+"""What a run tells while it goes on: events in metrics.jsonl, lines on screen, TensorBoard.
+
+Must not know the trainer: it is handed numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dialsum.atomic import append_json_line
+
+
+class Progress:
+    """One run's events, in order of time.
+
+    Args:
+        metrics: metrics.jsonl of the run.
+        tensorboard: folder for TensorBoard events; None: none are written.
+    """
+
+    def __init__(self, metrics: Path, *, tensorboard: Path | None) -> None:
+        self._metrics = metrics
+        self._tensorboard_folder = tensorboard
+        self._writer: Any = None
+        self._listeners: list[Any] = []
+        self.nan_events = 0
+        self.max_grad_norm = 0.0
+        self._started = time.monotonic()
+
+    def add_listener(self, listener: Any) -> None:
+        """Also hand every numeric event to listener(kind, step, values) (Weights & Biases)."""
+        self._listeners.append(listener)
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Append one event to metrics.jsonl; None values are left out."""
+        moment = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        append_json_line(self._metrics, {"time": moment, "event": kind, **values})
+
+    def stage(self, name: str, text: str) -> None:
+        """Say that a new part of the run begins."""
+        self.event("stage", stage=name)
+        elapsed = time.monotonic() - self._started
+        print(f"[{elapsed:6.1f} s] {name}: {text}", flush=True)
+
+    def warn(self, message: str) -> None:
+        """Say and record something that the user should look at."""
+        self.event("warning", message=message)
+        print(f"warning: {message}", flush=True)
+
+    def train_step(self, step: int, total: int, logs: Mapping[str, float]) -> None:
+        """Record a line of loss."""
+        loss, norm = logs.get("loss"), logs.get("grad_norm")
+        for value in (loss, norm):
+            if value is not None and not math.isfinite(value):
+                self.nan_events += 1
+                self.warn(f"step {step}: loss {loss} and gradient norm {norm} are not finite")
+                break
+        if norm is not None and math.isfinite(norm):
+            self.max_grad_norm = max(self.max_grad_norm, norm)
+        self.event(
+            "train", step=step, total_steps=total, epoch=logs.get("epoch"), loss=loss,
+            grad_norm=norm, learning_rate=logs.get("learning_rate"),
+        )
+        if loss is not None:
+            print(
+                f"step {step}/{total}  epoch {logs.get('epoch', 0):.2f}  loss {loss:.4f}  "
+                f"grad norm {norm or 0:.2f}  learning rate {logs.get('learning_rate', 0):.2e}",
+                flush=True,
+            )
+        numbers = {"loss": loss, "grad_norm": norm, "learning_rate": logs.get("learning_rate")}
+        self._report("train", step, {key: value for key, value in numbers.items() if value is not None})
+
+    def evaluation(self, step: int, total: int, *, epoch: float, values: Mapping[str, float], best: bool,
+                   seconds: float) -> None:
+        """Record an evaluation on dev; values hold eval_loss and the ROUGE scores, 0-100."""
+        self.event(
+            "eval", step=step, total_steps=total, epoch=epoch, best=best,
+            seconds=round(seconds, 2), **values,
+        )
+        print(
+            f"step {step}/{total}  dev: R1 {values['rouge1']:.2f}  R2 {values['rouge2']:.2f}  "
+            f"RL {values['rougeL']:.2f}  loss {values['eval_loss']:.4f}{'  (best so far)' if best else ''}",
+            flush=True,
+        )
+        self._report("dev", step, values)
+
+    def _report(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        if self._tensorboard_folder is not None:
+            if self._writer is None:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._writer = SummaryWriter(str(self._tensorboard_folder))
+            for key, value in values.items():
+                self._writer.add_scalar(f"{kind}/{key}", value, step)
+        for listener in self._listeners:
+            listener(kind, step, values)
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        if self._writer is not None:
+            self._writer.close()

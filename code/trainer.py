@@ -1,0 +1,104 @@
+"""Train, evaluate and record one experiment, in this process.
+
+    python code/trainer.py --config config/experiments/01_mt5_xlsum.yaml --output-dir outputs/01_mt5_xlsum
+
+Parses the command line and calls dialsum; holds nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from dialsum.errors import EXIT_FAILED, EXIT_OK, run_script  # noqa: E402
+from dialsum.optional import require_packages  # noqa: E402
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line of one experiment."""
+    parser = argparse.ArgumentParser(
+        prog="trainer.py", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Train, evaluate and record one experiment, in this process.",
+        epilog="exit status: 0 success, 1 failed (recorded), 2 nothing was started, 130 interrupted (recorded)",
+    )
+    add = parser.add_argument
+    add("--config", required=True, type=Path, metavar="FILE", help="the experiment")
+    add("--overlay", action="append", default=[], type=Path, metavar="FILE",
+        help="a file of values that go over the experiment's, such as config/demo.yaml (repeatable)")
+    add("--data-dir", type=Path, metavar="DIR", help="folder of train.csv, dev.csv, test.csv (default: data)")
+    add("--train-data", type=Path, metavar="FILE", help="training rows")
+    add("--val-data", type=Path, metavar="FILE", help="dev rows")
+    add("--test-data", type=Path, metavar="FILE", help="rows to predict")
+    add("--output-dir", type=Path, metavar="DIR", help="the run's own folder (default: outputs/NAME)")
+    add("--model-dir", type=Path, metavar="DIR", help="where the best model goes (default: OUTPUT_DIR/model)")
+    add("--one-epoch", "-1", action="store_true", help="one epoch only")
+    add("--seed", type=int, help="overrides training.seed")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="overrides one value, such as training.learning_rate=3e-5 (repeatable)")
+    add("--explain", action="store_true", help="print every value with where it comes from, and stop")
+    add("--batch-id", help=argparse.SUPPRESS)
+    return parser
+
+
+def collect_overrides(options: argparse.Namespace) -> list[str]:
+    """Turn the options that stand for config keys into overrides; --set comes last and wins."""
+    overrides = []
+    paths = {"data_dir": options.data_dir, "train_file": options.train_data,
+             "dev_file": options.val_data, "test_file": options.test_data}
+    for key, path in paths.items():
+        if path is not None:
+            overrides.append(f"data.{key}={json.dumps(str(path.resolve()), ensure_ascii=False)}")
+    if options.one_epoch:
+        overrides += ["training.num_train_epochs=1", "training.max_steps=null"]
+    if options.seed is not None:
+        overrides.append(f"training.seed={options.seed}")
+    return [*overrides, *options.overrides]
+
+
+def interrupt(signum: int, frame: FrameType | None) -> None:
+    """End the run the way Ctrl-C does, so that its record is written."""
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one experiment and return the exit status."""
+    options = make_parser().parse_args(arguments)
+    require_packages(__file__)
+    from dialsum.config.read import load_config
+
+    loaded = load_config(
+        options.config, overrides=collect_overrides(options), overlays=options.overlay
+    )
+    if options.explain:
+        from dialsum.config.explain import explain
+
+        print(explain(loaded))
+        return EXIT_OK
+    for note in loaded.notes:
+        print(note)
+    from dialsum.parent_watch import watch_parent
+    from dialsum.paths import PROJECT_ROOT, RunPaths
+
+    watch_parent()
+    signal.signal(signal.SIGTERM, interrupt)
+    folder = (options.output_dir or PROJECT_ROOT / "outputs" / loaded.name).resolve()
+    model = options.model_dir.resolve() if options.model_dir else folder / "model"
+    kind = "demo" if loaded.config.model.initialise == "tiny" else (
+        "one_epoch" if options.one_epoch else "full")
+    from dialsum.experiment.run import Job, run_experiment
+
+    record = run_experiment(
+        Job(loaded=loaded, paths=RunPaths(folder=folder, model=model), kind=kind, batch=options.batch_id)
+    )
+    return EXIT_OK if record["status"] == "success" else EXIT_FAILED
+
+
+if __name__ == "__main__":
+    run_script(main)

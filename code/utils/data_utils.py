@@ -1,0 +1,24 @@
+"""Load and check dialogues: `load_splits(train, dev, test=…)`, or one file with `load_split`."""
+
+from dialsum.data.cleaning import clean_dialogue, clean_summary
+from dialsum.data.dialogues import Dialogue, Split, check_splits, load_split
+from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
+from dialsum.data.splits import Splits, load_splits
+from dialsum.data.submission import check_submission, write_predictions, write_submission
+
+__all__ = [
+    "STANDARD_DIALOGUE_TOKENS",
+    "Dialogue",
+    "Split",
+    "Splits",
+    "build_input",
+    "check_splits",
+    "check_submission",
+    "clean_dialogue",
+    "clean_summary",
+    "find_dialogue_tokens",
+    "load_split",
+    "load_splits",
+    "write_predictions",
+    "write_submission",
+]

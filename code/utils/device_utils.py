@@ -1,0 +1,51 @@
+"""Pick the device and see the machine; run by itself, it prints the machine:
+
+python code/utils/device_utils.py [--device auto|cuda|mps|cpu]
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # run by itself, its own folder is on the path and code/ is not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from dialsum.optional import require_packages
+
+if __name__ == "__main__":
+    require_packages(__file__)
+
+from dialsum.device import (
+    Choice,
+    Device,
+    free_memory,
+    gpu_processes,
+    list_devices,
+    nvidia_gpus,
+    pick_device,
+    pick_num_workers,
+    pick_precision,
+    pick_tf32,
+)
+from dialsum.errors import run_script
+from dialsum.machine import describe_machine, main
+from dialsum.profiles import recommend_batch, recommend_checkpointing, recommend_eval_batch
+
+__all__ = [
+    "Choice",
+    "Device",
+    "describe_machine",
+    "free_memory",
+    "gpu_processes",
+    "list_devices",
+    "nvidia_gpus",
+    "pick_device",
+    "pick_num_workers",
+    "pick_precision",
+    "pick_tf32",
+    "recommend_batch",
+    "recommend_checkpointing",
+    "recommend_eval_batch",
+]
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# The seven experiments, one after another: makes the environment, then hands over to the runner.
+set -euo pipefail
+
+root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
+
+show_help() {
+  cat <<'HELP'
+Run the seven experiments one after another and end in one table.
+
+  bash run_main_7_experiments.sh --demo     tiny models of the same architectures, sample data, any CPU
+  bash run_main_7_experiments.sh            the real checkpoints on data/{train,dev,test}.csv, one GPU
+
+The first start makes .venv with everything it needs (minutes, said before); later starts find it.
+
+  -1, --one-epoch          one epoch each, as a quick test, in outputs/quick_test
+  --demo                   build tiny models from scratch, in outputs/demo
+  --data-dir DIR           the folder of train.csv, dev.csv and test.csv (also with --demo)
+  --dry-run                check everything that can be known now, print the plan, write nothing
+  --only 1,4               these experiments only
+  --stop-on-error          do not go on after a failed experiment
+  --output-dir DIR         instead of outputs/
+  --runs-dir DIR           instead of OUTPUT/auto_experiments and its like
+  --log-dir DIR            instead of logs/
+  --set SECTION.KEY=VALUE  another value in all of them, e.g. --set training.learning_rate=3e-5
+  --seed N                 another seed
+  -h, --help               this text; every option: .venv/bin/python code/auto_experiment_runner.py -h
+
+Exit status: 0 all succeeded; 1 at least one failed; 2 nothing was started, with what to mend; 130 interrupted.
+HELP
+}
+
+for argument in "$@"; do
+  case $argument in -h | --help) show_help && exit 0 ;; esac
+done
+
+# shellcheck source=scripts/setup_environment.sh
+source "$root/scripts/setup_environment.sh"
+
+experiments=(
+  01_mt5_xlsum_optimized_v2
+  01_mt5_xlsum_korean_adapted
+  01_mt5_xlsum_ultimate
+  02_eenzeenee_t5_rtx3090
+  01_baseline_kobart_rtx3090
+  03_high_learning_rate_rtx3090
+  04_batch_optimization_rtx3090
+)
+configs=()
+for name in "${experiments[@]}"; do configs+=("$root/config/experiments/$name.yaml"); done
+
+# What is missing is said before anything is downloaded.
+found_python="$venv_python"
+if ! environment_is_whole main; then find_python; fi
+run_module "$found_python" dialsum.run.first_look "$@"
+
+ensure_environment main
+# exec: Ctrl-C, kill and the exit status reach the runner and come from it, with no shell between.
+exec "$venv_python" "$root/code/auto_experiment_runner.py" --config "${configs[@]}" "$@"

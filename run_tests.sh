@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Every test that fits in 15 minutes, in the same environment as the experiments.
+#
+#   bash run_tests.sh            unit tests in parallel, then those that train small models
+#   bash run_tests.sh --fast     unit tests only
+#   bash run_tests.sh --long     the slow ones too
+#   bash run_tests.sh --lint     ruff, mypy and shellcheck instead of tests
+#
+# All other arguments go to pytest: bash run_tests.sh --fast -k score
+set -euo pipefail
+
+root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
+# shellcheck source=scripts/setup_environment.sh
+source "$root/scripts/setup_environment.sh"
+
+mode=usual arguments=() marked=""
+for argument in "$@"; do
+  case $argument in
+    --fast | --long | --lint) mode="${argument#--}" ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0" && exit 0 ;;
+    *)
+      if [[ $argument == -m* ]]; then marked=yes; fi
+      arguments+=("$argument")
+      ;;
+  esac
+done
+
+ensure_environment dev
+cd "$root"
+
+run_pytest() { "$venv_python" -m pytest "$@" ${arguments[@]+"${arguments[@]}"}; }
+
+# Units share the processors, four at most; a test that trains wants them for itself.
+run_units() { run_pytest -n auto --maxprocesses 4 -m "$1"; }
+
+check_style() {
+  "$venv_python" -m ruff check .
+  "$venv_python" -m mypy
+  "$venv/bin/shellcheck" -x ./*.sh scripts/*.sh scripts/setup/*.sh .ci/run
+}
+
+# Status 5 is pytest's for "nothing was selected": the arguments named tests of the other kind.
+run_in_turn() {
+  local units="$1" training="$2" status=0 first
+  run_units "$units" || status=$?
+  if ((status != 0 && status != 5)); then
+    say "unit tests failed; the tests that train were not run"
+    return "$status"
+  fi
+  first=$status status=0
+  run_pytest -m "$training" || status=$?
+  if ((status == 5)); then return "$first"; fi
+  return "$status"
+}
+
+if [[ -n $marked && $mode != lint ]]; then
+  run_pytest
+  exit
+fi
+case $mode in
+  lint) check_style ;;
+  fast) run_units "not training and not slow" ;;
+  usual) run_in_turn "not training and not slow" "training and not slow" ;;
+  long) run_in_turn "not training" "training" ;;
+esac

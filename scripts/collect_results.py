@@ -1,0 +1,65 @@
+"""Put every run's record into one CSV, one row a run, and print them best first.
+
+    python scripts/collect_results.py --output results_comparison.csv
+
+Parses the command line and calls dialsum; holds nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
+
+from dialsum.errors import EXIT_FAILED, EXIT_OK, UnfitError, run_script
+from dialsum.optional import require_packages
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog="collect_results.py",
+        description="Put every run's record into one CSV, one row a run; print them best first.",
+        epilog="exit status: 0 written, 1 written without the records that could not be read, "
+        "2 no runs found",
+    )
+    add = parser.add_argument
+    add("--output", required=True, type=Path, metavar="FILE", help="the CSV to write")
+    add(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="where to look, earlier runs under previous/ included (default: outputs)",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Collect the records and return the exit status."""
+    asked = make_parser().parse_args(arguments)
+    require_packages(__file__)
+    from dialsum.paths import OUTPUTS, project_path, shown
+    from dialsum.record import find_records
+    from dialsum.report.collect import format_overview, write_comparison
+
+    root = (asked.root or project_path(OUTPUTS)).absolute()
+    records, problems = find_records(root)
+    for problem in problems:
+        print(f"skipped: {problem}", file=sys.stderr)
+    if not records:
+        raise UnfitError(
+            f"{shown(root)}: no result.json of any run in it; run experiments first, or name their "
+            "folder with --root DIR"
+        )
+    output = asked.output.absolute()
+    write_comparison(records, output)
+    print("\n".join(format_overview(records)))
+    print(f"\n{len(records)} runs -> {shown(output)}")
+    return EXIT_FAILED if problems else EXIT_OK
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,119 @@
+"""Makes what a batch needs, small: data, experiment files, records. For the tests of the queue."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import stand_in_trainer
+
+from dialsum.record import Record
+from dialsum.run.options import BatchOptions
+from dialsum.run.screen import Screen
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TRAINER = (sys.executable, str(REPOSITORY / "tests" / "stand_in_trainer.py"))
+
+CONFIG = """
+extends: {base}
+general:
+  label: L_{name}
+  expected_minutes: 60
+model:
+  architecture: bart
+  checkpoint: none/needed
+  initialise: tiny
+tokenizer:
+  encoder_max_len: 64
+  decoder_max_len: 16
+training:
+  learning_rate: 1e-3
+  num_train_epochs: 4
+  per_device_train_batch_size: 2
+  gradient_accumulation_steps: 1
+  lr_scheduler_type: linear
+qlora:
+  use_qlora: false
+  load_in_4bit: false
+"""
+
+
+def write_data(folder: Path, *, train_rows: int = 4) -> Path:
+    """Write fitting train, dev and test files; return their folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, rows in (("train", train_rows), ("dev", 2), ("test", 2)):
+        lines = ["fname,dialogue,summary"] if kind != "test" else ["fname,dialogue"]
+        for number in range(rows):
+            turns = f"#Person1#: {kind} {number}번 물건을 사고 싶어요.\\n#Person2#: 네 그러세요."
+            summary = f",#Person1#은 {kind} {number}번 물건을 산다." if kind != "test" else ""
+            lines.append(f"{kind}_{number},{turns}{summary}")
+        (folder / f"{kind}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def write_configs(folder: Path, *names: str) -> tuple[Path, ...]:
+    """Write one experiment file per name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    base = REPOSITORY / "config" / "base_config.yaml"
+    paths = []
+    for name in names:
+        path = folder / f"{name}.yaml"
+        path.write_text(CONFIG.format(base=base, name=name), encoding="utf-8")
+        paths.append(path)
+    return tuple(paths)
+
+
+def make_options(folder: Path, *names: str, **values: Any) -> BatchOptions:
+    """Return the options of a batch of stand-ins whose every file lies in folder."""
+    configs = write_configs(folder / "configs", *names)
+    places = {"data_dir": write_data(folder / "data"), "output_dir": folder / "out"}
+    return BatchOptions(configs=configs, **{**places, **values})
+
+
+def make_screen(*, terminal: bool = False) -> tuple[Screen, StringIO]:
+    """Return a screen and what it shows."""
+    stream = StringIO()
+    return Screen(stream=stream, terminal=terminal), stream
+
+
+def make_result(name: str = "one", *, mean: float | None = 20.0, **changes: Any) -> dict[str, Any]:
+    """Return the content of a record; without scores where mean is None."""
+    content: dict[str, Any] = {
+        "schema_version": 1,
+        "experiment": name,
+        "label": f"L_{name}",
+        "kind": "full",
+        "batch": "20260102_030405",
+        "status": "success",
+        "started_at": "2026-01-02T03:04:05+09:00",
+        "finished_at": "2026-01-02T03:14:05+09:00",
+        "duration_seconds": 600.0,
+        "data": {"rows": {"train": 4, "dev": 2}, "sha256": {"dev": "d" * 64}},
+        "training": {"steps": 8, "best_step": 6, "stopped_early": False, "nan_events": 0},
+        "artifacts": {},
+    }
+    if mean is not None:
+        content["evaluation"] = stand_in_trainer.evaluation(mean)
+    return {**content, **changes}
+
+
+def make_record(name: str = "one", *, mean: float | None = 20.0, **changes: Any) -> Record:
+    """Return a record that stands on no disk."""
+    return Record(Path(f"/nowhere/{name}/result.json"), make_result(name, mean=mean, **changes))
+
+
+def write_result(folder: Path, content: dict[str, Any]) -> Path:
+    """Write a record into a run's folder; return the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "result.json"
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def now() -> datetime:
+    """Return the present moment with offset."""
+    return datetime.now().astimezone()

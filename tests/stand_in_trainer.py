@@ -1,0 +1,164 @@
+"""A process that keeps trainer.py's contract with the runner, without training anything.
+
+Started by the tests of the queue in place of code/trainer.py. What it does is the experiment's name
+up to its first `_`: ok, numpy, fail, unfit, crash, silent, hang, stubborn, early (dies before it
+touches its folder), late (crashes after its record).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
+
+from dialsum.atomic import append_json_line, write_json, write_text
+from dialsum.parent_watch import watch_parent
+from dialsum.paths import RunPaths
+from dialsum.record import archive_previous
+
+LONG_SECONDS = 600
+
+
+def scores(mean: float) -> dict[str, Any]:
+    """Return a block of scores as a record has it."""
+    three = {"rouge1": mean + 5, "rouge2": mean - 5, "rougeL": mean}
+    return {**three, "rougeLsum": mean, "rouge_mean": mean, "rouge_sum": 3 * mean}
+
+
+def evaluation(mean: float) -> dict[str, Any]:
+    """Return the `evaluation` part of a record."""
+
+    def block(tokenizer: str, tags: str, points: float) -> dict[str, Any]:
+        floor = {"text": "두 사람이 이야기한다.", **scores(10.0)}
+        interval = {"level_percent": 95, "rouge_mean": [points - 1, points + 1]}
+        return {
+            **scores(points),
+            "rows": 2,
+            "signature": f"rouge|tok:{tokenizer}|tags:{tags}|refs:1",
+            "confidence": interval,
+            "floors": {"constant": floor, "lead2": scores(8.0)},
+        }
+
+    dev = block("mecab-ko", "split", mean)
+    dev["tags_one"] = block("mecab-ko", "one", mean - 2)
+    dev["whitespace"] = block("whitespace", "split", mean - 10)
+    dev["foreign_script_rate"] = 0.0
+    whitespace = dev["whitespace"]["rouge1"]
+    target = {
+        "tokenizer": "whitespace",
+        "expected": {"rouge1": [15, 18], "met": whitespace >= 15},
+        "minimum": {"rouge1": 25, "rouge2": 8, "rougeL": 22, "met": whitespace >= 25},
+    }
+    return {"dev": dev, "target": target}
+
+
+def parse() -> argparse.Namespace:
+    """Read the options that the runner hands over."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--output-dir", type=Path, required=True)
+    parser.add_argument("--model-dir", type=Path, required=True)
+    parser.add_argument("--batch-id", required=True)
+    return parser.parse_known_args()[0]
+
+
+def main() -> int:
+    """Behave as the experiment's name says."""
+    watch_parent()
+    asked = parse()
+    act = asked.config.stem.split("_")[0]
+    print(f"stand-in for {asked.config.stem}", flush=True)
+    if act == "early":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if act == "unfit":
+        print("error: 1 problem found; nothing was started:\n  the checkpoint is no checkpoint")
+        return 2
+    paths = RunPaths(folder=asked.output_dir, model=asked.model_dir)
+    archive_previous(paths)
+    started = datetime.now().astimezone()
+    write_json(paths.environment, {"started_at": started.isoformat(timespec="seconds")})
+    return behave(act, paths, asked, started)
+
+
+def behave(act: str, paths: RunPaths, asked: argparse.Namespace, started: datetime) -> int:
+    """Write events and a record, or do not."""
+    event(paths, event="stage", stage="train")
+    event(paths, event="train", step=1, total_steps=2, epoch=0.5, loss=3.5)
+    event(paths, event="eval", step=2, total_steps=2, epoch=1.0, best=True, **scores(20.0))
+    if act in ("hang", "stubborn"):
+        hang(act, paths, asked, started)
+        return 130
+    if act == "crash":
+        # Without the core file that the system would write of this very big process.
+        os.kill(os.getpid(), signal.SIGKILL)
+    if act == "silent":
+        return 0
+    if act == "fail":
+        record(paths, asked, started, status="failed", reason="the loss became NaN at step 2")
+        return 1
+    write_text(paths.model / "model_info.json", "{}\n")
+    write_text(paths.submission, ",fname,summary\n0,t_0,요약\n")
+    points = float(asked.config.stem.split("_")[1]) if "_" in asked.config.stem else 20.0
+    parts: dict[str, Any] = {"evaluation": evaluation(points)}
+    if act == "numpy":
+        import numpy as np
+
+        parts["training"] = {"max_grad_norm": np.float32(1.5), "steps": np.int64(2)}
+    else:
+        parts["training"] = {"steps": 2, "best_step": 2, "stopped_early": False, "nan_events": 0}
+    record(paths, asked, started, status="success", **parts)
+    if act == "late":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return 0
+
+
+def hang(act: str, paths: RunPaths, asked: argparse.Namespace, started: datetime) -> None:
+    """Wait for a signal with a process of its own beside it; a stubborn one does not listen."""
+    helper = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({LONG_SECONDS})"])
+    heard: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    write_json(paths.folder / "pids.json", {"child": os.getpid(), "helper": helper.pid})
+    while not heard or act == "stubborn":
+        time.sleep(0.02)
+    record(paths, asked, started, status="interrupted", reason="interrupted by a signal")
+
+
+def event(paths: RunPaths, **values: Any) -> None:
+    """Append one event."""
+    append_json_line(paths.metrics, {"time": datetime.now().astimezone().isoformat(), **values})
+
+
+def record(
+    paths: RunPaths, asked: argparse.Namespace, started: datetime, *, status: str, **parts: Any
+) -> None:
+    """Write result.json as a run does, last of all."""
+    model = Path(os.path.relpath(paths.model, paths.folder)).as_posix()
+    artifacts = {"model": model, "submission": "results/submission.csv"}
+    finished = datetime.now().astimezone()
+    content = {
+        "schema_version": 1,
+        "experiment": asked.config.stem,
+        "label": f"L_{asked.config.stem}",
+        "kind": "full",
+        "batch": asked.batch_id,
+        "status": status,
+        "started_at": started.isoformat(timespec="seconds"),
+        "finished_at": finished.isoformat(timespec="seconds"),
+        "duration_seconds": (finished - started).total_seconds(),
+        "data": {"rows": {"train": 4, "dev": 2}, "sha256": {"dev": "d" * 64}},
+        **parts,
+        "artifacts": artifacts if status == "success" else {},
+    }
+    write_json(paths.result, content)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+"""The CSV border: what is refused with file, row, line and fname; what is cleaned or odd, and said."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from dialsum.data.dialogues import Kind, check_splits, load_split
+from dialsum.data.splits import load_splits
+from dialsum.errors import EXIT_UNFIT, DataError
+
+HEADER = ("fname", "dialogue", "summary")
+GOOD = (
+    ("train_0", "#Person1#: 안녕?\n#Person2#: 그래.", "인사한다."),
+    ("train_1", "#Person1#: 몇 시야?\n#Person2#: 두 시.", "시간을 묻는다."),
+)
+
+
+def make_csv(rows: Sequence[Sequence[str]], *, header: Sequence[str] = HEADER) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerows([header, *rows])
+    return buffer.getvalue().encode("utf-8")
+
+
+def write_rows(path: Path, rows: Sequence[Sequence[str]], *, header: Sequence[str] = HEADER) -> Path:
+    path.write_bytes(make_csv(rows, header=header))
+    return path
+
+
+def with_cell(row: int, column: str, text: str) -> bytes:
+    """Return the good rows as CSV with one cell replaced."""
+    rows = [list(cells) for cells in GOOD]
+    rows[row][HEADER.index(column)] = text
+    return make_csv(rows)
+
+
+REFUSED: list[tuple[str, Kind, bytes, list[str]]] = [
+    ("nothing", "train", b"", ["is empty", "'fname', 'dialogue', 'summary'"]),
+    ("zero rows", "train", make_csv([]), ["no data row"]),
+    ("misnamed column", "train", make_csv(GOOD, header=("fname", "dialogue", "summery")),
+     [":1", "no column 'summary'", "did you mean 'summery'", "Rename it"]),
+    ("test file as train", "train", make_csv([row[:2] for row in GOOD], header=HEADER[:2]),
+     [":1", "no column 'summary'"]),
+    ("no dialogue in test", "test", make_csv([row[:1] for row in GOOD], header=HEADER[:1]),
+     [":1", "no column 'dialogue'"]),
+    ("cp949", "train", make_csv(GOOD).decode().encode("cp949"), ["cp949", "iconv -f cp949 -t UTF-8"]),
+    ("NUL", "train", with_cell(1, "summary", "a\0b"), [":5", "NUL"]),
+    ("ragged row", "train", b"fname,dialogue,summary\na,b\n", [":2", "2 cells", "has 3"]),
+    ("unquoted comma", "train", b"fname,dialogue,summary\na,b,c,d\n", [":2", "4 cells", "has 3"]),
+    ("open quote", "train", b'fname,dialogue,summary\na,"b,c\n', [":2", "never closed"]),
+    ("empty dialogue", "train", with_cell(1, "dialogue", ""),
+     [":4  row 2, fname 'train_1': dialogue is empty", "take the row out"]),
+    ("dialogue of spaces", "test", with_cell(0, "dialogue", " \n "),
+     [":2  row 1, fname 'train_0': dialogue holds only ' \\n '"]),
+    ("dialogue of a speaker", "train", with_cell(0, "dialogue", "#Person1#: "),
+     ["row 1", "holds only '#Person1#: '", "says nothing"]),
+    ("empty summary", "dev", with_cell(1, "summary", ""),
+     [":4  row 2, fname 'train_1': summary is empty"]),
+    ("summary nan", "dev", with_cell(1, "summary", "NaN"), ["row 2", "summary holds only 'NaN'"]),
+    ("summary of invisible characters", "dev", with_cell(0, "summary", "\u200b"),
+     ["row 1", "summary holds only '\\u200b'"]),
+    ("empty fname", "train", with_cell(1, "fname", ""), [":4  row 2: fname is empty"]),
+    ("fname twice", "train", with_cell(1, "fname", "train_0"),
+     [":4  row 2: fname 'train_0' is that of row 1 (line 2) already"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "words"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED]
+)
+def test_refuses_with_place_and_way_out(
+    tmp_path: Path, kind: Kind, content: bytes, words: list[str]
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        load_split(path, kind=kind)
+    assert caught.value.exit_code == EXIT_UNFIT
+    assert str(path) in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_every_kind_of_problem_of_a_file_is_shown_with_its_count(tmp_path: Path) -> None:
+    rows = [(f"r{number}", "", "") for number in range(1, 16)] + [("r1", "#Person1#: 네", "답한다.")]
+    with pytest.raises(DataError) as caught:
+        load_split(write_rows(tmp_path / "train.csv", rows), kind="train")
+    text = str(caught.value)
+    assert text.count("dialogue is empty") == text.count("summary is empty") == 10
+    assert text.count("and 5 more rows like these") == 2
+    assert "row 16: fname 'r1' is that of row 1" in text
+
+
+PLACES = [
+    ("missing", "absent.csv", ["no such file", "the folder holds other.csv", "--data-dir", "--val-data"]),
+    ("missing folder", "absent/dev.csv", ["no such file", "nor a folder", "--data-dir"]),
+    ("file as folder", "other.csv/dev.csv", ["no such file", "nor a folder"]),
+    ("folder", "folder", ["is a folder", "it holds inner.csv", "--val-data"]),
+    ("name too long", "n" * 300 + ".csv", ["cannot be read", "name too long"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [case[1:] for case in PLACES], ids=[case[0] for case in PLACES]
+)
+def test_says_what_stands_where_the_file_should(tmp_path: Path, name: str, words: list[str]) -> None:
+    write_rows(tmp_path / "other.csv", GOOD)
+    (tmp_path / "folder").mkdir()
+    write_rows(tmp_path / "folder" / "inner.csv", GOOD)
+    with pytest.raises(DataError) as caught:
+        load_split(tmp_path / name, kind="dev")
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_refuses_a_file_without_permission(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "train.csv", GOOD)
+    path.chmod(0)
+    with pytest.raises(DataError, match="cannot be read: Permission denied"):
+        load_split(path, kind="train")
+
+
+def test_problems_of_all_three_files_are_shown_at_once(tmp_path: Path) -> None:
+    train = write_rows(tmp_path / "train.csv", GOOD, header=("fname", "dialogue", "summery"))
+    dev = tmp_path / "dev.csv"
+    test = write_rows(tmp_path / "test.csv", [("t0", "")], header=HEADER[:2])
+    with pytest.raises(DataError) as caught:
+        load_splits(train, dev, test=test)
+    text = str(caught.value)
+    for word in (f"{train}:1", "did you mean 'summery'", f"{dev}: no such file", f"{test}:2  row 1"):
+        assert word in text
+    assert len(caught.value.problems) == 3
+
+
+def test_reads_rows_as_they_stand(tmp_path: Path) -> None:
+    content = make_csv(
+        [(*GOOD[0], "인사"), (*GOOD[1], "")], header=(*HEADER, "topic")
+    )
+    path = tmp_path / "train.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + content)
+    split = load_split(path, kind="train")
+    assert [(row.fname, row.dialogue, row.summary) for row in split.rows] == list(GOOD)
+    assert [(row.topic, row.row, row.line) for row in split.rows] == [("인사", 1, 2), (None, 2, 4)]
+    assert split.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (split.kind, split.path, len(split), split.notes) == ("train", path, 2, [])
+
+
+def test_long_dialogue_is_no_problem(tmp_path: Path) -> None:
+    long = "#Person1#: " + "가" * 300_000
+    split = load_split(write_rows(tmp_path / "t.csv", [("a", long)], header=HEADER[:2]), kind="test")
+    assert split.rows[0].dialogue == long
+    assert split.rows[0].summary is None
+
+
+NOTES = [
+    ("CR and br", [("a", "#Person1#: 네\r#Person2#: 응", "가"), ("b", "#Person1#: 가<br>나", "나")],
+     ["dialogue of 1 of 2 rows: a line break written as text", "dialogue of 1 of 2 rows: another line end"]),
+    ("spaces", [("a", "#Person1#: 네 \n#Person2#: 응", "가 "), ("b", "#Person1#: 가 ", "나")],
+     ["dialogue of 2 of 2 rows: spaces at the start", "summary of 1 of 2 rows: spaces at the start"]),
+    ("no tag", [("a", "안녕", "가"), ("b", "#Person1# 네", "나")],
+     ["1 of 2 rows have no speaker tag", "row 1 (line 2, fname 'a')"]),
+    ("same dialogue", [("a", "#Person1#: 네", "가"), ("b", "#Person1#: 네", "나")],
+     ["1 of 2 rows repeat the dialogue of an earlier row: row 2 (line 3, fname 'b') = row 1"]),
+    ("lost characters", [("a", "#Person1#: \ufffd네", "가"), ("b", "#Person1#: 응", "\ufffd")],
+     ["2 of 2 rows hold U+FFFD"]),
+    ("many odd rows", [(str(number), f"안녕 {number}", "가") for number in range(9)],
+     ["9 of 9 rows have no speaker tag", "row 3 (line 4, fname '2') and 6 more"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"), [case[1:] for case in NOTES], ids=[case[0] for case in NOTES]
+)
+def test_says_what_was_cleaned_and_what_is_odd(
+    tmp_path: Path, rows: list[tuple[str, str, str]], words: list[str]
+) -> None:
+    path = write_rows(tmp_path / "train.csv", rows)
+    notes = load_split(path, kind="train").notes
+    assert len(notes) == len(words) - words.count("row 1 (line 2, fname 'a')") - sum(
+        word.startswith("row 3") for word in words
+    )
+    assert all(note.startswith(f"{path}: ") for note in notes)
+    for word in words:
+        assert word in "\n".join(notes)
+
+
+def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "test.csv", [(*GOOD[0], "x")], header=(*HEADER, "score"))
+    split = load_split(path, kind="test")
+    assert split.notes == [f"{path}: columns 'summary', 'score' not used"]
+    assert split.rows[0].summary is None
+
+
+@pytest.mark.parametrize(("max_rows", "kept"), [(None, 2), (1, 1), (2, 2), (5, 2)])
+def test_max_rows_keeps_the_first_and_says_so(
+    tmp_path: Path, max_rows: int | None, kept: int
+) -> None:
+    path = write_rows(tmp_path / "train.csv", GOOD)
+    split = load_split(path, kind="train", max_rows=max_rows)
+    assert [row.row for row in split.rows] == list(range(1, kept + 1))
+    assert any("first 1 of 2 rows" in note for note in split.notes) == (kept < 2)
+
+
+SAME_DIALOGUES = [
+    ("byte for byte", "#Person1#: 몇 시야?\n#Person2#: 두 시."),
+    ("other spaces and line ends", "#Person1#:  몇 시야? \r\n\r\n#Person2#: 두시."),
+    ("other width and case", "＃person1＃： 몇 시야？\n#PERSON2#: 두 시."),
+]
+
+
+@pytest.mark.parametrize(
+    "dialogue", [case[1] for case in SAME_DIALOGUES], ids=[case[0] for case in SAME_DIALOGUES]
+)
+def test_refuses_dev_rows_that_stand_in_train(tmp_path: Path, dialogue: str) -> None:
+    train = write_rows(tmp_path / "train.csv", GOOD)
+    dev = write_rows(tmp_path / "dev.csv", [("d0", "#Person1#: 다른 말", "다름"), ("d1", dialogue, "x")])
+    with pytest.raises(DataError) as caught:
+        load_splits(train, dev, test=None)
+    text = str(caught.value)
+    assert f"{dev}: 1 of 2 dialogues stand in {train} too" in text
+    assert "row 2 (line 3, fname 'd1') is there row 2 (line 4, fname 'train_1')" in text
+    assert "take them out" in text
+
+
+def test_names_the_first_of_many_dev_rows_in_train(tmp_path: Path) -> None:
+    rows = [(f"r{number}", f"#Person1#: {number}번", "답") for number in range(9)]
+    train = load_split(write_rows(tmp_path / "train.csv", rows), kind="train")
+    dev = load_split(write_rows(tmp_path / "dev.csv", rows[::-1]), kind="dev")
+    with pytest.raises(DataError, match=r"9 of 9 dialogues .* and 4 more; a score"):
+        check_splits(train, dev, None)
+
+
+def test_refuses_one_file_as_train_and_dev(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "train.csv", GOOD)
+    with pytest.raises(DataError, match="holds the same bytes as"):
+        load_splits(path, path, test=None)
+
+
+def test_test_rows_in_train_or_dev_are_said_and_accepted(tmp_path: Path) -> None:
+    train = write_rows(tmp_path / "train.csv", GOOD[:1])
+    dev = write_rows(tmp_path / "dev.csv", GOOD[1:])
+    test = write_rows(tmp_path / "test.csv", [row[:2] for row in GOOD], header=HEADER[:2])
+    notes = load_splits(train, dev, test=test).notes
+    assert len(notes) == 2
+    assert f"{test}: 1 of 2 dialogues stand in {train} too: row 1" in notes[0]
+    assert f"{test}: 1 of 2 dialogues stand in {dev} too: row 2" in notes[1]
+
+
+@pytest.mark.parametrize("folder", ["data/ko", None], ids=["real", "sample"])
+def test_data_at_hand_loads_whole(repository: Path, request: pytest.FixtureRequest, folder: str | None) -> None:
+    if folder is None:
+        place, rows = repository / "data" / "sample", (600, 80, 80)
+    else:
+        place, rows = request.getfixturevalue("shared_dir") / folder, (2065, 200, 200)
+    splits = load_splits(place / "train.csv", place / "dev.csv", test=place / "test.csv")
+    assert splits.test is not None
+    assert (len(splits.train), len(splits.dev), len(splits.test)) == rows
+    assert not any("stand in" in note or "no speaker tag" in note for note in splits.notes)

@@ -1,0 +1,233 @@
+"""scripts/score.py on files: the table, the record, and every refusal with exit status 2."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from dialsum.errors import run_script
+
+PREDICTIONS = 'fname,summary\nd1,#Person1#은 역에 간다.\nd2,"둘은 저녁을\n먹는다."\n'
+REFERENCES = (
+    "fname,dialogue,summary\n"
+    'd2,"#Person1#: 저녁 먹자.\n#Person2#: 그래.",둘은 점심을 먹는다.\n'
+    "d1,#Person1#: 역에 가.,#Person1#은 역으로 간다.\n"
+)
+TRAIN = "fname,summary\nt1,#Person1#은 말한다.\nt2,#Person2#는 말한다.\n"
+
+
+pytestmark = pytest.mark.usefixtures("folder")
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    path = Path(__file__).resolve().parent.parent / "scripts" / "score.py"
+    spec = importlib.util.spec_from_file_location("score_script", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("pred.csv").write_text(PREDICTIONS, encoding="utf-8")
+    Path("ref.csv").write_text(REFERENCES, encoding="utf-8")
+    Path("train.csv").write_text(TRAIN, encoding="utf-8")
+    return tmp_path
+
+
+def run(script: ModuleType, *arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        run_script(lambda _: int(script.main(list(arguments))))
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def spoil(**texts: str | bytes) -> None:
+    for name, text in texts.items():
+        Path(f"{name}.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+REFUSED: list[tuple[str, dict[str, str | bytes], list[str], list[str]]] = [
+    ("no rows", {"pred": "fname,summary\n"}, [], ["pred.csv", "no data row"]),
+    ("empty file", {"ref": ""}, [], ["ref.csv", "is empty"]),
+    ("missing column", {"pred": "fname,text\nd1,a\n"}, [], ["pred.csv:1", "'summary'"]),
+    (
+        "no summary in the references",
+        {"ref": "fname,dialogue\nd1,a\n"},
+        [],
+        ["ref.csv:1", "'summary1'"],
+    ),
+    ("doubled fname", {"pred": "fname,summary\nd1,a\nd1,b\n"}, [], ["pred.csv:3", "line 2"]),
+    ("empty fname", {"pred": "fname,summary\n ,a\nd2,b\n"}, [], ["pred.csv:2", "fname is empty"]),
+    (
+        "missing id",
+        {"pred": "fname,summary\nd1,a\n"},
+        [],
+        ["1 of 2 ids of ref.csv are missing: 'd2'"],
+    ),
+    ("extra id", {"pred": PREDICTIONS + "d3,c\n"}, [], ["ref.csv does not have: 'd3'"]),
+    ("empty reference", {"ref": "fname,summary\nd1,\nd2,b\n"}, [], ["ref.csv:2", "row 1", "empty"]),
+    ("cp949", {"pred": PREDICTIONS.encode("cp949")}, [], ["pred.csv", "cp949"]),
+    ("no file", {}, ["--train", "trian.csv"], ["trian.csv: no such file; did you mean train.csv?"]),
+    (
+        "other references",
+        {"two": "fname,summary\nd1,a\n"},
+        ["two.csv"],
+        ["two.csv", "missing: 'd2'"],
+    ),
+    (
+        "dialogues lack one",
+        {"dia": "fname,dialogue\nd1,a\n"},
+        ["--dialogues", "dia.csv"],
+        ["dia.csv", "'d2'"],
+    ),
+    (
+        "train is the references",
+        {},
+        ["--train", "ref.csv"],
+        ["2 of 2 rows are references", "other rows"],
+    ),
+    (
+        "empty train summary",
+        {"train": "summary,x\n,1\n"},
+        ["--train", "train.csv"],
+        ["train.csv:2"],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments", "words"),
+    [case[1:] for case in REFUSED],
+    ids=[case[0] for case in REFUSED],
+)
+def test_refusals(
+    script: ModuleType, capsys: pytest.CaptureFixture[str],
+    files: dict[str, str | bytes], arguments: list[str], words: list[str],
+) -> None:  # fmt: skip
+    spoil(**files)
+    assert run(script, "pred.csv", "ref.csv", *arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    for word in words:
+        assert word in output.err
+
+
+def test_the_table_names_what_floor_is_missing(
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("ref.csv").write_text("fname,summary\nd1,역\nd2,점심\n", encoding="utf-8")
+    assert run(script, "pred.csv", "ref.csv") == 0
+    output = capsys.readouterr().out
+    assert "give --train" in output and "give --dialogues" in output
+    assert "  constant" not in output and "  lead-2" not in output
+
+
+def test_the_table_has_both_floors_on_three_scales(
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(script, "pred.csv", "ref.csv", "--train", "train.csv") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "2 rows" in lines[0]
+    assert sum(line.startswith("  lead-2 ") for line in lines) == 3
+    assert sum(line.startswith("  constant ") for line in lines) == 3
+    assert sum(line.startswith("rouge|tok:") for line in lines) == 3
+    assert not any("give --" in line for line in lines)
+
+
+def read_record(
+    script: ModuleType, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> dict[str, object]:
+    assert run(script, *arguments, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert isinstance(record, dict)
+    return record
+
+
+def test_rows_are_matched_by_fname_not_by_order(
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(pred="fname,summary\nb,둘\na,하나\n", ref="fname,summary\na,하나\nb,둘\n")
+    record = read_record(script, capsys, "pred.csv", "ref.csv", "--tokenizer", "whitespace")
+    assert record["rouge1"] == 100.0
+
+
+@pytest.mark.parametrize(
+    "pred",
+    ["\ufefffname,summary\na,x\n", ",fname,summary\n0,a,x\n", "Unnamed: 0,fname,summary\n0,a,x\n"],
+    ids=["BOM", "index column", "pandas' index column"],
+)
+def test_usual_forms_are_read(
+    script: ModuleType, capsys: pytest.CaptureFixture[str], pred: str
+) -> None:
+    spoil(pred=pred, ref="fname,summary\na,x\n")
+    assert read_record(script, capsys, "pred.csv", "ref.csv")["rouge1"] == 100.0
+
+
+def test_references_in_columns_and_in_files_are_the_same(
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(
+        pred="fname,summary\na,x y\nb,z\n",
+        one="fname,summary\na,x\nb,z w\n",
+        two="fname,summary\nb,v\na,y x\n",
+        both="fname,summary1,summary2\na,x,y x\nb,z w,v\n",
+    )
+    files = read_record(script, capsys, "pred.csv", "one.csv", "two.csv")
+    columns = read_record(script, capsys, "pred.csv", "both.csv")
+    for record in (files, columns):
+        del record["references"]
+    assert files == columns
+    assert "|refs:2|" in str(files["signature"])
+
+
+def test_empty_predictions_score_zero_and_are_told(
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(pred="fname,summary\nd1,\nd2,둘은 점심을 먹는다.\n")
+    assert run(script, "pred.csv", "ref.csv") == 0
+    assert "1 predictions are empty and score 0" in capsys.readouterr().out
+    record = read_record(script, capsys, "pred.csv", "ref.csv")
+    assert record["rouge1"] == 50.0 and record["empty_predictions"] == 1
+
+
+def test_english_on_korean_is_warned_of(
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(script, "pred.csv", "ref.csv", "--tokenizer", "english") == 0
+    assert "drops every Hangul letter" in capsys.readouterr().err
+
+
+def test_real_predictions_score_as_measured(
+    script: ModuleType, shared_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On tags as one token: greedy 28.5, four beams with no_repeat_ngram_size 25.5."""
+    folder = shared_dir / "data" / "ko"
+    expected = {"gemma270m_lora_greedy": 28.5, "gemma270m_lora_beam4_norepeat4": 25.5}
+    for name, score in expected.items():
+        path = folder / "predictions" / f"{name}.csv"
+        arguments = [str(path), str(folder / "dev.csv"), "--tags", "one"]
+        record = read_record(script, capsys, *arguments)
+        assert record["rouge_mean"] == pytest.approx(score, abs=0.1)
+
+
+def test_it_runs_as_a_command(repository: Path) -> None:
+    script = [sys.executable, str(repository / "scripts" / "score.py")]
+    done = subprocess.run([*script, "pred.csv", "ref.csv"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "rouge|tok:mecab-ko-" in done.stdout
+    failed = subprocess.run([*script, "nowhere.csv", "ref.csv"], capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert "nowhere.csv: no such file" in failed.stderr and "Traceback" not in failed.stderr
+    unasked = subprocess.run([*script, "--tags", "whole"], capture_output=True, text=True)
+    assert unasked.returncode == 2

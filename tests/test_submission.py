@@ -1,0 +1,83 @@
+"""The submission's form, and what makes one unfit to hand in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dialsum.data.dialogues import Dialogue
+from dialsum.data.submission import check_submission, write_predictions, write_submission
+from dialsum.errors import EXIT_FAILED, RunError
+
+ROWS = [
+    Dialogue(fname=f"test_{number}", dialogue="#Person1#: 네", summary=None, topic=None, row=number + 1)
+    for number in range(3)
+]
+
+
+def test_submission_has_the_competition_s_form(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "submission.csv"
+    write_submission(path, ROWS, ["하나", '"둘", 그리고', "셋\n넷"])
+    assert path.read_text(encoding="utf-8") == (
+        ',fname,summary\n0,test_0,하나\n1,test_1,"""둘"", 그리고"\n2,test_2,"셋\n넷"\n'
+    )
+    check_submission(path, ROWS)
+
+
+def test_predictions_are_names_and_summaries(tmp_path: Path) -> None:
+    path = tmp_path / "predictions_dev.csv"
+    write_predictions(path, ROWS[:2], ["하나", ""])
+    assert path.read_text(encoding="utf-8") == "fname,summary\ntest_0,하나\ntest_1,\n"
+
+
+@pytest.mark.parametrize("summaries", [[], ["하나", "둘"], ["하나", "둘", "셋", "넷"]])
+def test_every_row_needs_its_summary(tmp_path: Path, summaries: list[str]) -> None:
+    for write in (write_submission, write_predictions):
+        with pytest.raises(RunError, match=f"{len(summaries)} summaries for 3 rows"):
+            write(tmp_path / "out.csv", ROWS, summaries)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_summary_is_written_and_then_named(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv"
+    write_submission(path, ROWS, ["하나", " ", "셋"])
+    with pytest.raises(RunError, match=r"submission.csv:3  row 2: the summary of 'test_1' is empty"):
+        check_submission(path, ROWS)
+
+
+UNFIT = [
+    ("nothing", "", ["is empty"]),
+    ("other columns", "fname,text\ntest_0,a\n", ["no column 'summary'"]),
+    ("row missing", ",fname,summary\n0,test_0,a\n1,test_2,c\n", ["no row for fname 'test_1'"]),
+    ("row too many", ",fname,summary\n0,test_0,a\n1,test_1,b\n2,test_2,c\n3,test_9,d\n",
+     [":5  row 4: fname 'test_9' is not in the test file"]),
+    ("row twice", ",fname,summary\n0,test_0,a\n1,test_1,b\n2,test_1,c\n",
+     [":4  row 3: fname 'test_1' stands already", "no row for fname 'test_2'"]),
+    ("other order", ",fname,summary\n0,test_0,a\n1,test_2,c\n2,test_1,b\n",
+     [":3  row 2: fname 'test_2' stands where the test file has 'test_1'"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [case[1:] for case in UNFIT], ids=[case[0] for case in UNFIT]
+)
+def test_unfit_submission_is_named_by_row(tmp_path: Path, content: str, words: list[str]) -> None:
+    path = tmp_path / "submission.csv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(RunError) as caught:
+        check_submission(path, ROWS)
+    assert caught.value.exit_code == EXIT_FAILED
+    assert str(path) in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_many_problems_are_counted(tmp_path: Path) -> None:
+    rows = [Dialogue(f"t{number}", "d", None, None, row=number + 1) for number in range(30)]
+    path = tmp_path / "submission.csv"
+    write_submission(path, rows, [""] * 30)
+    with pytest.raises(RunError) as caught:
+        check_submission(path, rows)
+    assert str(caught.value).count("is empty") == 10
+    assert "and 20 more like these" in str(caught.value)

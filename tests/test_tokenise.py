@@ -1,0 +1,158 @@
+"""What each tokeniser makes of text, tags, particles and Unicode forms."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dialsum.errors import UnfitError
+from dialsum.score.tokenise import (
+    TAG,
+    TAG_TREATMENTS,
+    TOKENIZERS,
+    load_tokeniser,
+    normalise,
+    split_lines,
+)
+
+CASES = [
+    # tokenizer, tags, text, tokens
+    ("mecab", "split", "", []),
+    ("mecab", "one", "", []),
+    ("mecab", "removed", "#Person1#", []),
+    ("whitespace", "split", " \n\t ", []),
+    ("char", "removed", "#Person1# #Person2#", []),
+    ("english", "split", "안녕하세요.", []),
+    ("mecab", "split", "#Person1#은 갔다.", ["#", "Person", "1", "#", "은", "갔", "다", "."]),
+    ("mecab", "one", "#Person1#은 갔다.", ["#Person1#", "은", "갔", "다", "."]),
+    ("mecab", "removed", "#Person1#은 갔다.", ["은", "갔", "다", "."]),
+    ("mecab", "split", "#PhoneNumber#로 전화", ["#", "PhoneNumber", "#", "로", "전화"]),
+    ("mecab", "one", "#PhoneNumber#로 전화", ["#PhoneNumber#", "로", "전화"]),
+    # Morphemes that reach over a tag's edge: mecab takes `.#`, `##` and `#!?` as one.
+    ("mecab", "one", "끝.#Person1#", ["끝", ".", "#Person1#"]),
+    ("mecab", "one", "#Person1##Person2#", ["#Person1#", "#Person2#"]),
+    ("mecab", "one", "##Person2#!?", ["#", "#Person2#", "!?"]),
+    ("mecab", "one", "#Person1 은", ["#", "Person", "1", "은"]),
+    ("whitespace", "split", "#Person1#은  #Person2#에게", ["#Person1#은", "#Person2#에게"]),
+    ("whitespace", "one", "#Person1#은  #Person2#에게", ["#Person1#", "은", "#Person2#", "에게"]),
+    ("whitespace", "removed", "#Person1#은 간다", ["은", "간다"]),
+    ("char", "split", "#Ab#은 집", ["#", "A", "b", "#", "은", "집"]),
+    ("char", "one", "#Ab#은 집", ["#Ab#", "은", "집"]),
+    ("english", "split", "#Person1#'s friends met.", ["person1", "s", "friend", "met"]),
+    ("english", "one", "#Person1#'s friends met.", ["#person1#", "s", "friend", "met"]),
+    ("english", "removed", "#Person1#'s friends met.", ["s", "friend", "met"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tokenizer", "tags", "text", "tokens"), CASES)
+def test_tokens(tokenizer: str, tags: str, text: str, tokens: list[str]) -> None:
+    assert load_tokeniser(tokenizer, tags=tags)(text) == tokens
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("tags", TAG_TREATMENTS)
+def test_unicode_form_and_white_space_do_not_count(tokenizer: str, tags: str) -> None:
+    tokeniser = load_tokeniser(tokenizer, tags=tags)
+    text = "#Person1#은 카페에서 café 커피를 마신다."
+    messy = "\u3000" + unicodedata.normalize("NFD", text).replace(" ", " \r\n\u00a0")
+    assert tokeniser(messy) == tokeniser(text) != []
+
+
+def test_nul_does_not_end_the_text() -> None:
+    assert load_tokeniser("mecab")("병원\0약국") == load_tokeniser("mecab")("병원 약국")
+
+
+@pytest.mark.parametrize(
+    ("text", "folded"), [("", ""), (" \n", ""), ("a\r\nb", "a b"), ("\u1112\u1161\u11ab", "한")]
+)
+def test_normalise(text: str, folded: str) -> None:
+    assert normalise(text) == folded
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [("", []), ("\n \n", []), ("a", ["a"]), ("a\nb", ["a", "b"]), ("a\r\n\rb\n", ["a", "b"])],
+)
+def test_split_lines(text: str, lines: list[str]) -> None:
+    assert split_lines(text) == lines
+
+
+KOREAN = st.text(alphabet='가나다은는에게 #Person12.,!?("😀Aé한', max_size=40)
+
+
+@given(KOREAN)
+def test_mecab_loses_no_character_under_any_treatment_of_tags(text: str) -> None:
+    bare = normalise(text).replace(" ", "")
+    assert "".join(load_tokeniser("mecab")(text)) == bare
+    tokens = load_tokeniser("mecab", tags="one")(text)
+    assert "".join(tokens) == bare
+    assert [token for token in tokens if TAG.fullmatch(token)] == TAG.findall(normalise(text))
+
+
+@given(KOREAN)
+def test_removed_is_one_without_the_tags(text: str) -> None:
+    for name in TOKENIZERS:
+        with_tags = load_tokeniser(name, tags="one")(text)
+        assert load_tokeniser(name, tags="removed")(text) == [
+            t for t in with_tags if not TAG.fullmatch(t)
+        ]
+
+
+def test_mecab_keeps_the_morphemes_that_the_library_gives(shared_dir: object) -> None:
+    import csv
+    from pathlib import Path
+
+    import mecab
+
+    path = Path(str(shared_dir)) / "data" / "ko" / "dev.csv"
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        texts = [row["summary"] for row in csv.DictReader(file)]
+    analyser, tokeniser = mecab.MeCab(), load_tokeniser("mecab")
+    assert [tokeniser(text) for text in texts] == [
+        analyser.morphs(normalise(text)) for text in texts
+    ]
+
+
+@pytest.mark.parametrize(("name", "tags"), [("", "split"), ("Mecab", "split"), ("mecab", "keep")])
+def test_unknown_names_are_refused_with_the_known_ones(name: str, tags: str) -> None:
+    with pytest.raises(UnfitError, match=r"mecab, whitespace, char, english|split, one, removed"):
+        load_tokeniser(name, tags=tags)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "package"),
+    [("mecab", "mecab", "python-mecab-ko"), ("english", "rouge_score", "rouge-score")],
+)
+def test_a_missing_library_is_named_with_its_install_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, module: str, package: str
+) -> None:
+    from dialsum.score import tokenise
+
+    tokenise._load_mecab.cache_clear()
+    tokenise._load_english.cache_clear()
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        UnfitError, match=rf"{package}.*pip install -r requirements\.txt.*whitespace"
+    ):
+        load_tokeniser(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "case"),
+    [
+        ("mecab", r"mecab-ko-\d[\w.]*-dic-\d[\w.]*", "kept"),
+        ("whitespace", "whitespace", "kept"),
+        ("char", "char", "kept"),
+        ("english", r"rouge_score-\d[\w.]*-porter", "lower"),
+    ],
+)
+def test_labels_carry_versions(name: str, pattern: str, case: str) -> None:
+    import re
+
+    tokeniser = load_tokeniser(name)
+    assert re.fullmatch(pattern, tokeniser.label)
+    assert tokeniser.case == case
