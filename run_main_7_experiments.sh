@@ -8,8 +8,8 @@ show_help() {
   cat <<'HELP'
 Run the seven experiments one after another and end in one table.
 
-  bash run_main_7_experiments.sh --demo     tiny models of the same architectures, sample data, any CPU
-  bash run_main_7_experiments.sh            the real checkpoints on data/{train,dev,test}.csv, one GPU
+  bash run_main_7_experiments.sh --demo   tiny models of the same kinds, sample data, any CPU
+  bash run_main_7_experiments.sh          the real checkpoints on data/*.csv, one NVIDIA GPU
 
 The first start makes .venv with everything it needs (minutes, said before); later starts find it.
 
@@ -17,6 +17,7 @@ The first start makes .venv with everything it needs (minutes, said before); lat
   --demo                   build tiny models from scratch, in outputs/demo
   --data-dir DIR           the folder of train.csv, dev.csv and test.csv (also with --demo)
   --dry-run                check everything that can be known now, print the plan, write nothing
+  --explain                print every value with where it comes from, and stop
   --only 1,4               these experiments only
   --stop-on-error          do not go on after a failed experiment
   --output-dir DIR         instead of outputs/
@@ -24,9 +25,9 @@ The first start makes .venv with everything it needs (minutes, said before); lat
   --log-dir DIR            instead of logs/
   --set SECTION.KEY=VALUE  another value in all of them, e.g. --set training.learning_rate=3e-5
   --seed N                 another seed
-  -h, --help               this text; every option: .venv/bin/python code/auto_experiment_runner.py -h
+  -h, --help               this text
 
-Exit status: 0 all succeeded; 1 at least one failed; 2 nothing was started, with what to mend; 130 interrupted.
+Exit status: 0 all succeeded; 1 at least one failed; 2 nothing was started; 130 interrupted.
 HELP
 }
 
@@ -49,10 +50,16 @@ experiments=(
 configs=()
 for name in "${experiments[@]}"; do configs+=("$root/config/experiments/$name.yaml"); done
 
-# What is missing is said before anything is downloaded.
+# A misspelt option, missing data, no card: all that is said before anything is downloaded.
 found_python="$venv_python"
 if ! environment_is_whole main; then find_python; fi
-run_module "$found_python" dialsum.run.first_look "$@"
+look='
+from auto_experiment_runner import make_parser
+from dialsum.errors import run_script
+from dialsum.run import first_look
+make_parser().parse_args()
+run_script(first_look.main)'
+PYTHONPATH="$root/code" "$found_python" -P -c "$look" --config "${configs[@]}" "$@"
 
 ensure_environment main
 # exec: Ctrl-C, kill and the exit status reach the runner and come from it, with no shell between.

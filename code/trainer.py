@@ -1,6 +1,6 @@
 """Train, evaluate and record one experiment, in this process.
 
-    python code/trainer.py --config config/experiments/01_mt5_xlsum.yaml --output-dir outputs/01_mt5_xlsum
+    python code/trainer.py --config config/experiments/01_mt5_xlsum.yaml --output-dir outputs/first
 
 Parses the command line and calls dialsum; holds nothing else.
 """
@@ -17,8 +17,8 @@ from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from dialsum.errors import EXIT_FAILED, EXIT_OK, run_script  # noqa: E402
-from dialsum.optional import require_packages  # noqa: E402
+from dialsum.errors import EXIT_FAILED, EXIT_OK, run_script
+from dialsum.optional import require_packages
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -26,23 +26,28 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trainer.py", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Train, evaluate and record one experiment, in this process.",
-        epilog="exit status: 0 success, 1 failed (recorded), 2 nothing was started, 130 interrupted (recorded)",
+        epilog="exit status: 0 success, 1 failed (recorded), 2 nothing was started,\n"
+               "130 interrupted (recorded)",
     )
     add = parser.add_argument
     add("--config", required=True, type=Path, metavar="FILE", help="the experiment")
     add("--overlay", action="append", default=[], type=Path, metavar="FILE",
-        help="a file of values that go over the experiment's, such as config/demo.yaml (repeatable)")
-    add("--data-dir", type=Path, metavar="DIR", help="folder of train.csv, dev.csv, test.csv (default: data)")
+        help="values that go over the experiment's, such as config/demo.yaml (repeatable)")
+    add("--data-dir", type=Path, metavar="DIR",
+        help="folder of train.csv, dev.csv, test.csv (default: data)")
     add("--train-data", type=Path, metavar="FILE", help="training rows")
     add("--val-data", type=Path, metavar="FILE", help="dev rows")
     add("--test-data", type=Path, metavar="FILE", help="rows to predict")
-    add("--output-dir", type=Path, metavar="DIR", help="the run's own folder (default: outputs/NAME)")
-    add("--model-dir", type=Path, metavar="DIR", help="where the best model goes (default: OUTPUT_DIR/model)")
+    add("--output-dir", type=Path, metavar="DIR",
+        help="the run's own folder (default: outputs/NAME)")
+    add("--model-dir", type=Path, metavar="DIR",
+        help="where the best model goes (default: OUTPUT_DIR/model)")
     add("--one-epoch", "-1", action="store_true", help="one epoch only")
     add("--seed", type=int, help="overrides training.seed")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
         help="overrides one value, such as training.learning_rate=3e-5 (repeatable)")
-    add("--explain", action="store_true", help="print every value with where it comes from, and stop")
+    add("--explain", action="store_true",
+        help="print every value with where it comes from, and stop")
     add("--batch-id", help=argparse.SUPPRESS)
     return parser
 
@@ -62,7 +67,7 @@ def collect_overrides(options: argparse.Namespace) -> list[str]:
     return [*overrides, *options.overrides]
 
 
-def interrupt(signum: int, frame: FrameType | None) -> None:
+def interrupt(_signal: int, _frame: FrameType | None) -> None:
     """End the run the way Ctrl-C does, so that its record is written."""
     raise KeyboardInterrupt
 
@@ -94,9 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "one_epoch" if options.one_epoch else "full")
     from dialsum.experiment.run import Job, run_experiment
 
-    record = run_experiment(
-        Job(loaded=loaded, paths=RunPaths(folder=folder, model=model), kind=kind, batch=options.batch_id)
-    )
+    record = run_experiment(Job(
+        loaded=loaded, paths=RunPaths(folder=folder, model=model), kind=kind,
+        batch=options.batch_id,
+    ))
     return EXIT_OK if record["status"] == "success" else EXIT_FAILED
 
 

@@ -27,6 +27,11 @@ refuse() {
   exit 2
 }
 
+# Python takes a colon in PYTHONPATH, and in the PATH of an environment, for the end of a folder.
+if [[ $project_root == *:* ]]; then
+  refuse "no environment can be made in $project_root: its name has a colon. Rename that folder."
+fi
+
 # shellcheck source=scripts/setup/find_python.sh
 source "$project_root/scripts/setup/find_python.sh"
 # shellcheck source=scripts/setup/install_packages.sh
@@ -39,7 +44,7 @@ gpu_is_seen() {
   ${limit[@]+"${limit[@]}"} nvidia-smi -L 2>/dev/null | grep '^GPU ' >/dev/null
 }
 
-# What a stamp says: $1 python version, $2 flavour, $3 torch build, the rest files whose words count.
+# What a stamp says: $1 python version, $2 flavour, $3 torch build, the rest files, word for word.
 stamp_text() {
   local file
   printf 'flavour %s\ntorch %s\npython %s\nplatform %s\nroot %s\n' \
@@ -56,7 +61,8 @@ read_stamp() {
   stamped="" stamped_flavour="" stamped_torch=""
   if [[ -f $ready_stamp ]]; then
     stamped="$(<"$ready_stamp")"
-    { IFS=' ' read -r _ stamped_flavour && IFS=' ' read -r _ stamped_torch; } <"$ready_stamp" || true
+    stamped_flavour="${stamped%%$'\n'*}" stamped_torch="${stamped#*$'\n'torch }"
+    stamped_flavour="${stamped_flavour#flavour }" stamped_torch="${stamped_torch%%$'\n'*}"
   fi
 }
 
@@ -72,20 +78,23 @@ base_is_right() {
 
 # Succeeds where .venv holds all that is wanted; $1 "dev": the test tools too.
 environment_is_whole() {
-  local version
+  local version base
   [[ -x $venv_python && -f $ready_stamp ]] || return 1
   version="$(version_of "$venv_python")" || return 1
   read_stamp
-  [[ $stamped == "$(main_stamp_text "$version" "$stamped_flavour" "$stamped_torch")" ]] || return 1
+  base=("$version" "$stamped_flavour" "$stamped_torch")
+  [[ $stamped == "$(main_stamp_text "${base[@]}")" ]] || return 1
   if [[ $1 == dev ]]; then
     [[ -f $dev_ready_stamp ]] || return 1
-    [[ $(<"$dev_ready_stamp") == "$(dev_stamp_text "$version" "$stamped_flavour" "$stamped_torch")" ]] || return 1
+    [[ $(<"$dev_ready_stamp") == "$(dev_stamp_text "${base[@]}")" ]] || return 1
   fi
   base_is_right "$version"
 }
 
 refuse_foreign_venv() {
-  if [[ -e $venv && ! -d $venv ]]; then refuse "$venv is not a folder; move it away and start again."; fi
+  if [[ -e $venv && ! -d $venv ]]; then
+    refuse "$venv is not a folder; move it away and start again."
+  fi
   if [[ -d $venv && ! -e $made_mark && -n $(ls -A "$venv") ]]; then
     refuse "$venv was not made by this project; changing it could break what it was made for.
   Move it away and start again: mv '$venv' '$venv.old'"
@@ -95,7 +104,8 @@ refuse_foreign_venv() {
 # One set-up at a time: a second start waits here for the first. Descriptor 9 holds the lock.
 take_lock() {
   if ! { mkdir -p "$venv" && : >>"$made_mark"; } 2>/dev/null; then
-    refuse "$venv cannot be written. Give yourself the right to write in $project_root, or clone it elsewhere."
+    refuse "$venv cannot be written. Give yourself the right to write in
+  $project_root, or clone the project elsewhere."
   fi
   if command -v flock >/dev/null; then
     exec 9>>"$made_mark"
@@ -109,17 +119,19 @@ take_lock() {
 
 # Where there is no flock (macOS): a folder, which only one can make, with the maker's process id.
 wait_for_lock_folder() {
-  local holder said="" waited=0
+  local holder said="" nameless=0
   until mkdir "$venv/.dialsum-lock" 2>/dev/null; do
     holder="$(cat "$venv/.dialsum-lock/pid" 2>/dev/null || true)"
+    if [[ -z $holder ]]; then nameless=$((nameless + 1)); fi
     # Its maker is gone, or was killed before it could write its number.
-    if [[ -n $holder ]] && ! kill -0 "$holder" 2>/dev/null || [[ -z $holder && $((waited += 1)) -gt 5 ]]; then
+    if ((nameless > 5)) || { [[ -n $holder ]] && ! kill -0 "$holder" 2>/dev/null; }; then
       rm -rf "$venv/.dialsum-lock"
+      nameless=0
       continue
     fi
     if [[ -z $said ]]; then
-      say "another start (process ${holder:-unknown}) is setting up this environment; waiting for it to end"
-      said=yes
+      said="another start (process ${holder:-unknown}) is setting up this environment"
+      say "$said; waiting for it to end"
     fi
     sleep 1
   done
@@ -179,11 +191,17 @@ build_environment() {
   if base_is_right "$version"; then
     flavour="$stamped_flavour" torch_build="$stamped_torch"
     if [[ $torch_build != default ]]; then export UV_TORCH_BACKEND="$torch_build"; fi
-    if [[ $mode == repair ]]; then say "putting every pin back"
-    else say "other packages are wanted than before: bringing .venv up to that"; fi
+    if [[ $mode == repair ]]; then
+      say "putting every pin back"
+    else
+      say "other packages are wanted than before: bringing .venv up to that"
+    fi
   else
-    if [[ -n $stamped ]]; then say ".venv is of another place, Python or build of torch; making it anew"
-    elif [[ -e $venv/pyvenv.cfg ]]; then say ".venv was left half-made; making it anew"; fi
+    if [[ -n $stamped ]]; then
+      say ".venv is of another place, Python or build of torch; making it anew"
+    elif [[ -e $venv/pyvenv.cfg ]]; then
+      say ".venv was left half-made; making it anew"
+    fi
     find_python
     flavour=cpu torch_build="${UV_TORCH_BACKEND:-default}"
     if gpu_is_seen; then flavour=gpu; fi
@@ -193,7 +211,7 @@ build_environment() {
   find_uv
   install_everything "$wanted"
   write_stamps "$wanted"
-  say "environment ready in $((SECONDS - started)) s, torch $(installed_torch); the next start takes it as it is"
+  say "environment ready in $((SECONDS - started)) s, with torch $(installed_torch)"
 }
 
 # Makes .venv fit: $1 "main" or "dev" (the test tools too); $2 "repair" mends a whole one as well.

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import stand_in_trainer
-
 from dialsum.record import Record
 from dialsum.run.options import BatchOptions
 from dialsum.run.screen import Screen

@@ -1,4 +1,4 @@
-"""Fixtures that many tests share: where the project is, and the real data beside it where there is any."""
+"""Fixtures that many tests share: where the project is, and the real data beside it, if any."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """The folder of real data and tokenizers beside the checkout; skips the test where there is none."""
+    """The folder of real data and tokenizers beside the checkout; skips where there is none."""
     folder = REPOSITORY.parent / "shared"
     if not (folder / "data" / "ko" / "train.csv").is_file():
-        pytest.skip(f"no real data at {folder}: this test measures on it and has nothing to stand in for it")
+        pytest.skip(f"no real data at {folder}: this test measures on it and nothing stands in")
     return folder

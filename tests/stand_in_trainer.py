@@ -124,7 +124,7 @@ def hang(act: str, paths: RunPaths, asked: argparse.Namespace, started: datetime
     """Wait for a signal with a process of its own beside it; a stubborn one does not listen."""
     helper = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({LONG_SECONDS})"])
     heard: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
     write_json(paths.folder / "pids.json", {"child": os.getpid(), "helper": helper.pid})
     while not heard or act == "stubborn":
         time.sleep(0.02)

@@ -430,7 +430,8 @@ def test_dumped_text_reads_back_under_both_versions_of_yaml(text: str) -> None:
 def test_reading_starts_no_fuzzy_matcher_while_nothing_is_wrong(repository: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from dialsum.config.read import load_config;"
-        "load_config(Path('config/experiments/01_mt5_xlsum.yaml'), overlays=[Path('config/demo.yaml')]);"
+        "overlays = [Path('config/demo.yaml')];"
+        "load_config(Path('config/experiments/01_mt5_xlsum.yaml'), overlays=overlays);"
         "print('rapidfuzz' in sys.modules)"
     )
     done = subprocess.run(

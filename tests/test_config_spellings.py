@@ -1,4 +1,4 @@
-"""Old and bare spellings: understood where the meaning is certain, said, and refused with a way out elsewhere."""
+"""Old and bare spellings: understood and said where the meaning is certain, refused elsewhere."""
 
 from __future__ import annotations
 

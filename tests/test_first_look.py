@@ -1,4 +1,4 @@
-"""What is checked before a start with the standard library alone: data, card, driver, versions, pip's settings."""
+"""What is checked before a start by the standard library alone: data, card, driver, versions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def make_smi(folder: Path, *, output: str, status: int = 0) -> dict[str, str]:
-    """Put an nvidia-smi that prints output into folder; return an environment that finds it first."""
+    """Put an nvidia-smi that prints output into folder; return an environment that finds it."""
     folder.mkdir(exist_ok=True)
     program = folder / "nvidia-smi"
     program.write_text(
@@ -50,6 +50,7 @@ RTX = "NVIDIA GeForce RTX 3090, 580.95.05\\n"
         (["--data-dir", "{mine}", "--set", "general.device=cuda"], "", ["GPU: "]),
         (["--data-dir", "{mine}", "--dry-run"], "", []),
         (["--dry-run"], "", ["data: "]),
+        (["--explain"], "", []),
         (["--demo"], "", []),
         (["--demo", "--data-dir", "{mine}"], "", []),
         (["--demo", "--data-dir", "{mine}/none"], "", ["data: there is no folder"]),

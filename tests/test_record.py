@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_world import make_record, make_result, now, write_result
 
+from batch_world import make_record, make_result, now, write_result
 from dialsum.errors import DataError, RunError, UnfitError
 from dialsum.paths import BatchPaths, RunPaths
 from dialsum.record import (
@@ -43,7 +43,7 @@ UNREADABLE = [
 def test_unreadable_record_is_named_with_its_reason(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "result.json"
     path.write_text(text)
-    with pytest.raises(RunError, match="result.json") as caught:
+    with pytest.raises(RunError, match="result") as caught:
         read_record(path)
     assert said in str(caught.value)
 
@@ -54,18 +54,18 @@ def test_missing_record_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(None, None), (True, None), (0, 0.0), ("inf", math.inf), (1.5, 1.5)]
+    ("value", "expected"),
+    [(None, None), (True, None), ([], None), ("many", None), (0, 0.0), ("inf", math.inf)],
 )
 def test_numbers_of_a_record(value: Any, expected: float | None) -> None:
     assert make_record(training={"x": value}).number("training.x") == expected
 
 
-def test_recorded_nan_stays_nan_and_text_is_no_number() -> None:
-    record = make_record(training={"x": "nan", "y": "many"})
+def test_recorded_nan_stays_nan_and_what_is_not_there_is_none() -> None:
+    record = make_record(training={"x": "nan"})
     assert math.isnan(record.number("training.x") or 0)
     assert record.number("training.x.y") is None
-    with pytest.raises(RunError, match="training.y is 'many'"):
-        record.number("training.y")
+    assert record.number("training.y") is None
 
 
 def test_find_records_reads_previous_runs_and_skips_foreign_files_loudly(tmp_path: Path) -> None:
@@ -127,7 +127,9 @@ def test_saved_models_are_those_that_are_still_there(tmp_path: Path) -> None:
     assert models[0].path == tmp_path / "strong" / "model"
 
 
-def fill_run(paths: RunPaths, content: dict[str, Any] | None, *, started: str | None = None) -> None:
+def fill_run(
+    paths: RunPaths, content: dict[str, Any] | None, *, started: str | None = None
+) -> None:
     """Leave what a run leaves."""
     paths.folder.mkdir(parents=True, exist_ok=True)
     paths.model.mkdir(parents=True, exist_ok=True)
@@ -210,7 +212,11 @@ def test_a_move_that_was_cut_off_is_taken_up_again(tmp_path: Path) -> None:
     (target / "result.json").rename(paths.result)
     (target / "metrics.jsonl").rename(paths.metrics)
     assert archive_previous(paths) == target
-    assert sorted(path.name for path in target.iterdir()) == ["metrics.jsonl", "model", "result.json"]
+    assert sorted(path.name for path in target.iterdir()) == [
+        "metrics.jsonl",
+        "model",
+        "result.json",
+    ]
 
 
 def test_a_damaged_record_is_moved_as_it_is(tmp_path: Path) -> None:

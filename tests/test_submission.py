@@ -11,7 +11,9 @@ from dialsum.data.submission import check_submission, write_predictions, write_s
 from dialsum.errors import EXIT_FAILED, RunError
 
 ROWS = [
-    Dialogue(fname=f"test_{number}", dialogue="#Person1#: 네", summary=None, topic=None, row=number + 1)
+    Dialogue(
+        fname=f"test_{number}", dialogue="#Person1#: 네", summary=None, topic=None, row=number + 1
+    )
     for number in range(3)
 ]
 
@@ -42,7 +44,9 @@ def test_every_row_needs_its_summary(tmp_path: Path, summaries: list[str]) -> No
 def test_an_empty_summary_is_written_and_then_named(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     write_submission(path, ROWS, ["하나", " ", "셋"])
-    with pytest.raises(RunError, match=r"submission.csv:3  row 2: the summary of 'test_1' is empty"):
+    with pytest.raises(
+        RunError, match=r"submission.csv:3  row 2: the summary of 'test_1' is empty"
+    ):
         check_submission(path, ROWS)
 
 

@@ -26,16 +26,17 @@ def write_bytes(path: Path, content: bytes) -> None:
         DiskFullError: no space; the old file, if any, still stands.
         RunError: the folder or file cannot be written.
     """
-    temporary: str | None = None
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
         temporary = None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -43,8 +44,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}. "
                        "Give another place with --output-dir, or mend its permissions.") from error
     finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -61,13 +62,16 @@ def write_text(path: Path, text: str) -> None:
 def to_plain(value: Any) -> Any:
     """Turn numpy and torch scalars, paths, sets and tuples into what JSON can hold.
 
-    A float that is not finite becomes its name ("nan", "inf"): strict JSON has no word for it, and a record that says
-    nothing would hide it. None entries of a mapping are left out: what is not known is absent.
+    A float that is not finite becomes its name ("nan", "inf"): strict JSON has no word for it, and
+    a record that says nothing would hide it. None entries of a mapping are left out: what is not
+    known is absent.
     """
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items() if item is not None}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [to_plain(item) for item in (sorted(value) if isinstance(value, (set, frozenset)) else value)]
+    if isinstance(value, (set, frozenset)):
+        return [to_plain(item) for item in sorted(value)]
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
     if isinstance(value, Path):
         return value.as_posix()
     if value is None or isinstance(value, (str, bool, int)):
@@ -98,7 +102,7 @@ def append_json_line(path: Path, value: Any) -> None:
     line = json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab", buffering=0) as file:
+        with path.open("ab", buffering=0) as file:
             file.write(line.encode("utf-8"))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -107,7 +111,7 @@ def append_json_line(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV (UTF-8, quoted where needed, \\n line ends) in one piece (errors as write_bytes)."""
+    """Write a UTF-8 CSV, quoted where needed, in one piece (errors as write_bytes)."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)

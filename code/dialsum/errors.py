@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions whose text is written for the user, and the one door that prints them.
+"""What can go wrong, as exceptions written for the user, and the one door that prints them.
 
 Must not know any other module of the program: everything imports this.
 """
@@ -24,7 +24,7 @@ class DialsumError(Exception):
 
 
 class UnfitError(DialsumError):
-    """Arguments, configuration, data or machine are not fit; nothing was started (exit status 2)."""
+    """Arguments, configuration, data or machine are unfit; nothing was started (exit status 2)."""
 
     exit_code = EXIT_UNFIT
 
@@ -75,10 +75,10 @@ def explain_os_error(error: OSError) -> str:
 
 
 def run_script(main: Callable[[Sequence[str] | None], int]) -> None:
-    """Call a script's main and leave with its exit status; expected errors are printed, never traced.
+    """Call a script's main and leave with its exit status; expected errors are printed in words.
 
-    Status: what main returns; 1 or 2 for a DialsumError by its kind; 1 for an operating-system error; 130 after Ctrl-C.
-    An error of no such kind is a bug of ours and keeps its traceback.
+    Status: what main returns; 1 or 2 for a DialsumError by its kind; 1 for an operating-system
+    error; 130 after Ctrl-C. An error of no such kind is a bug of ours and keeps its traceback.
     """
     try:
         status = main(None)

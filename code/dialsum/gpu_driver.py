@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, TypeVar
 
 from dialsum.errors import UnfitError
+from dialsum.host import host_memory
 
 GIB = 2**30
 
@@ -95,6 +96,9 @@ def gpu_processes(index: int) -> list[GpuProcess]:
     with _driver() as nvml:
         if nvml is None:
             return []
+        count = nvml.nvmlDeviceGetCount()
+        if not 0 <= index < count:
+            raise DriverError(f"there is no NVIDIA card {index}; the driver shows {count}, from 0")
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         found = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
         return [GpuProcess(process.pid, process.usedGpuMemory) for process in found]
@@ -169,15 +173,19 @@ def _driver() -> Iterator[Any | None]:
 
 def _read_state(nvml: Any, index: int, driver_version: str) -> GpuState:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    memory = _ask(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+    if memory is None:  # a card without memory of its own (GB10) works in main memory
+        total, free = astuple(host_memory())
+    else:
+        total, free = int(memory.total), int(memory.free)
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
     return GpuState(
         name=str(nvml.nvmlDeviceGetName(handle)),
         index=index,
         uuid=str(nvml.nvmlDeviceGetUUID(handle)),
-        memory_total_bytes=int(memory.total),
-        memory_used_bytes=int(memory.used),
-        memory_free_bytes=int(memory.free),
+        memory_total_bytes=total,
+        memory_used_bytes=total - free,
+        memory_free_bytes=free,
         temperature_c=_ask(
             nvml, lambda: int(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
         ),

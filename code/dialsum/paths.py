@@ -23,7 +23,7 @@ def project_path(path: str | Path) -> Path:
 
 
 def shown(path: Path) -> str:
-    """Return path as short as it can be said: relative to the working folder, else the project, else whole."""
+    """Return path in short: relative to the working folder, else to the project, else whole."""
     for base in (Path.cwd(), PROJECT_ROOT):
         if path.is_relative_to(base):
             return path.relative_to(base).as_posix()
@@ -40,8 +40,10 @@ class RunPaths:
     """The files of one run of one experiment.
 
     Args:
-        folder: the run's own folder, `…/experiments/NAME` in a batch, `outputs/NAME` for trainer.py alone.
-        model: where the best model goes, `…/models/NAME` in a batch, `folder/model` for trainer.py alone.
+        folder: the run's own folder, `…/experiments/NAME` in a batch, `outputs/NAME` for trainer.py
+            alone.
+        model: where the best model goes, `…/models/NAME` in a batch, `folder/model` for trainer.py
+            alone.
     """
 
     folder: Path

@@ -27,6 +27,7 @@ MASK_FINALS = {"PhoneNumber": "", "Address": "", "Email": "ㄹ", "CardNumber": "
                "PersonName": "ㅁ", "DateOfBirth": "ㄹ", "CarNumber": ""}
 FIRST_HANGUL, LAST_HANGUL, FINALS = 0xAC00, 0xD7A3, 28
 RIEUL, NIEUN, PIEUP = 8, 4, 17
+ASIDES = (0, 0, 1, 1, 2)  # how many of a scene's asides (small talk that the summary leaves out) a dialogue has
 
 _CHOICE = re.compile(r"\(([^()]*)\)")
 _SLOT = re.compile(r"\{([^{}:]+)(?::([^{}]+))?\}")
@@ -146,7 +147,9 @@ def draw_slots(
 def read_turns(block: str, rng: random.Random, *, where: str) -> list[tuple[str, str]]:
     """Read lines `x: text` and `x?: text` (left out half of the time) into (role, text) pairs, choices made."""
     turns: list[tuple[str, str]] = []
-    for line in block.strip().splitlines():
+    for line in block.splitlines():
+        if not line.strip():
+            continue
         match = _TURN.match(line.strip())
         if not match:
             raise SceneError(f"{where}: not a turn (`x: text` or `x?: text`): {line!r}")
@@ -158,10 +161,6 @@ def read_turns(block: str, rng: random.Random, *, where: str) -> list[tuple[str,
         else:
             turns.append((match[1], text))
     return turns
-
-
-def _pick_block(part: str | Sequence[str], rng: random.Random) -> str:
-    return part if isinstance(part, str) else rng.choice(part)
 
 
 def make_sample(
@@ -177,9 +176,9 @@ def make_sample(
     values = draw_slots(scene.get("slots", {}), vocabulary, rng)
     outcome_name = rng.choice(sorted(scene["outcomes"]))
     outcome = scene["outcomes"][outcome_name]
-    parts = [scene["opening"], ["", *scene.get("middle", [])], outcome["then"], scene.get("closing", "")]
-    blocks = [_pick_block(part, rng).strip() for part in parts]
-    turns = read_turns("\n".join(block for block in blocks if block), rng, where=name)
+    middle = scene.get("middle", [])
+    asides = rng.sample(middle, k=min(len(middle), rng.choice(ASIDES)))
+    turns = read_turns("\n".join([rng.choice(scene["opening"]), *asides, outcome["then"]]), rng, where=name)
     values |= number_speakers(turns)
     dialogue = "\n".join(f"{values[role]}: {fill(text, values, where=name)}" for role, text in turns)
     summary = fill(choose(outcome["summary"], rng), values, where=name)

@@ -27,7 +27,8 @@ list_pythons() {
   # Where uv and pip put programs for one user, a folder that is often not on the PATH.
   for name in python3.11 python3.12; do type -aP "${HOME:-/nowhere}/.local/bin/$name" || true; done
   if command -v uv >/dev/null; then
-    uv python find --no-python-downloads ">=3.$oldest_python,<3.$((newest_python + 1))" 2>/dev/null || true
+    name=">=3.$oldest_python,<3.$((newest_python + 1))"
+    uv python find --no-python-downloads "$name" 2>/dev/null || true
   fi
 }
 
@@ -55,7 +56,7 @@ explain_no_python() {
   fi
   printf '%s, and none is on the PATH%s.\n' "$need" "${seen:+ ($seen)}"
   if [[ $seen == *" 3.1"[3-9]* ]]; then
-    printf '  A newer one will not do: python-mecab-ko, which the scores need, has no wheel for it yet.\n'
+    printf '  A newer one will not do: python-mecab-ko, which makes the scores, has no wheel.\n'
   fi
   printf '  Install one, then start again:\n'
   print_install_lines "$seen"
@@ -75,11 +76,17 @@ print_install_lines() {
   case "$OSTYPE $like" in
     darwin*) printf '    brew install python@3.%s\n' "$newest_python" ;;
     *debian* | *ubuntu*)
-      printf '    sudo apt install python3.11 python3.11-venv   (Ubuntu 24.04: python3.12 python3.12-venv)\n' ;;
+      printf '    sudo apt install python3.11 python3.11-venv\n'
+      printf '    sudo apt install python3.12 python3.12-venv   (Ubuntu 24.04)\n'
+      ;;
     *fedora* | *rhel* | *centos*) printf '    sudo dnf install python3.%s\n' "$newest_python" ;;
     *suse*) printf '    sudo zypper install python3%s\n' "$newest_python" ;;
   esac
   printf '  or, for you alone and on any system, with uv:\n'
-  if [[ -n $1 ]]; then printf '    python3 -m pip install --user uv && python3 -m uv python install 3.%s\n' "$newest_python"
-  else printf '    uv python install 3.%s   (how to get uv stands on its home page)\n' "$newest_python"; fi
+  if [[ -n $1 ]]; then
+    printf '    python3 -m pip install --user uv\n'
+    printf '    python3 -m uv python install 3.%s\n' "$newest_python"
+  else
+    printf '    uv python install 3.%s   (how to get uv stands on its home page)\n' "$newest_python"
+  fi
 }

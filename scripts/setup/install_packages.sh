@@ -21,7 +21,7 @@ announce_install() {
   ) free here)"
 }
 
-# Runs one of our modules that need nothing installed. -P: a csv.py in the user's folder is not ours.
+# Runs a module of ours that needs nothing installed. -P: a csv.py of the user's is not ours.
 run_module() {
   local python="$1"
   shift
@@ -31,9 +31,10 @@ run_module() {
 # Sets uv, and hands it what pip is configured with, because it reads none of that itself.
 find_uv() {
   local settings pip_settings=""
-  settings="$(run_module "$venv_python" dialsum.run.pip_settings)" || refuse "pip's settings cannot be read"
+  settings="$(run_module "$venv_python" dialsum.run.pip_settings)" ||
+    refuse "pip's settings cannot be read"
   eval "$settings"
-  if command -v uv >/dev/null && uv pip install --help 2>/dev/null | grep -e --torch-backend >/dev/null; then
+  if uv pip install --help 2>/dev/null | grep -e --torch-backend >/dev/null; then
     uv="$(command -v uv)"
   elif run_logged "$venv_python" -m pip install --retries 2 "$uv_pin"; then
     uv="$venv/bin/uv"
@@ -42,7 +43,8 @@ find_uv() {
     say "uv cannot be had here; installing with pip, which takes longer"
     return
   fi
-  say "installing with $("$uv" --version | cut -d' ' -f1-2)${pip_settings:+, which gets what pip is told: $pip_settings}"
+  pip_settings="${pip_settings:+, told what pip is told: $pip_settings}"
+  say "installing with $("$uv" --version | cut -d' ' -f1-2)$pip_settings"
 }
 
 # Runs a command with its output in the log; a line every half minute says that it lives.
@@ -93,13 +95,14 @@ room_is_left() {
   return "$status"
 }
 
-readonly network_words='dns error|failed to (fetch|download|lookup)|error sending request|timed? ?out|'\
-'connection (refused|reset|aborted|broken)|newconnectionerror|max retries|name resolution|'\
-'tunnel error|network is unreachable|certificate'
+readonly disk_words='no space left|os error 28|errno 28|disk quota'
+readonly network_words='dns error|failed to (fetch|download|lookup)|error sending request|'\
+'timed out|connection (refused|reset|aborted|broken)|newconnectionerror|max retries|'\
+'name resolution|tunnel error|network is unreachable|certificate'
 
 # What the last logged command failed of: disk, network or other.
 failure_kind() {
-  if ! room_is_left || last_output | grep -iE 'no space left|os error 28|errno 28|disk quota' >/dev/null; then
+  if ! room_is_left || last_output | grep -iE "$disk_words" >/dev/null; then
     printf 'disk'
   elif last_output | grep -iE "$network_words" >/dev/null; then
     printf 'network'
@@ -135,7 +138,8 @@ uv_install_or_cached() {
   if uv_install "$@"; then return; fi
   if [[ $(failure_kind) != network ]]; then return 1; fi
   # Not logged: if this fails too, the user wants to read why the index did not answer.
-  (cd "$project_root" && "$uv" pip install --quiet --offline --python "$venv_python" "$@") 2>/dev/null || return 1
+  (cd "$project_root" && "$uv" pip install -q --offline --python "$venv_python" "$@") 2>/dev/null ||
+    return 1
   say "the package index cannot be reached; uv's cache held everything"
 }
 
@@ -143,7 +147,8 @@ uv_install_or_cached() {
 # nor where the user names a build, or names wheels to pip: those hold the build that is wanted.
 cpu_build_is_needed() {
   local place wheel tag
-  if [[ $flavour != cpu || $OSTYPE != linux* || -n ${UV_NO_INDEX:-}${UV_TORCH_BACKEND:-} ]]; then return 1; fi
+  if [[ $flavour != cpu || $OSTYPE != linux* ]]; then return 1; fi
+  if [[ -n ${UV_NO_INDEX:-}${UV_TORCH_BACKEND:-} ]]; then return 1; fi
   tag="$("$venv_python" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')"
   while IFS= read -r place; do
     if [[ $place == *://* ]]; then return 1; fi
@@ -172,23 +177,30 @@ install_files() {
 
 # The project itself, editable. setuptools is among the pins: nothing is fetched to build it.
 install_project() {
-  if [[ -n $uv ]] && run_logged "$uv" pip install --python "$venv_python" --no-deps --no-build-isolation -e .; then
-    return
+  local how=(--no-deps --no-build-isolation -e .)
+  if [[ -n $uv ]]; then
+    if run_logged "$uv" pip install --python "$venv_python" "${how[@]}"; then return; fi
   fi
-  run_logged "$venv_python" -m pip install --no-deps --no-build-isolation -e .
+  run_logged "$venv_python" -m pip install "${how[@]}"
 }
 
 # $1: "dev" adds the test tools. Refuses where something cannot be installed.
 install_everything() {
-  local tools=() checked=("$project_root/requirements.txt")
-  if [[ $1 == dev ]]; then tools=(-r requirements-dev.txt) checked+=("$project_root/requirements-dev.txt"); fi
-  if [[ $flavour == gpu ]] && ! install_files -r requirements-gpu.txt ${tools[@]+"${tools[@]}"}; then
-    if [[ $(failure_kind) != other ]]; then explain_failure; fi
-    say "unsloth cannot be installed here ($setup_log says why); going on without it, on PEFT and bitsandbytes"
-    flavour=gpu-without-unsloth
+  local with_tools=() checked=("$project_root/requirements.txt")
+  if [[ $1 == dev ]]; then
+    with_tools=(-r requirements-dev.txt) checked+=("$project_root/requirements-dev.txt")
+  fi
+  # Bash before 4.4 takes an empty "${list[@]}" for an unset variable.
+  if [[ $flavour == gpu ]]; then
+    if ! install_files -r requirements-gpu.txt ${with_tools[@]+"${with_tools[@]}"}; then
+      if [[ $(failure_kind) != other ]]; then explain_failure; fi
+      say "unsloth cannot be installed here ($setup_log says why);"
+      say "going on without it: PEFT and bitsandbytes do its work, slower"
+      flavour=gpu-without-unsloth
+    fi
   fi
   if [[ $flavour != gpu ]]; then
-    install_files -r requirements.txt ${tools[@]+"${tools[@]}"} || explain_failure
+    install_files -r requirements.txt ${with_tools[@]+"${with_tools[@]}"} || explain_failure
   fi
   install_project || explain_failure
   run_logged run_module "$venv_python" dialsum.run.versions "${checked[@]}" || explain_failure

@@ -103,7 +103,7 @@ def resolve(
     for overlay in overlays:
         result.apply(overlay.statements, rank := rank + 1)
         for case in overlay.cases:
-            if _holds(case.when, result, overrides):
+            if _holds(case.when, result, overrides=overrides):
                 result.apply(case.then, rank := rank + 1)
     result.apply(overrides.statements, rank + 1)
     return result
@@ -118,7 +118,7 @@ def replaced_by_overlays(without: Resolved, result: Resolved) -> Iterator[Replac
             yield Replaced(key, original, after, result.origin(key))
 
 
-def _holds(when: Statements, so_far: Resolved, overrides: Source) -> bool:
+def _holds(when: Statements, so_far: Resolved, *, overrides: Source) -> bool:
     """Say whether every key equals its value, or one of its values where a list stands; --set
     counts.
     """

@@ -36,13 +36,15 @@ def fp16_fits_the_family(view: View) -> Iterator[Problem]:
         found = (
             f"fp16: true on {view['model.architecture']}, whose activations overflow float16 (NaN)"
         )
-        yield view.problem("training.fp16", found, "bf16: true")
+        yield view.problem("training.fp16", found, meant="bf16: true")
 
 
 def one_mixed_precision(view: View) -> Iterator[Problem]:
     """Only one of the two can run."""
     if view["training.fp16"] is True and view["training.bf16"] is True:
-        yield view.problem("training.fp16", "fp16: true beside bf16: true", "keep bf16: true alone")
+        yield view.problem(
+            "training.fp16", "fp16: true beside bf16: true", meant="keep bf16: true alone"
+        )
 
 
 def checkpoint_is_of_the_family(view: View) -> Iterator[Problem]:
@@ -51,14 +53,14 @@ def checkpoint_is_of_the_family(view: View) -> Iterator[Problem]:
     asked = view["model.architecture"]
     if family and family != asked:
         found = f"{asked} for {view['model.checkpoint']}"
-        yield view.problem("model.architecture", found, f"architecture: {family}")
+        yield view.problem("model.architecture", found, meant=f"architecture: {family}")
 
 
 def checkpoint_is_named(view: View) -> Iterator[Problem]:
     """An empty name would be the working folder."""
     if not view["model.checkpoint"].strip():
         meant = "a name on the hub such as digit82/kobart-summarization, or a folder"
-        yield view.problem("model.checkpoint", "an empty text", meant)
+        yield view.problem("model.checkpoint", "an empty text", meant=meant)
 
 
 def saves_at_evaluations(view: View) -> Iterator[Problem]:
@@ -70,7 +72,7 @@ def saves_at_evaluations(view: View) -> Iterator[Problem]:
         yield view.problem(
             "training.save_steps",
             f"{save}, no multiple of eval_steps {every}",
-            f"{multiple}, or remove it: it follows eval_steps",
+            meant=f"{multiple}, or remove it: it follows eval_steps",
         )
 
 
@@ -79,7 +81,7 @@ def shortest_is_below_longest(view: View) -> Iterator[Problem]:
     longest = view["generation.max_new_tokens"] or view["tokenizer.decoder_max_len"]
     if view["generation.min_new_tokens"] > longest:
         found = f"{view['generation.min_new_tokens']}, above the longest, {longest}"
-        yield view.problem("generation.min_new_tokens", found, f"at most {longest}")
+        yield view.problem("generation.min_new_tokens", found, meant=f"at most {longest}")
 
 
 def prefix_leaves_room(view: View) -> Iterator[Problem]:
@@ -89,7 +91,7 @@ def prefix_leaves_room(view: View) -> Iterator[Problem]:
         found = (
             f"{view['tokenizer.encoder_max_len']} tokens, of which the prefix and the end take all"
         )
-        yield view.problem("tokenizer.encoder_max_len", found, "512, or more")
+        yield view.problem("tokenizer.encoder_max_len", found, meant="512, or more")
 
 
 def prefix_has_real_line_breaks(view: View) -> Iterator[Problem]:
@@ -97,7 +99,7 @@ def prefix_has_real_line_breaks(view: View) -> Iterator[Problem]:
     if "\\n" in view["tokenizer.input_prefix"]:
         found = r"a literal \n (backslash and n)"
         yield view.problem(
-            "tokenizer.input_prefix", found, "double quotes around the text, or no \\n"
+            "tokenizer.input_prefix", found, meant="double quotes around the text, or no \\n"
         )
 
 
@@ -114,7 +116,7 @@ def lengths_fit_kobart(view: View) -> Iterator[Problem]:
     for key in keys:
         if (view[key] or 0) > KOBART_POSITIONS:
             found = f"{view[key]:,} tokens, but KoBART has positions for {KOBART_POSITIONS:,}"
-            yield view.problem(key, found, f"at most {KOBART_POSITIONS}")
+            yield view.problem(key, found, meant=f"at most {KOBART_POSITIONS}")
 
 
 def label_can_be_a_file_name(view: View) -> Iterator[Problem]:
@@ -125,7 +127,7 @@ def label_can_be_a_file_name(view: View) -> Iterator[Problem]:
     if not label or re.search(r"[\s/\\\x00-\x1f]", label) or label.startswith("."):
         better = re.sub(r"[\s/\\]+", "_", label.strip().lstrip(".")) or "a_name"
         found = f"{describe_found(label)}; log files are named by it"
-        yield view.problem("general.label", found, f"no space or slash: {better}")
+        yield view.problem("general.label", found, meant=f"no space or slash: {better}")
 
 
 def targets_name_layers(view: View) -> Iterator[Problem]:
@@ -134,15 +136,17 @@ def targets_name_layers(view: View) -> Iterator[Problem]:
     if isinstance(targets, str):
         return
     if not targets:
-        yield view.problem("qlora.target_modules", "an empty list adapts nothing", "auto, or names")
+        yield view.problem(
+            "qlora.target_modules", "an empty list adapts nothing", meant="auto, or names"
+        )
     twice = sorted({name for name in targets if targets.count(name) > 1 or not name.strip()})
     if twice:
         yield view.problem(
-            "qlora.target_modules", f"{show_value(twice)} empty or twice", "each name once"
+            "qlora.target_modules", f"{show_value(twice)} empty or twice", meant="each name once"
         )
     if "auto" in targets:
         yield view.problem(
-            "qlora.target_modules", "auto inside a list", "auto alone, or names alone"
+            "qlora.target_modules", "auto inside a list", meant="auto alone, or names alone"
         )
 
 
@@ -150,7 +154,9 @@ def trained_tokenizer_needs_tiny_model(view: View) -> Iterator[Problem]:
     """Pre-trained embeddings belong to the pieces of their own tokenizer."""
     if view["tokenizer.train_on_data"] and view["model.initialise"] == "pretrained":
         found = "true under a pre-trained model, whose embeddings belong to its own tokenizer"
-        yield view.problem("tokenizer.train_on_data", found, "false, or model.initialise: tiny")
+        yield view.problem(
+            "tokenizer.train_on_data", found, meant="false, or model.initialise: tiny"
+        )
 
 
 def heads_divide_width(view: View) -> Iterator[Problem]:
@@ -159,25 +165,29 @@ def heads_divide_width(view: View) -> Iterator[Problem]:
     if width % heads:
         key = "model.tiny.heads" if view.stated("model.tiny.heads") else "model.tiny.d_model"
         meant = f"d_model {heads * (width // heads + 1)}, or heads that divide {width}"
-        yield view.problem(key, f"{heads} heads for d_model {width}", meant)
+        yield view.problem(key, f"{heads} heads for d_model {width}", meant=meant)
 
 
 def training_rows_are_not_dev_rows(view: View) -> Iterator[Problem]:
     """A score on rows that were trained on says nothing."""
     if view["data.train_file"] == view["data.dev_file"]:
-        yield view.problem("data.dev_file", f"{view['data.dev_file']} also trains", "another file")
+        yield view.problem(
+            "data.dev_file", f"{view['data.dev_file']} also trains", meant="another file"
+        )
 
 
 def targets_are_scores(view: View) -> Iterator[Problem]:
     """Scores are 0-100, ranges go upwards."""
     expected = view["evaluation.target.rouge1"]
     if expected is not None and not 0 <= expected[0] <= expected[1] <= 100:
-        yield view.problem("evaluation.target.rouge1", show_value(expected), "[from, to], 0 to 100")
+        yield view.problem(
+            "evaluation.target.rouge1", show_value(expected), meant="[from, to], 0 to 100"
+        )
     for name in ("minimum", "ideal"):
         key = f"evaluation.target.{name}"
         for metric, score in view[key].items():
             if not 0 <= score <= 100:
-                yield view.problem(key, f"{metric}: {score}", "a score, 0 to 100")
+                yield view.problem(key, f"{metric}: {score}", meant="a score, 0 to 100")
 
 
 def claims_agree_with_the_metric(view: View) -> Iterator[Problem]:

@@ -89,7 +89,9 @@ def _silenced(view: View, switch: Switch) -> Iterator[Problem]:
         found = (
             f"{show_value(view[key])} has no effect under {switch.key}: {show_value(switch.off)}"
         )
-        yield view.problem(key, f"{found} ({switch.why})", f"remove it, or change {switch.key}")
+        yield view.problem(
+            key, f"{found} ({switch.why})", meant=f"remove it, or change {switch.key}"
+        )
 
 
 def _is(value: Any, off: Any) -> bool:

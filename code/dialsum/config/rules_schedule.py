@@ -33,19 +33,19 @@ def schedule_knows_its_arguments(view: View) -> Iterator[Problem]:
     for name, value in view[KWARGS].items():
         if name not in known:
             meant = f"{shape} takes {', '.join(known)}" if known else f"{shape} takes none: {{}}"
-            yield view.problem(KWARGS, f"{name}: {show_value(value)}", meant)
-        elif not _fits(name, value, shape, view["training.learning_rate"]):
-            yield view.problem(KWARGS, f"{name}: {show_value(value)}", known[name])
+            yield view.problem(KWARGS, f"{name}: {show_value(value)}", meant=meant)
+        elif not _fits(name, value, shape=shape, peak=view["training.learning_rate"]):
+            yield view.problem(KWARGS, f"{name}: {show_value(value)}", meant=known[name])
 
 
 def restarts_restart(view: View) -> Iterator[Problem]:
     """The library's default of one cycle is plain cosine under another name."""
     if view[SCHEDULE] == "cosine_with_restarts" and "num_cycles" not in view[KWARGS]:
         found = "cosine_with_restarts without num_cycles: one cycle, plain cosine"
-        yield view.problem(SCHEDULE, found, "lr_scheduler_kwargs: {num_cycles: 4}, or cosine")
+        yield view.problem(SCHEDULE, found, meant="lr_scheduler_kwargs: {num_cycles: 4}, or cosine")
 
 
-def _fits(name: str, value: Any, shape: str, peak: float) -> bool:
+def _fits(name: str, value: Any, *, shape: str, peak: float) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if name == "num_cycles" and shape == "cosine_with_restarts":
@@ -65,18 +65,22 @@ def epochs_are_not_overruled(view: View) -> Iterator[Problem]:
     if rank("training.num_train_epochs") > rank("training.max_steps"):
         epochs, steps = view["training.num_train_epochs"], view["training.max_steps"]
         found = f"{epochs:g}, but max_steps {steps} rules"
-        yield view.problem("training.num_train_epochs", found, "training.max_steps: null beside it")
+        yield view.problem(
+            "training.num_train_epochs", found, meant="training.max_steps: null beside it"
+        )
 
 
 def warmup_can_end(view: View) -> Iterator[Problem]:
     """From 1 on it counts whole steps, fewer than there are."""
     warmup, steps = view["training.warmup_steps"], view["training.max_steps"]
     if warmup >= 1 and warmup != int(warmup):
-        yield view.problem("training.warmup_steps", f"{warmup}", "whole steps, or a share below 1")
+        yield view.problem(
+            "training.warmup_steps", f"{warmup}", meant="whole steps, or a share below 1"
+        )
     elif steps is not None and warmup >= max(steps, 1):
         found = f"{warmup:g} of {steps} steps: the peak learning rate is never reached"
         yield view.problem(
-            "training.warmup_steps", found, "fewer than max_steps, or a share below 1"
+            "training.warmup_steps", found, meant="fewer than max_steps, or a share below 1"
         )
 
 
@@ -88,7 +92,7 @@ def constant_has_no_warmup(view: View) -> Iterator[Problem]:
     if rank("training.warmup_steps") >= rank(SCHEDULE):
         found = f"{warmup:g}, but the shape constant has no warm-up"
         yield view.problem(
-            "training.warmup_steps", found, "lr_scheduler_type: constant_with_warmup"
+            "training.warmup_steps", found, meant="lr_scheduler_type: constant_with_warmup"
         )
 
 

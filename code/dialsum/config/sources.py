@@ -74,7 +74,7 @@ def read_source(file: Path, *, overlay: bool = False, named_by: Origin | None = 
     except YamlError as error:
         raise UnreadableError(error.problems) from error
     except OSError as error:
-        raise UnreadableError([_explain_missing(file, error, named_by)]) from error
+        raise UnreadableError([_explain_missing(file, error, named_by=named_by)]) from error
     if not isinstance(tree.value, dict):
         found = "an empty file" if tree.value is None else describe_found(tree.plain())
         meant = "sections such as `training:`, usually after `extends: ../base_config.yaml`"
@@ -84,7 +84,7 @@ def read_source(file: Path, *, overlay: bool = False, named_by: Origin | None = 
         name: members.pop(name) for name in ("extends", "resolved", "cases") if name in members
     }
     source = Source(file, interpret(Located(members, tree.line), file))
-    _take_reserved(source, file, reserved, overlay=overlay)
+    _take_reserved(source, file, reserved=reserved, overlay=overlay)
     return source
 
 
@@ -129,7 +129,7 @@ def _parse_value(text: str) -> Any:
 
 
 def _take_reserved(
-    source: Source, file: Path, reserved: dict[str, Located], *, overlay: bool
+    source: Source, file: Path, *, reserved: dict[str, Located], overlay: bool
 ) -> None:
     """Take the top-level names that are no section: extends, resolved, cases."""
     problems = source.statements.problems
@@ -179,7 +179,7 @@ def _read_cases(tree: Located, file: Path, *, problems: list[Problem]) -> list[C
     return cases
 
 
-def _explain_missing(file: Path, error: OSError, named_by: Origin | None) -> Problem:
+def _explain_missing(file: Path, error: OSError, *, named_by: Origin | None) -> Problem:
     """Say why a file cannot be read, with the names of files that may have been meant."""
     origin, key = (named_by, "extends") if named_by else (Origin.at(file), "")
     what = f"{shown(file)} " if named_by else ""

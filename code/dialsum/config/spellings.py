@@ -100,7 +100,7 @@ WRITE_INSTEAD = {
 """Names that could mean several things, or that another place decides (dotted: only there)."""
 
 
-def understand(section: str, name: str, value: Any) -> Meaning | None:
+def understand(section: str, name: str, *, value: Any) -> Meaning | None:
     """Return what `name: value` means under section ("" at the top level); None where nobody can
     tell.
     """

@@ -91,103 +91,93 @@ def interpret(tree: Located, source: Path | Origin) -> Statements:
         tree: a Located dict.
         source: the file in which it stands, or the origin of all of it (the command line).
     """
-    result = Statements()
-    _walk(tree, "", source, result=result)
-    return result
+    reading = _Reading(source)
+    reading.walk(tree, "")
+    return reading.result
 
 
-def _origin(source: Path | Origin, member: Located) -> Origin:
-    return source if isinstance(source, Origin) else Origin.at(source, member.line)
+@dataclass
+class _Reading:
+    """One source on its way to statements."""
+
+    source: Path | Origin
+    result: Statements = field(default_factory=Statements)
+
+    def walk(self, tree: Located, section: str) -> None:
+        """Take each member of a section ("" is the top level) for what it is."""
+        for name, member in tree.value.items():
+            written = f"{section}.{name}" if section else name
+            if written in schema_sections():
+                self._take_section(written, member, section=written)
+            elif written in SECTIONS and isinstance(member.value, dict):
+                self._take_section(written, member, section=SECTIONS[written])
+            elif known := _known(written):
+                self._state(written, member, known=known, value=member.plain())
+            else:
+                self._take_spelling(written, member)
+
+    def _origin(self, member: Located) -> Origin:
+        return (
+            self.source if isinstance(self.source, Origin) else Origin.at(self.source, member.line)
+        )
+
+    def _take_section(self, written: str, member: Located, *, section: str) -> None:
+        origin = self._origin(member)
+        if section != written:
+            self.result.notes.append(f"{origin.text} section {written} -> {section}")
+        if isinstance(member.value, dict):
+            self.walk(member, section)
+        elif member.value is not None:
+            # A section whose keys are all commented out reads as null, and says nothing.
+            found, meant = describe_found(member.plain()), "a section: its keys below it, indented"
+            self.result.problems.append(Problem(origin, written, found, meant))
+            self.result.meant.add(section)
+
+    def _take_spelling(self, written: str, member: Located) -> None:
+        """Take a key that is not the schema's own: a known spelling, or a problem."""
+        origin, value, result = self._origin(member), member.plain(), self.result
+        section, _, name = written.rpartition(".")
+        in_known = not section or section in schema_sections()
+        meaning = understand(section, name, value=value) if in_known else None
+        if meaning is None:
+            text, meant = suggest(written)
+            result.meant.update(meant)
+            what = "section" if isinstance(value, dict) and not section else "key"
+            result.problems.append(Problem(origin, written, f"unknown {what}", text))
+            return
+        if meaning.refused:
+            found = describe_found(value)
+            result.problems.append(Problem(origin, written, found, meaning.refused))
+        for key, meant_value in meaning.settings.items():
+            self._state(written, member, known=(key, ""), value=meant_value)
+        if meaning.said:
+            result.notes.append(f"{origin.text} {written} {show_value(value)}: {meaning.said}")
+        if meaning.claim:
+            result.claims.append(Statement(meaning.claim, "", value, origin, written))
+
+    def _state(self, written: str, member: Located, *, known: tuple[str, str], value: Any) -> None:
+        """Add a statement; a note says what was written where that is not what is set."""
+        (key, part), origin, found = known, self._origin(member), member.plain()
+        value = normalise_value(key, value)
+        dotted = f"{key}.{part}" if part else key
+        if written != dotted or repr(value) != repr(found):
+            note = f"{written} {show_value(found)} -> {dotted} {show_value(value)}"
+            self.result.notes.append(f"{origin.text} {note}")
+        statement = Statement(key, part, value, origin, written, _lines(member))
+        self.result.add(statement)
 
 
-def _walk(tree: Located, section: str, source: Path | Origin, *, result: Statements) -> None:
-    for name, member in tree.value.items():
-        written = f"{section}.{name}" if section else name
-        if written in schema_sections():
-            _walk_section(written, written, member, source, result=result)
-        elif written in SECTIONS and isinstance(member.value, dict):
-            _walk_section(written, SECTIONS[written], member, source, result=result)
-        elif known := _known(written):
-            _state(known, member.plain(), written, member, source, result=result)
-        else:
-            _walk_spelling(written, member, source, result=result)
+def _lines(member: Located) -> dict[str | int, int]:
+    """Return the line of each part of a mapping or list."""
+    inner = member.value
+    if isinstance(inner, dict):
+        return {name: item.line for name, item in inner.items()}
+    return {i: item.line for i, item in enumerate(inner)} if isinstance(inner, list) else {}
 
 
 def _known(dotted: str) -> tuple[str, str] | None:
-    """Split a dotted name into a key of the schema and a part of its mapping; None where it is
-    unknown.
-    """
+    """Split a dotted name into a key and a part of its mapping; None where it is unknown."""
     if dotted in schema_keys():
         return dotted, ""
     key, _, part = dotted.rpartition(".")
     return (key, part) if key in mapping_keys() else None
-
-
-def _walk_section(
-    written: str, section: str, member: Located, source: Path | Origin, *, result: Statements
-) -> None:
-    origin = _origin(source, member)
-    if section != written:
-        result.notes.append(f"{origin.text} section {written} -> {section}")
-    if isinstance(member.value, dict):
-        _walk(member, section, source, result=result)
-    elif member.value is not None:
-        # A section whose keys are all commented out reads as null, and says nothing.
-        found = describe_found(member.plain())
-        result.problems.append(
-            Problem(origin, written, found, "a section: its keys below it, indented")
-        )
-        result.meant.add(section)
-
-
-def _walk_spelling(
-    written: str, member: Located, source: Path | Origin, *, result: Statements
-) -> None:
-    """Take a key that is not the schema's own: a known spelling, or a problem."""
-    origin, value = _origin(source, member), member.plain()
-    section, _, name = written.rpartition(".")
-    in_known = not section or section in schema_sections()
-    meaning = understand(section, name, value) if in_known else None
-    if meaning is None:
-        text, meant = suggest(written)
-        result.meant.update(meant)
-        found = "unknown section" if isinstance(value, dict) and not section else "unknown key"
-        result.problems.append(Problem(origin, written, found, text))
-        return
-    if meaning.refused:
-        result.problems.append(Problem(origin, written, describe_found(value), meaning.refused))
-    for key, meant_value in meaning.settings.items():
-        _state((key, ""), meant_value, written, member, source, result=result)
-    if meaning.said:
-        result.notes.append(f"{origin.text} {written} {show_value(value)}: {meaning.said}")
-    if meaning.claim:
-        result.claims.append(Statement(meaning.claim, "", value, origin, written))
-
-
-def _state(
-    known: tuple[str, str],
-    value: Any,
-    written: str,
-    member: Located,
-    source: Path | Origin,
-    *,
-    result: Statements,
-) -> None:
-    """Add a statement; a note says what was written where that is not what is set."""
-    (key, part), origin, found = known, _origin(source, member), member.plain()
-    value = normalise_value(key, value)
-    dotted = f"{key}.{part}" if part else key
-    if written != dotted or repr(value) != repr(found):
-        result.notes.append(
-            f"{origin.text} {written} {show_value(found)} -> {dotted} {show_value(value)}"
-        )
-    inner = member.value
-    pairs = (
-        inner.items()
-        if isinstance(inner, dict)
-        else enumerate(inner)
-        if isinstance(inner, list)
-        else ()
-    )
-    lines: dict[str | int, int] = {index: item.line for index, item in pairs}
-    result.add(Statement(key, part, value, origin, written, lines))

@@ -39,7 +39,7 @@ class View:
         """Say whether any source gives the key."""
         return self.resolved.rank(key) > 0
 
-    def problem(self, key: str, found: str, meant: str) -> Problem:
+    def problem(self, key: str, found: str, *, meant: str) -> Problem:
         """Say a problem at the line that states the key, or at the file where none does."""
         stated, path = self.resolved.stated.get(key), self.resolved.path
         origin = stated.origin if stated else Origin.at(path)

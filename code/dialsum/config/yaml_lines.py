@@ -109,7 +109,7 @@ def parse_yaml(text: str, file: Path) -> Located:
     try:
         node = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
-        raise YamlError(_explain_syntax(error, text, file)) from error
+        raise YamlError(_explain_syntax(error, text, file=file)) from error
     if node is None:
         return Located(None, 1)
     problems: list[Problem] = []
@@ -139,7 +139,7 @@ def _decode(raw: bytes, file: Path) -> str:
         raise YamlError(Problem(Origin.at(file, line), "", found, "save it as UTF-8")) from error
 
 
-def _explain_syntax(error: yaml.MarkedYAMLError, text: str, file: Path) -> Problem:
+def _explain_syntax(error: yaml.MarkedYAMLError, text: str, *, file: Path) -> Problem:
     """Say a syntax error in words, at the line that causes it."""
     mark = error.problem_mark or error.context_mark
     number = mark.line + 1 if mark else 1

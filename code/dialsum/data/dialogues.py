@@ -60,15 +60,16 @@ def load_split(path: Path, *, kind: Kind, max_rows: int | None = None) -> Split:
 
 
 def _check_place(path: Path, kind: Kind) -> None:
-    """Refuse what is no file, naming the CSV files that are there; permissions are for the reader."""
+    """Refuse what is no file, naming the CSV files that are there; permissions are the reader's."""
     way_out = f"give another place with --data-dir DIR or {OPTIONS[kind]} FILE"
+    if kind == "test":
+        way_out += ", or do without a submission: --set data.test_file=null"
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         folder = path.parent
-        found = (
-            f"the folder holds {_name_csvs(folder)}" if folder.is_dir() else f"nor a folder {folder}"
-        )
+        there = f"the folder holds {_name_csvs(folder)}"
+        found = there if folder.is_dir() else f"nor a folder {folder}"
         raise DataError([f"{path}: no such file; {found}; {way_out}"]) from None
     except OSError:
         return

@@ -1,4 +1,4 @@
-"""Dialogues and summaries as token ids: prefix, truncation that keeps the end token, and counts of what was cut.
+"""Dialogues and summaries as token ids: prefix, truncation that keeps the end token, and counts.
 
 Must not know models or training; the tokenizer is given.
 """
@@ -50,19 +50,22 @@ class EncodedSplit:
         }
         if self.targets is not None:
             record |= {
-                "truncated_targets": self.truncated_targets, "unknown_targets": self.unknown_targets,
+                "truncated_targets": self.truncated_targets,
+                "unknown_targets": self.unknown_targets,
                 "longest_target_tokens": max(map(len, self.targets), default=0),
             }
         return record
 
 
 def encode_rows(
-    rows: Sequence[Dialogue], tokenizer: Any, *, prefix: str, encoder_max_len: int, decoder_max_len: int
+    rows: Sequence[Dialogue], tokenizer: Any, *, prefix: str, encoder_max_len: int,
+    decoder_max_len: int,
 ) -> EncodedSplit:
     """Encode a split; every input and target ends in the tokenizer's end token where that has one.
 
-    KoBART's tokenizer adds no end token by itself: a target without one teaches the model never to stop, so it is
-    added to targets always. Inputs get what the checkpoint's tokenizer gives them, as in its pre-training.
+    KoBART's tokenizer adds no end token by itself: a target without one teaches the model never to
+    stop, so it is added to targets always. Inputs get what the checkpoint's tokenizer gives them,
+    as in its pre-training.
     """
     inputs, cut_inputs, unknown_inputs = _encode(
         [build_input(prefix, row.dialogue) for row in rows], tokenizer,
@@ -82,7 +85,9 @@ def _encode(
 ) -> tuple[list[list[int]], int, int]:
     """Return ids, the number of texts cut, and the number with an unknown piece."""
     end = tokenizer.eos_token_id
-    rows: list[list[int]] = tokenizer([fold_spaces(text) for text in texts])["input_ids"] if texts else []
+    rows: list[list[int]] = []
+    if texts:
+        rows = tokenizer([fold_spaces(text) for text in texts])["input_ids"]
     unknown = sum(tokenizer.unk_token_id in ids for ids in rows)
     encoded, cut = [], 0
     for ids in rows:
@@ -95,5 +100,5 @@ def _encode(
 
 
 def fold_spaces(text: str) -> str:
-    """Fold runs of white space to one space, line ends kept: a tokenizer may count or keep each of them."""
+    """Fold runs of white space to one space, line ends kept: a tokenizer may keep each of them."""
     return "\n".join(" ".join(line.split()) for line in text.split("\n"))

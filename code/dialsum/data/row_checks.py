@@ -69,7 +69,7 @@ def note_oddities(rows: Sequence[Dialogue], path: Path) -> list[str]:
 
 
 def _has_no_text(text: str) -> bool:
-    return not text or text.isspace() or text.lower() in NO_TEXT
+    return not text or text.lower() in NO_TEXT
 
 
 def _say_empty(row: Dialogue, column: str, cell: str, path: Path) -> str:

@@ -59,7 +59,7 @@ def _note_pairs(test: Split, known: dict[str, Dialogue], other: Split) -> list[s
 
 def _say_pairs(pairs: list[tuple[Dialogue, Dialogue]]) -> str:
     return say_first(
-        [f"{say_row(row)} is there {say_row(twin)}" for row, twin in pairs], limit=SHOWN_PAIRS
+        [f"{say_row(row)} = {say_row(twin)} there" for row, twin in pairs], limit=SHOWN_PAIRS
     )
 
 

@@ -6,7 +6,7 @@ Must not know data or weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from dialsum.config.schema import Config
 from dialsum.device import Choice, Device, pick_device, pick_num_workers, pick_precision, pick_tf32
@@ -86,7 +86,7 @@ class Choices:
         )
 
     def peak_memory_bytes(self) -> dict[str, int]:
-        """Return the most memory used so far: of the GPU as torch counts it, and of this process (RSS)."""
+        """Return the most memory used so far: the GPU's as torch counts it, this process's RSS."""
         import resource
         import sys
 
@@ -119,12 +119,12 @@ def choose(config: Config) -> Choices:
     ]
     if asked.dataloader_num_workers == "auto":
         lines.append(_say("data loader processes", str(workers.value), workers.why))
-    checkpointing = _choose_checkpointing(config, where, cast(Precision, precision.value), lines)
+    checkpointing = _choose_checkpointing(config, where, precision.value, lines)
     batch, accumulation = _choose_batch(
-        config, where, cast(Precision, precision.value), checkpointing, lines
+        config, where, precision.value, checkpointing, lines
     )
     return Choices(
-        config=config, where=where, precision=cast(Precision, precision.value), tf32=tf32.value,
+        config=config, where=where, precision=precision.value, tf32=tf32.value,
         gradient_checkpointing=checkpointing, batch_size=batch, accumulation=accumulation,
         num_workers=workers.value, lines=lines,
         record={

@@ -21,7 +21,9 @@ PACKAGES = (
 )
 
 
-def describe_environment(*, started: datetime, seed: int, devices: list[dict[str, Any]]) -> dict[str, Any]:
+def describe_environment(
+    *, started: datetime, seed: int, devices: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Return the record of this machine and these libraries.
 
     Args:
@@ -46,7 +48,8 @@ def _commit() -> str | None:
     """Return the project's commit, with `+changes` where files differ from it; None outside git."""
     try:
         commit = _git("rev-parse", "HEAD")
-        return f"{commit}+changes" if _git("status", "--porcelain", "--untracked-files=no") else commit
+        changes = _git("status", "--porcelain", "--untracked-files=no")
+        return f"{commit}+changes" if changes else commit
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -1,4 +1,4 @@
-"""The second half of an experiment: dev predictions, their scores beside floors and targets, the submission.
+"""The second half of an experiment: dev scores beside floors and targets, and the submission.
 
 Must not train.
 """
@@ -17,7 +17,7 @@ TRAINING_SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rou
 
 
 def make_dev_scorer(config: Config, rows: Sequence[Dialogue]) -> Scorer:
-    """Return the function that scores predictions of these dev rows on the experiment's own scale."""
+    """Return the function that scores predictions of these dev rows on the experiment's scale."""
     references = [[row.summary or ""] for row in rows]
 
     def score(predictions: Sequence[str]) -> dict[str, float]:
@@ -28,9 +28,10 @@ def make_dev_scorer(config: Config, rows: Sequence[Dialogue]) -> Scorer:
 
 
 def evaluate_dev(
-    config: Config, *, dev: Sequence[Dialogue], train: Sequence[Dialogue], predictions: Sequence[str]
+    config: Config, *, dev: Sequence[Dialogue], train: Sequence[Dialogue],
+    predictions: Sequence[str],
 ) -> dict[str, Any]:
-    """Score dev predictions on all scales, with floors and confidence, and hold them against the targets.
+    """Score dev predictions on all scales, with floors and confidence, and against the targets.
 
     Returns:
         The `evaluation` block of result.json.
@@ -42,11 +43,14 @@ def evaluate_dev(
         dialogues=[row.dialogue for row in dev],
     )
     scale = block if config.evaluation.tokenizer == "whitespace" else block["whitespace"]
-    return {"dev": block, **check_target(config.evaluation.target, scores=_scores_on(config, block, scale))}
+    scores = _scores_on(config, block, scale)
+    return {"dev": block, **check_target(config.evaluation.target, scores=scores)}
 
 
-def _scores_on(config: Config, block: dict[str, Any], whitespace: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the scores on the scale that the targets were stated on; None where it was not computed."""
+def _scores_on(
+    config: Config, block: dict[str, Any], whitespace: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Return the scores on the scale that the targets were stated on; None where not computed."""
     wanted = config.evaluation.target.tokenizer
     if wanted == "whitespace":
         return whitespace
@@ -54,10 +58,11 @@ def _scores_on(config: Config, block: dict[str, Any], whitespace: dict[str, Any]
 
 
 def check_target(target: Target, *, scores: dict[str, Any] | None) -> dict[str, Any]:
-    """Say whether the scores reach what was expected, at least wanted, and hoped for, on the target's own scale.
+    """Say whether scores on the target's scale reach what was expected, wanted, hoped for.
 
     Returns:
-        {"target": {...}} with `met` beside each, or {} where there is no target or no score on its scale.
+        {"target": {...}} with `met` beside each, or {} where there is no target or no score on its
+        scale.
     """
     if scores is None or not (target.rouge1 or target.minimum or target.ideal):
         return {}
@@ -70,12 +75,13 @@ def check_target(target: Target, *, scores: dict[str, Any] | None) -> dict[str, 
     for name in ("minimum", "ideal"):
         wanted: dict[Any, float] = getattr(target, name)
         if wanted:
-            record[name] = {**wanted, "met": all(scores[key] >= least for key, least in wanted.items())}
+            met = all(scores[key] >= least for key, least in wanted.items())
+            record[name] = {**wanted, "met": met}
     return {"target": record}
 
 
 def fill_empty(summaries: Sequence[str], rows: Sequence[Dialogue]) -> tuple[list[str], int]:
-    """Put the first utterance where a test summary came out empty: a submission may have no empty cell.
+    """Put the first utterance where a test summary came out empty: no cell may be empty.
 
     Returns:
         The summaries, and how many were filled; the record and a warning say that number.

@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 
 @dataclass
 class Outcome:
-    """What is known of a run so far; each part joins when it is known, so a failed run records what it reached."""
+    """What is known of a run so far; a failed run records what it had reached."""
 
     paths: RunPaths
     started: datetime
@@ -69,9 +69,10 @@ def explain_failure(error: BaseException) -> str:
     text = (str(error).strip().splitlines() or [""])[0]
     if type(error).__name__ == "OutOfMemoryError" or "out of memory" in text.lower():
         return (
-            f"the GPU's memory was full ({text}). Halve training.per_device_train_batch_size and double "
-            "training.gradient_accumulation_steps, or set training.gradient_checkpointing: true"
+            f"the GPU's memory was full ({text}). Halve training.per_device_train_batch_size and "
+            "double training.gradient_accumulation_steps, or set "
+            "training.gradient_checkpointing: true"
         )
     if "enforce fail at inline_container" in text or "No space left on device" in text:
-        return f"the disk was full while a checkpoint was written ({text}); free space and start again"
+        return f"the disk was full while weights were written ({text}); free space and start again"
     return f"{type(error).__name__}: {text}"

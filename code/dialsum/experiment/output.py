@@ -35,8 +35,8 @@ def copy_output(path: Path) -> Iterator[None]:
     """Copy stdout and stderr of this process into path until the block ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     before = sys.stdout, sys.stderr
-    with open(path, "a", encoding="utf-8", buffering=1) as file:
-        sys.stdout, sys.stderr = _Copy(before[0], file), _Copy(before[1], file)  # type: ignore[assignment]
+    with path.open("a", encoding="utf-8", buffering=1) as file:
+        sys.stdout, sys.stderr = _Copy(before[0], file), _Copy(before[1], file)
         try:
             yield
         finally:

@@ -50,7 +50,7 @@ def read_splits(config: Config) -> Splits:
 
 
 def check_checkpoint(config: Config) -> None:
-    """Find out, without loading weights, whether a checkpoint in a local folder can serve the experiment.
+    """Find out, without loading weights, whether a checkpoint in a local folder can serve.
 
     Raises:
         UnfitError: no such folder, no weights in it, or its config contradicts the experiment's.
@@ -63,7 +63,7 @@ def check_checkpoint(config: Config) -> None:
 
 
 def dialogue_tokens(config: Config, rows: list[Dialogue]) -> list[str]:
-    """Return the tags and masks that become tokens: the standard ones, and all of the training data's if asked."""
+    """Return the tags and masks that become tokens: the standard ones, the data's too if asked."""
     kind = config.tokenizer.dialogue_tokens
     if kind == "none":
         return []
@@ -71,7 +71,8 @@ def dialogue_tokens(config: Config, rows: list[Dialogue]) -> list[str]:
         return list(STANDARD_DIALOGUE_TOKENS)
     texts = [text for row in rows for text in (row.dialogue, row.summary or "")]
     found = find_dialogue_tokens(texts)
-    return [*STANDARD_DIALOGUE_TOKENS, *(tag for tag in found if tag not in STANDARD_DIALOGUE_TOKENS)]
+    more = (tag for tag in found if tag not in STANDARD_DIALOGUE_TOKENS)
+    return [*STANDARD_DIALOGUE_TOKENS, *more]
 
 
 @dataclass(frozen=True)
@@ -149,19 +150,22 @@ class PreparedModel:
 
 
 def prepare_model(
-    config: Config, prepared: PreparedTokenizer, *, device: str, dtype: Any, gradient_checkpointing: bool
+    config: Config, prepared: PreparedTokenizer, *, device: str, dtype: Any,
+    gradient_checkpointing: bool,
 ) -> PreparedModel:
     """Load the network and make the asked part of it trainable."""
     loaded = load_model(
         prepared.source, config=config, tokenizer=prepared.tokenizer,
         new_tokens=prepared.new_tokens, device=device, dtype=dtype,
     )
-    ids = prepared.tokenizer.convert_tokens_to_ids(prepared.new_tokens) if prepared.new_tokens else []
+    ids = prepared.tokenizer.convert_tokens_to_ids(list(prepared.new_tokens))
     adapted = adapt_model(
         loaded, config=config, new_token_ids=ids, gradient_checkpointing=gradient_checkpointing
     )
     require_trainable(adapted.model)
     notes = list(adapted.notes)
     if loaded.weights != "safetensors":
-        notes.append(f"{prepared.source} has no safetensors; {loaded.weights} was read, weights only")
+        notes.append(
+            f"{prepared.source} has no safetensors; {loaded.weights} was read, weights only"
+        )
     return PreparedModel(loaded=loaded, adapted=adapted, notes=notes)

@@ -1,7 +1,7 @@
 """One experiment from config to record: how it begins and how it ends, whatever happens between.
 
-Must not know other experiments. Everything is checked before the run's folder is touched; from then on the run ends
-with a record.
+Must not know other experiments. Everything is checked before the run's folder is touched; from then
+on the run ends with a record.
 """
 
 from __future__ import annotations
@@ -59,9 +59,8 @@ def run_experiment(job: Job) -> dict[str, Any]:
     check_checkpoint(config)
     choices = choose(config)
     outcome = _open_record(job, splits)
-    progress = Progress(
-        job.paths.metrics, tensorboard=job.paths.tensorboard if config.tracking.tensorboard else None
-    )
+    tensorboard = job.paths.tensorboard if config.tracking.tensorboard else None
+    progress = Progress(job.paths.metrics, tensorboard=tensorboard)
     with copy_output(job.paths.train_log):
         return _go(job, splits=splits, choices=choices, outcome=outcome, progress=progress)
 
@@ -87,7 +86,7 @@ def _go(
         status, reason = "interrupted", "interrupted by Ctrl-C or a signal"
         raise
     except Exception as error:
-        # The edge of one experiment: whatever went wrong in it is recorded, and its trace stands in the log.
+        # The edge of one experiment: whatever went wrong is recorded, its trace stands in the log.
         traceback.print_exc()
         status, reason = "failed", explain_failure(error)
     finally:

@@ -1,4 +1,6 @@
-"""The saved model of a run: weights or adapter (safetensors), tokenizer, and model_info.json, written last; and its way back.
+"""The saved model of a run, and its way back.
+
+Weights or adapter (safetensors) and tokenizer; model_info.json is written last.
 
 Must not know how it was trained.
 """
@@ -14,8 +16,8 @@ from dialsum.atomic import write_json
 from dialsum.config.read import LoadedConfig
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError
-from dialsum.model.extra import load_extra, save_extra
 from dialsum.model.load import load_model
+from dialsum.model.save import load_extra, save_weights
 from dialsum.model.tokenizers import load_tokenizer
 from dialsum.paths import RunPaths
 from dialsum.train.fit import FitResult
@@ -29,21 +31,22 @@ def save_model(
 
     Args:
         new_tokens: tokens that the base does not have; their first rows are made again on loading.
-        tiny_base: folder below the model's that holds a tiny checkpoint; None: the base is config.model.checkpoint.
+        tiny_base: folder below the model's that holds a tiny checkpoint; None: the base is
+            config.model.checkpoint.
     """
     config = loaded.config
     if config.qlora.use_qlora:
         for adapter in model.peft_config.values():
             adapter.base_model_name_or_path = tiny_base or config.model.checkpoint
-    model.save_pretrained(paths.model)
-    save_extra(model, paths.model)
+    save_weights(model, paths.model)
     tokenizer.save_pretrained(paths.model)
     write_json(paths.model_info, {
         "schema_version": 1, "experiment": loaded.name, "config_sha256": loaded.sha256,
         "architecture": config.model.architecture,
         "kind": "adapter" if config.qlora.use_qlora else "full",
         "base": tiny_base or config.model.checkpoint, "base_is_inside": tiny_base is not None,
-        "tokens_added": list(new_tokens), "best_step": result.best_step, "input_prefix": config.tokenizer.input_prefix,
+        "tokens_added": list(new_tokens), "best_step": result.best_step,
+        "input_prefix": config.tokenizer.input_prefix,
         "encoder_max_len": config.tokenizer.encoder_max_len,
         "decoder_max_len": config.tokenizer.decoder_max_len,
     })
@@ -71,7 +74,8 @@ def load_saved_model(folder: Path, *, config: Config, device: str, dtype: Any) -
     if info["kind"] == "full":
         base = folder
     loaded = load_model(
-        base, config=config, tokenizer=tokenizer, new_tokens=info["tokens_added"] if info["kind"] == "adapter" else [],
+        base, config=config, tokenizer=tokenizer,
+        new_tokens=info["tokens_added"] if info["kind"] == "adapter" else [],
         device=device, dtype=dtype,
     )
     if info["kind"] == "full":

@@ -1,6 +1,7 @@
 """The stages of one experiment in order: load, encode, train, save, predict, score.
 
-Must not know how a run begins or ends (run.py). Every stage says what it does and adds its part to the record.
+Must not know how a run begins or ends (run.py). Every stage says what it does and adds its part to
+the record.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from dialsum.train.fit import DevSet, FitResult, fit
 from dialsum.train.progress import Progress
 
 TINY_BASE = "base"
-"""Folder, inside the saved model's, of a tiny checkpoint: its adapter is worth nothing without it."""
+"""Folder, inside the saved model's, of a tiny checkpoint: its adapter is nothing without it."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,9 @@ def load_network(context: Context, tokens: PreparedTokenizer) -> PreparedModel:
     )
     total, trainable = model.adapted.count_parameters()
     loader = model.adapted.loader
-    asked = "" if loader["used"] == loader["requested"] else f", not {loader['requested']}: {loader['why']}"
+    asked = ""
+    if loader["used"] != loader["requested"]:
+        asked = f", not {loader['requested']}: {loader['why']}"
     print(f"  {total:,} parameters, {trainable:,} learn ({100 * trainable / total:.1f} %)")
     print(f"  {loader['used']}{asked}")
     for note in model.notes:
@@ -138,7 +141,8 @@ def encode(context: Context, tokens: PreparedTokenizer) -> dict[str, EncodedSpli
         )
         encoded[split.kind] = rows
         targets = f", {rows.truncated_targets} targets" if rows.targets is not None else ""
-        print(f"  {split.kind}: {len(rows):,} rows, longest input {max(map(len, rows.inputs))} tokens; "
+        longest = max(map(len, rows.inputs))
+        print(f"  {split.kind}: {len(rows):,} rows, longest input {longest} tokens; "
               f"cut: {rows.truncated_inputs} inputs{targets}")
     context.outcome.add("data", encoded={kind: rows.to_record() for kind, rows in encoded.items()})
     return encoded
@@ -224,7 +228,7 @@ def predict_and_score(
     summaries, filled = fill_empty(predict("test"), splits.test.rows)
     if filled:
         context.progress.warn(
-            f"{filled} test summaries came out empty and hold the dialogue's first utterance instead"
+            f"{filled} test summaries came out empty; each holds its dialogue's first utterance"
         )
     write_submission(context.paths.submission, splits.test.rows, summaries)
     check_submission(context.paths.submission, splits.test.rows)

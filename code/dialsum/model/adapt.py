@@ -1,4 +1,4 @@
-"""What of a loaded model learns: adapters (LoRA) with trainable rows for new tokens, or every weight.
+"""What of a loaded model learns: adapters (LoRA) and new tokens' rows, or every weight.
 
 Must not know data or the trainer.
 """
@@ -11,9 +11,9 @@ from typing import Any
 
 from dialsum.config.schema import Config, Qlora
 from dialsum.errors import UnfitError
-from dialsum.model.extra import train_embeddings_and_norms
 from dialsum.model.families import get_family, map_target_names
 from dialsum.model.load import LoadedModel
+from dialsum.model.save import train_embeddings_and_norms
 
 EMBEDDING = "embed_tokens"
 
@@ -35,7 +35,7 @@ class AdaptedModel:
     notes: list[str] = field(default_factory=list)
 
     def count_parameters(self) -> tuple[int, int]:
-        """Return all parameters and those that learn; 4-bit weights count as what they stand for."""
+        """Return all parameters and those that learn; 4-bit weights count as they were before."""
         total = trainable = 0
         for parameter in self.model.parameters():
             state = getattr(parameter, "quant_state", None)
@@ -46,7 +46,8 @@ class AdaptedModel:
 
 
 def adapt_model(
-    loaded: LoadedModel, *, config: Config, new_token_ids: Sequence[int], gradient_checkpointing: bool
+    loaded: LoadedModel, *, config: Config, new_token_ids: Sequence[int],
+    gradient_checkpointing: bool,
 ) -> AdaptedModel:
     """Freeze the base and add adapters, or let every weight learn.
 
@@ -65,22 +66,26 @@ def adapt_model(
                   "used": "transformers (full fine-tuning)", "why": "qlora.use_qlora is false"}
         return AdaptedModel(model=model, loader=loader, targets=[])
     return _add_adapters(
-        loaded, config=config, new_token_ids=new_token_ids, gradient_checkpointing=gradient_checkpointing
+        loaded, config=config, new_token_ids=new_token_ids,
+        gradient_checkpointing=gradient_checkpointing,
     )
 
 
 def _add_adapters(
-    loaded: LoadedModel, *, config: Config, new_token_ids: Sequence[int], gradient_checkpointing: bool
+    loaded: LoadedModel, *, config: Config, new_token_ids: Sequence[int],
+    gradient_checkpointing: bool,
 ) -> AdaptedModel:
     from peft import LoraConfig, TaskType, get_peft_model
 
     model: Any = loaded.model
     family, asked = get_family(config.model.architecture), config.qlora
     present = adaptable_names(model)
+    notes: list[str] = []
     if asked.target_modules == "auto":
-        targets, notes = [name for name in family.linear if name in present], []
+        targets = [name for name in family.linear if name in present]
     else:
-        targets, notes = map_target_names(list(asked.target_modules), family=family, present=present)
+        wanted = list(asked.target_modules)
+        targets, notes = map_target_names(wanted, family=family, present=present)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     if gradient_checkpointing:

@@ -84,7 +84,8 @@ def get_family(architecture: str) -> Family:
     """
     if architecture not in FAMILIES:
         raise UnfitError(
-            f"model.architecture {architecture!r} is not supported; choose from {', '.join(FAMILIES)}"
+            f"model.architecture {architecture!r} is not supported; "
+            f"choose from {', '.join(FAMILIES)}"
         )
     return FAMILIES[architecture]
 
@@ -115,12 +116,13 @@ def map_target_names(
         mapped = [alias for alias in family.aliases.get(name, ()) if alias in present]
         if mapped:
             targets.update(mapped)
-            notes.append(f"qlora.target_modules: {name} is called {', '.join(mapped)} in this model")
+            own = ", ".join(mapped)
+            notes.append(f"qlora.target_modules: {name} is called {own} in this model")
         else:
             unknown.append(name)
     if unknown:
         raise UnfitError(
-            f"qlora.target_modules: {', '.join(unknown)} match(es) no layer of this {family.name} model; "
-            f"it has {', '.join(sorted(present))}. Name layers from these, or use auto."
+            f"qlora.target_modules: {', '.join(unknown)} match(es) no layer of this {family.name} "
+            f"model; it has {', '.join(sorted(present))}. Name layers from these, or use auto."
         )
     return sorted(targets), notes

@@ -1,4 +1,4 @@
-"""Write summaries with a trained model: one beam search for evaluation, dev predictions and submission.
+"""Write summaries with a trained model: one search for evaluation, dev rows and submission.
 
 Must not know scores or files.
 """
@@ -41,7 +41,7 @@ class GenerationSettings:
     def from_config(
         cls, config: Config, *, exempt: Collection[int], bf16: bool, num_beams: int | None = None
     ) -> GenerationSettings:
-        """Take the config's generation section; num_beams overrides its beams (evaluations during training)."""
+        """Take the config's generation section; num_beams, if given, goes over its beams."""
         asked = config.generation
         return cls(
             num_beams=num_beams or asked.num_beams,
@@ -58,7 +58,8 @@ def banned_tokens(written: Sequence[int], *, size: int, exempt: Collection[int])
     Args:
         written: token ids so far.
         size: n, at least 1.
-        exempt: ids that never count: an n-gram with one of them may come again, and none of them is banned.
+        exempt: ids that never count: an n-gram with one of them may come again, and none of them is
+            banned.
     """
     if len(written) + 1 < size:
         return []
@@ -73,12 +74,13 @@ def banned_tokens(written: Sequence[int], *, size: int, exempt: Collection[int])
 
 def generate_summaries(
     model: Any, tokenizer: PreTrainedTokenizerFast, inputs: Sequence[Sequence[int]], *,
-    settings: GenerationSettings, batch_size: int, on_batch: Callable[[int, int], None] | None = None,
+    settings: GenerationSettings, batch_size: int,
+    on_batch: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """Return one summary per input, in the inputs' order.
 
-    Rows are sorted by length, so that a batch holds little padding; a batch that does not fit the GPU's memory is
-    halved and tried again.
+    Rows are sorted by length, so that a batch holds little padding; a batch that does not fit the
+    GPU's memory is halved and tried again.
 
     Args:
         inputs: token ids per row.
@@ -103,7 +105,8 @@ def generate_summaries(
                         raise
                     batch_size = max(1, batch_size // 2)
                     torch.cuda.empty_cache()
-                    print(f"generation did not fit the GPU's memory; going on with batches of {batch_size}")
+                    print("generation did not fit the GPU's memory; "
+                          f"going on with batches of {batch_size}")
                     continue
                 for index, text in zip(chosen, texts, strict=True):
                     summaries[index] = text
@@ -121,8 +124,8 @@ def _generate_batch(
 ) -> list[str]:
     import torch
 
-    batch = tokenizer.pad({"input_ids": [list(row) for row in rows]}, return_tensors="pt")
-    batch = {key: batch[key].to(model.device) for key in ("input_ids", "attention_mask")}
+    padded = tokenizer.pad({"input_ids": [list(row) for row in rows]}, return_tensors="pt")
+    batch = {key: padded[key].to(model.device) for key in ("input_ids", "attention_mask")}
     autocast = (
         torch.autocast(model.device.type, dtype=torch.bfloat16) if settings.bf16 else nullcontext()
     )
@@ -132,13 +135,16 @@ def _generate_batch(
             logits_processor=_processors(settings),
         )
     return [
-        tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+        str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
         for ids in written.tolist()
     ]
 
 
 def _generation_config(model: Any, settings: GenerationSettings) -> Any:
-    """Build the search from our settings alone: a checkpoint's own (mT5 XLSum: 84 tokens, n-grams of 2) stay out."""
+    """Build the search from our settings alone; a checkpoint's own stay out.
+
+    The one of mT5 XLSum, for example, stops at 84 tokens and bans n-grams of 2.
+    """
     from transformers import GenerationConfig
 
     own = model.config
@@ -157,8 +163,8 @@ def _generation_config(model: Any, settings: GenerationSettings) -> Any:
 def _processors(settings: GenerationSettings) -> LogitsProcessorList:
     from transformers import LogitsProcessor, LogitsProcessorList
 
-    class NoRepeatNgramExceptTags(LogitsProcessor):  # type: ignore[misc]
-        """no_repeat_ngram_size that does not count speaker tags and masks, which a summary must repeat."""
+    class NoRepeatNgramExceptTags(LogitsProcessor):
+        """no_repeat_ngram_size that leaves out speaker tags and masks: a summary repeats them."""
 
         def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
             for row, written in enumerate(input_ids.tolist()):

@@ -1,4 +1,4 @@
-"""Load a checkpoint for training: its config checked, weights read safely, 4-bit if asked, new rows for new tokens.
+"""Load a checkpoint: config checked, weights read safely, 4-bit if asked, rows for new tokens.
 
 Must not know LoRA (adapt.py) nor data.
 """
@@ -49,10 +49,15 @@ def resolve_checkpoint(checkpoint: str) -> str | Path:
     for folder in (Path(checkpoint).expanduser(), project_path(checkpoint)):
         if folder.is_dir():
             if not (folder / "config.json").is_file():
-                raise UnfitError(f"model.checkpoint {folder}: this folder has no config.json, so it is no checkpoint")
+                raise UnfitError(
+                    f"model.checkpoint {folder}: this folder has no config.json, so it holds no "
+                    "checkpoint"
+                )
             return folder
     if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
-        raise UnfitError(f"model.checkpoint {checkpoint}: no such folder (and no hub name, which is OWNER/NAME)")
+        raise UnfitError(
+            f"model.checkpoint {checkpoint}: no such folder (and no hub name, which is OWNER/NAME)"
+        )
     return checkpoint
 
 
@@ -60,24 +65,27 @@ def read_model_config(source: str | Path, config: Config) -> Any:
     """Read a checkpoint's config.json and check it against the experiment.
 
     Raises:
-        UnfitError: unreachable, another architecture, own code without leave, or inputs beyond its positions.
+        UnfitError: unreachable, another architecture, own code without leave, or inputs beyond its
+            positions.
     """
     from transformers import AutoConfig
 
     family = get_family(config.model.architecture)
     try:
         found: Any = AutoConfig.from_pretrained(
-            str(source), revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
+            str(source), revision=config.model.revision,
+            trust_remote_code=config.model.trust_remote_code,
         )
     except (OSError, ValueError) as error:
         raise UnfitError(
-            f"model.checkpoint {source}: its config could not be read ({str(error).strip().splitlines()[0]}). "
+            f"model.checkpoint {source}: its config could not be read "
+            f"({str(error).strip().splitlines()[0]}). "
             "Check the name and the network (or HF_HOME's cache), or give a local folder."
         ) from error
     if found.model_type != family.model_type:
         raise UnfitError(
-            f"model.checkpoint {source} is of type {found.model_type!r}, but model.architecture says "
-            f"{config.model.architecture!r}; set model.architecture to what the checkpoint is"
+            f"model.checkpoint {source} is of type {found.model_type!r}, but model.architecture "
+            f"says {config.model.architecture!r}; set model.architecture to what the checkpoint is"
         )
     limit = getattr(found, family.position_limit) if family.position_limit else None
     for key in ("encoder_max_len", "decoder_max_len"):
@@ -91,7 +99,7 @@ def read_model_config(source: str | Path, config: Config) -> Any:
 
 
 def weight_format(source: str | Path) -> str | None:
-    """Say which weight file of a local folder is read; None for a hub name, where the library looks.
+    """Say which weight file of a local folder is read; None for a hub name: the library looks.
 
     Raises:
         UnfitError: the folder holds neither safetensors nor pytorch_model.bin.
@@ -104,19 +112,21 @@ def weight_format(source: str | Path) -> str | None:
         return "pytorch_model.bin"
     found = sorted(path.name for path in source.iterdir() if path.is_file())
     raise UnfitError(
-        f"{source}: no model.safetensors and no pytorch_model.bin (found {', '.join(found) or 'nothing'}); "
+        f"{source}: no model.safetensors and no pytorch_model.bin "
+        f"(found {', '.join(found) or 'nothing'}); "
         "weights in other pickles are not read, since a pickle can run any code"
     )
 
 
 def load_model(
-    source: str | Path, *, config: Config, tokenizer: PreTrainedTokenizerFast, new_tokens: Sequence[str],
-    device: str, dtype: Any,
+    source: str | Path, *, config: Config, tokenizer: PreTrainedTokenizerFast,
+    new_tokens: Sequence[str], device: str, dtype: Any,
 ) -> LoadedModel:
     """Load the network, quantised if asked, with a row for every token.
 
     Args:
-        new_tokens: tokens added to the tokenizer; their rows start as the mean of the pieces that spelled them.
+        new_tokens: tokens added to the tokenizer; their rows start as the mean of the pieces that
+            spelled them.
         device: torch device, such as cuda:0 or cpu.
         dtype: torch dtype of weights that are not quantised.
 
@@ -126,11 +136,12 @@ def load_model(
     family = get_family(config.model.architecture)
     model_config = read_model_config(source, config)
     if config.model.dropout is not None:
-        setattr(model_config, "dropout" if family.name == "bart" else "dropout_rate", config.model.dropout)
+        name = "dropout" if family.name == "bart" else "dropout_rate"
+        setattr(model_config, name, config.model.dropout)
     quantise = config.qlora.use_qlora and config.qlora.load_in_4bit
     model, weights = _read_weights(
-        source, family=family, model_config=model_config, config=config, device=device, dtype=dtype,
-        quantise=quantise,
+        source, family=family, model_config=model_config, config=config, device=device,
+        dtype=dtype, quantise=quantise,
     )
     tied = _keep_head_as_it_is(model)
     _add_rows(model, tokenizer, new_tokens)
@@ -139,13 +150,13 @@ def load_model(
 
 
 def _read_weights(
-    source: str | Path, *, family: Family, model_config: Any, config: Config, device: str, dtype: Any,
-    quantise: bool,
+    source: str | Path, *, family: Family, model_config: Any, config: Config, device: str,
+    dtype: Any, quantise: bool,
 ) -> tuple[PreTrainedModel, str]:
     """Read safetensors where there are any, else pytorch_model.bin with weights_only."""
     import transformers
 
-    # The library would start a thread that asks the hub to convert a checkpoint; nobody asked for that.
+    # The library would start a thread that asks the hub to convert a checkpoint; nobody asked to.
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     model_class = getattr(transformers, family.model_class)
     options: dict[str, Any] = {
@@ -187,7 +198,7 @@ def is_tied(model: Any) -> bool:
 
 
 def untie_head(model: Any) -> None:
-    """Give the head a weight of its own (a copy of the embeddings') and mark the model as untied."""
+    """Give the head a weight of its own (a copy of the embeddings') and mark the model untied."""
     import torch
 
     head = model.get_output_embeddings()
@@ -203,8 +214,8 @@ def _mark_untied(model: Any) -> None:
 def _keep_head_as_it_is(model: Any) -> bool:
     """Write into the config whether the head is tied, as the weights say it, and return that.
 
-    transformers 5 sets tie_word_embeddings to True for every T5 and mT5; resizing would then silently replace the
-    head of mT5 and T5 v1.1 by the input embeddings.
+    transformers 5 sets tie_word_embeddings to True for every T5 and mT5; resizing would then
+    silently replace the head of mT5 and T5 v1.1 by the input embeddings.
     """
     tied = is_tied(model)
     if not tied:
@@ -213,7 +224,7 @@ def _keep_head_as_it_is(model: Any) -> bool:
 
 
 def _add_rows(model: Any, tokenizer: PreTrainedTokenizerFast, new_tokens: Sequence[str]) -> None:
-    """Give every token a row, never taking one away, and start the new ones from the pieces that spelled them."""
+    """Give every token a row, taking none away; new ones start from the pieces that spelled it."""
     import torch
 
     embeddings = model.get_input_embeddings()
@@ -221,7 +232,7 @@ def _add_rows(model: Any, tokenizer: PreTrainedTokenizerFast, new_tokens: Sequen
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     if not new_tokens:
         return
-    new_ids = set(tokenizer.convert_tokens_to_ids(list(new_tokens)))
+    new_ids = {tokenizer.get_vocab()[token] for token in new_tokens}
     matrices = {id(module.weight): module.weight
                 for module in (model.get_input_embeddings(), model.get_output_embeddings())}
     with torch.no_grad():
@@ -250,6 +261,6 @@ def _use_tokenizer_ids(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
         target.eos_token_id = tokenizer.eos_token_id
     if model.config.decoder_start_token_id is None:
         raise UnfitError(
-            f"{model.config.name_or_path}: config.json has no decoder_start_token_id; add the one that the "
-            "checkpoint was trained with (T5: the padding id, BART: the end id)"
+            f"{model.config.name_or_path}: config.json has no decoder_start_token_id; add the one "
+            "that the checkpoint was trained with (T5: the padding id, BART: the end id)"
         )

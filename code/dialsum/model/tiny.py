@@ -2,8 +2,9 @@
 
 Must not know experiments: from the folder on, a tiny model goes the way of a real one.
 
-Initial weights decide whether so small a model learns at all. With the library's own (T5 embeddings of standard
-deviation 1, BART 0.02) all families stayed at the floor of a constant summary; with d_model**-0.5 they learn.
+Initial weights decide whether so small a model learns at all. With the library's own (T5 embeddings
+of standard deviation 1, BART 0.02) all families stayed at the floor of a constant summary; with
+d_model**-0.5 they learn.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def _t5_config(family: Family, size: TinyModel, tokenizer: Any, vocabulary: int)
 
     config_class = {"mt5": transformers.MT5Config, "t5": transformers.T5Config}[family.name]
     config: Any = config_class(
-        vocab_size=vocabulary, d_model=size.d_model, d_kv=size.d_model // size.heads, d_ff=size.d_ff,
+        vocab_size=vocabulary, d_model=size.d_model, d_kv=size.d_model // size.heads,
+        d_ff=size.d_ff,
         num_layers=size.layers, num_decoder_layers=size.layers, num_heads=size.heads,
         feed_forward_proj="gated-gelu", dropout_rate=size.dropout, tie_word_embeddings=False,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
@@ -73,7 +75,7 @@ def _bart_config(size: TinyModel, tokenizer: Any, vocabulary: int, position_limi
         init_std=size.init_std_scale * size.d_model**-0.5,
         bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id, decoder_start_token_id=tokenizer.eos_token_id,
-        forced_bos_token_id=None, forced_eos_token_id=None,
+        forced_eos_token_id=None,
     )
 
 
@@ -93,8 +95,9 @@ def _initialise_t5(model: Any, size: TinyModel) -> None:
 def _initialise_bart(model: Any) -> None:
     """Start BART's learned positions as sinusoids (Vaswani et al. 2017) of the embeddings' size.
 
-    From random positions a model this small learns the training rows by heart and nothing that carries over; with
-    sinusoids it can attend by distance from the first step, as T5's relative positions let it.
+    From random positions a model this small learns the training rows by heart and nothing that
+    carries over; with sinusoids it can attend by distance from the first step, as T5's relative
+    positions let it.
     """
     import math
 

@@ -1,7 +1,8 @@
-"""Tokenizers: load or train one, add the dialogue's tags as ordinary tokens, and prove that text survives.
+"""Tokenizers: load or train one, add the dialogue's tags as ordinary tokens, prove text survives.
 
-Must not know models. Three faults of the stock tokenizers are mended here: a space put after every added token
-(`#Person1# 은`), line ends lost (T5 family), and special tokens that a bare tokenizer.json does not name (KoBART).
+Must not know models. Three faults of the stock tokenizers are mended here: a space put after every
+added token (`#Person1# 은`), line ends lost (T5 family), and special tokens that a bare
+tokenizer.json does not name (KoBART).
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ TINY_SPECIALS = {
     "unigram": ["<pad>", "</s>", "<unk>"],
     "bpe": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
 }
-"""Special tokens of a tokenizer trained here, in the order of their ids, as T5 and BART have them."""
+"""Special tokens of a tokenizer trained here, in the order of ids that T5 and BART have."""
 
 
 def fold_text(text: str) -> str:
-    """Return text in NFKC with every run of white space folded to one space: what must survive encoding."""
+    """Return text in NFKC, every run of white space folded to one space: what must survive."""
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
@@ -55,11 +56,14 @@ def load_tokenizer(
         )
     except (OSError, ValueError) as error:
         raise UnfitError(
-            f"{source}: no tokenizer could be loaded ({_first_line(error)}). Give a hub name that can be "
-            "reached (or is in the cache), or a local folder that holds tokenizer.json or spiece.model."
+            f"{source}: no tokenizer could be loaded ({_first_line(error)}). Give a hub name that "
+            "can be reached (or is in the cache), or a local folder that holds tokenizer.json or "
+            "spiece.model."
         ) from error
     if not getattr(loaded, "is_fast", False):
-        raise UnfitError(f"{source}: {type(loaded).__name__} is a slow tokenizer; a tokenizer.json is needed")
+        raise UnfitError(
+            f"{source}: {type(loaded).__name__} is a slow tokenizer; a tokenizer.json is needed"
+        )
     backend = loaded.backend_tokenizer
     names = {key: _special_token(loaded, key) for key in SPECIAL_NAMES}
     for key in ("pad_token", "eos_token"):
@@ -73,7 +77,7 @@ def load_tokenizer(
 
 
 def _special_token(tokenizer: Any, key: str) -> str | None:
-    """Return the token that a tokenizer names for a role, else the usual one where its vocabulary has it."""
+    """Return the token that a tokenizer names for a role, else the usual one if it has that."""
     named = getattr(tokenizer, key, None)
     if named:
         return str(named)
@@ -84,15 +88,17 @@ def _special_token(tokenizer: Any, key: str) -> str | None:
 def keep_spelling_after_added_tokens(backend: Any) -> None:
     """Make a Metaspace tokenizer put its word mark only where the text has a space.
 
-    The stock setting (`prepend_scheme="always"`, for mT5 after a split on white space) starts a new word after every
-    added token: `#Person1#은` comes back as `#Person1# 은`. With "first" the text comes back as it was.
-    Tokenizers of another kind are left as they are.
+    The stock setting (`prepend_scheme="always"`, for mT5 after a split on white space) starts a new
+    word after every added token: `#Person1#은` comes back as `#Person1# 은`. With "first" the text
+    comes back as it was. Tokenizers of another kind are left as they are.
     """
     from tokenizers import decoders, pre_tokenizers
 
     if "Metaspace" not in str(backend.pre_tokenizer):
         return
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=True)
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(
+        replacement="▁", prepend_scheme="first", split=True
+    )
     backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="first", split=True)
 
 
@@ -134,7 +140,7 @@ def check_round_trip(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -
         if tokenizer.unk_token_id in ids:
             unknown += 1
             continue
-        back = tokenizer.decode(ids, skip_special_tokens=True)
+        back = str(tokenizer.decode(ids, skip_special_tokens=True))
         if fold_text(back) != fold_text(text):
             failed.append((text, back))
     return RoundTrip(texts=len(items), failed=failed, with_unknown=unknown)
@@ -156,7 +162,8 @@ def train_tokenizer(
     specials = TINY_SPECIALS[kind]
     tags = re.compile("|".join(re.escape(token) for token in exclude)) if exclude else None
     lines = [
-        line for text in texts for line in (tags.sub(NEWLINE, text) if tags else text).splitlines() if line
+        line for text in texts
+        for line in (tags.sub(NEWLINE, text) if tags else text).splitlines() if line
     ]
     trainer: Any
     if kind == "unigram":

@@ -76,15 +76,18 @@ class Record:
         return found
 
     def number(self, dotted: str) -> float | None:
-        """Return the number at a dotted key; nan where it is recorded as not finite, None where it
-        is absent."""
+        """Return the number at a dotted key; None where there is none or something else.
+
+        What is recorded as `nan` or `inf` is returned as such. Nothing is raised: a table of a
+        night's runs must not fail for one odd value.
+        """
         found = self.value(dotted)
-        if isinstance(found, bool) or found is None:
+        if isinstance(found, bool) or not isinstance(found, (int, float, str)):
             return None
         try:
             return float(found)
-        except (TypeError, ValueError):
-            raise RunError(f"{shown(self.path)}: {dotted} is {found!r}, not a number") from None
+        except ValueError:
+            return None
 
     def artifact(self, key: str) -> Path | None:
         """Return where an artifact of the run stands, None where the record names none."""
@@ -184,12 +187,16 @@ def _walk_results(root: Path, onerror: Callable[[OSError], None]) -> Iterable[Pa
 
 
 def latest_runs(records: Iterable[Record]) -> dict[str, Record]:
-    """Return each experiment's latest run, by started_at, under the experiment's name."""
-    latest: dict[str, Record] = {}
-    for record in records:
-        if record.name not in latest or record.started_at > latest[record.name].started_at:
-            latest[record.name] = record
-    return latest
+    """Return each experiment's latest run, by started_at, under the experiment's name.
+
+    Of two that started in one second, the one that was not moved to `previous/` is the later.
+    """
+    return {record.name: record for record in sorted(records, key=_order_of_start)}
+
+
+def _order_of_start(record: Record) -> tuple[datetime, bool, Path]:
+    moved = record.path.parent.parent.name == RunPaths.alone(Path()).previous.name
+    return record.started_at, not moved, record.path
 
 
 def best_run(records: Sequence[Record], *, metric: str = "rouge_mean") -> Record:

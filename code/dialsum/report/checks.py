@@ -87,7 +87,7 @@ def _check_memory(outcomes: Sequence[Outcome]) -> Check:
     peaks = [
         (peak, outcome)
         for outcome in outcomes
-        if (peak := outcome.record.number("training.peak_memory_bytes")) is not None
+        if (peak := outcome.record.number("training.peak_memory_bytes.device")) is not None
     ]
     if not peaks:
         limits = {outcome.experiment.config.batch.memory_limit_gib for outcome in outcomes}

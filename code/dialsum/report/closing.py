@@ -99,11 +99,14 @@ def suggest_next(outcome: BatchOutcome) -> list[str]:
             "then "
             "bash run_main_7_experiments.sh"
         )
-    lines.append(
-        f"every run so far in one CSV: {_python()} scripts/collect_results.py --output "
-        "results_comparison.csv"
-    )
+    lines.append(f"every run so far in one CSV: {_format_collect(outcome.plan.options)}")
     return lines
+
+
+def _format_collect(options: BatchOptions) -> str:
+    words = [_python(), "scripts/collect_results.py", "--output", "results_comparison.csv"]
+    words += ["--root", str(options.output_dir)] if options.output_dir else []
+    return shlex.join(words)
 
 
 def _suggest_for_unfinished(outcome: BatchOutcome) -> list[str]:
@@ -123,7 +126,11 @@ def _best(outcome: BatchOutcome) -> Record | None:
 def _suggest_for_best(outcome: BatchOutcome, best: Record) -> list[str]:
     experiment = next(one.experiment for one in outcome.outcomes if one.record is best)
     submission = best.artifact("submission")
-    lines = [] if submission is None else [f"submit the best run's summaries: {shown(submission)}"]
+    lines = (
+        []
+        if submission is None
+        else [f"the best run's summaries, for submission: {shown(submission)}"]
+    )
     return [*lines, f"repeat the best run: {format_command([experiment], outcome.plan.options)}"]
 
 

@@ -95,7 +95,7 @@ def _main_table(records: Sequence[Record], names: Mapping[str, str]) -> list[str
                 _time(record),
             ]
         )
-    return align(rows, left=[NAME_COLUMN])
+    return align(_drop_absent(rows), left=[NAME_COLUMN])
 
 
 def _scales_table(records: Sequence[Record], names: Mapping[str, str]) -> list[str]:
@@ -128,7 +128,15 @@ def _scales_table(records: Sequence[Record], names: Mapping[str, str]) -> list[s
                 _bounds(record, "ideal"),
             ]
         )
-    return align(rows, left=[NAME_COLUMN])
+    return align(_drop_absent(rows), left=[NAME_COLUMN])
+
+
+def _drop_absent(rows: list[list[str]]) -> list[list[str]]:
+    """Leave out the columns in which no run has anything."""
+    kept = [
+        place for place, cells in enumerate(zip(*rows[1:], strict=True)) if set(cells) != {ABSENT}
+    ]
+    return [[row[place] for place in kept] for row in rows]
 
 
 def _scale_signatures(record: Record) -> list[str]:

@@ -1,4 +1,5 @@
-"""A batch of experiments around their processes: plan, checks before the start, hand-over, records.
+"""A batch of experiments around their processes: plan, checks before the start, hand-over.
 
-Must not import torch, transformers, pandas or datasets anywhere below: the runner starts at once and owns no GPU memory.
+Must not import torch, transformers, pandas or datasets anywhere below: the runner starts at once
+and owns no GPU memory.
 """

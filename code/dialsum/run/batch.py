@@ -11,8 +11,9 @@ from datetime import datetime
 
 from dialsum.errors import DialsumError, UnfitError
 from dialsum.paths import shown
-from dialsum.run.executor import GRACE_SECONDS, listen_for_interrupts
+from dialsum.run.executor import GRACE_SECONDS
 from dialsum.run.handover import CardUse, read_card_use
+from dialsum.run.interrupts import listen_for_interrupts
 from dialsum.run.lock import hold_folders
 from dialsum.run.outcome import BatchOutcome
 from dialsum.run.plan import BatchPlan

@@ -70,11 +70,11 @@ def _find_lack_of_space(plan: BatchPlan) -> list[str]:
         device = place.stat().st_dev
         places[device] = place
         needed[device] += estimate_disk_bytes(experiment.config)
+    runs = count_word(len(plan.experiments))
     return [
-        f"{shown(place)}: {free / GIB:.1f} GiB free, but {count_word(len(plan.experiments))} "
-        "leave at least about "
-        f"{needed[device] / GIB:.1f} GiB (models and checkpoints); free space, run fewer at a "
-        f"time (--only), or {WAY_OUT}"
+        f"{shown(place)}: {free / GIB:.1f} GiB free, but models and checkpoints of {runs} take at "
+        f"least about {needed[device] / GIB:.1f} GiB; free space, run fewer at a time (--only), "
+        f"or {WAY_OUT}"
         for device, place in places.items()
         if (free := shutil.disk_usage(place).free) < needed[device]
     ]

@@ -170,12 +170,13 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--demo", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--explain", action="store_true")
     parser.add_argument("--data-dir", type=Path)
     try:
         options = parser.parse_known_args(list(arguments))[0]
     except argparse.ArgumentError:
         # `--data-dir` without a value: the runner's own parser says so, in its own words.
-        options = argparse.Namespace(demo=True, dry_run=True, data_dir=None)
+        options = argparse.Namespace(demo=True, dry_run=True, explain=True, data_dir=None)
     pattern = re.compile(r"(?:^|=)general\.device=(\w+)$")
     devices = [found for text in arguments for found in pattern.findall(text)]
     options.needs_gpu = not (
@@ -190,10 +191,13 @@ def find_missing(
 ) -> list[str]:
     """Return everything that a start with these arguments lacks, all problems together.
 
-    `--data-dir` is relative to the working folder. A dry run loads no model and needs no GPU.
+    `--data-dir` is relative to the working folder. A dry run loads no model and needs no GPU;
+    `--explain` reads configuration alone.
     """
     environment = os.environ if environment is None else environment
     options = read_options(arguments)
+    if options.explain:
+        return []
     default = repository / "data" / "sample" if options.demo else repository / "data"
     problems = find_data_problems(options.data_dir or default)
     if options.needs_gpu:

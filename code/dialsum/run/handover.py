@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dialsum.device import gpu_processes, nvidia_gpus
-from dialsum.run.executor import Interrupts
+from dialsum.run.interrupts import Interrupts
 
 TOLERANCE_BYTES = 512 * 2**20
 """Memory above what was used before the experiment that still counts as free: drivers and displays

@@ -84,8 +84,7 @@ def select_numbers(only: str | None, *, configs: Sequence[Path]) -> list[int]:
                 f"{number} {path.stem}" for number, path in enumerate(configs, start=1)
             )
             raise UnfitError(
-                f"--only {only!r}: {part.strip()} is out of range; there are {len(configs)} "
-                f"experiments: {names}"
+                f"--only {only!r}: {part.strip()} is out of range; the experiments are {names}"
             )
         chosen.update(range(first, last + 1))
     return sorted(chosen)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 STAGE_WORDS = {
+    "start": "starting",
     "data": "reading the dialogues",
     "model": "loading tokenizer and model",
     "encode": "encoding",
@@ -106,7 +107,7 @@ class RunProgress:
         kind = event.get("event")
         if kind == "stage":
             self.stage = str(event.get("stage"))
-            return STAGE_WORDS.get(self.stage, self.stage)
+            return None if self.stage == "done" else STAGE_WORDS.get(self.stage, self.stage)
         if kind == "warning":
             self.warnings.append(str(event.get("message")))
             return f"warning: {event.get('message')}"

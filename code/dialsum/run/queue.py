@@ -14,9 +14,10 @@ from dialsum.errors import DialsumError
 from dialsum.paths import shown
 from dialsum.record import Record, describe_dead_run, find_own_record, write_failed_record
 from dialsum.run.estimates import expect_minutes
-from dialsum.run.executor import ChildEnd, Interrupts, run_child
+from dialsum.run.executor import ChildEnd, run_child
 from dialsum.run.follow import Follower
 from dialsum.run.handover import CardUse, wait_until_free
+from dialsum.run.interrupts import Interrupts
 from dialsum.run.outcome import BatchOutcome, Outcome, explain_end
 from dialsum.run.plan import PlannedExperiment
 from dialsum.run.progress import estimate_rest, format_duration
@@ -41,12 +42,14 @@ class Queue:
     read_use: Callable[[], CardUse]
     _use_before: CardUse = field(default_factory=lambda: CardUse({}, {}))
     _group: int = 0
+    _stopping_said: bool = False
 
     def run_one(self, experiment: PlannedExperiment) -> None:
         """Run one experiment to its end and take its outcome in."""
         title = self._title(experiment)
         path = shown(experiment.loaded.path)
         self.screen.say("", f"{title}  {path}, log {shown(experiment.log)}")
+        self.screen.restart_pause()
         follower = Follower(
             self.screen, experiment.paths.metrics, title=title, estimate=self.seconds_left
         )
@@ -59,7 +62,7 @@ class Queue:
                 log=experiment.log,
                 interrupts=self.interrupts,
                 on_start=self._note_group,
-                on_poll=follower.poll,
+                on_poll=lambda: self._poll(follower),
                 grace_seconds=self.grace_seconds,
             )
         except DialsumError as error:
@@ -67,6 +70,15 @@ class Queue:
         result = self._collect(experiment, end, started)
         self.outcome.outcomes.append(result)
         self.screen.say(*describe_outcome(title, result))
+
+    def _poll(self, follower: Follower) -> None:
+        follower.poll()
+        if self.interrupts.wanted and not self._stopping_said:
+            self._stopping_said = True
+            self.screen.say(
+                "stopping: the experiment is asked to record itself and end, which takes at most "
+                f"{self.grace_seconds:g} s; Ctrl-C again kills it at once"
+            )
 
     def _note_group(self, pid: int) -> None:
         self._group = pid

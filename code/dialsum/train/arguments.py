@@ -1,4 +1,4 @@
-"""Config to transformers' training arguments: every key of the training section arrives, or the run does not start.
+"""Config to transformers' training arguments: every key of the training section arrives.
 
 Must not know models or data beyond their sizes.
 """
@@ -46,7 +46,7 @@ class TrainingPlan:
 
 
 def count_steps(config: Config, *, rows: int, batch_size: int, accumulation: int) -> int:
-    """Return the optimizer steps of a run: max_steps, else epochs over rows, a last partial step counted."""
+    """Return a run's optimizer steps: max_steps, else epochs over rows, partial steps counted."""
     if config.training.max_steps is not None:
         return config.training.max_steps
     batches = math.ceil(rows / batch_size)

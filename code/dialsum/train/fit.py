@@ -1,6 +1,7 @@
-"""The fit: transformers' Seq2SeqTrainer with our loss, our evaluation and the best checkpoint by dev ROUGE.
+"""The fit: transformers' Seq2SeqTrainer with our loss, our evaluation, the best by dev ROUGE.
 
-Must not know files beyond the checkpoint folder, nor how a summary is scored (it is handed a function).
+Must not know files beyond the checkpoint folder, nor how a summary is scored (it is handed a
+function).
 """
 
 from __future__ import annotations
@@ -13,16 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 from dialsum.config.schema import Config
 from dialsum.data.encode import EncodedSplit
-from dialsum.model.extra import load_extra, save_extra
+from dialsum.model.families import get_family
 from dialsum.model.generate import GenerationSettings, generate_summaries
+from dialsum.model.save import load_extra, save_weights
 from dialsum.train.loss import IGNORED, make_loss, sum_token_losses
 from dialsum.train.progress import Progress
 
 if TYPE_CHECKING:
-    from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Seq2SeqTrainer,
+        Seq2SeqTrainingArguments,
+        TrainerCallback,
+    )
 
 Scorer = Callable[[Sequence[str]], dict[str, float]]
-"""Predictions of the evaluated dev rows to scores, 0-100, by the names of `training.metric_for_best_model`."""
+"""Predictions of the evaluated dev rows to scores, 0-100, as metric_for_best_model names them."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class FitResult:
 
     @property
     def tokens_per_second(self) -> float:
-        """Encoder and decoder tokens trained on, padding not counted, per second of training and evaluation."""
+        """Tokens trained on, in and out, padding not counted, per second with evaluations."""
         return self.real_tokens / self.seconds if self.seconds else 0.0
 
 
@@ -71,10 +78,10 @@ def make_dataset(encoded: EncodedSplit) -> Any:
 
 
 def fit(
-    model: Any, tokenizer: Any, *, config: Config, arguments: Seq2SeqTrainingArguments,
-    train: EncodedSplit, dev: DevSet, progress: Progress,
+    model: Any, tokenizer: PreTrainedTokenizerFast, *, config: Config,
+    arguments: Seq2SeqTrainingArguments, train: EncodedSplit, dev: DevSet, progress: Progress,
 ) -> FitResult:
-    """Train to the end, or until early stopping, and leave the best checkpoint's weights in model."""
+    """Train to the end, or until early stopping, and leave the best checkpoint's weights."""
     from transformers import DataCollatorForSeq2Seq, EarlyStoppingCallback
     from transformers.trainer_callback import PrinterCallback
 
@@ -85,15 +92,15 @@ def fit(
             early_stopping_patience=asked.early_stopping_patience,
             early_stopping_threshold=asked.early_stopping_threshold,
         ))
-    trainer = _make_trainer_class()(
+    trainer = _make_trainer_class(tokenizer, dev=dev, progress=progress)(
         model=model, args=arguments, train_dataset=make_dataset(train),
         eval_dataset=make_dataset(dev.encoded),
-        data_collator=DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=IGNORED,
-                                             pad_to_multiple_of=8),
+        data_collator=DataCollatorForSeq2Seq(
+            tokenizer, model=model, label_pad_token_id=IGNORED, pad_to_multiple_of=_padding(config),
+        ),
         compute_loss_func=make_loss(asked.label_smoothing_factor),
         processing_class=tokenizer, callbacks=callbacks,
     )
-    trainer.dev, trainer.progress = dev, progress
     trainer.remove_callback(PrinterCallback)
     started = time.monotonic()
     trainer.train()
@@ -108,6 +115,16 @@ def fit(
     )
 
 
+def _padding(config: Config) -> int | None:
+    """Return what batch widths are a multiple of: 8 suits tensor cores.
+
+    Not where that could pass a length that is itself the position limit.
+    """
+    lengths = (config.tokenizer.encoder_max_len, config.tokenizer.decoder_max_len)
+    relative = get_family(config.model.architecture).position_limit is None
+    return 8 if relative or all(length % 8 == 0 for length in lengths) else None
+
+
 def _count_tokens(encoded: EncodedSplit) -> int:
     return sum(map(len, encoded.inputs)) + sum(map(len, encoded.targets or []))
 
@@ -116,14 +133,16 @@ def _make_reporter(progress: Progress) -> TrainerCallback:
     """Return the callback that reports losses and evaluates at the very last step too."""
     from transformers import TrainerCallback
 
-    class Reporter(TrainerCallback):  # type: ignore[misc]
+    class Reporter(TrainerCallback):
         """Hand the trainer's logs on; make sure that the last step is evaluated and saved."""
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        def on_log(self, *event: Any, logs: Any = None, **_: Any) -> None:
+            _arguments, state, _control = event
             if logs and "loss" in logs:
                 progress.train_step(state.global_step, state.max_steps, logs)
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        def on_step_end(self, *event: Any, **_: Any) -> Any:
+            _arguments, state, control = event
             if state.global_step >= state.max_steps:
                 control.should_evaluate = control.should_save = True
             return control
@@ -131,21 +150,21 @@ def _make_reporter(progress: Progress) -> TrainerCallback:
     return Reporter()
 
 
-def _make_trainer_class() -> type[Seq2SeqTrainer]:
+def _make_trainer_class(
+    tokenizer: PreTrainedTokenizerFast, *, dev: DevSet, progress: Progress
+) -> type[Seq2SeqTrainer]:
     from transformers import Seq2SeqTrainer
 
-    class SummaryTrainer(Seq2SeqTrainer):  # type: ignore[misc]
-        """Evaluates by writing summaries and scoring them; keeps no pickle of its arguments."""
+    class SummaryTrainer(Seq2SeqTrainer):
+        """Evaluates by writing summaries and scoring them; saves no pickle of weights."""
 
-        dev: DevSet
-        progress: Progress
-
-        def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        def evaluate(
+            self, *_: Any, metric_key_prefix: str = "eval", **__: Any
+        ) -> dict[str, float]:
             started = time.monotonic()
-            dev = self.dev
             loss = _dev_loss(self)
             predictions = generate_summaries(
-                self.model, self.processing_class, dev.encoded.inputs,
+                self.model, tokenizer, dev.encoded.inputs,
                 settings=dev.settings, batch_size=dev.batch_size,
             )
             scores = dev.score(predictions)
@@ -153,7 +172,7 @@ def _make_trainer_class() -> type[Seq2SeqTrainer]:
                 f"{metric_key_prefix}_{key}": value for key, value in scores.items()
             }
             best = self._is_best(metrics)
-            self.progress.evaluation(
+            progress.evaluation(
                 self.state.global_step, self.state.max_steps, epoch=float(self.state.epoch or 0),
                 values={"eval_loss": loss, **scores}, best=best, seconds=time.monotonic() - started,
             )
@@ -168,11 +187,10 @@ def _make_trainer_class() -> type[Seq2SeqTrainer]:
                 return True
             return now > before if self.args.greater_is_better else now < before
 
-        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-            super()._save(output_dir, state_dict)
+        def _save(self, output_dir: str | None = None, *_: Any, **__: Any) -> None:
             folder = Path(output_dir or str(self.args.output_dir))
-            (folder / "training_args.bin").unlink(missing_ok=True)
-            save_extra(self.model, folder)
+            save_weights(self.model, folder)
+            tokenizer.save_pretrained(folder)
 
         def _load_best_model(self) -> None:
             super()._load_best_model()

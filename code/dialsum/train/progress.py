@@ -73,10 +73,13 @@ class Progress:
                 flush=True,
             )
         numbers = {"loss": loss, "grad_norm": norm, "learning_rate": logs.get("learning_rate")}
-        self._report("train", step, {key: value for key, value in numbers.items() if value is not None})
+        known = {key: value for key, value in numbers.items() if value is not None}
+        self._report("train", step, known)
 
-    def evaluation(self, step: int, total: int, *, epoch: float, values: Mapping[str, float], best: bool,
-                   seconds: float) -> None:
+    def evaluation(
+        self, step: int, total: int, *, epoch: float, values: Mapping[str, float], best: bool,
+        seconds: float,
+    ) -> None:
         """Record an evaluation on dev; values hold eval_loss and the ROUGE scores, 0-100."""
         self.event(
             "eval", step=step, total_steps=total, epoch=epoch, best=best,
@@ -84,7 +87,8 @@ class Progress:
         )
         print(
             f"step {step}/{total}  dev: R1 {values['rouge1']:.2f}  R2 {values['rouge2']:.2f}  "
-            f"RL {values['rougeL']:.2f}  loss {values['eval_loss']:.4f}{'  (best so far)' if best else ''}",
+            f"RL {values['rougeL']:.2f}  loss {values['eval_loss']:.4f}"
+            f"{'  (best so far)' if best else ''}",
             flush=True,
         )
         self._report("dev", step, values)

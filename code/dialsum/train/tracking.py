@@ -1,6 +1,7 @@
 """Weights & Biases, held at arm's length: it never asks, never waits long, never ends a run.
 
-Must not know the trainer. Every failure of W&B is said, recorded in the tracking record, and training goes on without it.
+Must not know the trainer. Every failure of W&B is said, recorded in the tracking record, and
+training goes on without it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ FINISH_TIMEOUT_SECONDS = 60
 
 
 def read_env_file(path: Path) -> None:
-    """Take HF_TOKEN, WANDB_API_KEY and the like from a .env file; what the environment says already stands."""
+    """Take HF_TOKEN, WANDB_API_KEY and the like from a .env file; the environment goes first."""
     if path.is_file():
         from dotenv import load_dotenv
 
@@ -60,11 +61,12 @@ class WandbRun:
                     console="off", disable_git=True, save_code=False,
                 ),
             )
-        # W&B raises its own errors, the network's and the service process's: none may end a night's training.
+        # W&B raises its own errors, the network's, its service's: none may end a night's training.
         except Exception as error:
             self._off(f"could not start: {type(error).__name__}: {_first_line(error)}")
             return
-        self.record |= {"used": "on", "why": "a key was found" if asked.wandb == "auto" else "asked for"}
+        why = "a key was found" if asked.wandb == "auto" else "asked for"
+        self.record |= {"used": "on", "why": why}
         if getattr(self._run, "url", None):
             self.record["url"] = str(self._run.url)
 
@@ -94,8 +96,9 @@ class WandbRun:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        print(f"warning: Weights & Biases stopped: {_first_line(error)}; training goes on", flush=True)
-        self._off(f"stopped: {type(error).__name__}: {_first_line(error)}")
+        text = _first_line(error)
+        print(f"warning: Weights & Biases stopped: {text}; training goes on", flush=True)
+        self._off(f"stopped: {type(error).__name__}: {text}")
 
 
 def _first_line(error: Exception) -> str:

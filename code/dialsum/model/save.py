@@ -1,7 +1,9 @@
-"""Weights outside the adapters that learn as well (qlora.train_embeddings): named, saved beside them, loaded again.
+"""What learned, on disk: adapters or all weights, always as safetensors.
 
-PEFT's own way, modules_to_save, copies each embedding and so cuts the tie between the input embeddings and the head;
-a small model then has to learn every word twice. Here the weights themselves learn, and ties stay.
+With qlora.train_embeddings, embeddings and norms of the base learn besides the adapters. PEFT's own
+way for that, modules_to_save, copies each embedding and so cuts the tie between input embeddings
+and head: a small model then has to learn every word twice. Here the weights themselves learn, ties
+stay, and they are saved in a file of their own.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ def train_embeddings_and_norms(model: Any, norms: tuple[str, ...]) -> None:
 
 
 def extra_parameters(model: Any) -> dict[str, Any]:
-    """Return the learning parameters of a PEFT model that its adapter files do not hold; tied ones once."""
+    """Return what learns of a PEFT model and is in no adapter file; tied parameters once."""
     if not hasattr(model, "peft_config"):
         return {}
     return {
@@ -38,10 +40,20 @@ def extra_parameters(model: Any) -> dict[str, Any]:
     }
 
 
-def save_extra(model: Any, folder: Path) -> None:
-    """Write those parameters into folder; nothing is written where there are none."""
+def save_weights(model: Any, folder: Path) -> None:
+    """Write what learned into folder: an adapter with its extra parameters, or the whole model.
+
+    PEFT would ask the hub whether the embeddings changed, and put them whole beside an adapter on
+    them; neither is needed, since the base's rows, new ones too, are made again on loading.
+    """
     from safetensors.torch import save_file
 
+    folder.mkdir(parents=True, exist_ok=True)
+    if not hasattr(model, "peft_config"):
+        model.save_pretrained(folder)
+        return
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # an empty model card
     extra = extra_parameters(model)
     if extra:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in extra.items()}
@@ -49,7 +61,7 @@ def save_extra(model: Any, folder: Path) -> None:
 
 
 def load_extra(model: Any, folder: Path) -> None:
-    """Copy what save_extra wrote into folder back into model, where there is such a file."""
+    """Copy the extra parameters that save_weights wrote, if any, from folder back into model."""
     import torch
     from safetensors.torch import load_file
 

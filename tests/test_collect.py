@@ -1,0 +1,125 @@
+"""Every run in one CSV: columns, order, what is left out; the summary of a root."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch_world import REPOSITORY, make_result, write_result
+from dialsum.record import find_records
+from dialsum.report.collect import flatten, format_overview, write_comparison
+from dialsum.report.summaries import summarise_root
+
+SCRIPT = REPOSITORY / "scripts" / "collect_results.py"
+
+
+def collect(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the script."""
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Read a CSV."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+FLAT = [
+    ({}, {}),
+    ({"a": {}}, {}),
+    ({"a": {"b": {"c": 1}}, "d": [1, {"e": 2}]}, {"a.b.c": 1, "d": [1, {"e": 2}]}),
+]
+
+
+@pytest.mark.parametrize(("content", "expected"), FLAT)
+def test_nested_keys_become_dotted(content: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert flatten(content) == expected
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Runs of two recipes, one failed, one moved aside, one unreadable."""
+    root = tmp_path / "outputs"
+    low = make_result("low", mean=20.0, started_at="2026-01-02T00:00:00+00:00")
+    write_result(root / "auto_experiments" / "experiments" / "low", low)
+    earlier = make_result("low", mean=25.0, started_at="2026-01-01T00:00:00+00:00")
+    place = root / "auto_experiments" / "experiments" / "low" / "previous" / "20260101_000000"
+    write_result(place, earlier)
+    write_result(root / "high", make_result("high", mean=30.0))
+    failed = make_result("failed", mean=None, status="failed", reason="a, b\n줄")
+    write_result(root / "quick_test" / "experiments" / "failed", failed)
+    other = make_result("other", mean=90.0)
+    other["evaluation"]["dev"]["signature"] = "rouge|tok:char"
+    write_result(root / "other", other)
+    (root / "foreign").mkdir()
+    (root / "foreign" / "result.json").write_text('{"schema_version": 2}')
+    return root
+
+
+def test_one_row_a_run_best_first_within_a_recipe(runs: Path, tmp_path: Path) -> None:
+    records, problems = find_records(runs)
+    assert len(problems) == 1
+    write_comparison(records, tmp_path / "all.csv")
+    rows = read_rows(tmp_path / "all.csv")
+    assert [row["experiment"] for row in rows] == ["high", "low", "low", "other", "failed"]
+    assert [(row["ranking"], row["rank"]) for row in rows] == [
+        ("1", "1"), ("1", "2"), ("1", "3"), ("2", "1"), ("", ""),
+    ]  # fmt: skip
+    assert rows[1]["record"].endswith("previous/20260101_000000/result.json")
+    assert all((tmp_path / row["record"]).is_file() for row in rows)
+    assert rows[4]["reason"] == "a, b\n줄"
+    assert json.loads(rows[0]["evaluation.dev.confidence.rouge_mean"]) == [29.0, 31.0]
+    assert rows[0]["training.stopped_early"] == "false"
+    assert list(rows[0])[:5] == ["ranking", "rank", "experiment", "label", "status"]
+    assert len(set(rows[0])) == len(list(rows[0]))
+
+
+def test_overview_parts_the_rankings(runs: Path) -> None:
+    lines = format_overview(find_records(runs)[0])
+    assert lines.count("") == 2
+    assert lines[-2:] == [
+        "ranking 1: rouge|tok:mecab-ko|tags:split|refs:1",
+        "ranking 2: rouge|tok:char",
+    ]
+
+
+def test_summary_of_a_root_has_each_latest_run_once(runs: Path) -> None:
+    summary = summarise_root(runs, runs / "experiment_summary.json")
+    found = [
+        (one["experiment"], one.get("ranking"), one.get("rank")) for one in summary["experiments"]
+    ]
+    assert found == [("high", 1, 1), ("low", 1, 2), ("other", 2, 1), ("failed", None, None)]
+    assert summary["experiments"][1]["started_at"].startswith("2026-01-02")
+    assert "foreign" in summary["unreadable"][0]
+
+
+def test_summary_of_an_empty_root(tmp_path: Path) -> None:
+    assert summarise_root(tmp_path / "none", tmp_path / "x.json")["experiments"] == []
+
+
+def test_script_writes_prints_and_names_what_it_skipped(runs: Path, tmp_path: Path) -> None:
+    done = collect("--output", str(tmp_path / "sub" / "all.csv"), "--root", str(runs))
+    assert done.returncode == 1
+    assert "skipped: " in done.stderr and "foreign/result.json" in done.stderr
+    assert "5 runs -> " in done.stdout
+    assert len(read_rows(tmp_path / "sub" / "all.csv")) == 5
+    (runs / "foreign" / "result.json").unlink()
+    assert collect("--output", str(tmp_path / "b.csv"), "--root", str(runs)).returncode == 0
+
+
+def test_script_without_runs_or_folder_or_arguments(tmp_path: Path) -> None:
+    out = str(tmp_path / "all.csv")
+    done = collect("--output", out, "--root", str(tmp_path))
+    assert (done.returncode, "no result.json of any run" in done.stderr) == (2, True)
+    done = collect("--output", out, "--root", str(tmp_path / "none"))
+    assert (done.returncode, "no such folder" in done.stderr) == (2, True)
+    assert collect().returncode == 2
+    assert not (tmp_path / "all.csv").exists()

@@ -1,0 +1,314 @@
+"""Every committed YAML: it loads, holds the values stated, says how to run it and what it asks."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dialsum.config.keys import description
+from dialsum.config.read import LoadedConfig, load_config, load_configs
+from dialsum.config.sources import read_source
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CONFIG = REPOSITORY / "config"
+EXPERIMENTS = sorted(CONFIG.glob("experiments/**/*.yaml"))
+OVERLAYS = [CONFIG / "demo.yaml"]
+BASES = [CONFIG / "base_config.yaml"]
+XLSUM = "csebuetnlp/mT5_multilingual_XLSum"
+KOBART = "digit82/kobart-summarization"
+LONG_PREFIX = "한국어 대화를 요약하세요: "
+ALL_LAYERS = ["q", "k", "v", "o", "wi", "wo", "lm_head", "embed_tokens"]
+
+COLUMNS = (
+    "general.label", "model.architecture", "model.checkpoint", "tokenizer.input_prefix",
+    "tokenizer.encoder_max_len", "tokenizer.decoder_max_len",
+    "training.per_device_train_batch_size",
+    "training.gradient_accumulation_steps",
+    "training.learning_rate", "training.lr_scheduler_type",
+    "training.num_train_epochs", "qlora.use_qlora", "qlora.use_unsloth", "qlora.lora_rank",
+    "generation.num_beams", "general.expected_minutes", "evaluation.target.rouge1",
+)  # fmt: skip
+TABLE: dict[str, tuple[Any, ...]] = {
+    "01_mt5_xlsum_optimized_v2": (
+        "mT5_XLSum_1단계", "mt5", XLSUM, "요약: ", 512, 128, 6, 4, 6e-5, "cosine",
+        4, True, True, 48, 4, 45, [15, 18],
+    ),
+    "01_mt5_xlsum_korean_adapted": (
+        "mT5_XLSum_2단계", "mt5", XLSUM, LONG_PREFIX, 768, 150, 6, 4, 9e-5, "cosine",
+        8, True, True, 64, 6, 60, [18, 22],
+    ),
+    "01_mt5_xlsum_ultimate": (
+        "mT5_XLSum_3단계", "mt5", XLSUM, LONG_PREFIX, 1024, 150, 8, 3, 1.2e-4, "cosine",
+        8, True, True, 96, 10, 90, [22, 25],
+    ),
+    "02_eenzeenee_t5_rtx3090": (
+        "eenzeenee_T5", "t5", "eenzeenee/t5-base-korean-summarization", "summarize: ",
+        512, 128, 12, 2, 5e-5, "linear", 4, True, False, 16, 4, 60, [16, 20],
+    ),
+    "01_baseline_kobart_rtx3090": (
+        "KoBART", "bart", KOBART, "", 512, 128, 8, 2, 3e-5, "linear",
+        4, False, False, None, 8, 60, [18, 22],
+    ),
+    "03_high_learning_rate_rtx3090": (
+        "극한_학습률", "bart", KOBART, "", 512, 128, 8, 2, 8e-5, "cosine_with_restarts",
+        4, True, False, 96, 4, 60, [20, 24],
+    ),
+    "04_batch_optimization_rtx3090": (
+        "배치_최적화", "bart", KOBART, "", 1024, 128, 4, 8, 5e-5, "linear",
+        4, True, False, 128, 12, 90, [21, 25],
+    ),
+    "01_mt5_xlsum": (
+        "mT5_XLSum_기준", "mt5", XLSUM, "요약: ", 512, 128, 2, 8, 3e-5, "cosine",
+        4, True, False, 16, 4, None, None,
+    ),
+    "plan/01_mt5_xlsum_optimized_v2_plan": (
+        "mT5_XLSum_1단계_계획", "mt5", XLSUM, "요약: ", 512, 128, 4, 4, 8e-5, "cosine",
+        4, True, True, 32, 4, 45, [18, 20],
+    ),
+    "plan/01_mt5_xlsum_korean_adapted_plan": (
+        "mT5_XLSum_2단계_계획", "mt5", XLSUM, LONG_PREFIX, 768, 150, 4, 4, 1.2e-4, "cosine",
+        8, True, True, 64, 6, 60, [22, 25],
+    ),
+    "plan/01_mt5_xlsum_ultimate_plan": (
+        "mT5_XLSum_3단계_계획", "mt5", XLSUM, LONG_PREFIX, 1024, 150, 8, 2, 2e-4, "cosine",
+        12, True, True, 128, 12, 120, [28, 32],
+    ),
+}  # fmt: skip
+"""The experiments as the project states them, one row a file, in the order of COLUMNS."""
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "01_mt5_xlsum_optimized_v2": {"general.next": "01_mt5_xlsum_korean_adapted"},
+    "01_mt5_xlsum_korean_adapted": {
+        "general.next": "01_mt5_xlsum_ultimate",
+        "tokenizer.dialogue_tokens": "data",
+    },
+    "01_mt5_xlsum_ultimate": {
+        "qlora.target_modules": ALL_LAYERS,
+        "tokenizer.dialogue_tokens": "data",
+    },
+    "01_baseline_kobart_rtx3090": {"training.gradient_checkpointing": True},
+    "03_high_learning_rate_rtx3090": {
+        "training.lr_scheduler_kwargs": {"num_cycles": 4},
+        "training.bf16": True,
+    },
+    "04_batch_optimization_rtx3090": {"training.logging_steps": 10},
+    "01_mt5_xlsum": {
+        "training.bf16": True,
+        "training.gradient_checkpointing": False,
+        "training.per_device_eval_batch_size": 4,
+    },
+    "plan/01_mt5_xlsum_korean_adapted_plan": {"tokenizer.dialogue_tokens": "data"},
+    "plan/01_mt5_xlsum_ultimate_plan": {
+        "qlora.target_modules": ALL_LAYERS,
+        "tokenizer.dialogue_tokens": "data",
+    },
+}
+SEVEN = list(TABLE)[:7]
+
+
+def value_of(loaded: LoadedConfig, key: str) -> Any:
+    """Return the resolved value of a dotted key."""
+    value: Any = loaded.config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def stem(path: Path) -> str:
+    """Return an experiment's name in TABLE."""
+    return path.relative_to(CONFIG / "experiments").with_suffix("").as_posix()
+
+
+def header(path: Path) -> dict[str, str]:
+    """Return the fields of the comment at a file's top, continued lines joined."""
+    fields: dict[str, str] = {}
+    name = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if found := re.match(r"# (\w+):\s+(.*)", line):
+            name = found[1]
+            fields[name] = found[2]
+        elif name and line.startswith("#    "):
+            fields[name] += " " + line[1:].strip()
+        else:
+            name = ""
+    return fields
+
+
+def parser_of(script: str) -> Any:
+    """Return the command line parser of a script under code/."""
+    spec = importlib.util.spec_from_file_location(
+        f"script_{Path(script).stem}", REPOSITORY / script
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.make_parser()
+
+
+def test_no_committed_yaml_is_left_out() -> None:
+    assert {stem(path) for path in EXPERIMENTS} == set(TABLE)
+    known = {*EXPERIMENTS, *OVERLAYS, *BASES}
+    assert {path for path in CONFIG.rglob("*.y*ml") if path.parent.name != "model_configs"} == known
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=stem)
+def test_each_experiment_holds_the_values_of_the_table(path: Path) -> None:
+    loaded = load_config(path)
+    expected = dict(zip(COLUMNS, TABLE[stem(path)], strict=True)) | OTHERS.get(stem(path), {})
+    rank = expected.pop("qlora.lora_rank")
+    assert {key: value_of(loaded, key) for key in expected} == expected
+    if rank is not None:
+        qlora = loaded.config.qlora
+        assert (qlora.lora_rank, qlora.lora_alpha, qlora.load_in_4bit) == (rank, 2 * rank, True)
+    training = loaded.config.training
+    assert (training.eval_steps, training.save_steps) == (100, None)
+    assert training.logging_steps == (10 if stem(path).startswith("04") else 50)
+    assert training.fp16 is False
+    target = loaded.config.evaluation.target
+    assert target.tokenizer == "whitespace"
+    assert target.minimum == {"rouge1": 25, "rouge2": 8, "rougeL": 22}
+    assert target.ideal == {"rouge1": 30, "rouge2": 12}
+    assert loaded.notes == [], "committed files use the program's own names"
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=stem)
+def test_each_experiment_loads_under_the_demo_and_keeps_its_own(path: Path) -> None:
+    plain, demo = load_config(path), load_config(path, overlays=OVERLAYS)
+    kept = (
+        "model.architecture", "model.checkpoint", "tokenizer.encoder_max_len",
+        "tokenizer.decoder_max_len", "tokenizer.input_prefix", "training.lr_scheduler_type",
+        "training.lr_scheduler_kwargs", "qlora.use_qlora", "qlora.load_in_4bit", "qlora.lora_rank",
+        "qlora.lora_alpha", "qlora.target_modules", "generation.num_beams", "general.label",
+    )  # fmt: skip
+    assert {key: value_of(demo, key) for key in kept} == {key: value_of(plain, key) for key in kept}
+    assert demo.config.model.initialise == "tiny"
+    assert demo.config.tokenizer.train_on_data
+    assert demo.config.qlora.train_embeddings is demo.config.qlora.use_qlora
+    replaced = {item.key: (item.original, item.value) for item in demo.replaced}
+    rates = (plain.config.training.learning_rate, demo.config.training.learning_rate)
+    assert replaced["training.learning_rate"] == rates
+    assert rates[1] > rates[0]
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_the_seven_hold_only_what_is_their_own(name: str) -> None:
+    base = {one.key: one.value for one in read_source(BASES[0]).statements.said}
+    own = read_source(CONFIG / "experiments" / f"{name}.yaml").statements.said
+    repeated = [one.key for one in own if one.key in base and base[one.key] == one.value]
+    assert repeated == []
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=stem)
+def test_the_next_experiment_exists(path: Path) -> None:
+    following = load_config(path).config.general.next
+    assert following is None or (path.parent / f"{following}.yaml").is_file()
+    assert following != path.stem
+
+
+def test_every_value_of_the_base_has_its_reason_near() -> None:
+    lines = BASES[0].read_text(encoding="utf-8").splitlines()
+    said = read_source(BASES[0]).statements.said
+    without = []
+    for one in said:
+        number = one.origin.line or 0
+        line, above = lines[number - 1], lines[number - 2].strip()
+        if "#" not in line and not above.startswith("#"):
+            without.append(one.key)
+    # What only names a file or repeats the row above, and values whose key is the reason.
+    plain = {
+        "data.data_dir", "data.train_file", "data.dev_file", "data.test_file", "data.max_dev_rows",
+        "data.max_test_rows", "model.initialise", "training.logging_steps", "tracking.project",
+        "evaluation.training_max_rows", "evaluation.target.minimum", "evaluation.target.ideal",
+    }  # fmt: skip
+    assert set(without) <= plain
+
+
+@pytest.mark.parametrize("path", [*EXPERIMENTS, *OVERLAYS], ids=lambda path: path.stem)
+def test_each_header_asks_one_question(path: Path) -> None:
+    question = header(path)["Question"]
+    assert question.endswith("?")
+    assert question.count("?") == 1
+    assert question[0].isupper()
+    assert 40 < len(question) < 200
+
+
+def test_no_question_is_asked_twice() -> None:
+    questions = [header(path)["Question"] for path in EXPERIMENTS]
+    assert len(set(questions)) == len(questions)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=stem)
+def test_each_header_holds_the_commands_that_run_this_file(path: Path) -> None:
+    fields = header(path)
+    program, script, *arguments = shlex.split(fields["Alone"])
+    assert (program, script) == ("python", "code/trainer.py")
+    assert (REPOSITORY / parser_of(script).parse_args(arguments).config).resolve() == path
+    program, script, *arguments = shlex.split(fields["Run"])
+    runner = parser_of("code/auto_experiment_runner.py")
+    if stem(path) not in SEVEN:
+        assert (program, script) == ("python", "code/auto_experiment_runner.py")
+        assert [(REPOSITORY / one).resolve() for one in runner.parse_args(arguments).config] == [
+            path
+        ]
+        return
+    assert (program, script) == ("bash", "run_main_7_experiments.sh")
+    seven = experiments_of(REPOSITORY / script)
+    options = runner.parse_args(["--config", *map(str, seven), *arguments])
+    assert options.config[int(options.only) - 1] == path
+
+
+def test_the_demo_is_run_by_its_header() -> None:
+    program, script, *arguments = shlex.split(header(OVERLAYS[0])["Run"])
+    assert (program, script) == ("bash", "run_main_7_experiments.sh")
+    runner = parser_of("code/auto_experiment_runner.py")
+    assert runner.parse_args(["--config", "x.yaml", *arguments]).demo
+
+
+def experiments_of(script: Path) -> list[Path]:
+    """Return the files that the script hands to the runner, in its order."""
+    names = re.search(r"^experiments=\(\n(.*?)^\)", script.read_text(encoding="utf-8"), re.M | re.S)
+    assert names, f"{script.name} no longer lists `experiments=(…)`"
+    return [CONFIG / "experiments" / f"{name}.yaml" for name in names[1].split()]
+
+
+def test_the_seven_are_run_in_the_order_of_the_table() -> None:
+    script = REPOSITORY / "run_main_7_experiments.sh"
+    assert [path.stem for path in experiments_of(script)] == SEVEN
+
+
+def test_the_base_alone_is_no_experiment() -> None:
+    with pytest.raises(Exception, match=r"training\.learning_rate +not given"):
+        load_config(BASES[0])
+
+
+@pytest.mark.parametrize("path", [*EXPERIMENTS, *OVERLAYS, *BASES], ids=lambda path: path.stem)
+def test_any_reader_of_yaml_finds_the_same_text_and_lists(path: Path) -> None:
+    """3e-5 apart, which YAML 1.1 reads as text, the files mean the same under 1.1 and 1.2."""
+    for one in read_source(path, overlay=path in OVERLAYS).statements.said:
+        found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for name in one.key.split("."):
+            found = found[name]
+        assert found == one.value or float(found) == one.value, one.key
+
+
+def test_seven_configs_are_loaded_together() -> None:
+    paths = experiments_of(REPOSITORY / "run_main_7_experiments.sh")
+    loaded = load_configs(paths, overlays=OVERLAYS, overrides=["seed=3"])
+    assert [one.name for one in loaded] == SEVEN
+    assert {one.config.training.seed for one in loaded} == {3}
+    assert len({one.sha256 for one in loaded}) == 7
+
+
+def test_the_schema_says_each_keys_meaning_in_a_sentence() -> None:
+    assert description("training.warmup_steps") == (
+        "Steps of rising learning rate; below 1 it is a share of all steps"
+    )

@@ -1,0 +1,248 @@
+"""Devices, precision and the driver: choices by tables, the driver itself where there is one."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+
+from dialsum.device import (
+    Choice,
+    Device,
+    GpuState,
+    choose_device,
+    explain_missing_cuda,
+    free_memory,
+    pick_num_workers,
+    pick_precision,
+    pick_tf32,
+)
+from dialsum.errors import UnfitError
+from dialsum.gpu_driver import GIB
+from dialsum.machine import describe_choices, describe_driver, describe_recommendations
+from dialsum.torch_devices import cuda_attention, cuda_precisions
+
+
+def make_gpu(index: int, *, name: str = "NVIDIA GeForce RTX 3090", uuid: str = "") -> GpuState:
+    return GpuState(
+        name=name, index=index, uuid=uuid or f"GPU-{index}aaa", memory_total_bytes=24 * GIB,
+        memory_used_bytes=GIB, memory_free_bytes=23 * GIB, temperature_c=41,
+        utilisation_percent=None, driver_version="550.54", compute_capability=(8, 6),
+    )  # fmt: skip
+
+
+def make_cuda(capability: tuple[int, int], *, name: str = "RTX 3090", gib: float = 23.7) -> Device:
+    return Device(
+        "cuda", 0, name, int(gib * GIB), int(gib * GIB), capability,
+        cuda_precisions(capability), cuda_attention(capability),
+    )  # fmt: skip
+
+
+AMPERE = make_cuda((8, 6))
+TURING = make_cuda((7, 5), name="T4", gib=14.6)
+MPS = Device("mps", 0, "Apple GPU", 16 * GIB, 16 * GIB, None, ("fp32", "bf16", "fp16"), ("math",))
+CPU = Device("cpu", 0, "CPU with 4 cores", 16 * GIB, 8 * GIB, None, ("fp32", "bf16"), ("math",))
+
+
+@pytest.mark.parametrize(
+    ("capability", "has", "lacks"),
+    [
+        ((9, 0), {"bf16", "tf32", "fp16", "4-bit"}, set()),
+        ((8, 6), {"bf16", "tf32", "fp16", "4-bit"}, set()),
+        ((7, 5), {"fp16", "4-bit"}, {"bf16", "tf32"}),
+        ((6, 1), {"fp32", "4-bit"}, {"bf16", "fp16"}),
+        ((5, 2), {"fp32"}, {"4-bit"}),
+    ],
+)
+def test_precisions_follow_the_compute_capability(
+    capability: tuple[int, int], has: set[str], lacks: set[str]
+) -> None:
+    found = set(cuda_precisions(capability))
+    assert has <= found
+    assert not lacks & found
+    assert ("flash" in cuda_attention(capability)) == (capability >= (8, 0))
+
+
+PRECISIONS = [
+    ("auto", False, "bart", AMPERE, "bf16", "the GPU has it", False),
+    ("auto", False, "mt5", TURING, "fp32", "T4 does not compute in bf16", False),
+    ("auto", False, "mt5", CPU, "fp32", "26 times slower", False),
+    ("auto", False, "mt5", MPS, "fp32", "untested", False),
+    (True, False, "mt5", AMPERE, "bf16", "as asked", False),
+    (True, False, "mt5", TURING, "fp32", "T4 does not compute in bf16", True),
+    (True, False, "mt5", CPU, "fp32", "26 times slower", True),
+    (True, False, "mt5", MPS, "bf16", "as asked", False),
+    (False, False, "mt5", AMPERE, "fp32", "training.bf16 is false", False),
+    ("auto", True, "bart", AMPERE, "fp16", "as asked", False),
+    ("auto", True, "bart", CPU, "fp32", "needs a CUDA GPU", True),
+    (False, True, "bart", TURING, "fp16", "as asked", False),
+]
+
+
+@pytest.mark.parametrize(
+    ("bf16", "fp16", "family", "device", "used", "why", "fell_back"), PRECISIONS
+)
+def test_precision_is_chosen_with_its_reason(
+    bf16: bool, fp16: bool, family: str, device: Device, used: str, why: str, fell_back: bool
+) -> None:
+    choice = pick_precision(bf16, fp16=fp16, architecture=family, device=device)
+    assert (choice.value, choice.fell_back) == (used, fell_back)
+    assert why in choice.why
+
+
+@pytest.mark.parametrize("architecture", ["t5", "mt5"])
+@pytest.mark.parametrize("device", [AMPERE, CPU], ids=["gpu", "cpu"])
+def test_fp16_is_refused_for_the_t5_family(architecture: str, device: Device) -> None:
+    with pytest.raises(UnfitError, match=r"overflow fp16.*training.bf16: true"):
+        pick_precision("auto", fp16=True, architecture=architecture, device=device)
+
+
+@pytest.mark.parametrize(
+    ("requested", "device", "used", "fell_back"),
+    [
+        ("auto", AMPERE, True, False), ("auto", TURING, False, False), ("auto", CPU, False, False),
+        (True, AMPERE, True, False), (True, CPU, False, True), (False, AMPERE, False, False),
+    ],
+)  # fmt: skip
+def test_tf32_needs_a_gpu_that_has_it(
+    requested: bool, device: Device, used: bool, fell_back: bool
+) -> None:
+    choice = pick_tf32(requested, device=device)
+    assert (choice.value, choice.fell_back) == (used, fell_back)
+
+
+@pytest.mark.parametrize(
+    ("requested", "used"), [("auto", "cuda:0"), ("cuda", "cuda:0"), ("mps", "mps"), ("cpu", "cpu")]
+)
+def test_device_that_is_there_is_taken(requested: str, used: str) -> None:
+    choice = choose_device(requested, [AMPERE, MPS, CPU])
+    assert choice.value.torch_name == used
+    assert not choice.fell_back
+
+
+def test_auto_says_why_it_took_no_gpu() -> None:
+    choice = choose_device("auto", [CPU], cuda_problem="the driver is too old")
+    assert choice.value == CPU
+    assert "the driver is too old" in choice.why
+
+
+@pytest.mark.parametrize("requested", ["cuda", "mps"])
+def test_device_that_is_not_there_is_refused_with_ways_out(requested: str) -> None:
+    with pytest.raises(UnfitError) as caught:
+        choose_device(requested, [CPU], cuda_problem="the driver is too old")
+    for word in (f"general.device is {requested}", "there is cpu", "general.device=auto", "--demo"):
+        assert word in str(caught.value)
+    assert ("driver is too old" in str(caught.value)) == (requested == "cuda")
+
+
+@pytest.mark.parametrize(
+    ("torch_cuda", "gpus", "driver", "visible", "words"),
+    [
+        ("12.8", 0, None, None, ["no NVIDIA GPU"]),
+        (None, 1, (12, 4), None, ["build without CUDA", "RTX 3090", "remove .venv"]),
+        ("12.8", 1, (12, 4), "", ["CUDA_VISIBLE_DEVICES=''", "unset"]),
+        ("12.8", 1, (11, 4), None, ["550.54", "CUDA 11.4 at most", "needs 12.8", "update"]),
+        ("12.8", 1, (12, 4), None, ["cannot start the NVIDIA GeForce RTX 3090", "torch.cuda.init"]),
+    ],
+)
+def test_missing_cuda_is_explained(
+    torch_cuda: str | None, gpus: int, driver: tuple[int, int] | None, visible: str | None,
+    words: list[str],
+) -> None:  # fmt: skip
+    text = explain_missing_cuda(
+        torch_version="2.13.0", torch_cuda=torch_cuda, driver_cuda=driver, visible=visible,
+        gpus=[make_gpu(index) for index in range(gpus)],
+    )  # fmt: skip
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("requested", "device", "cores", "gib", "workers"),
+    [
+        ("auto", CPU, 64, 64, 0), ("auto", MPS, 8, 16, 0), ("auto", AMPERE, 1, 64, 0),
+        ("auto", AMPERE, 4, 64, 2), ("auto", AMPERE, 64, 64, 4), ("auto", AMPERE, 16, 5, 2),
+        ("auto", AMPERE, 16, 1, 0), (0, AMPERE, 16, 64, 0), (7, CPU, 2, 1, 7),
+    ],
+)  # fmt: skip
+def test_workers_go_by_cores_and_memory(
+    requested: int, device: Device, cores: int, gib: int, workers: int
+) -> None:
+    choice = pick_num_workers(requested, device=device, cores=cores, memory_free_bytes=gib * GIB)
+    assert choice.value == workers
+
+
+@pytest.mark.parametrize(
+    ("choice", "requested", "fell_back"),
+    [
+        (Choice("fp32", "so"), "auto", False),
+        (Choice("fp32", "so", requested="fp32"), "fp32", False),
+        (Choice("fp32", "so", requested="bf16"), "bf16", True),
+        (Choice(False, "so", requested=True), True, True),
+    ],
+)
+def test_choice_records_requested_used_why(
+    choice: Choice[object], requested: object, fell_back: bool
+) -> None:
+    assert choice.to_record() == {"requested": requested, "used": choice.value, "why": "so"}
+    assert choice.fell_back == fell_back
+
+
+def test_free_memory_collects_what_nobody_holds() -> None:
+    class Node:
+        other: Node
+
+    node = Node()
+    node.other = node
+    seen = weakref.ref(node)
+    gc.disable()
+    try:
+        del node
+        assert seen() is not None
+        free_memory()
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
+def test_driver_and_choices_are_said_in_lines() -> None:
+    assert describe_driver([], None) == ["NVIDIA driver: none, or no card"]
+    head, card = describe_driver([make_gpu(0)], (12, 4))
+    assert head == "NVIDIA driver 550.54, CUDA up to 12.4"
+    assert card.endswith("GPU 0 NVIDIA GeForce RTX 3090: 24.0 GiB, 1.0 used, 23.0 free, 41 °C")
+    text = "\n".join(describe_choices(Choice(AMPERE, "the fastest there is")))
+    for word in ("cuda:0", "bf16", "training.tf32                    on"):
+        assert word in text
+    assert "by the profile of 24 GB in bf16" in describe_recommendations(AMPERE)[0]
+
+
+@pytest.mark.parametrize("import_first", ["device", "machine", "profiles", "gpu_driver", "host"])
+def test_device_layer_starts_without_torch(import_first: str) -> None:
+    code = f"import dialsum.{import_first}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ([], 0, ["cpu  CPU with", "precision of training", "bart, full", "up to 1024"]),
+        (["--device", "cpu"], 0, ["general.device                   cpu", "26 times slower"]),
+        (["--device", "tpu"], 2, ["invalid choice: 'tpu'"]),
+    ],
+)
+def test_device_utils_prints_the_machine(
+    repository: Path, tmp_path: Path, arguments: list[str], status: int, words: list[str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, str(repository / "code" / "utils" / "device_utils.py"), *arguments],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    for word in words:
+        assert word in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

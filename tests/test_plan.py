@@ -1,0 +1,354 @@
+"""From options to a plan: who runs, with what, into where; estimates; text; preflight."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch_world import TRAINER, make_options, now, write_configs
+from dialsum.config.read import load_config
+from dialsum.errors import UnfitError
+from dialsum.paths import PROJECT_ROOT, timestamp
+from dialsum.run.check_model import find_hub_cache, find_model_problems
+from dialsum.run.check_place import find_place_problems
+from dialsum.run.estimates import count_steps, estimate_disk_bytes, expect_minutes
+from dialsum.run.lock import hold_folders
+from dialsum.run.options import BatchOptions, select_numbers
+from dialsum.run.plan import BatchPlan, load_selected, make_plan
+from dialsum.run.plan_text import describe_plan, describe_replaced
+from dialsum.run.preflight import check_plan
+
+SEVEN = tuple(Path(f"{name}.yaml") for name in "abcdefg")
+SELECTIONS = [
+    (None, [1, 2, 3, 4, 5, 6, 7]),
+    ("1", [1]),
+    ("4,1", [1, 4]),
+    (" 2 - 4 , 7 ", [2, 3, 4, 7]),
+    ("3,3", [3]),
+]
+BAD_SELECTIONS = ["", "0", "8", "1,9", "5-3", "a", "1.5", "-1", "1,,2", "1;2"]
+
+
+@pytest.mark.parametrize(("only", "expected"), SELECTIONS)
+def test_only_selects_by_number(only: str | None, expected: list[int]) -> None:
+    assert select_numbers(only, configs=SEVEN) == expected
+
+
+@pytest.mark.parametrize("only", BAD_SELECTIONS)
+def test_a_selection_that_means_nothing_is_refused(only: str) -> None:
+    with pytest.raises(UnfitError, match="--only") as caught:
+        select_numbers(only, configs=SEVEN)
+    assert repr(only) in str(caught.value)
+
+
+def test_a_number_out_of_range_names_the_experiments() -> None:
+    with pytest.raises(UnfitError, match=r"8 is out of range; the experiments are 1 a, 2 b"):
+        select_numbers("8", configs=SEVEN)
+
+
+def plan_of(options: BatchOptions) -> BatchPlan:
+    """Return the plan of options that are fit."""
+    loaded, problems = load_selected(options)
+    assert problems == []
+    return make_plan(options, loaded, started_at=now(), trainer=TRAINER)
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    first = write_configs(tmp_path / "x", "same", "other")
+    second = write_configs(tmp_path / "y", "same")
+    _, problems = load_selected(BatchOptions(configs=first + second))
+    [problem] = problems
+    assert "y/same.yaml" in problem
+    assert "x/same.yaml" in problem
+    assert load_selected(BatchOptions(configs=first + second, only="1,2"))[1] == []
+
+
+def test_every_files_problems_are_shown_and_fit_ones_loaded(tmp_path: Path) -> None:
+    configs = write_configs(tmp_path, "good", "bad", "worse")
+    configs[1].write_text(configs[1].read_text().replace("learning_rate", "learnig_rate"))
+    configs[2].write_text("training: [")
+    loaded, problems = load_selected(BatchOptions(configs=configs))
+    assert list(loaded) == [1]
+    text = "\n".join(problems)
+    assert "bad.yaml" in text and "learnig_rate" in text and "worse.yaml" in text
+    loaded, problems = load_selected(BatchOptions(configs=configs, only="1"))
+    assert (list(loaded), problems) == ([1], [])
+
+
+ROOTS = [
+    ({}, "auto_experiments"),
+    ({"one_epoch": True}, "quick_test"),
+    ({"demo": True}, "demo"),
+    ({"demo": True, "one_epoch": True}, "demo"),
+]
+
+
+@pytest.mark.parametrize(("options", "root"), ROOTS)
+def test_each_kind_has_its_own_root(tmp_path: Path, options: dict[str, Any], root: str) -> None:
+    plan = plan_of(make_options(tmp_path, "a", **options))
+    assert plan.paths.root == tmp_path / "out" / root
+    assert plan.paths.log_root == tmp_path / "out" / "logs"
+    assert plan.experiments[0].paths.folder == tmp_path / "out" / root / "experiments" / "a"
+    assert plan.experiments[0].paths.model == tmp_path / "out" / root / "models" / "a"
+    assert plan.experiments[0].log.name == "experiment_1_L_a.log"
+
+
+def test_without_options_everything_is_in_the_project() -> None:
+    configs = sorted((PROJECT_ROOT / "config" / "experiments").glob("02*.yaml"))
+    plan = plan_of(BatchOptions(configs=tuple(configs)))
+    assert plan.paths.root == PROJECT_ROOT / "outputs" / "auto_experiments"
+    assert plan.paths.log_root == PROJECT_ROOT / "logs"
+    assert plan.experiments[0].train == PROJECT_ROOT / "data" / "train.csv"
+
+
+def test_other_places_for_runs_and_logs(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "a", runs_dir=tmp_path / "r", log_dir=tmp_path / "l")
+    plan = plan_of(options)
+    assert plan.experiments[0].paths.folder == tmp_path / "r" / "a"
+    assert plan.paths.logs(plan.started_at).parent == tmp_path / "l"
+
+
+def test_the_childs_command_carries_every_option(tmp_path: Path) -> None:
+    overrides = ("training.weight_decay=0.5", "training.seed=8")
+    options = make_options(
+        tmp_path, "a", demo=True, one_epoch=True, seed=7, overrides=overrides, data_dir=tmp_path
+    )
+    plan = plan_of(options)
+    [experiment] = plan.experiments
+    command = list(experiment.command)
+    assert command[:2] == list(TRAINER)
+    expected = {
+        "--config": tmp_path / "configs" / "a.yaml",
+        "--overlay": PROJECT_ROOT / "config" / "demo.yaml",
+        "--data-dir": tmp_path,
+        "--output-dir": experiment.paths.folder,
+        "--model-dir": experiment.paths.model,
+        "--seed": 7,
+        "--batch-id": plan.batch_id,
+    }
+    for option, value in expected.items():
+        assert command[command.index(option) + 1] == str(value)
+    assert "--one-epoch" in command
+    assert [command[n + 1] for n, word in enumerate(command) if word == "--set"] == list(overrides)
+    # --set comes last and wins, in the plan as in the child.
+    assert experiment.config.training.seed == 8
+    assert experiment.config.training.num_train_epochs == 1
+
+
+def test_the_demo_has_its_own_data_and_a_strange_folder_name_survives(tmp_path: Path) -> None:
+    plan = plan_of(BatchOptions(configs=write_configs(tmp_path, "a"), demo=True))
+    assert plan.experiments[0].train == PROJECT_ROOT / "data" / "sample" / "train.csv"
+    strange = tmp_path / "a: [b] #1 'c\" 데이터"
+    plan = plan_of(make_options(tmp_path, "a", data_dir=strange))
+    assert plan.experiments[0].train == strange / "train.csv"
+
+
+def test_a_batch_never_takes_the_file_names_of_another(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "a")
+    loaded, _ = load_selected(options)
+    moment = now()
+    first = make_plan(options, loaded, started_at=moment)
+    first.paths.logs(first.started_at).mkdir(parents=True)
+    second = make_plan(options, loaded, started_at=moment)
+    assert second.batch_id == timestamp(moment + timedelta(seconds=1))
+
+
+STEPS = [
+    ({}, None, None),
+    ({}, 1, 4),
+    ({}, 5, 12),
+    ({"gradient_accumulation_steps": 4}, 9, 8),
+    ({"num_train_epochs": 0.5}, 9, 3),
+    ({"max_steps": 7}, None, 7),
+    ({"per_device_train_batch_size": "auto"}, 5, None),
+]
+
+
+@pytest.mark.parametrize(("changes", "rows", "expected"), STEPS)
+def test_steps_of_a_run(
+    tmp_path: Path, changes: dict[str, Any], rows: int | None, expected: int | None
+) -> None:
+    overrides = [f"training.{key}={json.dumps(value)}" for key, value in changes.items()]
+    [path] = write_configs(tmp_path, "a")
+    config = load_config(path, overrides=overrides).config
+    assert count_steps(config, train_rows=rows) == expected
+
+
+def test_expected_minutes_are_scaled_by_rows_and_to_one_epoch(tmp_path: Path) -> None:
+    [full] = check_plan(plan_of(make_options(tmp_path, "a"))).plan.experiments
+    assert full.train_rows == 4
+    assert expect_minutes(full, kind="full") == pytest.approx(60 * 4 / 12_457)
+    [short] = plan_of(make_options(tmp_path, "a", one_epoch=True)).experiments
+    assert expect_minutes(short, kind="one_epoch") == 15
+    [demo] = plan_of(make_options(tmp_path, "a", demo=True)).experiments
+    assert expect_minutes(demo, kind="demo") is None
+
+
+def test_the_plan_as_text(tmp_path: Path) -> None:
+    plan = plan_of(make_options(tmp_path, "a", "b", only="2"))
+    text = "\n".join(describe_plan(check_plan(plan).plan))
+    assert "1 experiment of 2 (--only 2), full training" in text
+    assert "2  L_b" in text
+    assert "64/16" in text and "2 x 1 = 2" in text and "8 " in text and "all weights" in text
+    assert "2 start from tiny bart" in text
+    assert describe_replaced(plan.experiments) == []
+
+
+def test_what_the_demo_replaces_stands_beside_the_original(tmp_path: Path) -> None:
+    configs = write_configs(tmp_path, "a", "b")
+    configs[1].write_text(configs[1].read_text().replace("1e-3", "3e-3"))
+    lines = describe_replaced(plan_of(BatchOptions(configs=configs, demo=True)).experiments)
+    common = lines[1 : lines.index(next(line for line in lines if "1 L_a" in line))]
+    assert any("num_train_epochs 4 -> " in line for line in common)
+    own = {line.split(":")[0].strip(): line for line in lines[len(common) + 1 :]}
+    assert "learning_rate 0.001 -> " in own["1 L_a"]
+    assert "learning_rate 0.003 -> " in own["2 L_b"]
+    assert max(map(len, lines)) <= 102
+
+
+def test_preflight_of_a_fit_batch_writes_nothing(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "a")
+    before = sorted(tmp_path.rglob("*"))
+    findings = check_plan(plan_of(options))
+    assert findings.problems == []
+    assert any("train.csv 4 rows" in note for note in findings.notes)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_preflight_shows_all_problems_together(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "a", overrides=("general.device=cuda",))
+    (tmp_path / "data" / "dev.csv").write_text("fname,dialog\n1,x\n")
+    (tmp_path / "data" / "test.csv").write_bytes("fname,dialogue\nt1,안녕\n".encode("cp949"))
+    (tmp_path / "out").write_text("a file")
+    environment = {"PATH": str(tmp_path)}
+    text = "\n".join(check_plan(plan_of(options), environment=environment).problems)
+    assert "dev.csv:1" in text and "'summary'" in text
+    assert "test.csv" in text and "cp949" in text
+    assert "out: is a file" in text
+    assert "no NVIDIA GPU" in text and "--demo" in text
+
+
+def test_a_missing_gpu_is_a_note_in_a_dry_run(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "a", overrides=("general.device=cuda",))
+    findings = check_plan(plan_of(options), dry_run=True, environment={"PATH": str(tmp_path)})
+    assert findings.problems == []
+    assert any("would be refused: GPU" in note for note in findings.notes)
+
+
+def test_missing_data_is_said_once_for_all(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "a", "b", data_dir=tmp_path / "none")
+    [problem] = check_plan(plan_of(options)).problems
+    assert "none" in problem
+    assert "--data-dir DIR" in problem
+
+
+def test_a_folder_that_another_batch_uses_is_refused(tmp_path: Path) -> None:
+    plan = plan_of(make_options(tmp_path, "a"))
+    plan.paths.root.mkdir(parents=True)
+    assert find_place_problems(plan) == []
+    with hold_folders([plan.paths.root]):
+        [problem] = find_place_problems(plan)
+        assert "another batch is running" in problem
+        with pytest.raises(UnfitError, match="another batch"), hold_folders([plan.paths.root]):
+            raise AssertionError("held twice")
+    assert find_place_problems(plan) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_rights_is_refused(tmp_path: Path) -> None:
+    plan = plan_of(make_options(tmp_path, "a"))
+    plan.paths.root.parent.mkdir()
+    plan.paths.root.parent.chmod(0o500)
+    [problem] = find_place_problems(plan)
+    assert "may not write there" in problem
+
+
+def test_too_little_space_is_said_before_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(make_options(tmp_path, "a"))
+    needed = estimate_disk_bytes(plan.experiments[0].config)
+    monkeypatch.setattr("dialsum.run.estimates.LOGS_BYTES", 2**60)
+    [problem] = find_place_problems(plan)
+    assert "GiB free, but models and checkpoints of 1 experiment take" in problem
+    assert 0 < needed < 2**30
+
+
+def pretrained(folder: Path, checkpoint: str) -> Any:
+    """Return a configuration that starts from a checkpoint."""
+    [path] = write_configs(folder, "a")
+    overrides = ["model.initialise=pretrained", f"model.checkpoint={json.dumps(checkpoint)}"]
+    return load_config(path, overrides=overrides).config
+
+
+def write_checkpoint(folder: Path, config: str) -> Path:
+    """Write what a checkpoint's folder holds, without real weights."""
+    folder.mkdir()
+    (folder / "config.json").write_text(config)
+    (folder / "model.safetensors").write_bytes(b"")
+    return folder
+
+
+CHECKPOINTS = [
+    ("{", "its config.json cannot be read"),
+    ("[]", "its config.json cannot be read"),
+    ('{"model_type": "gpt2"}', "is of type 'gpt2'"),
+    (
+        '{"model_type": "bart", "max_position_embeddings": 32}',
+        "encoder_max_len 64 is beyond the 32",
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "said"), CHECKPOINTS)
+def test_a_local_checkpoint_that_does_not_fit_is_found(
+    tmp_path: Path, config: str, said: str
+) -> None:
+    folder = write_checkpoint(tmp_path / "checkpoint", config)
+    problems, _ = find_model_problems(pretrained(tmp_path, str(folder)), environment={})
+    assert len(problems) == 1
+    assert said in problems[0]
+
+
+def test_a_local_checkpoint_that_fits_and_one_that_is_missing(tmp_path: Path) -> None:
+    good = '{"model_type": "bart", "max_position_embeddings": 64}'
+    folder = write_checkpoint(tmp_path / "checkpoint", good)
+    assert find_model_problems(pretrained(tmp_path, str(folder)), environment={}) == ([], [])
+    (folder / "model.safetensors").unlink()
+    [problem], _ = find_model_problems(pretrained(tmp_path, str(folder)), environment={})
+    assert "no model.safetensors" in problem
+    [problem], _ = find_model_problems(pretrained(tmp_path, "./nowhere/x"), environment={})
+    assert "no such folder" in problem
+
+
+def test_a_hub_checkpoint_needs_a_network_or_the_cache(tmp_path: Path) -> None:
+    config = pretrained(tmp_path, "someone/something")
+    environment = {"HF_HOME": str(tmp_path)}
+    problems, notes = find_model_problems(config, environment=environment)
+    assert problems == []
+    assert "will be downloaded" in notes[0]
+    [problem], _ = find_model_problems(config, environment={**environment, "HF_HUB_OFFLINE": "1"})
+    assert "HF_HUB_OFFLINE" in problem
+    (tmp_path / "hub" / "models--someone--something" / "snapshots").mkdir(parents=True)
+    assert find_model_problems(config, environment={**environment, "HF_HUB_OFFLINE": "1"}) == (
+        [],
+        [],
+    )
+
+
+CACHES = [
+    ({}, Path.home() / ".cache/huggingface/hub"),
+    ({"XDG_CACHE_HOME": "/x"}, Path("/x/huggingface/hub")),
+    ({"HF_HOME": "/h", "XDG_CACHE_HOME": "/x"}, Path("/h/hub")),
+    ({"HF_HUB_CACHE": "/c", "HF_HOME": "/h"}, Path("/c")),
+]
+
+
+@pytest.mark.parametrize(("environment", "expected"), CACHES)
+def test_where_the_hubs_cache_is(environment: dict[str, str], expected: Path) -> None:
+    assert find_hub_cache(environment) == expected

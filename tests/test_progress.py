@@ -1,0 +1,276 @@
+"""Events to lines, estimates, the screen, and the hand-over of the GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch_world import make_screen
+from dialsum.device import GpuState
+from dialsum.run.handover import TOLERANCE_BYTES, CardUse, wait_until_free
+from dialsum.run.interrupts import Interrupts
+from dialsum.run.progress import EventFile, RunProgress, estimate_rest, format_duration
+from dialsum.run.screen import Screen, cut_to_width, describe_cards
+
+CODE = str(Path(__file__).resolve().parent.parent / "code")
+DURATIONS = [
+    (0, "0 s"), (58.4, "58 s"), (89.4, "89 s"), (89.6, "1 m 30 s"), (200, "3 m 20 s"),
+    (599.9, "10 m"), (2700, "45 m"), (3599, "1 h 00 m"), (4800, "1 h 20 m"), (90000, "25 h 00 m"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("seconds", "expected"), DURATIONS)
+def test_durations_for_people(seconds: float, expected: str) -> None:
+    assert format_duration(seconds) == expected
+
+
+RESTS = [
+    ([None], [], 0, None),
+    ([None, None], [(None, 60)], 20, 100),
+    ([600, 600], [], 100, 1100),
+    ([600, 1200], [(300, 600)], 100, 1100 + 2400),
+    ([600], [(300, 600)], 5000, 0),
+    ([600, None], [(300, 60)], 0, 120),
+]
+
+
+@pytest.mark.parametrize(("rest", "finished", "current", "expected"), RESTS)
+def test_estimate_of_the_rest_of_a_batch(
+    rest: list[float | None],
+    finished: list[tuple[float | None, float]],
+    current: float,
+    expected: float | None,
+) -> None:
+    assert estimate_rest(rest, finished=finished, current_seconds=current) == expected
+
+
+def test_progress_of_a_run() -> None:
+    run = RunProgress()
+    assert run.describe(0) == "starting"
+    assert run.update({"event": "stage", "stage": "model"}, now=0) == "loading tokenizer and model"
+    assert run.describe(1) == "loading tokenizer and model"
+    run.update({"event": "stage", "stage": "train"}, now=2)
+    assert run.seconds_left(2) is None
+    event = {"event": "train", "total_steps": 100, "epoch": 0.1, "loss": 3.0}
+    assert run.update({**event, "step": 10}, now=10) is None
+    assert run.seconds_left(11) is None
+    run.update({**event, "step": 20, "loss": 2.5}, now=20)
+    assert run.seconds_left(20) == pytest.approx(80)
+    assert run.seconds_left(25) == pytest.approx(75)
+    scores = {"rouge1": 20.0, "rouge2": 10.0, "rougeL": 15.0, "rouge_mean": 15.0}
+    line = run.update({"event": "eval", "step": 20, "best": True, **scores}, now=22)
+    assert line is not None
+    assert "R1 20.00 R2 10.00 RL 15.00, mean 15.00 (best so far)" in line
+    run.update({"event": "eval", "step": 30, "best": False, **scores, "rouge_mean": 9.0}, now=24)
+    assert "best mean 15.00 at 20" in run.describe(24)
+    assert "step 30/100  epoch 0.10  loss 2.500" in run.describe(24)
+
+
+ODD_EVENTS: list[dict[str, Any]] = [
+    {},
+    {"event": "news"},
+    {"event": "train"},
+    {"event": "train", "step": 5, "loss": "nan", "epoch": None},
+    {"event": "eval", "rouge1": None},
+    {"event": "stage", "stage": "something new"},
+]
+
+
+@pytest.mark.parametrize("event", ODD_EVENTS)
+def test_odd_events_break_nothing(event: dict[str, Any]) -> None:
+    run = RunProgress()
+    run.update(event, now=0)
+    run.update({"event": "stage", "stage": "train"}, now=1)
+    assert run.describe(2)
+
+
+def test_a_loss_that_is_not_finite_is_shown_as_it_is() -> None:
+    run = RunProgress(stage="train")
+    run.update({"event": "train", "step": 1, "loss": "nan"}, now=0)
+    assert "loss nan" in run.describe(1)
+
+
+def test_warnings_have_a_line_of_their_own() -> None:
+    run = RunProgress()
+    assert run.update({"event": "warning", "message": "3 NaN"}, now=0) == "warning: 3 NaN"
+
+
+def test_events_of_an_earlier_run_are_not_given_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    events = EventFile(path)
+    events.skip_existing()
+    assert events.read_new() == []
+    path.write_text('{"event": "old"}\n')
+    events = EventFile(path)
+    events.skip_existing()
+    assert events.read_new() == []
+    path.rename(tmp_path / "moved.jsonl")
+    assert events.read_new() == []
+    path.write_text('{"event": "new"}\n')
+    assert events.read_new() == [{"event": "new"}]
+    assert events.read_new() == []
+
+
+def test_half_a_line_waits_and_a_broken_one_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    events = EventFile(path)
+    path.write_text('{"event": "a"}\n{"event"')
+    assert events.read_new() == [{"event": "a"}]
+    with path.open("a") as file:
+        file.write(': "b"}\nnot json\n[1]\n')
+    second, broken, other = events.read_new()
+    assert second == {"event": "b"}
+    assert broken["event"] == other["event"] == "warning"
+    assert "not json" in broken["message"]
+
+
+def test_plain_output_is_whole_lines_at_a_moderate_rate() -> None:
+    times = iter([0.0, 1.0, 59.0, 60.0, 61.0])
+    stream = StringIO()
+    screen = Screen(stream=stream, terminal=False, clock=lambda: next(times))
+    for number in range(5):
+        screen.show_progress(lambda number=number: f"line {number}")  # type: ignore[misc]
+    assert stream.getvalue() == "line 0\nline 3\n"
+
+
+def test_a_terminal_line_is_written_over_and_cleared() -> None:
+    screen, stream = make_screen(terminal=True)
+    screen.show_progress(lambda: "passing")
+    screen.say("stays")
+    assert stream.getvalue() == "\r\x1b[Kpassing\r\x1b[Kstays\n"
+
+
+WIDTHS = [("", 5, ""), ("abcde", 5, "abcde"), ("abcdef", 5, "abcd…"), ("가나다", 5, "가나…")]
+
+
+@pytest.mark.parametrize(("text", "width", "expected"), WIDTHS)
+def test_lines_are_cut_by_columns(text: str, width: int, expected: str) -> None:
+    assert cut_to_width(text, width) == expected
+
+
+def test_an_output_that_cannot_hold_korean_gets_it_escaped() -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {CODE!r}); from dialsum.run.screen import Screen\n"
+        "Screen.on(sys.stdout).say('극한_학습률'); print('on')"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert shown.stdout == rb"\uadf9\ud55c_\ud559\uc2b5\ub960" + b"\non\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_under_the_screen_silences_it_only() -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {CODE!r}); from dialsum.run.screen import Screen\n"
+        "screen = Screen.on(sys.stdout); screen.say('a'); screen.say('b')\n"
+        "print(screen.silent, file=sys.stderr)"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, check=True
+        )
+    assert done.stderr == b"True\n"
+
+
+CARD = GpuState(
+    name="NVIDIA GeForce RTX 3090",
+    index=0,
+    uuid="GPU-1",
+    memory_total_bytes=24 * 2**30,
+    memory_used_bytes=2**30,
+    memory_free_bytes=23 * 2**30,
+    temperature_c=41,
+    utilisation_percent=3,
+    driver_version="580.1",
+    compute_capability=(8, 6),
+)
+
+
+def test_the_cards_state_as_a_line() -> None:
+    assert describe_cards([]) == []
+    assert describe_cards([CARD]) == [
+        "GPU 0 NVIDIA GeForce RTX 3090: 24.0 GiB, 1.0 used, 23.0 free, 41 °C, 3 % busy"
+    ]
+    [line] = describe_cards([replace(CARD, temperature_c=None, utilisation_percent=None)])
+    assert line.endswith("23.0 free")
+
+
+def use(used: int = 0, **processes: int) -> CardUse:
+    """Return a card's use; processes by `p` and their number."""
+    return CardUse({"GPU-1": used}, {int(name[1:]): held for name, held in processes.items()})
+
+
+def hand_over(
+    before: CardUse, *answers: CardUse, timeout: float = 30.0, cooldown: Any = "until_free"
+) -> tuple[bool, str, int]:
+    """Wait with the driver's answers given in turn; return free, note and how often was asked."""
+    asked: list[CardUse] = []
+
+    def read() -> CardUse:
+        asked.append(answers[min(len(asked), len(answers) - 1)])
+        return asked[-1]
+
+    result = wait_until_free(
+        before, group=2**22, timeout_seconds=timeout, cooldown=cooldown,
+        interrupts=Interrupts(), read_use=read,
+    )  # fmt: skip
+    return result.free, result.note, len(asked)
+
+
+def test_without_a_card_nobody_waits() -> None:
+    assert hand_over(CardUse({}, {}), CardUse({}, {})) == (True, "", 0)
+
+
+def test_a_card_that_is_as_before_is_free() -> None:
+    free, note, asked = hand_over(use(100), use(100 + TOLERANCE_BYTES))
+    assert (free, asked) == (True, 1)
+    assert "free again" in note
+
+
+def test_memory_of_nobody_is_waited_for() -> None:
+    assert hand_over(use(0), use(2**30), use(0))[::2] == (True, 2)
+
+
+def test_a_dead_process_that_the_driver_still_lists_is_waited_for() -> None:
+    # No process of this number can be alive: it is above the system's limit.
+    assert hand_over(use(0), use(0, p99999999=5), use(0))[::2] == (True, 2)
+
+
+def test_memory_that_stays_is_said_with_who_holds_it() -> None:
+    free, note, _ = hand_over(use(0), use(2**30, p99999999=2**30), timeout=0.1)
+    assert not free
+    assert "process 99999999 (1,024 MiB)" in note
+    assert "next experiment starts all the same" in note
+    free, note, _ = hand_over(use(0), use(2**30), timeout=0.1)
+    assert not free
+    assert "1,024 MiB more in use than before" in note
+
+
+def test_somebody_elses_process_is_not_waited_for() -> None:
+    other = CardUse({"GPU-1": 2**33}, {os.getpid(): 2**33})
+    assert hand_over(use(0), other)[::2] == (True, 1)
+
+
+def test_a_configured_cool_down_is_kept_and_said() -> None:
+    free, note, _ = hand_over(CardUse({}, {}), CardUse({}, {}), cooldown=0.05)
+    assert (free, note) == (True, "cool-down of 0.05 s as configured")
+
+
+def test_a_wish_to_stop_ends_the_wait() -> None:
+    interrupts = Interrupts()
+    interrupts.receive()
+    result = wait_until_free(
+        use(0), group=2**22, timeout_seconds=600, cooldown=600, interrupts=interrupts,
+        read_use=lambda: use(2**33),
+    )  # fmt: skip
+    assert not result.free
+    assert result.seconds < 60

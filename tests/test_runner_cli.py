@@ -1,0 +1,164 @@
+"""The runner's command line: options, exit statuses, a bare interpreter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from batch_world import REPOSITORY, write_configs, write_data
+
+RUNNER = REPOSITORY / "code" / "auto_experiment_runner.py"
+SEVEN = (
+    "01_mt5_xlsum_optimized_v2", "01_mt5_xlsum_korean_adapted", "01_mt5_xlsum_ultimate",
+    "02_eenzeenee_t5_rtx3090", "01_baseline_kobart_rtx3090", "03_high_learning_rate_rtx3090",
+    "04_batch_optimization_rtx3090",
+)  # fmt: skip
+
+
+def run(
+    *arguments: str, python: str = sys.executable, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the runner."""
+    return subprocess.run(
+        [python, str(RUNNER), *arguments], capture_output=True, text=True, check=False, cwd=cwd
+    )
+
+
+def configs_of_the_seven() -> list[str]:
+    """Return the seven files."""
+    return [str(REPOSITORY / "config" / "experiments" / f"{name}.yaml") for name in SEVEN]
+
+
+def test_help_needs_no_package_and_names_every_option() -> None:
+    # -S: no site-packages at all; -I: no PYTHONPATH either.
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(RUNNER), "--help"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for option in (
+        "--config", "-1", "--one-epoch", "--demo", "--data-dir", "--dry-run", "--only", "--set",
+        "--stop-on-error", "--output-dir", "--runs-dir", "--log-dir", "--seed", "--explain",
+    ):  # fmt: skip
+        assert option in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--resume", "--rehearse"])
+def test_what_is_not_built_is_refused_by_name(tmp_path: Path, option: str) -> None:
+    [config] = write_configs(tmp_path, "a")
+    done = run("--config", str(config), option, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{option} is not built yet" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.yaml"]
+
+
+BAD = [
+    ([], "--config"),
+    (["--config"], "expected at least one argument"),
+    (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    (["--config", "a.yaml", "--only", "2"], "the experiments are 1 a"),
+    (["--config", "a.yaml", "a.yaml"], "an experiment named 'a' is in this batch already"),
+    (["--config", "a.yaml", "--set", "training.learnig_rate=1"], "learning_rate"),
+    (["--config", "a.yaml", "--set", "rubbish"], "rubbish"),
+    (["--config", "a.yaml", "--seed", "x"], "--seed"),
+    (["--config", "a.yaml", "--data-dir", "nodata"], "nodata"),
+    (["--config", "a.yaml", "--frobnicate"], "--frobnicate"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), BAD)
+def test_bad_arguments_are_exit_2_without_a_traceback(
+    tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    write_configs(tmp_path, "a")
+    data = [] if "--data-dir" in arguments else ["--data-dir", str(write_data(tmp_path / "data"))]
+    out = ["--output-dir", str(tmp_path / "out")]
+    done = run(*arguments, *data, *out, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_of_the_seven_writes_nothing_and_needs_no_gpu(tmp_path: Path) -> None:
+    before = sorted(REPOSITORY.glob("*"))
+    data = ["--data-dir", str(write_data(tmp_path / "data"))]
+    out = ["--output-dir", str(tmp_path / "out")]
+    done = run("--config", *configs_of_the_seven(), *data, *out, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "7 experiments, full training" in done.stdout
+    assert "nothing was written" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+    assert sorted(REPOSITORY.glob("*")) == before
+
+
+def test_dry_run_of_the_demo_shows_what_it_replaces(tmp_path: Path) -> None:
+    out = ["--output-dir", str(tmp_path / "out"), "--only", "5"]
+    done = run("--config", *configs_of_the_seven(), *out, "--dry-run", "--demo", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1 experiment of 7 (--only 5), demo on tiny models" in done.stdout
+    assert "learning_rate 3e-05 -> " in done.stdout
+    assert "initialise pretrained -> tiny" in done.stdout
+
+
+def test_explain_says_where_each_value_was_written(tmp_path: Path) -> None:
+    [config] = write_configs(tmp_path, "a")
+    done = run("--config", str(config), "--explain", "--seed", "9", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["training.learning_rate", "0.001", "a.yaml:14"] in lines
+    assert ["training.seed", "9", "--set"] in lines
+
+
+def test_neither_runner_nor_its_modules_load_torch(tmp_path: Path) -> None:
+    [config] = write_configs(tmp_path, "a")
+    program = (
+        "import sys, runpy\n"
+        f"sys.argv = ['x', '--config', {str(config)!r}, '--dry-run', '--data-dir',"
+        f" {str(write_data(tmp_path / 'data'))!r}]\n"
+        "try:\n"
+        f"    runpy.run_path({str(RUNNER)!r}, run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    print('status', end.code)\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'peft'} & set(sys.modules)\n"
+        "print('heavy', sorted(heavy))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-2:] == ["status 0", "heavy []"]
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter without any package."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, with_pip=False, symlinks=True)
+    return str(folder / "bin" / "python")
+
+
+SCRIPTS = [
+    ("code/auto_experiment_runner.py", ["--config", "a.yaml"]),
+    ("code/trainer.py", ["--config", "a.yaml"]),
+    ("scripts/collect_results.py", ["--output", "x.csv"]),
+    ("scripts/score.py", ["a.csv", "b.csv"]),
+]
+
+
+@pytest.mark.parametrize(("script", "arguments"), SCRIPTS)
+def test_an_interpreter_without_the_packages_names_the_one_that_works(
+    bare_python: str, script: str, arguments: list[str]
+) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [bare_python, script, *arguments],
+        capture_output=True, text=True, check=False, cwd=REPOSITORY, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "lacks packages of this project" in done.stderr
+    assert f".venv/bin/python {script} {' '.join(arguments)}" in done.stderr
+    assert "Traceback" not in done.stderr

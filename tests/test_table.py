@@ -1,0 +1,258 @@
+"""The closing text: rankings, floors, targets, checks, next commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch_world import make_options, make_record, now
+from dialsum.config.problems import display_width
+from dialsum.record import Record
+from dialsum.report.checks import make_checks
+from dialsum.report.closing import format_closing, suggest_next
+from dialsum.report.ranking import group_records, points_above_floor, whitespace_number
+from dialsum.report.table import format_ranking
+from dialsum.report.text_table import align
+from dialsum.run.options import BatchOptions
+from dialsum.run.outcome import BatchOutcome, Outcome
+from dialsum.run.plan import load_selected, make_plan
+
+
+def with_dev(record: Record, **changes: Any) -> Record:
+    """Return a record with other values in its dev block."""
+    record.content["evaluation"]["dev"].update(changes)
+    return record
+
+
+def test_nothing_to_align() -> None:
+    assert align([], left=[0]) == []
+    assert align([[""]], left=[]) == [""]
+
+
+def test_korean_letters_take_two_columns() -> None:
+    lines = align([["가나", "1.0"], ["abc", "20.0"]], left=[0])
+    assert lines == ["가나   1.0", "abc   20.0"]
+
+
+def test_no_records_no_table() -> None:
+    assert format_ranking([]) == []
+    assert group_records([]) == []
+
+
+def test_best_first_with_interval_floors_and_recipe() -> None:
+    lines = format_ranking([make_record("low", mean=12.0), make_record("high", mean=30.0)])
+    high = next(line for line in lines if "L_high" in line)
+    low = next(line for line in lines if "L_low" in line)
+    assert lines.index(high) < lines.index(low)
+    assert high.split() == [
+        "1", "L_high", "35.00", "25.00", "30.00", "30.00", "29.00", "-", "31.00",
+        "10.00", "8.00", "+20.00", "10", "m",
+    ]  # fmt: skip
+    assert "signature  rouge|tok:mecab-ko|tags:split|refs:1" in lines
+    scales = [line for line in lines if "L_high" in line][1]
+    assert scales.split() == [
+        "1", "L_high", "28.00", "+18.00", "25.00", "15.00", "20.00", "15-18", "met", "met",
+    ]  # fmt: skip
+    assert any("tok:mecab-ko|tags:one" in line for line in lines)
+    assert any("tok:whitespace" in line for line in lines)
+
+
+def test_a_run_at_its_floor_is_not_above_it() -> None:
+    text = "\n".join(format_ranking([make_record("a", mean=10.0)]))
+    assert "+0.00 NOT" in text
+
+
+def test_unlike_recipes_and_unlike_rows_are_never_ranked_together() -> None:
+    other = with_dev(make_record("char", mean=90.0), signature="rouge|tok:char|tags:split|refs:1")
+    rows = make_record("rows", mean=80.0, data={"sha256": {"dev": "e" * 64}})
+    few = with_dev(make_record("few", mean=70.0), rows=1)
+    plain = [make_record("a", mean=20.0), make_record("b", mean=30.0)]
+    groups = group_records([other, rows, few, *plain])
+    assert [[record.name for record in group.records] for group in groups] == [
+        ["b", "a"], ["char"], ["rows"], ["few"],
+    ]  # fmt: skip
+    lines = format_ranking([other, rows, few, *plain])
+    assert lines[0].startswith("4 rankings: ")
+    assert sum(line.startswith("signature  ") for line in lines) == 4
+
+
+def test_a_score_that_is_not_a_number_stands_last() -> None:
+    broken = with_dev(make_record("a"), rouge_mean="nan")
+    [group] = group_records([broken, make_record("b", mean=1.0)])
+    assert [record.name for record in group.records] == ["b", "a"]
+    assert any("nan" in line for line in format_ranking([broken]))
+
+
+def test_failures_stand_below_with_their_reason() -> None:
+    failed = make_record("bad", mean=None, status="failed", reason="out of memory")
+    silent = make_record("silent", mean=None)
+    lines = format_ranking([failed, make_record("good"), silent])
+    assert lines[-3:] == [
+        "Without a score",
+        "  L_bad: failed after 10 m: out of memory",
+        "  L_silent: success after 10 m: no dev scores are recorded",
+    ]
+
+
+def test_a_failed_run_is_not_ranked_even_with_scores() -> None:
+    assert group_records([make_record("a", status="failed")]) == []
+
+
+def test_absent_parts_are_a_dash() -> None:
+    record = make_record("a")
+    for key in ("floors", "confidence", "tags_one", "whitespace"):
+        del record.content["evaluation"]["dev"][key]
+    del record.content["evaluation"]["target"]
+    lines = format_ranking([record, make_record("b", mean=1.0)])
+    first, second = (line.split() for line in lines if "L_a" in line)
+    assert first[6:10] == ["-", "-", "-", "-"]
+    assert second[2:] == ["-"] * 7
+
+
+def test_columns_that_nobody_fills_are_left_out() -> None:
+    record = make_record("a")
+    del record.content["evaluation"]["target"]
+    text = "\n".join(format_ranking([record]))
+    assert "target R1" not in text
+    assert "ideal" not in text
+
+
+def test_whitespace_scores_of_a_run_that_was_scored_on_whitespace() -> None:
+    record = with_dev(make_record("a"), signature="rouge|tok:whitespace|tags:split|refs:1")
+    del record.content["evaluation"]["dev"]["whitespace"]
+    assert whitespace_number(record, "rouge1") == 25.0
+    assert points_above_floor(make_record("a"), scale="whitespace") == 0.0
+
+
+def test_lines_fit_a_wide_terminal() -> None:
+    record = make_record("x", label="mT5_XLSum_3단계")
+    assert max(map(display_width, format_ranking([record]))) <= 120
+
+
+def close(folder: Path, *records: Record, **options: Any) -> BatchOutcome:
+    """Return the outcome of a batch that left these records, one experiment each."""
+    asked = make_options(folder, *(record.name for record in records), **options)
+    plan = make_plan(asked, load_selected(asked)[0], started_at=now())
+    pairs = zip(plan.experiments, records, strict=True)
+    outcomes = [Outcome(experiment, record) for experiment, record in pairs]
+    return BatchOutcome(plan, outcomes=outcomes, finished_at=now())
+
+
+def training(**changes: Any) -> dict[str, Any]:
+    """Return the `training` part of a record."""
+    return {"steps": 8, "best_step": 6, "stopped_early": False, "nan_events": 0, **changes}
+
+
+CHECKS = [
+    ("all finished", [{}], "yes", "1 of 1"),
+    ("all finished", [{}, {"status": "failed"}], "NO", "1 of 2 (L_b failed)"),
+    ("all finished", [{"status": "interrupted"}], "NO", "0 of 1 (L_a interrupted)"),
+    ("stopped early", [{}, {}], "--", "0 of 2, 2 trained to the last step"),
+    ("stopped early", [{"training": training(stopped_early=True, steps=5)}], "--", "L_a at step 5"),
+    ("GPU memory", [{"training": training(peak_memory_bytes={"rss": 1})}], "--", "not measured"),
+    ("GPU memory", [{}], "--", "within 24 GiB of GPU memory: not measured on CPU"),
+    (
+        "GPU memory",
+        [{"training": training(peak_memory_bytes={"device": 8 * 2**30})}],
+        "yes",
+        "most 8.0 GiB",
+    ),
+    (
+        "GPU memory",
+        [{"training": training(peak_memory_bytes={"device": 25 * 2**30})}],
+        "NO",
+        "over it: L_a",
+    ),
+    ("constant sentence", [{}], "yes", "1 of 1"),
+    ("constant sentence", [{"mean": 9.0}], "NO", "0 of 1 (L_a -1.00)"),
+    ("constant sentence", [{"mean": None}], "--", "no floor is recorded"),
+    ("ROUGE-1 over 20", [{"mean": 30.0}], "yes", "1 of 1"),
+    ("ROUGE-1 over 20", [{"mean": 25.0}], "NO", "0 of 1 (L_a 20.00)"),
+    ("ROUGE-1 over 20", [{"mean": None}], "--", "not scored on that scale"),
+    ("minimum", [{"mean": 31.0}, {}], "NO", "25/8/22 (whitespace tokens): met by 1 of 2 (L_a)"),
+    ("no NaN", [{}], "yes", "none in 1 runs"),
+    ("no NaN", [{"training": training(nan_events=3)}], "NO", "L_a 3 times"),
+    ("no NaN", [{"training": {}, "mean": None}], "--", "no run came far enough"),
+]
+
+
+@pytest.mark.parametrize(("title", "runs", "verdict", "said"), CHECKS)
+def test_closing_checks(
+    tmp_path: Path, title: str, runs: list[dict[str, Any]], verdict: str, said: str
+) -> None:
+    records = [make_record(name, **run) for name, run in zip("ab", runs, strict=False)]
+    lines = [check.line() for check in make_checks(close(tmp_path, *records))]
+    [line] = [line for line in lines if title in line]
+    assert line.split()[0] == verdict
+    assert said in line
+
+
+def test_nothing_started_is_no_success(tmp_path: Path) -> None:
+    asked = make_options(tmp_path, "a")
+    plan = make_plan(asked, load_selected(asked)[0], started_at=now())
+    outcome = BatchOutcome(plan, finished_at=now(), interrupted=True)
+    assert outcome.exit_status == 130
+    text = "\n".join(format_closing(outcome))
+    assert "no experiment was started" in text
+    assert "NO   all finished: 0 of 1 (L_a not started)" in text
+    assert "run what is missing: " in text
+
+
+EXITS = [
+    (["success"], {}, 0),
+    (["success", "failed"], {}, 1),
+    (["success", "interrupted"], {}, 1),
+    (["success"], {"interrupted": True}, 130),
+    (["success"], {"unwritten": ["disk full"]}, 1),
+    (["success"], {"problems": ["GPU memory did not come free"]}, 0),
+]
+
+
+@pytest.mark.parametrize(("statuses", "changes", "expected"), EXITS)
+def test_exit_status_tells_the_truth(
+    tmp_path: Path, statuses: list[str], changes: dict[str, Any], expected: int
+) -> None:
+    records = [make_record(f"e{n}", status=status) for n, status in enumerate(statuses)]
+    outcome = close(tmp_path, *records)
+    for key, value in changes.items():
+        setattr(outcome, key, value)
+    assert outcome.exit_status == expected
+
+
+def test_next_is_the_stage_that_the_experiment_names_unless_it_ran(tmp_path: Path) -> None:
+    outcome = close(tmp_path, make_record("a"), overrides=("general.next=b", "training.seed=1"))
+    [line] = [line for line in suggest_next(outcome) if "comes b" in line]
+    assert f"--config {tmp_path}/configs/b.yaml" in line
+    assert "--set general.next=b --set training.seed=1" in line
+    both = close(tmp_path, make_record("a"), make_record("b"), overrides=("general.next=b",))
+    assert not any("comes b" in line for line in suggest_next(both))
+
+
+def test_next_names_the_best_runs_submission_and_command(tmp_path: Path) -> None:
+    best = make_record("best", mean=50.0, artifacts={"submission": "results/submission.csv"})
+    outcome = close(tmp_path, make_record("weak"), best, one_epoch=True, seed=3)
+    lines = suggest_next(outcome)
+    assert "the best run's summaries, for submission: /nowhere/best/results/submission.csv" in lines
+    [repeat] = [line for line in lines if line.startswith("repeat the best run")]
+    assert f"--config {tmp_path}/configs/best.yaml --one-epoch" in repeat
+    assert "--seed 3" in repeat
+
+
+def test_next_after_a_failure_is_its_log_and_what_is_missing(tmp_path: Path) -> None:
+    outcome = close(tmp_path, make_record("a"), make_record("b", mean=None, status="failed"))
+    text = "\n".join(suggest_next(outcome))
+    assert "experiment_2_L_b.log" in text
+    assert "configs/b.yaml" in text.split("run what is missing")[1].splitlines()[0]
+
+
+def test_the_demos_closing_says_what_its_scores_are_worth(tmp_path: Path) -> None:
+    options = BatchOptions(configs=make_options(tmp_path, "a").configs, demo=True)
+    plan = make_plan(options, load_selected(options)[0], started_at=now())
+    outcome = BatchOutcome(
+        plan, outcomes=[Outcome(plan.experiments[0], make_record("a"))], finished_at=now()
+    )
+    text = "\n".join(format_closing(outcome))
+    assert "scores say nothing about the real checkpoints" in text
+    assert "bash run_main_7_experiments.sh" in text
