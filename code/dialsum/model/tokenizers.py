@@ -7,6 +7,7 @@ tokenizer.json does not name (KoBART).
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dialsum.data.encode import fold_spaces
-from dialsum.errors import UnfitError
+from dialsum.errors import RunError, UnfitError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -155,6 +156,9 @@ def train_tokenizer(
         kind: unigram (as T5, mT5) or bpe (as KoBART).
         vocab_size: pieces at most; small data yields fewer.
         exclude: tokens that are added later and must not be learnt in pieces.
+
+    Raises:
+        RunError: vocab_size is below the number of different characters in texts.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -179,12 +183,41 @@ def train_tokenizer(
     backend.normalizer = normalizers.NFKC()
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     backend.decoder = decoders.Metaspace(prepend_scheme="first")
-    backend.train_from_iterator(lines, trainer)
+    try:
+        backend.train_from_iterator(lines, trainer)
+    except Exception as error:  # the library raises nothing more special
+        raise RunError(
+            f"no {kind} tokenizer of {vocab_size} pieces could be trained on {len(lines):,} lines "
+            f"({_first_line(error)}); set tokenizer.vocab_size higher"
+        ) from error
+    if kind == "unigram":
+        _put_pieces_in_order(backend, len(specials))
     named = {key: name for key, name in SPECIAL_NAMES.items() if name in specials}
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, clean_up_tokenization_spaces=False,
         model_max_length=int(1e9), **named,
     )
+
+
+def _put_pieces_in_order(backend: Any, special_count: int) -> None:
+    """Give a trained unigram model the ids and scores that it has whenever it is trained again.
+
+    The trainer gives the characters that were too rare to be learned the lowest score, then 0.0001
+    more, then 0.0002 more, in the order of a hash map: two runs on the same texts get other ids,
+    and so other weights in a model that is built around them.
+    """
+    from tokenizers import models
+
+    trained = json.loads(backend.to_str())["model"]
+    specials = [(piece, score) for piece, score in trained["vocab"][:special_count]]
+    # Sums over that hash map differ in the last digits.
+    scores = {piece: round(score, 6) for piece, score in trained["vocab"][special_count:]}
+    lowest = min(scores.values(), default=0.0)
+    steps = {piece: (score - lowest) / 1e-4 for piece, score in scores.items() if len(piece) == 1}
+    rare = sorted(piece for piece, step in steps.items() if abs(step - round(step)) < 0.02)
+    scores |= dict(zip(rare, sorted(scores[piece] for piece in rare), strict=True))
+    pieces = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+    backend.model = models.Unigram([*specials, *pieces], trained["unk_id"])
 
 
 def _first_line(error: BaseException) -> str:

@@ -34,7 +34,7 @@ def archive_previous(paths: RunPaths) -> Path | None:
     Raises:
         RunError: something cannot be moved; what was moved until then stands in the new folder.
     """
-    entries = _entries_to_move(paths)
+    entries = _list_entries(paths)
     has_outside_model = _is_outside(paths) and paths.model.exists()
     if not entries and not has_outside_model:
         return None
@@ -58,16 +58,20 @@ def archive_previous(paths: RunPaths) -> Path | None:
     return target.folder
 
 
-def _entries_to_move(paths: RunPaths) -> list[Path]:
+def _list_entries(paths: RunPaths) -> list[Path]:
     """List the run's own files in the order of moving: what says when it started, then the record,
     last."""
     if not paths.folder.is_dir():
         return []
-    last = [paths.environment, paths.result]
-    entries = sorted(entry for entry in paths.folder.iterdir() if entry != paths.previous)
-    return [entry for entry in entries if entry not in last] + [
-        entry for entry in last if entry.exists()
-    ]
+    try:
+        entries = sorted(entry for entry in paths.folder.iterdir() if entry != paths.previous)
+    except OSError as error:
+        raise RunError(
+            f"{shown(paths.folder)}: the earlier run in it cannot be looked at: "
+            f"{error.strerror or error}. Mend its permissions, or write elsewhere with --output-dir"
+        ) from error
+    last = [entry for entry in (paths.environment, paths.result) if entry in entries]
+    return [entry for entry in entries if entry not in last] + last
 
 
 def _is_outside(paths: RunPaths) -> bool:

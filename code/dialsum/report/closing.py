@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dialsum.errors import EXIT_OK
-from dialsum.paths import shown
+from dialsum.paths import PROJECT_ROOT, shown
 from dialsum.record import Record
 from dialsum.report.checks import make_checks
 from dialsum.report.ranking import group_records
@@ -21,7 +21,9 @@ from dialsum.run.outcome import BatchOutcome
 from dialsum.run.plan import PlannedExperiment
 from dialsum.run.progress import format_duration
 
-RUNNER = "code/auto_experiment_runner.py"
+RUNNER = PROJECT_ROOT / "code" / "auto_experiment_runner.py"
+COLLECT = PROJECT_ROOT / "scripts" / "collect_results.py"
+SEVEN = PROJECT_ROOT / "run_main_7_experiments.sh"
 KIND_WORDS = {
     "full": "full training",
     "one_epoch": "one epoch each: scores near the constant sentence are expected",
@@ -97,14 +99,14 @@ def suggest_next(outcome: BatchOutcome) -> list[str]:
         lines.append(
             "the real checkpoints, on a 24 GB GPU: put train.csv, dev.csv, test.csv into data/, "
             "then "
-            "bash run_main_7_experiments.sh"
+            f"bash {_in_command(SEVEN)}"
         )
     lines.append(f"every run so far in one CSV: {_format_collect(outcome.plan.options)}")
     return lines
 
 
 def _format_collect(options: BatchOptions) -> str:
-    words = [_python(), "scripts/collect_results.py", "--output", "results_comparison.csv"]
+    words = [_python(), _in_command(COLLECT), "--output", "results_comparison.csv"]
     words += ["--root", str(options.output_dir)] if options.output_dir else []
     return shlex.join(words)
 
@@ -155,7 +157,7 @@ def format_command(experiments: Sequence[PlannedExperiment], options: BatchOptio
 
 
 def _format_runner(configs: Sequence[Path], options: BatchOptions) -> str:
-    words = [_python(), RUNNER, "--config", *(shown(path) for path in configs)]
+    words = [_python(), _in_command(RUNNER), "--config", *map(_in_command, configs)]
     words += ["--demo"] if options.demo else []
     words += ["--one-epoch"] if options.one_epoch else []
     places = {
@@ -173,4 +175,9 @@ def _format_runner(configs: Sequence[Path], options: BatchOptions) -> str:
 
 
 def _python() -> str:
-    return shown(Path(sys.executable))
+    return _in_command(Path(sys.executable))
+
+
+def _in_command(path: Path) -> str:
+    """Return a path as a command needs it: it must work from the folder in which it was printed."""
+    return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else str(path)

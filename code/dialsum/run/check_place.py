@@ -26,7 +26,7 @@ def find_place_problems(plan: BatchPlan) -> list[str]:
     folders = dict.fromkeys([paths.root, paths.runs, paths.log_root])
     problems = [problem for folder in folders if (problem := _find_obstacle(folder))]
     if problems:
-        return problems
+        return list(dict.fromkeys(problems))
     held = [
         describe_held(folder)
         for folder in dict.fromkeys([paths.root, paths.runs])
@@ -39,10 +39,7 @@ def _find_obstacle(folder: Path) -> str | None:
     """Say why a folder, or what of it has to be made, cannot be written to."""
     present = nearest_existing(folder)
     if not present.is_dir():
-        return (
-            f"{shown(present)}: is a file, but {shown(folder)} has to be a folder; move it away, "
-            f"or {WAY_OUT}"
-        )
+        return f"{shown(present)}: is a file, but a folder is needed there; move it, or {WAY_OUT}"
     if os.statvfs(present).f_flag & os.ST_RDONLY:
         return f"{shown(present)}: lies on a file system that can only be read; {WAY_OUT}"
     if not os.access(present, os.W_OK | os.X_OK):

@@ -53,7 +53,8 @@ class Follower:
     def _line(self) -> str:
         now = time.monotonic()
         so_far = now - self._started
-        left = self._estimate(so_far)
-        batch = "" if left is None else f", batch about {format_duration(left)} more"
-        state = self._progress.describe(now)
-        return f"{self._title}  {state}  ({format_duration(so_far)} so far{batch})"
+        run_left, batch_left = self._progress.seconds_left(now), self._estimate(so_far)
+        times = f"{format_duration(so_far)} so far"
+        times += "" if run_left is None else f", {format_duration(run_left)} left"
+        times += "" if batch_left is None else f", batch {format_duration(batch_left)}"
+        return f"{self._title}  {self._progress.describe()}  ({times})"

@@ -10,9 +10,11 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+C = TypeVar("C", int, int | None)
 
 STAGE_WORDS = {
     "start": "starting",
@@ -82,18 +84,14 @@ class RunProgress:
 
     Attributes:
         stage: key of STAGE_WORDS, or what the run called it.
-        best: the best dev rouge_mean so far, 0-100; best_step: where it was reached.
-        warnings: what the run warned of, in order.
+        best: the best dev rouge_mean so far, 0-100.
     """
 
     stage: str = "start"
     step: int = 0
     total_steps: int | None = None
-    epoch: float | None = None
     loss: float | None = None
     best: float | None = None
-    best_step: int | None = None
-    warnings: list[str] = field(default_factory=list)
     _first: tuple[float, int] | None = None
     _last: tuple[float, int] | None = None
 
@@ -109,7 +107,6 @@ class RunProgress:
             self.stage = str(event.get("stage"))
             return None if self.stage == "done" else STAGE_WORDS.get(self.stage, self.stage)
         if kind == "warning":
-            self.warnings.append(str(event.get("message")))
             return f"warning: {event.get('message')}"
         if kind == "train" or kind == "eval":
             self._take_step(event, now)
@@ -118,9 +115,8 @@ class RunProgress:
         return None
 
     def _take_step(self, event: dict[str, Any], now: float) -> None:
-        self.step = int(event.get("step", self.step))
-        self.total_steps = event.get("total_steps", self.total_steps)
-        self.epoch = _finite(event.get("epoch"), self.epoch)
+        self.step = _count(event.get("step"), self.step)
+        self.total_steps = _count(event.get("total_steps"), self.total_steps)
         if "loss" in event:
             self.loss = _finite(event["loss"], math.nan)
         self._first = self._first or (now, self.step)
@@ -129,7 +125,7 @@ class RunProgress:
     def _take_evaluation(self, event: dict[str, Any]) -> str:
         mean = _finite(event.get("rouge_mean"), None)
         if event.get("best") and mean is not None:
-            self.best, self.best_step = mean, self.step
+            self.best = mean
         scores = " ".join(
             f"{short} {value:.2f}"
             for short, key in (("R1", "rouge1"), ("R2", "rouge2"), ("RL", "rougeL"))
@@ -141,14 +137,10 @@ class RunProgress:
         )
 
     def describe_step(self) -> str:
-        """Return `step 400/1,556  epoch 2.1  loss 1.83`, without what is not known yet."""
+        """Return `step 400/1,556  loss 1.830`, without what is not known yet."""
         total = "" if self.total_steps is None else f"/{self.total_steps:,}"
-        parts = [f"step {self.step:,}{total}"]
-        if self.epoch is not None:
-            parts.append(f"epoch {self.epoch:.2f}")
-        if self.loss is not None:
-            parts.append(f"loss {self.loss:.3f}")
-        return "  ".join(parts)
+        loss = "" if self.loss is None else f"  loss {self.loss:.3f}"
+        return f"step {self.step:,}{total}{loss}"
 
     def seconds_left(self, now: float) -> float | None:
         """Return the time that the remaining steps take at the pace so far, evaluations counted in;
@@ -166,19 +158,16 @@ class RunProgress:
         pace = (self._last[0] - self._first[0]) / steps
         return max(0.0, pace * (self.total_steps - self._last[1]) - (now - self._last[0]))
 
-    def describe(self, now: float) -> str:
-        """Return the whole state as one line."""
-        parts = [
-            STAGE_WORDS.get(self.stage, self.stage)
-            if self.stage != "train"
-            else self.describe_step()
-        ]
-        if self.best is not None:
-            parts.append(f"best mean {self.best:.2f} at {self.best_step:,}")
-        left = self.seconds_left(now)
-        if left is not None:
-            parts.append(f"about {format_duration(left)} left")
-        return "  ".join(parts)
+    def describe(self) -> str:
+        """Return the state as a short line: it has to fit a terminal beside times."""
+        state = STAGE_WORDS.get(self.stage, self.stage)
+        state = self.describe_step() if self.stage == "train" else state
+        return state if self.best is None else f"{state}  best {self.best:.2f}"
+
+
+def _count(value: Any, otherwise: C) -> C:
+    """Return a whole number; what is none must not end a run that only shows it."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
 
 
 def _finite(value: Any, otherwise: float | None) -> float | None:

@@ -5,6 +5,7 @@ Must not know why a batch goes on or ends (batch.py).
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -67,6 +68,10 @@ class Queue:
             )
         except DialsumError as error:
             end = str(error)
+        except Exception as error:
+            # The edge of the queue: a fault of ours while following one run must not end the night.
+            end = f"the runner failed while following it ({type(error).__name__}: {error})"
+            self.screen.say(traceback.format_exc())
         result = self._collect(experiment, end, started)
         self.outcome.outcomes.append(result)
         self.screen.say(*describe_outcome(title, result))

@@ -1,0 +1,134 @@
+"""Makes small real checkpoints, tokenizers and configs for the tests that load or train models.
+
+Loads transformers only when a function is called. The weights are random; file formats, tying and
+spare rows are those of the real checkpoints: mT5 and T5 v1.1 with a head of their own, T5 v1 and
+BART with one tied to the embeddings.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dialsum.config.schema import Config
+from dialsum.data.splits import load_splits
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SAMPLE = REPOSITORY / "data" / "sample"
+SPARE_ROWS = 12
+"""Rows of the embeddings beyond the tokenizer's pieces: mT5 has 250,112 for 250,100."""
+KINDS = {"mt5": "unigram", "t5": "unigram", "t5_v1_1": "unigram", "bart": "bpe"}
+"""Which kind of tokenizer each sort of checkpoint has."""
+UNTIED = ("mt5", "t5_v1_1")
+
+
+def sample_texts() -> list[str]:
+    """Return the dialogues and summaries of the sample's train rows."""
+    rows = load_splits(SAMPLE / "train.csv", SAMPLE / "dev.csv", test=None).train.rows
+    return [text for row in rows for text in (row.dialogue, row.summary or "")]
+
+
+def train_sample_tokenizer(kind: str) -> Any:
+    """Train a tokenizer on the sample, without any dialogue token added."""
+    from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+    from dialsum.model.tokenizers import train_tokenizer
+
+    return train_tokenizer(
+        sample_texts(), kind=kind, vocab_size=1000, exclude=STANDARD_DIALOGUE_TOKENS
+    )
+
+
+def write_checkpoint(
+    folder: Path, sort: str, *, tokenizer: Any, width: int = 16, positions: int = 512,
+    file: str = "safetensors",
+) -> Path:  # fmt: skip
+    """Write config.json, random weights and tokenizer as a hub checkpoint has them.
+
+    Args:
+        sort: mt5, t5, t5_v1_1 or bart.
+        width: d_model; a multiple of 64 where 4-bit layers are to compute on a CPU.
+        positions: longest input of BART.
+        file: safetensors or pytorch_model.bin.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(7)
+    model = make_model(sort, tokenizer=tokenizer, width=width, positions=positions)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: weight.clone() for name, weight in model.state_dict().items()}
+    # On disk a tied weight stands once, under its first name.
+    for name in list(state):
+        if name != "lm_head.weight" and name.endswith("embed_tokens.weight"):
+            del state[name]
+    if sort not in UNTIED:
+        state.pop("lm_head.weight")
+    if file == "safetensors":
+        save_file(state, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    else:
+        torch.save(state, folder / "pytorch_model.bin")
+    description = model.config.to_dict() | {"tie_word_embeddings": sort not in UNTIED}
+    (folder / "config.json").write_text(json.dumps(description, default=str), encoding="utf-8")
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_model(sort: str, *, tokenizer: Any, width: int, positions: int = 512) -> Any:
+    """Return a model of one layer a stack with random weights, its head untied where theirs is."""
+    import torch
+    import transformers
+
+    rows = len(tokenizer) + SPARE_ROWS
+    ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    if sort == "bart":
+        return transformers.BartForConditionalGeneration(
+            transformers.BartConfig(
+                vocab_size=rows, d_model=width, encoder_layers=1, decoder_layers=1,
+                encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=2 * width,
+                decoder_ffn_dim=2 * width, max_position_embeddings=positions, init_std=0.1,
+                decoder_start_token_id=tokenizer.eos_token_id,
+                bos_token_id=tokenizer.bos_token_id, **ends,
+            )
+        ).eval()  # fmt: skip
+    family = "MT5" if sort == "mt5" else "T5"
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=rows, d_model=width, d_kv=width // 2, num_heads=2, d_ff=2 * width,
+        num_layers=1, num_decoder_layers=1, decoder_start_token_id=tokenizer.pad_token_id,
+        feed_forward_proj="relu" if sort == "t5" else "gated-gelu",
+        tie_word_embeddings=sort not in UNTIED, **ends,
+    )  # fmt: skip
+    model = getattr(transformers, f"{family}ForConditionalGeneration")(config)
+    if sort in UNTIED:
+        model.lm_head.weight = torch.nn.Parameter(torch.randn(rows, width))
+    return model.eval()
+
+
+def make_config(
+    sort: str, checkpoint: Path | str, *, lengths: tuple[int, int] = (64, 32), **sections: Any
+) -> Config:
+    """Return a whole config for a checkpoint; sections add to or replace what stands here."""
+    base: dict[str, Any] = {
+        "model": {"architecture": sort.partition("_")[0], "checkpoint": str(checkpoint)},
+        "tokenizer": {"encoder_max_len": lengths[0], "decoder_max_len": lengths[1]},
+        "training": {
+            "learning_rate": 1e-2, "num_train_epochs": 1, "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 1, "lr_scheduler_type": "constant", "eval_steps": 1,
+        },
+        "qlora": {"use_qlora": False, "load_in_4bit": False},
+    }  # fmt: skip
+    for name, values in sections.items():
+        base[name] = base.get(name, {}) | values
+    return Config.model_validate(base)
+
+
+def read_weights(folder: Path) -> dict[str, Any]:
+    """Return the tensors of a checkpoint folder as they stand in its file."""
+    import torch
+    from safetensors.torch import load_file
+
+    path = folder / "model.safetensors"
+    if path.is_file():
+        return load_file(str(path))
+    state: dict[str, Any] = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    return state

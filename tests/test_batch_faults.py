@@ -1,0 +1,161 @@
+"""What the world does to a running batch: full disks, interrupts, kills, a screen that closes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch_world import make_options, make_screen
+from dialsum.paths import BatchPaths
+from dialsum.record import find_records
+from dialsum.report.closing import format_closing
+from dialsum.report.summaries import write_batch_files
+from dialsum.run.batch import run_batch
+from dialsum.run.outcome import BatchOutcome
+from test_batch import plan_batch, read_json, run_stand_ins
+from test_executor import is_gone, wait_for
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Any:
+    """A file system of 1 MiB; skips where this user may not mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if mounted.returncode != 0:
+        pytest.skip("needs the right to mount a small file system")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_loses_nothing_that_stood_there_and_is_no_success(
+    tmp_path: Path, tiny_disk: Path
+) -> None:
+    options = make_options(tmp_path, "ok", "crash", output_dir=tiny_disk, log_dir=tmp_path / "log")
+    first, _ = run_stand_ins(options)
+    kept = read_json(first.plan.paths.results(first.plan.started_at))
+    plan = plan_batch(options)
+    screen, shown = make_screen()
+    calls: list[int] = []
+
+    def fill_then_write(outcome: BatchOutcome) -> None:
+        calls.append(len(outcome.outcomes))
+        write_batch_files(outcome)
+        if len(calls) == 1:
+            with (tiny_disk / "filler").open("wb", buffering=0) as file:
+                try:
+                    while True:
+                        file.write(b"x" * 1024)
+                except OSError:
+                    pass
+
+    outcome = run_batch(plan, screen=screen, write_results=fill_then_write)
+    assert outcome.exit_status == 1
+    assert len(outcome.outcomes) == 2
+    assert "no space left on the disk" in shown.getvalue()
+    assert "everything is recorded: " in "\n".join(format_closing(outcome))
+    assert read_json(first.plan.paths.results(first.plan.started_at)) == kept
+    for path in tiny_disk.rglob("*.json"):
+        read_json(path)
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}, {code!r}]
+from batch_world import TRAINER, make_options
+from dialsum.errors import run_script
+from dialsum.report.door import start_batch
+folder, *names = sys.argv[1:]
+run_script(lambda _: start_batch(make_options(Path(folder), *names), trainer=TRAINER))
+"""
+
+
+def start_runner(folder: Path, *names: str) -> subprocess.Popen[str]:
+    """Start a batch of stand-ins in a process of its own."""
+    tests = Path(__file__).resolve().parent
+    program = DRIVER.format(tests=str(tests), code=str(tests.parent / "code"))
+    return subprocess.Popen(
+        [sys.executable, "-c", program, str(folder), *names],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def wait_for_pids(folder: Path, name: str) -> dict[str, int]:
+    """Wait until a hanging stand-in hangs; return its processes."""
+    root = folder / "out" / "auto_experiments"
+    path = BatchPaths.make(root, folder).run(name).folder / "pids.json"
+    wait_for(path.exists)
+    pids: dict[str, int] = read_json(path)
+    return pids
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_is_recorded_and_ends_the_batch(tmp_path: Path, number: int) -> None:
+    runner = start_runner(tmp_path, "ok", "hang", "ok_2")
+    pids = wait_for_pids(tmp_path, "hang")
+    runner.send_signal(number)
+    shown, _ = runner.communicate(timeout=60)
+    assert runner.returncode == 130, shown
+    assert all(is_gone(pid) for pid in pids.values())
+    root = tmp_path / "out" / "auto_experiments"
+    statuses = {r.name: r.status for r in find_records(root)[0]}
+    assert statuses == {"ok": "success", "hang": "interrupted"}
+    assert "Not started\n  3 L_ok_2" in shown
+    assert "interrupted after" in shown
+    [batch] = [read_json(path) for path in root.glob("experiment_results_*.json")]
+    assert batch["status"] == "interrupted"
+    [log] = (tmp_path / "out" / "logs").glob("*/experiment_summary.txt")
+    assert log.read_text(encoding="utf-8").strip() in shown
+
+
+def test_a_child_that_does_not_stop_is_killed_and_recorded_for_it(tmp_path: Path) -> None:
+    plan = plan_batch(make_options(tmp_path, "stubborn"))
+    folder = plan.experiments[0].paths.folder
+    screen, _ = make_screen()
+    sent: list[bool] = []
+    write = screen.show_progress
+
+    def stop_when_hanging(make_line: Any) -> None:
+        if (folder / "pids.json").exists() and not sent:
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+        write(make_line)
+
+    screen.show_progress = stop_when_hanging  # type: ignore[method-assign]
+    outcome = run_batch(plan, screen=screen, write_results=write_batch_files, grace_seconds=0.2)
+    assert outcome.exit_status == 130
+    assert outcome.records[0].status == "interrupted"
+    assert "did not stop when asked and was killed" in str(outcome.records[0].value("reason"))
+    assert all(is_gone(pid) for pid in read_json(folder / "pids.json").values())
+
+
+def test_a_killed_runner_leaves_no_process_and_no_half_record(tmp_path: Path) -> None:
+    runner = start_runner(tmp_path, "ok", "hang")
+    pids = wait_for_pids(tmp_path, "hang")
+    runner.kill()
+    runner.communicate()
+    wait_for(lambda: all(is_gone(pid) for pid in pids.values()))
+    root = tmp_path / "out" / "auto_experiments"
+    assert [r.name for r in find_records(root)[0]] == ["ok"]
+    for path in tmp_path.rglob("*.json"):
+        read_json(path)
+    [batch] = [read_json(path) for path in root.glob("experiment_results_*.json")]
+    assert batch["status"] == "running"
+
+
+def test_a_screen_whose_reader_left_ends_no_batch(tmp_path: Path) -> None:
+    runner = start_runner(tmp_path, "ok", "ok_2")
+    assert runner.stdout is not None
+    runner.stdout.close()
+    assert runner.wait(timeout=60) == 0
+    assert len(find_records(tmp_path / "out")[0]) == 2

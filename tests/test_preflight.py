@@ -1,0 +1,164 @@
+"""What is found before the start: data, places, machine, local checkpoints, all together."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch_world import make_options, write_configs
+from dialsum.config.read import load_config
+from dialsum.errors import UnfitError
+from dialsum.run.check_model import find_hub_cache, find_model_problems
+from dialsum.run.check_place import find_place_problems
+from dialsum.run.estimates import estimate_disk_bytes
+from dialsum.run.lock import hold_folders
+from dialsum.run.preflight import check_plan
+from test_plan import plan_of
+
+
+def test_preflight_of_a_fit_batch_writes_nothing(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "a")
+    before = sorted(tmp_path.rglob("*"))
+    findings = check_plan(plan_of(options))
+    assert findings.problems == []
+    assert any("train.csv 4 rows" in note for note in findings.notes)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_preflight_shows_all_problems_together(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "a", overrides=("general.device=cuda",))
+    (tmp_path / "data" / "dev.csv").write_text("fname,dialog\n1,x\n")
+    (tmp_path / "data" / "test.csv").write_bytes("fname,dialogue\nt1,안녕\n".encode("cp949"))
+    (tmp_path / "out").write_text("a file")
+    environment = {"PATH": str(tmp_path)}
+    text = "\n".join(check_plan(plan_of(options), environment=environment).problems)
+    assert "dev.csv:1" in text and "'summary'" in text
+    assert "test.csv" in text and "cp949" in text
+    assert "out: is a file" in text
+    assert "no NVIDIA GPU" in text and "--demo" in text
+
+
+def test_a_missing_gpu_is_a_note_in_a_dry_run(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "a", overrides=("general.device=cuda",))
+    findings = check_plan(plan_of(options), dry_run=True, environment={"PATH": str(tmp_path)})
+    assert findings.problems == []
+    assert any("would be refused: GPU" in note for note in findings.notes)
+
+
+def test_missing_data_is_said_once_for_all(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "a", "b", data_dir=tmp_path / "none")
+    [problem] = check_plan(plan_of(options)).problems
+    assert "none" in problem
+    assert "--data-dir DIR" in problem
+
+
+def test_a_folder_that_another_batch_uses_is_refused(tmp_path: Path) -> None:
+    plan = plan_of(make_options(tmp_path, "a"))
+    plan.paths.root.mkdir(parents=True)
+    assert find_place_problems(plan) == []
+    with hold_folders([plan.paths.root]):
+        [problem] = find_place_problems(plan)
+        assert "another batch is running" in problem
+        with pytest.raises(UnfitError, match="another batch"), hold_folders([plan.paths.root]):
+            raise AssertionError("held twice")
+    assert find_place_problems(plan) == []
+
+
+def test_a_folder_without_rights_is_refused(tmp_path: Path) -> None:
+    plan = plan_of(make_options(tmp_path, "a"))
+    plan.paths.root.parent.mkdir()
+    plan.paths.root.parent.chmod(0o500)
+    if os.access(plan.paths.root.parent, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    [problem] = find_place_problems(plan)
+    assert "may not write there" in problem
+
+
+def test_too_little_space_is_said_before_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(make_options(tmp_path, "a"))
+    needed = estimate_disk_bytes(plan.experiments[0].config)
+    monkeypatch.setattr("dialsum.run.estimates.LOGS_BYTES", 2**60)
+    [problem] = find_place_problems(plan)
+    assert "GiB free, but models and checkpoints of 1 experiment take" in problem
+    assert 0 < needed < 2**30
+
+
+def pretrained(folder: Path, checkpoint: str) -> Any:
+    """Return a configuration that starts from a checkpoint."""
+    [path] = write_configs(folder, "a")
+    overrides = ["model.initialise=pretrained", f"model.checkpoint={json.dumps(checkpoint)}"]
+    return load_config(path, overrides=overrides).config
+
+
+def write_checkpoint(folder: Path, config: str) -> Path:
+    """Write what a checkpoint's folder holds, without real weights."""
+    folder.mkdir()
+    (folder / "config.json").write_text(config)
+    (folder / "model.safetensors").write_bytes(b"")
+    return folder
+
+
+CHECKPOINTS = [
+    ("{", "its config.json cannot be read"),
+    ("[]", "its config.json cannot be read"),
+    ('{"model_type": "gpt2"}', "is of type 'gpt2'"),
+    (
+        '{"model_type": "bart", "max_position_embeddings": 32}',
+        "encoder_max_len 64 is beyond the 32",
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "said"), CHECKPOINTS)
+def test_a_local_checkpoint_that_does_not_fit_is_found(
+    tmp_path: Path, config: str, said: str
+) -> None:
+    folder = write_checkpoint(tmp_path / "checkpoint", config)
+    problems, _ = find_model_problems(pretrained(tmp_path, str(folder)), environment={})
+    assert len(problems) == 1
+    assert said in problems[0]
+
+
+def test_a_local_checkpoint_that_fits_and_one_that_is_missing(tmp_path: Path) -> None:
+    good = '{"model_type": "bart", "max_position_embeddings": 64}'
+    folder = write_checkpoint(tmp_path / "checkpoint", good)
+    assert find_model_problems(pretrained(tmp_path, str(folder)), environment={}) == ([], [])
+    (folder / "model.safetensors").unlink()
+    [problem], _ = find_model_problems(pretrained(tmp_path, str(folder)), environment={})
+    assert "no model.safetensors" in problem
+    [problem], _ = find_model_problems(pretrained(tmp_path, "./nowhere/x"), environment={})
+    assert "no such folder" in problem
+
+
+def test_a_hub_checkpoint_needs_a_network_or_the_cache(tmp_path: Path) -> None:
+    config = pretrained(tmp_path, "someone/something")
+    environment = {"HF_HOME": str(tmp_path)}
+    problems, notes = find_model_problems(config, environment=environment)
+    assert problems == []
+    assert "will be downloaded" in notes[0]
+    [problem], _ = find_model_problems(config, environment={**environment, "HF_HUB_OFFLINE": "1"})
+    assert "HF_HUB_OFFLINE" in problem
+    (tmp_path / "hub" / "models--someone--something" / "snapshots").mkdir(parents=True)
+    assert find_model_problems(config, environment={**environment, "HF_HUB_OFFLINE": "1"}) == (
+        [],
+        [],
+    )
+
+
+CACHES = [
+    ({}, Path.home() / ".cache/huggingface/hub"),
+    ({"XDG_CACHE_HOME": "/x"}, Path("/x/huggingface/hub")),
+    ({"HF_HOME": "/h", "XDG_CACHE_HOME": "/x"}, Path("/h/hub")),
+    ({"HF_HUB_CACHE": "/c", "HF_HOME": "/h"}, Path("/c")),
+]
+
+
+@pytest.mark.parametrize(("environment", "expected"), CACHES)
+def test_where_the_hubs_cache_is(environment: dict[str, str], expected: Path) -> None:
+    assert find_hub_cache(environment) == expected

@@ -1,0 +1,309 @@
+"""Text survives the tokenizers: tags as they were spelled, line ends, every summary at hand.
+
+Needs transformers, no torch model. The real tokenizers and summaries are used where they are; the
+ones trained on the sample show the same elsewhere.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import unicodedata
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+from dialsum.data.tables import read_table
+from dialsum.errors import RunError, UnfitError
+from dialsum.model.tokenizers import (
+    add_dialogue_tokens,
+    check_round_trip,
+    load_tokenizer,
+    train_tokenizer,
+)
+from small_models import KINDS, SAMPLE, sample_texts, train_sample_tokenizer
+
+pytestmark = pytest.mark.training
+
+TAGS = STANDARD_DIALOGUE_TOKENS
+REAL = {"mt5": "mt5", "bart": "kobart"}
+"""Folder of the real tokenizer of each family."""
+TEXT = "#Person1#은 #Person2#에게 #PhoneNumber#를 알려 준다.\n#Person2#: 네"
+
+
+@cache
+def trained(family: str) -> Any:
+    """Return a tokenizer of a family's kind, trained on the sample, tags added."""
+    tokenizer = train_sample_tokenizer(KINDS[family])
+    add_dialogue_tokens(tokenizer, TAGS)
+    return tokenizer
+
+
+@cache
+def real(family: str, shared: Path) -> Any:
+    """Return the real tokenizer of a family, tags added."""
+    tokenizer = load_tokenizer(shared / "tokenizers" / REAL[family])
+    add_dialogue_tokens(tokenizer, TAGS)
+    return tokenizer
+
+
+@cache
+def summaries(folder: Path) -> list[str]:
+    """Return every summary of a folder's train, dev and test references."""
+    files = ("train.csv", "dev.csv", "test_references.csv")
+    return [
+        row.values["summary"]
+        for name in files
+        for row in read_table(folder / name, required=["fname", "summary"])
+    ]
+
+
+def fold(text: str) -> str:
+    """Return text as it must come back."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def survivors(tokenizer: Any, texts: list[str]) -> tuple[int, int]:
+    """Count the texts that do not come back though all their pieces are known, and the unknown."""
+    changed = unknown = 0
+    for text in texts:
+        ids = tokenizer(text)["input_ids"]
+        unknown += tokenizer.unk_token_id in ids
+        back = tokenizer.decode(ids, skip_special_tokens=True)
+        changed += tokenizer.unk_token_id not in ids and fold(back) != fold(text)
+    return changed, unknown
+
+
+def reload_by_ours(folder: Path) -> Any:
+    """Load a saved tokenizer as the program does."""
+    return load_tokenizer(folder)
+
+
+def reload_by_library(folder: Path) -> Any:
+    """Load a saved tokenizer as anybody does."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def save(tokenizer: Any, folder: Path, *, family: str) -> Path:
+    """Save a tokenizer beside the config.json of a model of its family, as a checkpoint has it."""
+    import transformers
+
+    tokenizer.save_pretrained(folder)
+    description = {"model_type": family, "transformers_version": transformers.__version__}
+    (folder / "config.json").write_text(json.dumps(description), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("family", REAL)
+def test_every_summary_of_the_sample_survives(family: str) -> None:
+    texts = summaries(SAMPLE)
+    assert len(texts) == 760
+    changed, unknown = survivors(trained(family), texts)
+    assert changed == 0
+    # Only what the train rows never held: names and places of dev and test.
+    assert unknown < 40
+    trip = check_round_trip(trained(family), texts)
+    assert (trip.texts, trip.failed, trip.with_unknown) == (760, [], unknown)
+
+
+@pytest.mark.parametrize("family", REAL)
+def test_every_real_summary_survives_the_real_tokenizers(family: str, shared_dir: Path) -> None:
+    tokenizer = real(family, shared_dir)
+    for folder, count, most_unknown in ((shared_dir / "data" / "ko", 2465, 5), (SAMPLE, 760, 5)):
+        texts = summaries(folder)
+        assert len(texts) == count
+        changed, unknown = survivors(tokenizer, texts)
+        assert changed == 0
+        assert unknown <= most_unknown
+        trip = check_round_trip(tokenizer, texts)
+        assert (trip.texts, trip.failed, trip.with_unknown) == (count, [], unknown)
+
+
+@pytest.mark.parametrize("family", REAL)
+def test_the_stock_setting_loses_most_real_summaries(family: str, shared_dir: Path) -> None:
+    # What is mended here: a space after each added token. Without this, the tests above prove
+    # little.
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    folder = shared_dir / "tokenizers" / REAL[family]
+    if family == "bart":
+        stock: Any = PreTrainedTokenizerFast(
+            tokenizer_file=str(folder / "tokenizer.json"), unk_token="<unk>"
+        )
+    else:
+        stock = AutoTokenizer.from_pretrained(folder)
+    stock.add_tokens(list(TAGS))
+    texts = [row.values["summary"] for row in read_table(
+        shared_dir / "data" / "ko" / "train.csv", required=["fname", "summary"]
+    )]  # fmt: skip
+    assert survivors(stock, texts)[0] > 1700
+    assert "#Person1# 은" in stock.decode(stock(TEXT)["input_ids"], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("family", REAL)
+def test_check_round_trip_finds_what_the_stock_setting_loses(family: str) -> None:
+    from tokenizers import decoders, pre_tokenizers
+
+    stock = copy.deepcopy(trained(family))
+    stock.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    stock.backend_tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    trip = check_round_trip(stock, [TEXT, "네, 알겠습니다.", "쀍"])
+    assert [text for text, _ in trip.failed] == [TEXT]
+    assert "#Person1# 은" in trip.failed[0][1]
+    assert (trip.texts, trip.with_unknown) == (3, 1)
+
+
+def test_check_round_trip_of_nothing() -> None:
+    trip = check_round_trip(trained("mt5"), [])
+    assert (trip.texts, trip.failed, trip.with_unknown) == (0, [], 0)
+
+
+def check_spelling(tokenizer: Any) -> None:
+    """Hold a tokenizer against everything that must be true of one with tags."""
+    ids = tokenizer(TEXT)["input_ids"]
+    back = tokenizer.decode(ids, skip_special_tokens=True)
+    assert back == TEXT
+    pieces = tokenizer.convert_ids_to_tokens(ids)
+    for tag in ("#Person1#", "#Person2#", "#PhoneNumber#"):
+        assert tag in pieces
+    vocabulary = tokenizer.get_vocab()
+    assert not {vocabulary[tag] for tag in TAGS} & set(tokenizer.all_special_ids)
+    assert not any(tokenizer.added_tokens_decoder[vocabulary[tag]].special for tag in TAGS)
+
+
+@pytest.mark.parametrize("reload", [reload_by_ours, reload_by_library])
+@pytest.mark.parametrize("family", REAL)
+def test_trained_tokenizers_stay_as_they_are_on_disk(
+    family: str, reload: Any, tmp_path: Path
+) -> None:
+    before = trained(family)
+    check_spelling(before)
+    after = reload(save(before, tmp_path, family=family))
+    check_spelling(after)
+    texts = summaries(SAMPLE)[600:]
+    assert after(texts)["input_ids"] == before(texts)["input_ids"]
+    assert survivors(after, texts)[0] == 0
+
+
+@pytest.mark.parametrize("reload", [reload_by_ours, reload_by_library])
+@pytest.mark.parametrize("family", REAL)
+def test_real_tokenizers_stay_as_they_are_on_disk(
+    family: str, reload: Any, shared_dir: Path, tmp_path: Path
+) -> None:
+    before = real(family, shared_dir)
+    check_spelling(before)
+    after = reload(save(before, tmp_path, family=family))
+    check_spelling(after)
+    texts = summaries(shared_dir / "data" / "ko")
+    assert after(texts)["input_ids"] == before(texts)["input_ids"]
+    assert survivors(after, texts)[0] == 0
+
+
+@pytest.mark.parametrize("family", REAL)
+def test_real_special_tokens_are_known(family: str, shared_dir: Path) -> None:
+    # KoBART's folder is a bare tokenizer.json that names none of them.
+    tokenizer = real(family, shared_dir)
+    assert (tokenizer.pad_token, tokenizer.eos_token, tokenizer.unk_token) == (
+        "<pad>", "</s>", "<unk>",
+    )  # fmt: skip
+    ends = tokenizer("네")["input_ids"][-1] == tokenizer.eos_token_id
+    assert ends == (family == "mt5")
+
+
+@pytest.mark.parametrize(
+    ("family", "new"), [("mt5", [*TAGS, "\n"]), ("bart", list(TAGS))]
+)  # fmt: skip
+def test_only_what_is_missing_becomes_a_token(
+    family: str, new: list[str], shared_dir: Path
+) -> None:
+    tokenizer = load_tokenizer(shared_dir / "tokenizers" / REAL[family])
+    before = len(tokenizer)
+    added = add_dialogue_tokens(tokenizer, TAGS)
+    # KoBART's own vocabulary may hold a line end; a second copy of it would be one too many.
+    assert [token for token in added if token != "\n"] == list(TAGS)
+    assert ("\n" in added) == ("\n" in new) or family == "bart"
+    assert len(tokenizer) == before + len(added)
+    assert tokenizer.convert_tokens_to_ids(added) == list(range(before, before + len(added)))
+    assert add_dialogue_tokens(tokenizer, TAGS) == []
+
+
+@pytest.mark.parametrize("family", REAL)
+def test_tags_are_not_learnt_in_pieces(family: str) -> None:
+    tokenizer = train_sample_tokenizer(KINDS[family])
+    learnt = [piece for piece in tokenizer.get_vocab() if "Person" in piece or "Phone" in piece]
+    assert learnt == []
+    assert tokenizer.pad_token_id == {"mt5": 0, "bart": 1}[family]
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+@pytest.mark.parametrize("vocab_size", [900, 1000, 4000])
+def test_a_tokenizer_trained_again_is_the_same(kind: str, vocab_size: int) -> None:
+    # Else a demo run could not be repeated: every id decides which random weights a piece gets.
+    texts = sample_texts()
+    first, second = (train_tokenizer(texts, kind=kind, vocab_size=vocab_size) for _ in range(2))
+    assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str()
+    assert 0 < len(first) <= vocab_size
+
+
+def test_a_vocabulary_smaller_than_the_alphabet_is_refused() -> None:
+    with pytest.raises(RunError, match="tokenizer.vocab_size") as caught:
+        train_tokenizer(sample_texts(), kind="unigram", vocab_size=50)
+    assert "of 50 pieces" in str(caught.value)
+
+
+def write_tokenizer(folder: Path, *, specials: tuple[str, ...]) -> Path:
+    """Write a bare tokenizer.json with a few words."""
+    from tokenizers import Tokenizer, models
+
+    words = [*specials, "가", "나"]
+    backend = Tokenizer(models.WordLevel({word: row for row, word in enumerate(words)}))
+    backend.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}), encoding="utf-8"
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("specials", "said"),
+    [
+        (("</s>", "<unk>"), "no pad_token (<pad>)"),
+        (("<pad>", "<unk>"), "no eos_token (</s>)"),
+    ],
+)
+def test_a_tokenizer_without_end_or_padding_is_refused(
+    specials: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UnfitError) as caught:
+        load_tokenizer(write_tokenizer(tmp_path, specials=specials))
+    assert said in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnfitError, match="no tokenizer could be loaded") as caught:
+        load_tokenizer(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "tokenizer.json" in str(caught.value)
+
+
+def test_a_tokenizer_that_brings_code_is_refused(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    (tmp_path / "own_tokenizer.py").write_text(
+        f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n", encoding="utf-8"
+    )
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({
+            "tokenizer_class": "OwnTokenizer",
+            "auto_map": {"AutoTokenizer": ["own_tokenizer.OwnTokenizer", None]},
+        }),
+        encoding="utf-8",
+    )  # fmt: skip
+    with pytest.raises(UnfitError, match="no tokenizer could be loaded"):
+        load_tokenizer(tmp_path)
+    assert not marker.exists()
