@@ -27,13 +27,22 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the command line of a batch."""
     parser = argparse.ArgumentParser(
         prog="auto_experiment_runner.py",
+        allow_abbrev=False,
         description=(
             "Run a batch of experiments one after another, each in its own process, to one table."
         ),
         epilog="exit status: 0 all succeeded, 1 at least one failed (the others were still run), "
         "2 nothing was started, 130 interrupted",
     )
+    _add_what(parser)
+    _add_where(parser)
+    return parser
+
+
+def _add_what(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what runs, and how."""
     add = parser.add_argument
+    configs = "the experiments, numbered from 1 in this order"
     add(
         "--config",
         required=True,
@@ -41,63 +50,33 @@ def make_parser() -> argparse.ArgumentParser:
         action="extend",
         type=Path,
         metavar="FILE",
-        help="the experiments, numbered from 1 in this order",
+        help=configs,
     )
-    add(
-        "-1",
-        "--one-epoch",
-        action="store_true",
-        help="one epoch each; results go to outputs/quick_test",
-    )
-    add(
-        "--demo",
-        action="store_true",
-        help=(
-            "tiny models from scratch in place of the checkpoints, on data/sample; results go to "
-            "outputs/demo"
-        ),
-    )
-    add(
-        "--data-dir",
-        type=Path,
-        metavar="DIR",
-        help="folder of train.csv, dev.csv, test.csv (default: data)",
-    )
+    add("-1", "--one-epoch", action="store_true", help="one epoch each, in outputs/quick_test")
+    demo = "tiny models from scratch in place of the checkpoints, on data/sample, in outputs/demo"
+    add("--demo", action="store_true", help=demo)
     add("--dry-run", action="store_true", help="check everything, print the plan, write nothing")
     add("--only", metavar="NUMBERS", help="run these of the experiments, such as 1,4 or 2-5")
-    add(
-        "--stop-on-error",
-        action="store_true",
-        help="start no further experiment after one that failed",
-    )
-    add(
-        "--output-dir",
-        type=Path,
-        metavar="DIR",
-        help="stands for outputs/; logs then go to DIR/logs",
-    )
-    add("--runs-dir", type=Path, metavar="DIR", help="the runs' folders go here")
-    add("--log-dir", type=Path, metavar="DIR", help="the batches' logs go here (default: logs)")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help=(
-            "overrides one value in every experiment, such as training.learning_rate=3e-5 "
-            "(repeatable)"
-        ),
-    )
-    add("--seed", type=int, help="overrides training.seed")
-    add(
-        "--explain",
-        action="store_true",
-        help="print every value of every experiment with where it comes from, and stop",
-    )
-    add("--resume", action="store_true", help=argparse.SUPPRESS)
-    add("--rehearse", action="store_true", help=argparse.SUPPRESS)
-    return parser
+    add("--stop-on-error", action="store_true", help="start none after one that failed")
+    override = "another value in every experiment, such as training.learning_rate=3e-5 (repeatable)"
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help=override)
+    add("--seed", type=int, metavar="N", help="overrides training.seed")
+    explain = "print every value of every experiment with where it comes from, and stop"
+    add("--explain", action="store_true", help=explain)
+    for option in NOT_BUILT:
+        add(f"--{option}", action="store_true", help=argparse.SUPPRESS)
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where files lie."""
+    places = {
+        "--data-dir": "folder of train.csv, dev.csv, test.csv (default: data)",
+        "--output-dir": "stands for outputs/; logs then go to DIR/logs",
+        "--runs-dir": "the runs' folders go here (default: ROOT/experiments)",
+        "--log-dir": "the batches' logs go here (default: logs)",
+    }
+    for option, meaning in places.items():
+        parser.add_argument(option, type=Path, metavar="DIR", help=meaning)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

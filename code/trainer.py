@@ -75,6 +75,8 @@ def interrupt(_signal: int, _frame: FrameType | None) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one experiment and return the exit status."""
     options = make_parser().parse_args(arguments)
+    watch_parent()
+    signal.signal(signal.SIGTERM, interrupt)
     require_packages(__file__)
     from dialsum.config.read import load_config
 
@@ -88,11 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_OK
     for note in loaded.notes:
         print(note)
-    from dialsum.parent_watch import watch_parent
     from dialsum.paths import PROJECT_ROOT, RunPaths
 
-    watch_parent()
-    signal.signal(signal.SIGTERM, interrupt)
     folder = (options.output_dir or PROJECT_ROOT / "outputs" / loaded.name).resolve()
     model = options.model_dir.resolve() if options.model_dir else folder / "model"
     kind = "demo" if loaded.config.model.initialise == "tiny" else (

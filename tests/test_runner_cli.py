@@ -67,6 +67,7 @@ BAD = [
     (["--config", "a.yaml", "--seed", "x"], "--seed"),
     (["--config", "a.yaml", "--data-dir", "nodata"], "nodata"),
     (["--config", "a.yaml", "--frobnicate"], "--frobnicate"),
+    (["--config", "a.yaml", "--dem"], "--dem"),
 ]
 
 

@@ -44,6 +44,7 @@ __all__ = [
     "pick_num_workers",
     "pick_precision",
     "pick_tf32",
+    "use_one_gpu",
     "visible_gpus",
 ]
 
@@ -79,6 +80,24 @@ class Choice(Generic[T]):
         """Return requested, used and why, as they stand in result.json."""
         requested = "auto" if self.requested is None else self.requested
         return {"requested": requested, "used": self.value, "why": self.why}
+
+
+def use_one_gpu() -> Choice[int] | None:
+    """Hide all cards but the one with the most free memory from this process, before torch sees them.
+
+    One experiment runs on one card; with several in sight the trainer would split each batch over
+    them, and the batch size would no longer be the config's. What CUDA_VISIBLE_DEVICES says stands.
+
+    Returns:
+        The card taken, or None where there was nothing to choose.
+    """
+    gpus = nvidia_gpus()
+    if len(gpus) < 2 or "CUDA_VISIBLE_DEVICES" in os.environ:
+        return None
+    best = max(gpus, key=lambda gpu: (gpu.memory_free_bytes, -gpu.index))
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(best.index)
+    return Choice(best.index, f"of {len(gpus)} cards it has the most free memory")
 
 
 def pick_device(requested: str) -> Choice[Device]:

@@ -15,7 +15,7 @@ from typing import Any
 from dialsum.atomic import write_json, write_text
 from dialsum.config.read import LoadedConfig, dump_yaml
 from dialsum.data.splits import Splits
-from dialsum.device import list_devices
+from dialsum.device import list_devices, use_one_gpu
 from dialsum.experiment.choices import Choices, choose
 from dialsum.experiment.environment import describe_environment
 from dialsum.experiment.outcome import Outcome, explain_failure
@@ -54,6 +54,9 @@ def run_experiment(job: Job) -> dict[str, Any]:
     """
     config = job.loaded.config
     read_env_file(PROJECT_ROOT / ".env")
+    card = use_one_gpu()
+    if card is not None:
+        print(f"CUDA_VISIBLE_DEVICES={card.value} ({card.why}); set it yourself to take another")
     _quiet_libraries()
     splits = read_splits(config)
     check_checkpoint(config)

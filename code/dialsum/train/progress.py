@@ -43,7 +43,7 @@ class Progress:
 
     def stage(self, name: str, text: str) -> None:
         """Say that a new part of the run begins."""
-        self.event("stage", stage=name)
+        self.event("stage", stage=name, text=text)
         elapsed = time.monotonic() - self._started
         print(f"[{elapsed:6.1f} s] {name}: {text}", flush=True)
 

@@ -1,0 +1,417 @@
+"""Checkpoints as they come: weights read safely, heads tied or not, rows for new tokens, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+from dialsum.errors import RunError, UnfitError
+from dialsum.experiment.prepare import check_checkpoint
+from dialsum.model.load import (
+    LoadedModel,
+    load_model,
+    read_model_config,
+    resolve_checkpoint,
+    weight_format,
+)
+from dialsum.model.save import save_weights
+from dialsum.model.tokenizers import add_dialogue_tokens, load_tokenizer
+from small_models import (
+    KINDS,
+    SPARE_ROWS,
+    UNTIED,
+    make_config,
+    read_weights,
+    train_sample_tokenizer,
+    write_checkpoint,
+)
+
+pytestmark = pytest.mark.training
+
+SORTS = list(KINDS)
+FOUR_BIT = {"use_qlora": True, "load_in_4bit": True}
+FIFTEEN = STANDARD_DIALOGUE_TOKENS[:15]
+"""More than the spare rows: the embeddings have to grow."""
+EMBEDDINGS = {"mt5": "shared.weight", "t5": "shared.weight", "t5_v1_1": "shared.weight",
+              "bart": "model.shared.weight"}  # fmt: skip
+
+Checkpoints = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def tokenizers() -> dict[str, Any]:
+    """Tokenizers trained on the sample, by kind; to be saved, never changed."""
+    return {kind: train_sample_tokenizer(kind) for kind in ("unigram", "bpe")}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tokenizers: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
+    """Return the folder of a sort of checkpoint, written once; not to be changed."""
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    def folder(sort: str, file: str = "safetensors") -> Path:
+        place = root / f"{sort}_{file}"
+        if not place.is_dir():
+            write_checkpoint(place, sort, tokenizer=tokenizers[KINDS[sort]], file=file)
+        return place
+
+    return folder
+
+
+def load(
+    folder: Path, sort: str, tokens: tuple[str, ...] = (), **sections: Any
+) -> tuple[LoadedModel, Any, list[str]]:
+    """Load a folder as an experiment does: tokenizer, tokens added, model."""
+    import torch
+
+    tokenizer = load_tokenizer(folder)
+    new = add_dialogue_tokens(tokenizer, tokens) if tokens else []
+    loaded = load_model(
+        folder, config=make_config(sort, folder, **sections), tokenizer=tokenizer,
+        new_tokens=new, device="cpu", dtype=torch.float32,
+    )  # fmt: skip
+    return loaded, tokenizer, new
+
+
+def rows_of(loaded: LoadedModel) -> tuple[Any, Any]:
+    """Return the weights of input embeddings and head."""
+    model: Any = loaded.model
+    return (
+        model.get_input_embeddings().weight.detach(),
+        model.get_output_embeddings().weight.detach(),
+    )
+
+
+def check_old_rows(loaded: LoadedModel, sort: str, folder: Path) -> None:
+    """Hold embeddings and head against the checkpoint's file, row for row."""
+    import torch
+
+    state = read_weights(folder)
+    embeddings, head = rows_of(loaded)
+    old = state[EMBEDDINGS[sort]]
+    assert torch.equal(embeddings[: len(old)], old)
+    assert loaded.tied == (sort not in UNTIED)
+    assert loaded.model.config.tie_word_embeddings == (sort not in UNTIED)
+    if sort in UNTIED:
+        assert torch.equal(head[: len(old)], state["lm_head.weight"])
+        assert not torch.equal(head, embeddings)
+    else:
+        assert head is loaded.model.get_input_embeddings().weight or torch.equal(head, embeddings)
+        assert head.data_ptr() == embeddings.data_ptr()
+
+
+@pytest.mark.parametrize("qlora", [{}, FOUR_BIT], ids=["float", "4-bit"])
+@pytest.mark.parametrize("sort", SORTS)
+def test_old_rows_stay_when_tokens_are_added(
+    sort: str, qlora: dict[str, bool], checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = checkpoints(sort)
+    loaded, tokenizer, new = load(folder, sort, FIFTEEN, qlora=qlora)
+    assert len(new) >= 15
+    assert len(rows_of(loaded)[0]) == len(rows_of(loaded)[1]) == len(tokenizer)
+    assert loaded.quantised == bool(qlora)
+    check_old_rows(loaded, sort, folder)
+    if not qlora:
+        check_after_saving(loaded, tokenizer, sort, tmp_path)
+
+
+def check_after_saving(loaded: LoadedModel, tokenizer: Any, sort: str, folder: Path) -> None:
+    """Save a model, load it again, in 4 bits too, and hold it against what it was."""
+    import torch
+
+    save_weights(loaded.model, folder)
+    tokenizer.save_pretrained(folder)
+    for qlora in ({}, FOUR_BIT):
+        again, _, new = load(folder, sort, FIFTEEN, qlora=qlora)
+        assert new == []
+        check_old_rows(again, sort, folder)
+        for before, after in zip(rows_of(loaded), rows_of(again), strict=True):
+            assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_a_model_with_spare_rows_never_shrinks(sort: str, checkpoints: Checkpoints) -> None:
+    folder = checkpoints(sort)
+    tokens = STANDARD_DIALOGUE_TOKENS[:3]
+    loaded, tokenizer, new = load(folder, sort, tokens)
+    rows = len(read_weights(folder)[EMBEDDINGS[sort]])
+    assert rows == len(load_tokenizer(folder)) + SPARE_ROWS
+    assert len(tokenizer) == rows - SPARE_ROWS + len(new) < rows
+    assert len(rows_of(loaded)[0]) == len(rows_of(loaded)[1]) == rows
+    assert loaded.tied == (sort not in UNTIED)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_new_rows_start_as_the_mean_of_their_pieces(sort: str, checkpoints: Checkpoints) -> None:
+    import torch
+
+    folder = checkpoints(sort)
+    before = load_tokenizer(folder).backend_tokenizer.model
+    loaded, tokenizer, new = load(folder, sort, ("약속장소", "#Person1#"))
+    state = read_weights(folder)
+    embeddings, head = rows_of(loaded)
+    files = [(embeddings, state[EMBEDDINGS[sort]])]
+    if sort in UNTIED:
+        files.append((head, state["lm_head.weight"]))
+    assert new[:2] == ["약속장소", "#Person1#"]
+    for token in new[:2]:
+        pieces = before.tokenize(token)
+        known = sorted({piece.id for piece in pieces} - {tokenizer.unk_token_id})
+        assert known and "".join(piece.value for piece in pieces) == token
+        for weight, old in files:
+            row = weight[tokenizer.convert_tokens_to_ids(token)]
+            assert torch.allclose(row, old[known].mean(dim=0), atol=1e-6)
+            assert not torch.allclose(row, old.mean(dim=0), atol=1e-3)
+
+
+def test_a_token_without_pieces_starts_as_the_mean_of_all(checkpoints: Checkpoints) -> None:
+    import torch
+
+    folder = checkpoints("mt5")
+    loaded, tokenizer, new = load(folder, "mt5", ("#Person1#",))
+    assert new == ["#Person1#", "\n"]
+    old = read_weights(folder)["shared.weight"][: len(tokenizer) - 2]
+    row = rows_of(loaded)[0][tokenizer.convert_tokens_to_ids("\n")]
+    assert torch.allclose(row, old.mean(dim=0), atol=1e-6)
+
+
+def test_the_real_mt5_tokenizer_fits_its_spare_rows(shared_dir: Path, tmp_path: Path) -> None:
+    import torch
+
+    tokenizer = load_tokenizer(shared_dir / "tokenizers" / "mt5")
+    write_checkpoint(tmp_path, "mt5", tokenizer=tokenizer, width=4)
+    state = read_weights(tmp_path)
+    assert len(state["shared.weight"]) == 250_112
+    few, _, new = load(tmp_path, "mt5", FIFTEEN[:3])
+    assert (len(new), len(rows_of(few)[0])) == (4, 250_112)
+    many, grown, new = load(tmp_path, "mt5", FIFTEEN)
+    assert (len(new), len(grown), len(rows_of(many)[1])) == (16, 250_116, 250_116)
+    for loaded in (few, many):
+        # Rows 250,100 to 250,111 were never a piece's: the first new tokens take them.
+        embeddings, head = rows_of(loaded)
+        assert torch.equal(embeddings[:250_100], state["shared.weight"][:250_100])
+        assert torch.equal(head[:250_100], state["lm_head.weight"][:250_100])
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_model_and_tokenizer_agree_on_padding_and_end(
+    sort: str, checkpoints: Checkpoints
+) -> None:
+    loaded, tokenizer, _ = load(checkpoints(sort), sort)
+    for said in (loaded.model.config, loaded.model.generation_config):
+        assert said.pad_token_id == tokenizer.pad_token_id
+        assert said.eos_token_id == tokenizer.eos_token_id
+
+
+def test_dropout_of_the_config_arrives(checkpoints: Checkpoints) -> None:
+    import torch
+
+    for sort in SORTS:
+        loaded, _, _ = load(checkpoints(sort), sort, model={"dropout": 0.37})
+        layers = [one for one in loaded.model.modules() if isinstance(one, torch.nn.Dropout)]
+        rates = {one.p for one in layers} or {loaded.model.config.dropout}
+        assert 0.37 in rates
+
+
+def test_pytorch_model_bin_is_read_and_said(checkpoints: Checkpoints) -> None:
+    import torch
+
+    for sort in SORTS:
+        folder = checkpoints(sort, "pytorch_model.bin")
+        loaded, _, _ = load(folder, sort)
+        assert loaded.weights == "pytorch_model.bin"
+        same, _, _ = load(checkpoints(sort), sort)
+        assert same.weights == "safetensors"
+        for name, weight in same.model.state_dict().items():
+            assert torch.equal(weight, loaded.model.state_dict()[name]), name
+
+
+class Malicious:
+    """What a pickle may hold: a command that runs when it is read."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.fixture
+def malicious(checkpoints: Checkpoints, tmp_path: Path) -> tuple[Path, Path]:
+    """A checkpoint whose pytorch_model.bin runs a command, and the file that command makes."""
+    import torch
+
+    folder, marker = tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(checkpoints("t5"), folder)
+    (folder / "model.safetensors").unlink()
+    torch.save({"shared.weight": Malicious(marker)}, folder / "pytorch_model.bin")
+    # The command does run where nobody looks out for it.
+    torch.load(folder / "pytorch_model.bin", weights_only=False)
+    assert marker.exists()
+    marker.unlink()
+    return folder, marker
+
+
+def test_a_malicious_pickle_does_not_run(malicious: tuple[Path, Path]) -> None:
+    folder, marker = malicious
+    with pytest.raises(RunError, match="weights could not be loaded") as caught:
+        load(folder, "t5")
+    assert str(folder) in str(caught.value)
+    assert not marker.exists()
+
+
+def test_safetensors_go_before_a_pickle(
+    malicious: tuple[Path, Path], checkpoints: Checkpoints
+) -> None:
+    folder, marker = malicious
+    shutil.copy(checkpoints("t5") / "model.safetensors", folder)
+    loaded, _, _ = load(folder, "t5")
+    assert loaded.weights == "safetensors"
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "form"),
+    [
+        (["model.safetensors"], "safetensors"),
+        (["model.safetensors.index.json"], "safetensors"),
+        (["model.safetensors", "pytorch_model.bin"], "safetensors"),
+        (["pytorch_model.bin"], "pytorch_model.bin"),
+        (["pytorch_model.bin.index.json", "weights.pkl"], "pytorch_model.bin"),
+    ],
+)
+def test_which_weights_are_read(files: list[str], form: str, tmp_path: Path) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    assert weight_format(tmp_path) == form
+    assert weight_format("owner/name") is None
+
+
+@pytest.mark.parametrize(
+    "name", [None, "weights.pkl", "tf_model.h5", "model.pt", "flax_model.msgpack", "model.ckpt"]
+)
+def test_other_weights_are_refused_before_anything_is_read(
+    name: str | None, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder, marker = tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(checkpoints("t5"), folder)
+    (folder / "model.safetensors").unlink()
+    if name:
+        (folder / name).write_bytes(pickle.dumps(Malicious(marker)))
+    with pytest.raises(UnfitError) as caught:
+        check_checkpoint(make_config("t5", folder))
+    said = str(caught.value)
+    assert "no model.safetensors and no pytorch_model.bin" in said
+    assert (name or "config.json") in said
+    assert str(folder) in said
+    assert not marker.exists()
+
+
+def edit_config(folder: Path, **values: Any) -> None:
+    """Change values of a checkpoint's config.json; None takes one away."""
+    path = folder / "config.json"
+    found = json.loads(path.read_text(encoding="utf-8")) | values
+    path.write_text(
+        json.dumps({key: value for key, value in found.items() if value is not None}),
+        encoding="utf-8",
+    )
+
+
+@pytest.mark.parametrize(
+    ("sort", "claimed"), [("mt5", "t5"), ("t5", "mt5"), ("bart", "t5"), ("t5_v1_1", "bart")]
+)
+def test_another_architecture_is_refused(
+    sort: str, claimed: str, checkpoints: Checkpoints
+) -> None:
+    folder = checkpoints(sort)
+    with pytest.raises(UnfitError) as caught:
+        check_checkpoint(make_config(claimed, folder))
+    assert f"is of type {sort.partition('_')[0]!r}" in str(caught.value)
+    assert f"model.architecture says {claimed!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "key"), [((1024, 128), "encoder_max_len"), ((512, 513), "decoder_max_len")]
+)
+def test_lengths_beyond_the_positions_are_refused(
+    lengths: tuple[int, int], key: str, checkpoints: Checkpoints
+) -> None:
+    folder = checkpoints("bart")
+    with pytest.raises(UnfitError, match="beyond the 512 positions") as caught:
+        check_checkpoint(make_config("bart", folder, lengths=lengths))
+    assert f"tokenizer.{key}" in str(caught.value)
+    check_checkpoint(make_config("bart", folder, lengths=(512, 512)))
+    # T5's positions are relative: no length is too much for them.
+    check_checkpoint(make_config("mt5", checkpoints("mt5"), lengths=(2048, 600)))
+
+
+@pytest.mark.parametrize("place", ["./absent", "/absent/model", "~/absent", "a/b/c"])
+def test_a_missing_folder_is_no_hub_name(place: str) -> None:
+    with pytest.raises(UnfitError, match="no such folder") as caught:
+        resolve_checkpoint(place)
+    assert place in str(caught.value)
+
+
+def test_what_is_no_folder_is_a_hub_name() -> None:
+    assert resolve_checkpoint("digit82/kobart-summarization") == "digit82/kobart-summarization"
+
+
+def test_a_folder_without_config_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UnfitError, match=r"no config\.json") as caught:
+        check_checkpoint(make_config("t5", tmp_path))
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"model_type": "unheard_of"}', "{}"])
+def test_a_config_that_cannot_be_read_is_refused(
+    content: str, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints("t5"), folder)
+    (folder / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UnfitError, match="its config could not be read") as caught:
+        check_checkpoint(make_config("t5", folder))
+    assert str(folder) in str(caught.value)
+
+
+def test_a_model_that_brings_code_is_refused(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    folder, marker = tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(checkpoints("t5"), folder)
+    (folder / "own_config.py").write_text(
+        f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n", encoding="utf-8"
+    )
+    edit_config(folder, model_type="own", auto_map={"AutoConfig": "own_config.OwnConfig"})
+    config = make_config("t5", folder)
+    assert config.model.trust_remote_code is False
+    with pytest.raises(UnfitError, match="its config could not be read"):
+        read_model_config(folder, config)
+    assert not marker.exists()
+
+
+def test_a_checkpoint_that_does_not_say_how_decoding_starts_is_refused(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints("t5"), folder)
+    edit_config(folder, decoder_start_token_id=None)
+    with pytest.raises(UnfitError, match="decoder_start_token_id"):
+        load(folder, "t5")
+
+
+def test_damaged_weights_are_said(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints("t5"), folder)
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(RunError, match="weights could not be loaded") as caught:
+        load(folder, "t5")
+    assert str(folder) in str(caught.value)
