@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from dialsum.errors import EXIT_FAILED, EXIT_OK, run_script
 from dialsum.optional import require_packages
+from dialsum.parent_watch import watch_parent
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ from dialsum.model.families import get_family, map_target_names
 from dialsum.model.load import LoadedModel
 from dialsum.model.save import train_embeddings_and_norms
 
-EMBEDDING = "embed_tokens"
+EMBEDDING, HEAD, SHARED = "embed_tokens", "lm_head", "shared"
 
 
 @dataclass(frozen=True)
@@ -91,24 +91,36 @@ def _add_adapters(
     if gradient_checkpointing:
         # Gradients must reach the adapters through frozen, recomputed blocks.
         model.enable_input_require_grads()
-    adapted_embeddings = EMBEDDING in targets
+    rows_learn = bool(new_token_ids) and not asked.train_embeddings
+    places = places_of_new_rows(targets, tied=loaded.tied) if rows_learn else []
     lora = LoraConfig(
         task_type=TaskType.SEQ_2_SEQ_LM, r=asked.lora_rank, lora_alpha=asked.lora_alpha,
         lora_dropout=asked.lora_dropout, target_modules=targets, bias="none",
-        # PEFT cannot combine trainable rows with adapters on the same embeddings.
-        trainable_token_indices=(
-            {EMBEDDING: list(new_token_ids)}
-            if new_token_ids and not adapted_embeddings and not asked.train_embeddings else None
-        ),
+        trainable_token_indices={place: list(new_token_ids) for place in places} or None,
     )
-    if new_token_ids and adapted_embeddings:
-        notes.append("new tokens learn through the adapter on embed_tokens")
+    for name in (EMBEDDING, HEAD):
+        if new_token_ids and name in targets:
+            notes.append(f"new tokens learn through the adapter on {name}")
     adapted = get_peft_model(model, lora)
     if asked.train_embeddings:
         train_embeddings_and_norms(adapted, family.norms)
     return AdaptedModel(
         model=adapted, loader=choose_loader(asked), targets=targets, notes=notes
     )
+
+
+def places_of_new_rows(targets: Sequence[str], *, tied: bool) -> list[str]:
+    """Return the layers in which the rows of new tokens learn by themselves.
+
+    The head's too: a row that stays the mean of its pieces' rows gives the mean of their logits, so
+    that one of the pieces always comes before the new token, and the token is never written.
+
+    Args:
+        targets: layers with adapters; PEFT cannot combine both on one layer.
+        tied: the head is the input embeddings; their rows are then one.
+    """
+    free = [name for name in (EMBEDDING, HEAD) if name not in targets]
+    return [SHARED] if tied and len(free) == 2 else free
 
 
 def adaptable_names(model: Any) -> set[str]:
@@ -122,7 +134,7 @@ def adaptable_names(model: Any) -> set[str]:
     for name, module in model.named_modules():
         if isinstance(module, (torch.nn.Linear, torch.nn.Embedding)):
             names.add(name.rsplit(".", 1)[-1])
-    return names - {"shared", "relative_attention_bias", "embed_positions"}
+    return names - {SHARED, "relative_attention_bias", "embed_positions"}
 
 
 def choose_loader(asked: Qlora) -> dict[str, str]:

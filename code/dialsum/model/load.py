@@ -6,6 +6,7 @@ Must not know LoRA (adapt.py) nor data.
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +66,8 @@ def read_model_config(source: str | Path, config: Config) -> Any:
     """Read a checkpoint's config.json and check it against the experiment.
 
     Raises:
-        UnfitError: unreachable, another architecture, own code without leave, or inputs beyond its
-            positions.
+        UnfitError: unreachable, another architecture, own code without leave, inputs beyond its
+            positions, or no word on how decoding starts.
     """
     from transformers import AutoConfig
 
@@ -86,6 +87,11 @@ def read_model_config(source: str | Path, config: Config) -> Any:
         raise UnfitError(
             f"model.checkpoint {source} is of type {found.model_type!r}, but model.architecture "
             f"says {config.model.architecture!r}; set model.architecture to what the checkpoint is"
+        )
+    if getattr(found, "decoder_start_token_id", None) is None:
+        raise UnfitError(
+            f"model.checkpoint {source}: its config.json has no decoder_start_token_id; add the "
+            "one that it was trained with (T5: the padding id, BART: the end id)"
         )
     limit = getattr(found, family.position_limit) if family.position_limit else None
     for key in ("encoder_max_len", "decoder_max_len"):
@@ -155,6 +161,7 @@ def _read_weights(
 ) -> tuple[PreTrainedModel, str]:
     """Read safetensors where there are any, else pytorch_model.bin with weights_only."""
     import transformers
+    from safetensors import SafetensorError
 
     # The library would start a thread that asks the hub to convert a checkpoint; nobody asked to.
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
@@ -173,7 +180,13 @@ def _read_weights(
             model = model_class.from_pretrained(
                 str(source), use_safetensors=name == "safetensors", **options
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except pickle.UnpicklingError:
+            failures.append(
+                f"{name}: it is damaged, or holds more than weights, which could run code; "
+                "it was not read"
+            )
+            continue
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             failures.append(f"{name}: {str(error).strip().splitlines()[0]}")
             continue
         return model.eval(), name
@@ -251,16 +264,7 @@ def _old_pieces(tokenizer: Any, token: str, new_ids: set[int]) -> list[int]:
 
 
 def _use_tokenizer_ids(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Let model and tokenizer agree on padding and end, and check that decoding can start.
-
-    Raises:
-        UnfitError: the checkpoint does not say with which token its decoder starts.
-    """
+    """Let model and tokenizer agree on padding and end."""
     for target in (model.config, model.generation_config):
         target.pad_token_id = tokenizer.pad_token_id
         target.eos_token_id = tokenizer.eos_token_id
-    if model.config.decoder_start_token_id is None:
-        raise UnfitError(
-            f"{model.config.name_or_path}: config.json has no decoder_start_token_id; add the one "
-            "that the checkpoint was trained with (T5: the padding id, BART: the end id)"
-        )
