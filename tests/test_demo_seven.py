@@ -1,4 +1,4 @@
-"""The demo of all seven experiments, cut down to a few steps, from the user's command to the records."""
+"""The demo of all seven experiments, cut down to a few steps, from command to records."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ def demo(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     configs = [str(repository / "config" / "experiments" / f"{name}.yaml") for name in LABELS]
     overrides = [part for value in SHORT for part in ("--set", value)]
     done = subprocess.run(
-        [sys.executable, str(repository / "code" / "auto_experiment_runner.py"), "--config", *configs,
-         "--demo", "--output-dir", str(output), *overrides],
+        [
+            sys.executable, str(repository / "code" / "auto_experiment_runner.py"),
+            "--config", *configs, "--demo", "--output-dir", str(output), *overrides,
+        ],
         capture_output=True, text=True, timeout=900, check=False,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )

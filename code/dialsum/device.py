@@ -83,7 +83,9 @@ class Choice(Generic[T]):
 
 
 def use_one_gpu() -> Choice[int] | None:
-    """Hide all cards but the one with the most free memory from this process, before torch sees them.
+    """Hide all cards from this process but the one with the most free memory.
+
+    To be called before torch looks for cards.
 
     One experiment runs on one card; with several in sight the trainer would split each batch over
     them, and the batch size would no longer be the config's. What CUDA_VISIBLE_DEVICES says stands.

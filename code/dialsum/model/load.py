@@ -5,6 +5,7 @@ Must not know LoRA (adapt.py) nor data.
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 from collections.abc import Sequence
@@ -149,6 +150,8 @@ def load_model(
         source, family=family, model_config=model_config, config=config, device=device,
         dtype=dtype, quantise=quantise,
     )
+    if quantise:
+        _keep_weights_differentiable(model)
     tied = _keep_head_as_it_is(model)
     _add_rows(model, tokenizer, new_tokens)
     _use_tokenizer_ids(model, tokenizer)
@@ -189,6 +192,8 @@ def _read_weights(
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             failures.append(f"{name}: {str(error).strip().splitlines()[0]}")
             continue
+        if quantise:
+            _compute_as_in_training(model)
         return model.eval(), name
     raise RunError(f"{source}: weights could not be loaded; {'; '.join(failures)}")
 
@@ -203,6 +208,29 @@ def _four_bit(dtype: Any) -> Any:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute,
     )
+
+
+def _keep_weights_differentiable(model: Any) -> None:
+    """Forbid bitsandbytes to repack 4-bit weights for inference on CPUs that have AVX512-BF16.
+
+    It would do so, in place and for good, at the first evaluation: from then on the layers compute
+    in bfloat16 and pass no gradient, so that training goes on wrong without a word.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _compute_as_in_training(model: Any) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights at the first evaluation on a CPU.
+
+    Its layout for CPUs with AVX512-BF16 stays once the model trains again, though no gradient comes
+    back through it (BART stops with an error, T5 learns wrongly in silence); it rounds the scales
+    of the blocks, too, and needs layers of a multiple of 64.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def is_tied(model: Any) -> bool:
@@ -243,6 +271,7 @@ def _add_rows(model: Any, tokenizer: PreTrainedTokenizerFast, new_tokens: Sequen
     embeddings = model.get_input_embeddings()
     if len(tokenizer) > embeddings.weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        _give_stacks_their_own_layer(model)
     if not new_tokens:
         return
     new_ids = {tokenizer.get_vocab()[token] for token in new_tokens}
@@ -254,6 +283,18 @@ def _add_rows(model: Any, tokenizer: PreTrainedTokenizerFast, new_tokens: Sequen
             for weight in matrices.values():
                 rows = weight[pieces] if pieces else weight[: min(new_ids)]
                 weight[tokenizer.convert_tokens_to_ids(token)] = rows.mean(dim=0)
+
+
+def _give_stacks_their_own_layer(model: Any) -> None:
+    """Make encoder and decoder embeddings layers of their own again, with the one shared weight.
+
+    Resizing puts one and the same layer in all places. PEFT meets it once, under the name `shared`,
+    and an adapter asked for embed_tokens is then left out in silence.
+    """
+    for stack in (model.get_encoder(), model.get_decoder()):
+        layer = copy.copy(stack.embed_tokens)
+        layer._parameters = dict(layer._parameters)
+        stack.embed_tokens = layer
 
 
 def _old_pieces(tokenizer: Any, token: str, new_ids: set[int]) -> list[int]:

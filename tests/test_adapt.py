@@ -1,0 +1,412 @@
+"""What learns: adapters in 4 bits, rows of new tokens, embeddings in full; and what stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dialsum.config.schema import Config
+from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+from dialsum.errors import UnfitError
+from dialsum.model.adapt import (
+    AdaptedModel,
+    adapt_model,
+    choose_loader,
+    places_of_new_rows,
+    require_trainable,
+)
+from dialsum.model.load import load_model
+from dialsum.model.save import EXTRA_FILE, load_extra, save_weights
+from dialsum.model.tokenizers import add_dialogue_tokens, load_tokenizer
+from small_models import KINDS, UNTIED, make_config, train_sample_tokenizer, write_checkpoint
+
+pytestmark = pytest.mark.training
+
+SORTS = list(KINDS)
+RANK, ALPHA = 4, 8
+FOUR_BIT = {"use_qlora": True, "load_in_4bit": True, "lora_rank": RANK, "lora_alpha": ALPHA}
+EVERYTHING = ["q", "k", "v", "o", "wi", "wo", "lm_head", "embed_tokens"]
+"""The targets of the third experiment."""
+TEXT = "#Person1#: 안녕하세요. #Person2#: 네, 안녕하세요."
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small model, adapted, with all that belongs to it."""
+
+    adapted: AdaptedModel
+    tokenizer: Any
+    config: Config
+    new: list[str]
+    folder: Path
+
+    @property
+    def model(self) -> Any:
+        """The model that trains."""
+        return self.adapted.model
+
+    @property
+    def new_ids(self) -> list[int]:
+        """The ids of the tokens that the checkpoint did not have."""
+        ids: list[int] = self.tokenizer.convert_tokens_to_ids(self.new)
+        return ids
+
+    def step(self) -> None:
+        """Take one step of the optimizer on a text with new tokens."""
+        import torch
+
+        self.model.train()
+        learning = [one for one in self.model.parameters() if one.requires_grad]
+        optimizer = torch.optim.AdamW(learning, lr=1e-2)
+        self.model(**self.batch()).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def batch(self) -> dict[str, Any]:
+        """Return one row that asks for what it shows."""
+        import torch
+
+        ids = torch.tensor([self.tokenizer(TEXT)["input_ids"]])
+        return {"input_ids": ids, "labels": ids}
+
+    def logits(self) -> Any:
+        """Return what the model says of that row, without dropout."""
+        import torch
+
+        self.model.eval()
+        with torch.no_grad():
+            return self.model(**self.batch()).logits
+
+
+Build = Callable[..., Case]
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Return the maker of adapted models; each call loads one anew."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    tokenizers = {kind: train_sample_tokenizer(kind) for kind in ("unigram", "bpe")}
+
+    def make(
+        sort: str, *, tokens: tuple[str, ...] = STANDARD_DIALOGUE_TOKENS,
+        checkpointing: bool = False, **qlora: Any,
+    ) -> Case:  # fmt: skip
+        folder = root / sort
+        if not folder.is_dir():
+            write_checkpoint(folder, sort, tokenizer=tokenizers[KINDS[sort]], width=64)
+        config = make_config(sort, folder, qlora=qlora)
+        return load_case(folder, config, tokens=tokens, checkpointing=checkpointing)
+
+    return make
+
+
+def load_case(
+    folder: Path, config: Config, *, tokens: tuple[str, ...], checkpointing: bool = False
+) -> Case:
+    """Load a checkpoint and adapt it as an experiment does."""
+    import torch
+
+    tokenizer = load_tokenizer(folder)
+    new = add_dialogue_tokens(tokenizer, tokens) if tokens else []
+    loaded = load_model(
+        folder, config=config, tokenizer=tokenizer, new_tokens=new, device="cpu",
+        dtype=torch.float32,
+    )  # fmt: skip
+    adapted = adapt_model(
+        loaded, config=config, new_token_ids=tokenizer.convert_tokens_to_ids(new),
+        gradient_checkpointing=checkpointing,
+    )  # fmt: skip
+    return Case(adapted=adapted, tokenizer=tokenizer, config=config, new=new, folder=folder)
+
+
+def names_of(model: Any, kind: str) -> set[str]:
+    """Return the names of the layers whose class is so called, without PEFT's own additions."""
+    return {
+        name.removeprefix("base_model.model.").removesuffix(".base_layer")
+        for name, module in model.named_modules()
+        if type(module).__name__ == kind
+    }
+
+
+def with_adapter(model: Any) -> set[str]:
+    """Return the names of the layers that have a LoRA adapter."""
+    return {
+        name.removeprefix("base_model.model.")
+        for name, module in model.named_modules()
+        if getattr(module, "lora_A", None) or getattr(module, "lora_embedding_A", None)
+    }
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_auto_covers_every_linear_layer_of_the_blocks(sort: str, build: Build) -> None:
+    case = build(sort, **FOUR_BIT)
+    quantised = names_of(case.model, "Linear4bit")
+    assert len(quantised) == {"mt5": 18, "t5_v1_1": 18, "t5": 16, "bart": 16}[sort]
+    assert with_adapter(case.model) == quantised
+    assert case.adapted.notes == []
+    learning = {name for name, one in case.model.named_parameters() if one.requires_grad}
+    assert all("lora_" in name or "trainable_tokens_delta" in name for name in learning)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_rank_and_alpha_arrive(sort: str, build: Build) -> None:
+    case = build(sort, **FOUR_BIT | {"lora_dropout": 0.25})
+    layers = [one for one in case.model.modules() if getattr(one, "lora_A", None)]
+    assert layers
+    for layer in layers:
+        assert (layer.r["default"], layer.lora_alpha["default"]) == (RANK, ALPHA)
+        assert layer.scaling["default"] == ALPHA / RANK
+        assert layer.lora_A["default"].weight.shape[0] == RANK
+        assert layer.lora_dropout["default"].p == 0.25
+
+
+@pytest.mark.parametrize(
+    ("sort", "asked", "layers", "note"),
+    [
+        ("bart", ["q", "wi"], {"q_proj", "fc1"}, "q is called q_proj"),
+        ("mt5", ["wi"], {"wi_0", "wi_1"}, "wi is called wi_0, wi_1"),
+        ("t5", ["wi"], {"wi"}, None),
+    ],
+)
+def test_named_targets_are_adapted_and_no_other(
+    sort: str, asked: list[str], layers: set[str], note: str | None, build: Build
+) -> None:
+    case = build(sort, **FOUR_BIT | {"target_modules": asked})
+    assert {name.rsplit(".", 1)[-1] for name in with_adapter(case.model)} == layers
+    assert any(note in text for text in case.adapted.notes) if note else not case.adapted.notes
+
+
+def test_a_target_of_no_layer_is_refused(build: Build) -> None:
+    with pytest.raises(UnfitError, match="query_key_value"):
+        build("t5", **FOUR_BIT | {"target_modules": ["q", "query_key_value"]})
+
+
+@pytest.mark.parametrize(
+    ("targets", "tied", "places"),
+    [
+        ([], True, ["shared"]),
+        ([], False, ["embed_tokens", "lm_head"]),
+        (["q", "wo"], True, ["shared"]),
+        (["q", "wo"], False, ["embed_tokens", "lm_head"]),
+        (["embed_tokens"], True, ["lm_head"]),
+        (["lm_head"], False, ["embed_tokens"]),
+        (["embed_tokens", "lm_head"], True, []),
+        (["embed_tokens", "lm_head"], False, []),
+    ],
+)
+def test_where_new_rows_learn(targets: list[str], tied: bool, places: list[str]) -> None:
+    assert places_of_new_rows(targets, tied=tied) == places
+
+
+def effective_rows(case: Case) -> dict[str, Any]:
+    """Return the rows that input embeddings and head compute with, adapters included."""
+    import torch
+
+    model = case.model.base_model.model
+    inner = model.model if case.config.model.architecture == "bart" else model
+    width = model.config.d_model
+    every = torch.arange(len(case.tokenizer))
+    model.eval()
+    with torch.no_grad():
+        head = model.lm_head(torch.eye(width)).T[: len(every)].clone()
+        return {
+            "encoder": inner.encoder.embed_tokens(every).clone(),
+            "decoder": inner.decoder.embed_tokens(every).clone(),
+            "head": head,
+        }
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_new_rows_learn_and_old_rows_stay(sort: str, build: Build) -> None:
+    import torch
+
+    case = build(sort, **FOUR_BIT)
+    written = [token for token in case.new if token in TEXT]
+    assert {"#Person1#", "#Person2#"} <= set(written)
+    ids = case.tokenizer.convert_tokens_to_ids(written)
+    old = [one for one in range(len(case.tokenizer)) if one not in case.new_ids]
+    before = effective_rows(case)
+    case.step()
+    after = effective_rows(case)
+    for place, rows in before.items():
+        assert torch.equal(after[place][old], rows[old]), place
+        assert (after[place][ids] != rows[ids]).any(dim=1).all(), place
+    if sort not in UNTIED:
+        assert torch.equal(after["head"], after["decoder"])
+        assert torch.equal(after["head"], after["encoder"])
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_a_new_token_can_come_first(sort: str, build: Build) -> None:
+    # A row of the head that stays the mean of its pieces' rows gives the mean of their logits:
+    # one of them would always be written in its place.
+    import torch
+
+    case = build(sort, **FOUR_BIT)
+    (tag,) = case.tokenizer.convert_tokens_to_ids(["#Person1#"])
+    labels = torch.tensor([[tag, case.tokenizer.eos_token_id]])
+    case.model.train()
+    learning = [one for one in case.model.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=3e-2)
+    for _ in range(40):
+        case.model(input_ids=labels, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    case.model.eval()
+    with torch.no_grad():
+        logits = case.model(input_ids=labels, labels=labels).logits
+    assert logits.argmax(dim=-1).tolist() == labels.tolist()
+
+
+def test_adapters_on_head_and_embeddings_learn(build: Build) -> None:
+    import torch
+
+    case = build("mt5", **FOUR_BIT | {"target_modules": EVERYTHING})
+    adapted = {name.rsplit(".", 1)[-1] for name in with_adapter(case.model)}
+    assert adapted == {"q", "k", "v", "o", "wi_0", "wi_1", "wo", "lm_head", "embed_tokens"}
+    notes = " ".join(case.adapted.notes)
+    assert "adapter on embed_tokens" in notes
+    assert "adapter on lm_head" in notes
+    learning = {name for name, one in case.model.named_parameters() if one.requires_grad}
+    assert all("lora_" in name for name in learning)
+    base = case.model.base_model.model.shared.weight.clone()
+    before = effective_rows(case)
+    # One half of each adapter starts at zero, so the other one moves from the second step on.
+    case.step()
+    case.step()
+    after = effective_rows(case)
+    (tag,) = case.tokenizer.convert_tokens_to_ids(["#Person1#"])
+    for place in ("encoder", "decoder", "head"):
+        assert not torch.equal(after[place][tag], before[place][tag]), place
+    assert torch.equal(case.model.base_model.model.shared.weight, base)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_embeddings_that_train_keep_their_ties(sort: str, build: Build) -> None:
+    import torch
+
+    case = build(sort, **FOUR_BIT | {"train_embeddings": True})
+    before = effective_rows(case)
+    norms = {
+        name: one.clone() for name, one in case.model.named_parameters()
+        if "norm" in name and one.requires_grad
+    }  # fmt: skip
+    case.step()
+    after = effective_rows(case)
+    model = case.model.base_model.model
+    tied = model.lm_head.weight is model.get_input_embeddings().weight
+    assert tied == (sort not in UNTIED)
+    assert torch.equal(after["encoder"], after["decoder"])
+    assert torch.equal(after["head"], after["decoder"]) == tied
+    changed = {place: (after[place] != rows).any(dim=1) for place, rows in before.items()}
+    # The softmax moves every row of the head; a tied embedding goes along.
+    assert changed["head"].all()
+    assert changed["encoder"].all() == tied
+    assert changed["encoder"][case.tokenizer(TEXT)["input_ids"]].all()
+    assert norms
+    for name, one in case.model.named_parameters():
+        if name in norms:
+            assert not torch.equal(one, norms[name]), name
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_full_fine_tuning_trains_every_weight(sort: str, build: Build) -> None:
+    case = build(sort, use_qlora=False, load_in_4bit=False)
+    assert case.adapted.targets == []
+    assert all(one.requires_grad for one in case.model.parameters())
+    total, trainable = case.adapted.count_parameters()
+    assert total == trainable == sum(one.numel() for one in case.model.parameters())
+    tied = case.model.lm_head.weight is case.model.get_input_embeddings().weight
+    assert tied == (sort not in UNTIED)
+    assert case.adapted.loader["used"] == "transformers (full fine-tuning)"
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_parameters_are_counted_as_before_quantisation(sort: str, build: Build) -> None:
+    whole = build(sort, use_qlora=False, load_in_4bit=False)
+    case = build(sort, **FOUR_BIT)
+    total, trainable = case.adapted.count_parameters()
+    learning = [one.numel() for one in case.model.parameters() if one.requires_grad]
+    assert trainable == sum(learning)
+    assert total - trainable == whole.adapted.count_parameters()[0]
+
+
+@pytest.mark.parametrize("sort", ["mt5", "bart"])
+def test_gradients_reach_every_adapter_through_checkpointing(sort: str, build: Build) -> None:
+    case = build(sort, checkpointing=True, **FOUR_BIT)
+    assert case.model.config.use_cache is False
+    case.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    case.model.train()
+    case.model(**case.batch()).loss.backward()
+    seconds = {name: one for name, one in case.model.named_parameters() if "lora_B" in name}
+    without = [
+        name for name, one in seconds.items() if one.grad is None or not one.grad.abs().sum() > 0
+    ]
+    assert seconds
+    assert without == []
+
+
+@pytest.mark.parametrize(
+    "qlora",
+    [{}, {"train_embeddings": True}, {"target_modules": EVERYTHING}],
+    ids=["adapters", "and embeddings", "on everything"],
+)
+@pytest.mark.parametrize("sort", SORTS)
+def test_what_learned_comes_back_from_disk(
+    sort: str, qlora: dict[str, Any], build: Build, tmp_path: Path
+) -> None:
+    import torch
+    from peft import PeftModel
+
+    case = build(sort, **FOUR_BIT | qlora)
+    start = case.logits()
+    for _ in range(2):
+        case.step()
+    learned = case.logits()
+    assert not torch.allclose(learned, start, atol=1e-2)
+    save_weights(case.model, tmp_path)
+    files = {path.name for path in tmp_path.iterdir()}
+    assert "adapter_model.safetensors" in files
+    assert (EXTRA_FILE in files) == bool(qlora.get("train_embeddings"))
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
+    loaded = load_model(
+        case.folder, config=case.config, tokenizer=case.tokenizer, new_tokens=case.new,
+        device="cpu", dtype=torch.float32,
+    )  # fmt: skip
+    again = PeftModel.from_pretrained(loaded.model, str(tmp_path))
+    load_extra(again, tmp_path)
+    back = Case(
+        adapted=AdaptedModel(model=again, loader={}, targets=[]), tokenizer=case.tokenizer,
+        config=case.config, new=case.new, folder=case.folder,
+    )  # fmt: skip
+    assert torch.equal(back.logits(), learned)
+
+
+@pytest.mark.parametrize(
+    ("qlora", "requested", "used"),
+    [
+        ({"load_in_4bit": False}, "PEFT + no quantisation", "PEFT + no quantisation"),
+        ({}, "PEFT + bitsandbytes 4-bit", "PEFT + bitsandbytes 4-bit"),
+        ({"use_unsloth": True}, "Unsloth", "PEFT + bitsandbytes 4-bit"),
+    ],
+)
+def test_the_loader_is_recorded_as_asked_and_used(
+    qlora: dict[str, bool], requested: str, used: str
+) -> None:
+    config = make_config("mt5", "none/needed", qlora=FOUR_BIT | qlora)
+    loader = choose_loader(config.qlora)
+    assert (loader["requested"], loader["used"]) == (requested, used)
+    assert ("encoder-decoder" in loader["why"]) == (requested != used)
+
+
+def test_a_model_in_which_nothing_learns_is_refused(build: Build) -> None:
+    case = build("t5", use_qlora=False, load_in_4bit=False)
+    require_trainable(case.model)
+    for parameter in case.model.parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(UnfitError, match=r"qlora\.target_modules"):
+        require_trainable(case.model)
