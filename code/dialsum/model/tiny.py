@@ -83,7 +83,7 @@ def _initialise_t5(model: Any, size: TinyModel) -> None:
     """Give T5 and mT5 smaller embeddings and a head of its own, as T5 v1.1 and mT5 have."""
     import torch
 
-    from dialsum.model.load import untie_head
+    from dialsum.model.embeddings import untie_head
 
     untie_head(model)
     std = size.init_std_scale * size.d_model**-0.5
