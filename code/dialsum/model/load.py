@@ -150,8 +150,6 @@ def load_model(
         source, family=family, model_config=model_config, config=config, device=device,
         dtype=dtype, quantise=quantise,
     )
-    if quantise:
-        _keep_weights_differentiable(model)
     tied = keep_head_as_it_is(model)
     add_rows(model, tokenizer, new_tokens)
     _use_tokenizer_ids(model, tokenizer)
@@ -208,17 +206,6 @@ def _four_bit(dtype: Any) -> Any:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute,
     )
-
-
-def _keep_weights_differentiable(model: Any) -> None:
-    """Forbid bitsandbytes to repack 4-bit weights for inference on CPUs that have AVX512-BF16.
-
-    It would do so, in place and for good, at the first evaluation: from then on the layers compute
-    in bfloat16 and pass no gradient, so that training goes on wrong without a word.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
 
 
 def _compute_as_in_training(model: Any) -> None:
