@@ -32,7 +32,8 @@ def find_place_problems(plan: BatchPlan) -> list[str]:
         for folder in dict.fromkeys([paths.root, paths.runs])
         if is_held(folder)
     ]
-    return held + _find_lack_of_space(plan)
+    # One batch holds both folders; saying it once is enough.
+    return held[:1] + _find_lack_of_space(plan)
 
 
 def _find_obstacle(folder: Path) -> str | None:
