@@ -71,7 +71,8 @@ def check_target(target: Target, *, scores: dict[str, Any] | None) -> dict[str, 
         "rouge1": scores["rouge1"], "rouge2": scores["rouge2"], "rougeL": scores["rougeL"],
     }
     if target.rouge1:
-        record |= {"expected": target.rouge1, "met": scores["rouge1"] >= target.rouge1[0]}
+        met = scores["rouge1"] >= target.rouge1[0]
+        record["expected"] = {"rouge1": target.rouge1, "met": met}
     for name in ("minimum", "ideal"):
         wanted: dict[Any, float] = getattr(target, name)
         if wanted:

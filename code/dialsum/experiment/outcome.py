@@ -42,9 +42,12 @@ class Outcome:
             "duration_seconds": round((finished - self.started).total_seconds(), 2),
             **self.parts, "artifacts": self._artifacts(),
         }
-        write_text(self.paths.summary, best_metrics_text(record))
-        record["artifacts"]["summary"] = self._relative(self.paths.summary)
-        write_json(self.paths.result, record)
+        try:
+            write_text(self.paths.summary, best_metrics_text(record))
+            record["artifacts"]["summary"] = self._relative(self.paths.summary)
+        finally:
+            # A night's training must not be lost over a text.
+            write_json(self.paths.result, record)
         return record
 
     def _artifacts(self) -> dict[str, str]:

@@ -101,5 +101,5 @@ def make_arguments(
         train_sampling_strategy=asked.train_sampling_strategy,
         dataloader_num_workers=plan.num_workers, dataloader_pin_memory=not plan.use_cpu,
         seed=asked.seed, data_seed=asked.seed,
-        report_to="none", disable_tqdm=True, log_level="warning", **precision,
+        report_to="none", disable_tqdm=True, log_level="error", **precision,
     )

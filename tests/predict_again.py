@@ -1,0 +1,58 @@
+"""Loads the saved models of finished runs in a process of its own and prints what they predict.
+
+    python tests/predict_again.py RUN_FOLDER…
+
+Prints one JSON object: for each folder `loaded`, the dev summaries of the saved model, and `base`,
+those of the model that it started from (adapters only).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from dialsum.config.read import load_config
+from dialsum.data.encode import encode_rows
+from dialsum.experiment.prepare import dialogue_tokens, read_splits
+from dialsum.experiment.saving import load_saved_model
+from dialsum.model.generate import GenerationSettings, generate_summaries
+
+
+def predict(folder: Path) -> dict[str, list[str]]:
+    """Return the dev summaries of a finished run's saved model and of its base."""
+    config = load_config(folder / "resolved_config.yaml").config
+    model, tokenizer = load_saved_model(
+        folder / "model", config=config, device="cpu", dtype=torch.float32
+    )
+    splits = read_splits(config)
+    vocabulary = tokenizer.get_vocab()
+    tags = [vocabulary[token] for token in dialogue_tokens(config, splits.train.rows)]
+    inputs = encode_rows(
+        splits.dev.rows, tokenizer, prefix=config.tokenizer.input_prefix,
+        encoder_max_len=config.tokenizer.encoder_max_len,
+        decoder_max_len=config.tokenizer.decoder_max_len,
+    ).inputs  # fmt: skip
+    settings = GenerationSettings.from_config(config, exempt=tags, bf16=False)
+
+    def write(network: Any) -> list[str]:
+        return generate_summaries(
+            network, tokenizer, inputs, settings=settings,
+            batch_size=int(config.training.per_device_eval_batch_size),
+        )  # fmt: skip
+
+    found = {"loaded": write(model)}
+    if hasattr(model, "disable_adapter"):
+        with model.disable_adapter():
+            found["base"] = write(model)
+    return found
+
+
+if __name__ == "__main__":
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    print(json.dumps({folder: predict(Path(folder)) for folder in sys.argv[1:]}))

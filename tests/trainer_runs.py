@@ -1,0 +1,97 @@
+"""Runs code/trainer.py as a user does, on tiny models and a few rows, and reads what it left."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+EXPERIMENTS = REPOSITORY / "config" / "experiments"
+DEMO = REPOSITORY / "config" / "demo.yaml"
+STEPS = 6
+ROWS = {"train": 24, "dev": 8, "test": 4}
+FEW = (
+    f"training.max_steps={STEPS}",
+    "training.eval_steps=3",
+    "training.logging_steps=2",
+    "training.per_device_train_batch_size=8",
+    "training.gradient_accumulation_steps=1",
+    "training.per_device_eval_batch_size=8",
+    *(f"data.max_{kind}_rows={count}" for kind, count in ROWS.items()),
+    "evaluation.training_max_rows=4",
+    "generation.max_new_tokens=16",
+)
+"""What keeps a run short whatever the experiment."""
+TINY = ("model.tiny.d_model=32", "model.tiny.layers=1", "model.tiny.heads=2", "model.tiny.d_ff=64")
+SECRETS = {
+    "WANDB_API_KEY": "f00dfeed0123456789abcdef0123456789abcdef",
+    "HF_TOKEN": "hf_neverToBeWrittenAnywhere0123456789",
+}
+
+
+def environment(**values: str) -> dict[str, str]:
+    """Return this process's environment, offline, with few threads and without any key."""
+    kept = {
+        name: value for name, value in os.environ.items()
+        if not name.startswith(("WANDB_", "HF_", "DIALSUM_"))
+    }  # fmt: skip
+    fixed = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2", "PYTHONPATH": str(REPOSITORY / "code")}
+    return {**kept, **fixed, **values}
+
+
+def command(experiment: str, folder: Path, *options: str, demo: bool = True) -> list[str]:
+    """Return the command line of a short run of one of the experiments on the sample."""
+    line = [sys.executable, str(REPOSITORY / "code" / "trainer.py")]
+    line += ["--config", str(EXPERIMENTS / f"{experiment}.yaml"), "--output-dir", str(folder)]
+    if demo:
+        line += ["--overlay", str(DEMO)]
+    for value in (*FEW, *(TINY if demo else ())):
+        line += ["--set", value]
+    return [*line, "--data-dir", str(REPOSITORY / "data" / "sample"), *options]
+
+
+def run(line: list[str], **values: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line to its end."""
+    return subprocess.run(
+        line, env=environment(**values), capture_output=True, text=True, timeout=300
+    )
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Return a run's record."""
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return found
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def read_summaries(path: Path) -> dict[str, str]:
+    """Return a predictions file as fname to summary."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["fname"]: row["summary"] for row in csv.DictReader(file)}
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return every file below a folder with size and time of change."""
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def files_with(folder: Path, text: str) -> list[str]:
+    """Return the files below a folder that hold a text."""
+    return [
+        path.relative_to(folder).as_posix()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and text.encode() in path.read_bytes()
+    ]
