@@ -6,6 +6,7 @@ Must not know how a run goes on; run.py fills it.
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +32,15 @@ class Outcome:
     def add(self, section: str, **values: Any) -> None:
         """Put values into a section of the record."""
         self.parts.setdefault(section, {}).update(values)
+
+    def drop_cut_off_checkpoints(self) -> None:
+        """Remove checkpoints that were not written to their end: no run can go on from them.
+
+        On a full disk they hold the room that the record needs. trainer_state.json is written last.
+        """
+        for checkpoint in self.paths.checkpoints.glob("checkpoint-*"):
+            if not (checkpoint / "trainer_state.json").is_file():
+                shutil.rmtree(checkpoint)
 
     def finish(self, status: str, *, reason: str | None = None) -> dict[str, Any]:
         """Write results/summary.txt, then result.json last of all, and return the record."""

@@ -73,14 +73,15 @@ def _go(
 ) -> dict[str, Any]:
     """Run the stages and write the record, whatever ends them."""
     config = job.loaded.config
-    tracker = WandbRun(
-        config.tracking, name=job.loaded.name, group=job.batch,
-        config=config.model_dump(mode="json"), folder=job.paths.folder,
-    )
-    progress.add_listener(tracker)
-    print(tracker.describe(), flush=True)
+    tracker: WandbRun | None = None
     status, reason = "success", None
     try:
+        tracker = WandbRun(
+            config.tracking, name=job.loaded.name, group=job.batch,
+            config=config.model_dump(mode="json"), folder=job.paths.folder,
+        )
+        progress.add_listener(tracker)
+        print(tracker.describe(), flush=True)
         run_stages(Context(
             loaded=job.loaded, paths=job.paths, splits=splits, choices=choices,
             outcome=outcome, progress=progress,
@@ -90,8 +91,8 @@ def _go(
         raise
     except Exception as error:
         # The edge of one experiment: whatever went wrong is recorded, its trace stands in the log.
-        traceback.print_exc()
         status, reason = "failed", explain_failure(error)
+        traceback.print_exc()
     finally:
         record = _close(outcome, progress, tracker, status=status, reason=reason)
     return record
@@ -137,14 +138,18 @@ def _open_record(job: Job, splits: Splits) -> Outcome:
 
 
 def _close(
-    outcome: Outcome, progress: Progress, tracker: WandbRun, *, status: str, reason: str | None
+    outcome: Outcome, progress: Progress, tracker: WandbRun | None, *, status: str,
+    reason: str | None,
 ) -> dict[str, Any]:
-    scores = outcome.parts.get("evaluation", {}).get("dev", {})
-    numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
-    tracker.finish(numbers, exit_code=0 if status == "success" else 1)
-    progress.close()
-    outcome.parts["tracking"] = tracker.record
+    if tracker is not None:
+        scores = outcome.parts.get("evaluation", {}).get("dev", {})
+        numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
+        tracker.finish(numbers, exit_code=0 if status == "success" else 1)
+        outcome.parts["tracking"] = tracker.record
+    if status != "success":
+        outcome.drop_cut_off_checkpoints()
     record = outcome.finish(status, reason=reason)
+    progress.close()
     _say_end(record, outcome.paths.result)
     return record
 

@@ -141,10 +141,7 @@ def _generate_batch(
 
 
 def _generation_config(model: Any, settings: GenerationSettings) -> Any:
-    """Build the search from our settings alone; a checkpoint's own stay out.
-
-    The one of mT5 XLSum, for example, stops at 84 tokens and bans n-grams of 2.
-    """
+    """Build the search from our settings; load_model made the model forget its checkpoint's own."""
     from transformers import GenerationConfig
 
     own = model.config

@@ -221,7 +221,15 @@ def _compute_as_in_training(model: Any) -> None:
 
 
 def _use_tokenizer_ids(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Let model and tokenizer agree on padding and end."""
-    for target in (model.config, model.generation_config):
-        target.pad_token_id = tokenizer.pad_token_id
-        target.eos_token_id = tokenizer.eos_token_id
+    """Let model and tokenizer agree on padding and end, and forget the checkpoint's own search.
+
+    generate() fills in from it whatever is not set: mT5 XLSum's bans every n-gram of 2, tags too.
+    """
+    from transformers import GenerationConfig
+
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config = GenerationConfig(
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=model.config.decoder_start_token_id,
+    )

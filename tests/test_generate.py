@@ -1,0 +1,168 @@
+"""The search with a real, small model: order, lengths, and tags that may come again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+from dialsum.model.generate import GenerationSettings, banned_tokens, generate_summaries
+from dialsum.model.load import load_model
+from dialsum.model.tokenizers import add_dialogue_tokens
+from small_models import (
+    KINDS,
+    make_config,
+    make_model,
+    train_sample_tokenizer,
+    write_checkpoint,
+)
+
+pytestmark = pytest.mark.training
+
+TEXTS = ["네", "안녕하세요 오늘 저녁에 같이 밥을 먹을까요", "", "내일 만나요", "좋아요 그때 봐요"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    """A tokenizer trained on the sample, with tags."""
+    trained = train_sample_tokenizer(KINDS["bart"])
+    add_dialogue_tokens(trained, STANDARD_DIALOGUE_TOKENS)
+    return trained
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Any) -> Any:
+    """A small BART with random weights."""
+    import torch
+
+    torch.manual_seed(5)
+    return make_model("bart", tokenizer=tokenizer, width=32)
+
+
+def settings(**values: Any) -> GenerationSettings:
+    """Return a short search."""
+    return GenerationSettings(**{"num_beams": 3, "max_new_tokens": 12} | values)
+
+
+def encode(tokenizer: Any) -> list[list[int]]:
+    """Return the texts as ids; an empty one is its end alone."""
+    return [tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in TEXTS]
+
+
+def test_no_inputs_are_no_summaries(model: Any, tokenizer: Any) -> None:
+    assert generate_summaries(model, tokenizer, [], settings=settings(), batch_size=4) == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
+def test_summaries_come_in_the_order_of_the_inputs(
+    model: Any, tokenizer: Any, batch_size: int
+) -> None:
+    inputs = encode(tokenizer)
+    alone = [
+        generate_summaries(model, tokenizer, [one], settings=settings(), batch_size=1)[0]
+        for one in inputs
+    ]
+    assert len(set(alone)) > 1
+    calls: list[tuple[int, int]] = []
+    together = generate_summaries(
+        model, tokenizer, inputs, settings=settings(), batch_size=batch_size,
+        on_batch=lambda done, total: calls.append((done, total)),
+    )  # fmt: skip
+    assert together == alone
+    assert calls[-1] == (5, 5)
+    assert len(calls) == -(-5 // batch_size)
+
+
+def test_the_model_is_left_in_the_mode_that_it_was_in(model: Any, tokenizer: Any) -> None:
+    for training in (True, False):
+        model.train(training)
+        generate_summaries(model, tokenizer, [[5]], settings=settings(), batch_size=1)
+        assert model.training is training
+
+
+@pytest.mark.parametrize(("least", "most"), [(0, 1), (4, 4), (7, 12)])
+def test_lengths_are_held(
+    model: Any, tokenizer: Any, least: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = [
+        len([one for one in written[1:] if one not in (model.config.pad_token_id,)])
+        for written in search(
+            model, tokenizer, settings(min_new_tokens=least, max_new_tokens=most), monkeypatch
+        )
+    ]
+    assert all(least <= length <= most for length in lengths)
+
+
+def search(
+    model: Any, tokenizer: Any, asked: GenerationSettings, monkeypatch: pytest.MonkeyPatch
+) -> list[list[int]]:
+    """Return the ids that a search wrote, the decoder's start with them."""
+    written: list[list[int]] = []
+    decode = type(tokenizer).decode
+
+    def listen(self: Any, ids: list[int], **options: Any) -> Any:
+        written.append(list(ids))
+        return decode(self, ids, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tokenizer), "decode", listen)
+        generate_summaries(model, tokenizer, encode(tokenizer), settings=asked, batch_size=8)
+    return written
+
+
+SEARCH_OF_THE_CHECKPOINT = {
+    "max_length": 6, "min_length": 5, "no_repeat_ngram_size": 2, "num_beams": 4,
+    "length_penalty": 0.6, "forced_bos_token_id": 7, "do_sample": True,
+}  # fmt: skip
+"""In the manner of mT5 XLSum's: 84 tokens at most, n-grams of 2 banned, 4 beams."""
+
+
+@pytest.mark.parametrize("place", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("sort", ["mt5", "bart"])
+def test_a_checkpoint_s_own_search_stays_out(
+    sort: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    tokenizer = train_sample_tokenizer(KINDS[sort])
+    write_checkpoint(tmp_path, sort, tokenizer=tokenizer)
+
+    def write() -> list[list[int]]:
+        loaded = load_model(
+            tmp_path, config=make_config(sort, tmp_path), tokenizer=tokenizer, new_tokens=[],
+            device="cpu", dtype=torch.float32,
+        )  # fmt: skip
+        return search(loaded.model, tokenizer, settings(num_beams=2), monkeypatch)
+
+    plain = write()
+    assert any(len(set(row)) < len(row) - 2 for row in plain), "nothing that a ban would change"
+    path = tmp_path / place
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps(found | SEARCH_OF_THE_CHECKPOINT), encoding="utf-8")
+    assert write() == plain
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_no_n_gram_comes_twice_but_those_with_tags(
+    model: Any, tokenizer: Any, size: int, beams: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag = tokenizer.convert_tokens_to_ids("#Person1#")
+    # A head that prefers the tag shows whether it may come again.
+    preferred = model.final_logits_bias.clone()
+    preferred[0, tag] = 6.0
+    monkeypatch.setitem(model._buffers, "final_logits_bias", preferred)
+    asked = {"num_beams": beams, "min_new_tokens": 12, "no_repeat_ngram_size": size}
+    exempt = search(model, tokenizer, settings(**asked, exempt=frozenset({tag})), monkeypatch)
+    counted = search(model, tokenizer, settings(**asked), monkeypatch)
+    assert any(row.count(tag) > 2 for row in exempt)
+    for rows, free in ((exempt, {tag}), (counted, set())):
+        for row in rows:
+            ids = row[1:]
+            for end in range(1, len(ids)):
+                assert ids[end] not in banned_tokens(ids[:end], size=size, exempt=free)
+    if size == 1:
+        assert all(row.count(tag) == 1 for row in counted)
