@@ -23,7 +23,7 @@ from dialsum.model.load import (
     weight_format,
 )
 from dialsum.model.save import save_weights
-from dialsum.model.tokenizers import add_dialogue_tokens, load_tokenizer
+from dialsum.model.tokenizers import add_dialogue_tokens, check_round_trip, load_tokenizer
 from small_models import (
     KINDS,
     SPARE_ROWS,
@@ -253,6 +253,26 @@ def test_pytorch_model_bin_is_read_and_said(checkpoints: Checkpoints) -> None:
         assert same.weights == "safetensors"
         for name, weight in same.model.state_dict().items():
             assert torch.equal(weight, loaded.model.state_dict()[name]), name
+
+
+def test_a_pickle_that_is_read_is_said_to_the_user(checkpoints: Checkpoints) -> None:
+    import torch
+
+    from dialsum.experiment.prepare import PreparedTokenizer, prepare_model
+
+    for file, said in (("safetensors", 0), ("pytorch_model.bin", 1)):
+        folder = checkpoints("t5", file)
+        tokenizer = load_tokenizer(folder)
+        prepared = PreparedTokenizer(
+            tokenizer=tokenizer, source=folder, new_tokens=[], tag_ids=[],
+            round_trip=check_round_trip(tokenizer, []),
+        )  # fmt: skip
+        notes = prepare_model(
+            make_config("t5", folder), prepared, device="cpu", dtype=torch.float32,
+            gradient_checkpointing=False,
+        ).notes  # fmt: skip
+        assert len(notes) == said
+        assert all("weights only" in note and str(folder) in note for note in notes)
 
 
 class Malicious:
