@@ -16,6 +16,7 @@ from dialsum.atomic import write_json, write_text
 from dialsum.config.read import LoadedConfig, dump_yaml
 from dialsum.data.splits import Splits
 from dialsum.device import list_devices, use_one_gpu
+from dialsum.errors import DialsumError
 from dialsum.experiment.choices import Choices, choose
 from dialsum.experiment.environment import describe_environment
 from dialsum.experiment.outcome import Outcome, explain_failure
@@ -92,7 +93,8 @@ def _go(
     except Exception as error:
         # The edge of one experiment: whatever went wrong is recorded, its trace stands in the log.
         status, reason = "failed", explain_failure(error)
-        traceback.print_exc()
+        if not isinstance(error, DialsumError):
+            traceback.print_exc()
     finally:
         record = _close(outcome, progress, tracker, status=status, reason=reason)
     return record

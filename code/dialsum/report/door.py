@@ -55,8 +55,9 @@ def start_batch(
     if dry_run:
         screen.say(
             "",
-            "dry run: everything that can be known without loading a model is fit; nothing was "
-            "written",
+            "dry run: configuration and data are fit"
+            + (", this machine is not (see above)" if not findings.machine_fit else "")
+            + "; nothing was written",
         )
         return EXIT_OK
     outcome = run_batch(plan, screen=screen, write_results=write_batch_files)

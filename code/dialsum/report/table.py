@@ -54,7 +54,9 @@ def _format_group(group: RankedGroup, names: Mapping[str, str]) -> list[str]:
         f"Ranking by the mean of ROUGE-1, -2 and -L (F1, 0-100) on {rows}, best first",
         *_main_table(group.records, names),
         f"signature  {group.signature}",
-        "constant   the best single sentence said to every dialogue; lead-2: its first two turns",
+        "constant   one fixed text said to every dialogue, the strongest that a search over "
+        "training summaries finds",
+        "lead-2     the dialogue's first two turns",
         "",
         "The same runs on other scales (compare within a column only), and the targets, set on "
         "whitespace tokens",

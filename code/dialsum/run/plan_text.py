@@ -113,8 +113,8 @@ def _describe_total(plan: BatchPlan) -> list[str]:
     if not known or len(known) < len(minutes):
         return []
     return [
-        f"expected in all: {format_duration(sum(known) * 60)} on one RTX 3090, evaluation and "
-        "writing included"
+        f"by the plan, not measured: {format_duration(sum(known) * 60)} in all on one RTX 3090, "
+        "evaluation and writing included"
     ]
 
 

@@ -29,11 +29,13 @@ class Findings:
         plan: as given, with the training rows that were counted.
         problems: each forbids the start.
         notes: what the user should know.
+        machine_fit: whether a start on this machine would go on; a dry run is told, not refused.
     """
 
     plan: BatchPlan
     problems: list[str]
     notes: list[str]
+    machine_fit: bool = True
 
 
 def check_plan(
@@ -66,7 +68,9 @@ def check_plan(
         problems += [f"{experiment.number} {experiment.label}: {problem}" for problem in wrong]
         notes += [*remarks, *experiment.loaded.notes]
     # What several experiments share is said once.
-    return Findings(counted, list(dict.fromkeys(problems)), list(dict.fromkeys(notes)))
+    return Findings(
+        counted, list(dict.fromkeys(problems)), list(dict.fromkeys(notes)), machine_fit=not gpu
+    )
 
 
 def _check_packages() -> list[str]:

@@ -48,6 +48,11 @@ class DevSet:
     settings: GenerationSettings
     batch_size: int
 
+    def describe(self) -> str:
+        """Say how many rows are evaluated, and how they are written."""
+        beams = self.settings.num_beams
+        return f"{len(self.encoded)} rows, {'greedy' if beams == 1 else f'{beams} beams'}"
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -175,6 +180,7 @@ def _make_trainer_class(
             progress.evaluation(
                 self.state.global_step, self.state.max_steps, epoch=float(self.state.epoch or 0),
                 values={"eval_loss": loss, **scores}, best=best, seconds=time.monotonic() - started,
+                measured=dev.describe(),
             )
             self.control = self.callback_handler.on_evaluate(
                 self.args, self.state, self.control, metrics

@@ -31,6 +31,7 @@ class Progress:
         self.nan_events = 0
         self.max_grad_norm = 0.0
         self._started = time.monotonic()
+        self._last_step = (0, self._started)
 
     def add_listener(self, listener: Any) -> None:
         """Also hand every numeric event to listener(kind, step, values) (Weights & Biases)."""
@@ -69,25 +70,42 @@ class Progress:
         if loss is not None:
             print(
                 f"step {step}/{total}  epoch {logs.get('epoch', 0):.2f}  loss {loss:.4f}  "
-                f"grad norm {norm or 0:.2f}  learning rate {logs.get('learning_rate', 0):.2e}",
+                f"grad norm {norm or 0:.2f}  learning rate {logs.get('learning_rate', 0):.2e}"
+                f"{self._pace(step)}",
                 flush=True,
             )
         numbers = {"loss": loss, "grad_norm": norm, "learning_rate": logs.get("learning_rate")}
         known = {key: value for key, value in numbers.items() if value is not None}
         self._report("train", step, known)
 
+    def _pace(self, step: int) -> str:
+        """Say the seconds per step since the line before, evaluations left out."""
+        now = time.monotonic()
+        before, moment = self._last_step
+        self._last_step = (step, now)
+        if not before or step <= before:
+            return ""
+        return f"  {(now - moment) / (step - before):.2f} s/step"
+
     def evaluation(
         self, step: int, total: int, *, epoch: float, values: Mapping[str, float], best: bool,
-        seconds: float,
+        seconds: float, measured: str,
     ) -> None:
-        """Record an evaluation on dev; values hold eval_loss and the ROUGE scores, 0-100."""
+        """Record an evaluation on dev.
+
+        Args:
+            values: eval_loss and the ROUGE scores, 0-100.
+            measured: on what, in words: these are fewer rows and beams than the reported score's.
+        """
+        before, moment = self._last_step
+        self._last_step = (before, moment + seconds)
         self.event(
             "eval", step=step, total_steps=total, epoch=epoch, best=best,
             seconds=round(seconds, 2), **values,
         )
         print(
-            f"step {step}/{total}  dev: R1 {values['rouge1']:.2f}  R2 {values['rouge2']:.2f}  "
-            f"RL {values['rougeL']:.2f}  loss {values['eval_loss']:.4f}"
+            f"step {step}/{total}  dev ({measured}): R1 {values['rouge1']:.2f}  "
+            f"R2 {values['rouge2']:.2f}  RL {values['rougeL']:.2f}  loss {values['eval_loss']:.4f}"
             f"{'  (best so far)' if best else ''}",
             flush=True,
         )
