@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from dialsum.errors import EXIT_UNFIT, UnfitError
-from dialsum.model.families import FAMILIES, Family, get_family, map_target_names
+from dialsum.model.families import (
+    FAMILIES,
+    Family,
+    find_foreign_targets,
+    get_family,
+    map_target_names,
+)
 
 GATED = {"q", "k", "v", "o", "wi_0", "wi_1", "wo", "lm_head", "embed_tokens"}
 """What mT5 and T5 v1.1 have; their feed-forward layer has a gate."""
@@ -97,3 +103,19 @@ def test_aliases_lead_to_layers_of_the_family(family: Family) -> None:
 )
 def test_only_absolute_positions_bound_the_input(architecture: str, key: str | None) -> None:
     assert get_family(architecture).position_limit == key
+
+
+@pytest.mark.parametrize(
+    ("asked", "architecture", "foreign"),
+    [
+        ([], "bart", []),
+        (["zzz"], "mt5", ["zzz"]),
+        (["q", "wi", "lm_head", "embed_tokens"], "bart", []),
+        (["q_proj", "query_key_value", "c_attn"], "t5", ["query_key_value", "c_attn"]),
+    ],
+)
+def test_targets_of_no_model_of_a_family_are_named(
+    asked: list[str], architecture: str, foreign: list[str]
+) -> None:
+    """What no model of the family can have is known before any is loaded."""
+    assert find_foreign_targets(asked, family=get_family(architecture)) == foreign

@@ -301,3 +301,23 @@ def test_a_tokenizer_that_brings_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnfitError, match="no tokenizer could be loaded"):
         load_tokenizer(tmp_path)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "tokenizer_config",
+    [None, {}, {"bos_token": "<s>", "eos_token": "</s>"}, {"tokenizer_class": "BartTokenizer"}],
+)
+def test_bare_kobart_folder_keeps_hangul(
+    shared_dir: Path, tmp_path: Path, tokenizer_config: dict[str, str] | None
+) -> None:
+    """A tokenizer.json beside a BART config.json is read as it is, not made into RoBERTa's."""
+    source = shared_dir / "tokenizers" / "kobart" / "tokenizer.json"
+    (tmp_path / "tokenizer.json").write_bytes(source.read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bart"}), encoding="utf-8")
+    if tokenizer_config is not None:
+        text = json.dumps(tokenizer_config)
+        (tmp_path / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    tokenizer = load_tokenizer(tmp_path)
+    trip = check_round_trip(tokenizer, ["건강검진을 받으러 왔다."])
+    assert (trip.failed, trip.with_unknown) == ([], 0)
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("</s>", "<pad>")

@@ -144,14 +144,16 @@ def _close(
     reason: str | None,
 ) -> dict[str, Any]:
     if tracker is not None:
-        scores = outcome.parts.get("evaluation", {}).get("dev", {})
-        numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
-        tracker.finish(numbers, exit_code=0 if status == "success" else 1)
         outcome.parts["tracking"] = tracker.record
     if status != "success":
         outcome.drop_cut_off_checkpoints()
     record = outcome.finish(status, reason=reason)
     progress.close()
+    if tracker is not None:
+        # After the record: a network that died meanwhile must not cost it.
+        scores = outcome.parts.get("evaluation", {}).get("dev", {})
+        numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
+        tracker.finish(numbers, exit_code=0 if status == "success" else 1)
     _say_end(record, outcome.paths.result)
     return record
 

@@ -14,6 +14,7 @@ from dialsum.config.schema import Config
 from dialsum.data.encode import EncodedSplit, encode_rows
 from dialsum.data.splits import Splits
 from dialsum.data.submission import check_submission, write_predictions, write_submission
+from dialsum.errors import RunError
 from dialsum.experiment.choices import Choices
 from dialsum.experiment.evaluate import evaluate_dev, fill_empty, make_dev_scorer
 from dialsum.experiment.outcome import Outcome
@@ -87,6 +88,13 @@ def load_tokens(context: Context) -> PreparedTokenizer:
     context.progress.stage("model", source)
     tokens = prepare_tokenizer(config, context.splits, tiny_folder=context.paths.model / TINY_BASE)
     trip = tokens.round_trip
+    if 2 * len(trip.failed) > trip.texts:
+        text, back = trip.failed[0]
+        raise RunError(
+            f"{len(trip.failed)} of {trip.texts} summaries do not survive the tokenizer of "
+            f"{tokens.source}, such as {text!r} -> {back!r}: it is not the one that the checkpoint "
+            "was trained with. Give a folder with the right tokenizer.json as model.checkpoint"
+        )
     if trip.failed:
         text, back = trip.failed[0]
         context.progress.warn(

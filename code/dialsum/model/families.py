@@ -5,6 +5,7 @@ Must not load anything: importing this starts no torch. A new family is a new ro
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dialsum.errors import UnfitError
@@ -88,6 +89,12 @@ def get_family(architecture: str) -> Family:
             f"choose from {', '.join(FAMILIES)}"
         )
     return FAMILIES[architecture]
+
+
+def find_foreign_targets(asked: Iterable[str], *, family: Family) -> list[str]:
+    """Return the asked LoRA targets that no model of this family can have."""
+    known = {*family.linear, *family.aliases, "embed_tokens", "lm_head"}
+    return [name for name in asked if name not in known]
 
 
 def map_target_names(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 NEWLINE = "\n"
+PROBE = "건강검진을 받으러 왔다."
+"""Hangul that a tokenizer of Korean encodes in whole pieces."""
 SPECIAL_NAMES = {
     "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>",
     "bos_token": "<s>", "mask_token": "<mask>",
@@ -65,8 +67,9 @@ def load_tokenizer(
         raise UnfitError(
             f"{source}: {type(loaded).__name__} is a slow tokenizer; a tokenizer.json is needed"
         )
-    backend = loaded.backend_tokenizer
-    names = {key: _special_token(loaded, key) for key in SPECIAL_NAMES}
+    backend = _true_backend(loaded, source, revision)
+    vocabulary = backend.get_vocab()
+    names = {key: _special_token(loaded, key, vocabulary) for key in SPECIAL_NAMES}
     for key in ("pad_token", "eos_token"):
         if names[key] is None:
             raise UnfitError(f"{source}: the tokenizer has no {key} ({SPECIAL_NAMES[key]})")
@@ -77,13 +80,36 @@ def load_tokenizer(
     )
 
 
-def _special_token(tokenizer: Any, key: str) -> str | None:
+def _true_backend(loaded: Any, source: str | Path, revision: str | None) -> Any:
+    """Return the tokenizer as its tokenizer.json has it, where the library made another of it.
+
+    From a config.json of BART it builds RoBERTa's byte-level tokenizer around any vocabulary:
+    KoBART's then splits Hangul into unknown bytes, and nothing says so.
+    """
+    from tokenizers import Tokenizer
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(
+        str(source), "tokenizer.json", revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if path is None:
+        return loaded.backend_tokenizer
+    own = Tokenizer.from_file(str(path))
+    both = [
+        one.encode(PROBE, add_special_tokens=False).ids for one in (own, loaded.backend_tokenizer)
+    ]
+    return loaded.backend_tokenizer if both[0] == both[1] else own
+
+
+def _special_token(tokenizer: Any, key: str, vocabulary: Mapping[str, int]) -> str | None:
     """Return the token that a tokenizer names for a role, else the usual one if it has that."""
     named = getattr(tokenizer, key, None)
-    if named:
+    if named and str(named) in vocabulary:
         return str(named)
     usual = SPECIAL_NAMES[key]
-    return usual if usual in tokenizer.get_vocab() else None
+    return usual if usual in vocabulary else None
 
 
 def keep_spelling_after_added_tokens(backend: Any) -> None:

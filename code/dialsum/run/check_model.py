@@ -14,7 +14,7 @@ from typing import Any
 
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError
-from dialsum.model.families import get_family
+from dialsum.model.families import find_foreign_targets, get_family
 from dialsum.model.load import resolve_checkpoint, weight_format
 from dialsum.paths import shown
 
@@ -30,8 +30,9 @@ def find_model_problems(
         environment: environment variables, which say where the hub's cache is and whether there is
             a network.
     """
-    if config.model.initialise == "tiny":
-        return [], []
+    foreign = _find_foreign_targets(config)
+    if config.model.initialise == "tiny" or foreign:
+        return foreign, []
     try:
         source = resolve_checkpoint(config.model.checkpoint)
         if isinstance(source, str):
@@ -40,6 +41,20 @@ def find_model_problems(
     except UnfitError as error:
         return [str(error)], []
     return _check_local(source, config), []
+
+
+def _find_foreign_targets(config: Config) -> list[str]:
+    """Name LoRA targets that would stop the run only after its model is loaded."""
+    if not config.qlora.use_qlora or config.qlora.target_modules == "auto":
+        return []
+    family = get_family(config.model.architecture)
+    foreign = find_foreign_targets(config.qlora.target_modules, family=family)
+    if not foreign:
+        return []
+    return [
+        f"qlora.target_modules: {', '.join(foreign)} match(es) no layer of a {family.name} model; "
+        f"it has {', '.join(family.linear)}, embed_tokens, lm_head"
+    ]
 
 
 def _check_local(folder: Path, config: Config) -> list[str]:

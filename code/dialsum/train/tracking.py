@@ -57,7 +57,8 @@ class WandbRun:
                 project=asked.project, entity=asked.entity, name=name, group=group,
                 config=dict(config), dir=str(folder), reinit="finish_previous",
                 settings=wandb.Settings(
-                    init_timeout=INIT_TIMEOUT_SECONDS, login_timeout=INIT_TIMEOUT_SECONDS,
+                    init_timeout=INIT_TIMEOUT_SECONDS,
+                    finish_timeout=FINISH_TIMEOUT_SECONDS, login_timeout=INIT_TIMEOUT_SECONDS,
                     console="off", disable_git=True, save_code=False,
                 ),
             )
