@@ -66,6 +66,11 @@ class DiskFullError(RunError):
         )
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type's name where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def explain_os_error(error: OSError) -> str:
     """Say an operating-system error in words, with its path where it has one."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dialsum.config.schema import Config
-from dialsum.errors import RunError, UnfitError
+from dialsum.errors import RunError, UnfitError, first_line
 from dialsum.model.embeddings import add_rows, keep_head_as_it_is
 from dialsum.model.families import Family, get_family
 from dialsum.paths import project_path
@@ -81,7 +81,7 @@ def read_model_config(source: str | Path, config: Config) -> Any:
     except (OSError, ValueError) as error:
         raise UnfitError(
             f"model.checkpoint {source}: its config could not be read "
-            f"({str(error).strip().splitlines()[0]}). "
+            f"({first_line(error)}). "
             "Check the name and the network (or HF_HOME's cache), or give a local folder."
         ) from error
     if found.model_type != family.model_type:
@@ -188,7 +188,7 @@ def _read_weights(
             )
             continue
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            failures.append(f"{name}: {str(error).strip().splitlines()[0]}")
+            failures.append(f"{name}: {first_line(error)}")
             continue
         if quantise:
             _compute_as_in_training(model)

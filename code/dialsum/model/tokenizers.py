@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dialsum.data.encode import fold_spaces
-from dialsum.errors import RunError, UnfitError
+from dialsum.errors import RunError, UnfitError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -59,7 +59,7 @@ def load_tokenizer(
         )
     except (OSError, ValueError) as error:
         raise UnfitError(
-            f"{source}: no tokenizer could be loaded ({_first_line(error)}). Give a hub name that "
+            f"{source}: no tokenizer could be loaded ({first_line(error)}). Give a hub name that "
             "can be reached (or is in the cache), or a local folder that holds tokenizer.json or "
             "spiece.model."
         ) from error
@@ -214,7 +214,7 @@ def train_tokenizer(
     except Exception as error:  # the library raises nothing more special
         raise RunError(
             f"no {kind} tokenizer of {vocab_size} pieces could be trained on {len(lines):,} lines "
-            f"({_first_line(error)}); set tokenizer.vocab_size higher"
+            f"({first_line(error)}); set tokenizer.vocab_size higher"
         ) from error
     if kind == "unigram":
         _put_pieces_in_order(backend, len(specials))
@@ -244,8 +244,3 @@ def _put_pieces_in_order(backend: Any, special_count: int) -> None:
     scores |= dict(zip(rare, sorted(scores[piece] for piece in rare), strict=True))
     pieces = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
     backend.model = models.Unigram([*specials, *pieces], trained["unk_id"])
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

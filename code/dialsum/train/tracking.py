@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.config.schema import Tracking
+from dialsum.errors import first_line
 
 INIT_TIMEOUT_SECONDS = 30
 FINISH_TIMEOUT_SECONDS = 60
+MOST_CHARACTERS = 300  # of an error's text in the record
 
 
 def read_env_file(path: Path) -> None:
@@ -64,7 +66,8 @@ class WandbRun:
             )
         # W&B raises its own errors, the network's, its service's: none may end a night's training.
         except Exception as error:
-            self._off(f"could not start: {type(error).__name__}: {_first_line(error)}")
+            text = first_line(error)[:MOST_CHARACTERS]
+            self._off(f"could not start: {type(error).__name__}: {text}")
             return
         why = "a key was found" if asked.wandb == "auto" else "asked for"
         self.record |= {"used": "on", "why": why}
@@ -97,10 +100,6 @@ class WandbRun:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        text = _first_line(error)
+        text = first_line(error)[:MOST_CHARACTERS]
         print(f"warning: Weights & Biases stopped: {text}; training goes on", flush=True)
         self._off(f"stopped: {type(error).__name__}: {text}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
