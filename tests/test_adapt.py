@@ -2,125 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dialsum.config.schema import Config
-from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+from adapted_models import (
+    ALPHA,
+    EIGHT_BIT,
+    EVERYTHING,
+    FOUR_BIT,
+    LORA,
+    RANK,
+    SORTS,
+    TEXT,
+    Build,
+    Case,
+    make_builder,
+)
 from dialsum.errors import UnfitError
 from dialsum.model.adapt import (
     AdaptedModel,
-    adapt_model,
     choose_loader,
     places_of_new_rows,
     require_trainable,
 )
 from dialsum.model.load import load_model
 from dialsum.model.save import EXTRA_FILE, load_extra, save_weights
-from dialsum.model.tokenizers import add_dialogue_tokens, load_tokenizer
-from small_models import KINDS, UNTIED, make_config, train_sample_tokenizer, write_checkpoint
+from small_models import UNTIED, make_config
 
 pytestmark = pytest.mark.training
-
-SORTS = list(KINDS)
-RANK, ALPHA = 4, 8
-FOUR_BIT = {"use_qlora": True, "load_in_4bit": True, "lora_rank": RANK, "lora_alpha": ALPHA}
-EVERYTHING = ["q", "k", "v", "o", "wi", "wo", "lm_head", "embed_tokens"]
-"""The targets of the third experiment."""
-TEXT = "#Person1#: 안녕하세요. #Person2#: 네, 안녕하세요."
-
-
-@dataclass(frozen=True)
-class Case:
-    """A small model, adapted, with all that belongs to it."""
-
-    adapted: AdaptedModel
-    tokenizer: Any
-    config: Config
-    new: list[str]
-    folder: Path
-
-    @property
-    def model(self) -> Any:
-        """The model that trains."""
-        return self.adapted.model
-
-    @property
-    def new_ids(self) -> list[int]:
-        """The ids of the tokens that the checkpoint did not have."""
-        ids: list[int] = self.tokenizer.convert_tokens_to_ids(self.new)
-        return ids
-
-    def step(self) -> None:
-        """Take one step of the optimizer on a text with new tokens."""
-        import torch
-
-        self.model.train()
-        learning = [one for one in self.model.parameters() if one.requires_grad]
-        optimizer = torch.optim.AdamW(learning, lr=1e-2, weight_decay=0.0)
-        self.model(**self.batch()).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def batch(self) -> dict[str, Any]:
-        """Return one row that asks for what it shows."""
-        import torch
-
-        ids = torch.tensor([self.tokenizer(TEXT)["input_ids"]])
-        return {"input_ids": ids, "labels": ids}
-
-    def logits(self) -> Any:
-        """Return what the model says of that row, without dropout."""
-        import torch
-
-        self.model.eval()
-        with torch.no_grad():
-            return self.model(**self.batch()).logits
-
-
-Build = Callable[..., Case]
 
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Return the maker of adapted models; each call loads one anew."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    tokenizers = {kind: train_sample_tokenizer(kind) for kind in ("unigram", "bpe")}
-
-    def make(
-        sort: str, *, tokens: tuple[str, ...] = STANDARD_DIALOGUE_TOKENS,
-        checkpointing: bool = False, **qlora: Any,
-    ) -> Case:  # fmt: skip
-        folder = root / sort
-        if not folder.is_dir():
-            write_checkpoint(folder, sort, tokenizer=tokenizers[KINDS[sort]], width=64)
-        config = make_config(sort, folder, qlora=qlora)
-        return load_case(folder, config, tokens=tokens, checkpointing=checkpointing)
-
-    return make
-
-
-def load_case(
-    folder: Path, config: Config, *, tokens: tuple[str, ...], checkpointing: bool = False
-) -> Case:
-    """Load a checkpoint and adapt it as an experiment does."""
-    import torch
-
-    tokenizer = load_tokenizer(folder)
-    new = add_dialogue_tokens(tokenizer, tokens) if tokens else []
-    loaded = load_model(
-        folder, config=config, tokenizer=tokenizer, new_tokens=new, device="cpu",
-        dtype=torch.float32,
-    )  # fmt: skip
-    adapted = adapt_model(
-        loaded, config=config, new_token_ids=tokenizer.convert_tokens_to_ids(new),
-        gradient_checkpointing=checkpointing,
-    )  # fmt: skip
-    return Case(adapted=adapted, tokenizer=tokenizer, config=config, new=new, folder=folder)
+    return make_builder(tmp_path_factory.mktemp("checkpoints"))
 
 
 def linear_layers(model: Any) -> set[str]:
@@ -143,15 +60,22 @@ def with_adapter(model: Any) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("sort", SORTS)
-def test_auto_covers_every_linear_layer_of_the_blocks(sort: str, build: Build) -> None:
-    from bitsandbytes.nn import Linear4bit
+BITS = pytest.mark.parametrize("qlora", [FOUR_BIT, EIGHT_BIT], ids=["4-bit", "8-bit"])
 
-    case = build(sort, **FOUR_BIT)
+
+@BITS
+@pytest.mark.parametrize("sort", SORTS)
+def test_auto_covers_every_linear_layer_of_the_blocks(
+    sort: str, qlora: dict[str, Any], build: Build
+) -> None:
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+    case = build(sort, **qlora)
     blocks = {name for name in linear_layers(case.model) if "lm_head" not in name}
     assert len(blocks) == {"mt5": 18, "t5_v1_1": 18, "t5": 16, "bart": 16}[sort]
     assert with_adapter(case.model) == blocks
-    quantised = [one for one in case.model.modules() if type(one) is Linear4bit]
+    layer = Linear4bit if qlora is FOUR_BIT else Linear8bitLt
+    quantised = [one for one in case.model.modules() if type(one) is layer]
     # T5 keeps the second half of its feed-forward layers whole: they overflow otherwise.
     assert len(quantised) == len(blocks) - (0 if sort == "bart" else 2)
     assert case.adapted.notes == []
@@ -169,6 +93,76 @@ def test_rank_and_alpha_arrive(sort: str, build: Build) -> None:
         assert layer.scaling["default"] == ALPHA / RANK
         assert layer.lora_A["default"].weight.shape[0] == RANK
         assert layer.lora_dropout["default"].p == 0.25
+
+
+@pytest.mark.parametrize("rank", [1, 4, 64])
+def test_the_scale_is_alpha_over_rank_or_its_root(rank: int, build: Build) -> None:
+    for stabilised, scale in ((False, ALPHA / rank), (True, ALPHA / rank**0.5)):
+        case = build("t5", **LORA | {"lora_rank": rank, "use_rslora": stabilised})
+        layers = [one for one in case.model.modules() if getattr(one, "lora_A", None)]
+        assert {one.scaling["default"] for one in layers} == {scale}
+
+
+@pytest.mark.parametrize(
+    ("sort", "rank", "targets", "layers"),
+    [
+        ("t5", 64, "auto", None),
+        ("t5", 65, "auto", "k, o, q, v (64 x 64); wo (64 x 128); wi (128 x 64)"),
+        ("bart", 96, ["k_proj", "fc1"], "k_proj (64 x 64); fc1 (128 x 64)"),
+    ],
+)
+def test_a_rank_above_a_layer_is_said(
+    sort: str, rank: int, targets: Any, layers: str | None, build: Build
+) -> None:
+    # In 4 bits a weight itself has another shape; the layer's size counts.
+    case = build(sort, **FOUR_BIT | {"lora_rank": rank, "target_modules": targets})
+    said = [note for note in case.adapted.notes if "lora_rank" in note]
+    assert len(said) == (0 if layers is None else 1)
+    for note in said:
+        assert f"qlora.lora_rank {rank} is above" in note
+        assert f": {layers}; rank 64 " in note
+
+
+@pytest.mark.parametrize("qlora", [LORA, FOUR_BIT], ids=["float", "4-bit"])
+@pytest.mark.parametrize("sort", SORTS)
+def test_dora_starts_as_the_base_and_learns_lengths_too(
+    sort: str, qlora: dict[str, Any], build: Build
+) -> None:
+    import torch
+
+    case = build(sort, **qlora | {"use_dora": True})
+    start = case.logits()
+    with case.model.disable_adapter():
+        assert torch.equal(case.logits(), start)
+    lengths = {
+        name: one.clone()
+        for name, one in case.model.named_parameters() if "lora_magnitude_vector" in name
+    }  # fmt: skip
+    assert len(lengths) == len(with_adapter(case.model))
+    case.step()
+    stayed = [
+        name for name, one in case.model.named_parameters()
+        if name in lengths and torch.equal(one, lengths[name])
+    ]  # fmt: skip
+    assert stayed == []
+
+
+def test_dora_on_rows_of_zeros_is_refused(build: Build) -> None:
+    # The library would go on with NaN: BART's padding token has a row of zeros in the tied head.
+    with pytest.raises(UnfitError, match=r"use_dora: rows of zeros in lm_head \(1 of \d+\)"):
+        build("bart", **FOUR_BIT | {"use_dora": True, "target_modules": ["q", "lm_head"]})
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_pissa_starts_as_the_base_with_both_factors_alive(sort: str, build: Build) -> None:
+    import torch
+
+    plain = build(sort, **LORA).logits()
+    case = build(sort, **LORA | {"init_lora_weights": "pissa"})
+    assert torch.allclose(case.logits(), plain, atol=1e-4)
+    factors = [one for name, one in case.model.named_parameters() if "lora_" in name]
+    assert factors
+    assert all(one.abs().max() > 0 for one in factors)
 
 
 @pytest.mark.parametrize(
@@ -242,9 +236,9 @@ def test_new_rows_learn_and_old_rows_stay(sort: str, build: Build) -> None:
     for place, rows in before.items():
         assert torch.equal(after[place][old], rows[old]), place
         assert (after[place][ids] != rows[ids]).any(dim=1).all(), place
-    if sort not in UNTIED:
-        assert torch.equal(after["head"], after["decoder"])
-        assert torch.equal(after["head"], after["encoder"])
+    # Encoder and decoder have one matrix in every family; a tied head has it, too.
+    assert torch.equal(after["encoder"], after["decoder"])
+    assert torch.equal(after["head"], after["decoder"]) == (sort not in UNTIED)
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -257,7 +251,7 @@ def test_a_new_token_can_come_first(sort: str, build: Build) -> None:
     (tag,) = case.tokenizer.convert_tokens_to_ids(["#Person1#"])
     labels = torch.tensor([[tag, case.tokenizer.eos_token_id]])
     learning = [one for one in case.model.parameters() if one.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=3e-2)
+    optimizer = torch.optim.AdamW(learning, lr=1e-2)
     for _ in range(100):
         outputs = case.model(input_ids=labels, labels=labels)
         outputs.loss.backward()
@@ -329,22 +323,28 @@ def test_full_fine_tuning_trains_every_weight(sort: str, build: Build) -> None:
     assert case.adapted.loader["used"] == "transformers (full fine-tuning)"
 
 
+@BITS
 @pytest.mark.parametrize("sort", SORTS)
-def test_parameters_are_counted_as_before_quantisation(sort: str, build: Build) -> None:
+def test_parameters_are_counted_as_before_quantisation(
+    sort: str, qlora: dict[str, Any], build: Build
+) -> None:
     whole = build(sort, use_qlora=False, load_in_4bit=False)
-    case = build(sort, **FOUR_BIT)
+    case = build(sort, **qlora)
     total, trainable = case.adapted.count_parameters()
     learning = [one.numel() for one in case.model.parameters() if one.requires_grad]
     assert trainable == sum(learning)
     assert total - trainable == whole.adapted.count_parameters()[0]
 
 
+@BITS
 @pytest.mark.parametrize("sort", ["mt5", "t5", "bart"])
-def test_an_evaluation_leaves_training_as_it_was(sort: str, build: Build) -> None:
+def test_an_evaluation_leaves_training_as_it_was(
+    sort: str, qlora: dict[str, Any], build: Build
+) -> None:
     # On CPUs with AVX512-BF16 bitsandbytes would repack the weights, and no gradient come through.
     import torch
 
-    case = build(sort, **FOUR_BIT)
+    case = build(sort, **qlora)
 
     def gradients() -> dict[str, Any]:
         case.model.train()
@@ -380,8 +380,19 @@ def test_gradients_reach_every_adapter_through_checkpointing(sort: str, build: B
 
 @pytest.mark.parametrize(
     "qlora",
-    [{}, {"train_embeddings": True}, {"target_modules": EVERYTHING}],
-    ids=["adapters", "and embeddings", "on everything"],
+    [
+        {},
+        {"train_embeddings": True},
+        {"target_modules": EVERYTHING},
+        {"target_modules": ["q", "lm_head"]},
+        {"target_modules": ["q", "embed_tokens"]},
+        {"load_in_4bit": False, "load_in_8bit": True},
+        {"use_rslora": True},
+        {"use_dora": True},
+        {"load_in_4bit": False, "init_lora_weights": "pissa"},
+    ],
+    ids=["adapters", "and embeddings", "on everything", "on the head", "on the embeddings",
+         "8-bit", "rank-stabilised", "DoRA", "PiSSA"],
 )
 @pytest.mark.parametrize("sort", SORTS)
 def test_what_learned_comes_back_from_disk(
@@ -418,12 +429,13 @@ def test_what_learned_comes_back_from_disk(
     ("qlora", "requested", "used"),
     [
         ({"load_in_4bit": False}, "PEFT + no quantisation", "PEFT + no quantisation"),
+        (EIGHT_BIT, "PEFT + bitsandbytes 8-bit", "PEFT + bitsandbytes 8-bit"),
         ({}, "PEFT + bitsandbytes 4-bit", "PEFT + bitsandbytes 4-bit"),
         ({"use_unsloth": True}, "Unsloth", "PEFT + bitsandbytes 4-bit"),
     ],
 )
 def test_the_loader_is_recorded_as_asked_and_used(
-    qlora: dict[str, bool], requested: str, used: str
+    qlora: dict[str, Any], requested: str, used: str
 ) -> None:
     config = make_config("mt5", "none/needed", qlora=FOUR_BIT | qlora)
     loader = choose_loader(config.qlora)

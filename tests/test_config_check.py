@@ -89,6 +89,12 @@ def problems_of(
         ("qlora.target_modules", ["q", 3], "[q, 3] → a list of texts or auto"),
         ("general.label", 7, "7 → text or null"),
         ("tokenizer.input_prefix", None, "nothing → text"),
+        ("tokenizer.encoder_max_len", 1, "1 → a whole number (≥ 2)"),
+        ("tokenizer.decoder_max_len", 1, "1 → a whole number (≥ 2)"),
+        ("tokenizer.long_dialogues_keep", "tail", "both_ends, start or end"),
+        ("tokenizer.long_dialogues_keep", "both_end", "did you mean both_ends?"),
+        ("data.cache_dir", "", 'the text "" → text or null'),
+        ("data.cache_dir", False, "false → text or null"),
         ("evaluation.target.rouge1", [15], "[15] → a list of 2 numbers or null"),
         (
             "evaluation.target.minimum",
@@ -153,6 +159,41 @@ RULE_CASES: list[tuple[str, dict[str, Any], str]] = [
     ("no targets", {"qlora.target_modules": []}, "adapts nothing"),
     ("target twice", {"qlora.target_modules": ["q", "v", "q"]}, "each name once"),
     ("auto in a list", {"qlora.target_modules": ["auto"]}, "auto inside a list"),
+    ("8-bit", {"qlora.load_in_8bit": True, "qlora.load_in_4bit": False}, ""),
+    ("8-bit beside the default", {"qlora.load_in_8bit": True}, "load_in_4bit: true (the default)"),
+    (
+        "8-bit beside 4-bit",
+        {"qlora.load_in_8bit": True, "qlora.load_in_4bit": True},
+        "true beside load_in_4bit: true →",
+    ),
+    ("no bits", {"qlora.load_in_4bit": False}, ""),
+    ("rank-stabilised", {"qlora.use_rslora": True, "qlora.use_dora": True}, ""),
+    ("DoRA", {"qlora.use_dora": True}, ""),
+    (
+        "DoRA on 8 bits",
+        {"qlora.use_dora": True, "qlora.load_in_8bit": True, "qlora.load_in_4bit": False},
+        "true on an 8-bit base",
+    ),
+    ("PiSSA", {"qlora.init_lora_weights": "pissa", "qlora.load_in_4bit": False}, ""),
+    ("PiSSA on 4 bits", {"qlora.init_lora_weights": "pissa"}, "pissa over 4-bit weights"),
+    (
+        "PiSSA on 8 bits",
+        {
+            "qlora.init_lora_weights": "pissa",
+            "qlora.load_in_8bit": True,
+            "qlora.load_in_4bit": False,
+        },
+        "pissa over 8-bit weights",
+    ),
+    (
+        "PiSSA on the head",
+        {
+            "qlora.init_lora_weights": "pissa",
+            "qlora.load_in_4bit": False,
+            "qlora.target_modules": ["q", "lm_head"],
+        },
+        "pissa with [lm_head] among",
+    ),
     ("own tokenizer", {"tokenizer.train_on_data": True}, "model.initialise: tiny"),
     ("tiny", {"tokenizer.train_on_data": True, "model.initialise": "tiny"}, ""),
     (
@@ -204,6 +245,8 @@ EFFECTS: list[tuple[str, dict[str, Any], str]] = [
     ("no adapters", {"qlora.use_qlora": False}, ""),
     ("no adapters, no 4-bit", {"qlora.use_qlora": False, "qlora.load_in_4bit": False}, ""),
     ("4-bit alone", {"qlora.use_qlora": False, "qlora.load_in_4bit": True}, "load_in_4bit"),
+    ("8-bit alone", {"qlora.use_qlora": False, "qlora.load_in_8bit": True}, "load_in_8bit"),
+    ("DoRA alone", {"qlora.use_qlora": False, "qlora.use_dora": True}, "use_dora"),
     ("unsloth alone", {"qlora.use_qlora": False, "qlora.use_unsloth": True}, "use_unsloth"),
     ("rank alone", {"qlora.use_qlora": False, "r": 8}, "qlora.lora_rank (written r)"),
     (

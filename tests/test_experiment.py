@@ -258,4 +258,10 @@ def test_a_second_run_gives_the_same_and_moves_the_first_aside(runs: Runs) -> No
     assert (folder / "results" / "predictions_dev.csv").read_bytes() == predictions
     assert (folder / "results" / "submission.csv").read_bytes() == submission
     assert second["evaluation"] == first["evaluation"]
+    # The rows are the same, and so is the tokenizer that was trained on them again.
+    for kind, encoded in first["data"]["encoded"].items():
+        assert encoded["cache"]["how"] == "made"
+        assert second["data"]["encoded"][kind] == {
+            **encoded, "cache": {**encoded["cache"], "how": "read"}
+        }
     assert second["training"]["max_grad_norm"] == first["training"]["max_grad_norm"]

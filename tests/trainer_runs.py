@@ -50,7 +50,8 @@ def command(experiment: str, folder: Path, *options: str, demo: bool = True) -> 
     line += ["--config", str(EXPERIMENTS / f"{experiment}.yaml"), "--output-dir", str(folder)]
     if demo:
         line += ["--overlay", str(DEMO)]
-    for value in (*FEW, *(TINY if demo else ())):
+    cache = f"data.cache_dir={json.dumps(str(folder.parent / 'encoded'), ensure_ascii=False)}"
+    for value in (*FEW, *(TINY if demo else ()), cache):
         line += ["--set", value]
     return [*line, "--data-dir", str(REPOSITORY / "data" / "sample"), *options]
 

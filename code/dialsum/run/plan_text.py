@@ -104,7 +104,9 @@ def _describe_adapters(config: Config) -> str:
     lora = config.qlora
     if not lora.use_qlora:
         return "all weights"
-    return f"LoRA r {lora.lora_rank}" + (", 4-bit" if lora.load_in_4bit else "")
+    sort = "DoRA" if lora.use_dora else "LoRA"
+    bits = ", 4-bit" if lora.load_in_4bit else ", 8-bit" if lora.load_in_8bit else ""
+    return f"{sort} r {lora.lora_rank}{bits}"
 
 
 def _describe_total(plan: BatchPlan) -> list[str]:
