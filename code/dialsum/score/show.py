@@ -18,6 +18,35 @@ COLUMNS = (
 FLOORS = (("constant", "constant"), ("lead2", "lead-2"))
 
 
+def describe_measured(*, rows: int | None, num_beams: int | None) -> str:
+    """Say on how many rows scores stand and how these were written; what is unknown is left out."""
+    parts = [] if rows is None else [f"{rows:,} rows"]
+    if num_beams is not None:
+        parts.append("greedy" if num_beams == 1 else f"{num_beams} beams")
+    return ", ".join(parts)
+
+
+def format_final(dev: Mapping[str, Any]) -> str:
+    """Return the one line that closes a run: its dev scores, what they stand on, and their floor.
+
+    Args:
+        dev: `evaluation.dev` of a record; what is absent is left out.
+    """
+    measured = describe_measured(rows=dev.get("rows"), num_beams=dev.get("num_beams"))
+    shown = [(title, dev[key]) for key, title in COLUMNS if key in dev and key != "rougeLsum"]
+    # A score that is not finite stands in the record by its name.
+    scores = ", ".join(f"{title} {value:.2f}" for title, value in shown if _is_number(value))
+    scores += "".join(f", {title} {value}" for title, value in shown if not _is_number(value))
+    floor = dev.get("floors", {}).get("constant", {}).get("rouge_mean")
+    beside = f" (constant sentence: mean {floor:.2f})" if _is_number(floor) else ""
+    place = f"dev ({measured})" if measured else "dev"
+    return f"{place}: {scores.removeprefix(', ') or 'without scores'}{beside}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float))
+
+
 def format_scores(block: Mapping[str, Any], *, name: str = "predictions") -> str:
     """Return one table of all scales, then signatures with their constants.
 

@@ -48,11 +48,6 @@ class DevSet:
     settings: GenerationSettings
     batch_size: int
 
-    def describe(self) -> str:
-        """Say how many rows are evaluated, and how they are written."""
-        beams = self.settings.num_beams
-        return f"{len(self.encoded)} rows, {'greedy' if beams == 1 else f'{beams} beams'}"
-
 
 @dataclass(frozen=True)
 class FitResult:
@@ -167,31 +162,18 @@ def _make_trainer_class(
             self, *_: Any, metric_key_prefix: str = "eval", **__: Any
         ) -> dict[str, float]:
             started = time.monotonic()
-            loss = _dev_loss(self)
-            predictions = generate_summaries(
-                self.model, tokenizer, dev.encoded.inputs,
-                settings=dev.settings, batch_size=dev.batch_size,
-            )
-            scores = dev.score(predictions)
-            metrics = {f"{metric_key_prefix}_loss": loss} | {
-                f"{metric_key_prefix}_{key}": value for key, value in scores.items()
-            }
-            best = self._is_best(metrics)
+            scores = _write_and_score(self, tokenizer, dev=dev)
+            metrics = {f"{metric_key_prefix}_{key}": value for key, value in scores.items()}
             progress.evaluation(
                 self.state.global_step, self.state.max_steps, epoch=float(self.state.epoch or 0),
-                values={"eval_loss": loss, **scores}, best=best, seconds=time.monotonic() - started,
-                measured=dev.describe(),
+                values={"eval_loss": scores.pop("loss"), **scores}, best=_is_best(self, metrics),
+                seconds=time.monotonic() - started,
+                rows=len(dev.encoded), num_beams=dev.settings.num_beams,
             )
             self.control = self.callback_handler.on_evaluate(
                 self.args, self.state, self.control, metrics
             )
             return metrics
-
-        def _is_best(self, metrics: dict[str, float]) -> bool:
-            before, now = self.state.best_metric, metrics[str(self.args.metric_for_best_model)]
-            if before is None:
-                return True
-            return now > before if self.args.greater_is_better else now < before
 
         def _save(self, output_dir: str | None = None, *_: Any, **__: Any) -> None:
             folder = Path(output_dir or str(self.args.output_dir))
@@ -203,6 +185,25 @@ def _make_trainer_class(
             load_extra(self.model, Path(str(self.state.best_model_checkpoint)))
 
     return SummaryTrainer
+
+
+def _write_and_score(
+    trainer: Any, tokenizer: PreTrainedTokenizerFast, *, dev: DevSet
+) -> dict[str, float]:
+    """Return the dev rows' loss and the scores of the summaries that the model writes for them."""
+    loss = _dev_loss(trainer)
+    predictions = generate_summaries(
+        trainer.model, tokenizer, dev.encoded.inputs,
+        settings=dev.settings, batch_size=dev.batch_size,
+    )
+    return {"loss": loss, **dev.score(predictions)}
+
+
+def _is_best(trainer: Any, metrics: dict[str, float]) -> bool:
+    before, now = trainer.state.best_metric, metrics[str(trainer.args.metric_for_best_model)]
+    if before is None:
+        return True
+    return bool(now > before if trainer.args.greater_is_better else now < before)
 
 
 def _dev_loss(trainer: Any) -> float:

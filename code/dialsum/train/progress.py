@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.atomic import append_json_line
+from dialsum.score.show import describe_measured
 
 
 class Progress:
@@ -42,9 +43,9 @@ class Progress:
         moment = datetime.now().astimezone().isoformat(timespec="milliseconds")
         append_json_line(self._metrics, {"time": moment, "event": kind, **values})
 
-    def stage(self, name: str, text: str) -> None:
-        """Say that a new part of the run begins."""
-        self.event("stage", stage=name, text=text)
+    def stage(self, name: str, text: str, **details: Any) -> None:
+        """Say that a new part of the run begins; details go into the event alone."""
+        self.event("stage", stage=name, text=text, **details)
         elapsed = time.monotonic() - self._started
         print(f"[{elapsed:6.1f} s] {name}: {text}", flush=True)
 
@@ -89,20 +90,21 @@ class Progress:
 
     def evaluation(
         self, step: int, total: int, *, epoch: float, values: Mapping[str, float], best: bool,
-        seconds: float, measured: str,
+        seconds: float, rows: int, num_beams: int,
     ) -> None:
         """Record an evaluation on dev.
 
         Args:
             values: eval_loss and the ROUGE scores, 0-100.
-            measured: on what, in words: these are fewer rows and beams than the reported score's.
+            rows, num_beams: on what: these are fewer than the reported score's.
         """
         before, moment = self._last_step
         self._last_step = (before, moment + seconds)
         self.event(
             "eval", step=step, total_steps=total, epoch=epoch, best=best,
-            seconds=round(seconds, 2), **values,
+            seconds=round(seconds, 2), rows=rows, num_beams=num_beams, **values,
         )
+        measured = describe_measured(rows=rows, num_beams=num_beams)
         print(
             f"step {step}/{total}  dev ({measured}): R1 {values['rouge1']:.2f}  "
             f"R2 {values['rouge2']:.2f}  RL {values['rougeL']:.2f}  loss {values['eval_loss']:.4f}"
