@@ -48,19 +48,23 @@ experiments=(
   04_batch_optimization_rtx3090
 )
 configs=()
-for name in "${experiments[@]}"; do configs+=("$root/config/experiments/$name.yaml"); done
+for name in "${experiments[@]}"; do configs+=("--config=$root/config/experiments/$name.yaml"); done
 
 # A misspelt option, missing data, no card: all that is said before anything is downloaded.
 found_python="$venv_python"
 if ! environment_is_whole main; then find_python; fi
 look='
-from auto_experiment_runner import make_parser
+import sys
+from auto_experiment_runner import read_options
 from dialsum.errors import run_script
 from dialsum.run import first_look
-make_parser().parse_args()
-run_script(first_look.main)'
-PYTHONPATH="$root/code" "$found_python" -P -c "$look" --config "${configs[@]}" "$@"
+def look(_):
+    command, *arguments = sys.argv[1:]
+    read_options(arguments, prog=command, hidden=["--config"])
+    return first_look.main(arguments)
+run_script(look)'
+PYTHONPATH="$root/code" "$found_python" -P -c "$look" "bash $0" "${configs[@]}" "$@"
 
 ensure_environment main
 # exec: Ctrl-C, kill and the exit status reach the runner and come from it, with no shell between.
-exec "$venv_python" "$root/code/auto_experiment_runner.py" --config "${configs[@]}" "$@"
+exec "$venv_python" "$root/code/auto_experiment_runner.py" "${configs[@]}" "$@"

@@ -14,20 +14,27 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from dialsum.command_line import CommandLine
 from dialsum.errors import EXIT_OK, UnfitError, run_script
 from dialsum.optional import require_packages
 
+NAME = "auto_experiment_runner.py"
 NOT_BUILT = {
     "resume": "going on with an unfinished batch",
     "rehearse": "rehearsing each experiment on its longest batch",
 }
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the command line of a batch."""
-    parser = argparse.ArgumentParser(
-        prog="auto_experiment_runner.py",
-        allow_abbrev=False,
+def make_parser(prog: str = NAME, hidden: Sequence[str] = ()) -> CommandLine:
+    """Return the command line of a batch.
+
+    Args:
+        prog: the command that the user typed; a script that hands its options on has another name.
+        hidden: options that this script sets itself.
+    """
+    parser = CommandLine(
+        prog=prog,
+        hidden=hidden,
         description=(
             "Run a batch of experiments one after another, each in its own process, to one table."
         ),
@@ -79,14 +86,26 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, type=Path, metavar="DIR", help=meaning)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a batch and return the exit status."""
-    asked = make_parser().parse_args(arguments)
+def read_options(
+    arguments: Sequence[str] | None, *, prog: str = NAME, hidden: Sequence[str] = ()
+) -> argparse.Namespace:
+    """Read a command line (see make_parser).
+
+    Raises:
+        UnfitError: an option that is not known, not built, or has a value that it cannot have.
+    """
+    asked = make_parser(prog, hidden).parse_args(arguments)
     for option, meaning in NOT_BUILT.items():
         if getattr(asked, option):
             raise UnfitError(
                 f"--{option} is not built yet ({meaning}); leave it out. Nothing was started."
             )
+    return asked
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a batch and return the exit status."""
+    asked = read_options(arguments)
     require_packages(__file__)
     from dialsum.report.door import explain_batch, start_batch
     from dialsum.run.options import BatchOptions

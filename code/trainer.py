@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,14 +18,15 @@ from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from dialsum.errors import EXIT_FAILED, EXIT_OK, run_script
+from dialsum.command_line import CommandLine
+from dialsum.errors import EXIT_FAILED, EXIT_OK, ProblemsError, run_script
 from dialsum.optional import require_packages
 from dialsum.parent_watch import watch_parent
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> CommandLine:
     """Return the command line of one experiment."""
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="trainer.py", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Train, evaluate and record one experiment, in this process.",
         epilog="exit status: 0 success, 1 failed (recorded), 2 nothing was started,\n"
@@ -80,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, interrupt)
     require_packages(__file__)
     from dialsum.config.read import load_config
+    from dialsum.run.check_machine import find_machine_problems
 
     loaded = load_config(
         options.config, overrides=collect_overrides(options), overlays=options.overlay
@@ -91,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_OK
     for note in loaded.notes:
         print(note)
+    if problems := find_machine_problems([loaded.config], environment=os.environ):
+        raise ProblemsError(problems)
     from dialsum.paths import PROJECT_ROOT, RunPaths
 
     folder = (options.output_dir or PROJECT_ROOT / "outputs" / loaded.name).resolve()

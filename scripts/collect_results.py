@@ -7,20 +7,20 @@ Parses the command line and calls dialsum; holds nothing else.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
+from dialsum.command_line import CommandLine
 from dialsum.errors import EXIT_FAILED, EXIT_OK, UnfitError, run_script
 from dialsum.optional import require_packages
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> CommandLine:
     """Return the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="collect_results.py",
         description="Put every run's record into one CSV, one row a run; print them best first.",
         epilog="exit status: 0 written, 1 written without the records that could not be read, "

@@ -16,15 +16,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
+from dialsum.command_line import CommandLine
 from dialsum.optional import require_packages
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description="ROUGE of predictions against references, 0-100, with signature, "
-        "95 % interval and floors."
-    )
+    described = "ROUGE of predictions against references, 0-100, with signature, interval, floors."
+    parser = CommandLine(prog="score.py", description=described)
     parser.add_argument(
         "predictions", type=Path, metavar="PREDICTIONS.csv", help="columns fname, summary"
     )

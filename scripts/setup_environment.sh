@@ -192,15 +192,15 @@ build_environment() {
     flavour="$stamped_flavour" torch_build="$stamped_torch"
     if [[ $torch_build != default ]]; then export UV_TORCH_BACKEND="$torch_build"; fi
     if [[ $mode == repair ]]; then
-      say "putting every pin back"
+      say "reinstalling every package at the version that requirements.txt names"
     else
-      say "other packages are wanted than before: bringing .venv up to that"
+      say "updating .venv: the list of packages to install has changed"
     fi
   else
     if [[ -n $stamped ]]; then
-      say ".venv is of another place, Python or build of torch; making it anew"
+      say ".venv was made for another folder, Python or build of torch; making a new one"
     elif [[ -e $venv/pyvenv.cfg ]]; then
-      say ".venv was left half-made; making it anew"
+      say ".venv was left half-made by an earlier start; making a new one"
     fi
     find_python
     flavour=cpu torch_build="${UV_TORCH_BACKEND:-default}"

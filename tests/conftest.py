@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from adapted_models import Build, make_build
+from setup_shell import copy_setup, link_tools
+from small_models import KINDS, Checkpoints, train_sample_tokenizer, write_checkpoint
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -22,3 +26,36 @@ def shared_dir() -> Path:
     if not (folder / "data" / "ko" / "train.csv").is_file():
         pytest.skip(f"no real data at {folder}: this test measures on it and nothing stands in")
     return folder
+
+
+@pytest.fixture
+def clone(repository: Path, tmp_path: Path) -> Path:
+    """A copy of what the set-up needs, below a folder with a space and Korean letters."""
+    return copy_setup(repository, tmp_path / "새 폴더" / "dialsum")
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """A folder for the PATH that holds the usual commands, and no Python."""
+    return link_tools(tmp_path / "bin")
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
+    """Return the folder of a sort of checkpoint, written once; not to be changed."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    tokenizers = {kind: train_sample_tokenizer(kind) for kind in ("unigram", "bpe")}
+
+    def folder(sort: str, file: str = "safetensors") -> Path:
+        place = root / f"{sort}_{file}"
+        if not place.is_dir():
+            write_checkpoint(place, sort, tokenizer=tokenizers[KINDS[sort]], file=file)
+        return place
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Return the maker of adapted models; each call loads one anew."""
+    return make_build(tmp_path_factory.mktemp("adapted"))

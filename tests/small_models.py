@@ -8,6 +8,8 @@ BART with one tied to the embeddings.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,19 @@ SPARE_ROWS = 12
 KINDS = {"mt5": "unigram", "t5": "unigram", "t5_v1_1": "unigram", "bart": "bpe"}
 """Which kind of tokenizer each sort of checkpoint has."""
 UNTIED = ("mt5", "t5_v1_1")
+
+Checkpoints = Callable[..., Path]
+"""Sort and weight file to the folder of a checkpoint, as the fixture `checkpoints` is."""
+
+
+class Malicious:
+    """What a pickle may hold: a command that runs when it is read."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.marker}",)
 
 
 def sample_texts() -> list[str]:

@@ -2,7 +2,7 @@
 
 Started by the tests of the queue in place of code/trainer.py. What it does is the experiment's name
 up to its first `_`: ok, numpy, fail, unfit, crash, silent, hang, stubborn, early (dies before it
-touches its folder), late (crashes after its record).
+touches its folder), late (crashes after its record), fill (fills the disk to the last byte).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
 from dialsum.atomic import append_json_line, write_json, write_text
+from dialsum.errors import run_script
 from dialsum.parent_watch import watch_parent
 from dialsum.paths import RunPaths
 from dialsum.record import archive_previous
@@ -50,7 +51,7 @@ def evaluation(mean: float) -> dict[str, Any]:
     dev = block("mecab-ko", "split", mean)
     dev["tags_one"] = block("mecab-ko", "one", mean - 2)
     dev["whitespace"] = block("whitespace", "split", mean - 10)
-    dev["foreign_script_rate"] = 0.0
+    dev |= {"foreign_script_rate": 0.0, "num_beams": 4}
     whitespace = dev["whitespace"]["rouge1"]
     target = {
         "tokenizer": "whitespace",
@@ -92,7 +93,10 @@ def behave(act: str, paths: RunPaths, asked: argparse.Namespace, started: dateti
     """Write events and a record, or do not."""
     event(paths, event="stage", stage="train")
     event(paths, event="train", step=1, total_steps=2, epoch=0.5, loss=3.5)
-    event(paths, event="eval", step=2, total_steps=2, epoch=1.0, best=True, **scores(20.0))
+    measured = {"rows": 2, "num_beams": 1}
+    event(paths, event="eval", step=2, total_steps=2, best=True, **measured, **scores(20.0))
+    for split in ("dev", "test"):
+        event(paths, event="stage", stage="generate", split=split, rows=2, num_beams=4)
     if act in ("hang", "stubborn"):
         hang(act, paths, asked, started)
         return 130
@@ -101,6 +105,8 @@ def behave(act: str, paths: RunPaths, asked: argparse.Namespace, started: dateti
         os.kill(os.getpid(), signal.SIGKILL)
     if act == "silent":
         return 0
+    if act == "fill":
+        fill_disk(paths.folder)
     if act == "fail":
         record(paths, asked, started, status="failed", reason="the loss became NaN at step 2")
         return 1
@@ -118,6 +124,17 @@ def behave(act: str, paths: RunPaths, asked: argparse.Namespace, started: dateti
     if act == "late":
         os.kill(os.getpid(), signal.SIGSEGV)
     return 0
+
+
+def fill_disk(folder: Path) -> None:
+    """Leave no byte free on the disk of a folder."""
+    with (folder / "filler").open("wb", buffering=0) as file:
+        for size in (2**20, 2**12, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue  # full for pieces of this size
 
 
 def hang(act: str, paths: RunPaths, asked: argparse.Namespace, started: datetime) -> None:
@@ -161,4 +178,4 @@ def record(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(lambda _: main())

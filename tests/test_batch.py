@@ -68,8 +68,10 @@ def test_a_run_that_came_to_its_end_is_a_success(tmp_path: Path, name: str) -> N
     outcome, shown = run_stand_ins(make_options(tmp_path, name))
     assert outcome.exit_status == 0
     assert outcome.records[0].succeeded
-    assert "dev R1 25.00, R2 15.00, RL 20.00, mean 20.00 (constant sentence: mean 10.00)" in shown
-    assert "step 2/2  loss 3.500  dev R1 25.00" in shown
+    scores = "R1 25.00, R2 15.00, RL 20.00, mean 20.00 (constant sentence: mean 10.00)"
+    assert f"dev (2 rows, 4 beams): {scores}" in shown
+    assert "step 2/2  loss 3.500  dev (2 rows, greedy): R1 25.00" in shown
+    assert "  writing 2 dev summaries\n  writing 2 test summaries\n" in shown
     assert "(best so far)" in shown
     assert "no NVIDIA GPU in this machine" in shown
     assert shown.count("NVIDIA") == 1

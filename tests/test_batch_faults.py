@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,12 @@ from test_executor import is_gone, wait_for
 
 
 @pytest.fixture
-def tiny_disk(tmp_path: Path) -> Any:
-    """A file system of 1 MiB; skips where this user may not mount one."""
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of so many MiB; skips where this user may not mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)],
+        ["mount", "-t", "tmpfs", "-o", f"size={request.param}m", "tmpfs", str(folder)],
         capture_output=True, check=False,
     )  # fmt: skip
     if mounted.returncode != 0:
@@ -37,10 +39,11 @@ def tiny_disk(tmp_path: Path) -> Any:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.parametrize("disk", [1], indirect=True)
 def test_a_disk_that_fills_loses_nothing_that_stood_there_and_is_no_success(
-    tmp_path: Path, tiny_disk: Path
+    tmp_path: Path, disk: Path
 ) -> None:
-    options = make_options(tmp_path, "ok", "crash", output_dir=tiny_disk, log_dir=tmp_path / "log")
+    options = make_options(tmp_path, "ok", "crash", output_dir=disk, log_dir=tmp_path / "log")
     first, _ = run_stand_ins(options)
     kept = read_json(first.plan.paths.results(first.plan.started_at))
     plan = plan_batch(options)
@@ -51,7 +54,7 @@ def test_a_disk_that_fills_loses_nothing_that_stood_there_and_is_no_success(
         calls.append(len(outcome.outcomes))
         write_batch_files(outcome)
         if len(calls) == 1:
-            with (tiny_disk / "filler").open("wb", buffering=0) as file:
+            with (disk / "filler").open("wb", buffering=0) as file:
                 try:
                     while True:
                         file.write(b"x" * 1024)
@@ -64,7 +67,7 @@ def test_a_disk_that_fills_loses_nothing_that_stood_there_and_is_no_success(
     assert "no space left on the disk" in shown.getvalue()
     assert "everything is recorded: " in "\n".join(format_closing(outcome))
     assert read_json(first.plan.paths.results(first.plan.started_at)) == kept
-    for path in tiny_disk.rglob("*.json"):
+    for path in disk.rglob("*.json"):
         read_json(path)
 
 
@@ -81,13 +84,41 @@ run_script(lambda _: start_batch(make_options(Path(folder), *names), trainer=TRA
 
 
 def start_runner(folder: Path, *names: str) -> subprocess.Popen[str]:
-    """Start a batch of stand-ins in a process of its own."""
+    """Start a batch of stand-ins in a process of its own; what it writes goes to folder/out."""
     tests = Path(__file__).resolve().parent
     program = DRIVER.format(tests=str(tests), code=str(tests.parent / "code"))
     return subprocess.Popen(
         [sys.executable, "-c", program, str(folder), *names],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("disk", [400], indirect=True)
+def test_each_failure_after_the_disk_filled_says_so_and_the_closing_lists_only_what_is_there(
+    disk: Path,
+) -> None:
+    runner = start_runner(disk, "ok", "fill", "ok_2", "ok_3")
+    shown, _ = runner.communicate(timeout=120)
+    assert runner.returncode == 1, shown
+    runs = disk / "out" / "auto_experiments" / "experiments"
+    for name in ("fill", "ok_2", "ok_3"):
+        [line] = [line for line in shown.splitlines() if f"L_{name}  FAILED" in line]
+        assert f"no space left on the disk of {runs / name}: its process ended" in line
+        assert f"not be recorded: no space left on the disk, {runs / name}/result.json" in shown
+    assert shown.count("warning: ") == 1
+    closing = shown.partition("\nBatch ")[2]
+    files, following = closing.partition("\nFiles\n")[2].split("\nNext\n")
+    listed = [Path(line.split()[-1]) for line in files.splitlines() if line]
+    assert all(path.exists() for path in listed)
+    assert not any(path.suffix == ".json" for path in listed)
+    [unwritten] = [line for line in closing.splitlines() if "everything is recorded" in line]
+    for name in ("experiment_results_", "experiment_summary.json", "experiment_summary.txt",
+                 *(str(runs / name / "result.json") for name in ("fill", "ok_2", "ok_3"))):
+        assert name in unwritten
+    assert following.startswith("  free space on the disk of ")
+    for line in following.splitlines():
+        log = line.partition("read why in ")[2]
+        assert not log or Path(log).stat().st_size
 
 
 def wait_for_pids(folder: Path, name: str) -> dict[str, int]:
@@ -116,6 +147,26 @@ def test_an_interrupt_is_recorded_and_ends_the_batch(tmp_path: Path, number: int
     assert batch["status"] == "interrupted"
     [log] = (tmp_path / "out" / "logs").glob("*/experiment_summary.txt")
     assert log.read_text(encoding="utf-8").strip() in shown
+
+
+@pytest.mark.parametrize("pause_seconds", [0.0, 0.02, 0.7])
+def test_signals_that_come_again_and_again_cost_neither_record_nor_table(
+    tmp_path: Path, pause_seconds: float
+) -> None:
+    runner = start_runner(tmp_path, "ok", "hang")
+    wait_for_pids(tmp_path, "hang")
+    text = tmp_path / "out" / "logs"
+    while runner.poll() is None and not list(text.glob("*/experiment_summary.txt")):
+        runner.send_signal(signal.SIGTERM)
+        time.sleep(pause_seconds)
+    shown, _ = runner.communicate(timeout=60)
+    root = tmp_path / "out" / "auto_experiments"
+    statuses = {r.name: r.status for r in find_records(root)[0]}
+    assert statuses == {"ok": "success", "hang": "interrupted"}, shown
+    [batch] = [read_json(path) for path in root.glob("experiment_results_*.json")]
+    assert batch["status"] == "interrupted"
+    [log] = text.glob("*/experiment_summary.txt")
+    assert "interrupted after" in log.read_text(encoding="utf-8")
 
 
 def test_a_child_that_does_not_stop_is_killed_and_recorded_for_it(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dialsum.config.check import RULES, check_unique_names
 from dialsum.config.describe import describe_type, show_value
 from dialsum.config.keys import description, schema_keys, suggest
 from dialsum.config.read import load_config, load_configs
-from dialsum.config.yaml_lines import dump_yaml_text
+from dialsum.config.yaml_scalars import dump_yaml_text
 from dialsum.errors import EXIT_UNFIT, ConfigError
 
 VALID: dict[str, Any] = {
@@ -72,9 +72,18 @@ def problems_of(
         ("training.learning_rate", True, "true → a number"),
         ("training.learning_rate", 0, "0 → a number (> 0, < 1)"),
         ("training.learning_rate", 3, "3 → a number (> 0, < 1)"),
-        ("training.learning_rate", float("nan"), "nan → a number"),
-        ("generation.length_penalty", float("inf"), "inf → a number"),
+        (
+            "training.learning_rate",
+            float("nan"),
+            "nan → a number (> 0, < 1); nan is not a finite number",
+        ),
+        ("training.learning_rate", "nan", "(> 0, < 1); nan is not a finite number"),
+        ("generation.length_penalty", float("inf"), "inf → a number; inf is not a finite number"),
+        ("generation.length_penalty", "-Infinity", "; -Infinity is not a finite number"),
+        ("training.seed", float("inf"), "inf is not a finite number"),
         ("training.seed", "1_000", "write 1000"),
+        ("training.eval_steps", "1,000", "write 1000"),
+        ("training.weight_decay", "0,01", 'the text "0,01" → a number (≥ 0)'),
         ("training.seed", 1e3, "1000.0 → a whole number (≥ 0, < 4,294,967,296): write 1000"),
         ("training.seed", 1.5, "1.5 → a whole number"),
         ("training.seed", -1, "-1 → a whole number (≥ 0"),

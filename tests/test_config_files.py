@@ -34,19 +34,29 @@ COLUMNS = (
     "training.num_train_epochs", "qlora.use_qlora", "qlora.use_unsloth", "qlora.lora_rank",
     "generation.num_beams", "general.expected_minutes", "evaluation.target.rouge1",
 )  # fmt: skip
+STAGES: dict[int, tuple[str, int, int]] = {
+    1: ("요약: ", 512, 128),
+    2: (LONG_PREFIX, 768, 150),
+    3: (LONG_PREFIX, 1024, 150),
+}
+"""Prefix, encoder and decoder tokens of the three mT5 stages, as planned and as run."""
+
+
+def stage(
+    number: int, batch: tuple[int, int], rate: float, *more: Any, plan: bool = False
+) -> tuple[Any, ...]:
+    """Return the row of an mT5 stage; more: epochs, rank, beams, minutes, ROUGE-1 target."""
+    label = f"mT5_XLSum_{number}단계" + ("_계획" if plan else "")
+    epochs, *rest = more
+    return (
+        label, "mt5", XLSUM, *STAGES[number], *batch, rate, "cosine", epochs, True, True, *rest
+    )  # fmt: skip
+
+
 TABLE: dict[str, tuple[Any, ...]] = {
-    "01_mt5_xlsum_optimized_v2": (
-        "mT5_XLSum_1단계", "mt5", XLSUM, "요약: ", 512, 128, 6, 4, 6e-5, "cosine",
-        4, True, True, 48, 4, 45, [15, 18],
-    ),
-    "01_mt5_xlsum_korean_adapted": (
-        "mT5_XLSum_2단계", "mt5", XLSUM, LONG_PREFIX, 768, 150, 6, 4, 9e-5, "cosine",
-        8, True, True, 64, 6, 60, [18, 22],
-    ),
-    "01_mt5_xlsum_ultimate": (
-        "mT5_XLSum_3단계", "mt5", XLSUM, LONG_PREFIX, 1024, 150, 8, 3, 1.2e-4, "cosine",
-        8, True, True, 96, 10, 90, [22, 25],
-    ),
+    "01_mt5_xlsum_optimized_v2": stage(1, (6, 4), 6e-5, 4, 48, 4, 45, [15, 18]),
+    "01_mt5_xlsum_korean_adapted": stage(2, (6, 4), 9e-5, 8, 64, 6, 60, [18, 22]),
+    "01_mt5_xlsum_ultimate": stage(3, (8, 3), 1.2e-4, 8, 96, 10, 90, [22, 25]),
     "02_eenzeenee_t5_rtx3090": (
         "eenzeenee_T5", "t5", "eenzeenee/t5-base-korean-summarization", "summarize: ",
         512, 128, 12, 2, 5e-5, "linear", 4, True, False, 16, 4, 60, [16, 20],
@@ -67,17 +77,14 @@ TABLE: dict[str, tuple[Any, ...]] = {
         "mT5_XLSum_기준", "mt5", XLSUM, "요약: ", 512, 128, 2, 8, 3e-5, "cosine",
         4, True, False, 16, 4, None, None,
     ),
-    "plan/01_mt5_xlsum_optimized_v2_plan": (
-        "mT5_XLSum_1단계_계획", "mt5", XLSUM, "요약: ", 512, 128, 4, 4, 8e-5, "cosine",
-        4, True, True, 32, 4, 45, [18, 20],
+    "plan/01_mt5_xlsum_optimized_v2_plan": stage(
+        1, (4, 4), 8e-5, 4, 32, 4, 45, [18, 20], plan=True
     ),
-    "plan/01_mt5_xlsum_korean_adapted_plan": (
-        "mT5_XLSum_2단계_계획", "mt5", XLSUM, LONG_PREFIX, 768, 150, 4, 4, 1.2e-4, "cosine",
-        8, True, True, 64, 6, 60, [22, 25],
+    "plan/01_mt5_xlsum_korean_adapted_plan": stage(
+        2, (4, 4), 1.2e-4, 8, 64, 6, 60, [22, 25], plan=True
     ),
-    "plan/01_mt5_xlsum_ultimate_plan": (
-        "mT5_XLSum_3단계_계획", "mt5", XLSUM, LONG_PREFIX, 1024, 150, 8, 2, 2e-4, "cosine",
-        12, True, True, 128, 12, 120, [28, 32],
+    "plan/01_mt5_xlsum_ultimate_plan": stage(
+        3, (8, 2), 2e-4, 12, 128, 12, 120, [28, 32], plan=True
     ),
 }  # fmt: skip
 """The experiments as the project states them, one row a file, in the order of COLUMNS."""

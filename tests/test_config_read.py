@@ -13,7 +13,8 @@ import yaml
 
 from dialsum.config.problems import Origin
 from dialsum.config.read import LoadedConfig, dump_yaml, load_config, load_configs
-from dialsum.config.yaml_lines import YamlError, dump_yaml_text, parse_yaml
+from dialsum.config.yaml_lines import YamlError, parse_yaml
+from dialsum.config.yaml_scalars import dump_yaml_text
 from dialsum.errors import ConfigError
 
 EXPERIMENT = """\
@@ -100,8 +101,8 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
-        ("a: 1\nb: 2\na: 3\n", 3, "given again (first in line 1)"),
-        ("a:\n  b: 1\n  b: 1\n", 3, "given again (first in line 2)"),
+        ("a: 1\nb: 2\na: 3\n", 3, "given again (already in line 1)"),
+        ("a:\n  b: 1\n  b: 1\n", 3, "given again (already in line 2)"),
         ("a:\n\tb: 1\n", 2, "a tab in the indentation"),
         ("a: 1\nb: c: d\n", 2, "a second colon"),
         ("a:\n    b: 1\n  c: 2\n", 3, "indentation"),
@@ -134,9 +135,10 @@ def test_what_is_no_plain_yaml_is_named_with_its_line(text: str, line: int, word
         (b"# nothing but words\n", "an empty file"),
         (b"- a\n", "[a]"),
         (b"text\n", 'the text "text"'),
-        ("a: 1\nlabel: 한국어\n".encode("cp949"), "cp949 (EUC-KR)"),
-        (b"a: 1\nb: \xff\xff\xff\n", "byte 0xff, which is not UTF-8"),
-        ("a: 1\n".encode("utf-16"), "UTF-16"),
+        (b"a: " + b"[" * 9999 + b"]" * 9999, "nested too deep"),
+        ((EXPERIMENT + "label: 한국어\n").encode("cp949"), "cp949 (EUC-KR)"),
+        (EXPERIMENT.encode() + b"label: \xff\xff\xff\n", "byte 0xff, which is not UTF-8"),
+        (EXPERIMENT.encode("utf-16"), "UTF-16"),
     ],
 )
 def test_files_that_are_no_config_say_so(tmp_path: Path, raw: bytes, words: str) -> None:

@@ -1,29 +1,22 @@
-"""How an experiment ends when something is wrong: unfit, failed, interrupted, W&B dead."""
+"""How an experiment ends when something is wrong: unfit, failed, its disk full."""
 
 from __future__ import annotations
 
 import os
 import resource
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from dialsum.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_UNFIT
-from small_models import KINDS, train_sample_tokenizer, write_checkpoint
+from dialsum.errors import EXIT_FAILED, EXIT_OK, EXIT_UNFIT
+from small_models import write_checkpoint
 from trainer_runs import (
     REPOSITORY,
-    SECRETS,
     command,
     environment,
-    files_with,
-    read_events,
     read_result,
     read_summaries,
     run,
@@ -82,47 +75,6 @@ def test_an_unfit_checkpoint_is_refused_before_anything_is_touched(tmp_path: Pat
     assert tree(folder) == before
 
 
-def wait_for_training(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Return once a run has taken its first step."""
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            pytest.fail(f"the run ended by itself: {process.communicate()}")
-        if (folder / "metrics.jsonl").is_file() and any(
-            event["event"] == "train" for event in read_events(folder)
-        ):
-            return
-        time.sleep(0.1)
-    process.kill()
-    pytest.fail("no step within two minutes")
-
-
-def test_a_signal_ends_a_run_with_its_record(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    line = command(
-        MT5, folder, "--set", "training.max_steps=100000", "--set", "training.eval_steps=50000"
-    )
-    with subprocess.Popen(
-        line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    ) as process:  # fmt: skip
-        wait_for_training(folder, process)
-        process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=120)
-    assert process.returncode == EXIT_INTERRUPTED, said
-    assert "Traceback" not in said
-    record = read_result(folder)
-    assert record["status"] == "interrupted"
-    assert record["reason"]
-    assert record["finished_at"] >= record["started_at"]
-    assert "evaluation" not in record
-    # What was saved by then is no finished model, and nothing is half-written.
-    assert not (folder / "model" / "model_info.json").exists()
-    assert not list(folder.rglob("*.tmp"))
-    for path in record["artifacts"].values():
-        assert (folder / path).exists()
-    assert "interrupted" in (folder / "results" / "summary.txt").read_text(encoding="utf-8")
-
-
 def small_files() -> None:
     """Let this process write no file beyond 64 KiB, as a quota might."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
@@ -172,65 +124,6 @@ def test_a_disk_that_fills_up_while_training_leaves_a_record(small_disk: Path) -
     assert "disk was full" in record["reason"]
     assert record["reason"] in done.stdout
     assert not list(folder.glob("checkpoints/*"))
-
-
-IMPATIENT = """
-import sys
-import dialsum.train.tracking as tracking
-
-tracking.INIT_TIMEOUT_SECONDS = 3
-sys.path.insert(0, {code!r})
-import trainer
-
-sys.argv[0] = "trainer.py"
-trainer.run_script(lambda _: trainer.main(sys.argv[1:]))
-"""
-"""Starts code/trainer.py with less patience for Weights & Biases than a user has."""
-
-
-def without_patience(line: list[str]) -> list[str]:
-    """Return a command that runs the same with less patience for Weights & Biases."""
-    program = IMPATIENT.format(code=str(REPOSITORY / "code"))
-    return [sys.executable, "-c", program, *line[2:]]
-
-
-def check_no_secret(folder: Path, done: subprocess.CompletedProcess[str]) -> None:
-    """Hold a finished run against every key that it was given."""
-    for name, secret in SECRETS.items():
-        assert secret not in done.stdout + done.stderr, name
-        assert files_with(folder, secret) == [], name
-
-
-def train_with_dead_tracking(
-    folder: Path, checkpoint: Path
-) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
-    """Run KoBART's LoRA experiment from a local folder while W&B cannot be reached."""
-    line = command(
-        KOBART_LORA, folder, "--set", f"model.checkpoint={checkpoint}",
-        "--set", "training.learning_rate=5e-3", demo=False,
-    )  # fmt: skip
-    done = run(without_patience(line), WANDB_BASE_URL="http://127.0.0.1:9", **SECRETS)
-    assert done.returncode == EXIT_OK, done.stdout + done.stderr
-    return done, read_result(folder)
-
-
-def check_dead_tracking(
-    folder: Path, done: subprocess.CompletedProcess[str], record: dict[str, Any]
-) -> None:
-    """Hold a run whose W&B was dead against what it must say of that."""
-    tracking = record["tracking"]
-    assert (tracking["requested"], tracking["used"]) == ("auto", "off")
-    assert "could not start" in tracking["why"]
-    assert "url" not in tracking
-    assert done.stdout.count("Weights & Biases") == 1
-    check_no_secret(folder, done)
-
-
-def test_dead_tracking_ends_no_run_and_no_key_is_written(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "checkpoint"
-    write_checkpoint(checkpoint, "bart", tokenizer=train_sample_tokenizer(KINDS["bart"]))
-    done, record = train_with_dead_tracking(tmp_path / "run", checkpoint)
-    check_dead_tracking(tmp_path / "run", done, record)
 
 
 def test_the_real_kobart_tokenizer_trains_offline_from_a_local_folder(

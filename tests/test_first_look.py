@@ -1,16 +1,13 @@
-"""What is checked before a start by the standard library alone: data, card, driver, versions."""
+"""What is looked for before anything is installed: data, a card, a driver that fits."""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from dialsum.errors import UnfitError
-from dialsum.run import first_look, pip_settings, versions
+from dialsum.run import first_look
 from dialsum.run.first_look import SmiGpu
 
 
@@ -49,7 +46,7 @@ RTX = "NVIDIA GeForce RTX 3090, 580.95.05\\n"
         (["--data-dir", "{mine}", "--set=general.device=mps"], "", []),
         (["--data-dir", "{mine}", "--set", "general.device=cuda"], "", ["GPU: "]),
         (["--data-dir", "{mine}", "--dry-run"], "", []),
-        (["--dry-run"], "", ["data: "]),
+        (["--dry-run"], "", []),
         (["--explain"], "", []),
         (["--demo"], "", []),
         (["--demo", "--data-dir", "{mine}"], "", []),
@@ -73,6 +70,19 @@ def test_only_the_files_that_are_missing_are_named(project: Path) -> None:
     (project / "mine" / "dev.csv").unlink()
     (problem,) = first_look.find_data_problems(project / "mine")
     assert problem.startswith("data: dev.csv not found")
+
+
+def test_a_folder_in_the_place_of_a_file_is_called_one(project: Path) -> None:
+    mine = project / "mine"
+    (mine / "dev.csv").unlink()
+    (mine / "dev.csv").mkdir()
+    assert first_look.find_data_problems(mine) == [
+        f"data: {mine / 'dev.csv'} is a folder, not a CSV file."
+    ]
+    (mine / "test.csv").unlink()
+    folder, missing = first_look.find_data_problems(mine)
+    assert "dev.csv is a folder" in folder
+    assert missing.startswith("data: test.csv not found in")
 
 
 @pytest.mark.parametrize(
@@ -175,162 +185,3 @@ def test_cuda_that_the_next_start_will_use(
     if finished:
         (tmp_path / ".venv" / ".dialsum-ready").touch()
     assert first_look.expected_torch_cuda(tmp_path, {"UV_TORCH_BACKEND": backend}) == cuda
-
-
-def installed_version(name: str) -> str:
-    return versions.importlib.metadata.version(name)
-
-
-@pytest.mark.parametrize(
-    ("lines", "said"),
-    [
-        ("", []),
-        ("# only a comment\n\n", []),
-        ("pytest=={pytest}  # the tests\n", []),
-        ("PyTest=={pytest}+cpu\n", []),
-        ("pytest==0.9.4\n", ["pytest {pytest} is installed, r.txt:1 pins 0.9.4", "--repair"]),
-        (
-            "\nno-such-package-of-ours==1.0\n",
-            ["no-such-package-of-ours is not installed, r.txt:2 pins 1.0", "--repair"],
-        ),
-        ("-r more.txt\n", ["more.txt:1 pins 0.0.1"]),
-    ],
-)
-def test_installed_versions_are_compared_with_the_pins(
-    lines: str, said: list[str], tmp_path: Path
-) -> None:
-    found = installed_version("pytest")
-    (tmp_path / "more.txt").write_text("pytest==0.0.1\n", encoding="utf-8")
-    (tmp_path / "r.txt").write_text(lines.format(pytest=found), encoding="utf-8")
-    problems = versions.find_version_problems(tmp_path / "r.txt")
-    assert len(problems) == bool(said)
-    for words in said:
-        assert words.format(pytest=found) in problems[0]
-
-
-@pytest.mark.parametrize(
-    "line", ["pytest>=1", "pytest", "pytest==1.*", "git+https://x/y", "pytest==1 ; x"]
-)
-def test_line_that_is_no_pin_is_refused_with_its_place(line: str, tmp_path: Path) -> None:
-    (tmp_path / "r.txt").write_text(f"\n{line}\n", encoding="utf-8")
-    with pytest.raises(UnfitError, match=r"r\.txt:2: "):
-        versions.read_pins(tmp_path / "r.txt")
-
-
-def test_missing_requirements_file_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UnfitError, match="no such file"):
-        versions.read_pins(tmp_path / "r.txt")
-
-
-@pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-gpu.txt", "requirements-dev.txt"]
-)
-def test_every_line_of_ours_is_one_exact_pin_with_its_reason(name: str, repository: Path) -> None:
-    pins = versions.read_pins(repository / name)
-    names = [pin.name.lower() for pin in pins]
-    assert len(names) == len(set(names))
-    for line in (repository / name).read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith(("#", "-r ")):
-            assert line.partition("  # ")[2].strip(), line
-
-
-def test_pins_hold_in_the_environment_that_runs_this(repository: Path) -> None:
-    assert versions.find_version_problems(repository / "requirements.txt") == []
-
-
-@pytest.mark.parametrize(
-    ("listing", "settings"),
-    [
-        ("", {}),
-        ("no equals sign\nglobalindex-url='x'\n", {}),
-        ("global.index-url='https://a/simple'\n", {"index-url": "https://a/simple"}),
-        ("global.find-links='\\n/a\\n/b'\n", {"find-links": "\n/a\n/b"}),
-        ("global.timeout='5'\ninstall.timeout='6'\n", {"timeout": "6"}),
-        (
-            "install.timeout='6'\nglobal.timeout='5'\n:env:.default-timeout='180'\n",
-            {"timeout": "180"},
-        ),
-        ("download.timeout='7'\n", {}),
-        ("global.index-url='https://u:p=q@a/s'\n", {"index-url": "https://u:p=q@a/s"}),
-    ],
-)
-def test_listing_of_pip_is_read_in_its_own_order(listing: str, settings: dict[str, str]) -> None:
-    assert pip_settings.parse_pip_config(listing) == settings
-
-
-SYSTEM = {"UV_SYSTEM_CERTS": "1"}
-
-
-@pytest.mark.parametrize(
-    ("settings", "environment", "wanted"),
-    [
-        ({}, {}, SYSTEM),
-        ({"disable-pip-version-check": "1"}, {}, SYSTEM),
-        ({"index-url": "https://a/simple"}, {}, SYSTEM | {"UV_DEFAULT_INDEX": "https://a/simple"}),
-        ({"index-url": "https://a/simple"}, {"UV_DEFAULT_INDEX": "https://mine"}, SYSTEM),
-        (
-            {"extra-index-url": "https://a\n https://b"},
-            {},
-            SYSTEM | {"UV_INDEX": "https://a https://b", "UV_INDEX_STRATEGY": "unsafe-best-match"},
-        ),
-        (
-            {"find-links": "wheels /opt/w https://a"},
-            {},
-            SYSTEM | {"UV_FIND_LINKS": "/here/wheels,/opt/w,https://a"},
-        ),
-        (
-            {"cert": "ca.pem", "client-cert": "/me.pem"},
-            {},
-            {"SSL_CERT_FILE": "/here/ca.pem", "SSL_CLIENT_CERT": "/me.pem"},
-        ),
-        ({"trusted-host": "a b:80"}, {}, SYSTEM | {"UV_INSECURE_HOST": "a b:80"}),
-        (
-            {"no-index": "true", "no-cache-dir": "1", "pre": "yes"},
-            {},
-            SYSTEM | {"UV_NO_INDEX": "1", "UV_NO_CACHE": "1", "UV_PRERELEASE": "allow"},
-        ),
-        ({"no-index": "false", "no-cache-dir": "0", "pre": ""}, {}, SYSTEM),
-        ({"timeout": "180"}, {}, SYSTEM | {"UV_HTTP_TIMEOUT": "180"}),
-        ({"timeout": "0.2"}, {}, SYSTEM | {"UV_HTTP_TIMEOUT": "1"}),
-        ({"timeout": "soon"}, {}, SYSTEM),
-        (
-            {"proxy": "http://p:1"},
-            {"HTTPS_PROXY": "http://q:2"},
-            SYSTEM | {"HTTP_PROXY": "http://p:1", "ALL_PROXY": "http://p:1"},
-        ),
-        ({"constraint": "c.txt"}, {}, SYSTEM | {"UV_CONSTRAINT": "/here/c.txt"}),
-        ({"keyring-provider": "import"}, {}, SYSTEM | {"UV_KEYRING_PROVIDER": "subprocess"}),
-        ({"keyring-provider": "disabled"}, {}, SYSTEM | {"UV_KEYRING_PROVIDER": "disabled"}),
-    ],
-)
-def test_settings_of_pip_are_said_in_the_words_of_uv(
-    settings: dict[str, str], environment: dict[str, str], wanted: dict[str, str]
-) -> None:
-    assert (
-        pip_settings.translate_pip_settings(settings, environment, folder=Path("/here")) == wanted
-    )
-
-
-def test_shell_can_evaluate_what_pip_is_told(repository: Path, tmp_path: Path) -> None:
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(tmp_path),
-        "PYTHONPATH": str(repository / "code"),
-        "PIP_CONFIG_FILE": "/dev/null",
-        "PIP_EXTRA_INDEX_URL": "https://a/s?x=1&y='2' https://b $(exit 3)",
-    }
-    script = (
-        'set -eu; lines="$("$0" -P -m dialsum.run.pip_settings)"; eval "$lines"; '
-        'printf "%s|%s|%s" "$UV_INDEX" "$UV_INDEX_STRATEGY" "$pip_settings"'
-    )
-    done = subprocess.run(
-        [shutil.which("bash") or "bash", "-c", script, sys.executable],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert (
-        done.stdout == "https://a/s?x=1&y='2' https://b $(exit 3)|unsafe-best-match|extra-index-url"
-    )

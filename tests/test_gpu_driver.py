@@ -10,24 +10,15 @@ import pytest
 
 from dialsum.device import (
     DriverError,
-    GpuState,
     driver_cuda_version,
     gpu_processes,
     nvidia_gpus,
     visible_gpus,
 )
-from dialsum.gpu_driver import GIB
 from dialsum.host import host_memory, usable_cores
+from gpu_states import make_gpu
 
 HAS_DRIVER = Path("/proc/driver/nvidia").exists() or Path("/dev/dxg").exists()
-
-
-def make_gpu(index: int, *, name: str = "NVIDIA GeForce RTX 3090", uuid: str = "") -> GpuState:
-    return GpuState(
-        name=name, index=index, uuid=uuid or f"GPU-{index}aaa", memory_total_bytes=24 * GIB,
-        memory_used_bytes=GIB, memory_free_bytes=23 * GIB, temperature_c=41,
-        utilisation_percent=None, driver_version="550.54", compute_capability=(8, 6),
-    )  # fmt: skip
 
 
 @pytest.mark.skipif(HAS_DRIVER, reason="this machine has an NVIDIA driver")

@@ -16,10 +16,11 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 CODE = REPOSITORY / "code"
 LAYERS: list[list[str]] = [
-    ["errors", "optional", "atomic"],
+    ["errors", "optional", "atomic", "command_line"],
     [
         "paths", "parent_watch",
-        "host", "gpu_driver", "torch_devices", "profiles", "machine", "device",
+        "host", "gpu_driver", "torch_devices", "choice", "precision", "profile_tables", "profiles",
+        "machine", "device",
     ],
     ["config"],
     ["data"],
@@ -33,8 +34,9 @@ LAYERS: list[list[str]] = [
 """Modules and packages of dialsum; each imports only from its own row and those above it."""
 
 START_AT_ONCE = [
-    "errors", "optional", "atomic", "paths", "parent_watch", "host", "gpu_driver", "torch_devices",
-    "profiles", "machine", "device", "config", "data", "score", "record", "run", "report",
+    "errors", "optional", "atomic", "command_line", "paths", "parent_watch", "host", "gpu_driver",
+    "torch_devices", "choice", "precision", "profile_tables", "profiles", "machine", "device",
+    "config", "data", "score", "record", "run", "report",
 ]  # fmt: skip
 """What the runner and the command line need before any experiment starts."""
 

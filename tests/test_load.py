@@ -1,36 +1,26 @@
-"""Checkpoints as they come: weights read safely, heads tied or not, rows for tokens, refusals."""
+"""Checkpoints as they are loaded: weights read safely, heads tied or not, rows for tokens."""
 
 from __future__ import annotations
 
-import json
-import os
-import pickle
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-from dialsum.errors import RunError, UnfitError
-from dialsum.experiment.prepare import check_checkpoint
-from dialsum.model.load import (
-    LoadedModel,
-    load_model,
-    read_model_config,
-    resolve_checkpoint,
-    weight_format,
-)
+from dialsum.errors import RunError
+from dialsum.model.load import LoadedModel, load_model
 from dialsum.model.save import save_weights
 from dialsum.model.tokenizers import add_dialogue_tokens, check_round_trip, load_tokenizer
 from small_models import (
     KINDS,
     SPARE_ROWS,
     UNTIED,
+    Checkpoints,
+    Malicious,
     make_config,
     read_weights,
-    train_sample_tokenizer,
     write_checkpoint,
 )
 
@@ -42,31 +32,6 @@ FIFTEEN = STANDARD_DIALOGUE_TOKENS[:15]
 """More than the spare rows: the embeddings have to grow."""
 EMBEDDINGS = {"mt5": "shared.weight", "t5": "shared.weight", "t5_v1_1": "shared.weight",
               "bart": "model.shared.weight"}  # fmt: skip
-
-Checkpoints = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def tokenizers() -> dict[str, Any]:
-    """Tokenizers trained on the sample, by kind; to be saved, never changed."""
-    return {kind: train_sample_tokenizer(kind) for kind in ("unigram", "bpe")}
-
-
-@pytest.fixture(scope="module")
-def checkpoints(
-    tokenizers: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Checkpoints:
-    """Return the folder of a sort of checkpoint, written once; not to be changed."""
-    root = tmp_path_factory.mktemp("checkpoints")
-
-    def folder(sort: str, file: str = "safetensors") -> Path:
-        place = root / f"{sort}_{file}"
-        if not place.is_dir():
-            write_checkpoint(place, sort, tokenizer=tokenizers[KINDS[sort]], file=file)
-        return place
-
-    return folder
-
 
 def load(
     folder: Path, sort: str, tokens: tuple[str, ...] = (), **sections: Any
@@ -275,16 +240,6 @@ def test_a_pickle_that_is_read_is_said_to_the_user(checkpoints: Checkpoints) -> 
         assert all("weights only" in note and str(folder) in note for note in notes)
 
 
-class Malicious:
-    """What a pickle may hold: a command that runs when it is read."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.marker}",)
-
-
 @pytest.fixture
 def malicious(checkpoints: Checkpoints, tmp_path: Path) -> tuple[Path, Path]:
     """A checkpoint whose pytorch_model.bin runs a command, and the file that command makes."""
@@ -320,136 +275,6 @@ def test_safetensors_go_before_a_pickle(
     loaded, _, _ = load(folder, "t5")
     assert loaded.weights == "safetensors"
     assert not marker.exists()
-
-
-@pytest.mark.parametrize(
-    ("files", "form"),
-    [
-        (["model.safetensors"], "safetensors"),
-        (["model.safetensors.index.json"], "safetensors"),
-        (["model.safetensors", "pytorch_model.bin"], "safetensors"),
-        (["pytorch_model.bin"], "pytorch_model.bin"),
-        (["pytorch_model.bin.index.json", "weights.pkl"], "pytorch_model.bin"),
-    ],
-)
-def test_which_weights_are_read(files: list[str], form: str, tmp_path: Path) -> None:
-    for name in files:
-        (tmp_path / name).touch()
-    assert weight_format(tmp_path) == form
-    assert weight_format("owner/name") is None
-
-
-@pytest.mark.parametrize(
-    "name", [None, "weights.pkl", "tf_model.h5", "model.pt", "flax_model.msgpack", "model.ckpt"]
-)
-def test_other_weights_are_refused_before_anything_is_read(
-    name: str | None, checkpoints: Checkpoints, tmp_path: Path
-) -> None:
-    folder, marker = tmp_path / "model", tmp_path / "ran"
-    shutil.copytree(checkpoints("t5"), folder)
-    (folder / "model.safetensors").unlink()
-    if name:
-        (folder / name).write_bytes(pickle.dumps(Malicious(marker)))
-    with pytest.raises(UnfitError) as caught:
-        check_checkpoint(make_config("t5", folder))
-    said = str(caught.value)
-    assert "no model.safetensors and no pytorch_model.bin" in said
-    assert (name or "config.json") in said
-    assert str(folder) in said
-    assert not marker.exists()
-
-
-def edit_config(folder: Path, **values: Any) -> None:
-    """Change values of a checkpoint's config.json; None takes one away."""
-    path = folder / "config.json"
-    found = json.loads(path.read_text(encoding="utf-8")) | values
-    path.write_text(
-        json.dumps({key: value for key, value in found.items() if value is not None}),
-        encoding="utf-8",
-    )
-
-
-@pytest.mark.parametrize(
-    ("sort", "claimed"), [("mt5", "t5"), ("t5", "mt5"), ("bart", "t5"), ("t5_v1_1", "bart")]
-)
-def test_another_architecture_is_refused(
-    sort: str, claimed: str, checkpoints: Checkpoints
-) -> None:
-    folder = checkpoints(sort)
-    with pytest.raises(UnfitError) as caught:
-        check_checkpoint(make_config(claimed, folder))
-    assert f"is of type {sort.partition('_')[0]!r}" in str(caught.value)
-    assert f"model.architecture says {claimed!r}" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("lengths", "key"), [((1024, 128), "encoder_max_len"), ((512, 513), "decoder_max_len")]
-)
-def test_lengths_beyond_the_positions_are_refused(
-    lengths: tuple[int, int], key: str, checkpoints: Checkpoints
-) -> None:
-    folder = checkpoints("bart")
-    with pytest.raises(UnfitError, match="beyond the 512 positions") as caught:
-        check_checkpoint(make_config("bart", folder, lengths=lengths))
-    assert f"tokenizer.{key}" in str(caught.value)
-    check_checkpoint(make_config("bart", folder, lengths=(512, 512)))
-    # T5's positions are relative: no length is too much for them.
-    check_checkpoint(make_config("mt5", checkpoints("mt5"), lengths=(2048, 600)))
-
-
-@pytest.mark.parametrize("place", ["./absent", "/absent/model", "~/absent", "a/b/c"])
-def test_a_missing_folder_is_no_hub_name(place: str) -> None:
-    with pytest.raises(UnfitError, match="no such folder") as caught:
-        resolve_checkpoint(place)
-    assert place in str(caught.value)
-
-
-def test_what_is_no_folder_is_a_hub_name() -> None:
-    assert resolve_checkpoint("digit82/kobart-summarization") == "digit82/kobart-summarization"
-
-
-def test_a_folder_without_config_is_no_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").touch()
-    with pytest.raises(UnfitError, match=r"no config\.json") as caught:
-        check_checkpoint(make_config("t5", tmp_path))
-    assert str(tmp_path) in str(caught.value)
-
-
-@pytest.mark.parametrize("content", ["", "{", '{"model_type": "unheard_of"}', "{}"])
-def test_a_config_that_cannot_be_read_is_refused(
-    content: str, checkpoints: Checkpoints, tmp_path: Path
-) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(checkpoints("t5"), folder)
-    (folder / "config.json").write_text(content, encoding="utf-8")
-    with pytest.raises(UnfitError, match="its config could not be read") as caught:
-        check_checkpoint(make_config("t5", folder))
-    assert str(folder) in str(caught.value)
-
-
-def test_a_model_that_brings_code_is_refused(checkpoints: Checkpoints, tmp_path: Path) -> None:
-    folder, marker = tmp_path / "model", tmp_path / "ran"
-    shutil.copytree(checkpoints("t5"), folder)
-    (folder / "own_config.py").write_text(
-        f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n", encoding="utf-8"
-    )
-    edit_config(folder, model_type="own", auto_map={"AutoConfig": "own_config.OwnConfig"})
-    config = make_config("t5", folder)
-    assert config.model.trust_remote_code is False
-    with pytest.raises(UnfitError, match="its config could not be read"):
-        read_model_config(folder, config)
-    assert not marker.exists()
-
-
-def test_a_checkpoint_that_does_not_say_how_decoding_starts_is_refused(
-    checkpoints: Checkpoints, tmp_path: Path
-) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(checkpoints("t5"), folder)
-    edit_config(folder, decoder_start_token_id=None)
-    with pytest.raises(UnfitError, match="decoder_start_token_id") as caught:
-        check_checkpoint(make_config("t5", folder))
-    assert str(folder) in str(caught.value)
 
 
 def test_damaged_weights_are_said(checkpoints: Checkpoints, tmp_path: Path) -> None:

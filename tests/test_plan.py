@@ -205,3 +205,4 @@ def test_what_the_demo_replaces_stands_beside_the_original(tmp_path: Path) -> No
     assert "learning_rate 0.001 -> " in own["1 L_a"]
     assert "learning_rate 0.003 -> " in own["2 L_b"]
     assert max(map(len, lines)) <= 102
+    assert not any(word in "".join(lines) for word in ("target.", "wandb", "auto ->"))

@@ -112,6 +112,7 @@ CHECKPOINTS = [
         '{"model_type": "bart", "max_position_embeddings": 32}',
         "encoder_max_len 64 is beyond the 32",
     ),
+    ('{"model_type": "bart", "decoder_start_token_id": null}', "has no decoder_start_token_id"),
 ]
 
 

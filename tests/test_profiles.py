@@ -7,11 +7,8 @@ import itertools
 import pytest
 
 from dialsum.gpu_driver import GIB
+from dialsum.profile_tables import CARD_GIB, LENGTHS, RESERVE_SHARE, ROWS
 from dialsum.profiles import (
-    CARD_GIB,
-    LENGTHS,
-    RESERVE_SHARE,
-    ROWS,
     count_fitting_rows,
     estimate_training_gib,
     find_card,

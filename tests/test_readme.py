@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dialsum.config.read import load_config
+from dialsum.report.checks import LEAST_ROUGE1
 
 READMES = ("README.md", "README.ko.md")
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
@@ -80,6 +81,13 @@ def test_links_lead_somewhere(repository: Path, readme: str) -> None:
     text = (repository / readme).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert target.startswith("http") or (repository / target).exists(), target
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_the_mark_of_the_closing_checks_is_explained(repository: Path, readme: str) -> None:
+    """What the closing lines hold a run against stands in the README in the same words."""
+    text = (repository / readme).read_text(encoding="utf-8").replace("\n", " ")
+    assert f"`ROUGE-1 over {LEAST_ROUGE1:g} (whitespace tokens)`" in text
 
 
 def test_planned_times_are_those_of_the_experiment_files(repository: Path) -> None:

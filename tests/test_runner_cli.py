@@ -85,6 +85,63 @@ def test_bad_arguments_are_exit_2_without_a_traceback(
     assert not (tmp_path / "out").exists()
 
 
+TRAINER = REPOSITORY / "code" / "trainer.py"
+COLLECT = REPOSITORY / "scripts" / "collect_results.py"
+MISSPELT = [
+    (RUNNER, ["--one-epok"], "auto_experiment_runner.py has no option --one-epok; did you mean "
+     "--one-epoch?"),
+    (RUNNER, ["--config=a.yaml", "--datadir", "x"], "no option --datadir; did you mean --data-dir"),
+    (RUNNER, ["--config=a.yaml", "--onyl=1,4"], "no option --onyl; did you mean --only?"),
+    (RUNNER, ["--config=a.yaml", "--Dry_Run"], "no option --Dry_Run; did you mean --dry-run?"),
+    (RUNNER, ["--config=a.yaml", "--dem"], "no option --dem; did you mean --demo?"),
+    (RUNNER, ["--config=a.yaml", "-demo"], "no option -demo; did you mean --demo?"),
+    (RUNNER, ["--config=a.yaml", "demo"], "no argument demo; did you mean --demo?"),
+    (RUNNER, ["--config=a.yaml", "--qqq"], "auto_experiment_runner.py has no option --qqq.\n"),
+    (RUNNER, ["--confg", "a.yaml", "--sed", "3"], "--sed; did you mean --seed?"),
+    (TRAINER, ["--confg", "a.yaml"], "trainer.py has no option --confg; did you mean --config?"),
+    (TRAINER, ["--config", "a.yaml", "--output", "x"], "--output; did you mean --output-dir?"),
+    (COLLECT, ["--outptu", "x.csv"], "collect_results.py has no option --outptu; did you mean "
+     "--output?"),
+]  # fmt: skip
+"""Script, its options, and what must be said of them."""
+
+
+@pytest.mark.parametrize(("script", "arguments", "said"), MISSPELT)
+def test_a_misspelt_option_is_named_with_its_command_and_the_nearest_real_one(
+    tmp_path: Path, script: Path, arguments: list[str], said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(script), *arguments],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert "usage:" not in done.stderr
+    assert "--help shows every option" in done.stderr
+
+
+def test_one_run_alone_is_refused_as_a_batch_is_where_there_is_no_gpu(tmp_path: Path) -> None:
+    config = ["--config", str(REPOSITORY / "config" / "experiments" / "01_mt5_xlsum.yaml")]
+    sample = ["--data-dir", str(REPOSITORY / "data" / "sample")]
+    out = ["--output-dir", str(tmp_path / "out")]
+    refused = []
+    for script in (RUNNER, TRAINER):
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", str(script), *config, *sample, *out],
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+            env={**os.environ, "PATH": str(tmp_path)},
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert "| torch\n" not in done.stderr
+        refused.append(done.stderr.partition("error: ")[2].partition("  GPU: ")[2].split("\n")[:4])
+    assert refused[0] == refused[1]
+    words = "\n".join(refused[0])
+    for expected in ("no NVIDIA GPU is visible", "--set general.device=cpu", "--demo"):
+        assert expected in words
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_dry_run_of_the_seven_writes_nothing_and_needs_no_gpu(tmp_path: Path) -> None:
     before = sorted(REPOSITORY.glob("*"))
     data = ["--data-dir", str(write_data(tmp_path / "data"))]

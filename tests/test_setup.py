@@ -13,19 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from setup_shell import BASH, copy_setup, link_tools, run_in_setup, run_script, write_program
-
-
-@pytest.fixture
-def clone(repository: Path, tmp_path: Path) -> Path:
-    """A copy of what the set-up needs, below a folder with a space and Korean letters."""
-    return copy_setup(repository, tmp_path / "새 폴더" / "dialsum")
-
-
-@pytest.fixture
-def tools(tmp_path: Path) -> Path:
-    """A folder for the PATH that holds the usual commands, and no Python."""
-    return link_tools(tmp_path / "bin")
+from setup_shell import BASH, run_in_setup, run_script, write_program
 
 
 def test_help_needs_nothing(clone: Path, tools: Path) -> None:
@@ -44,11 +32,28 @@ def test_help_names_every_option_of_the_runner(clone: Path, repository: Path, to
     assert set(options.findall(ours)) == set(options.findall(theirs)) - {"--config"}
 
 
-def test_misspelt_option_is_refused_before_anything_is_installed(clone: Path, tools: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--demo", "--one-epok"], "has no option --one-epok; did you mean --one-epoch?"),
+        (["demo"], "has no argument demo; did you mean --demo?"),
+        (["--demo", "--datadir", "mine"], "has no option --datadir; did you mean --data-dir?"),
+        (["--confg", "x.yaml"], "has no option --confg.\n"),
+        (["--seed", "x"], "argument --seed: invalid int value: 'x'"),
+        (["--demo", "--resume"], "--resume is not built yet"),
+    ],
+)
+def test_wrong_option_is_refused_by_name_before_anything_is_installed(
+    options: list[str], said: str, clone: Path, tools: Path
+) -> None:
     script = clone / "run_main_7_experiments.sh"
-    done = run_script(script, "--demo", "--one-epok", tools=tools, PYTHON=sys.executable)
+    done = run_script(script, *options, tools=tools, PYTHON=sys.executable)
     assert done.returncode == 2
-    assert "--one-epok" in done.stderr
+    assert said in done.stderr
+    if "not built" not in said:
+        assert done.stderr.startswith(f"error: bash {script}")
+    for word in ("usage:", "--config", "auto_experiment_runner"):
+        assert word not in done.stderr
     assert not (clone / ".venv").exists()
 
 

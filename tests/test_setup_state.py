@@ -11,19 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from setup_shell import BASH, copy_setup, link_tools, run_in_setup, write_program
-
-
-@pytest.fixture
-def clone(repository: Path, tmp_path: Path) -> Path:
-    """A copy of what the set-up needs, below a folder with a space and Korean letters."""
-    return copy_setup(repository, tmp_path / "새 폴더" / "dialsum")
-
-
-@pytest.fixture
-def tools(tmp_path: Path) -> Path:
-    """A folder for the PATH that holds the usual commands, and no Python."""
-    return link_tools(tmp_path / "bin")
+from setup_shell import BASH, run_in_setup, run_script, write_program
 
 
 @pytest.fixture
@@ -127,6 +115,55 @@ def test_second_start_waits_for_the_first_and_takes_what_it_made(whole: Path, to
         fcntl.flock(lock, fcntl.LOCK_UN)
     assert second.communicate(timeout=60)[1] == ""
     assert second.returncode == 0
+
+
+@pytest.fixture
+def usable(whole: Path, repository: Path) -> Path:
+    """A finished clone with all of the program, whose Python has the packages; it has no data."""
+    for name in ("code", "config"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(repository / name, whole / name, dirs_exist_ok=True, ignore=ignored)
+    python = whole / ".venv" / "bin" / "python"
+    python.unlink()
+    write_program(python, f'exec {sys.executable} "$@"')
+    return whole
+
+
+def test_dry_run_without_data_prints_the_plan_and_what_is_missing(
+    usable: Path, tools: Path
+) -> None:
+    before = sorted(path for path in usable.rglob("*") if "__pycache__" not in path.parts)
+    done = run_script(usable / "run_main_7_experiments.sh", "--dry-run", tools=tools)
+    assert done.returncode == 2, done.stderr
+    assert "7 experiments, full training\n" in done.stdout
+    for label in ("mT5_XLSum_1단계", "eenzeenee_T5", "배치_최적화"):
+        assert label in done.stdout
+    assert "there is no folder data." in done.stderr and "--data-dir DIR" in done.stderr
+    assert "no NVIDIA GPU is visible" in done.stdout
+    after = sorted(path for path in usable.rglob("*") if "__pycache__" not in path.parts)
+    assert after == before
+
+
+def test_update_of_the_environment_is_said_in_words_that_need_no_insider(
+    usable: Path, tools: Path
+) -> None:
+    append(usable / "requirements.txt")
+    write_program(
+        tools / "uv",
+        """
+      case "$*" in
+        *--help*) echo ' --torch-backend' ;;
+        --version) echo 'uv 0.13.8 (of some day)' ;;
+      esac""",
+    )
+    script = usable / "scripts" / "setup_environment.sh"
+    done = run_script(script, tools=tools, PIP_FIND_LINKS="/wheels", PIP_CONFIG_FILE="/dev/null")
+    assert done.returncode == 0, done.stderr
+    first, second, last = done.stderr.splitlines()
+    assert first == "updating .venv: the list of packages to install has changed"
+    uses = "which uses the settings of pip on this machine: find-links"
+    assert second == f"installing with uv 0.13.8, {uses}"
+    assert last.startswith("environment ready in ")
 
 
 @pytest.mark.parametrize(

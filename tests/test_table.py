@@ -46,6 +46,7 @@ def test_best_first_with_interval_floors_and_recipe() -> None:
     high = next(line for line in lines if "L_high" in line)
     low = next(line for line in lines if "L_low" in line)
     assert lines.index(high) < lines.index(low)
+    assert any(line.endswith("and the targets, set on whitespace tokens") for line in lines)
     assert high.split() == [
         "1", "L_high", "35.00", "25.00", "30.00", "30.00", "29.00", "-", "31.00",
         "10.00", "8.00", "+20.00", "10", "m",
@@ -117,6 +118,7 @@ def test_columns_that_nobody_fills_are_left_out() -> None:
     text = "\n".join(format_ranking([record]))
     assert "target R1" not in text
     assert "ideal" not in text
+    assert "targets" not in text
 
 
 def test_whitespace_scores_of_a_run_that_was_scored_on_whitespace() -> None:
@@ -205,7 +207,7 @@ EXITS = [
     (["success", "failed"], {}, 1),
     (["success", "interrupted"], {}, 1),
     (["success"], {"interrupted": True}, 130),
-    (["success"], {"unwritten": ["disk full"]}, 1),
+    (["success"], {"unwritten": {Path("x.json"): "disk full"}}, 1),
     (["success"], {"problems": ["GPU memory did not come free"]}, 0),
 ]
 
@@ -242,8 +244,12 @@ def test_next_names_the_best_runs_submission_and_command(tmp_path: Path) -> None
 
 def test_next_after_a_failure_is_its_log_and_what_is_missing(tmp_path: Path) -> None:
     outcome = close(tmp_path, make_record("a"), make_record("b", mean=None, status="failed"))
+    log = outcome.outcomes[1].experiment.log
+    assert log.name not in "\n".join(suggest_next(outcome))
+    log.parent.mkdir(parents=True)
+    log.write_text("error: it failed\n", encoding="utf-8")
     text = "\n".join(suggest_next(outcome))
-    assert "experiment_2_L_b.log" in text
+    assert f"L_b: read why in {log}" in text
     assert "configs/b.yaml" in text.split("run what is missing")[1].splitlines()[0]
 
 

@@ -91,11 +91,13 @@ def test_lines_are_those_on_which_rows_start(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [Path.exists, Path.mkdir], ids=["absent", "a folder"])
-def test_refuses_what_is_no_file(tmp_path: Path, make: object) -> None:
+@pytest.mark.parametrize(
+    ("make", "words"), [(Path.exists, "no such file"), (Path.mkdir, "is a folder")]
+)
+def test_refuses_what_is_no_file(tmp_path: Path, make: object, words: str) -> None:
     path = tmp_path / "dev.csv"
     make(path)  # type: ignore[operator]
-    with pytest.raises(DataError, match=r"dev\.csv"):
+    with pytest.raises(DataError, match=rf"dev\.csv: {words}"):
         read_table(path, required=("fname",))
 
 

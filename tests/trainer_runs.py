@@ -7,8 +7,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXPERIMENTS = REPOSITORY / "config" / "experiments"
@@ -51,7 +54,8 @@ def command(experiment: str, folder: Path, *options: str, demo: bool = True) -> 
     if demo:
         line += ["--overlay", str(DEMO)]
     cache = f"data.cache_dir={json.dumps(str(folder.parent / 'encoded'), ensure_ascii=False)}"
-    for value in (*FEW, *(TINY if demo else ()), cache):
+    # A real checkpoint is refused where there is no GPU, unless another device is named.
+    for value in (*FEW, *(TINY if demo else ("general.device=cpu",)), cache):
         line += ["--set", value]
     return [*line, "--data-dir", str(REPOSITORY / "data" / "sample"), *options]
 
@@ -96,3 +100,18 @@ def files_with(folder: Path, text: str) -> list[str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and text.encode() in path.read_bytes()
     ]
+
+
+def wait_for_training(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Return once a run has taken its first step."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            pytest.fail(f"the run ended by itself: {process.communicate()}")
+        if (folder / "metrics.jsonl").is_file() and any(
+            event["event"] == "train" for event in read_events(folder)
+        ):
+            return
+        time.sleep(0.1)
+    process.kill()
+    pytest.fail("no step within two minutes")

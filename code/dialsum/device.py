@@ -1,4 +1,4 @@
-"""Where a run computes and in which precision, each choice with its reason.
+"""Where a run computes, each choice with its reason; the one door to all of devices and precisions.
 
 Must not know the configuration, models or data: it is given plain values. torch is imported inside
 the functions that need it; what the driver alone can say (nvidia_gpus …) needs none.
@@ -10,9 +10,9 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Literal
 
+from dialsum.choice import AS_ASKED, Choice
 from dialsum.errors import UnfitError
 from dialsum.gpu_driver import (
     GIB,
@@ -25,6 +25,7 @@ from dialsum.gpu_driver import (
     visible_gpus,
 )
 from dialsum.host import host_memory, usable_cores
+from dialsum.precision import Precision, pick_precision, pick_tf32
 from dialsum.torch_devices import Device, list_devices
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "DriverError",
     "GpuProcess",
     "GpuState",
+    "Precision",
     "choose_device",
     "driver_cuda_version",
     "explain_missing_cuda",
@@ -48,38 +50,8 @@ __all__ = [
     "visible_gpus",
 ]
 
-Precision = Literal["fp32", "bf16", "fp16"]
-T = TypeVar("T")
-
-AS_ASKED = "as asked"
-T5_FAMILY = ("t5", "mt5")
 MEMORY_PER_WORKER = 2 * GIB  # a forked process that touches its copy of rows and libraries
 MOST_WORKERS = 4  # the rows are token ids already; more processes than that wait for the GPU
-
-
-@dataclass(frozen=True)
-class Choice(Generic[T]):
-    """A value that was chosen for the user, or for a wish that could not be met, and why.
-
-    Args:
-        value: what is used.
-        why: half a sentence.
-        requested: what was asked for; None where nothing was (`auto`).
-    """
-
-    value: T
-    why: str
-    requested: object = None
-
-    @property
-    def fell_back(self) -> bool:
-        """Whether something else was asked for."""
-        return self.requested is not None and self.requested != self.value
-
-    def to_record(self) -> dict[str, Any]:
-        """Return requested, used and why, as they stand in result.json."""
-        requested = "auto" if self.requested is None else self.requested
-        return {"requested": requested, "used": self.value, "why": self.why}
 
 
 def use_one_gpu() -> Choice[int] | None:
@@ -189,66 +161,6 @@ def explain_missing_cuda(
     )
 
 
-def pick_precision(
-    bf16: bool | Literal["auto"], *, fp16: bool, architecture: str, device: Device
-) -> Choice[Precision]:
-    """Choose the precision of training.
-
-    Args:
-        bf16, fp16: as the config has them (`training.bf16`, `training.fp16`).
-        architecture: family of the model.
-
-    Raises:
-        UnfitError: fp16 for the T5 family.
-    """
-    if fp16 and bf16 is not True:
-        return _answer_fp16(architecture, device)
-    if bf16 is False:
-        return Choice("fp32", "as asked (training.bf16 is false)", requested="fp32")
-    requested = "bf16" if bf16 is True else None
-    if device.kind == "cpu":
-        why = "on a CPU bf16 was measured 26 times slower than fp32"
-        return Choice("fp32", why, requested=requested)
-    if "bf16" not in device.precisions:
-        return Choice("fp32", f"the {device.name} does not compute in bf16", requested=requested)
-    if device.kind == "mps" and requested is None:
-        return Choice(
-            "fp32", "bf16 on Apple MPS is untested here; ask for it with training.bf16=true"
-        )
-    why = AS_ASKED if requested else "half the memory of fp32 with its range, and the GPU has it"
-    return Choice("bf16", why, requested=requested)
-
-
-def _answer_fp16(architecture: str, device: Device) -> Choice[Precision]:
-    if architecture in T5_FAMILY:
-        raise UnfitError(
-            f"training.fp16 is true, but activations of the T5 family ({architecture}) overflow "
-            "fp16 and the loss becomes NaN; write training.bf16: true instead "
-            "(a GPU without bf16 gets fp32)"
-        )
-    if "fp16" in device.precisions and device.kind == "cuda":
-        return Choice("fp16", AS_ASKED, requested="fp16")
-    return Choice(
-        "fp32",
-        f"fp16 mixed precision needs a CUDA GPU that has it, not the {device.name}",
-        requested="fp16",
-    )
-
-
-def pick_tf32(requested: bool | Literal["auto"], *, device: Device) -> Choice[bool]:
-    """Choose whether products that stay in fp32 use TensorFloat-32: faster, 10 bits of mantissa."""
-    asked = None if requested == "auto" else requested
-    if requested is False:
-        return Choice(False, AS_ASKED, requested=asked)
-    if "tf32" in device.precisions:
-        return Choice(
-            True,
-            AS_ASKED if asked else "the GPU has it, and fp32 products are faster",
-            requested=asked,
-        )
-    return Choice(False, f"the {device.name} has no TF32", requested=asked)
-
-
 def pick_num_workers(
     requested: int | Literal["auto"],
     *,
@@ -269,7 +181,10 @@ def pick_num_workers(
         )
     cores = usable_cores() if cores is None else cores
     free = host_memory().free_bytes if memory_free_bytes is None else memory_free_bytes
-    workers = min(MOST_WORKERS, cores // 2, free // MEMORY_PER_WORKER)
+    workers = min(MOST_WORKERS, cores // 2)
+    if free is None:
+        return Choice(workers, f"{cores} cores; free main memory unknown")
+    workers = min(workers, free // MEMORY_PER_WORKER)
     return Choice(workers, f"{cores} cores and {free / GIB:.1f} GiB of free main memory")
 
 

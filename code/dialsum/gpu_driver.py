@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dialsum.errors import UnfitError
@@ -39,7 +39,8 @@ class GpuState:
 
     Args:
         index: NVML's, in the order of the bus; CUDA may count otherwise (CUDA_DEVICE_ORDER).
-        memory_total_bytes, memory_used_bytes, memory_free_bytes: of the whole card, all processes.
+        memory_total_bytes, memory_used_bytes, memory_free_bytes: of the whole card, all processes;
+            0 each where they are unknown.
         temperature_c, utilisation_percent: None where the card does not tell.
         compute_capability: major and minor.
     """
@@ -54,6 +55,17 @@ class GpuState:
     utilisation_percent: int | None
     driver_version: str
     compute_capability: tuple[int, int]
+
+    def describe(self) -> str:
+        """Say it in one line: memory, temperature, how busy it is."""
+        memory = "memory unknown"
+        if self.memory_total_bytes:
+            total, used = self.memory_total_bytes / GIB, self.memory_used_bytes / GIB
+            free = self.memory_free_bytes / GIB
+            memory = f"{total:.1f} GiB, {used:.1f} used, {free:.1f} free"
+        heat = "" if self.temperature_c is None else f", {self.temperature_c} °C"
+        load = "" if self.utilisation_percent is None else f", {self.utilisation_percent} % busy"
+        return f"GPU {self.index} {self.name}: {memory}{heat}{load}"
 
 
 @dataclass(frozen=True)
@@ -175,7 +187,8 @@ def _read_state(nvml: Any, index: int, driver_version: str) -> GpuState:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     memory = _ask(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
     if memory is None:  # a card without memory of its own (GB10) works in main memory
-        total, free = astuple(host_memory())
+        host = host_memory()
+        total, free = host.total_bytes or 0, host.free_bytes or 0
     else:
         total, free = int(memory.total), int(memory.free)
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)

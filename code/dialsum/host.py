@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+UNLIMITED_BYTES = 2**50
+"""A container's limit beyond this is none."""
 
 
 @dataclass(frozen=True)
 class HostMemory:
-    """Main memory, bytes: the smaller of the machine's and the container's."""
+    """Main memory, bytes: the smaller of the machine's and the container's; None if unknown."""
 
-    total_bytes: int
-    free_bytes: int
+    total_bytes: int | None
+    free_bytes: int | None
 
 
 def usable_cores(cgroup: Path = CGROUP_ROOT) -> int:
@@ -33,16 +35,28 @@ def usable_cores(cgroup: Path = CGROUP_ROOT) -> int:
 
 def host_memory(cgroup: Path = CGROUP_ROOT) -> HostMemory:
     """Return total and available main memory, within the container's limit where there is one."""
-    import psutil
-
-    machine = psutil.virtual_memory()
+    machine = _read_machine_memory()
     limit = _read_first_number(cgroup, "memory.max", "memory/memory.limit_in_bytes")
-    if limit is None or limit >= machine.total:
-        return HostMemory(int(machine.total), int(machine.available))
+    if limit is None or limit >= (machine.total_bytes or UNLIMITED_BYTES):
+        return machine
     used = _read_first_number(cgroup, "memory.current", "memory/memory.usage_in_bytes") or 0
     # Cached file pages count as used and are given back when memory is asked for.
     free = limit - max(0, used - _read_inactive_file(cgroup))
-    return HostMemory(limit, max(0, min(free, int(machine.available))))
+    known = free if machine.free_bytes is None else min(free, machine.free_bytes)
+    return HostMemory(limit, max(0, known))
+
+
+def _read_machine_memory() -> HostMemory:
+    """Ask the system; some sandboxes hide /proc/meminfo, or show zeros in it."""
+    import psutil
+
+    try:
+        machine = psutil.virtual_memory()
+    except (OSError, KeyError, ValueError):
+        return HostMemory(None, None)
+    if not machine.total:
+        return HostMemory(None, None)
+    return HostMemory(int(machine.total), int(machine.available))
 
 
 def _read_core_quota(cgroup: Path) -> float | None:

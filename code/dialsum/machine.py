@@ -5,10 +5,10 @@ Must not know the configuration; it shows what `auto` comes to for each family.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import Literal
 
+from dialsum.command_line import CommandLine
 from dialsum.device import (
     Choice,
     Device,
@@ -20,11 +20,11 @@ from dialsum.device import (
     pick_tf32,
 )
 from dialsum.errors import EXIT_OK
-from dialsum.gpu_driver import GIB, GpuState
+from dialsum.gpu_driver import GpuState
+from dialsum.profile_tables import EFFECTIVE_BATCH_SIZE, LENGTHS
 from dialsum.profiles import (
-    EFFECTIVE_BATCH_SIZE,
-    LENGTHS,
     count_fitting_rows,
+    describe_memory,
     find_card,
     recommend_batch,
     recommend_checkpointing,
@@ -72,17 +72,8 @@ def describe_driver(gpus: Sequence[GpuState], cuda: tuple[int, int] | None) -> l
     if not gpus:
         return ["NVIDIA driver: none, or no card"]
     newest = f", CUDA up to {cuda[0]}.{cuda[1]}" if cuda else ""
-    return [f"NVIDIA driver {gpus[0].driver_version}{newest}", *map(_describe_card, gpus)]
-
-
-def _describe_card(gpu: GpuState) -> str:
-    heat = "" if gpu.temperature_c is None else f", {gpu.temperature_c} °C"
-    load = "" if gpu.utilisation_percent is None else f", {gpu.utilisation_percent} % busy"
-    return (
-        f"  GPU {gpu.index} {gpu.name}: {gpu.memory_total_bytes / GIB:.1f} GiB, "
-        f"{gpu.memory_used_bytes / GIB:.1f} used, {gpu.memory_free_bytes / GIB:.1f} free"
-        f"{heat}{load}"
-    )
+    cards = [f"  {gpu.describe()}" for gpu in gpus]
+    return [f"NVIDIA driver {gpus[0].driver_version}{newest}", *cards]
 
 
 def describe_choices(chosen: Choice[Device]) -> list[str]:
@@ -103,8 +94,9 @@ def describe_recommendations(device: Device) -> list[str]:
     """Return batch x accumulation for each family and input length, and the evaluation batch."""
     card = find_card(device.memory_total_bytes)
     precision = _precision(device, FAMILIES[0])
-    size = f"{device.memory_total_bytes / GIB:.1f} GiB"
-    profile = f"the profile of {card} GB" if card and precision != "fp32" else size
+    size = describe_memory(device.memory_total_bytes)
+    has_profile = card and precision != "fp32" and device.memory_total_bytes is not None
+    profile = f"the profile of {card} GB" if has_profile else size
     columns = "".join(f"{f'up to {length}':>14}" for length in LENGTHS)
     lines = [
         f"Batch x accumulation for {EFFECTIVE_BATCH_SIZE} rows a step, by {profile} in {precision}"
@@ -146,7 +138,7 @@ def _precision(device: Device, family: str) -> Literal["fp32", "bf16", "fp16"]:
 
 def main(argv: Sequence[str] | None) -> int:
     """Print the machine; return the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="device_utils.py",
         description="Print this machine: devices, memory, precisions, and what auto comes to here.",
     )

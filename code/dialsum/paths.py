@@ -23,7 +23,12 @@ def project_path(path: str | Path) -> Path:
 
 
 def shown(path: Path) -> str:
-    """Return path in short: relative to the working folder, else to the project, else whole."""
+    """Return path in short: relative to the working folder, else to the project, else whole.
+
+    In the root folder it stays whole: `tmp/x` would read like a path of the project's.
+    """
+    if Path.cwd() == Path(Path.cwd().anchor):
+        return path.as_posix()
     for base in (Path.cwd(), PROJECT_ROOT):
         if path.is_relative_to(base):
             return path.relative_to(base).as_posix()

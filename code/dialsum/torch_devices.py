@@ -22,7 +22,7 @@ class Device:
         kind: torch's name of its type.
         index: torch's number among its kind; 0 for MPS and CPU.
         memory_total_bytes, memory_free_bytes: its own; of MPS and CPU, what of main memory they
-            may use.
+            may use. None where it is unknown.
         compute_capability: major and minor; None but for CUDA.
         precisions: of fp32, tf32, bf16, fp16 and 4-bit, those that it has.
         attention: of flash, mem-efficient and math, the kernels that torch's attention has there.
@@ -31,8 +31,8 @@ class Device:
     kind: DeviceKind
     index: int
     name: str
-    memory_total_bytes: int
-    memory_free_bytes: int
+    memory_total_bytes: int | None
+    memory_free_bytes: int | None
     compute_capability: tuple[int, int] | None
     precisions: tuple[str, ...]
     attention: tuple[str, ...]
@@ -45,10 +45,13 @@ class Device:
     def describe(self) -> str:
         """Say it in one line."""
         capability = self.compute_capability
-        return (
-            f"{self.torch_name}  {self.name}, {self.memory_total_bytes / GIB:.1f} GiB "
-            f"({self.memory_free_bytes / GIB:.1f} free)"
-            + (f", compute capability {capability[0]}.{capability[1]}" if capability else "")
+        memory = "memory unknown"
+        if self.memory_total_bytes is not None:
+            free = self.memory_free_bytes
+            left = "free memory unknown" if free is None else f"{free / GIB:.1f} free"
+            memory = f"{self.memory_total_bytes / GIB:.1f} GiB ({left})"
+        return f"{self.torch_name}  {self.name}, {memory}" + (
+            f", compute capability {capability[0]}.{capability[1]}" if capability else ""
         )
 
     def to_record(self) -> dict[str, Any]:

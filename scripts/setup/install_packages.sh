@@ -12,13 +12,14 @@ install_size="$cpu_size"
 uv="" # the uv that installs; empty where there is none
 
 announce_install() {
-  local what="no NVIDIA GPU seen: torch for the CPU"
+  local what="no NVIDIA GPU seen: installing torch for the CPU"
   if [[ $flavour == gpu* ]]; then
-    what="NVIDIA GPU seen: torch with CUDA, and unsloth" install_size="$gpu_size"
+    what="NVIDIA GPU seen: installing torch with CUDA, and unsloth" install_size="$gpu_size"
   fi
-  say "$what; about $install_size, less what a cache holds ($(
+  say "$what"
+  say "  about $install_size, less where a package was downloaded before; $(
     df -Pk "$project_root" | awk 'NR == 2 { printf "%.1f GB", $4 / 1048576 }'
-  ) free here)"
+  ) are free here"
 }
 
 # Runs a module of ours that needs nothing installed. -P: a csv.py of the user's is not ours.
@@ -43,7 +44,7 @@ find_uv() {
     say "uv cannot be had here; installing with pip, which takes longer"
     return
   fi
-  pip_settings="${pip_settings:+, told what pip is told: $pip_settings}"
+  pip_settings="${pip_settings:+, which uses the settings of pip on this machine: $pip_settings}"
   say "installing with $("$uv" --version | cut -d' ' -f1-2)$pip_settings"
 }
 
@@ -64,7 +65,7 @@ keep_saying_so() {
   # Short sleeps: after a kill -9 of this script, its pipes are held open no longer than one.
   while sleep 3 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
     seconds=$((seconds + 3))
-    if ((seconds % 30 == 0)); then say "  still at it after $seconds s"; fi
+    if ((seconds % 30 == 0)); then say "  still working, $seconds s so far"; fi
   done
 }
 

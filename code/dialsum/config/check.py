@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,30 +39,28 @@ def check(resolved: Resolved) -> tuple[Config | None, list[Problem]]:
         faults = _faulty_keys(error)
     problems = list(_explain_faults(faults, resolved))
     view = View(resolved, set(faults))
-    if not resolved.incomplete:
-        for rule in RULES:
-            try:
-                problems.extend(rule(view))
-            except NotKnownError:
-                continue
+    for rule in RULES:
+        with suppress(NotKnownError):
+            problems.extend(rule(view))
     return (None if problems else config), problems
 
 
 def check_conditions(overlay: Source) -> Iterator[Problem]:
     """Give each `when` of an overlay whose value the key can never have: such a case would never
-    hold.
+    hold. And each wrong value of a case, whether or not it holds for the experiments at hand.
     """
     for case in overlay.cases:
         for asked in case.when.said:
             values = asked.value if isinstance(asked.value, list) else [asked.value]
             for value in values:
-                tree: Any = value
-                for name in reversed(asked.key.split(".")):
-                    tree = {name: tree}
-                if asked.key in _faults_of(tree):
+                if _faults_of(asked.key, value):
                     field = schema_keys()[asked.key]
                     found, meant = describe_found(value), describe_meant(field, value)
                     yield Problem(asked.origin, f"when {asked.key}", found, meant)
+        for set_ in case.then.said:
+            # A part of a mapping is checked with the whole, which only an experiment has.
+            if not set_.part and (places := _faults_of(set_.key, set_.value)):
+                yield from _explain_statement(set_, places)
 
 
 def check_unique_names(paths: Sequence[Path]) -> None:
@@ -82,47 +81,58 @@ def check_unique_names(paths: Sequence[Path]) -> None:
         raise ConfigError(problem_lines(problems))
 
 
-def _faults_of(tree: dict[str, Any]) -> set[str]:
-    """Return the keys of a partial config whose values do not fit."""
+def _faults_of(key: str, value: Any) -> list[tuple[str | int, ...]]:
+    """Return the places inside a key's value that do not fit, whatever else is missing."""
+    tree = value
+    for name in reversed(key.split(".")):
+        tree = {name: tree}
     try:
         Config.model_validate(tree)
     except ValidationError as error:
-        return {key for key, (kind, _) in _faulty_keys(error).items() if kind != "missing"}
-    return set()
+        return _faulty_keys(error).get(key, [])
+    return []
 
 
-def _faulty_keys(error: ValidationError) -> dict[str, tuple[str, tuple[str | int, ...]]]:
-    """Return each key with a fault: its kind, and the place inside the value."""
-    faults: dict[str, tuple[str, tuple[str | int, ...]]] = {}
+def _faulty_keys(error: ValidationError) -> dict[str, list[tuple[str | int, ...]]]:
+    """Return each key with a fault: the places inside its value, none where it is missing."""
+    faults: dict[str, list[tuple[str | int, ...]]] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         location = item["loc"]
         for length in range(len(location), 0, -1):
             key = ".".join(map(str, location[:length]))
             if key in schema_keys():
-                faults.setdefault(key, (item["type"], location[length:]))
+                places = faults.setdefault(key, [])
+                if item["type"] != "missing":
+                    places.append(location[length:])
                 break
         else:
             # A whole section is absent: each key in it that has no default is missing.
             section = f"{'.'.join(map(str, location))}."
             for key, field in schema_keys().items():
                 if key.startswith(section) and field.is_required():
-                    faults.setdefault(key, ("missing", ()))
+                    faults.setdefault(key, [])
     return faults
 
 
 def _explain_faults(
-    faults: dict[str, tuple[str, tuple[str | int, ...]]], resolved: Resolved
+    faults: dict[str, list[tuple[str | int, ...]]], resolved: Resolved
 ) -> Iterator[Problem]:
-    for key, (kind, inside) in faults.items():
-        field = schema_keys()[key]
+    for key, places in faults.items():
         statement = resolved.stated.get(key)
-        if statement is not None and kind != "missing":
-            value = statement.value
-            found, meant = describe_found(value), describe_meant(field, value)
-            yield Problem(_place(statement, inside), statement.shown_key, found, meant)
-        elif not resolved.incomplete and not _meant_elsewhere(key, resolved.meant):
-            meant = f"{describe_type(field)}: {description(key)}"
+        if statement is not None and places:
+            yield from _explain_statement(statement, places)
+        elif key not in resolved.unread and not _meant_elsewhere(key, resolved.meant):
+            meant = f"{describe_type(schema_keys()[key])}: {description(key)}"
             yield Problem(Origin.at(resolved.path), key, "not given", meant)
+
+
+def _explain_statement(
+    statement: Statement, places: Sequence[tuple[str | int, ...]]
+) -> Iterator[Problem]:
+    value = statement.value
+    found, meant = describe_found(value), describe_meant(schema_keys()[statement.key], value)
+    for origin in _find_lines(statement, places):
+        yield Problem(origin, statement.shown_key, found, meant)
 
 
 def _meant_elsewhere(key: str, meant: set[str]) -> bool:
@@ -130,9 +140,7 @@ def _meant_elsewhere(key: str, meant: set[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in meant)
 
 
-def _place(statement: Statement, inside: tuple[str | int, ...]) -> Origin:
-    """Return the line of the wrong member of a list or mapping, else the line of the key."""
-    for part in inside:
-        if part in statement.lines and statement.origin.file is not None:
-            return Origin.at(statement.origin.file, statement.lines[part])
-    return statement.origin
+def _find_lines(statement: Statement, places: Sequence[tuple[str | int, ...]]) -> list[Origin]:
+    """Return the lines of the wrong members of a list or mapping, else the line of the key."""
+    parts = [part for inside in places for part in inside if part in statement.places]
+    return list(dict.fromkeys(statement.places[part] for part in parts)) or [statement.origin]

@@ -7,6 +7,8 @@ behind it.
 from __future__ import annotations
 
 import json
+import math
+import re
 import types
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -15,9 +17,11 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic.fields import FieldInfo
 
 from dialsum.config.keys import nearest
-from dialsum.config.yaml_lines import dump_yaml_text
+from dialsum.config.problems import printable
+from dialsum.config.yaml_scalars import dump_yaml_text
 
 BOUNDS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
+THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 LOOKS_BOOLEAN = {
     "yes": "true",
     "on": "true",
@@ -34,13 +38,14 @@ def show_value(value: Any) -> str:
         written = dump_yaml_text([value]).removeprefix("- ").rstrip("\n")
         # Long or spaced text would be folded over lines: JSON's quotes mean the same in YAML.
         quoted = written != value and not written.startswith("'")
-        return json.dumps(value, ensure_ascii=False) if quoted or "\n" in written else written
+        return _quote(value) if quoted or "\n" in written else written
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, list):
         return f"[{', '.join(map(show_value, value))}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {show_value(item)}' for key, item in value.items())}}}"
+        parts = (f"{show_value(key)}: {show_value(item)}" for key, item in value.items())
+        return f"{{{', '.join(parts)}}}"
     return repr(value)
 
 
@@ -49,7 +54,7 @@ def describe_found(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, str):
-        return f"the text {json.dumps(value, ensure_ascii=False)}"
+        return f"the text {_quote(value)}"
     return show_value(value)
 
 
@@ -61,6 +66,9 @@ def describe_type(field: FieldInfo) -> str:
 def describe_meant(field: FieldInfo, value: Any) -> str:
     """Say what a key takes, and how this wrong value becomes right where that is plain."""
     meant = describe_type(field)
+    number = _read_number(value)
+    if "number" in meant and number is not None and not math.isfinite(number):
+        return f"{meant}; {value} is not a finite number"
     if not isinstance(value, str):
         if isinstance(value, float) and value.is_integer() and "whole number" in meant:
             return f"{meant}: write {value:.0f}"
@@ -71,18 +79,30 @@ def describe_meant(field: FieldInfo, value: Any) -> str:
         return f"{meant}: write {boolean}"
     if near := nearest(value, choices):
         return f"{meant}; did you mean {near[0]}?"
-    if "number" in meant and _is_number(value):
+    if "number" in meant and number is not None:
         plain = value.replace("_", "").replace(",", "").strip()
         return f"{meant}: write {plain}{' without quotes' if plain == value else ''}"
     return meant
 
 
-def _is_number(text: str) -> bool:
+def _quote(text: str) -> str:
+    """Return text in double quotes on one line, as JSON and YAML read it."""
+    return printable(json.dumps(text, ensure_ascii=False))
+
+
+def _read_number(value: Any) -> float | None:
+    """Return the number that a value is, or that a text looks like; a comma counts as one of
+    thousands only where it can be no decimal one.
+    """
+    if isinstance(value, float):
+        return value
+    if not isinstance(value, str):
+        return None
+    text = value.strip()
     try:
-        float(text.replace(",", ""))
+        return float(text.replace(",", "") if THOUSANDS.fullmatch(text) else text)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _choices(annotation: Any) -> list[Any]:

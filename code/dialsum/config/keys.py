@@ -63,6 +63,12 @@ def keys_in(section: str) -> list[str]:
     return list(dict.fromkeys(inside))
 
 
+def keys_under(name: str) -> list[str]:
+    """Return every key in a section and its subsections ("": all there are), or the key itself."""
+    prefix = f"{name}." if name else ""
+    return [key for key in schema_keys() if key == name or key.startswith(prefix)]
+
+
 def nearest(name: str, candidates: Iterable[str], *, limit: int = 1) -> list[str]:
     """Return the candidates most like name, best first; none where all are too unlike."""
     # Only a mistake needs it: the import costs as much as reading seven files.

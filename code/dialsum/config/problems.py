@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dialsum.paths import shown
@@ -41,6 +41,13 @@ class Problem:
     meant: str
 
 
+def printable(text: str) -> str:
+    r"""Return text with everything that a terminal cannot show on one line as an escape (\n)."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 def display_width(text: str) -> int:
     """Return the columns that text takes on a terminal: two for each Korean character."""
     plain = unicodedata.normalize("NFC", text)
@@ -54,7 +61,7 @@ def pad(text: str, width: int) -> str:
 
 def problem_lines(problems: Iterable[Problem]) -> list[str]:
     """Return one aligned line per problem, said once each, file by file and line by line."""
-    unique = list(dict.fromkeys(problems))
+    unique = list(dict.fromkeys(map(_on_one_line, problems)))
     files = list(dict.fromkeys(problem.origin.file for problem in unique))
     ordered = sorted(
         unique,
@@ -68,6 +75,13 @@ def problem_lines(problems: Iterable[Problem]) -> list[str]:
         else f"{pad(p.origin.text, place)}  {p.found} → {p.meant}"
         for p in ordered
     ]
+
+
+def _on_one_line(problem: Problem) -> Problem:
+    origin = replace(problem.origin, text=printable(problem.origin.text))
+    return Problem(
+        origin, printable(problem.key), printable(problem.found), printable(problem.meant)
+    )
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -16,6 +16,7 @@ from dialsum.config.check import check, check_conditions
 from dialsum.config.keys import schema_keys
 from dialsum.config.problems import Origin, Problem, problem_lines
 from dialsum.config.resolve import Replaced, Resolved, replaced_by_overlays, resolve
+from dialsum.config.rules_effect import find_silent, note_silenced
 from dialsum.config.schema import Config
 from dialsum.config.sources import (
     Source,
@@ -24,7 +25,7 @@ from dialsum.config.sources import (
     read_overrides,
     read_source,
 )
-from dialsum.config.yaml_lines import dump_yaml_text
+from dialsum.config.yaml_scalars import dump_yaml_text
 from dialsum.errors import ConfigError
 from dialsum.paths import shown
 
@@ -40,7 +41,7 @@ class LoadedConfig:
         config: the values.
         origins: where each dotted key's value was written.
         notes: what was understood as something else, with file and line.
-        replaced: what overlays changed.
+        replaced: what overlays put in the place of values that would have had an effect.
     """
 
     path: Path
@@ -109,7 +110,7 @@ def dump_yaml(config: Config) -> str:
 class _Library:
     """The files of one call, each read once, and all that is wrong with any of them."""
 
-    sources: dict[Path, Source | None] = field(default_factory=dict)
+    sources: dict[Path, Source] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def get(
@@ -120,10 +121,11 @@ class _Library:
         if path not in self.sources:
             try:
                 self.sources[path] = read_source(path, overlay=overlay, named_by=named_by)
-                self.problems += self.sources[path].statements.problems  # type: ignore[union-attr]
             except UnreadableError as error:
-                self.sources[path] = None
+                # Not kept: each line that names a missing file is a problem of its own.
                 self.problems += error.problems
+                return None
+            self.problems += self.sources[path].statements.problems
         return self.sources[path]
 
     def chain(self, source: Source) -> tuple[list[Source], bool]:
@@ -159,26 +161,26 @@ def _load(
         return None
     chain, complete = library.chain(own)
     file = absolute(path)
-    resolved = resolve(file, chain, overlays=overlays, overrides=overrides)
-    resolved.incomplete = not complete
+    resolved = resolve(file, chain, overlays=overlays, overrides=overrides, complete=complete)
     config, problems = check(resolved)
     library.problems += problems
     if config is None:
         return None
     replaced: list[Replaced] = []
     if overlays:
-        bare = resolve(file, chain, overlays=(), overrides=overrides)
-        replaced = list(replaced_by_overlays(bare, resolved))
+        bare = resolve(file, chain, overrides=overrides)
+        silent = find_silent(bare)
+        replaced = [one for one in replaced_by_overlays(bare, resolved) if one.key not in silent]
     return LoadedConfig(
         path=file,
         config=config,
         origins={key: resolved.origin(key) for key in schema_keys()},
-        notes=_notes(resolved),
+        notes=_notes(resolved, files=resolve(file, chain)),
         replaced=replaced,
     )
 
 
-def _notes(resolved: Resolved) -> list[str]:
+def _notes(resolved: Resolved, *, files: Resolved) -> list[str]:
     """Return what the sources' spellings were taken for, and what rules over what."""
     notes = list(resolved.notes)
     steps = resolved.value("training.max_steps")
@@ -186,4 +188,4 @@ def _notes(resolved: Resolved) -> list[str]:
         place = resolved.origin("training.max_steps").text
         epochs = resolved.value("training.num_train_epochs")
         notes.append(f"{place} max_steps {steps} rules over num_train_epochs {epochs:g}")
-    return list(dict.fromkeys(notes))
+    return list(dict.fromkeys([*notes, *note_silenced(resolved, files=files)]))

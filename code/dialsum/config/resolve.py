@@ -12,10 +12,20 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from dialsum.config.keys import default_of, schema_keys
+from dialsum.config.keys import default_of, keys_under, schema_keys
 from dialsum.config.problems import DEFAULT, Origin
 from dialsum.config.sources import Source
 from dialsum.config.statements import Statement, Statements
+
+FITTED = (
+    "training.dataloader_num_workers", "training.gradient_checkpointing",
+    "training.per_device_eval_batch_size", "training.tf32",
+)  # fmt: skip
+"""What fits a run to its machine and changes none of its results: `auto` there is no value of the
+experiment's own.
+"""
+
+NOTHING = Source(None, Statements())
 
 
 @dataclass
@@ -24,29 +34,35 @@ class Resolved:
 
     Args:
         path: the experiment's file.
-        incomplete: a file that it inherits from could not be read: absent keys may not be missing.
+        unread: keys that were given in a way, or perhaps in a file, that could not be read.
         complete_record: every key is stated because a run wrote it down.
     """
 
     path: Path
-    incomplete: bool = False
     complete_record: bool = False
     stated: dict[str, Statement] = field(default_factory=dict)
     ranks: dict[str, int] = field(default_factory=dict)
     claims: list[Statement] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     meant: set[str] = field(default_factory=set)
+    unread: set[str] = field(default_factory=set)
 
     def apply(self, statements: Statements, rank: int) -> None:
         """Lay a source over what there is; rank grows with each source: the later ones win."""
+        for key in {key for name in statements.unread for key in keys_under(name)}:
+            self.stated.pop(key, None)
+            self.ranks.pop(key, None)
+            self.unread.add(key)
         for new in statements.said:
+            if not new.part:
+                self.unread.discard(new.key)
             if new.part:
                 old = self.stated.get(new.key)
                 before = old.value if old else default_of(new.key)
-                # Lines of other parts stay known, so that each can be named when it is wrong.
-                lines = {**(old.lines if old else {}), new.part: new.origin.line or 0}
+                # Places of other parts stay known, so that each can be named when it is wrong.
+                places = {**(old.places if old else {}), new.part: new.origin}
                 value = {**(before if isinstance(before, dict) else {}), new.part: new.value}
-                new = Statement(new.key, "", value, new.origin, new.written, lines)
+                new = Statement(new.key, "", value, new.origin, new.written, places)
             self.stated[new.key] = new
             self.ranks[new.key] = rank
         self.claims += statements.claims
@@ -90,10 +106,20 @@ class Replaced:
 
 
 def resolve(
-    path: Path, chain: Sequence[Source], *, overlays: Sequence[Source], overrides: Source
+    path: Path,
+    chain: Sequence[Source],
+    *,
+    overlays: Sequence[Source] = (),
+    overrides: Source = NOTHING,
+    complete: bool = True,
 ) -> Resolved:
-    """Lay the sources over one another: files from the last base on, then overlays, then --set."""
+    """Lay the sources over one another: files from the last base on, then overlays, then --set.
+
+    Args:
+        complete: False where a base of the chain could not be read, so that it may give any key.
+    """
     result = Resolved(path)
+    result.unread = set() if complete else set(schema_keys())
     # A record that a run wrote stays one under other values: those state no key without effect
     # either.
     result.complete_record = any(source.complete_record for source in chain)
@@ -113,6 +139,8 @@ def replaced_by_overlays(without: Resolved, result: Resolved) -> Iterator[Replac
     """Give each key whose value differs from the same config without overlays."""
     for key in schema_keys():
         before, after = without.value(key), result.value(key)
+        if before == "auto" and key in FITTED:
+            continue
         if repr(before) != repr(after):
             original = None if before is PydanticUndefined else before
             yield Replaced(key, original, after, result.origin(key))

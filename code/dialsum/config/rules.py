@@ -114,7 +114,7 @@ def lengths_fit_kobart(view: View) -> Iterator[Problem]:
         return
     keys = ("tokenizer.encoder_max_len", "tokenizer.decoder_max_len", "generation.max_new_tokens")
     for key in keys:
-        if (view[key] or 0) > KOBART_POSITIONS:
+        if view.knows(key) and (view[key] or 0) > KOBART_POSITIONS:
             found = f"{view[key]:,} tokens, but KoBART has positions for {KOBART_POSITIONS:,}"
             yield view.problem(key, found, meant=f"at most {KOBART_POSITIONS}")
 
@@ -190,14 +190,13 @@ def training_rows_are_not_dev_rows(view: View) -> Iterator[Problem]:
 
 def targets_are_scores(view: View) -> Iterator[Problem]:
     """Scores are 0-100, ranges go upwards."""
-    expected = view["evaluation.target.rouge1"]
+    key = "evaluation.target.rouge1"
+    expected = view[key] if view.knows(key) else None
     if expected is not None and not 0 <= expected[0] <= expected[1] <= 100:
-        yield view.problem(
-            "evaluation.target.rouge1", show_value(expected), meant="[from, to], 0 to 100"
-        )
+        yield view.problem(key, show_value(expected), meant="[from, to], 0 to 100")
     for name in ("minimum", "ideal"):
         key = f"evaluation.target.{name}"
-        for metric, score in view[key].items():
+        for metric, score in view[key].items() if view.knows(key) else ():
             if not 0 <= score <= 100:
                 yield view.problem(key, f"{metric}: {score}", meant="a score, 0 to 100")
 

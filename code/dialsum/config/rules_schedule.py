@@ -34,7 +34,7 @@ def schedule_knows_its_arguments(view: View) -> Iterator[Problem]:
         if name not in known:
             meant = f"{shape} takes {', '.join(known)}" if known else f"{shape} takes none: {{}}"
             yield view.problem(KWARGS, f"{name}: {show_value(value)}", meant=meant)
-        elif not _fits(name, value, shape=shape, peak=view["training.learning_rate"]):
+        elif not _fits(name, value, shape=shape, view=view):
             yield view.problem(KWARGS, f"{name}: {show_value(value)}", meant=known[name])
 
 
@@ -45,7 +45,7 @@ def restarts_restart(view: View) -> Iterator[Problem]:
         yield view.problem(SCHEDULE, found, meant="lr_scheduler_kwargs: {num_cycles: 4}, or cosine")
 
 
-def _fits(name: str, value: Any, *, shape: str, peak: float) -> bool:
+def _fits(name: str, value: Any, *, shape: str, view: View) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if name == "num_cycles" and shape == "cosine_with_restarts":
@@ -53,7 +53,8 @@ def _fits(name: str, value: Any, *, shape: str, peak: float) -> bool:
     if name == "timescale":
         return isinstance(value, int) and value >= 1
     if name == "lr_end":
-        return 0 <= value < peak
+        rate = "training.learning_rate"
+        return 0 <= value < (view[rate] if view.knows(rate) else 1)
     return 0 < value < float("inf")
 
 
@@ -72,7 +73,8 @@ def epochs_are_not_overruled(view: View) -> Iterator[Problem]:
 
 def warmup_can_end(view: View) -> Iterator[Problem]:
     """From 1 on it counts whole steps, fewer than there are."""
-    warmup, steps = view["training.warmup_steps"], view["training.max_steps"]
+    warmup = view["training.warmup_steps"]
+    steps = view["training.max_steps"] if view.knows("training.max_steps") else None
     if warmup >= 1 and warmup != int(warmup):
         yield view.problem(
             "training.warmup_steps", f"{warmup}", meant="whole steps, or a share below 1"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,20 +70,23 @@ def read_source(file: Path, *, overlay: bool = False, named_by: Origin | None = 
     Raises UnreadableError where there is no such file, no YAML in it, or no mapping.
     """
     try:
-        tree = read_yaml(file)
+        document = read_yaml(file)
     except YamlError as error:
         raise UnreadableError(error.problems) from error
     except OSError as error:
         raise UnreadableError([_explain_missing(file, error, named_by=named_by)]) from error
+    tree, problems = document.tree, document.problems
     if not isinstance(tree.value, dict):
         found = "an empty file" if tree.value is None else describe_found(tree.plain())
         meant = "sections such as `training:`, usually after `extends: ../base_config.yaml`"
-        raise UnreadableError([Problem(Origin.at(file, tree.line), "", found, meant)])
+        instead = Problem(Origin.at(file, tree.line), "", found, meant)
+        raise UnreadableError([*problems, instead] if tree.known else problems)
     members = dict(tree.value)
     reserved = {
         name: members.pop(name) for name in ("extends", "resolved", "cases") if name in members
     }
-    source = Source(file, interpret(Located(members, tree.line), file))
+    source = Source(file, interpret(replace(tree, value=members), file))
+    source.statements.problems += problems
     _take_reserved(source, file, reserved=reserved, overlay=overlay)
     return source
 
@@ -133,7 +136,7 @@ def _take_reserved(
 ) -> None:
     """Take the top-level names that are no section: extends, resolved, cases."""
     problems = source.statements.problems
-    if found := reserved.get("resolved"):
+    if (found := reserved.get("resolved")) and found.known:
         source.complete_record = found.value is True
         if found.value is not True:
             text = "true, as a run writes it into its resolved_config.yaml"
@@ -148,10 +151,10 @@ def _take_reserved(
         if overlay:
             text = "remove it: an overlay is laid over an experiment and inherits nothing"
             problems.append(Problem(origin, "extends", describe_found(found.plain()), text))
-        elif not isinstance(found.value, str) or not found.value.strip():
+        elif found.whole() and not (isinstance(found.value, str) and found.value.strip()):
             text = "one file name, relative to this file"
             problems.append(Problem(origin, "extends", describe_found(found.plain()), text))
-        else:
+        elif found.whole():
             source.base = absolute(file.parent / found.value)
     if found := reserved.get("cases"):
         if overlay:
@@ -168,14 +171,18 @@ def _read_cases(tree: Located, file: Path, *, problems: list[Problem]) -> list[C
     text = "a list of `- when: {key: value}` with `set: {key: value}` below it"
     for item in tree.value if isinstance(tree.value, list) else [tree]:
         parts = item.value if isinstance(item.value, dict) else {}
-        whole = all(isinstance(part.value, dict) and part.value for part in parts.values())
-        if set(parts) != {"when", "set"} or not whole:
+        read = {
+            name: interpret(part, file)
+            for name, part in parts.items()
+            if name in ("when", "set") and isinstance(part.value, dict) and part.value
+        }
+        problems += [problem for one in read.values() for problem in one.problems]
+        if item.whole() and (set(parts) != {"when", "set"} or len(read) < 2):
             found = describe_found(item.plain())
             problems.append(Problem(Origin.at(file, item.line), "cases", found, text))
-            continue
-        case = Case(interpret(parts["when"], file), interpret(parts["set"], file))
-        problems += case.when.problems + case.then.problems
-        cases.append(case)
+        elif len(read) == 2 and not read["when"].problems and parts["when"].whole():
+            # Of a condition that was read in part, nobody can say where it holds.
+            cases.append(Case(read["when"], read["set"]))
     return cases
 
 

@@ -27,7 +27,7 @@ class Statement:
         part: name inside a key that holds a mapping (rouge1 in evaluation.target.minimum.rouge1),
             "" for all of it.
         written: the key as the source spells it.
-        lines: line of each member where value is a mapping or list, by its name or index.
+        places: where each member stands where value is a mapping or list, by its name or index.
     """
 
     key: str
@@ -35,7 +35,7 @@ class Statement:
     value: Any
     origin: Origin
     written: str
-    lines: Mapping[str | int, int] = field(default_factory=dict)
+    places: Mapping[str | int, Origin] = field(default_factory=dict)
 
     @property
     def shown_key(self) -> str:
@@ -54,6 +54,10 @@ class Statements:
     problems: list[Problem] = field(default_factory=list)
     meant: set[str] = field(default_factory=set)
     """Keys and sections that unknown ones were probably meant for: they are not missing as well."""
+    unread: set[str] = field(default_factory=set)
+    """Keys and sections ("": all) that are given here in a way that could not be read: nobody knows
+    their values.
+    """
 
     def add(self, statement: Statement) -> None:
         """Take a statement; a second, different one for the same key is a problem."""
@@ -105,11 +109,13 @@ class _Reading:
 
     def walk(self, tree: Located, section: str) -> None:
         """Take each member of a section ("" is the top level) for what it is."""
+        if not tree.known:
+            self.result.unread.add(section)
         for name, member in tree.value.items():
             written = f"{section}.{name}" if section else name
             if written in schema_sections():
                 self._take_section(written, member, section=written)
-            elif written in SECTIONS and isinstance(member.value, dict):
+            elif written in SECTIONS and (isinstance(member.value, dict) or not member.known):
                 self._take_section(written, member, section=SECTIONS[written])
             elif known := _known(written):
                 self._state(written, member, known=known, value=member.plain())
@@ -127,6 +133,8 @@ class _Reading:
             self.result.notes.append(f"{origin.text} section {written} -> {section}")
         if isinstance(member.value, dict):
             self.walk(member, section)
+        elif not member.known:
+            self.result.unread.add(section)
         elif member.value is not None:
             # A section whose keys are all commented out reads as null, and says nothing.
             found, meant = describe_found(member.plain()), "a section: its keys below it, indented"
@@ -145,6 +153,9 @@ class _Reading:
             what = "section" if isinstance(value, dict) and not section else "key"
             result.problems.append(Problem(origin, written, f"unknown {what}", text))
             return
+        if not member.whole():
+            result.unread.update(meaning.settings)
+            return
         if meaning.refused:
             found = describe_found(value)
             result.problems.append(Problem(origin, written, found, meaning.refused))
@@ -158,21 +169,24 @@ class _Reading:
     def _state(self, written: str, member: Located, *, known: tuple[str, str], value: Any) -> None:
         """Add a statement; a note says what was written where that is not what is set."""
         (key, part), origin, found = known, self._origin(member), member.plain()
+        if not member.whole():
+            self.result.unread.add(key)
+            return
         value = normalise_value(key, value)
         dotted = f"{key}.{part}" if part else key
         if written != dotted or repr(value) != repr(found):
             note = f"{written} {show_value(found)} -> {dotted} {show_value(value)}"
             self.result.notes.append(f"{origin.text} {note}")
-        statement = Statement(key, part, value, origin, written, _lines(member))
+        statement = Statement(key, part, value, origin, written, self._places(member))
         self.result.add(statement)
 
-
-def _lines(member: Located) -> dict[str | int, int]:
-    """Return the line of each part of a mapping or list."""
-    inner = member.value
-    if isinstance(inner, dict):
-        return {name: item.line for name, item in inner.items()}
-    return {i: item.line for i, item in enumerate(inner)} if isinstance(inner, list) else {}
+    def _places(self, member: Located) -> dict[str | int, Origin]:
+        """Return where each part of a mapping or list stands."""
+        inner = member.value
+        if isinstance(inner, dict):
+            return {name: self._origin(item) for name, item in inner.items()}
+        parts = inner if isinstance(inner, list) else []
+        return {index: self._origin(item) for index, item in enumerate(parts)}
 
 
 def _known(dotted: str) -> tuple[str, str] | None:

@@ -23,7 +23,8 @@ class View:
 
     Args:
         resolved: the stated values.
-        invalid: keys whose value does not fit the schema; asking for one raises NotKnownError.
+        invalid: keys whose value does not fit the schema; asking for one, or for one that could
+            not be read, raises NotKnownError.
     """
 
     def __init__(self, resolved: Resolved, invalid: set[str]) -> None:
@@ -31,9 +32,17 @@ class View:
 
     def __getitem__(self, key: str) -> Any:
         value = self.resolved.value(key)
-        if key in self.invalid or value is PydanticUndefined:
+        if key in self.invalid or key in self.resolved.unread or value is PydanticUndefined:
             raise NotKnownError(key)
         return value
+
+    def knows(self, key: str) -> bool:
+        """Say whether a key has a valid value, so that a rule about several can leave it out."""
+        try:
+            self[key]
+        except NotKnownError:
+            return False
+        return True
 
     def stated(self, key: str) -> bool:
         """Say whether any source gives the key."""

@@ -1,14 +1,11 @@
-"""YAML read with the line of every key, and written so that it reads back the same.
+"""YAML read with the line of every key, as far as it can be read, and what is wrong with the rest.
 
-Numbers, booleans and null are those of YAML 1.2: `3e-5` is a number, `yes` and `no` are text. Must
-not know which keys there are.
+Must not know which keys there are.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,49 +13,14 @@ import yaml
 from yaml.composer import Composer
 from yaml.parser import Parser
 from yaml.reader import Reader
-from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
 from dialsum.config.problems import Origin, Problem
-
-TAG = "tag:yaml.org,2002:"
-# The core schema of YAML 1.2, https://yaml.org/spec/1.2.2/#103-core-schema. PyYAML follows 1.1,
-# where 3e-5 is text, 1:30 is ninety, 010 is eight, and `no` is false.
-SCALARS: list[tuple[str, str, list[str]]] = [
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
-    (
-        "float",
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
-        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-        list("-+0123456789."),
-    ),
-]
+from dialsum.config.yaml_scalars import TAG, Resolver, read_scalar
+from dialsum.config.yaml_text import decode, drop_control_characters, explain_syntax
 
 
-class _Resolver(BaseResolver):
-    """Which plain scalars are numbers, booleans or null."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes text that YAML 1.1 or 1.2 would read as anything else."""
-
-    def write_text(self, text: str) -> yaml.ScalarNode:
-        """Represent text; line breaks of any kind as escapes, which folding cannot touch."""
-        style = '"' if re.search("[\n\r\x85\u2028\u2029]", text) else None
-        return self.represent_scalar(TAG + "str", text, style=style)
-
-
-for _name, _pattern, _first in SCALARS:
-    _Resolver.add_implicit_resolver(TAG + _name, re.compile(rf"(?:{_pattern})\Z"), _first)
-    _Dumper.add_implicit_resolver(TAG + _name, re.compile(rf"(?:{_pattern})\Z"), _first)
-
-
-_Dumper.add_representer(str, _Dumper.write_text)
-
-
-class _Loader(Reader, Scanner, Parser, Composer, _Resolver):
+class _Loader(Reader, Scanner, Parser, Composer, Resolver):
     """PyYAML's own parts as far as the node tree; no Python object is ever built from a file."""
 
     def __init__(self, text: str) -> None:
@@ -66,17 +28,22 @@ class _Loader(Reader, Scanner, Parser, Composer, _Resolver):
         Scanner.__init__(self)
         Parser.__init__(self)
         Composer.__init__(self)
-        _Resolver.__init__(self)
+        Resolver.__init__(self)
 
 
 @dataclass(frozen=True)
 class Located:
-    """A YAML value: a scalar, a list of Located, or a dict of Located; line is that of its key,
-    from 1.
+    """A YAML value: a scalar, a list of Located, or a dict of Located.
+
+    Args:
+        line: that of its key, from 1.
+        known: False where something of the value could not be read, which a problem says already;
+            of a dict, members may be missing then.
     """
 
     value: Any
     line: int
+    known: bool = True
 
     def plain(self) -> Any:
         """Return the value without its lines."""
@@ -85,6 +52,20 @@ class Located:
         if isinstance(self.value, list):
             return [member.plain() for member in self.value]
         return self.value
+
+    def whole(self) -> bool:
+        """Say whether all of the value, down to its last member, could be read."""
+        inner = self.value.values() if isinstance(self.value, dict) else self.value
+        parts = inner if isinstance(self.value, dict | list) else ()
+        return self.known and all(part.whole() for part in parts)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One YAML file: what could be read of it, and what is wrong with the rest."""
+
+    tree: Located
+    problems: list[Problem]
 
 
 class YamlError(Exception):
@@ -95,149 +76,130 @@ class YamlError(Exception):
         super().__init__("; ".join(f"{p.origin.text} {p.found}" for p in problems))
 
 
-def read_yaml(file: Path) -> Located:
-    """Read one file whole; raises YamlError with file and line, OSError where it cannot be read."""
-    return parse_yaml(_decode(file.read_bytes(), file), file)
+def read_yaml(file: Path) -> Document:
+    """Read one file as far as it goes; raises YamlError where its text is no YAML, OSError where it
+    cannot be read.
+    """
+    text, problems = decode(file.read_bytes(), file)
+    return _read_document(text, file, problems)
 
 
 def parse_yaml(text: str, file: Path) -> Located:
-    """Parse text as one YAML document; an empty one gives the value None. Raises YamlError."""
-    if control := Reader.NON_PRINTABLE.search(text):
-        origin = Origin.at(file, text.count("\n", 0, control.start()) + 1)
-        found = f"control character U+{ord(control[0]):04X}"
-        raise YamlError(Problem(origin, "", found, "delete it: most editors do not show it"))
+    """Parse text as one YAML document; an empty one gives the value None. Raises YamlError with
+    everything that is wrong with it.
+    """
+    document = _read_document(text, file, [])
+    if document.problems:
+        raise YamlError(*document.problems)
+    return document.tree
+
+
+def _read_document(text: str, file: Path, problems: list[Problem]) -> Document:
+    """Read the first document of text, after the problems that are known already."""
+    text, forbidden = drop_control_characters(text, file)
+    problems = [*problems, *forbidden]
+    loader = _Loader(text)
     try:
-        node = _Loader(text).get_single_node()
+        node = loader.get_node() if loader.check_node() else None
+        more = loader.check_node()
+        second = loader.peek_event() if more else None  # type: ignore[no-untyped-call]
+        tree = Located(None, 1) if node is None else _Locator(file, problems).locate(node, "")
     except yaml.MarkedYAMLError as error:
-        raise YamlError(_explain_syntax(error, text, file=file)) from error
-    if node is None:
-        return Located(None, 1)
-    problems: list[Problem] = []
-    located = _locate(node, file, problems=problems, seen=set())
-    if problems:
-        raise YamlError(*problems)
-    return located
+        raise YamlError(*problems, explain_syntax(error, text, file=file)) from error
+    except RecursionError as error:
+        deep = Problem(Origin.at(file), "", "nested too deep to be read", "three levels at most")
+        raise YamlError(*problems, deep) from error
+    if second is not None:
+        origin = Origin.at(file, second.start_mark.line + 1)
+        found = "a second document (---)"
+        problems.append(Problem(origin, "", found, "one experiment per file"))
+        # What is written there is meant for the same experiment, perhaps.
+        tree = replace(tree, known=False)
+    return Document(tree, problems)
 
 
-def dump_yaml_text(value: Any) -> str:
-    """Return plain data as YAML that reads back the same here and under YAML 1.1."""
-    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
+@dataclass
+class _Locator:
+    """Turns the nodes of one file into Located values; what a config must not hold goes to
+    problems.
+    """
 
+    file: Path
+    problems: list[Problem]
+    seen: set[int] = field(default_factory=set)
 
-def _decode(raw: bytes, file: Path) -> str:
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise YamlError(Problem(Origin.at(file, 1), "", "UTF-16 text", "save the file as UTF-8"))
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+    def locate(self, node: Any, key: str) -> Located:
+        """Return the value of a node under its dotted key ("" for the whole file)."""
+        line = node.start_mark.line + 1
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, line, key=key)
+        if id(node) in self.seen:
+            return self._refuse(line, key, "an alias (*) of a mapping or list", "write it out")
+        self.seen.add(id(node))
+        if node.tag not in (TAG + "map", TAG + "seq"):
+            found = f"the tag {node.tag}"
+            return self._refuse(line, key, found, "plain values, without a tag")
+        if isinstance(node, yaml.SequenceNode):
+            return Located([self.locate(item, key) for item in node.value], line)
+        return self._locate_members(node, line, key=key)
+
+    def _locate_members(self, node: Any, line: int, *, key: str) -> Located:
+        members: dict[str, Located] = {}
+        known = True
+        for name, value in node.value:
+            place = name.start_mark.line + 1
+            if refused := _refuse_name(name):
+                shown = name.value if isinstance(name, yaml.ScalarNode) else ""
+                self._say(place, ".".join(filter(None, (key, shown))), *refused)
+                # `<<` brings other members along, a literal line break swallows the next one.
+                known = known and name.tag != TAG + "str"
+                continue
+            dotted = f"{key}.{name.value}" if key else name.value
+            member = replace(self.locate(value, dotted), line=place)
+            if earlier := members.get(name.value):
+                member = self._join(earlier, member, dotted)
+            members[name.value] = member
+        return Located(members, line, known)
+
+    def _join(self, earlier: Located, member: Located, key: str) -> Located:
+        """Say that a key comes twice; of two sections every key is read, of two values the last."""
+        found = f"given again (already in line {earlier.line})"
+        if not (isinstance(earlier.value, dict) and isinstance(member.value, dict)):
+            kept, which = (
+                (earlier, "earlier") if isinstance(earlier.value, dict) else (member, "later")
+            )
+            self._say(member.line, key, found, f"keep one of the two; the {which} was checked")
+            return kept
+        self._say(member.line, key, found, "one section that holds the keys of both")
+        members = dict(earlier.value)
+        for name, inner in member.value.items():
+            twice = members.get(name)
+            members[name] = self._join(twice, inner, f"{key}.{name}") if twice else inner
+        return Located(members, member.line, earlier.known and member.known)
+
+    def _scalar(self, node: Any, line: int, *, key: str) -> Located:
         try:
-            raw.decode("cp949")
-            found = "Korean text in cp949 (EUC-KR)"
-        except UnicodeDecodeError:
-            found = f"byte 0x{raw[error.start]:02x}, which is not UTF-8"
-        raise YamlError(Problem(Origin.at(file, line), "", found, "save it as UTF-8")) from error
+            return Located(read_scalar(node.tag, node.value), line)
+        except (ValueError, KeyError):
+            found = f"{node.value!r} under the tag {node.tag}"
+            return self._refuse(line, key, found, "plain values, without a tag")
+
+    def _refuse(self, line: int, key: str, found: str, meant: str) -> Located:
+        self._say(line, key, found, meant)
+        return Located(None, line, known=False)
+
+    def _say(self, line: int, key: str, found: str, meant: str) -> None:
+        self.problems.append(Problem(Origin.at(self.file, line), key, found, meant))
 
 
-def _explain_syntax(error: yaml.MarkedYAMLError, text: str, *, file: Path) -> Problem:
-    """Say a syntax error in words, at the line that causes it."""
-    mark = error.problem_mark or error.context_mark
-    number = mark.line + 1 if mark else 1
-    lines = text.splitlines() or [""]
-    line = lines[min(number, len(lines)) - 1]
-    found, meant = (
-        f"not YAML: {error.problem or error.context}",
-        "check quotes, colons, indentation",
-    )
-    if "\t" in line[: len(line) - len(line.lstrip())]:
-        found, meant = "a tab in the indentation", "indent with spaces"
-    elif "\\n" in line:
-        found, meant = r"a literal \n (backslash and n) in the line", "break the line there"
-    elif "single document" in str(error.context or "") or "single document" in str(error.problem):
-        found, meant = "a second document (---)", "one experiment per file"
-    elif "mapping values" in str(error.problem):
-        found = f"a second colon: {line.strip()}"
-        meant = 'one `key: value` per line; put text that holds ": " in quotes'
-    elif "block end" in str(error.problem):
-        found = f"indentation that fits no line above: {line.strip()}"
-        meant = "keys of one section start in one column"
-    return Problem(Origin.at(file, number), "", found, meant)
-
-
-def _locate(node: Any, file: Path, *, problems: list[Problem], seen: set[int]) -> Located:
-    """Turn a node into Located values; what a config must not hold goes to problems."""
-    line = node.start_mark.line + 1
-    if isinstance(node, yaml.ScalarNode):
-        return Located(_scalar(node, file, problems=problems), line)
-    if id(node) in seen:
-        problems.append(
-            Problem(Origin.at(file, line), "", "an alias (*) of a mapping or list", "write it out")
-        )
-        return Located(None, line)
-    seen.add(id(node))
-    if node.tag not in (TAG + "map", TAG + "seq"):
-        problems.append(
-            Problem(Origin.at(file, line), "", f"the tag {node.tag}", "plain values, without a tag")
-        )
-        return Located(None, line)
-    if isinstance(node, yaml.SequenceNode):
-        items = [_locate(item, file, problems=problems, seen=seen) for item in node.value]
-        return Located(items, line)
-    members: dict[str, Located] = {}
-    for name, key, value in _named(node, file, problems=problems):
-        if name in members:
-            found = f"given again (first in line {members[name].line})"
-            problems.append(Problem(Origin.at(file, key), name, found, "keep one of the two"))
-            continue
-        members[name] = Located(_locate(value, file, problems=problems, seen=seen).value, key)
-    return Located(members, line)
-
-
-def _named(node: Any, file: Path, *, problems: list[Problem]) -> Iterator[tuple[str, int, Any]]:
-    """Give name, line and value node of each member of a mapping whose key is a usable name."""
-    for key, value in node.value:
-        line = key.start_mark.line + 1
-        if not isinstance(key, yaml.ScalarNode) or key.tag != TAG + "str":
-            found = (
-                f"the key {key.value!r}" if isinstance(key, yaml.ScalarNode) else "a key of parts"
-            )
-            problems.append(Problem(Origin.at(file, line), "", found, "keys are names"))
-        elif key.value == "<<":
-            problems.append(
-                Problem(
-                    Origin.at(file, line), "<<", "a merge key", "inherit with `extends: other.yaml`"
-                )
-            )
-        elif "\\n" in key.value:
-            found = r"a literal \n (backslash and n) stands in the key"
-            problems.append(
-                Problem(Origin.at(file, line), key.value, found, "break the line there")
-            )
-        else:
-            yield key.value, line, value
-
-
-def _scalar(node: Any, file: Path, *, problems: list[Problem]) -> Any:
-    kind, text = str(node.tag).removeprefix(TAG), node.value
-    try:
-        if kind == "str":
-            return text
-        if kind == "null":
-            return None
-        if kind == "bool":
-            return {"true": True, "false": False}[text.lower()]
-        if kind == "int":
-            return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
-        if kind == "float":
-            return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
-    except (ValueError, KeyError):
-        pass
-    problems.append(
-        Problem(
-            Origin.at(file, node.start_mark.line + 1),
-            "",
-            f"{text!r} under the tag {node.tag}",
-            "plain values, without a tag",
-        )
-    )
+def _refuse_name(node: Any) -> tuple[str, str] | None:
+    """Return why the key of a member is no usable name, and what is meant; None for a name."""
+    if not isinstance(node, yaml.ScalarNode):
+        return "a key of parts", "keys are names"
+    if node.tag != TAG + "str":
+        return f"the key {node.value!r}", "keys are names"
+    if node.value == "<<":
+        return "a merge key", "inherit with `extends: other.yaml`"
+    if "\\n" in node.value:
+        return r"a literal \n (backslash and n) stands in the key", "break the line there"
     return None

@@ -32,6 +32,8 @@ def read_file_bytes(path: Path) -> bytes:
         near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
         hint = f"; did you mean {path.with_name(near[0])}?" if near else ""
         raise DataError([f"{path}: no such file{hint}"]) from None
+    except IsADirectoryError:
+        raise DataError([f"{path}: is a folder; a file is wanted here"]) from None
     except OSError as error:
         raise DataError([f"{path}: cannot be read: {error.strerror or error}"]) from error
 

@@ -29,9 +29,12 @@ def make_dev_scorer(config: Config, rows: Sequence[Dialogue]) -> Scorer:
 
 def evaluate_dev(
     config: Config, *, dev: Sequence[Dialogue], train: Sequence[Dialogue],
-    predictions: Sequence[str],
+    predictions: Sequence[str], num_beams: int,
 ) -> dict[str, Any]:
     """Score dev predictions on all scales, with floors and confidence, and against the targets.
+
+    Args:
+        num_beams: of the search that wrote the predictions.
 
     Returns:
         The `evaluation` block of result.json.
@@ -44,6 +47,7 @@ def evaluate_dev(
     )
     scale = block if config.evaluation.tokenizer == "whitespace" else block["whitespace"]
     scores = _scores_on(config, block, scale)
+    block["num_beams"] = num_beams
     return {"dev": block, **check_target(config.evaluation.target, scores=scores)}
 
 

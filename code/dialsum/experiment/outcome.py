@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.atomic import write_json, write_text
-from dialsum.errors import DialsumError, explain_os_error
-from dialsum.paths import RunPaths
+from dialsum.errors import DialsumError, explain_os_error, first_line
+from dialsum.paths import RunPaths, shown
 from dialsum.record.words import best_metrics_text
 
 SCHEMA_VERSION = 1
@@ -73,13 +73,17 @@ class Outcome:
         return Path(os.path.relpath(path, self.paths.folder)).as_posix()
 
 
-def explain_failure(error: BaseException) -> str:
-    """Say in words what ended a run; an unforeseen error by its type, with its trace in the log."""
+def explain_failure(error: BaseException, *, folder: Path) -> str:
+    """Say in words what ended a run; an unforeseen error by its type, with its trace in the log.
+
+    Args:
+        folder: the run's own, named where the error names no file.
+    """
     if isinstance(error, DialsumError):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:
         return explain_os_error(error)
-    text = (str(error).strip().splitlines() or [""])[0]
+    text = first_line(error)
     if type(error).__name__ == "OutOfMemoryError" or "out of memory" in text.lower():
         return (
             f"the GPU's memory was full ({text}). Halve training.per_device_train_batch_size and "
@@ -87,5 +91,8 @@ def explain_failure(error: BaseException) -> str:
             "training.gradient_checkpointing: true"
         )
     if "enforce fail at inline_container" in text or "No space left on device" in text:
-        return f"the disk was full while weights were written ({text}); free space and start again"
-    return f"{type(error).__name__}: {text}"
+        return (
+            f"{shown(folder)}: the disk was full while weights were written ({text}). Free space, "
+            "or write elsewhere with --output-dir, and start again."
+        )
+    return text if text == type(error).__name__ else f"{type(error).__name__}: {text}"

@@ -14,14 +14,9 @@ from dialsum.data.dialogues import Dialogue
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
 from dialsum.data.splits import Splits, load_splits
 from dialsum.model.adapt import AdaptedModel, adapt_model, require_trainable
+from dialsum.model.checkpoint import resolve_checkpoint, weight_format
 from dialsum.model.families import get_family
-from dialsum.model.load import (
-    LoadedModel,
-    load_model,
-    read_model_config,
-    resolve_checkpoint,
-    weight_format,
-)
+from dialsum.model.load import LoadedModel, load_model, read_model_config
 from dialsum.model.tiny import write_tiny_checkpoint
 from dialsum.model.tokenizers import (
     RoundTrip,

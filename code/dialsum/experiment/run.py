@@ -23,6 +23,7 @@ from dialsum.experiment.outcome import Outcome, explain_failure
 from dialsum.experiment.output import copy_output
 from dialsum.experiment.prepare import check_checkpoint, read_splits
 from dialsum.experiment.stages import Context, run_stages
+from dialsum.experiment.stop_signals import StopSignals, listen_for_stop_signals
 from dialsum.paths import PROJECT_ROOT, RunPaths, shown
 from dialsum.record.archive import archive_previous
 from dialsum.train.progress import Progress
@@ -62,42 +63,79 @@ def run_experiment(job: Job) -> dict[str, Any]:
     splits = read_splits(config)
     check_checkpoint(config)
     choices = choose(config)
-    outcome = _open_record(job, splits)
-    tensorboard = job.paths.tensorboard if config.tracking.tensorboard else None
-    progress = Progress(job.paths.metrics, tensorboard=tensorboard)
-    with copy_output(job.paths.train_log):
-        return _go(job, splits=splits, choices=choices, outcome=outcome, progress=progress)
+    with listen_for_stop_signals() as signals:
+        outcome = _open_record(job, splits)
+        tensorboard = job.paths.tensorboard if config.tracking.tensorboard else None
+        progress = Progress(job.paths.metrics, tensorboard=tensorboard)
+        with copy_output(job.paths.train_log):
+            run = _Run(job, splits, choices, outcome, progress, signals)
+            return run.go()
 
 
-def _go(
-    job: Job, *, splits: Splits, choices: Choices, outcome: Outcome, progress: Progress
-) -> dict[str, Any]:
-    """Run the stages and write the record, whatever ends them."""
-    config = job.loaded.config
+@dataclass
+class _Run:
+    """A run whose record is open: from here on it ends with that record, whatever happens."""
+
+    job: Job
+    splits: Splits
+    choices: Choices
+    outcome: Outcome
+    progress: Progress
+    signals: StopSignals
     tracker: WandbRun | None = None
-    status, reason = "success", None
-    try:
-        tracker = WandbRun(
+
+    def go(self) -> dict[str, Any]:
+        """Run the stages and write the record, whatever ends them."""
+        status, reason = "success", None
+        try:
+            try:
+                self.signals.let_go()
+                self._run_stages()
+            finally:
+                # Another signal, between here and the record, would cost the record.
+                self.signals.hold()
+        except KeyboardInterrupt:
+            self.signals.hold()
+            status, reason = "interrupted", "interrupted by Ctrl-C or a signal"
+            raise
+        except Exception as error:
+            # The edge of one experiment: whatever went wrong is recorded, its trace is in the log.
+            status, reason = "failed", explain_failure(error, folder=self.job.paths.folder)
+            if not isinstance(error, DialsumError):
+                traceback.print_exc()
+        finally:
+            record = self._close(status, reason)
+        return record
+
+    def _run_stages(self) -> None:
+        job, config = self.job, self.job.loaded.config
+        self.tracker = WandbRun(
             config.tracking, name=job.loaded.name, group=job.batch,
             config=config.model_dump(mode="json"), folder=job.paths.folder,
         )
-        progress.add_listener(tracker)
-        print(tracker.describe(), flush=True)
+        self.progress.add_listener(self.tracker)
+        print(self.tracker.describe(), flush=True)
         run_stages(Context(
-            loaded=job.loaded, paths=job.paths, splits=splits, choices=choices,
-            outcome=outcome, progress=progress,
+            loaded=job.loaded, paths=job.paths, splits=self.splits, choices=self.choices,
+            outcome=self.outcome, progress=self.progress,
         ))
-    except KeyboardInterrupt:
-        status, reason = "interrupted", "interrupted by Ctrl-C or a signal"
-        raise
-    except Exception as error:
-        # The edge of one experiment: whatever went wrong is recorded, its trace stands in the log.
-        status, reason = "failed", explain_failure(error)
-        if not isinstance(error, DialsumError):
-            traceback.print_exc()
-    finally:
-        record = _close(outcome, progress, tracker, status=status, reason=reason)
-    return record
+
+    def _close(self, status: str, reason: str | None) -> dict[str, Any]:
+        outcome = self.outcome
+        if self.tracker is not None:
+            outcome.parts["tracking"] = self.tracker.record
+        if status != "success":
+            outcome.drop_cut_off_checkpoints()
+        record = outcome.finish(status, reason=reason)
+        self.progress.close()
+        _say_end(record, outcome.paths.result)
+        # The record stands: what a network may hold up from here on can be cut off.
+        self.signals.let_go()
+        if self.tracker is not None:
+            scores = outcome.parts.get("evaluation", {}).get("dev", {})
+            numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
+            self.tracker.finish(numbers, exit_code=0 if status == "success" else 1)
+        return record
 
 
 def _quiet_libraries() -> None:
@@ -137,25 +175,6 @@ def _open_record(job: Job, splits: Splits) -> Outcome:
         sha256={split.kind: split.sha256 for split in present},
     )
     return outcome
-
-
-def _close(
-    outcome: Outcome, progress: Progress, tracker: WandbRun | None, *, status: str,
-    reason: str | None,
-) -> dict[str, Any]:
-    if tracker is not None:
-        outcome.parts["tracking"] = tracker.record
-    if status != "success":
-        outcome.drop_cut_off_checkpoints()
-    record = outcome.finish(status, reason=reason)
-    progress.close()
-    if tracker is not None:
-        # After the record: a network that died meanwhile must not cost it.
-        scores = outcome.parts.get("evaluation", {}).get("dev", {})
-        numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
-        tracker.finish(numbers, exit_code=0 if status == "success" else 1)
-    _say_end(record, outcome.paths.result)
-    return record
 
 
 def _say_end(record: dict[str, Any], path: Path) -> None:

@@ -29,6 +29,7 @@ from dialsum.experiment.prepare import (
 from dialsum.experiment.saving import save_model
 from dialsum.model.generate import GenerationSettings, generate_summaries
 from dialsum.paths import RunPaths, project_path
+from dialsum.score.show import describe_measured, format_final
 from dialsum.train.evaluation import DevSet
 from dialsum.train.fit import FitResult, Material, Places, fit
 from dialsum.train.progress import Progress
@@ -233,7 +234,9 @@ def predict_and_score(
     settings = _search(context, tokens)
 
     def predict(kind: str) -> list[str]:
-        context.progress.stage("generate", f"{kind} summaries with {settings.num_beams} beam(s)")
+        on = {"rows": len(encoded[kind]), "num_beams": settings.num_beams}
+        text = f"{kind} summaries ({describe_measured(**on)})"
+        context.progress.stage("generate", text, split=kind, **on)
         return generate_summaries(
             model.adapted.model, tokens.tokenizer, encoded[kind].inputs, settings=settings,
             batch_size=context.choices.eval_batch_size(settings.num_beams),
@@ -243,9 +246,11 @@ def predict_and_score(
     predictions = predict("dev")
     write_predictions(context.paths.predictions_dev, splits.dev.rows, predictions)
     context.progress.stage("score", f"{len(predictions)} dev summaries")
-    context.outcome.parts["evaluation"] = evaluate_dev(
-        context.config, dev=splits.dev.rows, train=splits.train.rows, predictions=predictions
+    context.outcome.parts["evaluation"] = evaluation = evaluate_dev(
+        context.config, dev=splits.dev.rows, train=splits.train.rows, predictions=predictions,
+        num_beams=settings.num_beams,
     )
+    print(f"  {format_final(evaluation['dev'])}")
     if splits.test is None:
         return
     summaries, filled = fill_empty(predict("test"), splits.test.rows)

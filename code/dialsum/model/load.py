@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dialsum.config.schema import Config
 from dialsum.errors import RunError, UnfitError, first_line
+from dialsum.model.checkpoint import find_checked_keys, find_config_problems, weight_format
 from dialsum.model.embeddings import add_rows, keep_head_as_it_is
 from dialsum.model.families import Family, get_family
 from dialsum.model.quantise import (
@@ -23,13 +24,9 @@ from dialsum.model.quantise import (
     describe_quantisation,
 )
 from dialsum.model.trim import KeptPieces, TrimmedRows, trim_rows
-from dialsum.paths import project_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 @dataclass(frozen=True)
@@ -49,27 +46,6 @@ class LoadedModel:
     tied: bool
     quantised: bool
     trimmed: TrimmedRows | None = None
-
-
-def resolve_checkpoint(checkpoint: str) -> str | Path:
-    """Return the local folder that a checkpoint names, or the name itself for the hub.
-
-    Raises:
-        UnfitError: it looks like a folder and is none, or a folder without config.json.
-    """
-    for folder in (Path(checkpoint).expanduser(), project_path(checkpoint)):
-        if folder.is_dir():
-            if not (folder / "config.json").is_file():
-                raise UnfitError(
-                    f"model.checkpoint {folder}: this folder has no config.json, so it holds no "
-                    "checkpoint"
-                )
-            return folder
-    if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
-        raise UnfitError(
-            f"model.checkpoint {checkpoint}: no such folder (and no hub name, which is OWNER/NAME)"
-        )
-    return checkpoint
 
 
 def read_model_config(source: str | Path, config: Config) -> Any:
@@ -93,45 +69,10 @@ def read_model_config(source: str | Path, config: Config) -> Any:
             f"({first_line(error)}). "
             "Check the name and the network (or HF_HOME's cache), or give a local folder."
         ) from error
-    if found.model_type != family.model_type:
-        raise UnfitError(
-            f"model.checkpoint {source} is of type {found.model_type!r}, but model.architecture "
-            f"says {config.model.architecture!r}; set model.architecture to what the checkpoint is"
-        )
-    if getattr(found, "decoder_start_token_id", None) is None:
-        raise UnfitError(
-            f"model.checkpoint {source}: its config.json has no decoder_start_token_id; add the "
-            "one that it was trained with (T5: the padding id, BART: the end id)"
-        )
-    limit = getattr(found, family.position_limit) if family.position_limit else None
-    for key in ("encoder_max_len", "decoder_max_len"):
-        asked = getattr(config.tokenizer, key)
-        if limit is not None and asked > limit:
-            raise UnfitError(
-                f"tokenizer.{key} {asked} is beyond the {limit} positions of {source}; "
-                f"set tokenizer.{key} to at most {limit}"
-            )
+    own = {key: getattr(found, key, None) for key in find_checked_keys(family)}
+    if problems := find_config_problems(own, config, source=source):
+        raise UnfitError("; ".join(problems))
     return found
-
-
-def weight_format(source: str | Path) -> str | None:
-    """Say which weight file of a local folder is read; None for a hub name: the library looks.
-
-    Raises:
-        UnfitError: the folder holds neither safetensors nor pytorch_model.bin.
-    """
-    if not isinstance(source, Path):
-        return None
-    if any((source / name).is_file() for name in SAFETENSORS):
-        return "safetensors"
-    if any((source / name).is_file() for name in PICKLES):
-        return "pytorch_model.bin"
-    found = sorted(path.name for path in source.iterdir() if path.is_file())
-    raise UnfitError(
-        f"{source}: no model.safetensors and no pytorch_model.bin "
-        f"(found {', '.join(found) or 'nothing'}); "
-        "weights in other pickles are not read, since a pickle can run any code"
-    )
 
 
 def load_model(

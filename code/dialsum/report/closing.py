@@ -20,6 +20,7 @@ from dialsum.run.options import BatchOptions
 from dialsum.run.outcome import BatchOutcome
 from dialsum.run.plan import PlannedExperiment
 from dialsum.run.progress import format_duration
+from dialsum.run.unwritten import DISK_FULL, word_causes
 
 RUNNER = PROJECT_ROOT / "code" / "auto_experiment_runner.py"
 COLLECT = PROJECT_ROOT / "scripts" / "collect_results.py"
@@ -49,7 +50,10 @@ def format_closing(outcome: BatchOutcome) -> list[str]:
         "Checks",
         *(check.line() for check in make_checks(outcome)),
         *(f"  NO   {problem}" for problem in outcome.problems),
-        *(f"  NO   everything is recorded: {reason}" for reason in _list_unwritten(outcome)),
+        *(
+            f"  NO   everything is recorded: {line}"
+            for line in word_causes(outcome.all_unwritten).values()
+        ),
         "",
         "Files",
         *_list_files(outcome),
@@ -57,10 +61,6 @@ def format_closing(outcome: BatchOutcome) -> list[str]:
         "Next",
         *(f"  {line}" for line in suggest_next(outcome)),
     ]
-
-
-def _list_unwritten(outcome: BatchOutcome) -> list[str]:
-    return [*outcome.unwritten, *(one.unwritten for one in outcome.outcomes if one.unwritten)]
 
 
 def _how_it_ended(outcome: BatchOutcome) -> str:
@@ -85,7 +85,9 @@ def _list_files(outcome: BatchOutcome) -> list[str]:
         ("all latest runs", paths.summary),
         ("logs", paths.logs(started)),
     ]
-    return [f"  {title:<16} {shown(path)}" for title, path in files]
+    return [
+        f"  {title:<16} {shown(path)}" for title, path in files if path not in outcome.unwritten
+    ]
 
 
 def suggest_next(outcome: BatchOutcome) -> list[str]:
@@ -113,7 +115,11 @@ def _format_collect(options: BatchOptions) -> str:
 
 def _suggest_for_unfinished(outcome: BatchOutcome) -> list[str]:
     failed = [one.experiment for one in outcome.outcomes if not one.record.succeeded]
-    lines = [f"{one.label}: read why in {shown(one.log)}" for one in failed]
+    full = [path for path, cause in outcome.all_unwritten.items() if cause == DISK_FULL]
+    lines = [f"free space on the disk of {shown(full[0].parent)}"] if full else []
+    # On a full disk a log may be empty.
+    told = [one for one in failed if one.log.is_file() and one.log.stat().st_size]
+    lines += [f"{one.label}: read why in {shown(one.log)}" for one in told]
     again = [*failed, *outcome.not_started]
     if again:
         lines.append(f"run what is missing: {format_command(again, outcome.plan.options)}")

@@ -12,14 +12,16 @@ from datetime import datetime
 from dialsum.config.explain import explain
 from dialsum.errors import EXIT_OK, ConfigError, ProblemsError
 from dialsum.report.closing import format_closing
-from dialsum.report.summaries import write_batch_files
-from dialsum.run.batch import run_batch, write_or_say
+from dialsum.report.summaries import write_batch_files, write_closing_text
+from dialsum.run.batch import note_unwritten, run_batch
+from dialsum.run.interrupts import listen_for_interrupts
 from dialsum.run.options import BatchOptions
 from dialsum.run.outcome import BatchOutcome
 from dialsum.run.plan import TRAINER, BatchPlan, load_selected, make_plan
 from dialsum.run.plan_text import describe_plan, describe_replaced
 from dialsum.run.preflight import Findings, check_plan
 from dialsum.run.screen import Screen
+from dialsum.run.unwritten import UnwrittenFilesError
 
 SAMPLE = "sample"
 """Name of the folder of the demo's own data."""
@@ -60,8 +62,12 @@ def start_batch(
             + "; nothing was written",
         )
         return EXIT_OK
-    outcome = run_batch(plan, screen=screen, write_results=write_batch_files)
-    _close(outcome, screen)
+    with listen_for_interrupts() as interrupts:
+        outcome = run_batch(
+            plan, screen=screen, write_results=write_batch_files, interrupts=interrupts
+        )
+        # Still listening: a second Ctrl-C must not cost the table.
+        _close(outcome, screen)
     return outcome.exit_status
 
 
@@ -92,9 +98,11 @@ def _expect_little(plan: BatchPlan) -> list[str]:
 
 def _close(outcome: BatchOutcome, screen: Screen) -> None:
     """Print the closing text and keep it beside the logs."""
-    lines = format_closing(outcome)
-    write_or_say(outcome, lambda one: write_batch_files(one, "\n".join(lines) + "\n"), screen)
-    screen.say("", *lines)
+    try:
+        write_closing_text(outcome, format_closing(outcome))
+    except UnwrittenFilesError as error:
+        note_unwritten(outcome, error, screen)
+    screen.say("", *format_closing(outcome))
 
 
 def explain_batch(options: BatchOptions) -> str:

@@ -6,7 +6,7 @@ Must not know how text or rankings are made. Every path in these files is relati
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from dialsum.atomic import write_json, write_text
 from dialsum.record import SCHEMA_VERSION, Record, find_records, latest_runs
 from dialsum.report.ranking import group_records, is_ranked, points_above_floor
 from dialsum.run.outcome import BatchOutcome, Outcome
+from dialsum.run.unwritten import write_each
 
 COPIED = (
     "status",
@@ -33,20 +34,30 @@ COPIED = (
 """Keys of a run's record that stand in the summaries as well."""
 
 
-def write_batch_files(outcome: BatchOutcome, text: str | None = None) -> None:
+def write_batch_files(outcome: BatchOutcome) -> None:
     """Write what is known of a batch so far; called again and again, each time the whole.
 
-    Args:
-        text: the closing text, once there is one.
-
     Raises:
-        DiskFullError, RunError: a file cannot be written; those before it are.
+        UnwrittenFilesError: with each file that cannot be written.
     """
     plan = outcome.plan
-    write_json(plan.paths.results(plan.started_at), summarise_batch(outcome))
-    write_json(plan.paths.summary, summarise_root(plan.paths.runs, plan.paths.summary))
-    if text is not None:
-        write_text(plan.paths.text_summary(plan.started_at), text)
+    write_each([
+        (
+            plan.paths.results(plan.started_at),
+            lambda path: write_json(path, summarise_batch(outcome)),
+        ),
+        (plan.paths.summary, lambda path: write_json(path, summarise_root(plan.paths.runs, path))),
+    ])  # fmt: skip
+
+
+def write_closing_text(outcome: BatchOutcome, lines: Sequence[str]) -> None:
+    """Write the closing text beside the batch's logs.
+
+    Raises:
+        UnwrittenFilesError: it cannot be written.
+    """
+    path = outcome.plan.paths.text_summary(outcome.plan.started_at)
+    write_each([(path, lambda path: write_text(path, "\n".join(lines) + "\n"))])
 
 
 def summarise_batch(outcome: BatchOutcome) -> dict[str, Any]:

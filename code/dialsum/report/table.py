@@ -50,6 +50,8 @@ def format_ranking(
 
 def _format_group(group: RankedGroup, names: Mapping[str, str]) -> list[str]:
     rows = "dev rows" if group.dev_rows is None else f"{group.dev_rows:,} dev rows"
+    stated = any(set(_all_targets(record)) != {ABSENT} for record in group.records)
+    targets = ", and the targets, set on whitespace tokens" if stated else ""
     return [
         f"Ranking by the mean of ROUGE-1, -2 and -L (F1, 0-100) on {rows}, best first",
         *_main_table(group.records, names),
@@ -58,8 +60,7 @@ def _format_group(group: RankedGroup, names: Mapping[str, str]) -> list[str]:
         "training summaries finds",
         "lead-2     the dialogue's first two turns",
         "",
-        "The same runs on other scales (compare within a column only), and the targets, set on "
-        "whitespace tokens",
+        "The same runs on other scales (compare within a column only)" + targets,
         *_scales_table(group.records, names),
         *_scale_signatures(group.records[0]),
     ]
@@ -125,9 +126,7 @@ def _scales_table(records: Sequence[Record], names: Mapping[str, str]) -> list[s
                     _two_decimals(whitespace_number(record, key))
                     for key in ("rouge1", "rouge2", "rougeL")
                 ),
-                _target(record),
-                _bounds(record, "minimum"),
-                _bounds(record, "ideal"),
+                *_all_targets(record),
             ]
         )
     return align(_drop_absent(rows), left=[NAME_COLUMN])
@@ -186,6 +185,10 @@ def _above(points: float | None) -> str:
 def _time(record: Record) -> str:
     seconds = record.number("duration_seconds")
     return ABSENT if seconds is None else format_duration(seconds)
+
+
+def _all_targets(record: Record) -> tuple[str, str, str]:
+    return _target(record), _bounds(record, "minimum"), _bounds(record, "ideal")
 
 
 def _target(record: Record) -> str:

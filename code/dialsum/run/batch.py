@@ -7,18 +7,20 @@ Must not know what an experiment computes, nor how results are laid out: it hand
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime
 
 from dialsum.errors import DialsumError, UnfitError
 from dialsum.paths import shown
 from dialsum.run.executor import GRACE_SECONDS
 from dialsum.run.handover import CardUse, read_card_use
-from dialsum.run.interrupts import listen_for_interrupts
+from dialsum.run.interrupts import Interrupts, listen_for_interrupts
 from dialsum.run.lock import hold_folders
 from dialsum.run.outcome import BatchOutcome
 from dialsum.run.plan import BatchPlan
 from dialsum.run.queue import Queue
 from dialsum.run.screen import Screen
+from dialsum.run.unwritten import UnwrittenFilesError, word_causes
 
 WriteResults = Callable[[BatchOutcome], None]
 
@@ -28,6 +30,7 @@ def run_batch(
     *,
     screen: Screen,
     write_results: WriteResults,
+    interrupts: Interrupts | None = None,
     grace_seconds: float = GRACE_SECONDS,
     read_use: Callable[[], CardUse] = read_card_use,
 ) -> BatchOutcome:
@@ -38,6 +41,7 @@ def run_batch(
         screen: where a person follows it.
         write_results: called at the start, after each experiment and at the end, to write the
             batch's own files.
+        interrupts: where somebody listens for wishes to stop already; else they are heard here.
         grace_seconds: time an experiment has to stop when asked.
         read_use: asks the driver who uses the cards.
 
@@ -46,7 +50,8 @@ def run_batch(
     """
     outcome = BatchOutcome(plan)
     _make_folders(plan)
-    with hold_folders([plan.paths.root, plan.paths.runs]), listen_for_interrupts() as interrupts:
+    hearing = nullcontext(interrupts) if interrupts else listen_for_interrupts()
+    with hold_folders([plan.paths.root, plan.paths.runs]), hearing as interrupts:
         _write_first(outcome, write_results)
         queue = Queue(outcome, screen, interrupts, grace_seconds, read_use)
         queue.say_cards(none="no NVIDIA GPU in this machine")
@@ -56,12 +61,12 @@ def run_batch(
             if interrupts.wanted:
                 break
             queue.run_one(experiment)
-            write_or_say(outcome, write_results, screen)
+            _write_or_say(outcome, write_results, screen)
             if plan.options.stop_on_error and not outcome.records[-1].succeeded:
                 break
         outcome.interrupted = interrupts.wanted and not outcome.all_succeeded
         outcome.finished_at = datetime.now().astimezone()
-        write_or_say(outcome, write_results, screen)
+        _write_or_say(outcome, write_results, screen)
     return outcome
 
 
@@ -85,12 +90,18 @@ def _write_first(outcome: BatchOutcome, write_results: WriteResults) -> None:
         raise UnfitError(f"{error} Nothing was started.") from error
 
 
-def write_or_say(outcome: BatchOutcome, write_results: WriteResults, screen: Screen) -> None:
+def _write_or_say(outcome: BatchOutcome, write_results: WriteResults, screen: Screen) -> None:
     """Write the batch's files; that they cannot be written ends no batch, but is said and turns up
-    at its end."""
+    at its end, unless a later attempt succeeds."""
+    outcome.unwritten.clear()
     try:
         write_results(outcome)
-    except DialsumError as error:
-        screen.say(f"warning: {error}")
-        if str(error) not in outcome.unwritten:
-            outcome.unwritten.append(str(error))
+    except UnwrittenFilesError as error:
+        note_unwritten(outcome, error, screen)
+
+
+def note_unwritten(outcome: BatchOutcome, error: UnwrittenFilesError, screen: Screen) -> None:
+    """Keep what could not be written for the closing lines; say each cause once in a batch."""
+    outcome.unwritten |= error.causes
+    for cause, line in word_causes(error.causes).items():
+        screen.warn_once(line, about=cause)

@@ -14,11 +14,9 @@ from typing import Any
 
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError
+from dialsum.model.checkpoint import find_config_problems, resolve_checkpoint, weight_format
 from dialsum.model.families import find_foreign_targets, get_family
-from dialsum.model.load import resolve_checkpoint, weight_format
 from dialsum.paths import shown
-
-LENGTHS = ("encoder_max_len", "decoder_max_len")
 
 
 def find_model_problems(
@@ -59,27 +57,16 @@ def _find_foreign_targets(config: Config) -> list[str]:
 
 def _check_local(folder: Path, config: Config) -> list[str]:
     """Hold a local checkpoint's own config against the experiment's."""
-    family = get_family(config.model.architecture)
     try:
-        own: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        found = own.get("model_type")
+        own: dict[str, Any] = dict(
+            json.loads((folder / "config.json").read_text(encoding="utf-8")).items()
+        )
     except (OSError, ValueError, AttributeError) as error:
         return [
             f"model.checkpoint {shown(folder)}: its config.json cannot be read ({error}); copy "
             "the checkpoint again"
         ]
-    if found != family.model_type:
-        return [
-            f"model.checkpoint {shown(folder)} is of type {found!r}, but model.architecture says "
-            f"{config.model.architecture!r}; set model.architecture to what the checkpoint is"
-        ]
-    limit = own.get(family.position_limit) if family.position_limit else None
-    return [
-        f"tokenizer.{key} {asked} is beyond the {limit} positions of {shown(folder)}; set "
-        f"tokenizer.{key} to at most {limit}"
-        for key in LENGTHS
-        if isinstance(limit, int) and (asked := getattr(config.tokenizer, key)) > limit
-    ]
+    return find_config_problems(own, config, source=folder)
 
 
 def _check_cache(name: str, environment: Mapping[str, str]) -> tuple[list[str], list[str]]:

@@ -140,15 +140,19 @@ def find_driver_problems(gpus: Sequence[SmiGpu], cuda: str | None) -> list[str]:
 
 
 def find_data_problems(folder: Path) -> list[str]:
-    """Say which of the three data files are missing in folder, in one sentence."""
-    missing = [name for name in DATA_FILES if not (folder / name).is_file()]
+    """Say which of the three data files are missing in folder, or are no files."""
+    taken = [name for name in DATA_FILES if (folder / name).is_dir()]
+    problems = [f"data: {shown(folder / name)} is a folder, not a CSV file." for name in taken]
+    missing = [name for name in DATA_FILES
+               if name not in taken and not (folder / name).is_file()]
     if not missing:
-        return []
+        return problems
     if folder.is_file():
         return [f"data: {shown(folder)} is a file; --data-dir names the folder that holds "
                 f"{', '.join(DATA_FILES)}."]
     what = f"{', '.join(missing)} not found in" if folder.is_dir() else "there is no folder"
-    return [f"data: {what} {shown(folder)}.\n"
+    return [*problems,
+            f"data: {what} {shown(folder)}.\n"
             "      Put train.csv and dev.csv (columns fname,dialogue,summary) and test.csv "
             "(fname,dialogue) there,\n      or name their folder: --data-dir DIR"]
 
@@ -160,8 +164,7 @@ def find_gpu_problems(repository: Path, environment: Mapping[str, str]) -> list[
         return find_driver_problems(answer.gpus, expected_torch_cuda(repository, environment))
     instead = "mps" if sys.platform == "darwin" else "cpu"
     return [f"GPU: no NVIDIA GPU is visible: {answer.why_none}.\n"
-            "      The seven fine-tune real checkpoints on one 24 GB card: start this on such a "
-            "machine,\n"
+            "      Real checkpoints are fine-tuned on a 24 GB card: start this on such a machine,\n"
             f"      or do without, many times slower: --set general.device={instead}"]
 
 
@@ -179,9 +182,7 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
         options = argparse.Namespace(demo=True, dry_run=True, explain=True, data_dir=None)
     pattern = re.compile(r"(?:^|=)general\.device=(\w+)$")
     devices = [found for text in arguments for found in pattern.findall(text)]
-    options.needs_gpu = not (
-        options.demo or options.dry_run or (devices and devices[-1] in {"cpu", "mps"})
-    )
+    options.needs_gpu = not (options.demo or (devices and devices[-1] in {"cpu", "mps"}))
     return options
 
 
@@ -191,12 +192,12 @@ def find_missing(
 ) -> list[str]:
     """Return everything that a start with these arguments lacks, all problems together.
 
-    `--data-dir` is relative to the working folder. A dry run loads no model and needs no GPU;
-    `--explain` reads configuration alone.
+    `--data-dir` is relative to the working folder. `--explain` reads configuration alone, and a dry
+    run says itself what is missing, beside its plan.
     """
     environment = os.environ if environment is None else environment
     options = read_options(arguments)
-    if options.explain:
+    if options.explain or options.dry_run:
         return []
     default = repository / "data" / "sample" if options.demo else repository / "data"
     problems = find_data_problems(options.data_dir or default)

@@ -5,17 +5,22 @@ Must not know processes or screens.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from dialsum.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+from dialsum.paths import shown
 from dialsum.record import Record
 from dialsum.run.executor import ChildEnd
 from dialsum.run.plan import BatchPlan, PlannedExperiment
+from dialsum.run.unwritten import DISK_FULL
 
 LOG_TAIL_BYTES = 16_384
 REASON_LINES = 4
+ROOM_FOR_WORDS_BYTES = 2**16
+"""Where less is free, an empty log does not mean that nothing was said."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class BatchOutcome:
         finished_at: None while it runs.
         interrupted: whether somebody stopped it before its end.
         problems: what went wrong around the experiments, for the closing lines.
-        unwritten: why the batch's own files could not be written.
+        unwritten: the batch's own files that could not be written, and why.
     """
 
     plan: BatchPlan
@@ -49,7 +54,7 @@ class BatchOutcome:
     finished_at: datetime | None = None
     interrupted: bool = False
     problems: list[str] = field(default_factory=list)
-    unwritten: list[str] = field(default_factory=list)
+    unwritten: dict[Path, str] = field(default_factory=dict)
 
     @property
     def records(self) -> list[Record]:
@@ -62,6 +67,12 @@ class BatchOutcome:
         return list(self.plan.experiments[len(self.outcomes) :])
 
     @property
+    def all_unwritten(self) -> dict[Path, str]:
+        """Files of the batch and records of its runs that could not be written, and why."""
+        records = {one.record.path: one.unwritten for one in self.outcomes if one.unwritten}
+        return self.unwritten | records
+
+    @property
     def all_succeeded(self) -> bool:
         """Whether every experiment of the plan ran and succeeded."""
         return not self.not_started and all(record.succeeded for record in self.records)
@@ -71,14 +82,14 @@ class BatchOutcome:
         """0: all succeeded and are recorded; 130: stopped; 1: anything else."""
         if self.interrupted:
             return EXIT_INTERRUPTED
-        recorded = not self.unwritten and all(
-            outcome.unwritten is None for outcome in self.outcomes
-        )
-        return EXIT_OK if self.all_succeeded and recorded else EXIT_FAILED
+        return EXIT_OK if self.all_succeeded and not self.all_unwritten else EXIT_FAILED
 
 
-def explain_end(end: ChildEnd, log: Path) -> tuple[str, str]:
+def explain_end(end: ChildEnd, log: Path | None) -> tuple[str, str]:
     """Say why a run ended that left no record of its own.
+
+    Args:
+        log: what it printed, whose last words are quoted; None: they are not.
 
     Returns:
         Its status (failed or interrupted) and the reason.
@@ -90,8 +101,7 @@ def explain_end(end: ChildEnd, log: Path) -> tuple[str, str]:
             else "it stopped before it could record anything"
         )
         return "interrupted", f"the batch was stopped; {how}"
-    said = _last_words(log)
-    tail = f"; its log ends: {said}" if said else "; it printed nothing"
+    tail = "" if log is None else f"; {_quote_log(log)}"
     if end.signal_name == "SIGKILL":
         return (
             "failed",
@@ -103,6 +113,15 @@ def explain_end(end: ChildEnd, log: Path) -> tuple[str, str]:
     if end.exit_status == 0:
         return "failed", f"its process ended with status 0 but left no record{tail}"
     return "failed", f"its process ended with status {end.exit_status} and left no record{tail}"
+
+
+def _quote_log(log: Path) -> str:
+    said = _last_words(log)
+    if said:
+        return f"its log ends: {said}"
+    if shutil.disk_usage(log.parent).free < ROOM_FOR_WORDS_BYTES:
+        return f"its log is empty: {DISK_FULL} of {shown(log.parent)}"
+    return "it printed nothing"
 
 
 def _last_words(log: Path) -> str:

@@ -20,8 +20,8 @@ from dialsum.run.progress import format_duration
 
 KIND_WORDS = {"full": "full training", "one_epoch": "one epoch each", "demo": "demo on tiny models"}
 WIDTH = 100
-HIDDEN = ("general.expected_minutes",)
-"""Replaced keys that say nothing of the experiment."""
+HIDDEN = ("general.expected_minutes", "evaluation.target.", "tracking.")
+"""Replaced keys, or beginnings of them, that say nothing of how the experiment learns."""
 
 
 def describe_plan(plan: BatchPlan) -> list[str]:
@@ -30,7 +30,9 @@ def describe_plan(plan: BatchPlan) -> list[str]:
     of_all = "" if count == plan.total else f" of {plan.total} (--only {plan.options.only})"
     head = f"{count} experiment{'s' if count != 1 else ''}{of_all}, {KIND_WORDS[plan.kind]}"
     lines = [
-        f"{head}  ->  {shown(plan.paths.root)}, logs {shown(plan.paths.logs(plan.started_at))}",
+        head,
+        f"results go to {shown(plan.paths.root)}",
+        f"logs go to    {shown(plan.paths.logs(plan.started_at))}",
         "",
     ]
     return [*lines, *_plan_table(plan), *_describe_total(plan), *_describe_models(plan)]
@@ -156,7 +158,7 @@ def _wrap(head: str, changes: Sequence[Replaced]) -> list[str]:
 
 
 def _visible(experiment: PlannedExperiment) -> list[Replaced]:
-    return [change for change in experiment.loaded.replaced if change.key not in HIDDEN]
+    return [change for change in experiment.loaded.replaced if not change.key.startswith(HIDDEN)]
 
 
 def _find_equal(change: Replaced, others: Sequence[Replaced]) -> bool:

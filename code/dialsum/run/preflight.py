@@ -10,13 +10,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from dialsum.config.schema import Config
 from dialsum.errors import UnfitError
 from dialsum.paths import PROJECT_ROOT
 from dialsum.run.check_data import check_data
+from dialsum.run.check_machine import find_machine_problems
 from dialsum.run.check_model import find_model_problems
 from dialsum.run.check_place import find_place_problems
-from dialsum.run.first_look import find_gpu_problems
 from dialsum.run.plan import BatchPlan
 from dialsum.run.versions import find_version_problems
 
@@ -58,7 +57,9 @@ def check_plan(
     )
     problems = [*data.problems, *find_place_problems(plan), *_check_packages()]
     notes = list(data.notes)
-    gpu = _check_gpu(plan, environment)
+    gpu = find_machine_problems(
+        [experiment.config for experiment in plan.experiments], environment=environment
+    )
     if dry_run:
         notes += [f"a start on this machine would be refused: {problem}" for problem in gpu]
     else:
@@ -78,19 +79,3 @@ def _check_packages() -> list[str]:
         return find_version_problems(PROJECT_ROOT / "requirements.txt")
     except UnfitError as error:
         return [str(error)]
-
-
-def _check_gpu(plan: BatchPlan, environment: Mapping[str, str]) -> list[str]:
-    if not any(_wants_cuda(experiment.config) for experiment in plan.experiments):
-        return []
-    instead = "\n      Or see the whole way work here, with tiny models: --demo"
-    way_out = "" if plan.kind == "demo" else instead
-    return [problem + way_out for problem in find_gpu_problems(PROJECT_ROOT, environment)]
-
-
-def _wants_cuda(config: Config) -> bool:
-    """Real checkpoints want a GPU unless another device is named; tiny models only when it is
-    named."""
-    if config.general.device == "auto":
-        return config.model.initialise == "pretrained"
-    return config.general.device == "cuda"

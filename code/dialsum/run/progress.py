@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dialsum.score.show import describe_measured
+
 C = TypeVar("C", int, int | None)
 
 STAGE_WORDS = {
@@ -83,11 +85,12 @@ class RunProgress:
     """One experiment's state, as its events told it.
 
     Attributes:
-        stage: key of STAGE_WORDS, or what the run called it.
+        stage: key of STAGE_WORDS, or what the run called it; words: the same for people.
         best: the best dev rouge_mean so far, 0-100.
     """
 
     stage: str = "start"
+    words: str = STAGE_WORDS["start"]
     step: int = 0
     total_steps: int | None = None
     loss: float | None = None
@@ -105,7 +108,8 @@ class RunProgress:
         kind = event.get("event")
         if kind == "stage":
             self.stage = str(event.get("stage"))
-            return None if self.stage == "done" else STAGE_WORDS.get(self.stage, self.stage)
+            self.words = _word_stage(event, self.stage)
+            return None if self.stage == "done" else self.words
         if kind == "warning":
             return f"warning: {event.get('message')}"
         if kind == "train" or kind == "eval":
@@ -126,13 +130,17 @@ class RunProgress:
         mean = _finite(event.get("rouge_mean"), None)
         if event.get("best") and mean is not None:
             self.best = mean
+        measured = describe_measured(
+            rows=_count(event.get("rows"), None), num_beams=_count(event.get("num_beams"), None)
+        )
         scores = " ".join(
             f"{short} {value:.2f}"
             for short, key in (("R1", "rouge1"), ("R2", "rouge2"), ("RL", "rougeL"))
             if (value := _finite(event.get(key), None)) is not None
         )
         mean_text = "" if mean is None else f", mean {mean:.2f}"
-        return f"{self.describe_step()}  dev {scores}{mean_text}" + (
+        place = f"dev ({measured}):" if measured else "dev"
+        return f"{self.describe_step()}  {place} {scores}{mean_text}" + (
             " (best so far)" if event.get("best") else ""
         )
 
@@ -160,9 +168,17 @@ class RunProgress:
 
     def describe(self) -> str:
         """Return the state as a short line: it has to fit a terminal beside times."""
-        state = STAGE_WORDS.get(self.stage, self.stage)
-        state = self.describe_step() if self.stage == "train" else state
+        state = self.describe_step() if self.stage == "train" else self.words
         return state if self.best is None else f"{state}  best {self.best:.2f}"
+
+
+def _word_stage(event: dict[str, Any], stage: str) -> str:
+    """Say a stage for people; which summaries are written, where the run tells."""
+    words = STAGE_WORDS.get(stage, stage)
+    rows, split = _count(event.get("rows"), None), event.get("split")
+    if stage != "generate" or rows is None or not isinstance(split, str):
+        return words
+    return f"writing {rows:,} {split} summaries"
 
 
 def _count(value: Any, otherwise: C) -> C:

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 from dialsum.device import nvidia_gpus
 from dialsum.errors import DialsumError
@@ -23,8 +24,8 @@ from dialsum.run.outcome import BatchOutcome, Outcome, explain_end
 from dialsum.run.plan import PlannedExperiment
 from dialsum.run.progress import estimate_rest, format_duration
 from dialsum.run.screen import Screen, describe_cards
-
-SHOWN_SCORES = (("R1", "rouge1"), ("R2", "rouge2"), ("RL", "rougeL"), ("mean", "rouge_mean"))
+from dialsum.run.unwritten import DISK_FULL, name_cause
+from dialsum.score.show import format_final
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Queue:
         """Run one experiment to its end and take its outcome in."""
         title = self._title(experiment)
         path = shown(experiment.loaded.path)
-        self.screen.say("", f"{title}  {path}, log {shown(experiment.log)}")
+        self.screen.say("", title, f"  file {path}", f"  log  {shown(experiment.log)}")
         self.screen.restart_pause()
         follower = Follower(
             self.screen, experiment.paths.metrics, title=title, estimate=self.seconds_left
@@ -101,10 +102,7 @@ class Queue:
         own = find_own_record(experiment.paths, batch=plan.batch_id)
         if own is not None:
             return Outcome(experiment, own)
-        if isinstance(end, str):
-            status, reason = "failed", end
-        else:
-            status, reason = explain_end(end, experiment.log)
+        status, reason = _explain(end, experiment.log)
         content = describe_dead_run(
             experiment=experiment.name,
             label=experiment.label,
@@ -118,8 +116,12 @@ class Queue:
         try:
             return Outcome(experiment, write_failed_record(experiment.paths, content))
         except DialsumError as error:
+            cause = name_cause(error)
+            if cause == DISK_FULL:
+                place = shown(experiment.paths.folder)
+                content["reason"] = f"{cause} of {place}: {_explain(end, None)[1]}"
             record = Record(experiment.paths.result, content)
-            return Outcome(experiment, record, unwritten=str(error))
+            return Outcome(experiment, record, unwritten=cause)
 
     def hand_over(self, experiment: PlannedExperiment) -> None:
         """Wait after an experiment until the cards are free for the next one; say how they are."""
@@ -170,6 +172,10 @@ class Queue:
         return estimate_rest(rest, finished=finished, current_seconds=running_seconds)
 
 
+def _explain(end: ChildEnd | str, log: Path | None) -> tuple[str, str]:
+    return ("failed", end) if isinstance(end, str) else explain_end(end, log)
+
+
 def _expected_seconds(experiment: PlannedExperiment, kind: str) -> float | None:
     minutes = expect_minutes(experiment, kind=kind)
     return None if minutes is None else minutes * 60
@@ -180,17 +186,10 @@ def describe_outcome(title: str, outcome: Outcome) -> list[str]:
     record = outcome.record
     took = format_duration(record.number("duration_seconds") or 0.0)
     if record.succeeded:
-        scores = ", ".join(
-            f"{name} {value:.2f}"
-            for name, key in SHOWN_SCORES
-            if (value := record.number(f"evaluation.dev.{key}")) is not None
-        )
-        floor = record.number("evaluation.dev.floors.constant.rouge_mean")
-        beside = "" if floor is None else f" (constant sentence: mean {floor:.2f})"
-        lines = [f"{title}  done in {took}: dev {scores or 'without scores'}{beside}"]
+        lines = [f"{title}  done in {took}: {format_final(record.value('evaluation.dev') or {})}"]
     else:
         reason = record.value("reason") or "no reason is recorded"
         lines = [f"{title}  {record.status.upper()} after {took}: {reason}"]
     if outcome.unwritten:
-        lines.append(f"  this could not be recorded: {outcome.unwritten}")
+        lines.append(f"  this could not be recorded: {outcome.unwritten}, {shown(record.path)}")
     return lines

@@ -20,7 +20,6 @@ from dialsum.device import GpuState
 PLAIN_EVERY_SECONDS = 60.0
 """Pause between two progress lines where they pile up in a file."""
 TERMINAL_EVERY_SECONDS = 0.5
-GIB = 2**30
 
 
 @dataclass
@@ -39,6 +38,7 @@ class Screen:
     silent: bool = False
     _progress_at: float = field(default=float("-inf"))
     _progress_shown: bool = False
+    _warned: set[str] = field(default_factory=set)
 
     @classmethod
     def on(cls, stream: TextIO) -> Screen:
@@ -50,6 +50,12 @@ class Screen:
         self._clear()
         for line in lines:
             self._write(line + "\n")
+
+    def warn_once(self, line: str, *, about: str) -> None:
+        """Print a warning, unless there was one about the same thing."""
+        if about not in self._warned:
+            self._warned.add(about)
+            self.say(f"warning: {line}")
 
     def show_progress(self, make_line: Callable[[], str]) -> None:
         """Show a passing state, if it is time for one; the line is only made when it is shown."""
@@ -114,11 +120,4 @@ def cut_to_width(text: str, width: int) -> str:
 def describe_cards(gpus: Sequence[GpuState]) -> list[str]:
     """Return one line per NVIDIA card: memory, temperature, how busy it is; none where there is no
     card."""
-    return [
-        f"GPU {gpu.index} {gpu.name}: {gpu.memory_total_bytes / GIB:.1f} GiB, "
-        f"{gpu.memory_used_bytes / GIB:.1f} used, "
-        f"{gpu.memory_free_bytes / GIB:.1f} free"
-        + ("" if gpu.temperature_c is None else f", {gpu.temperature_c} °C")
-        + ("" if gpu.utilisation_percent is None else f", {gpu.utilisation_percent} % busy")
-        for gpu in gpus
-    ]
+    return [gpu.describe() for gpu in gpus]

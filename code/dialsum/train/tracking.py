@@ -7,7 +7,9 @@ training goes on without it.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,11 @@ class WandbRun:
                     console="off", disable_git=True, save_code=False,
                 ),
             )
+            # It would tell its service of each library that is imported from here on; with the
+            # service dead, that import would fail, and the run with it.
+            from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks
+
+            unregister_all_post_import_hooks()
         # W&B raises its own errors, the network's, its service's: none may end a night's training.
         except Exception as error:
             text = first_line(error)[:MOST_CHARACTERS]
@@ -93,13 +100,32 @@ class WandbRun:
         """Close the run with its final scores."""
         if self._run is None:
             return
+        started = time.monotonic()
         try:
             self._run.summary.update({f"final/{key}": value for key, value in scores.items()})
             self._run.finish(exit_code=exit_code)
         except Exception as error:
             self._fail(error)
+            return
+        # At its time limit W&B gives up without a word; what it did not send stands on the disk.
+        if time.monotonic() - started >= FINISH_TIMEOUT_SECONDS:
+            print(
+                f"warning: Weights & Biases has not taken everything in {FINISH_TIMEOUT_SECONDS} s;"
+                f" send the rest later: wandb sync {Path(str(self._run.dir)).parent}",
+                flush=True,
+            )
 
     def _fail(self, error: Exception) -> None:
         text = first_line(error)[:MOST_CHARACTERS]
-        print(f"warning: Weights & Biases stopped: {text}; training goes on", flush=True)
+        print(f"warning: Weights & Biases stopped: {text}; the run goes on", flush=True)
         self._off(f"stopped: {type(error).__name__}: {text}")
+        if isinstance(error, ConnectionError):
+            _forget_dead_service()
+
+
+def _forget_dead_service() -> None:
+    """Keep W&B from asking its dead service to end when this process does: that ends in a trace."""
+    import wandb
+
+    with suppress(ConnectionError):
+        wandb.teardown()

@@ -1,0 +1,81 @@
+"""Command lines whose mistakes are said in words: the command, the word, and the nearest real one.
+
+Standard library only: it runs before anything is installed. Must not know any option.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from dialsum.errors import UnfitError
+
+NEAR_ENOUGH = 0.6
+"""Least similarity, 0 to 1, of a word that is offered in place of a misspelt one."""
+WAY_OUT = "\n  --help shows every option."
+
+
+class CommandLine(argparse.ArgumentParser):
+    """A parser that refuses what it does not know by name; options are never guessed from a part.
+
+    Args:
+        prog: the command as the user types it; it stands in every refusal.
+        hidden: options that are real but not for this command's users, never offered to them.
+    """
+
+    def __init__(self, *, prog: str, hidden: Sequence[str] = (), **settings: Any) -> None:
+        super().__init__(prog=prog, allow_abbrev=False, **settings)
+        self._hidden = frozenset(hidden)
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Parse every word.
+
+        Raises:
+            UnfitError: a word that is no option, or an option with a value that it cannot have.
+        """
+        words = list(sys.argv[1:] if args is None else args)
+        # Before argparse looks: it would say that an option is missing, not that it is misspelt.
+        end = words.index("--") if "--" in words else len(words)
+        unknown = [word for word in words[:end] if self._is_unknown(word)]
+        if unknown:
+            raise UnfitError(self._refuse(unknown))
+        found, unknown = self.parse_known_args(words, namespace)
+        if unknown:
+            raise UnfitError(self._refuse(unknown))
+        return found
+
+    def _is_unknown(self, word: str) -> bool:
+        name = word.partition("=")[0]
+        is_option = len(name) > 2 and name.startswith("--") and " " not in name
+        return is_option and name not in self._option_string_actions
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse what argparse itself found wrong."""
+        raise UnfitError(f"{self.prog}: {message}.{WAY_OUT}")
+
+    def _refuse(self, unknown: Sequence[str]) -> str:
+        # The value of an unknown option is unknown as well, and no mistake of its own.
+        wrong = [word for word in unknown if word.startswith("-")] or list(unknown)
+        lines = [self._refuse_word(word.partition("=")[0]) for word in wrong]
+        return "\n  ".join(lines) + WAY_OUT
+
+    def _refuse_word(self, word: str) -> str:
+        what = "option" if word.startswith("-") else "argument"
+        nearest = self._find_nearest(word)
+        meant = f"; did you mean {nearest}?" if nearest and nearest != word else "."
+        return f"{self.prog} has no {what} {word}{meant}"
+
+    def _find_nearest(self, word: str) -> str | None:
+        """Return the option that is most like a word, dashes and case aside."""
+        shown = [action for action in self._actions if action.help != argparse.SUPPRESS]
+        names = [name for action in shown for name in action.option_strings]
+        bare = {name.lstrip("-").lower(): name for name in names if name not in self._hidden}
+        text = word.lstrip("-").lower().replace("_", "-")
+        longer = [name for name in bare if len(text) > 2 and name.startswith(text)]
+        near = longer or difflib.get_close_matches(text, bare, n=1, cutoff=NEAR_ENOUGH)
+        return bare[near[0]] if near else None

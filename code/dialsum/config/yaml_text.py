@@ -1,0 +1,68 @@
+"""The text of a config file: from bytes, whatever editor wrote them, and a syntax error in words.
+
+What can still be read is handed on beside its problem. Must not know which keys there are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from yaml.reader import Reader
+
+from dialsum.config.problems import Origin, Problem
+
+SAVE = "save the file as UTF-8"
+
+
+def decode(raw: bytes, file: Path) -> tuple[str, list[Problem]]:
+    """Return the text of a file, in whatever encoding, and what is wrong with that encoding."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = raw.decode("utf-16", errors="replace")
+        return text, [Problem(Origin.at(file, 1), "", "UTF-16 text", SAVE)]
+    try:
+        return raw.decode("utf-8-sig"), []
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        try:
+            text, found = raw.decode("cp949"), "Korean text in cp949 (EUC-KR)"
+        except UnicodeDecodeError:
+            text = raw.decode("utf-8-sig", errors="replace")
+            found = f"byte 0x{raw[error.start]:02x}, which is not UTF-8"
+        return text, [Problem(Origin.at(file, line), "", found, SAVE)]
+
+
+def drop_control_characters(text: str, file: Path) -> tuple[str, list[Problem]]:
+    """Return text without the characters that YAML forbids, and the problem that they are."""
+    control = Reader.NON_PRINTABLE.search(text)
+    if control is None:
+        return text, []
+    clean, count = Reader.NON_PRINTABLE.subn("", text)
+    found = f"control character U+{ord(control[0]):04X}"
+    if count > 1:
+        found += f", the first of {count:,}"
+    origin = Origin.at(file, text.count("\n", 0, control.start()) + 1)
+    return clean, [Problem(origin, "", found, "delete it: most editors do not show it")]
+
+
+def explain_syntax(error: yaml.MarkedYAMLError, text: str, *, file: Path) -> Problem:
+    """Say a syntax error in words, at the line that causes it."""
+    mark = error.problem_mark or error.context_mark
+    number = mark.line + 1 if mark else 1
+    lines = text.splitlines() or [""]
+    line = lines[min(number, len(lines)) - 1]
+    found, meant = (
+        f"not YAML: {error.problem or error.context}",
+        "check quotes, colons, indentation",
+    )
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        found, meant = "a tab in the indentation", "indent with spaces"
+    elif "\\n" in line:
+        found, meant = r"a literal \n (backslash and n) in the line", "break the line there"
+    elif "mapping values" in str(error.problem):
+        found = f"a second colon: {line.strip()}"
+        meant = 'one `key: value` per line; put text that holds ": " in quotes'
+    elif "block end" in str(error.problem):
+        found = f"indentation that fits no line above: {line.strip()}"
+        meant = "keys of one section start in one column"
+    return Problem(Origin.at(file, number), "", found, meant)

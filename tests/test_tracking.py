@@ -1,0 +1,158 @@
+"""Weights & Biases that cannot be reached, hangs in mid-run or dies: it ends no run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from dialsum.errors import EXIT_OK
+from small_models import KINDS, train_sample_tokenizer, write_checkpoint
+from trainer_runs import (
+    REPOSITORY,
+    SECRETS,
+    command,
+    environment,
+    files_with,
+    read_result,
+    run,
+    wait_for_training,
+)
+from wandb_server import WandbServer
+
+pytestmark = pytest.mark.training
+
+MT5, KOBART_LORA = "01_mt5_xlsum_optimized_v2", "03_high_learning_rate_rtx3090"
+
+
+IMPATIENT = """
+import sys
+import dialsum.train.tracking as tracking
+
+tracking.INIT_TIMEOUT_SECONDS = tracking.FINISH_TIMEOUT_SECONDS = 3
+sys.path.insert(0, {code!r})
+import trainer
+
+sys.argv[0] = "trainer.py"
+trainer.run_script(lambda _: trainer.main(sys.argv[1:]))
+"""
+"""Starts code/trainer.py with less patience for Weights & Biases than a user has."""
+
+
+def without_patience(line: list[str]) -> list[str]:
+    """Return a command that runs the same with less patience for Weights & Biases."""
+    program = IMPATIENT.format(code=str(REPOSITORY / "code"))
+    return [sys.executable, "-c", program, *line[2:]]
+
+
+def check_no_secret(folder: Path, done: subprocess.CompletedProcess[str]) -> None:
+    """Hold a finished run against every key that it was given."""
+    for name, secret in SECRETS.items():
+        assert secret not in done.stdout + done.stderr, name
+        assert files_with(folder, secret) == [], name
+
+
+def train_with_dead_tracking(
+    folder: Path, checkpoint: Path
+) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+    """Run KoBART's LoRA experiment from a local folder while W&B cannot be reached."""
+    line = command(
+        KOBART_LORA, folder, "--set", f"model.checkpoint={checkpoint}",
+        "--set", "training.learning_rate=5e-3", demo=False,
+    )  # fmt: skip
+    done = run(without_patience(line), WANDB_BASE_URL="http://127.0.0.1:9", **SECRETS)
+    assert done.returncode == EXIT_OK, done.stdout + done.stderr
+    return done, read_result(folder)
+
+
+def check_dead_tracking(
+    folder: Path, done: subprocess.CompletedProcess[str], record: dict[str, Any]
+) -> None:
+    """Hold a run whose W&B was dead against what it must say of that."""
+    tracking = record["tracking"]
+    assert (tracking["requested"], tracking["used"]) == ("auto", "off")
+    assert "could not start" in tracking["why"]
+    assert "url" not in tracking
+    assert done.stdout.count("Weights & Biases") == 1
+    check_no_secret(folder, done)
+
+
+def test_dead_tracking_ends_no_run_and_no_key_is_written(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    write_checkpoint(checkpoint, "bart", tokenizer=train_sample_tokenizer(KINDS["bart"]))
+    done, record = train_with_dead_tracking(tmp_path / "run", checkpoint)
+    check_dead_tracking(tmp_path / "run", done, record)
+
+
+@contextmanager
+def tracked_run(folder: Path, server: WandbServer) -> Iterator[subprocess.Popen[str]]:
+    """Start a run of some hundred steps whose W&B is that server and has begun."""
+    line = command(
+        MT5, folder, "--set", "tracking.wandb=true", "--set", "training.max_steps=60",
+        "--set", "training.eval_steps=30",
+    )  # fmt: skip
+    values = {**SECRETS, "WANDB_BASE_URL": server.url}
+    with subprocess.Popen(
+        without_patience(line), env=environment(**values),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        # The first event comes once W&B was started.
+        while not (folder / "metrics.jsonl").is_file() and process.poll() is None:
+            time.sleep(0.01)
+        yield process
+
+
+def check_recorded(
+    folder: Path, process: subprocess.Popen[str], said: tuple[str, str]
+) -> dict[str, Any]:
+    """Hold a run whose W&B died against a run that needs none; return its tracking record."""
+    assert process.returncode == EXIT_OK, said
+    record = read_result(folder)
+    assert record["status"] == "success"
+    assert record["training"]["steps"] == 60
+    assert "evaluation" in record
+    for path in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        json.loads(path)
+    for name, secret in SECRETS.items():
+        assert secret not in "".join(said), name
+        assert files_with(folder, secret) == [], name
+    tracking: dict[str, Any] = record["tracking"]
+    return tracking
+
+
+def test_tracking_that_falls_silent_in_mid_run_holds_up_no_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with WandbServer.running() as server, tracked_run(folder, server) as process:
+        wait_for_training(folder, process)
+        server.fall_silent()
+        said = process.communicate(timeout=180)
+        assert server.unanswered.is_set()
+    tracking = check_recorded(folder, process, said)
+    assert tracking["url"].startswith(server.url)
+    assert "Weights & Biases has not taken everything" in said[0]
+
+
+def test_tracking_whose_service_is_killed_in_mid_run_is_recorded_as_stopped(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "run"
+    with WandbServer.running() as server, tracked_run(folder, server) as process:
+        children = psutil.Process(process.pid).children(recursive=True)
+        services = [child for child in children if "wandb" in child.name()]
+        assert services
+        for service in services:
+            service.kill()
+        said = process.communicate(timeout=180)
+    tracking = check_recorded(folder, process, said)
+    assert tracking["used"] == "off"
+    assert tracking["why"].startswith("stopped: ")
+    assert said[0].count("warning: Weights & Biases stopped") == 1
+    assert "Traceback" not in "".join(said)
