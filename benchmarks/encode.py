@@ -116,7 +116,8 @@ def measure(arguments: argparse.Namespace) -> None:
     rows = repeat_rows(arguments.data, arguments.rows)
     tokenizer = load_tags_and_tokenizer(arguments.tokenizer)
     texts = [json.dumps({"dialogue": row.dialogue, "summary": row.summary}) for row in rows]
-    (arguments.folder / ROWS).write_text("\n".join(texts), encoding="utf-8")
+    if not (arguments.folder / ROWS).exists():  # a newer file would be another one to the library
+        (arguments.folder / ROWS).write_text("\n".join(texts), encoding="utf-8")
     started = time.perf_counter()
     encoded = SIDES[arguments.side](rows, tokenizer, arguments.folder)
     seconds = time.perf_counter() - started

@@ -46,6 +46,8 @@ def make_parser() -> CommandLine:
     add("--model-dir", type=Path, metavar="DIR",
         help="where the best model goes (default: OUTPUT_DIR/model)")
     add("--one-epoch", "-1", action="store_true", help="one epoch only")
+    add("--resume", action="store_true",
+        help="go on with this run from its latest whole checkpoint, where it did not finish")
     add("--seed", type=int, help="overrides training.seed")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
         help="overrides one value, such as training.learning_rate=3e-5 (repeatable)")
@@ -106,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     record = run_experiment(Job(
         loaded=loaded, paths=RunPaths(folder=folder, model=model), kind=kind,
-        batch=options.batch_id,
+        batch=options.batch_id, resume=options.resume,
     ))
     return EXIT_OK if record["status"] == "success" else EXIT_FAILED
 

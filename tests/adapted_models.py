@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dialsum.config.schema import Config
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
 from dialsum.model.adapt import AdaptedModel, adapt_model
@@ -22,6 +24,7 @@ RANK, ALPHA = 4, 8
 LORA = {"use_qlora": True, "load_in_4bit": False, "lora_rank": RANK, "lora_alpha": ALPHA}
 FOUR_BIT = LORA | {"load_in_4bit": True}
 EIGHT_BIT = LORA | {"load_in_8bit": True}
+BITS = pytest.mark.parametrize("qlora", [FOUR_BIT, EIGHT_BIT], ids=["4-bit", "8-bit"])
 EVERYTHING = ["q", "k", "v", "o", "wi", "wo", "lm_head", "embed_tokens"]
 """The targets of the third experiment."""
 TEXT = "#Person1#: 안녕하세요. #Person2#: 네, 안녕하세요."
@@ -78,8 +81,8 @@ class Case:
 Build = Callable[..., Case]
 
 
-def make_builder(root: Path) -> Build:
-    """Return the maker of adapted models; each call loads one anew from a checkpoint below root."""
+def make_build(root: Path) -> Build:
+    """Return the maker of adapted models, whose checkpoints are written to root once."""
     tokenizers = {kind: train_sample_tokenizer(kind) for kind in ("unigram", "bpe")}
 
     def make(
@@ -116,3 +119,23 @@ def load_case(
         gradient_checkpointing=checkpointing,
     )  # fmt: skip
     return Case(adapted=adapted, tokenizer=tokenizer, config=config, new=new, folder=folder)
+
+
+def linear_layers(model: Any) -> set[str]:
+    """Return the names of the linear layers of the base, in 4 bits or not."""
+    import torch
+
+    return {
+        name.removeprefix("base_model.model.").removesuffix(".base_layer")
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "lora_" not in name
+    }
+
+
+def with_adapter(model: Any) -> set[str]:
+    """Return the names of the layers that have a LoRA adapter."""
+    return {
+        name.removeprefix("base_model.model.")
+        for name, module in model.named_modules()
+        if getattr(module, "lora_A", None) or getattr(module, "lora_embedding_A", None)
+    }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +51,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     def folder(name: str) -> Path:
         if name not in done:
             place = root / name.replace(" ", "_") / "run"
-            line = local_command(root, place) if name == ADAPTED else command(DEMOS[name], place)
-            finished = run(line)
+            finished = run(command_of(name, place))
             assert finished.returncode == 0, finished.stdout + finished.stderr
             done[name] = place
         return done[name]
 
     return folder
+
+
+def command_of(name: str, place: Path) -> list[str]:
+    """Return the command of a run by its name; a local checkpoint stands beside the runs."""
+    if name == ADAPTED:
+        return local_command(place.parent.parent, place)
+    return command(DEMOS[name], place)
 
 
 def local_command(root: Path, place: Path) -> list[str]:
@@ -135,6 +143,25 @@ def test_the_record_is_whole(name: str, runs: Runs) -> None:
     assert training["nan_events"] == 0
     assert training["max_grad_norm"] > 0
     assert 0 < record["model"]["parameters_trainable"] <= record["model"]["parameters_total"]
+
+
+def test_seed_versions_and_data_are_recorded(runs: Runs) -> None:
+    folder = runs(ADAPTED)
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    assert environment["seed"] == read_result(folder)["training"]["seed"] == 42
+    for package in ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "numpy"):
+        assert environment["packages"][package] == metadata.version(package)
+    for kind, found in read_result(folder)["data"]["sha256"].items():
+        content = (SAMPLE / f"{kind}.csv").read_bytes()
+        assert found == hashlib.sha256(content).hexdigest(), kind
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_precision_is_said_with_its_reason(name: str, runs: Runs) -> None:
+    record = read_result(runs(name))["training"]["device"]["precision"]
+    log = (runs(name) / "train.log").read_text(encoding="utf-8")
+    assert record["why"]
+    assert log.count(f"precision: {record['used']} ({record['why']})") == 1
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -234,14 +261,24 @@ def test_saved_models_predict_the_same_in_a_new_process(runs: Runs) -> None:
         assert answers[str(folder)].get("base") != list(written.values())
 
 
-def test_a_second_run_gives_the_same_and_moves_the_first_aside(runs: Runs) -> None:
-    # Last in this file: it replaces the run that the tests above look at.
-    folder = runs("mt5")
+def hash_weights(folder: Path) -> dict[str, str]:
+    """Return the sha256 of every file of weights below a folder, a tiny base's too."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*.safetensors"))
+    }
+
+
+@pytest.mark.parametrize("name", ["mt5", "bart", ADAPTED])
+def test_a_second_run_gives_the_same_and_moves_the_first_aside(name: str, runs: Runs) -> None:
+    # Last in this file: it replaces the runs that the tests above look at. The local checkpoint
+    # trains with dropout, the others without.
+    folder = runs(name)
     first = read_result(folder)
     predictions = (folder / "results" / "predictions_dev.csv").read_bytes()
     submission = (folder / "results" / "submission.csv").read_bytes()
-    weights = (folder / "model" / "adapter_model.safetensors").read_bytes()
-    done = run(command(DEMOS["mt5"], folder))
+    weights = hash_weights(folder / "model")
+    done = run(command_of(name, folder))
     assert done.returncode == 0, done.stdout + done.stderr
     (previous,) = (folder / "previous").iterdir()
     assert str(previous.name) in done.stdout
@@ -250,11 +287,14 @@ def test_a_second_run_gives_the_same_and_moves_the_first_aside(runs: Runs) -> No
     assert previous.name == first["started_at"][:19].replace("-", "").replace(":", "").replace(
         "T", "_"
     )
-    assert (previous / "model" / "adapter_model.safetensors").read_bytes() == weights
+    assert hash_weights(previous / "model") == weights
     for path in moved["artifacts"].values():
         assert (previous / path).exists(), path
     second = read_result(folder)
     assert second["started_at"] > first["started_at"]
+    # Another process, the same weights, bit for bit.
+    assert hash_weights(folder / "model") == weights
+    assert any("base" not in path for path in weights)
     assert (folder / "results" / "predictions_dev.csv").read_bytes() == predictions
     assert (folder / "results" / "submission.csv").read_bytes() == submission
     assert second["evaluation"] == first["evaluation"]

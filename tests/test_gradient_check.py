@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adapted_models import EVERYTHING, FOUR_BIT, LORA, SORTS, Build, Case, make_builder
+from adapted_models import EVERYTHING, FOUR_BIT, LORA, SORTS, Build, Case
 from dialsum.errors import RunError
 from dialsum.model.gradient_check import GradientCheck
 
@@ -21,12 +21,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "PiSSA": LORA | {"init_lora_weights": "pissa"},
     "full": {"use_qlora": False, "load_in_4bit": False},
 }
-
-
-@pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Return the maker of adapted models; each call loads one anew."""
-    return make_builder(tmp_path_factory.mktemp("checkpoints"))
 
 
 def take_steps(

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from adapted_models import EIGHT_BIT, EVERYTHING, FOUR_BIT, LORA, SORTS, TEXT, Build, Case
-from adapted_models import make_builder as make_adapted
 from dialsum.atomic import write_json
 from dialsum.errors import RunError, UnfitError
 from dialsum.experiment.merging import MergeReport, merge_adapter
@@ -37,12 +36,6 @@ SHARED: dict[str, dict[str, Any]] = {
     "on the head": LORA | {"target_modules": ["q", "lm_head"]},
 }
 """Adapters on layers whose weight may be another layer's, too."""
-
-
-@pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Return the maker of adapted models; each call loads one anew."""
-    return make_adapted(tmp_path_factory.mktemp("checkpoints"))
 
 
 def train_and_save(case: Case, folder: Path) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adapted_models import EIGHT_BIT, FOUR_BIT, LORA, SORTS, Build, make_builder
+from adapted_models import EIGHT_BIT, FOUR_BIT, LORA, SORTS, Build
 from dialsum.model.quantise import choose_bits, dequantise
 from small_models import UNTIED, make_config
 
@@ -24,12 +24,6 @@ from small_models import UNTIED, make_config
 def test_bits_of_the_base(qlora: dict[str, bool], bits: int | None) -> None:
     config = make_config("t5", "none/needed", qlora={"load_in_4bit": True} | qlora)
     assert choose_bits(config.qlora) == bits
-
-
-@pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Return the maker of adapted models; each call loads one anew."""
-    return make_builder(tmp_path_factory.mktemp("checkpoints"))
 
 
 @pytest.mark.training

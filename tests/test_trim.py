@@ -42,7 +42,7 @@ from small_models import (
 )
 from trainer_runs import REPOSITORY, command, read_result, read_summaries, run
 
-ENGLISH = "the weather report said that tomorrow morning every station would remain closed again"
+ENGLISH = "the weather report said that tomorrow every Person would get another PhoneNumber again"
 RUSSIAN = "сегодня утром погода хорошая поэтому станция снова открыта для всех пассажиров"
 UNTIED_AND_TIED = ["mt5", "t5", "t5_v1_1"]
 TAGS = STANDARD_DIALOGUE_TOKENS
@@ -544,7 +544,7 @@ def written(model: Any, tokenizer: Any, texts: list[str], *, banned: list[int]) 
         for text in texts:
             ids = torch.tensor([tokenizer(text)["input_ids"]])
             out = model.generate(
-                input_ids=ids, max_new_tokens=12, do_sample=False, num_beams=1,
+                input_ids=ids, max_new_tokens=8, do_sample=False, num_beams=1,
                 suppress_tokens=banned or None,
             )
             found.append(" ".join(tokenizer.convert_ids_to_tokens(out[0].tolist())))
@@ -555,10 +555,10 @@ def written(model: Any, tokenizer: Any, texts: list[str], *, banned: list[int]) 
 @pytest.mark.parametrize("sort", UNTIED_AND_TIED)
 def test_greedy_answers_of_kept_pieces_are_the_same(sort: str, checkpoints: Any) -> None:
     whole, tokenizer = load_whole(checkpoints(sort), sort)
-    texts = sample_texts()[:24]
+    texts = sample_texts()[:16]
     free = written(whole.model, tokenizer, texts, banned=[])
     # What random weights like to say is foreign. Some of it stays, or there was nothing to compare.
-    liked = tokenizer.convert_tokens_to_ids(sorted({*" ".join(free[:8]).split()}))
+    liked = tokenizer.convert_tokens_to_ids(sorted({*" ".join(free[:6]).split()}))
     less, trimmed = load_cut(checkpoints(sort), sort, more_ids=tuple(liked))
     ours = written(less.model, trimmed.tokenizer, texts, banned=[])
     ids = set(all_kept(trimmed))
@@ -626,9 +626,13 @@ def test_another_checkpoint_than_the_list_was_made_for_is_refused(
 
 # Whole experiments
 
-ULTIMATE, SMALL_T5 = "01_mt5_xlsum_ultimate", "02_eenzeenee_t5_rtx3090"
+ULTIMATE, FIRST = "01_mt5_xlsum_ultimate", "01_mt5_xlsum_optimized_v2"
+SMALL_T5 = "02_eenzeenee_t5_rtx3090"
 EXPERIMENTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "adapter on embeddings and head, 4-bit": (ULTIMATE, "mt5", ()),
+    "adapter beside rows of new tokens, 8-bit": (
+        FIRST, "mt5", ("qlora.load_in_4bit=false", "qlora.load_in_8bit=true"),
+    ),
     "every weight": (SMALL_T5, "t5", ("qlora.use_qlora=false",)),
     "tiny base with trained embeddings": (
         SMALL_T5, "t5",

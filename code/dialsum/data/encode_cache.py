@@ -140,8 +140,11 @@ def fingerprint(tokenizer: Any, settings: EncodeSettings) -> str:
 
 def make_key(fingerprint: str, rows: Sequence[Dialogue]) -> str:
     """Return what encoded rows are kept under; names and topics of rows are not encoded."""
-    texts = [fingerprint, *([row.dialogue, row.summary] for row in rows)]
-    return _hash(json.dumps(texts, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    texts = [text for row in rows for text in (row.dialogue, row.summary)]
+    # The lengths say where one text ends and the next begins.
+    lengths = [None if text is None else len(text) for text in texts]
+    whole = "".join([json.dumps([fingerprint, *lengths]), *filter(None, texts)])
+    return _hash(whole.encode("utf-8", "surrogatepass"))
 
 
 def _hash(content: bytes | Any) -> str:

@@ -6,7 +6,6 @@ Must not know how a run goes on; run.py fills it.
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from dialsum.atomic import write_json, write_text
 from dialsum.errors import DialsumError, explain_os_error, first_line
 from dialsum.paths import RunPaths, shown
 from dialsum.record.words import best_metrics_text
+from dialsum.train.checkpoints import drop_unsealed_checkpoints
 
 SCHEMA_VERSION = 1
 
@@ -34,13 +34,8 @@ class Outcome:
         self.parts.setdefault(section, {}).update(values)
 
     def drop_cut_off_checkpoints(self) -> None:
-        """Remove checkpoints that were not written to their end: no run can go on from them.
-
-        On a full disk they hold the room that the record needs. trainer_state.json is written last.
-        """
-        for checkpoint in self.paths.checkpoints.glob("checkpoint-*"):
-            if not (checkpoint / "trainer_state.json").is_file():
-                shutil.rmtree(checkpoint)
+        """Remove checkpoints that were not written to their end: no run can go on from them."""
+        drop_unsealed_checkpoints(self.paths.checkpoints)
 
     def finish(self, status: str, *, reason: str | None = None) -> dict[str, Any]:
         """Write results/summary.txt, then result.json last of all, and return the record."""

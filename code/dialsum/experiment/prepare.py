@@ -185,6 +185,10 @@ def prepare_model(
     gradient_checkpointing: bool,
 ) -> PreparedModel:
     """Load the network and make the asked part of it trainable."""
+    from transformers import set_seed
+
+    # Adapters start at random numbers, long before the trainer sets its own seed.
+    set_seed(config.training.seed)
     loaded = load_model(
         prepared.source, config=config, tokenizer=prepared.tokenizer,
         new_tokens=prepared.new_tokens, device=device, dtype=dtype, kept=prepared.kept,

@@ -70,8 +70,7 @@ class Guard:
         """
         action, failure = self._decide(bad)
         text = _describe(bad, self.names)
-        if action == "rollback":
-            assert self._snapshot is not None  # _decide saw it
+        if action == "rollback" and self._snapshot is not None:
             self._snapshot.restore(model, optimizer)
             halve_learning_rate(optimizer, scheduler)
             text += (

@@ -83,13 +83,19 @@ class PassDataset(torch.utils.data.Dataset[dict[str, Any]]):
         pad_token_id: what inputs are filled up with; labels with -100.
         multiple: input widths are rounded up to a multiple of this, at most to the position limit.
         limit: widest input that the model takes; None: any.
+
+    Raises:
+        ValueError: the rows have no targets.
     """
 
     def __init__(
         self, encoded: EncodedSplit, *, pad_token_id: int, multiple: int = 1,
         limit: int | None = None,
     ) -> None:
+        if encoded.targets is None:
+            raise ValueError("rows without summaries cannot be trained on")
         self.encoded, self.pad_token_id = encoded, pad_token_id
+        self._targets = encoded.targets
         self.multiple, self.limit = multiple, limit
 
     def __len__(self) -> int:
@@ -97,9 +103,8 @@ class PassDataset(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __getitem__(self, rows: Rows | Sequence[int]) -> dict[str, Any]:
         """Return input_ids, attention_mask [rows, input], labels [rows, target] and rows [rows]."""
-        assert self.encoded.targets is not None  # a split without summaries is never trained on
         inputs = [self.encoded.inputs[int(row)] for row in rows]
-        targets = [self.encoded.targets[int(row)] for row in rows]
+        targets = [self._targets[int(row)] for row in rows]
         width = -(-max(map(len, inputs)) // self.multiple) * self.multiple
         width = width if self.limit is None else min(width, self.limit)
         return {
