@@ -176,6 +176,17 @@ RULE_CASES: list[tuple[str, dict[str, Any], str]] = [
         "true beside load_in_4bit: true →",
     ),
     ("no bits", {"qlora.load_in_4bit": False}, ""),
+    ("bfloat16 base", {"model.dtype": "bfloat16"}, ""),
+    (
+        "bfloat16 learns",
+        {"model.dtype": "bfloat16", "qlora.use_qlora": False},
+        "every weight would learn in it",
+    ),
+    (
+        "bfloat16 embeddings learn",
+        {"model.dtype": "bfloat16", "qlora.train_embeddings": True},
+        "embeddings and norms would learn in it",
+    ),
     ("rank-stabilised", {"qlora.use_rslora": True, "qlora.use_dora": True}, ""),
     ("DoRA", {"qlora.use_dora": True}, ""),
     (

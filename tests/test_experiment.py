@@ -38,6 +38,16 @@ DEMOS = {
 """An experiment of each family; KoBART's is full fine-tuning, the others 4-bit LoRA."""
 ADAPTED = "local mt5"
 """The name below of a run from a local checkpoint with an untied head, 4-bit LoRA."""
+EIGHT_BIT = "local bart in 8 bits"
+"""The name of a run from a local checkpoint with a tied head, 8-bit LoRA."""
+LOCAL: dict[str, tuple[str, str, list[str]]] = {
+    ADAPTED: ("mt5", "01_mt5_xlsum_optimized_v2", []),
+    EIGHT_BIT: (
+        "bart", "03_high_learning_rate_rtx3090",
+        ["qlora.load_in_4bit=false", "qlora.load_in_8bit=true"],
+    ),
+}  # fmt: skip
+"""Sort of checkpoint, experiment and settings of runs that start from a local folder."""
 
 Runs = Callable[[str], Path]
 
@@ -60,20 +70,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 def command_of(name: str, place: Path) -> list[str]:
-    """Return the command of a run by its name; a local checkpoint stands beside the runs."""
-    if name == ADAPTED:
-        return local_command(place.parent.parent, place)
-    return command(DEMOS[name], place)
-
-
-def local_command(root: Path, place: Path) -> list[str]:
-    """Return the command of a run from a local folder instead of a tiny model."""
-    checkpoint = root / "checkpoint"
+    """Return the command of a run by its name; local checkpoints stand beside the runs."""
+    if name not in LOCAL:
+        return command(DEMOS[name], place)
+    sort, experiment, settings = LOCAL[name]
+    checkpoint = place.parent.parent / f"checkpoint_{sort}"
     if not checkpoint.is_dir():
-        tokenizer = train_sample_tokenizer(KINDS["mt5"])
-        write_checkpoint(checkpoint, "mt5", tokenizer=tokenizer, width=32)
-    options = ["--set", f"model.checkpoint={checkpoint}", "--set", "training.learning_rate=5e-3"]
-    return command(DEMOS["mt5"], place, *options, demo=False)
+        tokenizer = train_sample_tokenizer(KINDS[sort])
+        write_checkpoint(checkpoint, sort, tokenizer=tokenizer, width=32)
+    settings = [f"model.checkpoint={checkpoint}", "training.learning_rate=5e-3", *settings]
+    options = [part for setting in settings for part in ("--set", setting)]
+    return command(experiment, place, *options, demo=False)
 
 
 ALL = [*DEMOS, ADAPTED]
@@ -222,6 +229,7 @@ def test_events_tell_the_run_in_order(name: str, runs: Runs) -> None:
         ("t5", "PEFT + bitsandbytes 4-bit", "PEFT + bitsandbytes 4-bit"),
         ("bart", "transformers (full fine-tuning)", "transformers (full fine-tuning)"),
         (ADAPTED, "Unsloth", "PEFT + bitsandbytes 4-bit"),
+        (EIGHT_BIT, "PEFT + bitsandbytes 8-bit", "PEFT + bitsandbytes 8-bit"),
     ],
 )
 def test_the_loader_is_said_once_and_recorded(
@@ -249,7 +257,7 @@ def test_targets_are_held_against_their_own_scale(runs: Runs) -> None:
 
 
 def test_saved_models_predict_the_same_in_a_new_process(runs: Runs) -> None:
-    folders = [runs(name) for name in ("mt5", "bart", ADAPTED)]
+    folders = [runs(name) for name in (*ALL, EIGHT_BIT)]
     script = REPOSITORY / "tests" / "predict_again.py"
     done = run([sys.executable, str(script), *map(str, folders)])
     assert done.returncode == 0, done.stderr

@@ -34,11 +34,14 @@ def effective_rows(case: Case) -> dict[str, Any]:
         }
 
 
+@BITS
 @pytest.mark.parametrize("sort", SORTS)
-def test_new_rows_learn_and_old_rows_stay(sort: str, build: Build) -> None:
+def test_new_rows_learn_and_old_rows_stay(
+    sort: str, qlora: dict[str, Any], build: Build
+) -> None:
     import torch
 
-    case = build(sort, **FOUR_BIT)
+    case = build(sort, **qlora)
     written = [token for token in case.new if token in TEXT]
     assert {"#Person1#", "#Person2#"} <= set(written)
     ids = case.tokenizer.convert_tokens_to_ids(written)

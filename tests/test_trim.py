@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
@@ -33,6 +34,7 @@ from dialsum.model.trim_tokenizer import (
     trim_tokenizer,
 )
 from small_models import (
+    SAMPLE,
     SPARE_ROWS,
     make_config,
     read_weights,
@@ -232,36 +234,41 @@ def test_a_cut_tokenizer_stays_as_it_is_on_disk(
     assert again.decode(again(text)["input_ids"], skip_special_tokens=True) == text
 
 
-def test_an_unknown_character_costs_what_it_did() -> None:
-    # Its score follows from the lowest of all. Without 외국 it would be -30 in place of -110, and
-    # the text would be spelled ? 나다라 in place of 가나 다 라.
-    pieces = [
-        *SPECIALS, ("▁", -1.0), ("나", -15.0), ("다", -10.0), ("라", -10.0), ("xy", -100.0),
-        ("x", -9.0), ("y", -9.0), ("?나", -20.0), ("나다라", -5.0),
-    ]  # fmt: skip
-    tokenizer = unigram(pieces)
-    text = " ?나다라"
-    assert tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"]) == [
-        "▁", "?나", "다", "라", "</s>",
-    ]  # fmt: skip
-    trimmed = trim_tokenizer(tokenizer, texts=[text])
-    assert "xy" in trimmed.tokenizer.get_vocab()
-    assert trimmed.tokenizer.convert_ids_to_tokens(trimmed.tokenizer(text)["input_ids"]) == [
-        "▁", "?나", "다", "라", "</s>",
-    ]  # fmt: skip
-
-
 def wide(count: int) -> list[tuple[str, float]]:
-    """Return many pieces of two Latin letters, which no Korean text uses, and the letters."""
+    """Return many pieces of two Latin letters, which no text here uses, and single characters."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     pairs = [one + two for one in letters for two in letters][:count]
-    return [*((letter, -9.0) for letter in letters), *((pair, -12.0) for pair in pairs)]
+    single = [(one, -9.0) for one in f"{letters}0A<>/_#"]
+    return [*single, *((pair, -12.0) for pair in pairs)]
 
 
-def test_tokens_that_stand_behind_the_pieces_get_their_new_ids() -> None:
-    # End token and masks of T5 have the last ids there: the template that ends a text, too, names
-    # an id.
-    pieces = [("<pad>", 0.0), *wide(600), ("<unk>", 0.0), ("▁가", -3.0), ("▁", -2.0), ("가", -3.0)]
+def pieces_of(tokenizer: Any, text: str) -> list[str]:
+    """Return how a text is spelled, its end included."""
+    found: list[str] = tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
+    return found
+
+
+def test_an_unknown_character_costs_what_it_did() -> None:
+    # What it costs follows from the lowest score of all, here that of a piece that no text uses:
+    # -110, and -30 without it. Then ? and 나다라 would be better than ?나, 다, 라.
+    pieces = [
+        *SPECIALS, *wide(600), ("▁", -1.0), ("나", -15.0), ("다", -10.0), ("라", -10.0),
+        ("?나", -20.0), ("나다라", -5.0), ("xyz", -100.0),
+    ]  # fmt: skip
+    tokenizer = unigram(pieces)
+    spelled = ["▁", "?나", "다", "라", "</s>"]
+    assert pieces_of(tokenizer, " ?나다라") == spelled
+    trimmed = trim_tokenizer(tokenizer, texts=[" ?나다라"])
+    assert len(trimmed.tokenizer) < 200
+    assert pieces_of(trimmed.tokenizer, " ?나다라") == spelled
+    assert "xyz" in trimmed.tokenizer.get_vocab()
+    lower = unigram([*pieces[:-1], ("xyz", -12.0)])
+    assert pieces_of(lower, " ?나다라") == ["▁", "<unk>", "나다라", "</s>"]
+
+
+def test_tokens_get_their_new_ids_wherever_they_stand() -> None:
+    # Special tokens behind the pieces, as T5's masks; the template that ends a text names an id.
+    pieces = [*wide(600), ("<unk>", 0.0), ("<pad>", 0.0), ("▁가", -3.0), ("▁", -2.0), ("가", -3.0)]
     tokenizer = unigram(pieces, end="</end>")
     tokenizer.add_special_tokens({"extra_special_tokens": ["<extra_id_0>", "<extra_id_1>"]})
     end = tokenizer.eos_token_id
@@ -269,18 +276,27 @@ def test_tokens_that_stand_behind_the_pieces_get_their_new_ids() -> None:
     new = add_dialogue_tokens(tokenizer, ["#Person1#"])
     trimmed = trim_tokenizer(tokenizer, texts=["가 가"], new_tokens=new)
     assert len(trimmed.tokenizer) == MULTIPLE
-    found = trimmed.tokenizer("가 #Person1#<extra_id_1>")["input_ids"]
-    assert found[-1] == trimmed.tokenizer.eos_token_id == trimmed.kept.ids.index(end)
-    assert trimmed.tokenizer.convert_ids_to_tokens(found) == [
+    assert (trimmed.tokenizer.pad_token, trimmed.tokenizer.unk_token) == ("<pad>", "<unk>")
+    assert trimmed.tokenizer.pad_token_id == trimmed.kept.ids.index(tokenizer.pad_token_id)
+    assert trimmed.tokenizer.eos_token_id == trimmed.kept.ids.index(end)
+    assert pieces_of(trimmed.tokenizer, "가 #Person1#<extra_id_1>") == [
         "▁가", "▁", "#Person1#", "<extra_id_1>", "</end>",
     ]  # fmt: skip
 
 
-def test_byte_pieces_and_pieces_that_no_character_spells_stay() -> None:
-    pieces = [*SPECIALS, *wide(600), ("▁", -2.0), ("<0x0A>", 0.0), ("ьé", -9.0), ("abc", -9.0)]
-    trimmed = trim_tokenizer(unigram(pieces), texts=["zz"]).tokenizer.get_vocab()
-    assert {"<0x0A>", "ьé", "▁", "z"} <= set(trimmed)
-    assert "abc" not in trimmed
+@pytest.mark.parametrize(
+    ("piece", "stays"),
+    [
+        ("<0x0A>", True), ("<0x0a>", False), ("한국어", True), ("▁한국어", True), ("ㅋㅋ", True),
+        ("ьé", True), ("é", True), ("abc", False), ("▁abc", False), ("0A0", False), ("漢a", True),
+    ],
+)  # fmt: skip
+def test_what_is_not_used_stays_where_smaller_pieces_could_not_do(piece: str, stays: bool) -> None:
+    # 漢a: no piece holds 漢 alone, so that nothing else could spell it.
+    hangul = [(one, -9.0) for one in "한국어ㅋ"]
+    pieces = [*SPECIALS, *wide(600), *hangul, ("▁", -2.0), (piece, -9.0)]
+    trimmed = trim_tokenizer(unigram(pieces), texts=["zz"]).tokenizer
+    assert (piece in trimmed.get_vocab()) == stays
     assert len(trimmed) == MULTIPLE
 
 
@@ -495,6 +511,33 @@ def test_kept_and_new_rows_are_those_of_the_whole_model(
     )
 
 
+@pytest.mark.training
+@pytest.mark.parametrize("sort", UNTIED_AND_TIED)
+def test_a_cut_model_without_new_tokens_loads_like_any_checkpoint(
+    sort: str, checkpoints: Any, tmp_path: Path
+) -> None:
+    import torch
+
+    from dialsum.model.load import load_model
+    from dialsum.model.save import save_weights
+
+    folder = checkpoints(sort)
+    trimmed = trim_tokenizer(load_tokenizer(folder), texts=sample_texts())
+    options: dict[str, Any] = {"new_tokens": [], "device": "cpu", "dtype": torch.float32}
+    cut_model: Any = load_model(
+        folder, config=make_config(sort, folder), tokenizer=trimmed.tokenizer,
+        kept=trimmed.kept, **options,
+    ).model  # fmt: skip
+    assert cut_model.config.vocab_size == len(trimmed.kept) == len(trimmed.tokenizer)
+    save_weights(cut_model, tmp_path)
+    trimmed.tokenizer.save_pretrained(tmp_path)
+    again: Any = load_model(
+        tmp_path, config=make_config(sort, tmp_path), tokenizer=load_tokenizer(tmp_path), **options
+    ).model
+    for name, weight in cut_model.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
+
+
 def answers(model: Any, rows: list[list[int]], targets: list[list[int]]) -> list[Any]:
     """Return the logits of each row's target."""
     import torch
@@ -603,6 +646,30 @@ def test_a_start_of_decoding_behind_the_cut_is_renumbered(
     without = trim_tokenizer(tokenizer, texts=["가"], new_tokens=new)
     with pytest.raises(UnfitError, match=f"decoder_start_token_id {start} is not among"):
         load_model(folder, tokenizer=without.tokenizer, kept=without.kept, **options)
+
+
+@pytest.mark.training
+def test_inputs_and_train_summaries_choose_pieces_dev_summaries_none(checkpoints: Any) -> None:
+    from dialsum.experiment.prepare import prepare_tokenizer
+
+    splits = load_splits(SAMPLE / "train.csv", SAMPLE / "dev.csv", test=SAMPLE / "test.csv")
+    assert splits.test is not None
+    # One foreign word each: nothing else in the sample uses it.
+    for split, side, word in (
+        (splits.train, "dialogue", "weather"), (splits.train, "summary", "report"),
+        (splits.dev, "dialogue", "every"), (splits.dev, "summary", "another"),
+        (splits.test, "dialogue", "сегодня"),
+    ):  # fmt: skip
+        split.rows[0] = replace(split.rows[0], **{side: f"#Person1#: 네 {word}"})
+    asked = {"trim_vocabulary": True, "input_prefix": "станция "}
+    config = make_config("mt5", checkpoints("mt5"), tokenizer=asked)
+    found = prepare_tokenizer(config, splits, tiny_folder=Path("unused"))
+    vocabulary = found.tokenizer.get_vocab()
+    stay = ["weather", "report", "every", "сегодня", "станция"]
+    assert [word for word in stay if f"▁{word}" not in vocabulary] == []
+    assert "▁another" not in vocabulary and "▁would" not in vocabulary
+    assert found.trimmed is not None and found.trimmed.respelled == 1
+    assert found.tag_ids == sorted(vocabulary[tag] for tag in TAGS)
 
 
 @pytest.mark.training

@@ -1,4 +1,4 @@
-"""What must hold between the keys of the adapters: bits, sorts of LoRA, layers, rule by rule.
+"""What must hold between the keys of what learns: bits, sorts of LoRA, types, rule by rule.
 
 Must not know files or YAML: a rule sees the values of one experiment and says where each was
 written.
@@ -52,8 +52,20 @@ def pissa_can_change_its_base(view: View) -> Iterator[Problem]:
         yield view.problem(key, found, meant="layers of the blocks alone, or default")
 
 
+def what_learns_is_float32(view: View) -> Iterator[Problem]:
+    """A bfloat16 weight has 8 bits of mantissa: an update below a 500th of it is rounded away."""
+    if view["model.dtype"] != "bfloat16":
+        return
+    whole = not view["qlora.use_qlora"]
+    if whole or view["qlora.train_embeddings"]:
+        what = "every weight" if whole else "embeddings and norms"
+        found = f"bfloat16, but {what} would learn in it, and most updates be rounded away"
+        yield view.problem("model.dtype", found, meant="auto; training.bf16 computes in bfloat16")
+
+
 ADAPTER_RULES: tuple[Rule, ...] = (
     one_quantisation,
     dora_reads_its_base,
     pissa_can_change_its_base,
+    what_learns_is_float32,
 )

@@ -136,6 +136,9 @@ def attach_adapter(base: Any, folder: Path) -> Any:
     """Put the adapter of a folder on its base and return the model in evaluation mode."""
     from peft import PeftModel
 
+    from dialsum.model.token_rows import use_rows_without_copies
+
     adapted = PeftModel.from_pretrained(base, str(folder))
+    use_rows_without_copies(adapted)
     load_extra(adapted, folder)
     return adapted.eval()

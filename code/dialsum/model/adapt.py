@@ -79,6 +79,8 @@ def _add_adapters(
 ) -> AdaptedModel:
     from peft import LoraConfig, TaskType, get_peft_model
 
+    from dialsum.model.token_rows import use_rows_without_copies
+
     model: Any = loaded.model
     family, asked = get_family(config.model.architecture), config.qlora
     present = adaptable_names(model)
@@ -107,6 +109,7 @@ def _add_adapters(
         if new_token_ids and name in targets:
             notes.append(f"new tokens learn through the adapter on {name}")
     adapted = get_peft_model(model, lora)
+    use_rows_without_copies(adapted)
     if EMBEDDING in places:
         _share_new_rows(adapted)
     if asked.use_dora:

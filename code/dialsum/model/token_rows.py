@@ -18,7 +18,7 @@ from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 from torch.nn.functional import embedding, linear
 
 
-class RowsInPlace(TrainableTokensLayer):  # type: ignore[misc]
+class RowsInPlace(TrainableTokensLayer):
     """PEFT's layer with another computation; see the module's own words."""
 
     def forward_adapters(
@@ -67,11 +67,7 @@ def _put_rows(
         layer: may scale its rows, as BART's can.
     """
     hits = ids.unsqueeze(-1) == _indices(tokens, ids.device)
-    padding = layer.padding_idx
-    own = embedding(
-        hits.int().argmax(-1), rows,
-        padding_idx=tokens.index(padding) if padding in tokens else None,
-    )
+    own = embedding(hits.int().argmax(-1), rows)
     scale = getattr(layer, "embed_scale", None)
     if scale is not None:
         own = own * scale
