@@ -89,9 +89,12 @@ def make_build(root: Path) -> Build:
         sort: str, *, tokens: tuple[str, ...] = STANDARD_DIALOGUE_TOKENS,
         checkpointing: bool = False, dtype: str = "float32", **qlora: Any,
     ) -> Case:  # fmt: skip
+        import torch
+
         folder = root / sort
         if not folder.is_dir():
             write_checkpoint(folder, sort, tokenizer=tokenizers[KINDS[sort]], width=64)
+        torch.manual_seed(1)  # the same adapters whatever was tested before
         config = make_config(sort, folder, qlora=qlora)
         return load_case(
             folder, config, tokens=tokens, checkpointing=checkpointing, dtype=dtype

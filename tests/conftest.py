@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from setup_shell import copy_setup, link_tools
 from small_models import KINDS, Checkpoints, train_sample_tokenizer, write_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# As trainer.py does, and before any test loads torch: tests that train run beside each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")

@@ -50,8 +50,7 @@ def test_a_signal_ends_a_run_with_its_record(tmp_path: Path) -> None:
 
 AGAIN = [
     (signal.SIGTERM, signal.SIGTERM, 0.0),
-    (signal.SIGTERM, signal.SIGINT, 0.002),
-    (signal.SIGINT, signal.SIGINT, 0.05),
+    (signal.SIGINT, signal.SIGINT, 0.02),
     (signal.SIGHUP, signal.SIGTERM, 1.1),
 ]
 """The first signal, those that follow until the process has ended, and the seconds between."""

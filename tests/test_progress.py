@@ -18,6 +18,7 @@ from dialsum.run.handover import TOLERANCE_BYTES, CardUse, wait_until_free
 from dialsum.run.interrupts import Interrupts
 from dialsum.run.progress import EventFile, RunProgress, estimate_rest, format_duration
 from dialsum.run.screen import Screen, cut_to_width, describe_cards
+from dialsum.score.show import format_final
 
 CODE = str(Path(__file__).resolve().parent.parent / "code")
 DURATIONS = [
@@ -90,6 +91,31 @@ def test_odd_events_break_nothing(event: dict[str, Any]) -> None:
     run.update(event, now=0)
     run.update({"event": "stage", "stage": "train"}, now=1)
     assert run.describe()
+
+
+FINALS: list[tuple[dict[str, Any], str]] = [
+    ({}, "dev: without scores"),
+    ({"floors": None, "rows": "x", "num_beams": None}, "dev: without scores"),
+    ({"rouge1": "nan", "rows": 80}, "dev (80 rows): R1 nan"),
+    ({"rouge1": 5, "rouge_mean": 4.0, "rows": 1200, "num_beams": 1},
+     "dev (1,200 rows, greedy): R1 5.00, mean 4.00"),
+    ({"rouge1": 5, "num_beams": 4, "floors": {"constant": {"rouge_mean": 3.0}}},
+     "dev (4 beams): R1 5.00 (constant sentence: mean 3.00)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dev", "expected"), FINALS)
+def test_the_final_line_says_what_its_scores_stand_on(dev: dict[str, Any], expected: str) -> None:
+    assert format_final(dev) == expected
+
+
+def test_summaries_that_are_written_are_said_by_split() -> None:
+    run = RunProgress()
+    event = {"event": "stage", "stage": "generate"}
+    assert run.update({**event, "split": "dev", "rows": 499}, now=0) == "writing 499 dev summaries"
+    assert run.describe() == "writing 499 dev summaries"
+    assert run.update({**event, "split": "test", "rows": 1}, now=0) == "writing 1 test summaries"
+    assert run.update(event, now=0) == "writing summaries"
 
 
 def test_a_loss_that_is_not_finite_is_shown_as_it_is() -> None:

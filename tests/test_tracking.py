@@ -128,6 +128,7 @@ def check_recorded(
     return tracking
 
 
+@pytest.mark.slow
 def test_tracking_that_falls_silent_in_mid_run_holds_up_no_run(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with WandbServer.running() as server, tracked_run(folder, server) as process:

@@ -186,7 +186,9 @@ def describe_outcome(title: str, outcome: Outcome) -> list[str]:
     record = outcome.record
     took = format_duration(record.number("duration_seconds") or 0.0)
     if record.succeeded:
-        lines = [f"{title}  done in {took}: {format_final(record.value('evaluation.dev') or {})}"]
+        dev = record.value("evaluation.dev")
+        scores = format_final(dev if isinstance(dev, dict) else {})
+        lines = [f"{title}  done in {took}: {scores}"]
     else:
         reason = record.value("reason") or "no reason is recorded"
         lines = [f"{title}  {record.status.upper()} after {took}: {reason}"]

@@ -32,12 +32,18 @@ def format_final(dev: Mapping[str, Any]) -> str:
     Args:
         dev: `evaluation.dev` of a record; what is absent is left out.
     """
-    measured = describe_measured(rows=dev.get("rows"), num_beams=dev.get("num_beams"))
+    rows, beams = dev.get("rows"), dev.get("num_beams")
+    measured = describe_measured(
+        rows=rows if isinstance(rows, int) else None,
+        num_beams=beams if isinstance(beams, int) else None,
+    )
     shown = [(title, dev[key]) for key, title in COLUMNS if key in dev and key != "rougeLsum"]
     # A score that is not finite stands in the record by its name.
     scores = ", ".join(f"{title} {value:.2f}" for title, value in shown if _is_number(value))
     scores += "".join(f", {title} {value}" for title, value in shown if not _is_number(value))
-    floor = dev.get("floors", {}).get("constant", {}).get("rouge_mean")
+    floor: Any = dev
+    for key in ("floors", "constant", "rouge_mean"):
+        floor = floor.get(key) if isinstance(floor, Mapping) else None
     beside = f" (constant sentence: mean {floor:.2f})" if _is_number(floor) else ""
     place = f"dev ({measured})" if measured else "dev"
     return f"{place}: {scores.removeprefix(', ') or 'without scores'}{beside}"

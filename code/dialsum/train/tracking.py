@@ -7,7 +7,6 @@ training goes on without it.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -62,7 +61,8 @@ class WandbRun:
                 config=dict(config), dir=str(folder), reinit="finish_previous",
                 settings=wandb.Settings(
                     init_timeout=INIT_TIMEOUT_SECONDS,
-                    finish_timeout=FINISH_TIMEOUT_SECONDS, login_timeout=INIT_TIMEOUT_SECONDS,
+                    finish_timeout=FINISH_TIMEOUT_SECONDS, finish_timeout_raises=True,
+                    login_timeout=INIT_TIMEOUT_SECONDS,
                     console="off", disable_git=True, save_code=False,
                 ),
             )
@@ -100,20 +100,18 @@ class WandbRun:
         """Close the run with its final scores."""
         if self._run is None:
             return
-        started = time.monotonic()
         try:
             self._run.summary.update({f"final/{key}": value for key, value in scores.items()})
             self._run.finish(exit_code=exit_code)
-        except Exception as error:
-            self._fail(error)
-            return
-        # At its time limit W&B gives up without a word; what it did not send stands on the disk.
-        if time.monotonic() - started >= FINISH_TIMEOUT_SECONDS:
+        except TimeoutError:
+            # What it did not send stands on the disk.
             print(
                 f"warning: Weights & Biases has not taken everything in {FINISH_TIMEOUT_SECONDS} s;"
                 f" send the rest later: wandb sync {Path(str(self._run.dir)).parent}",
                 flush=True,
             )
+        except Exception as error:
+            self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         text = first_line(error)[:MOST_CHARACTERS]
