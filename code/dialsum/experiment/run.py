@@ -184,7 +184,7 @@ def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Outcome
         ),
     )
     write_text(paths.resolved_config, dump_yaml(loaded.config))
-    head = {
+    head: dict[str, Any] = {
         "experiment": loaded.name, "label": loaded.config.general.label or loaded.name,
         "kind": job.kind, "batch": job.batch, "config_sha256": loaded.sha256,
     }
