@@ -32,10 +32,11 @@ ROWS = 5
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut the loss of these small models, of about 1,000 pieces, into chunks too."""
+    """Cut the loss of these small models, of about 1,000 pieces, into chunks and blocks too."""
     from dialsum.train import head_loss
 
     monkeypatch.setattr(head_loss, "CHUNK_BYTES", 4 * 1017 * ROWS)
+    monkeypatch.setattr(head_loss, "BLOCK_BYTES", 4 * 1017 * 2)
 
 
 def make_batch(case: Case, *, equal: bool = False, ignored: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -288,8 +289,14 @@ def test_no_logits_of_a_whole_pass_are_held(sort: str, way: str, build: Build) -
     batch, vocabulary = make_batch(case), case.model.config.vocab_size
     tokens = int((batch["labels"] != IGNORED).sum())
     assert tokens > 3 * ROWS
+    scored: list[int] = []
+    hook = case.model.get_output_embeddings().register_forward_hook(
+        lambda _layer, _inputs, logits: scored.append(len(logits))
+    )
     with tensors_made() as made:
         gradients_of(case, summary_loss(case.model, batch, count=11, label_smoothing=0.1))
+    hook.remove()
+    assert sum(scored) == tokens
     assert biggest_with(made, vocabulary) <= ROWS + 1
     with tensors_made() as made:
         gradients_of(case, pass_loss(case.model, batch, count=11, label_smoothing=0.1))
@@ -303,7 +310,7 @@ def test_a_head_that_learns_has_one_gradient_and_no_second(
 
     from dialsum.train import head_loss
 
-    monkeypatch.setattr(head_loss, "CHUNK_BYTES", 4 * 64 * 50)
+    monkeypatch.setattr(head_loss, "CHUNK_BYTES", 16 * 64 * 50)
     head = torch.nn.Linear(64, 300, bias=False)
     hidden = torch.randn(12, 64, requires_grad=True)
     with tensors_made() as made:
