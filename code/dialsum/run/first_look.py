@@ -154,7 +154,8 @@ def find_data_problems(folder: Path) -> list[str]:
     return [*problems,
             f"data: {what} {shown(folder)}.\n"
             "      Put train.csv and dev.csv (columns fname,dialogue,summary) and test.csv "
-            "(fname,dialogue) there,\n      or name their folder: --data-dir DIR"]
+            "(fname,dialogue) there,\n      or name their folder: --data-dir DIR "
+            "(--demo without it: sample data)"]
 
 
 def find_gpu_problems(repository: Path, environment: Mapping[str, str]) -> list[str]:
