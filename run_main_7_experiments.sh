@@ -50,20 +50,26 @@ experiments=(
 configs=()
 for name in "${experiments[@]}"; do configs+=("--config=$root/config/experiments/$name.yaml"); done
 
-# A misspelt option, missing data, no card: all that is said before anything is downloaded.
-found_python="$venv_python"
-if ! environment_is_whole main; then find_python; fi
+# A misspelt option, missing data, no card: all that is said before anything is downloaded. Where
+# nothing has to be, the runner says it, together with what is wrong in the configuration.
 look='
 import sys
 from auto_experiment_runner import read_options
 from dialsum.errors import run_script
 from dialsum.run import first_look
+from dialsum.run.options import select_numbers
 def look(_):
-    command, *arguments = sys.argv[1:]
-    read_options(arguments, prog=command, hidden=["--config"])
-    return first_look.main(arguments)
+    command, whole, *arguments = sys.argv[1:]
+    asked = read_options(arguments, prog=command, hidden=["--config"])
+    select_numbers(asked.only, configs=asked.config)
+    return 0 if whole else first_look.main(arguments)
 run_script(look)'
-PYTHONPATH="$root/code" "$found_python" -P -c "$look" "bash $0" "${configs[@]}" "$@"
+found_python="$venv_python" whole=yes
+if ! environment_is_whole main; then
+  whole=""
+  find_python
+fi
+PYTHONPATH="$root/code" "$found_python" -P -c "$look" "bash $0" "$whole" "${configs[@]}" "$@"
 
 ensure_environment main
 # exec: Ctrl-C, kill and the exit status reach the runner and come from it, with no shell between.

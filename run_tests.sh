@@ -28,7 +28,17 @@ done
 ensure_environment dev
 cd "$root"
 
-run_pytest() { "$venv_python" -m pytest "$@" ${arguments[@]+"${arguments[@]}"}; }
+run_pytest() {
+  local status=0
+  "$venv_python" -m pytest "$@" ${arguments[@]+"${arguments[@]}"} || status=$?
+  # pytest's status for arguments that it cannot use, and for nothing else that a test does.
+  if ((status == 4)); then
+    say "pytest could not use these arguments (see above) and no test was run;" \
+      "the options of run_tests.sh itself are --fast, --long, --lint"
+    exit 2
+  fi
+  return "$status"
+}
 
 # Units share the processors, four at most; a test that trains wants them for itself.
 run_units() { run_pytest -n auto --maxprocesses 4 -m "$1"; }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -17,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from dialsum.command_line import CommandLine
 from dialsum.errors import EXIT_OK, UnfitError, run_script
 from dialsum.optional import require_packages
+from dialsum.run.in_use import use_environment
 
 NAME = "auto_experiment_runner.py"
 NOT_BUILT = {
@@ -110,6 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dialsum.report.door import explain_batch, start_batch
     from dialsum.run.options import BatchOptions
 
+    # An explanation and a dry run write nothing, and end before a package could change.
+    use = nullcontext() if asked.explain or asked.dry_run else use_environment()
+
     options = BatchOptions(
         configs=tuple(asked.config),
         one_epoch=asked.one_epoch,
@@ -126,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.explain:
         print(explain_batch(options))
         return EXIT_OK
-    return start_batch(options, dry_run=asked.dry_run)
+    with use:
+        return start_batch(options, dry_run=asked.dry_run)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ from types import FrameType
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from dialsum.command_line import CommandLine
-from dialsum.errors import EXIT_FAILED, EXIT_OK, ProblemsError, run_script
+from dialsum.errors import EXIT_FAILED, EXIT_OK, run_script
 from dialsum.optional import require_packages
 from dialsum.parent_watch import watch_parent
+from dialsum.run.in_use import use_environment
 
 
 def make_parser() -> CommandLine:
@@ -85,22 +86,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     watch_parent()
     signal.signal(signal.SIGTERM, interrupt)
-    require_packages(__file__)
+    with use_environment():
+        require_packages(__file__)
+        return explain_one(options) if options.explain else run_one(options)
+
+
+def explain_one(options: argparse.Namespace) -> int:
+    """Print every value of the experiment with where it comes from."""
+    from dialsum.config.explain import explain
     from dialsum.config.read import load_config
-    from dialsum.run.check_machine import find_machine_problems
 
-    loaded = load_config(
+    print(explain(load_config(
         options.config, overrides=collect_overrides(options), overlays=options.overlay
-    )
-    if options.explain:
-        from dialsum.config.explain import explain
+    )))
+    return EXIT_OK
 
-        print(explain(loaded))
-        return EXIT_OK
+
+def run_one(options: argparse.Namespace) -> int:
+    """Refuse what is unfit with every reason, else run the experiment; return the exit status."""
+    from dialsum.run.alone import load_fit
+
+    loaded = load_fit(
+        options.config, overrides=collect_overrides(options), overlays=options.overlay,
+        environment=os.environ,
+    )
     for note in loaded.notes:
         print(note)
-    if problems := find_machine_problems([loaded.config], environment=os.environ):
-        raise ProblemsError(problems)
     from dialsum.paths import PROJECT_ROOT, RunPaths
 
     folder = (options.output_dir or PROJECT_ROOT / "outputs" / loaded.name).resolve()

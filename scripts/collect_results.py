@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = asked.output.absolute()
     write_comparison(records, output)
     print("\n".join(format_overview(records)))
-    print(f"\n{len(records)} runs -> {shown(output)}")
+    print(f"\n{len(records)} run{'s' if len(records) != 1 else ''} -> {shown(output)}")
     return EXIT_FAILED if problems else EXIT_OK
 
 

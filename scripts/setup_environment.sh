@@ -11,6 +11,7 @@
 #   .venv/.dialsum              made first: this environment is ours. Also the lock of its making
 #   .venv/.dialsum-ready        written last: what was installed, word for word. Missing: half-made
 #   .venv/.dialsum-dev-ready    the same for the tools of the tests
+#   .venv/.dialsum-use          the lock that every run shares: nothing is changed under a run
 
 project_root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
 venv="$project_root/.venv"
@@ -19,6 +20,7 @@ setup_log="$venv/setup.log"
 made_mark="$venv/.dialsum"
 ready_stamp="$venv/.dialsum-ready"
 dev_ready_stamp="$venv/.dialsum-dev-ready"
+use_lock="$venv/.dialsum-use"
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -36,6 +38,8 @@ fi
 source "$project_root/scripts/setup/find_python.sh"
 # shellcheck source=scripts/setup/install_packages.sh
 source "$project_root/scripts/setup/install_packages.sh"
+# shellcheck source=scripts/setup/in_use.sh
+source "$project_root/scripts/setup/in_use.sh"
 
 gpu_is_seen() {
   command -v nvidia-smi >/dev/null || return 1
@@ -148,7 +152,8 @@ make_venv() {
   local name="python${found_version%.*}" folder
   # Where .venv is a link to another disk, venv wants the folder itself.
   folder="$(cd "$venv" && pwd -P)"
-  find "$venv/" -mindepth 1 -maxdepth 1 ! -name .dialsum ! -name .dialsum-lock -exec rm -rf -- {} +
+  find "$venv/" -mindepth 1 -maxdepth 1 ! -name .dialsum ! -name .dialsum-lock \
+    ! -name .dialsum-use -exec rm -rf -- {} +
   say "making .venv with Python $found_version ($found_python)"
   if run_logged "$found_python" -m venv "$folder"; then return; fi
   # Debian and Ubuntu keep what venv needs in a package of its own; others can do without it.
@@ -224,6 +229,7 @@ ensure_environment() {
   take_lock
   # Whoever held the lock before may have done the work.
   if [[ $mode == repair ]] || ! environment_is_whole "$wanted"; then
+    claim_environment
     # In a shell of its own: what the installers are told is not for the program that comes after.
     (
       trap stop_heartbeat EXIT
@@ -231,6 +237,7 @@ ensure_environment() {
       : >"$setup_log"
       build_environment "$wanted" "$mode"
     )
+    release_environment
   fi
   release_lock
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,14 @@ from small_models import KINDS, Checkpoints, train_sample_tokenizer, write_check
 REPOSITORY = Path(__file__).resolve().parent.parent
 # As trainer.py does, and before any test loads torch: tests that train run beside each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Signals that whatever started the tests ignores (nohup, a background job) would stay ignored in
+# the processes that are asked to stop.
+for number, usual in (
+    (signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):  # fmt: skip
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session")

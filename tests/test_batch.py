@@ -89,7 +89,7 @@ def test_stop_on_error_starts_no_other_and_says_so(tmp_path: Path) -> None:
     assert [one.name for one in outcome.not_started] == ["ok_2"]
     text = "\n".join(format_closing(outcome))
     assert "Not started\n  3 L_ok_2" in text
-    assert "NO   all finished: 1 of 3 (L_fail failed, L_ok_2 not started)" in text
+    assert "all finished: 1 of 3 (L_fail failed, L_ok_2 not started)" in text
 
 
 def test_a_second_run_keeps_the_first_with_its_model(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_the_whole_way_from_options_to_table(tmp_path: Path) -> None:
         "1  2 L_ok_40",
         "2  1 L_ok_30",
         "signature  rouge|tok:mecab-ko",
-        "yes  all finished: 2 of 2",
+        "all finished: 2 of 2",
         "repeat the best run: ",
         "submission.csv",
     ):

@@ -1,10 +1,15 @@
-"""Every committed YAML: it loads, holds the values stated, says how to run it and what it asks."""
+"""Every committed YAML: it loads, holds the values stated, says how to run it and what it asks.
+
+A file that a user adds is the user's own, and no concern of these tests.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +22,23 @@ from dialsum.config.sources import read_source
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG = REPOSITORY / "config"
-EXPERIMENTS = sorted(CONFIG.glob("experiments/**/*.yaml"))
+
+
+def find_committed(folder: Path) -> list[Path]:
+    """Return the YAML files below a folder that git follows; all of them where git cannot say."""
+    found = sorted(folder.rglob("*.y*ml"))
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(folder), "ls-files", "-z"], capture_output=True, check=False
+        )
+    except FileNotFoundError:
+        return found
+    followed = {folder / name for name in asked.stdout.decode("utf-8").split("\0") if name}
+    return [path for path in found if path in followed] if followed else found
+
+
+COMMITTED = find_committed(CONFIG)
+EXPERIMENTS = [path for path in COMMITTED if CONFIG / "experiments" in path.parents]
 OVERLAYS = [CONFIG / "demo.yaml"]
 BASES = [CONFIG / "base_config.yaml"]
 XLSUM = "csebuetnlp/mT5_multilingual_XLSum"
@@ -164,7 +185,18 @@ def parser_of(script: str) -> Any:
 def test_no_committed_yaml_is_left_out() -> None:
     assert {stem(path) for path in EXPERIMENTS} == set(TABLE)
     known = {*EXPERIMENTS, *OVERLAYS, *BASES}
-    assert {path for path in CONFIG.rglob("*.y*ml") if path.parent.name != "model_configs"} == known
+    assert {path for path in COMMITTED if path.parent.name != "model_configs"} == known
+
+
+def test_a_users_own_file_is_left_out_once_git_knows_the_others(tmp_path: Path) -> None:
+    (tmp_path / "새 실험.yaml").touch()
+    (tmp_path / "own.yaml").touch()
+    assert [path.name for path in find_committed(tmp_path)] == ["own.yaml", "새 실험.yaml"]
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    for arguments in (["init", "-q"], ["add", "새 실험.yaml"]):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True)
+    assert [path.name for path in find_committed(tmp_path)] == ["새 실험.yaml"]
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=stem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -243,12 +244,13 @@ def test_memory_that_cannot_be_read_is_unknown_and_not_zero(
 ) -> None:
     (tmp_path / "meminfo").write_text(content)
     (tmp_path / "ask.py").write_text(ASK_MEMORY)
-    hidden = f"mount --bind {tmp_path / 'meminfo'} /proc/meminfo"
+    hidden = shlex.join(["mount", "--bind", str(tmp_path / "meminfo"), "/proc/meminfo"])
+    ask = shlex.join([sys.executable, str(tmp_path / "ask.py")])
     apart = ["unshare", "--mount", "bash", "-c"]
     if shutil.which("unshare") is None or subprocess.run([*apart, hidden], check=False).returncode:
         pytest.skip("needs the right to hide a file of /proc from a process")
     done = subprocess.run(
-        [*apart, f"{hidden} && exec {sys.executable} {tmp_path / 'ask.py'}"],
+        [*apart, f"{hidden} && exec {ask}"],
         capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": str(repository / "code")},
     )  # fmt: skip

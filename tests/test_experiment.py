@@ -181,6 +181,9 @@ def test_what_the_record_names_is_there(name: str, runs: Runs) -> None:
     info = json.loads((folder / "model" / "model_info.json").read_text(encoding="utf-8"))
     assert info["kind"] == ("full" if name == "bart" else "adapter")
     assert not list(folder.rglob("*.tmp"))
+    # Who may read the run's texts may read its weights.
+    modes = {path.stat().st_mode for path in (folder / "model").iterdir() if path.is_file()}
+    assert modes == {(folder / "result.json").stat().st_mode}
     weights = [path.name for path in (folder / "model").rglob("*") if path.is_file()]
     assert not [one for one in weights if one.endswith((".bin", ".pt", ".pth", ".pkl"))]
     assert "Best Metrics" in (folder / "results" / "summary.txt").read_text(encoding="utf-8")

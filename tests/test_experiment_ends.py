@@ -148,3 +148,14 @@ def test_the_real_kobart_tokenizer_trains_offline_from_a_local_folder(
 
     written = read_summaries(folder / "results" / "predictions_dev.csv")
     assert predict(folder)["loaded"] == list(written.values())
+
+
+def test_a_full_disk_is_said_without_a_trace(tmp_path: Path) -> None:
+    from dialsum.experiment.outcome import explain_failure, explain_foreseen
+
+    full = RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    said = explain_foreseen(full, folder=tmp_path)
+    assert said is not None
+    assert "the disk was full" in said
+    assert explain_failure(full, folder=tmp_path) == said
+    assert explain_foreseen(ValueError("of our own making"), folder=tmp_path) is None

@@ -95,7 +95,7 @@ def test_shell_can_evaluate_what_pip_is_told(repository: Path, tmp_path: Path) -
     }
     script = (
         'set -eu; lines="$("$0" -P -m dialsum.run.pip_settings)"; eval "$lines"; '
-        'printf "%s|%s|%s" "$UV_INDEX" "$UV_INDEX_STRATEGY" "$pip_settings"'
+        'printf "%s|%s|%s" "$UV_INDEX" "$UV_INDEX_STRATEGY" "$own_sources"'
     )
     done = subprocess.run(
         [shutil.which("bash") or "bash", "-c", script, sys.executable],

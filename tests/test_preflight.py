@@ -13,7 +13,7 @@ from batch_world import make_options, write_configs
 from dialsum.config.read import load_config
 from dialsum.errors import UnfitError
 from dialsum.run.check_model import find_hub_cache, find_model_problems
-from dialsum.run.check_place import find_place_problems
+from dialsum.run.check_place import find_other_batch, find_place_problems
 from dialsum.run.estimates import estimate_disk_bytes
 from dialsum.run.lock import hold_folders
 from dialsum.run.preflight import check_plan
@@ -49,6 +49,15 @@ def test_a_missing_gpu_is_a_note_in_a_dry_run(tmp_path: Path) -> None:
     assert any("would be refused: GPU" in note for note in findings.notes)
 
 
+def test_a_missing_gpu_is_counted_with_other_problems_in_a_dry_run(tmp_path: Path) -> None:
+    options = make_options(
+        tmp_path, "a", data_dir=tmp_path / "none", overrides=("general.device=cuda",)
+    )
+    findings = check_plan(plan_of(options), dry_run=True, environment={"PATH": str(tmp_path)})
+    assert len(findings.problems) == 2
+    assert not any("would be refused" in note for note in findings.notes)
+
+
 def test_missing_data_is_said_once_for_all(tmp_path: Path) -> None:
     options = make_options(tmp_path, "a", "b", data_dir=tmp_path / "none")
     [problem] = check_plan(plan_of(options)).problems
@@ -61,11 +70,15 @@ def test_a_folder_that_another_batch_uses_is_refused(tmp_path: Path) -> None:
     plan.paths.root.mkdir(parents=True)
     assert find_place_problems(plan) == []
     with hold_folders([plan.paths.root]):
-        [problem] = find_place_problems(plan)
+        [problem] = find_other_batch(plan)
         assert "another batch is running" in problem
+        assert check_plan(plan).problems == [problem]
+        rehearsed = check_plan(plan, dry_run=True)
+        assert rehearsed.problems == []
+        assert f"a start now would be refused: {problem}" in rehearsed.notes
         with pytest.raises(UnfitError, match="another batch"), hold_folders([plan.paths.root]):
             raise AssertionError("held twice")
-    assert find_place_problems(plan) == []
+    assert find_other_batch(plan) == []
 
 
 def test_a_folder_without_rights_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +34,31 @@ def test_durations_for_people(seconds: float, expected: str) -> None:
 
 
 RESTS = [
-    ([None], [], 0, None),
-    ([None, None], [(None, 60)], 20, 100),
-    ([600, 600], [], 100, 1100),
-    ([600, 1200], [(300, 600)], 100, 1100 + 2400),
-    ([600], [(300, 600)], 5000, 0),
-    ([600, None], [(300, 60)], 0, 120),
+    ([None], [], 0, None, None),
+    ([], [(None, 60)], 0, None, None),
+    ([600, 600], [], 100, 300, None),
+    ([600], [(600, 0)], 100, None, None),
+    ([None, None], [(None, 60)], 20, None, "about 1 m 40 s left in the batch"),
+    ([600, 1200], [(300, 600)], 100, None, "about 58 m left in the batch"),
+    ([600, 1200], [(300, 600)], 100, 60, "about 58 m left in the batch"),
+    ([600, 1200], [(300, 600)], 5000, 60, "about 41 m left in the batch"),
+    ([600, 1200], [(300, 600)], 5000, None, "at least 40 m left in the batch"),
+    ([600], [(300, 600)], 5000, None, None),
+    ([600, None], [(300, 60)], 0, None, "about 2 m 00 s left in the batch"),
 ]
+"""Expected seconds of the rest, what is finished, the running one so far and by its steps."""
 
 
-@pytest.mark.parametrize(("rest", "finished", "current", "expected"), RESTS)
-def test_estimate_of_the_rest_of_a_batch(
+@pytest.mark.parametrize(("rest", "finished", "so_far", "left", "expected"), RESTS)
+def test_rest_of_a_batch_is_estimated_from_what_was_measured(
     rest: list[float | None],
     finished: list[tuple[float | None, float]],
-    current: float,
-    expected: float | None,
+    so_far: float,
+    left: float | None,
+    expected: str | None,
 ) -> None:
-    assert estimate_rest(rest, finished=finished, current_seconds=current) == expected
+    estimate = estimate_rest(rest, finished=finished, current_seconds=so_far, current_left=left)
+    assert (estimate and estimate.describe()) == expected
 
 
 def test_progress_of_a_run() -> None:
@@ -71,6 +80,27 @@ def test_progress_of_a_run() -> None:
     assert "R1 20.00 R2 10.00 RL 15.00, mean 15.00 (best so far)" in line
     run.update({"event": "eval", "step": 30, "best": False, **scores, "rouge_mean": 9.0}, now=24)
     assert run.describe() == "step 30/100  loss 2.500  best 15.00"
+
+
+def test_time_left_neither_falls_to_nothing_nor_jumps_while_an_event_is_late() -> None:
+    run = RunProgress(stage="train")
+    for step in (10, 20, 30):
+        run.update({"event": "train", "step": step, "total_steps": 100}, now=float(step))
+    left = [run.seconds_left(float(now)) or 0.0 for now in range(30, 131)]
+    assert left[:11] == pytest.approx(range(70, 59, -1))
+    assert all(later > earlier for earlier, later in pairwise(left[10:]))
+    run.update({"event": "train", "step": 40, "total_steps": 100}, now=130.0)
+    assert run.seconds_left(130.0) == pytest.approx(left[-1])
+
+
+def test_time_left_follows_the_pace_of_the_last_steps() -> None:
+    run = RunProgress(stage="train")
+    times = [60.0, *(60.0 + step for step in range(2, 41))]
+    for step, now in enumerate(times, start=1):
+        run.update({"event": "train", "step": step, "total_steps": 50}, now=now)
+    assert run.seconds_left(times[-1]) == pytest.approx(10)
+    run.update({"event": "train", "step": 50, "total_steps": 50}, now=120.0)
+    assert run.seconds_left(121.0) is None
 
 
 ODD_EVENTS: list[dict[str, Any]] = [

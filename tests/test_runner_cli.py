@@ -142,6 +142,30 @@ def test_one_run_alone_is_refused_as_a_batch_is_where_there_is_no_gpu(tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("script", [RUNNER, TRAINER])
+def test_wrong_values_missing_data_and_no_gpu_are_said_together(
+    tmp_path: Path, script: Path
+) -> None:
+    config = ["--config", str(REPOSITORY / "config" / "experiments" / "01_mt5_xlsum.yaml")]
+    wrong = ["--set", "foo", "--set", "training.lr=1", "--data-dir", "nodata"]
+    done = subprocess.run(
+        [sys.executable, str(script), *config, *wrong],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "PATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: 4 problems found")
+    for said in ('"foo"', "training.lr)", "there is no folder nodata", "no NVIDIA GPU"):
+        assert said in done.stderr
+    # A value that is right counts beside one that is wrong.
+    done = subprocess.run(
+        [sys.executable, str(script), *config, *wrong, "--set", "general.device=cpu"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "PATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.stderr.startswith("error: 3 problems found")
+
+
 def test_dry_run_of_the_seven_writes_nothing_and_needs_no_gpu(tmp_path: Path) -> None:
     before = sorted(REPOSITORY.glob("*"))
     data = ["--data-dir", str(write_data(tmp_path / "data"))]

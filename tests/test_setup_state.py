@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shlex
 import shutil
 import subprocess
 import sys
@@ -125,7 +126,7 @@ def usable(whole: Path, repository: Path) -> Path:
         shutil.copytree(repository / name, whole / name, dirs_exist_ok=True, ignore=ignored)
     python = whole / ".venv" / "bin" / "python"
     python.unlink()
-    write_program(python, f'exec {sys.executable} "$@"')
+    write_program(python, f'exec {shlex.quote(sys.executable)} "$@"')
     return whole
 
 
@@ -139,9 +140,28 @@ def test_dry_run_without_data_prints_the_plan_and_what_is_missing(
     for label in ("mT5_XLSum_1단계", "eenzeenee_T5", "배치_최적화"):
         assert label in done.stdout
     assert "there is no folder data." in done.stderr and "--data-dir DIR" in done.stderr
-    assert "no NVIDIA GPU is visible" in done.stdout
+    assert "no NVIDIA GPU is visible" in done.stderr
+    assert "would be refused" not in done.stdout and "2 problems found" in done.stderr
     after = sorted(path for path in usable.rglob("*") if "__pycache__" not in path.parts)
     assert after == before
+
+
+def test_arguments_that_pytest_refuses_are_no_failed_tests(usable: Path, tools: Path) -> None:
+    done = run_script(usable / "run_tests.sh", "--slow", tools=tools)
+    assert done.returncode == 2, done.stderr
+    assert "unrecognized arguments: --slow" in done.stderr
+    assert done.stderr.count("no test was run") == 1
+    assert "--fast, --long, --lint" in done.stderr
+    assert "failed" not in done.stderr
+
+
+def test_wrong_value_is_said_beside_what_is_missing(usable: Path, tools: Path) -> None:
+    script = usable / "run_main_7_experiments.sh"
+    done = run_script(script, "--set", "training.lr=1", "--only", "1", tools=tools)
+    assert done.returncode == 2
+    assert "3 problems found" in done.stderr
+    for said in ("training.lr)", "there is no folder data.", "no NVIDIA GPU"):
+        assert said in done.stderr
 
 
 def test_update_of_the_environment_is_said_in_words_that_need_no_insider(
@@ -161,8 +181,7 @@ def test_update_of_the_environment_is_said_in_words_that_need_no_insider(
     assert done.returncode == 0, done.stderr
     first, second, last = done.stderr.splitlines()
     assert first == "updating .venv: the list of packages to install has changed"
-    uses = "which uses the settings of pip on this machine: find-links"
-    assert second == f"installing with uv 0.13.8, {uses}"
+    assert second == "installing with uv 0.13.8, with this machine's own package sources"
     assert last.startswith("environment ready in ")
 
 

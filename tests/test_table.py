@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from dialsum.report.closing import format_closing, suggest_next
 from dialsum.report.ranking import group_records, points_above_floor, whitespace_number
 from dialsum.report.table import format_ranking
 from dialsum.report.text_table import align
-from dialsum.run.options import BatchOptions
+from dialsum.run.options import DEMO_DATA, BatchOptions
 from dialsum.run.outcome import BatchOutcome, Outcome
 from dialsum.run.plan import load_selected, make_plan
 
@@ -151,10 +152,20 @@ CHECKS = [
     ("all finished", [{}], "yes", "1 of 1"),
     ("all finished", [{}, {"status": "failed"}], "NO", "1 of 2 (L_b failed)"),
     ("all finished", [{"status": "interrupted"}], "NO", "0 of 1 (L_a interrupted)"),
-    ("stopped early", [{}, {}], "--", "0 of 2, 2 trained to the last step"),
-    ("stopped early", [{"training": training(stopped_early=True, steps=5)}], "--", "L_a at step 5"),
-    ("GPU memory", [{"training": training(peak_memory_bytes={"rss": 1})}], "--", "not measured"),
-    ("GPU memory", [{}], "--", "within 24 GiB of GPU memory: not measured on CPU"),
+    ("stopped early", [{}, {}], "note", "0 of 2, 2 trained to the last step"),
+    (
+        "stopped early",
+        [{"training": training(stopped_early=True, steps=5)}],
+        "note",
+        "L_a at step 5",
+    ),
+    (
+        "GPU memory",
+        [{"training": training(peak_memory_bytes={"rss": 1})}],
+        "not checked",
+        "not measured",
+    ),
+    ("GPU memory", [{}], "not checked", "within 24 GiB of GPU memory: not measured on CPU"),
     (
         "GPU memory",
         [{"training": training(peak_memory_bytes={"device": 8 * 2**30})}],
@@ -169,14 +180,15 @@ CHECKS = [
     ),
     ("constant sentence", [{}], "yes", "1 of 1"),
     ("constant sentence", [{"mean": 9.0}], "NO", "0 of 1 (L_a -1.00)"),
-    ("constant sentence", [{"mean": None}], "--", "no floor is recorded"),
+    ("constant sentence", [{"mean": None}], "not checked", "no floor is recorded"),
     ("ROUGE-1 over 20", [{"mean": 30.0}], "yes", "1 of 1"),
     ("ROUGE-1 over 20", [{"mean": 25.0}], "NO", "0 of 1 (L_a 20.00)"),
-    ("ROUGE-1 over 20", [{"mean": None}], "--", "not scored on that scale"),
+    ("ROUGE-1 over 20", [{"mean": None}], "not checked", "not scored on that scale"),
     ("minimum", [{"mean": 31.0}, {}], "NO", "25/8/22 (whitespace tokens): met by 1 of 2 (L_a)"),
-    ("no NaN", [{}], "yes", "none in 1 runs"),
+    ("no NaN", [{}], "yes", "none in 1 run"),
+    ("no NaN", [{}, {}], "yes", "none in 2 runs"),
     ("no NaN", [{"training": training(nan_events=3)}], "NO", "L_a 3 times"),
-    ("no NaN", [{"training": {}, "mean": None}], "--", "no run came far enough"),
+    ("no NaN", [{"training": {}, "mean": None}], "not checked", "no run came far enough"),
 ]
 
 
@@ -187,7 +199,7 @@ def test_closing_checks(
     records = [make_record(name, **run) for name, run in zip("ab", runs, strict=False)]
     lines = [check.line() for check in make_checks(close(tmp_path, *records))]
     [line] = [line for line in lines if title in line]
-    assert line.split()[0] == verdict
+    assert line.strip().split("  ")[0] == verdict
     assert said in line
 
 
@@ -198,8 +210,8 @@ def test_nothing_started_is_no_success(tmp_path: Path) -> None:
     assert outcome.exit_status == 130
     text = "\n".join(format_closing(outcome))
     assert "no experiment was started" in text
-    assert "NO   all finished: 0 of 1 (L_a not started)" in text
-    assert "run what is missing: " in text
+    assert re.search(r"^  NO +all finished: 0 of 1 \(L_a not started\)$", text, re.M)
+    assert "start again what is missing, each from its beginning: " in text
 
 
 EXITS = [
@@ -232,11 +244,28 @@ def test_next_is_the_stage_that_the_experiment_names_unless_it_ran(tmp_path: Pat
     assert not any("comes b" in line for line in suggest_next(both))
 
 
+SUBMISSIONS = [
+    ({}, "the best run's summaries, for submission: "),
+    ({"one_epoch": True}, "what a submission looks like (after one epoch: "),
+    ({"demo": True}, "what a submission looks like (by a tiny model: "),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), SUBMISSIONS)
+def test_only_full_training_leaves_something_to_submit(
+    tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
+    best = make_record("best", artifacts={"submission": "results/submission.csv"})
+    lines = suggest_next(close(tmp_path, best, **options))
+    [line] = [line for line in lines if line.endswith(": /nowhere/best/results/submission.csv")]
+    assert line.startswith(words)
+    assert ("for submission" in line) is (options == {})
+
+
 def test_next_names_the_best_runs_submission_and_command(tmp_path: Path) -> None:
     best = make_record("best", mean=50.0, artifacts={"submission": "results/submission.csv"})
     outcome = close(tmp_path, make_record("weak"), best, one_epoch=True, seed=3)
     lines = suggest_next(outcome)
-    assert "the best run's summaries, for submission: /nowhere/best/results/submission.csv" in lines
     [repeat] = [line for line in lines if line.startswith("repeat the best run")]
     assert f"--config {tmp_path}/configs/best.yaml --one-epoch" in repeat
     assert "--seed 3" in repeat
@@ -253,6 +282,50 @@ def test_next_after_a_failure_is_its_log_and_what_is_missing(tmp_path: Path) -> 
     assert "configs/b.yaml" in text.split("run what is missing")[1].splitlines()[0]
 
 
+def test_next_after_an_interrupt_is_to_start_again_and_no_log(tmp_path: Path) -> None:
+    outcome = close(tmp_path, make_record("a"), make_record("b", mean=None, status="interrupted"))
+    outcome.interrupted = True
+    log = outcome.outcomes[1].experiment.log
+    log.parent.mkdir(parents=True)
+    log.write_text("interrupted\n", encoding="utf-8")
+    lines = suggest_next(outcome)
+    assert not any(str(log) in line for line in lines)
+    [again] = [line for line in lines if line.startswith("start again what is missing")]
+    assert f"--config {tmp_path}/configs/b.yaml" in again
+
+
+def test_next_after_the_demo_of_an_own_file_is_its_real_run(tmp_path: Path) -> None:
+    options = {"demo": True, "data_dir": DEMO_DATA, "overrides": ("training.num_train_epochs=1",)}
+    lines = suggest_next(close(tmp_path, make_record("own"), **options))
+    [real] = [line for line in lines if line.startswith("the real checkpoint, on a 24 GB GPU")]
+    assert real.endswith(f"--config {tmp_path}/configs/own.yaml --output-dir {tmp_path}/out")
+    assert "put train.csv, dev.csv, test.csv into data/" in real
+    own_data = close(tmp_path, make_record("own"), demo=True)
+    [real] = [line for line in suggest_next(own_data) if line.startswith("the real checkpoint")]
+    assert f"--data-dir {tmp_path}/data" in real
+    assert "into data/" not in real
+
+
+@pytest.mark.parametrize(
+    ("numbers", "ending"),
+    [
+        (None, "then bash run_main_7_experiments.sh"),
+        ("2,4", "then bash run_main_7_experiments.sh --only 2,4"),
+    ],
+)
+def test_next_after_the_demo_of_the_seven_is_their_script(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, numbers: str | None, ending: str
+) -> None:
+    monkeypatch.chdir(repository)
+    script = (repository / "run_main_7_experiments.sh").read_text(encoding="utf-8")
+    names = script.partition("experiments=(\n")[2].partition("\n)")[0].split()
+    configs = tuple(repository / "config" / "experiments" / f"{name}.yaml" for name in names)
+    options = BatchOptions(configs=configs, demo=True, only=numbers)
+    plan = make_plan(options, load_selected(options)[0], started_at=now())
+    lines = suggest_next(BatchOutcome(plan, finished_at=now()))
+    assert any(line.startswith("the real checkpoints") and line.endswith(ending) for line in lines)
+
+
 def test_the_demos_closing_says_what_its_scores_are_worth(tmp_path: Path) -> None:
     options = BatchOptions(configs=make_options(tmp_path, "a").configs, demo=True)
     plan = make_plan(options, load_selected(options)[0], started_at=now())
@@ -261,4 +334,3 @@ def test_the_demos_closing_says_what_its_scores_are_worth(tmp_path: Path) -> Non
     )
     text = "\n".join(format_closing(outcome))
     assert "scores say nothing about the real checkpoints" in text
-    assert "bash run_main_7_experiments.sh" in text

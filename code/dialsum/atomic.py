@@ -35,7 +35,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        give_usual_mode(temporary)
         temporary.replace(path)
         temporary = None
     except OSError as error:
@@ -48,10 +48,11 @@ def write_bytes(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _umask() -> int:
+def give_usual_mode(path: Path) -> None:
+    """Let a file be read by whom this user's files are: temporary files begin as private ones."""
     current = os.umask(0)
     os.umask(current)
-    return current
+    path.chmod(0o666 & ~current)
 
 
 def write_text(path: Path, text: str) -> None:

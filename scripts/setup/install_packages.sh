@@ -31,7 +31,7 @@ run_module() {
 
 # Sets uv, and hands it what pip is configured with, because it reads none of that itself.
 find_uv() {
-  local settings pip_settings=""
+  local settings own_sources=""
   settings="$(run_module "$venv_python" dialsum.run.pip_settings)" ||
     refuse "pip's settings cannot be read"
   eval "$settings"
@@ -44,8 +44,8 @@ find_uv() {
     say "uv cannot be had here; installing with pip, which takes longer"
     return
   fi
-  pip_settings="${pip_settings:+, which uses the settings of pip on this machine: $pip_settings}"
-  say "installing with $("$uv" --version | cut -d' ' -f1-2)$pip_settings"
+  if [[ -n $own_sources ]]; then own_sources=", with this machine's own package sources"; fi
+  say "installing with $("$uv" --version | cut -d' ' -f1-2)$own_sources"
 }
 
 # Runs a command with its output in the log; a line every half minute says that it lives.
@@ -53,7 +53,7 @@ run_logged() {
   local status=0
   { printf '\n$ %s\n' "$*" >>"$setup_log"; } 2>/dev/null || true # a full disk is found out below
   log_start="$(wc -l <"$setup_log")"
-  keep_saying_so 9>&- &
+  keep_saying_so 8>&- 9>&- &
   heartbeat=$!
   (cd "$project_root" && "$@") >>"$setup_log" 2>&1 || status=$?
   stop_heartbeat

@@ -76,7 +76,8 @@ def _wrong_encoding(path: Path, encoding: str) -> str:
     korean = " (Korean Windows, Excel)" if encoding == "cp949" else ""
     return (
         f"{path}: is not UTF-8 but {encoding}{korean}; convert it: "
-        f"iconv -f {encoding} -t UTF-8 '{path}' > utf8.csv   (in Excel: Save as -> CSV UTF-8)"
+        f"iconv -f {encoding} -t UTF-8 '{path}' > utf8.csv && mv utf8.csv '{path}'"
+        "   (in Excel: Save as -> CSV UTF-8)"
     )
 
 

@@ -69,11 +69,20 @@ class Outcome:
 
 
 def explain_failure(error: BaseException, *, folder: Path) -> str:
-    """Say in words what ended a run; an unforeseen error by its type, with its trace in the log.
+    """Say in words what ended a run; an unforeseen error by its type.
 
     Args:
         folder: the run's own, named where the error names no file.
     """
+    text = explain_foreseen(error, folder=folder)
+    if text is not None:
+        return text
+    text = first_line(error)
+    return text if text == type(error).__name__ else f"{type(error).__name__}: {text}"
+
+
+def explain_foreseen(error: BaseException, *, folder: Path) -> str | None:
+    """Say in words an error that a user can mend; None for others, whose trace is needed."""
     if isinstance(error, DialsumError):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:
@@ -90,4 +99,4 @@ def explain_failure(error: BaseException, *, folder: Path) -> str:
             f"{shown(folder)}: the disk was full while weights were written ({text}). Free space, "
             "or write elsewhere with --output-dir, and start again."
         )
-    return text if text == type(error).__name__ else f"{type(error).__name__}: {text}"
+    return None

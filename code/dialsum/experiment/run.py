@@ -16,10 +16,9 @@ from dialsum.atomic import write_json, write_text
 from dialsum.config.read import LoadedConfig, dump_yaml
 from dialsum.data.splits import Splits
 from dialsum.device import list_devices, use_one_gpu
-from dialsum.errors import DialsumError
 from dialsum.experiment.choices import Choices, choose
 from dialsum.experiment.environment import describe_environment
-from dialsum.experiment.outcome import Outcome, explain_failure
+from dialsum.experiment.outcome import Outcome, explain_failure, explain_foreseen
 from dialsum.experiment.output import copy_output
 from dialsum.experiment.prepare import check_checkpoint, read_splits
 from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
@@ -104,9 +103,10 @@ class _Run:
             status, reason = "interrupted", "interrupted by Ctrl-C or a signal"
             raise
         except Exception as error:
-            # The edge of one experiment: whatever went wrong is recorded, its trace is in the log.
-            status, reason = "failed", explain_failure(error, folder=self.job.paths.folder)
-            if not isinstance(error, DialsumError):
+            # The edge of one experiment: whatever went wrong is recorded.
+            folder = self.job.paths.folder
+            status, reason = "failed", explain_failure(error, folder=folder)
+            if explain_foreseen(error, folder=folder) is None:
                 traceback.print_exc()
         finally:
             record = self._close(status, reason)

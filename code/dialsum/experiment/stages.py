@@ -28,7 +28,7 @@ from dialsum.experiment.prepare import (
 )
 from dialsum.experiment.saving import save_model
 from dialsum.model.generate import GenerationSettings, generate_summaries
-from dialsum.paths import RunPaths, project_path
+from dialsum.paths import RunPaths, project_path, shown
 from dialsum.score.show import describe_measured, format_final
 from dialsum.train.evaluation import DevSet
 from dialsum.train.fit import FitResult, Material, Places, fit
@@ -77,7 +77,8 @@ def say_data(context: Context) -> None:
     """Say which rows there are, what was cleaned, and what was chosen for this machine."""
     splits = [context.splits.train, context.splits.dev, context.splits.test]
     counts = ", ".join(f"{len(split.rows):,} {split.kind}" for split in splits if split)
-    context.progress.stage("data", f"{counts} rows from {context.config.data.data_dir}")
+    folders = dict.fromkeys(shown(split.path.parent) for split in splits if split)
+    context.progress.stage("data", f"{counts} rows from {', '.join(folders)}")
     for line in (*context.splits.notes, *context.choices.lines):
         print(f"  {line}")
 

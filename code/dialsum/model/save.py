@@ -11,6 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dialsum.atomic import give_usual_mode
+
 EXTRA_FILE = "trained_base.safetensors"
 ADAPTER_MARKS = ("lora_", "trainable_tokens_", "modules_to_save")
 
@@ -46,12 +48,18 @@ def save_weights(model: Any, folder: Path) -> None:
     PEFT would ask the hub whether the embeddings changed, and put them whole beside an adapter on
     them; neither is needed, since the base's rows, new ones too, are made again on loading.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    if hasattr(model, "peft_config"):
+        _save_adapter(model, folder)
+    else:
+        _save_whole(model, folder)
+    for path in folder.glob("*.safetensors"):
+        give_usual_mode(path)
+
+
+def _save_adapter(model: Any, folder: Path) -> None:
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    if not hasattr(model, "peft_config"):
-        _save_whole(model, folder)
-        return
     model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # an empty model card
     extra = extra_parameters(model)

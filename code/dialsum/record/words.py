@@ -27,7 +27,9 @@ def best_metrics_text(result: Mapping[str, Any]) -> str:
     Args:
         result: the run's record, as it goes into result.json.
     """
-    name = f"{result['experiment']} ({result.get('label') or result['experiment']})"
+    name, label = result["experiment"], result.get("label")
+    if label and label != name:
+        name = f"{name} ({label})"
     dev = result.get("evaluation", {}).get("dev")
     if dev is None:
         return (

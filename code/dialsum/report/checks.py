@@ -17,6 +17,12 @@ from dialsum.run.outcome import BatchOutcome, Outcome
 LEAST_ROUGE1 = 20.0
 """ROUGE-1 on whitespace tokens over which a run of the real checkpoints is worth keeping."""
 GIB = 2**30
+VERDICT_WIDTH = len("not checked")
+
+
+def format_verdict(verdict: str, said: str) -> str:
+    """Return one closing line: the verdict in a column of its own, then what it is about."""
+    return f"  {verdict:<{VERDICT_WIDTH}}  {said}"
 
 
 @dataclass(frozen=True)
@@ -27,16 +33,18 @@ class Check:
         title: what was asked.
         passed: None where it could not be asked.
         text: what was found.
+        informs: it only tells something, and there is nothing to pass.
     """
 
     title: str
     passed: bool | None
     text: str
+    informs: bool = False
 
     def line(self) -> str:
         """Return the check as a line."""
-        verdict = {True: "yes", False: "NO", None: "--"}[self.passed]
-        return f"  {verdict:<4} {self.title}: {self.text}"
+        verdict = {True: "yes", False: "NO", None: "not checked"}[self.passed]
+        return format_verdict("note" if self.informs else verdict, f"{self.title}: {self.text}")
 
 
 def make_checks(outcome: BatchOutcome) -> list[Check]:
@@ -80,6 +88,7 @@ def _describe_stopping(records: Sequence[Record]) -> Check:
         "stopped early",
         None,
         f"{len(early)} of {len(records)}{_in_brackets(early)}, {whole} trained to the last step",
+        informs=True,
     )
 
 
@@ -178,7 +187,8 @@ def _check_nan(records: Sequence[Record]) -> Check:
     ]
     if not counted and not bad:
         return Check("no NaN", None, "no run came far enough to say")
-    return Check("no NaN", not bad, ", ".join(bad) if bad else f"none in {len(counted)} runs")
+    runs = "1 run" if len(counted) == 1 else f"{len(counted)} runs"
+    return Check("no NaN", not bad, ", ".join(bad) if bad else f"none in {runs}")
 
 
 def _in_brackets(names: Sequence[str]) -> str:

@@ -8,27 +8,34 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dialsum.errors import EXIT_OK
 from dialsum.paths import PROJECT_ROOT, shown
 from dialsum.record import Record
-from dialsum.report.checks import make_checks
+from dialsum.report.checks import format_verdict, make_checks
 from dialsum.report.ranking import group_records
 from dialsum.report.table import format_ranking
-from dialsum.run.options import BatchOptions
+from dialsum.run.options import DEMO_DATA, BatchOptions
 from dialsum.run.outcome import BatchOutcome
-from dialsum.run.plan import PlannedExperiment
+from dialsum.run.plan import BatchPlan, PlannedExperiment
 from dialsum.run.progress import format_duration
 from dialsum.run.unwritten import DISK_FULL, word_causes
 
 RUNNER = PROJECT_ROOT / "code" / "auto_experiment_runner.py"
 COLLECT = PROJECT_ROOT / "scripts" / "collect_results.py"
 SEVEN = PROJECT_ROOT / "run_main_7_experiments.sh"
+EXPERIMENTS = PROJECT_ROOT / "config" / "experiments"
 KIND_WORDS = {
     "full": "full training",
     "one_epoch": "one epoch each: scores near the constant sentence are expected",
     "demo": "demo, tiny models from scratch: their scores say nothing about the real checkpoints",
+}
+SUBMISSION_WORDS = {
+    "full": "the best run's summaries, for submission",
+    "one_epoch": "what a submission looks like (after one epoch: a sample of the form alone)",
+    "demo": "what a submission looks like (by a tiny model: a sample of the form alone)",
 }
 
 
@@ -49,9 +56,9 @@ def format_closing(outcome: BatchOutcome) -> list[str]:
         "",
         "Checks",
         *(check.line() for check in make_checks(outcome)),
-        *(f"  NO   {problem}" for problem in outcome.problems),
+        *(format_verdict("NO", problem) for problem in outcome.problems),
         *(
-            f"  NO   everything is recorded: {line}"
+            format_verdict("NO", f"everything is recorded: {line}")
             for line in word_causes(outcome.all_unwritten).values()
         ),
         "",
@@ -98,13 +105,38 @@ def suggest_next(outcome: BatchOutcome) -> list[str]:
         lines += _suggest_for_best(outcome, best)
     lines += _suggest_stages(outcome)
     if outcome.plan.kind == "demo":
-        lines.append(
-            "the real checkpoints, on a 24 GB GPU: put train.csv, dev.csv, test.csv into data/, "
-            "then "
-            f"bash {_in_command(SEVEN)}"
-        )
+        lines.append(_suggest_real_run(outcome.plan))
     lines.append(f"every run so far in one CSV: {_format_collect(outcome.plan.options)}")
     return lines
+
+
+def _suggest_real_run(plan: BatchPlan) -> str:
+    """Name the command that trains the real checkpoints of what a demo tried.
+
+    The demo's --set and --seed are left out: they were given for tiny models.
+    """
+    options = plan.options
+    own_data = options.data_dir is not None and options.data_folder != DEMO_DATA
+    real = replace(
+        options, demo=False, one_epoch=False, overrides=(), seed=None,
+        data_dir=options.data_dir if own_data else None,
+    )  # fmt: skip
+    only = f" --only {shlex.quote(options.only)}" if options.only else ""
+    command = (
+        f"bash {shlex.quote(_in_command(SEVEN))}{only}{_format_options(real)}"
+        if _are_the_seven(options.configs)
+        else format_command(plan.experiments, real)
+    )
+    data = "" if own_data else "put train.csv, dev.csv, test.csv into data/, then "
+    several = "s" if len(plan.experiments) > 1 else ""
+    return f"the real checkpoint{several}, on a 24 GB GPU: {data}{command}"
+
+
+def _are_the_seven(configs: Sequence[Path]) -> bool:
+    """Say whether these are the files that the script runs; it alone lists them."""
+    text = SEVEN.read_text(encoding="utf-8") if SEVEN.is_file() else ""
+    names = text.partition("experiments=(\n")[2].partition("\n)")[0].split()
+    return [path.resolve() for path in configs] == [EXPERIMENTS / f"{name}.yaml" for name in names]
 
 
 def _format_collect(options: BatchOptions) -> str:
@@ -119,10 +151,16 @@ def _suggest_for_unfinished(outcome: BatchOutcome) -> list[str]:
     lines = [f"free space on the disk of {shown(full[0].parent)}"] if full else []
     # On a full disk a log may be empty.
     told = [one for one in failed if one.log.is_file() and one.log.stat().st_size]
-    lines += [f"{one.label}: read why in {shown(one.log)}" for one in told]
+    if not outcome.interrupted:
+        lines += [f"{one.label}: read why in {shown(one.log)}" for one in told]
     again = [*failed, *outcome.not_started]
     if again:
-        lines.append(f"run what is missing: {format_command(again, outcome.plan.options)}")
+        what = (
+            "start again what is missing, each from its beginning"
+            if outcome.interrupted
+            else "run what is missing"
+        )
+        lines.append(f"{what}: {format_command(again, outcome.plan.options)}")
     return lines
 
 
@@ -137,7 +175,7 @@ def _suggest_for_best(outcome: BatchOutcome, best: Record) -> list[str]:
     lines = (
         []
         if submission is None
-        else [f"the best run's summaries, for submission: {shown(submission)}"]
+        else [f"{SUBMISSION_WORDS[outcome.plan.kind]}: {shown(submission)}"]
     )
     return [*lines, f"repeat the best run: {format_command([experiment], outcome.plan.options)}"]
 
@@ -164,7 +202,12 @@ def format_command(experiments: Sequence[PlannedExperiment], options: BatchOptio
 
 def _format_runner(configs: Sequence[Path], options: BatchOptions) -> str:
     words = [_python(), _in_command(RUNNER), "--config", *map(_in_command, configs)]
-    words += ["--demo"] if options.demo else []
+    return shlex.join(words) + _format_options(options)
+
+
+def _format_options(options: BatchOptions) -> str:
+    """Return the options that a command of this batch repeats, each after a space."""
+    words = ["--demo"] if options.demo else []
     words += ["--one-epoch"] if options.one_epoch else []
     places = {
         "--data-dir": options.data_dir,
@@ -177,7 +220,7 @@ def _format_runner(configs: Sequence[Path], options: BatchOptions) -> str:
     words += [] if options.seed is None else ["--seed", str(options.seed)]
     for override in options.overrides:
         words += ["--set", override]
-    return shlex.join(words)
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def _python() -> str:

@@ -48,7 +48,7 @@ def start_batch(
     screen = screen or Screen.on(sys.stdout)
     loaded, problems = load_selected(options)
     plan = make_plan(options, loaded, started_at=datetime.now().astimezone(), trainer=trainer)
-    findings = check_plan(plan, dry_run=dry_run)
+    findings = check_plan(plan, dry_run=dry_run, refused=problems)
     plan = findings.plan
     _say_plan(plan, findings, screen)
     problems = [*problems, *findings.problems]

@@ -56,8 +56,8 @@ def _format_group(group: RankedGroup, names: Mapping[str, str]) -> list[str]:
         f"Ranking by the mean of ROUGE-1, -2 and -L (F1, 0-100) on {rows}, best first",
         *_main_table(group.records, names),
         f"signature  {group.signature}",
-        "constant   one fixed text said to every dialogue, the strongest that a search over "
-        "training summaries finds",
+        "constant   one text said to every dialogue: the words of a training summary that a search "
+        "found to score highest",
         "lead-2     the dialogue's first two turns",
         "",
         "The same runs on other scales (compare within a column only)" + targets,

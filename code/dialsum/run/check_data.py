@@ -1,23 +1,23 @@
-"""Reads the dialogues of every experiment of a plan, as its process will, to find what is wrong
-with them.
+"""Reads the dialogues of experiments, as their processes will, to find what is wrong with them.
 
 Must not know what a right row is: the data layer says that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from dialsum.config.schema import Config, Data
 from dialsum.data.splits import Splits, load_splits
 from dialsum.errors import DialsumError, ProblemsError
-from dialsum.paths import shown
+from dialsum.paths import project_path, shown
 from dialsum.run.first_look import DATA_FILES, find_data_problems
-from dialsum.run.plan import PlannedExperiment
 
 
 @dataclass(frozen=True)
 class DataFindings:
-    """What was found in the data of a plan.
+    """What was found in the data of experiments.
 
     Attributes:
         train_rows: of each experiment, in order; None where its data could not be read.
@@ -28,39 +28,30 @@ class DataFindings:
     notes: list[str]
 
 
-def check_data(experiments: tuple[PlannedExperiment, ...]) -> DataFindings:
+def check_data(configs: Iterable[Config]) -> DataFindings:
     """Read the files of every experiment, those that several share once."""
-    found: dict[tuple[object, ...], int | None] = {}
+    found: dict[str, int | None] = {}
     findings = DataFindings([], [], [])
-    for experiment in experiments:
-        data = experiment.config.data
-        key = (
-            experiment.train,
-            experiment.dev,
-            experiment.test,
-            data.max_train_rows,
-            data.max_dev_rows,
-            data.max_test_rows,
-        )
+    for config in configs:
+        key = config.data.model_dump_json()
         if key not in found:
-            found[key] = _read(experiment, findings)
+            found[key] = _read(config.data, findings)
         findings.train_rows.append(found[key])
     return findings
 
 
-def _read(experiment: PlannedExperiment, findings: DataFindings) -> int | None:
-    folder = experiment.train.parent
-    names = tuple(path.name for path in (experiment.train, experiment.dev, experiment.test) if path)
+def _read(data: Data, findings: DataFindings) -> int | None:
+    folder = project_path(data.data_dir)
+    names = tuple(name for name in (data.train_file, data.dev_file, data.test_file) if name)
     missing = find_data_problems(folder) if names == DATA_FILES else []
     if missing:
         findings.problems.extend(missing)
         return None
-    data = experiment.config.data
     try:
         splits = load_splits(
-            experiment.train,
-            experiment.dev,
-            test=experiment.test,
+            folder / data.train_file,
+            folder / data.dev_file,
+            test=folder / data.test_file if data.test_file else None,
             max_train_rows=data.max_train_rows,
             max_dev_rows=data.max_dev_rows,
             max_test_rows=data.max_test_rows,

@@ -25,15 +25,14 @@ def find_place_problems(plan: BatchPlan) -> list[str]:
     paths = plan.paths
     folders = dict.fromkeys([paths.root, paths.runs, paths.log_root])
     problems = [problem for folder in folders if (problem := _find_obstacle(folder))]
-    if problems:
-        return list(dict.fromkeys(problems))
-    held = [
-        describe_held(folder)
-        for folder in dict.fromkeys([paths.root, paths.runs])
-        if is_held(folder)
-    ]
+    return list(dict.fromkeys(problems)) or _find_lack_of_space(plan)
+
+
+def find_other_batch(plan: BatchPlan) -> list[str]:
+    """Return that another batch is at work in the folders of this one, if it is."""
+    folders = dict.fromkeys([plan.paths.root, plan.paths.runs])
     # One batch holds both folders; saying it once is enough.
-    return held[:1] + _find_lack_of_space(plan)
+    return [describe_held(folder) for folder in folders if is_held(folder)][:1]
 
 
 def _find_obstacle(folder: Path) -> str | None:

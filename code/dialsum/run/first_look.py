@@ -154,7 +154,8 @@ def find_data_problems(folder: Path) -> list[str]:
     return [*problems,
             f"data: {what} {shown(folder)}.\n"
             "      Put train.csv and dev.csv (columns fname,dialogue,summary) and test.csv "
-            "(fname,dialogue) there,\n      or name their folder: --data-dir DIR"]
+            "(fname,dialogue) there,\n      or name their folder: --data-dir DIR "
+            "(--demo without it: sample data)"]
 
 
 def find_gpu_problems(repository: Path, environment: Mapping[str, str]) -> list[str]:
@@ -175,11 +176,14 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--explain", action="store_true")
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
     try:
         options = parser.parse_known_args(list(arguments))[0]
     except argparse.ArgumentError:
         # `--data-dir` without a value: the runner's own parser says so, in its own words.
-        options = argparse.Namespace(demo=True, dry_run=True, explain=True, data_dir=None)
+        options = argparse.Namespace(
+            demo=True, dry_run=True, explain=True, data_dir=None, overrides=[]
+        )
     pattern = re.compile(r"(?:^|=)general\.device=(\w+)$")
     devices = [found for text in arguments for found in pattern.findall(text)]
     options.needs_gpu = not (options.demo or (devices and devices[-1] in {"cpu", "mps"}))
@@ -203,7 +207,13 @@ def find_missing(
     problems = find_data_problems(options.data_dir or default)
     if options.needs_gpu:
         problems += find_gpu_problems(repository, environment)
-    return problems
+    return problems + find_set_problems(options.overrides)
+
+
+def find_set_problems(overrides: Sequence[str]) -> list[str]:
+    """Say which values of --set are none at all; which keys there are needs the packages."""
+    return [f"--set {override}: no SECTION.KEY=VALUE, such as training.learning_rate=3e-5."
+            for override in overrides if not re.match(r"\w+(\.\w+)+=", override)]
 
 
 def main(argv: Sequence[str] | None) -> int:
@@ -214,6 +224,8 @@ def main(argv: Sequence[str] | None) -> int:
         return EXIT_OK
     lines = ["this cannot start yet; nothing was installed or changed:"]
     lines += [f"  {problem}" for problem in problems]
+    if read_options(arguments).overrides:
+        lines.append("Which keys and values --set may name is checked with the packages there.")
     if "--demo" not in arguments:
         lines += ["To see the whole way work on this machine, with tiny models and sample data, "
                   "in about ten minutes:", f"  {COMMAND} --demo"]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dialsum.run.progress import EventFile, RunProgress, format_duration
+from dialsum.run.progress import EventFile, Rest, RunProgress, format_duration
 from dialsum.run.screen import Screen
 
 
@@ -20,8 +20,8 @@ class Follower:
         screen: where they are shown.
         metrics: the run's metrics.jsonl; what stands in it now is an earlier run's.
         title: how the run is called.
-        estimate: from the seconds of this run so far to those until the batch ends; None if
-            unknown.
+        estimate: from the seconds of this run so far, and those that its steps will take, to the
+            time until the batch ends; None if unknown.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Follower:
         metrics: Path,
         *,
         title: str,
-        estimate: Callable[[float], float | None],
+        estimate: Callable[[float, float | None], Rest | None],
     ) -> None:
         self._screen = screen
         self._title = title
@@ -53,8 +53,10 @@ class Follower:
     def _line(self) -> str:
         now = time.monotonic()
         so_far = now - self._started
-        run_left, batch_left = self._progress.seconds_left(now), self._estimate(so_far)
+        run_left = self._progress.seconds_left(now)
+        rest = self._estimate(so_far, run_left)
+        batch_left = None if rest is None else rest.describe()
         times = f"{format_duration(so_far)} so far"
         times += "" if run_left is None else f", {format_duration(run_left)} left"
-        times += "" if batch_left is None else f", batch {format_duration(batch_left)}"
+        times += "" if batch_left is None else f", {batch_left}"
         return f"{self._title}  {self._progress.describe()}  ({times})"

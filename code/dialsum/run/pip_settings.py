@@ -16,11 +16,8 @@ from pathlib import Path
 
 from dialsum.errors import EXIT_OK, run_script
 
-UNDERSTOOD = frozenset({
-    "index-url", "extra-index-url", "find-links", "no-index", "cert", "client-cert",
-    "trusted-host", "proxy", "timeout", "constraint", "keyring-provider", "no-cache-dir", "pre",
-})
-"""pip's settings that are handed on to uv."""
+SOURCES = frozenset({"index-url", "extra-index-url", "find-links", "no-index"})
+"""pip's settings that say where packages come from: the user is told that there are such."""
 
 _SECTIONS = ("global", "install", ":env:")
 """pip's own order: a later section wins."""
@@ -120,13 +117,13 @@ def read_pip_settings(python: str) -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None) -> int:
-    """Print lines for a shell to evaluate: `export NAME=VALUE`, last pip_settings=NAMES."""
+    """Print lines for a shell to evaluate: `export NAME=VALUE`, last own_sources=NAMES."""
     del argv
     settings = read_pip_settings(sys.executable)
     wanted = translate_pip_settings(settings, os.environ, folder=Path.cwd())
     for name, value in wanted.items():
         print(f"export {name}={shlex.quote(value)}")
-    print("pip_settings=" + shlex.quote(", ".join(sorted(settings.keys() & UNDERSTOOD))))
+    print("own_sources=" + shlex.quote(", ".join(sorted(settings.keys() & SOURCES))))
     return EXIT_OK
 
 

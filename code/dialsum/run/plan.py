@@ -118,10 +118,10 @@ def load_selected(options: BatchOptions) -> tuple[dict[int, LoadedConfig], list[
 
 
 def _load(paths: Sequence[Path], options: BatchOptions) -> list[LoadedConfig]:
-    return load_configs(paths, overrides=_all_overrides(options), overlays=options.overlays)
+    return load_configs(paths, overrides=all_overrides(options), overlays=options.overlays)
 
 
-def _all_overrides(options: BatchOptions) -> list[str]:
+def all_overrides(options: BatchOptions) -> list[str]:
     """Turn the options that stand for configuration values into overrides; --set comes last and
     wins."""
     overrides: list[str] = []

@@ -27,7 +27,8 @@ HIDDEN = ("general.expected_minutes", "evaluation.target.", "tracking.")
 def describe_plan(plan: BatchPlan) -> list[str]:
     """Return the plan as lines."""
     count = len(plan.experiments)
-    of_all = "" if count == plan.total else f" of {plan.total} (--only {plan.options.only})"
+    only = f" (--only {plan.options.only})" if plan.options.only else ""
+    of_all = "" if count == plan.total else f" of {plan.total}{only}"
     head = f"{count} experiment{'s' if count != 1 else ''}{of_all}, {KIND_WORDS[plan.kind]}"
     lines = [
         head,

@@ -7,16 +7,18 @@ Must not write anything, nor stop at the first problem.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dialsum.errors import UnfitError
 from dialsum.paths import PROJECT_ROOT
+from dialsum.run.alone import find_problems_beside
 from dialsum.run.check_data import check_data
 from dialsum.run.check_machine import find_machine_problems
 from dialsum.run.check_model import find_model_problems
-from dialsum.run.check_place import find_place_problems
-from dialsum.run.plan import BatchPlan
+from dialsum.run.check_place import find_other_batch, find_place_problems
+from dialsum.run.options import select_numbers
+from dialsum.run.plan import BatchPlan, all_overrides
 from dialsum.run.versions import find_version_problems
 
 
@@ -38,16 +40,22 @@ class Findings:
 
 
 def check_plan(
-    plan: BatchPlan, *, dry_run: bool = False, environment: Mapping[str, str] | None = None
+    plan: BatchPlan,
+    *,
+    dry_run: bool = False,
+    refused: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Findings:
     """Check data, place, machine, packages and local models of a plan.
 
     Args:
-        dry_run: a missing GPU is a note then: nothing will be trained here.
+        dry_run: nothing will be trained here now. Another batch at work is a note then, and so is
+            a missing GPU where nothing else is wrong.
+        refused: problems of the configuration. What is wrong beside them is looked for as well.
         environment: environment variables; this process's own when absent.
     """
     environment = os.environ if environment is None else environment
-    data = check_data(plan.experiments)
+    data = check_data(one.config for one in plan.experiments)
     counted = replace(
         plan,
         experiments=tuple(
@@ -57,20 +65,41 @@ def check_plan(
     )
     problems = [*data.problems, *find_place_problems(plan), *_check_packages()]
     notes = list(data.notes)
-    gpu = find_machine_problems(
-        [experiment.config for experiment in plan.experiments], environment=environment
-    )
-    if dry_run:
-        notes += [f"a start on this machine would be refused: {problem}" for problem in gpu]
-    else:
-        problems += gpu
     for experiment in plan.experiments:
         wrong, remarks = find_model_problems(experiment.config, environment=environment)
         problems += [f"{experiment.number} {experiment.label}: {problem}" for problem in wrong]
         notes += [*remarks, *experiment.loaded.notes]
+    held = find_other_batch(plan)
+    gpu = find_machine_problems(
+        [experiment.config for experiment in plan.experiments], environment=environment
+    )
+    if dry_run:
+        # Nothing is written, so the other batch is not disturbed; it may have ended by the start.
+        notes += [f"a start now would be refused: {problem}" for problem in held]
+    else:
+        problems += held
+    if refused:
+        problems += _look_beside(plan, environment)
+    if dry_run and not (problems or refused):
+        notes += [f"a start on this machine would be refused: {problem}" for problem in gpu]
+    else:
+        problems += gpu
     # What several experiments share is said once.
     return Findings(
         counted, list(dict.fromkeys(problems)), list(dict.fromkeys(notes)), machine_fit=not gpu
+    )
+
+
+def _look_beside(plan: BatchPlan, environment: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with data and machine for experiments that could not be planned."""
+    options = plan.options
+    planned = {experiment.number for experiment in plan.experiments}
+    numbers = select_numbers(options.only, configs=options.configs)
+    return find_problems_beside(
+        [options.configs[number - 1] for number in numbers if number not in planned],
+        overrides=all_overrides(options),
+        overlays=options.overlays,
+        environment=environment,
     )
 
 

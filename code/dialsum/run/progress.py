@@ -10,7 +10,8 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,8 +96,9 @@ class RunProgress:
     total_steps: int | None = None
     loss: float | None = None
     best: float | None = None
-    _first: tuple[float, int] | None = None
-    _last: tuple[float, int] | None = None
+    _recent: list[tuple[float, int]] = field(default_factory=list)
+    """Time and step of the events of the last half of the steps: the pace, evaluations counted in,
+    without what was slow at the start."""
 
     def update(self, event: dict[str, Any], *, now: float) -> str | None:
         """Take one event in; return a line where it is worth one of its own.
@@ -123,8 +125,9 @@ class RunProgress:
         self.total_steps = _count(event.get("total_steps"), self.total_steps)
         if "loss" in event:
             self.loss = _finite(event["loss"], math.nan)
-        self._first = self._first or (now, self.step)
-        self._last = (now, self.step)
+        self._recent.append((now, self.step))
+        while len(self._recent) > 2 and self._recent[1][1] < self.step / 2:
+            del self._recent[0]
 
     def _take_evaluation(self, event: dict[str, Any]) -> str:
         mean = _finite(event.get("rouge_mean"), None)
@@ -151,20 +154,21 @@ class RunProgress:
         return f"step {self.step:,}{total}{loss}"
 
     def seconds_left(self, now: float) -> float | None:
-        """Return the time that the remaining steps take at the pace so far, evaluations counted in;
-        None if unknown."""
-        if (
-            self.stage != "train"
-            or self.total_steps is None
-            or self._first is None
-            or self._last is None
-        ):
+        """Return the time that the remaining steps take at the pace of the last ones, evaluations
+        counted in; None if unknown, and after the last step, when only its evaluation is left.
+
+        Between two events as many steps are taken for done as the pace says, but no more than
+        usually lie between two: what takes longer slows the pace, and nothing jumps.
+        """
+        if self.stage != "train" or self.total_steps is None or len(self._recent) < 2:
             return None
-        steps = self._last[1] - self._first[1]
-        if steps <= 0:
+        (began, first), (latest, last) = self._recent[0], self._recent[-1]
+        if last <= first or latest <= began or last >= self.total_steps:
             return None
-        pace = (self._last[0] - self._first[0]) / steps
-        return max(0.0, pace * (self.total_steps - self._last[1]) - (now - self._last[0]))
+        usual = max(later - earlier for (_, earlier), (_, later) in pairwise(self._recent))
+        unseen = min((now - latest) * (last - first) / (latest - began), usual)
+        done = min(last + unseen, float(self.total_steps))
+        return (self.total_steps - done) * (now - began) / (done - first)
 
     def describe(self) -> str:
         """Return the state as a short line: it has to fit a terminal beside times."""
@@ -196,13 +200,33 @@ def _finite(value: Any, otherwise: float | None) -> float | None:
         return otherwise
 
 
+@dataclass(frozen=True)
+class Rest:
+    """Seconds until a batch ends.
+
+    Attributes:
+        at_least: whether the running experiment's own part is unknown and not in them.
+    """
+
+    seconds: float
+    at_least: bool
+
+    def describe(self) -> str | None:
+        """Return `about 1 h 20 m left in the batch`; None where nothing can be said."""
+        if self.at_least and self.seconds <= 0:
+            return None
+        how = "at least" if self.at_least else "about"
+        return f"{how} {format_duration(self.seconds)} left in the batch"
+
+
 def estimate_rest(
     rest: Sequence[float | None],
     *,
     finished: Sequence[tuple[float | None, float]],
     current_seconds: float,
-) -> float | None:
-    """Estimate the seconds until the batch ends.
+    current_left: float | None = None,
+) -> Rest | None:
+    """Estimate the time until the batch ends; None before anything was measured on this machine.
 
     What is finished says how fast this machine is against the expectation; without expectations,
     each of the rest takes the mean of what is finished.
@@ -211,21 +235,20 @@ def estimate_rest(
         rest: seconds expected for the running experiment and those after it, None where unknown.
         finished: expected and taken seconds of those that succeeded in this batch.
         current_seconds: how long the running one runs already.
+        current_left: what its remaining steps take; None where its steps do not say.
     """
+    if not rest or not any(taken > 0 for _, taken in finished):
+        return None
     known = [value for value in rest if value is not None]
     compared = [(expected, taken) for expected, taken in finished if expected]
-    if rest and len(known) == len(rest):
-        factor = (
-            sum(taken for _, taken in compared) / sum(expected for expected, _ in compared)
-            if compared
-            else 1.0
-        )
+    if compared and len(known) == len(rest):
+        factor = sum(taken for _, taken in compared) / sum(expected for expected, _ in compared)
         each = [factor * value for value in known]
-    elif finished:
-        each = [sum(taken for _, taken in finished) / len(finished)] * len(rest)
     else:
-        return None
-    return max(0.0, each[0] - current_seconds) + sum(each[1:])
+        each = [sum(taken for _, taken in finished) / len(finished)] * len(rest)
+    current = max(each[0] - current_seconds, current_left or 0.0)
+    # Overdue, and its steps do not say how long it still takes: that part is left out.
+    return Rest(max(current, 0.0) + sum(each[1:]), at_least=current <= 0)
 
 
 def format_duration(seconds: float) -> str:

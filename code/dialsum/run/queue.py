@@ -22,7 +22,7 @@ from dialsum.run.handover import CardUse, wait_until_free
 from dialsum.run.interrupts import Interrupts
 from dialsum.run.outcome import BatchOutcome, Outcome, explain_end
 from dialsum.run.plan import PlannedExperiment
-from dialsum.run.progress import estimate_rest, format_duration
+from dialsum.run.progress import Rest, estimate_rest, format_duration
 from dialsum.run.screen import Screen, describe_cards
 from dialsum.run.unwritten import DISK_FULL, name_cause
 from dialsum.score.show import format_final
@@ -53,7 +53,7 @@ class Queue:
         self.screen.say("", title, f"  file {path}", f"  log  {shown(experiment.log)}")
         self.screen.restart_pause()
         follower = Follower(
-            self.screen, experiment.paths.metrics, title=title, estimate=self.seconds_left
+            self.screen, experiment.paths.metrics, title=title, estimate=self.time_left
         )
         self._use_before = self._ask_use()
         started = datetime.now().astimezone()
@@ -157,8 +157,8 @@ class Queue:
             self.screen.say(f"warning: {error}")
             return CardUse({}, {})
 
-    def seconds_left(self, running_seconds: float) -> float | None:
-        """Estimate when the whole batch ends, seconds from now; None if unknown."""
+    def time_left(self, running_seconds: float, running_left: float | None) -> Rest | None:
+        """Estimate when the whole batch ends; None if unknown."""
         kind = self.outcome.plan.kind
         finished = [
             (
@@ -169,7 +169,9 @@ class Queue:
             if one.record.succeeded
         ]
         rest = [_expected_seconds(one, kind) for one in self.outcome.not_started]
-        return estimate_rest(rest, finished=finished, current_seconds=running_seconds)
+        return estimate_rest(
+            rest, finished=finished, current_seconds=running_seconds, current_left=running_left
+        )
 
 
 def _explain(end: ChildEnd | str, log: Path | None) -> tuple[str, str]:

@@ -25,7 +25,7 @@ SPEAKER = re.compile(r"\s*#[A-Za-z][A-Za-z0-9_]*#\s*[:：]\s*")
 def choose_constant(
     train_summaries: Sequence[str], preparer: TextPreparer, *, seed: int = 0
 ) -> str:
-    """Choose the one sentence that does best as a summary of everything, on this scale.
+    """Choose the one text that does best as a summary of everything, on this scale.
 
     The candidates with the best mean against the voters (themselves not counted) go on to a second
     step: words are taken out of each, the most harmful first, as long as that raises its mean. A

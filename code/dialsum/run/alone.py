@@ -1,0 +1,83 @@
+"""What is wrong beside a configuration that is wrong itself: a user is told all of it at once.
+
+Also the checks of one run that no batch started. Must not start anything, nor load a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dialsum.config.read import LoadedConfig, load_config
+from dialsum.errors import ConfigError, ProblemsError
+from dialsum.run.check_data import check_data
+from dialsum.run.check_machine import find_machine_problems
+from dialsum.run.check_model import find_model_problems
+
+
+def load_fit(
+    path: Path,
+    *,
+    overrides: Sequence[str],
+    overlays: Sequence[Path],
+    environment: Mapping[str, str],
+) -> LoadedConfig:
+    """Load an experiment that can run here, as far as that can be known without loading its model.
+
+    Its data are read only where something else is wrong: the run itself reads them next.
+
+    Args:
+        environment: environment variables, which may hide cards or name the hub's cache.
+
+    Raises:
+        ProblemsError: configuration, machine, checkpoint or data are unfit; all that is known.
+    """
+    wrong: list[str] = []
+    try:
+        loaded = load_config(path, overrides=overrides, overlays=overlays)
+    except ConfigError as error:
+        mended = load_without_wrong(path, overrides=overrides, overlays=overlays)
+        if mended is None:
+            raise
+        loaded, wrong = mended, error.problems
+    wrong += find_machine_problems([loaded.config], environment=environment)
+    wrong += find_model_problems(loaded.config, environment=environment)[0]
+    if wrong:
+        raise ProblemsError([*wrong, *check_data([loaded.config]).problems])
+    return loaded
+
+
+def load_without_wrong(
+    path: Path, *, overrides: Sequence[str], overlays: Sequence[Path]
+) -> LoadedConfig | None:
+    """Load an experiment without the overrides that are wrong, to look at what is beside them.
+
+    Returns:
+        None where it cannot be loaded without them either: its file is wrong.
+    """
+
+    def load(kept: Sequence[str]) -> LoadedConfig | None:
+        try:
+            return load_config(path, overrides=kept, overlays=overlays)
+        except ConfigError:
+            return None  # whoever asks has said why already
+
+    if load([]) is None:
+        return None
+    return load([override for override in overrides if load([override]) is not None])
+
+
+def find_problems_beside(
+    paths: Sequence[Path],
+    *,
+    overrides: Sequence[str],
+    overlays: Sequence[Path],
+    environment: Mapping[str, str],
+) -> list[str]:
+    """Return what is wrong with data and machine for experiments whose configuration is unfit."""
+    loaded = [load_without_wrong(one, overrides=overrides, overlays=overlays) for one in paths]
+    configs = [one.config for one in loaded if one is not None]
+    return [
+        *check_data(configs).problems,
+        *find_machine_problems(configs, environment=environment),
+    ]
