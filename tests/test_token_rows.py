@@ -97,8 +97,12 @@ def test_logits_and_gradients_are_peft_s_own(sort: str, way: str, build: Build) 
 
 @pytest.mark.parametrize("sort", ["mt5", "bart"])
 def test_rows_are_peft_s_own_in_bfloat16(sort: str, build: Build) -> None:
+    import torch
+
     case = give_rows_values(build(sort, dtype="bfloat16", **LORA))
     assert_same(case, within=0.02)
+    # What is added for the gradients' sake leaves no rounding behind.
+    assert torch.equal(case.model(**case.batch()).logits, case.logits())
 
 
 def make_scaled_bart(folder: Path, *, dtype: str) -> Case:
@@ -149,6 +153,17 @@ def test_no_matrix_is_copied_in_training_or_generation(sort: str, build: Build) 
     assert max(largest_of_each()) < whole
     with computed_by_peft(case.model):
         assert min(largest_of_each()) >= whole
+
+
+def test_a_head_makes_its_logits_once_and_no_copy_going_backward(build: Build) -> None:
+    import torch
+
+    case = build("mt5", **LORA)
+    head, vocabulary = case.model.get_base_model().lm_head, case.model.config.vocab_size
+    hidden = torch.randn(2, 3, 64, requires_grad=True)
+    with tensors_made() as made:
+        head(hidden).sum().backward()
+    assert sum(shape[-1:] == (vocabulary,) and len(shape) > 1 for shape in made) == 1
 
 
 @pytest.mark.parametrize("sort", ["mt5", "t5", "bart"])

@@ -29,7 +29,7 @@ class RowsInPlace(TrainableTokensLayer):
             plain: torch.Tensor = super().forward_adapters(x, active_adapters, *args, **kwargs)
             return plain
         self._check_overlapping_tokens(active_adapters)
-        layer = self.base_layer
+        layer: Any = self.base_layer
         result: torch.Tensor = layer(x)
         for name in active_adapters:
             rows = self.trainable_tokens_delta[name].to(layer.weight)
@@ -37,7 +37,7 @@ class RowsInPlace(TrainableTokensLayer):
             if isinstance(layer, torch.nn.Embedding):
                 result = _put_rows(result, x, rows, tokens, layer=layer)
             else:
-                result = _put_columns(result, linear(x, rows), tokens)
+                result = _put_columns(result, x, rows, tokens, weight=layer.weight)
         return result
 
 
@@ -75,7 +75,8 @@ def _put_rows(
 
 
 def _put_columns(
-    logits: torch.Tensor, own: torch.Tensor, tokens: tuple[int, ...]
+    logits: torch.Tensor, hidden: torch.Tensor, rows: torch.Tensor, tokens: tuple[int, ...], *,
+    weight: torch.Tensor,
 ) -> torch.Tensor:
     """Return the logits with those of the learned rows in the columns of their tokens.
 
@@ -84,12 +85,19 @@ def _put_columns(
 
     Args:
         logits: the frozen layer's own, [..., vocabulary].
-        own: [..., tokens].
+        hidden: [..., width].
+        rows: [tokens, width].
+        weight: the frozen layer's, [vocabulary, width].
     """
-    columns = _indices(tokens, logits.device)
+    columns, own = _indices(tokens, logits.device), linear(hidden, rows)
     if logits.requires_grad and (logits.is_leaf or logits._is_view()):
         return logits.index_copy(-1, columns, own)
-    return logits.index_copy_(-1, columns, own)
+    if torch.is_grad_enabled():
+        # Going backward, a copy into columns copies the gradient of all logits; a sum hands it on.
+        logits = logits.index_add_(-1, columns, own - linear(hidden, weight[columns]))
+    # The sum has been rounded.
+    logits.detach().index_copy_(-1, columns, own.detach())
+    return logits
 
 
 @lru_cache(maxsize=16)
