@@ -81,9 +81,6 @@ def interrupt(_signal: int, _frame: FrameType | None) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one experiment and return the exit status."""
     options = make_parser().parse_args(arguments)
-    # Before torch is loaded. Threads that spin while they wait for each other take six times as
-    # long, and as much of the processors, where anything else runs beside them.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     watch_parent()
     signal.signal(signal.SIGTERM, interrupt)
     with use_environment():

@@ -13,7 +13,8 @@ from setup_shell import copy_setup, link_tools
 from small_models import KINDS, Checkpoints, train_sample_tokenizer, write_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# As trainer.py does, and before any test loads torch: tests that train run beside each other.
+# Tests run beside each other: threads that spin while they wait would take the processors from one
+# another. On a quiet machine spinning is the faster way, so a run by itself keeps it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Signals that whatever started the tests ignores (nohup, a background job) would stay ignored in
 # the processes that are asked to stop.
