@@ -55,6 +55,7 @@ def make_parser() -> CommandLine:
     add("--explain", action="store_true",
         help="print every value with where it comes from, and stop")
     add("--batch-id", help=argparse.SUPPRESS)
+    add("--attempt", metavar="JSON", help=argparse.SUPPRESS)
     return parser
 
 
@@ -101,11 +102,13 @@ def explain_one(options: argparse.Namespace) -> int:
 
 def run_one(options: argparse.Namespace) -> int:
     """Refuse what is unfit with every reason, else run the experiment; return the exit status."""
+    from dialsum.record.attempts import FIRST, read_attempt
     from dialsum.run.alone import load_fit
 
+    attempt = FIRST if options.attempt is None else read_attempt(options.attempt)
     loaded = load_fit(
         options.config, overrides=collect_overrides(options), overlays=options.overlay,
-        environment=os.environ,
+        environment=os.environ, attempt=attempt.source(),
     )
     for note in loaded.notes:
         print(note)
@@ -119,7 +122,7 @@ def run_one(options: argparse.Namespace) -> int:
 
     record = run_experiment(Job(
         loaded=loaded, paths=RunPaths(folder=folder, model=model), kind=kind,
-        batch=options.batch_id, resume=options.resume,
+        batch=options.batch_id, resume=options.resume, attempt=attempt,
     ))
     return EXIT_OK if record["status"] == "success" else EXIT_FAILED
 

@@ -26,6 +26,7 @@ from dialsum.experiment.stages import Context, run_stages
 from dialsum.experiment.stop_signals import StopSignals, listen_for_stop_signals
 from dialsum.paths import PROJECT_ROOT, RunPaths, shown
 from dialsum.record.archive import archive_previous
+from dialsum.record.attempts import FIRST, AttemptOfRun
 from dialsum.train.progress import Progress
 from dialsum.train.tracking import WandbRun, read_env_file
 
@@ -40,6 +41,7 @@ class Job:
         kind: full, one_epoch or demo.
         batch: the batch it belongs to, if any.
         resume: go on from the run's latest whole checkpoint.
+        attempt: which of its batch's attempts it is.
     """
 
     loaded: LoadedConfig
@@ -47,6 +49,7 @@ class Job:
     kind: str
     batch: str | None = None
     resume: bool = False
+    attempt: AttemptOfRun = FIRST
 
 
 def run_experiment(job: Job) -> dict[str, Any]:
@@ -106,6 +109,7 @@ class _Run:
             # The edge of one experiment: whatever went wrong is recorded.
             folder = self.job.paths.folder
             status, reason = "failed", explain_failure(error, folder=folder)
+            self.outcome.add_failure(error, self.progress)
             if explain_foreseen(error, folder=folder) is None:
                 traceback.print_exc()
         finally:
@@ -183,14 +187,14 @@ def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Outcome
             devices=[device.to_record() for device in list_devices()],
         ),
     )
-    write_text(paths.resolved_config, dump_yaml(loaded.config))
+    write_text(paths.resolved_config, dump_yaml(loaded.config, remarks=job.attempt.remarks()))
     head: dict[str, Any] = {
         "experiment": loaded.name, "label": loaded.config.general.label or loaded.name,
         "kind": job.kind, "batch": job.batch, "config_sha256": loaded.sha256,
     }
     if point is not None:
         head["resumed_after_step"] = point.step
-    outcome = Outcome(paths=paths, started=started, head=head)
+    outcome = Outcome(paths=paths, started=started, head=head, attempt=job.attempt)
     present = [split for split in (splits.train, splits.dev, splits.test) if split is not None]
     outcome.add(
         "data", rows={split.kind: len(split.rows) for split in present},

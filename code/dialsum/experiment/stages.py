@@ -174,6 +174,10 @@ def train(
         "train", f"{plan.batch_size} x {plan.accumulation} rows a step, learning rate "
         f"{config.training.learning_rate:g}, {config.training.lr_scheduler_type}",
     )
+    context.outcome.add(
+        "training", per_device_train_batch_size=plan.batch_size,
+        gradient_accumulation_steps=plan.accumulation,
+    )
     beams = config.evaluation.training_num_beams
     rows = min(config.evaluation.training_max_rows or len(encoded["dev"]), len(encoded["dev"]))
     result = fit(

@@ -36,7 +36,10 @@ def describe_plan(plan: BatchPlan) -> list[str]:
         f"logs go to    {shown(plan.paths.logs(plan.started_at))}",
         "",
     ]
-    return [*lines, *_plan_table(plan), *_describe_total(plan), *_describe_models(plan)]
+    return [
+        *lines, *_plan_table(plan), *_describe_total(plan), *_describe_models(plan),
+        *_describe_retries(plan),
+    ]  # fmt: skip
 
 
 def _plan_table(plan: BatchPlan) -> list[str]:
@@ -80,6 +83,19 @@ def _describe_models(plan: BatchPlan) -> list[str]:
     for experiment in plan.experiments:
         users.setdefault(describe_model(experiment.config), []).append(str(experiment.number))
     return [f"{', '.join(numbers)} start from {model}" for model, numbers in users.items()]
+
+
+def _describe_retries(plan: BatchPlan) -> list[str]:
+    """Return one line per batch.retry that is asked for, with the experiments' numbers."""
+    users: dict[tuple[str, ...], list[str]] = {}
+    for experiment in plan.experiments:
+        if rungs := tuple(experiment.config.batch.retry):
+            users.setdefault(rungs, []).append(str(experiment.number))
+    return [
+        f"{', '.join(numbers)}: after NaN or full memory in training, fresh attempts with "
+        f"{', then '.join(rungs)} (batch.retry)"
+        for rungs, numbers in users.items()
+    ]
 
 
 def describe_model(config: Config) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dialsum.atomic import write_json
-from dialsum.errors import RunError
+from dialsum.errors import NonFiniteError
 from dialsum.train.nonfinite import Origin, Snapshot
 from dialsum.train.progress import Progress
 
@@ -66,7 +66,8 @@ class Guard:
         """Undo a bad step by policy. Gradients are the caller's to drop.
 
         Raises:
-            RunError: the policy is stop, the weights cannot be had back, or it happened too often.
+            NonFiniteError: the policy is stop, the weights cannot be had back, or it happened too
+                often.
         """
         action, failure = self._decide(bad)
         text = _describe(bad, self.names)
@@ -81,7 +82,7 @@ class Guard:
             text += "; the step is skipped"
         self._write(bad, action)
         if failure is not None:
-            raise RunError(f"{text}; {failure}. See {self.report.name} in results/")
+            raise NonFiniteError(f"{text}; {failure}. See {self.report.name} in results/")
         self.progress.warn(text)
 
     def _decide(self, bad: BadStep) -> tuple[str, str | None]:

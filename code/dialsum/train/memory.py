@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dialsum.errors import RunError, first_line
+from dialsum.errors import FullMemoryError, first_line
 from dialsum.train.loader import count_positions, split_pass
 
 SIGNS = (
@@ -71,11 +71,11 @@ class PassLimit:
             error: the library's own words.
 
         Raises:
-            RunError: the pass has one row: nothing is left to halve.
+            FullMemoryError: the pass has one row: nothing is left to halve.
         """
         rows, positions = len(batch["input_ids"]), count_positions(batch)
         if rows == 1:
-            raise RunError(
+            raise FullMemoryError(
                 f"memory was full with a single row of {batch['input_ids'].shape[1]} input tokens "
                 f"({error}). Set training.gradient_checkpointing: true, lower "
                 "tokenizer.encoder_max_len, or use qlora.load_in_4bit"

@@ -23,6 +23,10 @@ class Progress:
     Args:
         metrics: metrics.jsonl of the run.
         tensorboard: folder for TensorBoard events; None: none are written.
+
+    Attributes:
+        current: the stage that began last.
+        step: the optimizer step that is being run, or was run last; None before the first.
     """
 
     def __init__(self, metrics: Path, *, tensorboard: Path | None) -> None:
@@ -30,6 +34,8 @@ class Progress:
         self._tensorboard_folder = tensorboard
         self._writer: Any = None
         self._listeners: list[Any] = []
+        self.current: str | None = None
+        self.step: int | None = None
         self.nan_events = 0
         self.remarks: list[dict[str, Any]] = []
         self.max_grad_norm = 0.0
@@ -47,6 +53,7 @@ class Progress:
 
     def stage(self, name: str, text: str, **details: Any) -> None:
         """Say that a new part of the run begins; details go into the event alone."""
+        self.current = name
         self.event("stage", stage=name, text=text, **details)
         elapsed = time.monotonic() - self._started
         print(f"[{elapsed:6.1f} s] {name}: {text}", flush=True)

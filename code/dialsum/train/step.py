@@ -47,8 +47,9 @@ class StepRunner:
             step: its number, for messages.
 
         Raises:
-            RunError: memory was full with a single row.
+            FullMemoryError: memory was full with a single row.
         """
+        self.progress.step = step
         self._random_state = read_random_state(self.device)
         while True:
             self.passes = self.limit.fit(passes)
@@ -67,7 +68,7 @@ class StepRunner:
         Neither gradients nor random state remain.
 
         Raises:
-            RunError: memory was full with a single row.
+            FullMemoryError: memory was full with a single row.
         """
         self.run(model, [batch], count=1, step=0)
         model.zero_grad(set_to_none=True)
