@@ -3,7 +3,8 @@
 Started by the tests of the queue in place of code/trainer.py. What it does is the experiment's name
 up to its first `_`: ok, numpy, fail, unfit, crash, silent, hang, stubborn, early (dies before it
 touches its folder), late (crashes after its record), fill (fills the disk to the last byte), nan_2
-and memory_2 (fail for that reason in the first two attempts), nanhang (fails, then hangs).
+and memory_2 (fail for that reason in the first two attempts), nanhang and nancrash
+(meet NaN first, then hang or crash).
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ def behave(act: str, paths: RunPaths, asked: argparse.Namespace, started: dateti
     event(paths, event="eval", step=2, total_steps=2, best=True, **measured, **scores(20.0))
     for split in ("dev", "test"):
         event(paths, event="stage", stage="generate", split=split, rows=2, num_beams=4)
-    if act == "nanhang":
-        act = "nan" if asked.attempt.number == 1 else "hang"
+    if act in ("nanhang", "nancrash"):
+        act = "nan" if asked.attempt.number == 1 else act.removeprefix("nan")
     elif act in ("nan", "memory") and asked.attempt.number > int(asked.config.stem.split("_")[1]):
         act = "ok"
     if act in ("nan", "memory"):
