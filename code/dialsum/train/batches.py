@@ -24,6 +24,11 @@ BUCKET_TOKENS = 8
 """Inputs this near in length count as equal, so that targets can be sorted among them. Widths of 4
 to 32 were tried on 2,065 real dialogues: 8 leaves the least padding."""
 
+TARGET_TOKENS = 16
+"""Targets this near in length count as equal. Sorted to the token, rows that tell the same scene
+share a step, and less is learned from it: on the sample data, 8 rows a step, the demo's first
+experiment ends at a dev loss of 1.40, with this at 1.28, with rows drawn at random at 1.23."""
+
 PASS_COST_TOKENS = 50
 """What one more forward pass may save in padding before it is worth having, in tokens."""
 
@@ -55,19 +60,17 @@ class BatchShape:
         """Return the optimizer steps of an epoch; the last may have fewer rows."""
         return -(-rows // (self.rows_per_step * world))
 
-    def sizes(self) -> list[int]:
+    def sizes(self) -> range:
         """Return the numbers of rows that a pass may have.
 
-        Sizes of which few sums make up a step would have to be cut again. From three passes on, at
-        least two of them are a step, so that it holds more than one length.
+        A step holds at least two passes, four where it accumulates as often, so that its rows
+        differ in length: rows of one length are alike in more than that. Beyond four the passes
+        may have more rows than the stated batch, where they are short.
         """
+        least = max(1, self.batch_size // 2)
         if self.accumulation == 1:
-            return [self.batch_size]
-        if self.accumulation == 2:
-            unit = self.batch_size // 2 if self.batch_size % 2 == 0 else self.batch_size
-            return list(range(unit, self.rows_per_step + 1, unit))
-        most = min(self.rows_per_step // 2, 4 * self.batch_size)
-        return list(range(max(1, self.batch_size // 2), max(most, self.batch_size) + 1))
+            return range(least, max(1, self.batch_size - least) + 1)
+        return range(least, max(self.batch_size, self.rows_per_step // 4) + 1)
 
 
 def plan_random(
@@ -179,7 +182,8 @@ def _sort_by_length(
     from epoch to epoch.
     """
     bucket = (inputs + int(generator.integers(BUCKET_TOKENS))) // BUCKET_TOKENS
-    turned = np.where(bucket % 2 == generator.integers(2), -targets, targets)
+    coarse = (targets + int(generator.integers(TARGET_TOKENS))) // TARGET_TOKENS
+    turned = np.where(bucket % 2 == generator.integers(2), -coarse, coarse)
     return np.lexsort((generator.permutation(len(inputs)), turned, bucket))
 
 
@@ -188,11 +192,11 @@ def _cut(order: Rows, inputs: Lengths, targets: Lengths, shape: BatchShape) -> S
 
     Rows at the end that make up no allowed size are a pass of their own.
     """
-    sizes = np.array(shape.sizes())
-    count, largest = len(order), int(sizes[-1])
+    sizes = shape.sizes()
+    count, largest = len(order), sizes[-1]
     width, out = inputs[order].astype(np.int64), targets[order].astype(np.int64)
     allowed = np.zeros(largest + 1, dtype=bool)
-    allowed[sizes] = True
+    allowed[list(sizes)] = True
     cost = np.full(count + 1, np.inf)
     cost[0] = 0.0
     taken = np.zeros(count + 1, dtype=np.int64)
