@@ -184,8 +184,8 @@ class Training(Section):
     metric_for_best_model: BestMetric = "rouge_mean"
     """Dev metric that chooses the best checkpoint; loss: the smallest wins."""
     train_sampling_strategy: Literal["token_budget", "random"] = "token_budget"
-    """How rows come together: token_budget puts rows of like length into a forward pass, as many as
-    take the room of a full-length batch, and keeps the effective batch size; random draws them."""
+    """How rows come together: token_budget puts rows of like length into a forward pass, within the
+    tokens of a full-length batch, and keeps the effective batch size in rows; random draws them."""
     on_nan: Literal["rollback", "skip", "stop"] = "rollback"
     """After a step that is not finite: go back to good weights at half the learning rate; leave
     the step out; or fail. Up to three times, each reported in results/nan_report.json."""

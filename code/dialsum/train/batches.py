@@ -1,9 +1,9 @@
 """Which rows go through the network together: the forward passes of every optimizer step.
 
 Dialogues differ in length fivefold, so a third to a half of a randomly drawn batch is padding. Here
-rows of like length share a forward pass, as many as fit the memory that the stated batch takes at
-full length, and passes of all lengths are drawn at random into optimizer steps of exactly the
-stated number of rows. Must not know tensors, files or the trainer.
+rows of like length share a forward pass, never more tokens than the stated batch has at full
+length, and passes of all lengths are drawn at random into optimizer steps of exactly the stated
+number of rows. Must not know tensors, files or the trainer.
 """
 
 from __future__ import annotations
