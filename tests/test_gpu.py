@@ -47,6 +47,7 @@ def free_all() -> None:
     import torch
 
     gc.collect()
+    torch.cuda.init()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
 

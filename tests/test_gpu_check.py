@@ -355,7 +355,8 @@ def test_without_a_gpu_it_says_how_to_go_on() -> None:
     ("words", "said"),
     [
         (("--steps", "0"), "at least 1"), (("--stepps", "3"), "did you mean --steps"),
-        (("--parts", "all"), "there are tests"), (("--device", "tpu"), "invalid choice"),
+        (("--parts", "all"), "there are tests"), (("--cap-gib", "0.5"), "at least 2 GiB"),
+        (("--device", "tpu"), "invalid choice"),
     ],
 )  # fmt: skip
 def test_wrong_words_are_refused(words: tuple[str, ...], said: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import subprocess
 import sys
 import tempfile
@@ -45,6 +46,7 @@ PARTS = {"tests": "", "experiments": "experiment", "comparisons": "comparison",
 NEEDED = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
 TRY_ON_CPU = "bash scripts/gpu_check.sh --device cpu --tiny --steps 4"
 RTX_3090_GIB = 23.7
+LEAST_CAP_GIB = 2.0
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -57,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--tiny", action="store_true", help="tiny versions of the architectures, short rows")
     add("--steps", type=_count, default=20, help="optimizer steps of each job (default: 20)")
     add("--eval-rows", type=_count, default=16, help="rows to write summaries for (default: 16)")
-    add("--cap-gib", type=float, default=RTX_3090_GIB, metavar="GIB",
+    add("--cap-gib", type=_memory, default=RTX_3090_GIB, metavar="GIB",
         help="memory that the experiments are held to (default: an RTX 3090's); 0: all there is")
     add("--parts", default=",".join(PARTS), help=f"of {','.join(PARTS)} (default: all)")
     add("--per-process", type=_count, default=1, metavar="N",
@@ -75,6 +77,13 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is no count of at least 1")
     return number
+
+
+def _memory(text: str) -> float:
+    size = float(text)
+    if size and not LEAST_CAP_GIB <= size < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is neither 0 nor at least {LEAST_CAP_GIB:g} GiB")
+    return size
 
 
 def read_parts(text: str) -> list[str]:
@@ -143,7 +152,8 @@ def measure(options: argparse.Namespace, record: dict[str, Any], *, logs: Path) 
         print(f"  {describe_tests(record['tests'])}", flush=True)
     if options.work_dir is not None:
         options.work_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="gpu_check_", dir=options.work_dir) as folder:
+    with tempfile.TemporaryDirectory(prefix="gpu_check_", dir=options.work_dir) as work:
+        folder = str(Path(work).resolve())
         settings = Settings(
             device=options.device, steps=options.steps, warm_up=choose_warm_up(options.steps),
             eval_rows=options.eval_rows, small=options.tiny, cap_gib=options.cap_gib, folder=folder,

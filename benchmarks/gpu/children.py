@@ -25,9 +25,11 @@ NONE_COLLECTED = 5
 
 def environment() -> dict[str, str]:
     """Return this process's environment, offline: a check asks for nothing that is not here."""
+    # An interpreter of the user's may not have the project installed.
+    places = [str(REPOSITORY / "code"), os.environ.get("PYTHONPATH", "")]
     return os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, places)), "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled",
-        "PYTHONUNBUFFERED": "1",
     }
 
 
@@ -35,7 +37,7 @@ def run_jobs(
     jobs: Sequence[Job], settings: Settings, *, logs: Path, per_process: int, minutes: float,
     say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
-    """Give the record of each job as soon as its process has ended.
+    """Give the record of each job as soon as its process has ended; first of those not run.
 
     Args:
         logs: folder of what the processes print.
@@ -43,7 +45,7 @@ def run_jobs(
         minutes: longest time of a job.
         say: told before each process starts.
     """
-    folder = Path(settings.folder)
+    folder = Path(settings.folder).resolve()
     to_run = [job for job in jobs if not job.why_not]
     write_json(folder / "plan.json", {
         "settings": vars(settings), "jobs": [job.to_record() for job in to_run],
@@ -57,7 +59,7 @@ def run_jobs(
         say(f"[{start + 1}/{len(to_run)}] {', '.join(job.label for job in group)}")
         log = logs / f"{group[0].name}.log"
         ending = _run_process(
-            [str(MEASURE), str(folder), *(job.name for job in group)], log=log,
+            [str(MEASURE), str(folder), *(job.name for job in group)], log=log, place=folder,
             seconds=60 * minutes * len(group),
         )
         for job in group:
@@ -69,13 +71,17 @@ def _record(job: Job, found: dict[str, Any]) -> dict[str, Any]:
     return {key: own[key] for key in ("name", "label", "group", "architecture", "way")} | found
 
 
-def _run_process(words: Sequence[str], *, log: Path, seconds: float) -> str:
-    """Run Python to its end, its output into a file, and say how it ended."""
+def _run_process(words: Sequence[str], *, log: Path, place: Path, seconds: float) -> str:
+    """Run Python to its end, its output into a file, and say how it ended.
+
+    Args:
+        place: its working folder; Unsloth leaves files there.
+    """
     with log.open("wb") as file:
         try:
             done = subprocess.run(
                 [sys.executable, *words], stdout=file, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, env=environment(), timeout=seconds,
+                stdin=subprocess.DEVNULL, env=environment(), cwd=place, timeout=seconds,
             )
         except subprocess.TimeoutExpired:
             return f"it was stopped after {seconds / 60:.0f} minutes"
@@ -101,7 +107,7 @@ def run_tests(*, logs: Path, minutes: float) -> dict[str, Any]:
     if importlib.util.find_spec("pytest") is None:
         return {"status": "not run", "reason": "pytest is not installed"}
     logs.mkdir(parents=True, exist_ok=True)
-    report = logs / "tests.xml"
+    report = logs.resolve() / "tests.xml"
     files = [
         str(path) for path in sorted((REPOSITORY / "tests").glob("test_*.py"))
         if "mark.gpu" in path.read_text(encoding="utf-8")
@@ -109,7 +115,7 @@ def run_tests(*, logs: Path, minutes: float) -> dict[str, Any]:
     ending = _run_process(
         ["-m", "pytest", "-m", "gpu", "--rootdir", str(REPOSITORY), f"--junitxml={report}", "-rs",
          *files],
-        log=logs / "tests.log", seconds=60 * minutes,
+        log=logs / "tests.log", place=REPOSITORY, seconds=60 * minutes,
     )
     return read_test_report(report, ending=ending)
 
