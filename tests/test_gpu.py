@@ -56,7 +56,7 @@ def leave_only(room: int) -> None:
     """Let this process take no more than so many bytes beyond what it has reserved."""
     import torch
 
-    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    _, total = torch.cuda.mem_get_info()
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + room) / total)
 
 
@@ -171,7 +171,7 @@ def test_a_training_goes_on_in_less_memory_to_the_same_loss(tmp_path: Path) -> N
     leave_only(int(0.7 * peak) - torch.cuda.memory_reserved())
     held, fewer = train("held")
     assert held.supervision.limit.retries >= 1
-    assert torch.cuda.max_memory_reserved() <= 0.7 * peak
+    assert torch.cuda.max_memory_reserved() <= 0.7 * peak + 2 * MIB  # the allocator's unit
     assert fewer == pytest.approx(losses, rel=2e-2)
 
 

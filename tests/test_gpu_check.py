@@ -343,9 +343,11 @@ def test_without_a_gpu_it_says_how_to_go_on() -> None:
 
     if nvidia_gpus():
         pytest.skip("there is an NVIDIA GPU here")
-    for words in ((), ("--python", sys.executable)):
+    # Without an interpreter nothing may be installed first, either.
+    for words, untouched in (((), "installed"), (("--python", sys.executable), "measured")):
         done = run_script(*words)
         assert done.returncode == 2
+        assert f"nothing was {untouched}" in done.stderr
         assert "no NVIDIA GPU" in done.stderr
         assert "--device cpu --tiny" in done.stderr
         assert "Traceback" not in done.stderr
