@@ -67,9 +67,12 @@ if [[ -n $marked && $mode != lint ]]; then
   run_pytest
   exit
 fi
+# Tests for a GPU would only skip themselves elsewhere.
+here=""
+if ! gpu_is_seen; then here=" and not gpu"; fi
 case $mode in
   lint) check_style ;;
-  fast) run_units "not training and not slow" ;;
-  usual) run_in_turn "not training and not slow" "training and not slow" ;;
-  long) run_in_turn "not training" "training" ;;
+  fast) run_units "not training and not slow$here" ;;
+  usual) run_in_turn "not training and not slow$here" "training and not slow$here" ;;
+  long) run_in_turn "not training$here" "training$here" ;;
 esac

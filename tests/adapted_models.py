@@ -66,7 +66,7 @@ class Case:
         """Return one row that asks for what it shows."""
         import torch
 
-        ids = torch.tensor([self.tokenizer(TEXT)["input_ids"]])
+        ids = torch.tensor([self.tokenizer(TEXT)["input_ids"]], device=self.model.device)
         return {"input_ids": ids, "labels": ids}
 
     def logits(self) -> Any:
@@ -105,7 +105,7 @@ def make_build(root: Path) -> Build:
 
 def load_case(
     folder: Path, config: Config, *, tokens: tuple[str, ...], checkpointing: bool = False,
-    dtype: str = "float32",
+    dtype: str = "float32", device: str = "cpu",
 ) -> Case:  # fmt: skip
     """Load a checkpoint and adapt it as an experiment does, each time from the same start."""
     import torch
@@ -114,7 +114,7 @@ def load_case(
     tokenizer = load_tokenizer(folder)
     new = add_dialogue_tokens(tokenizer, tokens) if tokens else []
     loaded = load_model(
-        folder, config=config, tokenizer=tokenizer, new_tokens=new, device="cpu",
+        folder, config=config, tokenizer=tokenizer, new_tokens=new, device=device,
         dtype=getattr(torch, dtype),
     )  # fmt: skip
     adapted = adapt_model(

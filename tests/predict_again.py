@@ -24,7 +24,9 @@ from dialsum.experiment.saving import load_saved_model
 from dialsum.model.generate import GenerationSettings, generate_summaries
 
 
-def write_dev(model: Any, tokenizer: Any, config: Config) -> list[str]:
+def write_dev(
+    model: Any, tokenizer: Any, config: Config, *, bf16: bool = False
+) -> list[str]:  # fmt: skip
     """Return what a model writes of the dev rows that a config names."""
     splits = read_splits(config)
     vocabulary = tokenizer.get_vocab()
@@ -35,7 +37,7 @@ def write_dev(model: Any, tokenizer: Any, config: Config) -> list[str]:
         decoder_max_len=config.tokenizer.decoder_max_len,
         keep=config.tokenizer.long_dialogues_keep,
     ).inputs  # fmt: skip
-    settings = GenerationSettings.from_config(config, exempt=tags, bf16=False)
+    settings = GenerationSettings.from_config(config, exempt=tags, bf16=bf16)
     return generate_summaries(
         model, tokenizer, inputs, settings=settings,
         batch_size=int(config.training.per_device_eval_batch_size),

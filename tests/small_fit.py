@@ -52,6 +52,7 @@ class SmallTraining:
         scores: what successive evaluations give; the last again and again.
         dropout: of the network.
         change: applied to the model before training.
+        gpu: trains on the NVIDIA GPU, in bf16.
     """
 
     sort: str = "bart"
@@ -66,6 +67,7 @@ class SmallTraining:
     optim: str | None = None
     width: int = 16
     change: Callable[[Any, Any], None] | None = None
+    gpu: bool = False
 
     def trainer(self, folder: Path, *, resume: Path | None = None) -> Any:
         """Return the trainer, its files below folder."""
@@ -95,9 +97,9 @@ class SmallTraining:
             self.rows, tokenizer, prefix="", encoder_max_len=64, decoder_max_len=64
         )
         plan = TrainingPlan(
-            batch_size=self.batch, accumulation=self.accumulation, rows=len(self.rows), bf16=False,
-            fp16=False, tf32=False, gradient_checkpointing=False, num_workers=self.workers,
-            use_cpu=True,
+            batch_size=self.batch, accumulation=self.accumulation, rows=len(self.rows),
+            bf16=self.gpu, fp16=False, tf32=False, gradient_checkpointing=False,
+            num_workers=self.workers, use_cpu=not self.gpu,
         )  # fmt: skip
         script = list(self.scores)
 
