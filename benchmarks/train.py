@@ -25,6 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
+from dialsum.errors import run_script
 from train_sides import (
     ACCUMULATION,
     ALL_SIDES,
@@ -35,8 +36,6 @@ from train_sides import (
     run_side,
     write_checkpoint,
 )
-
-from dialsum.errors import run_script
 
 
 def make_parser() -> argparse.ArgumentParser:
