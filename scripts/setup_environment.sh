@@ -222,6 +222,9 @@ build_environment() {
 # Makes .venv fit: $1 "main" or "dev" (the test tools too); $2 "repair" mends a whole one as well.
 ensure_environment() {
   local wanted="${1:-main}" mode="${2:-}"
+  # Each experiment is a process that loads the same libraries. Where their bytecode may not be kept,
+  # every one of them compiles it anew, for 9 of its first 15 seconds.
+  unset PYTHONDONTWRITEBYTECODE
   if [[ $mode != repair ]] && environment_is_whole "$wanted"; then return; fi
   unset PYTHONHOME
   export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1

@@ -243,3 +243,10 @@ def test_cpu_build_is_asked_for_where_nobody_else_decides(
         whole, f"flavour={flavour} OSTYPE=linux-gnu; cpu_build_is_needed", tools=tools, **settings
     )
     assert (done.returncode == 0) is needed, done.stderr
+
+
+def test_what_is_started_may_keep_bytecode(whole: Path, tools: Path) -> None:
+    command = "ensure_environment main; printenv PYTHONDONTWRITEBYTECODE || echo kept"
+    (tools / "printenv").symlink_to(shutil.which("printenv") or "/usr/bin/printenv")
+    done = run_in_setup(whole, command, tools=tools, PYTHONDONTWRITEBYTECODE="1")
+    assert (done.stdout, done.returncode) == ("kept\n", 0), done.stderr
