@@ -95,6 +95,7 @@ class SummaryTrainer(Seq2SeqTrainer):
         )
         self._network: Any = model
         self._gradients = GradientCheck(model)
+        self._learning = learning(model)
         self.steps_run = 0
         self._step_loss = 0.0
         self._logged_before = torch.zeros(())
@@ -171,10 +172,9 @@ class SummaryTrainer(Seq2SeqTrainer):
 
     def check_weights(self) -> None:
         """Answer an optimizer step that left weights not finite; called right after it."""
-        weights = learning(self._network)
-        if all_finite(list(weights.values())):
+        if all_finite(list(self._learning.values())):
             return
-        name = next(name for name, item in weights.items() if not all_finite([item]))
+        name = next(name for name, item in self._learning.items() if not all_finite([item]))
         rows = [int(row) for batch in self._runner.passes for row in batch[ROWS]]
         self._undo(self._step_loss, None, Origin("weights", name, rows))
 
