@@ -38,9 +38,12 @@ class Side:
 
 SIDES = {
     "stock": Side("Seq2SeqTrainer, random batches", stock=True),
-    "random": Side("ours, random batches: what the head and the rows' layer alone give",
+    "random": Side("ours, random batches: what the head and learned rows give",
                    {"training.train_sampling_strategy": "random"}),
     "ours": Side("ours, token budget"),
+    "trimmed-random": Side("ours, random batches, vocabulary trimmed", {
+        "tokenizer.trim_vocabulary": True, "training.train_sampling_strategy": "random",
+    }),
     "trimmed": Side("ours, token budget, vocabulary trimmed", {"tokenizer.trim_vocabulary": True}),
 }
 OPTIONS = {
