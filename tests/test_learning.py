@@ -213,4 +213,5 @@ def test_what_learned_comes_back_from_disk(
         adapted=AdaptedModel(model=again, loader={}, targets=[]), tokenizer=case.tokenizer,
         config=case.config, new=case.new, folder=case.folder,
     )  # fmt: skip
-    assert torch.equal(back.logits(), learned)
+    # Where a matrix lies in memory decides how a product is rounded.
+    torch.testing.assert_close(back.logits(), learned, rtol=1e-5, atol=1e-6)

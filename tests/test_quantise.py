@@ -52,7 +52,7 @@ def test_4_bit_layers_compute_in_the_type_of_the_run(
 
 @pytest.mark.training
 @pytest.mark.parametrize(
-    ("qlora", "spread"), [(LORA, 0.0), (FOUR_BIT, 0.0), (EIGHT_BIT, 0.1)],
+    ("qlora", "spread"), [(LORA, 1e-6), (FOUR_BIT, 1e-6), (EIGHT_BIT, 0.1)],
     ids=["float", "4-bit", "8-bit"],
 )
 @pytest.mark.parametrize("sort", SORTS)
