@@ -5,10 +5,11 @@
 
 The first experiment's batch (6 x 4 rows, 512/128 tokens, LoRA r 48 on a 4-bit base, AdamW) on a
 model of mT5's kind from random weights, with the 250,112 rows of mT5's vocabulary. Stock is
-transformers' Seq2SeqTrainer with dynamic padding and rows drawn at random, PEFT and bitsandbytes as
-their guides show them, its loss scaled right (compute_loss_func), so that both learn the same. The
-other sides change one thing at a time. Every side sees the same rows as often, in a process of its
-own, one after the other. FOLDER holds mT5's tokenizer, FILE rows as data/train.csv has them.
+transformers' Seq2SeqTrainer with dynamic padding and rows drawn at random, PEFT's own layers for
+adapters and learned rows, bitsandbytes as its guide shows it, and a loss scaled right
+(compute_loss_func), so that both learn the same. The other sides change one thing at a time. Every
+side sees the same rows as often, in a process of its own, one after the other. FOLDER holds mT5's
+tokenizer, FILE rows as data/train.csv has them.
 """
 
 from __future__ import annotations

@@ -114,6 +114,8 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
         config, tokens, device="cpu", dtype=torch.float32,
         gradient_checkpointing=bool(config.training.gradient_checkpointing),
     ).adapted.model
+    if side.stock:
+        use_peft_s_own_rows(model)
     if side.attention is not None:
         model.get_base_model().set_attn_implementation(side.attention)
     if side.compiled:
@@ -135,6 +137,17 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
         "peak_bytes": _peak_bytes(), "loaded_bytes": before, "padding": 1 - real / positions,
         "first_loss": losses[0], "last_loss": sum(tail) / len(tail),
     }
+
+
+def use_peft_s_own_rows(model: Any) -> None:
+    """Let rows of new tokens be learned as PEFT does it: each pass copies the whole matrix."""
+    from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
+
+    from dialsum.model.token_rows import RowsInPlace
+
+    for layer in model.modules():
+        if isinstance(layer, RowsInPlace):
+            layer.__class__ = TrainableTokensLayer
 
 
 def train_stock(
