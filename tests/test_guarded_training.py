@@ -40,13 +40,17 @@ def break_rare_word(model: Any, tokenizer: Any) -> None:
         model.get_input_embeddings().weight[piece] = float("inf")
 
 
+BAD: dict[str, Any] = {
+    "sort": "mt5", "rows": rows_with_a_rare_word(), "batch": 2, "change": break_rare_word,
+    "qlora": {"use_qlora": True, "load_in_4bit": False, "lora_rank": 2, "lora_alpha": 4},
+}  # fmt: skip
+
+
 def train_with_a_bad_row(folder: Path, policy: str, **asked: Any) -> tuple[Any, dict[str, Any]]:
     """Train adapters on a frozen base in which one row's word is infinite."""
     trainer = SmallTraining(
-        sort="mt5", rows=rows_with_a_rare_word(), batch=2, change=break_rare_word,
-        qlora={"use_qlora": True, "load_in_4bit": False, "lora_rank": 2, "lora_alpha": 4},
-        training={"max_steps": 12, "eval_steps": 12, "on_nan": policy} | asked,
-    ).trainer(folder)  # fmt: skip
+        **BAD | {"training": {"max_steps": 12, "eval_steps": 12, "on_nan": policy} | asked}
+    ).trainer(folder)
     failure = None
     try:
         trainer.train()
@@ -92,6 +96,60 @@ def test_a_skipped_step_changes_no_weight(tmp_path: Path) -> None:
     trainer.train()
     after = weights_of(trainer.model)
     assert all(torch.equal(seen[0][name], after[name]) for name in after)
+
+
+@pytest.mark.parametrize("every", [2, 3, 4, 12])
+def test_the_logged_mean_is_that_of_the_good_steps(every: int, tmp_path: Path) -> None:
+    single, together = tmp_path / "single", tmp_path / "together"
+    for folder, steps in ((single, 1), (together, every)):
+        folder.mkdir()
+        train_with_a_bad_row(folder, "skip", logging_steps=steps, learning_rate=1e-12)
+    good = {event["step"]: event["loss"] for event in read_events(single, "train")}
+    bad = {event["step"] for event in read_events(single, "nan")}
+    assert len(bad) == 2
+    assert sorted(good.keys() | bad) == list(range(1, 13))
+    assert not good.keys() & bad
+    before = 0
+    for event in read_events(together, "train"):
+        window = [good[step] for step in range(before + 1, event["step"] + 1) if step in good]
+        assert event["loss"] == pytest.approx(sum(window) / len(window), rel=1e-5)
+        before = event["step"]
+    assert before == 12
+
+
+def test_a_run_that_goes_on_remembers_its_bad_steps(tmp_path: Path) -> None:
+    import shutil
+
+    import torch
+
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    for folder in (whole, again):
+        folder.mkdir()
+    asked = {"eval_steps": 2, "save_total_limit": 20, "max_steps": 18}
+    (trainer, failure), report = train_with_a_bad_row(whole, "rollback", **asked)
+    assert failure is None
+    steps = [event["step"] for event in report["events"]]
+    assert len(steps) == 3
+    assert steps[1] - steps[0] > 1
+    kept = steps[0] + steps[0] % 2  # the first checkpoint after the first bad step
+    checkpoint = again / "checkpoints" / f"checkpoint-{kept}"
+    for step in range(2, kept + 1, 2):
+        name = f"checkpoint-{step}"
+        shutil.copytree(whole / "checkpoints" / name, again / "checkpoints" / name)
+    shutil.copy(whole / "nan_report.json", again / "nan_report.json")
+    second = SmallTraining(
+        **BAD | {"training": {"on_nan": "rollback", **asked}}
+    ).trainer(again, resume=checkpoint)  # fmt: skip
+    second.train(resume_from_checkpoint=str(checkpoint))
+    assert json.loads((again / "nan_report.json").read_text(encoding="utf-8")) == report
+    assert second.supervision.progress.nan_events == 3
+    curve = [(event["step"], event["loss"]) for event in read_events(again, "train")]
+    assert curve == [
+        (event["step"], event["loss"]) for event in read_events(whole, "train")
+        if event["step"] > kept
+    ]
+    ours, theirs = weights_of(second.model), weights_of(trainer.model)
+    assert all(torch.equal(one, theirs[name]) for name, one in ours.items())
 
 
 def test_the_policy_stop_fails_with_the_report(tmp_path: Path) -> None:
@@ -224,7 +282,7 @@ def test_full_memory_is_answered_by_smaller_passes_with_the_same_result(tmp_path
 
     free = run_in_memory(tmp_path / "free", 0, 256, 1)
     assert free.returncode == 0, free.stderr
-    tight = run_in_memory(tmp_path / "tight", 300, 256, 1)
+    tight = run_in_memory(tmp_path / "tight", 400, 256, 1)
     assert tight.returncode == 0, tight.stderr
     answer = json.loads(tight.stdout.splitlines()[-1])
     assert answer["retries"] >= 1

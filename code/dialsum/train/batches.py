@@ -20,14 +20,14 @@ Lengths = NDArray[np.integer[Any]]
 Step = list[Rows]
 """The forward passes of one optimizer step, each the rows that go through together."""
 
-BUCKET_TOKENS = 8
-"""Inputs this near in length count as equal, so that targets can be sorted among them. Widths of 4
-to 32 were tried on 2,065 real dialogues: 8 leaves the least padding."""
+BUCKET_TOKENS = 4
+"""Inputs this near in length count as equal, so that targets can be sorted among them."""
 
-TARGET_TOKENS = 16
+TARGET_TOKENS = 8
 """Targets this near in length count as equal. Sorted to the token, rows that tell the same scene
 share a step, and less is learned from it: on the sample data, 8 rows a step, the demo's first
-experiment ends at a dev loss of 1.40, with this at 1.31, with rows drawn at random at 1.23."""
+experiment ends at a dev loss of 1.40, with groups of 16 at 1.31, with rows drawn at random at 1.23.
+On 2,065 real dialogues groups of 16 pad up to 3.9 %, of 8 at most 3.0 % for the seven."""
 
 PASS_COST_TOKENS = 50
 """What one more forward pass may save in padding before it is worth having, in tokens."""

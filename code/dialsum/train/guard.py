@@ -55,12 +55,25 @@ class Guard:
     events: list[dict[str, Any]] = field(default_factory=list)
     _snapshot: Snapshot | None = None
 
-    def keep(self, model: Any, optimizer: Any, *, step: int) -> None:
-        """Take a snapshot of finite weights where one is due."""
+    def keep(self, model: Any, optimizer: Any, *, step: int, due: bool = False) -> None:
+        """Take a snapshot of finite weights where one is due.
+
+        Args:
+            due: in any case. At a checkpoint one is, so that a run that goes on from there rolls
+                back to where the whole run would have.
+        """
         if self.policy == "rollback" and (
-            self._snapshot is None or step - self._snapshot.step >= SNAPSHOT_STEPS
+            due or self._snapshot is None or step - self._snapshot.step >= SNAPSHOT_STEPS
         ):
             self._snapshot = Snapshot(model, optimizer, step=step)
+
+    def remember(self, events: Sequence[dict[str, Any]]) -> None:
+        """Go on from a checkpoint: these are the bad steps before it, later ones have not been."""
+        self.events = list(events)
+        if self.events:
+            self._write_report()
+        else:
+            self.report.unlink(missing_ok=True)
 
     def answer(self, bad: BadStep, *, model: Any, optimizer: Any, scheduler: Any) -> None:
         """Undo a bad step by policy. Gradients are the caller's to drop.
@@ -117,6 +130,9 @@ class Guard:
         self.progress.nan_events += 1
         known = {key: value for key, value in event.items() if value is not None}
         self.progress.event("nan", **known)
+        self._write_report()
+
+    def _write_report(self) -> None:
         write_json(self.report, {"schema_version": 1, "policy": self.policy, "events": self.events})
 
 

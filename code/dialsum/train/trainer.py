@@ -26,6 +26,7 @@ from dialsum.model.gradient_check import GradientCheck
 from dialsum.model.save import load_extra, save_weights
 from dialsum.train.batches import heaviest_pass
 from dialsum.train.checkpoints import find_damage, seal_checkpoint
+from dialsum.train.continuation import keep_memory, take_memory
 from dialsum.train.evaluation import DevSet, dev_loss, write_and_score
 from dialsum.train.guard import BadStep, Guard
 from dialsum.train.head_loss import summary_loss
@@ -99,6 +100,7 @@ class SummaryTrainer(Seq2SeqTrainer):
         self.steps_run = 0
         self._step_loss = 0.0
         self._logged_before = torch.zeros(())
+        self._undone, self._counted = 0, 0
 
     def get_train_dataloader(self) -> StepLoader:
         """Return the loader of whole steps; the library must not cut them up among devices."""
@@ -125,6 +127,7 @@ class SummaryTrainer(Seq2SeqTrainer):
         self.steps_run += 1
         self.supervision.guard.keep(self._network, self.optimizer, step=self.state.global_step)
         self._logged_before = self._tr_loss.clone()
+        self._counted += 1
         loss: torch.Tensor = self._runner.run(
             model, inputs, count=num_items_in_batch, step=self.state.global_step + 1
         )
@@ -191,8 +194,19 @@ class SummaryTrainer(Seq2SeqTrainer):
         )
         # Without gradients the optimizer leaves every weight as it is.
         self._network.zero_grad(set_to_none=True)
-        steps = self.state.global_step - self._globalstep_last_logged
-        self._tr_loss = self._logged_before * ((steps + 1) / steps if steps else 1.0)
+        self._tr_loss = self._logged_before
+        self._undone += 1
+
+    def log(self, logs: dict[str, float], *arguments: Any, **options: Any) -> None:
+        """Log, the mean loss over those steps alone that were not undone; none where all were."""
+        if "loss" in logs:
+            good = self._counted - self._undone
+            if good:
+                logs["loss"] *= self._counted / good
+            else:
+                del logs["loss"]
+            self._counted = self._undone = 0
+        super().log(logs, *arguments, **options)
 
     def _tell(self, remarks: Sequence[Remark]) -> None:
         for remark in remarks:
@@ -236,6 +250,11 @@ class SummaryTrainer(Seq2SeqTrainer):
     def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
         super()._save_checkpoint(*arguments, **options)
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        one = self.supervision
+        one.guard.keep(self._network, self.optimizer, step=self.state.global_step, due=True)
+        keep_memory(
+            folder, guard=one.guard, limit=one.limit, watch=one.watch, progress=one.progress
+        )
         seal_checkpoint(folder, **vars(self.supervision.identity))
 
     def _init_training_state(self, *arguments: Any) -> tuple[int, int]:
@@ -261,7 +280,11 @@ class SummaryTrainer(Seq2SeqTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, *arguments: Any) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, *arguments)
-        load_extra(self._network, Path(resume_from_checkpoint))
+        folder, one = Path(resume_from_checkpoint), self.supervision
+        load_extra(self._network, folder)
+        take_memory(
+            folder, guard=one.guard, limit=one.limit, watch=one.watch, progress=one.progress
+        )
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
