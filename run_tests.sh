@@ -40,8 +40,14 @@ run_pytest() {
   return "$status"
 }
 
-# Units share the processors, four at most; a test that trains wants them for itself.
+# Units share the processors, four at most; tests that train have two each. A file's tests stay
+# together: they share what one of them trained.
 run_units() { run_pytest -n auto --maxprocesses 4 -m "$1"; }
+run_training() {
+  local workers=$(($(getconf _NPROCESSORS_ONLN) / 2))
+  export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
+  run_pytest -n $((workers < 1 ? 1 : workers > 4 ? 4 : workers)) --dist loadfile -m "$1"
+}
 
 check_style() {
   "$venv_python" -m ruff check .
@@ -58,7 +64,7 @@ run_in_turn() {
     return "$status"
   fi
   first=$status status=0
-  run_pytest -m "$training" || status=$?
+  run_training "$training" || status=$?
   if ((status == 5)); then return "$first"; fi
   return "$status"
 }
@@ -67,9 +73,12 @@ if [[ -n $marked && $mode != lint ]]; then
   run_pytest
   exit
 fi
+# Tests for a GPU would only skip themselves elsewhere.
+here=""
+if ! gpu_is_seen; then here=" and not gpu"; fi
 case $mode in
   lint) check_style ;;
-  fast) run_units "not training and not slow" ;;
-  usual) run_in_turn "not training and not slow" "training and not slow" ;;
-  long) run_in_turn "not training" "training" ;;
+  fast) run_units "not training and not slow$here" ;;
+  usual) run_in_turn "not training and not slow$here" "training and not slow$here" ;;
+  long) run_in_turn "not training$here" "training$here" ;;
 esac

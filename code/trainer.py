@@ -47,12 +47,15 @@ def make_parser() -> CommandLine:
     add("--model-dir", type=Path, metavar="DIR",
         help="where the best model goes (default: OUTPUT_DIR/model)")
     add("--one-epoch", "-1", action="store_true", help="one epoch only")
+    add("--resume", action="store_true",
+        help="go on with this run from its latest whole checkpoint, where it did not finish")
     add("--seed", type=int, help="overrides training.seed")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
         help="overrides one value, such as training.learning_rate=3e-5 (repeatable)")
     add("--explain", action="store_true",
         help="print every value with where it comes from, and stop")
     add("--batch-id", help=argparse.SUPPRESS)
+    add("--attempt", metavar="JSON", help=argparse.SUPPRESS)
     return parser
 
 
@@ -99,11 +102,13 @@ def explain_one(options: argparse.Namespace) -> int:
 
 def run_one(options: argparse.Namespace) -> int:
     """Refuse what is unfit with every reason, else run the experiment; return the exit status."""
+    from dialsum.record.attempts import FIRST, read_attempt
     from dialsum.run.alone import load_fit
 
+    attempt = FIRST if options.attempt is None else read_attempt(options.attempt)
     loaded = load_fit(
         options.config, overrides=collect_overrides(options), overlays=options.overlay,
-        environment=os.environ,
+        environment=os.environ, attempt=attempt.source(),
     )
     for note in loaded.notes:
         print(note)
@@ -117,7 +122,7 @@ def run_one(options: argparse.Namespace) -> int:
 
     record = run_experiment(Job(
         loaded=loaded, paths=RunPaths(folder=folder, model=model), kind=kind,
-        batch=options.batch_id,
+        batch=options.batch_id, resume=options.resume, attempt=attempt,
     ))
     return EXIT_OK if record["status"] == "success" else EXIT_FAILED
 

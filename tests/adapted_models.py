@@ -1,4 +1,4 @@
-"""Makes small models, adapted as an experiment adapts them. For the tests of what learns.
+"""Small adapted models for the tests of adapters: made as an experiment makes them, trained a step.
 
 Loads torch only when a function is called.
 """
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dialsum.config.schema import Config
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
 from dialsum.model.adapt import AdaptedModel, adapt_model
@@ -19,7 +21,10 @@ from small_models import KINDS, make_config, train_sample_tokenizer, write_check
 
 SORTS = list(KINDS)
 RANK, ALPHA = 4, 8
-FOUR_BIT = {"use_qlora": True, "load_in_4bit": True, "lora_rank": RANK, "lora_alpha": ALPHA}
+LORA = {"use_qlora": True, "load_in_4bit": False, "lora_rank": RANK, "lora_alpha": ALPHA}
+FOUR_BIT = LORA | {"load_in_4bit": True}
+EIGHT_BIT = LORA | {"load_in_8bit": True}
+BITS = pytest.mark.parametrize("qlora", [FOUR_BIT, EIGHT_BIT], ids=["4-bit", "8-bit"])
 EVERYTHING = ["q", "k", "v", "o", "wi", "wo", "lm_head", "embed_tokens"]
 """The targets of the third experiment."""
 TEXT = "#Person1#: 안녕하세요. #Person2#: 네, 안녕하세요."
@@ -61,7 +66,7 @@ class Case:
         """Return one row that asks for what it shows."""
         import torch
 
-        ids = torch.tensor([self.tokenizer(TEXT)["input_ids"]])
+        ids = torch.tensor([self.tokenizer(TEXT)["input_ids"]], device=self.model.device)
         return {"input_ids": ids, "labels": ids}
 
     def logits(self) -> Any:
@@ -82,7 +87,7 @@ def make_build(root: Path) -> Build:
 
     def make(
         sort: str, *, tokens: tuple[str, ...] = STANDARD_DIALOGUE_TOKENS,
-        checkpointing: bool = False, **qlora: Any,
+        checkpointing: bool = False, dtype: str = "float32", **qlora: Any,
     ) -> Case:  # fmt: skip
         import torch
 
@@ -91,22 +96,26 @@ def make_build(root: Path) -> Build:
             write_checkpoint(folder, sort, tokenizer=tokenizers[KINDS[sort]], width=64)
         torch.manual_seed(1)  # the same adapters whatever was tested before
         config = make_config(sort, folder, qlora=qlora)
-        return load_case(folder, config, tokens=tokens, checkpointing=checkpointing)
+        return load_case(
+            folder, config, tokens=tokens, checkpointing=checkpointing, dtype=dtype
+        )  # fmt: skip
 
     return make
 
 
 def load_case(
-    folder: Path, config: Config, *, tokens: tuple[str, ...], checkpointing: bool = False
-) -> Case:
-    """Load a checkpoint and adapt it as an experiment does."""
+    folder: Path, config: Config, *, tokens: tuple[str, ...], checkpointing: bool = False,
+    dtype: str = "float32", device: str = "cpu",
+) -> Case:  # fmt: skip
+    """Load a checkpoint and adapt it as an experiment does, each time from the same start."""
     import torch
 
+    torch.manual_seed(11)
     tokenizer = load_tokenizer(folder)
     new = add_dialogue_tokens(tokenizer, tokens) if tokens else []
     loaded = load_model(
-        folder, config=config, tokenizer=tokenizer, new_tokens=new, device="cpu",
-        dtype=torch.float32,
+        folder, config=config, tokenizer=tokenizer, new_tokens=new, device=device,
+        dtype=getattr(torch, dtype),
     )  # fmt: skip
     adapted = adapt_model(
         loaded, config=config, new_token_ids=tokenizer.convert_tokens_to_ids(new),

@@ -17,10 +17,31 @@ import torch
 import transformers
 
 from dialsum.config.read import load_config
+from dialsum.config.schema import Config
 from dialsum.data.encode import encode_rows
 from dialsum.experiment.prepare import dialogue_tokens, read_splits
 from dialsum.experiment.saving import load_saved_model
 from dialsum.model.generate import GenerationSettings, generate_summaries
+
+
+def write_dev(
+    model: Any, tokenizer: Any, config: Config, *, bf16: bool = False
+) -> list[str]:  # fmt: skip
+    """Return what a model writes of the dev rows that a config names."""
+    splits = read_splits(config)
+    vocabulary = tokenizer.get_vocab()
+    tags = [vocabulary[token] for token in dialogue_tokens(config, splits.train.rows)]
+    inputs = encode_rows(
+        splits.dev.rows, tokenizer, prefix=config.tokenizer.input_prefix,
+        encoder_max_len=config.tokenizer.encoder_max_len,
+        decoder_max_len=config.tokenizer.decoder_max_len,
+        keep=config.tokenizer.long_dialogues_keep,
+    ).inputs  # fmt: skip
+    settings = GenerationSettings.from_config(config, exempt=tags, bf16=bf16)
+    return generate_summaries(
+        model, tokenizer, inputs, settings=settings,
+        batch_size=int(config.training.per_device_eval_batch_size),
+    )  # fmt: skip
 
 
 def predict(folder: Path) -> dict[str, list[str]]:
@@ -29,26 +50,10 @@ def predict(folder: Path) -> dict[str, list[str]]:
     model, tokenizer = load_saved_model(
         folder / "model", config=config, device="cpu", dtype=torch.float32
     )
-    splits = read_splits(config)
-    vocabulary = tokenizer.get_vocab()
-    tags = [vocabulary[token] for token in dialogue_tokens(config, splits.train.rows)]
-    inputs = encode_rows(
-        splits.dev.rows, tokenizer, prefix=config.tokenizer.input_prefix,
-        encoder_max_len=config.tokenizer.encoder_max_len,
-        decoder_max_len=config.tokenizer.decoder_max_len,
-    ).inputs  # fmt: skip
-    settings = GenerationSettings.from_config(config, exempt=tags, bf16=False)
-
-    def write(network: Any) -> list[str]:
-        return generate_summaries(
-            network, tokenizer, inputs, settings=settings,
-            batch_size=int(config.training.per_device_eval_batch_size),
-        )  # fmt: skip
-
-    found = {"loaded": write(model)}
+    found = {"loaded": write_dev(model, tokenizer, config)}
     if hasattr(model, "disable_adapter"):
         with model.disable_adapter():
-            found["base"] = write(model)
+            found["base"] = write_dev(model, tokenizer, config)
     return found
 
 

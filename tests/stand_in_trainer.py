@@ -2,7 +2,9 @@
 
 Started by the tests of the queue in place of code/trainer.py. What it does is the experiment's name
 up to its first `_`: ok, numpy, fail, unfit, crash, silent, hang, stubborn, early (dies before it
-touches its folder), late (crashes after its record), fill (fills the disk to the last byte).
+touches its folder), late (crashes after its record), fill (fills the disk to the last byte), nan_2
+and memory_2 (fail for that reason in the first two attempts), nanhang and nancrash
+(meet NaN first, then hang or crash).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from dialsum.errors import run_script
 from dialsum.parent_watch import watch_parent
 from dialsum.paths import RunPaths
 from dialsum.record import archive_previous
+from dialsum.record.attempts import FIRST, read_attempt
 
 LONG_SECONDS = 600
 
@@ -68,6 +71,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--model-dir", type=Path, required=True)
     parser.add_argument("--batch-id", required=True)
+    parser.add_argument("--attempt", type=read_attempt, default=FIRST)
     return parser.parse_known_args()[0]
 
 
@@ -97,6 +101,13 @@ def behave(act: str, paths: RunPaths, asked: argparse.Namespace, started: dateti
     event(paths, event="eval", step=2, total_steps=2, best=True, **measured, **scores(20.0))
     for split in ("dev", "test"):
         event(paths, event="stage", stage="generate", split=split, rows=2, num_beams=4)
+    if act in ("nanhang", "nancrash"):
+        act = "nan" if asked.attempt.number == 1 else act.removeprefix("nan")
+    elif act in ("nan", "memory") and asked.attempt.number > int(asked.config.stem.split("_")[1]):
+        act = "ok"
+    if act in ("nan", "memory"):
+        fail_in_training(act, paths, asked, started)
+        return 1
     if act in ("hang", "stubborn"):
         hang(act, paths, asked, started)
         return 130
@@ -112,7 +123,7 @@ def behave(act: str, paths: RunPaths, asked: argparse.Namespace, started: dateti
         return 1
     write_text(paths.model / "model_info.json", "{}\n")
     write_text(paths.submission, ",fname,summary\n0,t_0,요약\n")
-    points = float(asked.config.stem.split("_")[1]) if "_" in asked.config.stem else 20.0
+    points = float(asked.config.stem.split("_")[-1]) if "_" in asked.config.stem else 20.0
     parts: dict[str, Any] = {"evaluation": evaluation(points)}
     if act == "numpy":
         import numpy as np
@@ -124,6 +135,23 @@ def behave(act: str, paths: RunPaths, asked: argparse.Namespace, started: dateti
     if act == "late":
         os.kill(os.getpid(), signal.SIGSEGV)
     return 0
+
+
+def fail_in_training(
+    act: str, paths: RunPaths, asked: argparse.Namespace, started: datetime
+) -> None:
+    """Write what a run leaves that met NaN or full memory at step 7."""
+    cause = {"nan": "non_finite", "memory": "out_of_memory"}[act]
+    write_json(paths.nan_report, {"schema_version": 1, "attempt": asked.attempt.number})
+    write_text(paths.train_log, f"attempt {asked.attempt.number}\n")
+    record(
+        paths, asked, started, status="failed", reason=f"step 7: {cause}",
+        failure={"cause": cause, "stage": "train", "step": 7},
+        training={
+            "steps": 6, "nan_events": 4 if act == "nan" else 0,
+            "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1,
+        },
+    )  # fmt: skip
 
 
 def fill_disk(folder: Path) -> None:
@@ -174,7 +202,7 @@ def record(
         **parts,
         "artifacts": artifacts if status == "success" else {},
     }
-    write_json(paths.result, content)
+    write_json(paths.result, asked.attempt.add_to(content))
 
 
 if __name__ == "__main__":

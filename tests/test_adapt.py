@@ -1,10 +1,22 @@
-"""Which layers get adapters, what is counted and recorded of them, what is refused."""
+"""What of a model gets adapters: which layers, in 4 or 8 bits, and how many weights learn."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from adapted_models import ALPHA, FOUR_BIT, RANK, SORTS, Build, linear_layers, with_adapter
+from adapted_models import (
+    ALPHA,
+    BITS,
+    EIGHT_BIT,
+    FOUR_BIT,
+    RANK,
+    SORTS,
+    Build,
+    linear_layers,
+    with_adapter,
+)
 from dialsum.errors import UnfitError
 from dialsum.model.adapt import choose_loader, places_of_new_rows, require_trainable
 from small_models import UNTIED, make_config
@@ -12,15 +24,19 @@ from small_models import UNTIED, make_config
 pytestmark = pytest.mark.training
 
 
+@BITS
 @pytest.mark.parametrize("sort", SORTS)
-def test_auto_covers_every_linear_layer_of_the_blocks(sort: str, build: Build) -> None:
-    from bitsandbytes.nn import Linear4bit
+def test_auto_covers_every_linear_layer_of_the_blocks(
+    sort: str, qlora: dict[str, Any], build: Build
+) -> None:
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
-    case = build(sort, **FOUR_BIT)
+    case = build(sort, **qlora)
     blocks = {name for name in linear_layers(case.model) if "lm_head" not in name}
     assert len(blocks) == {"mt5": 18, "t5_v1_1": 18, "t5": 16, "bart": 16}[sort]
     assert with_adapter(case.model) == blocks
-    quantised = [one for one in case.model.modules() if type(one) is Linear4bit]
+    layer = Linear4bit if qlora is FOUR_BIT else Linear8bitLt
+    quantised = [one for one in case.model.modules() if type(one) is layer]
     # T5 keeps the second half of its feed-forward layers whole: they overflow otherwise.
     assert len(quantised) == len(blocks) - (0 if sort == "bart" else 2)
     assert case.adapted.notes == []
@@ -90,10 +106,13 @@ def test_full_fine_tuning_trains_every_weight(sort: str, build: Build) -> None:
     assert case.adapted.loader["used"] == "transformers (full fine-tuning)"
 
 
+@BITS
 @pytest.mark.parametrize("sort", SORTS)
-def test_parameters_are_counted_as_before_quantisation(sort: str, build: Build) -> None:
+def test_parameters_are_counted_as_before_quantisation(
+    sort: str, qlora: dict[str, Any], build: Build
+) -> None:
     whole = build(sort, use_qlora=False, load_in_4bit=False)
-    case = build(sort, **FOUR_BIT)
+    case = build(sort, **qlora)
     total, trainable = case.adapted.count_parameters()
     learning = [one.numel() for one in case.model.parameters() if one.requires_grad]
     assert trainable == sum(learning)
@@ -104,12 +123,13 @@ def test_parameters_are_counted_as_before_quantisation(sort: str, build: Build) 
     ("qlora", "requested", "used"),
     [
         ({"load_in_4bit": False}, "PEFT + no quantisation", "PEFT + no quantisation"),
+        (EIGHT_BIT, "PEFT + bitsandbytes 8-bit", "PEFT + bitsandbytes 8-bit"),
         ({}, "PEFT + bitsandbytes 4-bit", "PEFT + bitsandbytes 4-bit"),
         ({"use_unsloth": True}, "Unsloth", "PEFT + bitsandbytes 4-bit"),
     ],
 )
 def test_the_loader_is_recorded_as_asked_and_used(
-    qlora: dict[str, bool], requested: str, used: str
+    qlora: dict[str, Any], requested: str, used: str
 ) -> None:
     config = make_config("mt5", "none/needed", qlora=FOUR_BIT | qlora)
     loader = choose_loader(config.qlora)

@@ -36,7 +36,8 @@ def demo(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     """Run the seven, a few steps each, and return the output folder and what the screen showed."""
     output = tmp_path_factory.mktemp("데모 출력")
     configs = [str(repository / "config" / "experiments" / f"{name}.yaml") for name in LABELS]
-    overrides = [part for value in SHORT for part in ("--set", value)]
+    cache = f"data.cache_dir={json.dumps(str(output / 'encoded'), ensure_ascii=False)}"
+    overrides = [part for value in (*SHORT, cache) for part in ("--set", value)]
     done = subprocess.run(
         [
             sys.executable, str(repository / "code" / "auto_experiment_runner.py"),

@@ -2,77 +2,52 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import pickle
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
+from dialsum.config.schema import KeptPart
+from dialsum.data import encode as encode_module
 from dialsum.data.dialogues import Dialogue
-from dialsum.data.encode import EncodedSplit, encode_rows, fold_spaces
+from dialsum.data.encode import ENCODING_VERSION, EncodedSplit, encode_rows, fold_spaces
+from dialsum.data.ragged import TokenRows
+from dialsum.errors import RunError
+from word_tokenizer import (
+    END,
+    KOBART_LIKE,
+    NEWLINE,
+    T5_LIKE,
+    UNKNOWN,
+    WORDS,
+    WordTokenizer,
+    rows,
+    word,
+)
 
-WORDS = [f"w{number}" for number in range(10)]
-END, UNKNOWN, NEWLINE = 1, 2, 3
-
-
-class WordTokenizer:
-    """A tokenizer of ten words and the line end, called as those of transformers are.
-
-    Args:
-        adds_end: put the end token after every text, as T5's does and KoBART's does not.
-    """
-
-    eos_token_id, unk_token_id = END, UNKNOWN
-
-    def __init__(self, *, adds_end: bool) -> None:
-        vocabulary = {
-            word: row for row, word in enumerate(["<pad>", "</s>", "<unk>", "\n", *WORDS])
-        }
-        self._backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-        self._backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        self._backend.add_tokens([AddedToken("\n", normalized=False)])
-        if adds_end:
-            self._backend.post_processor = processors.TemplateProcessing(
-                single="$A </s>", special_tokens=[("</s>", END)]
-            )
-
-    def __call__(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
-        return {"input_ids": [self._backend.encode(text).ids for text in texts]}
-
-
-T5_LIKE, KOBART_LIKE = WordTokenizer(adds_end=True), WordTokenizer(adds_end=False)
-
-
-def word(number: int) -> int:
-    """Return the id of a word."""
-    return 4 + number
-
-
-def rows(*pairs: tuple[str, str | None]) -> list[Dialogue]:
-    """Return dialogues with their summaries."""
-    return [
-        Dialogue(fname=f"d_{row}", dialogue=dialogue, summary=summary, topic=None, row=row)
-        for row, (dialogue, summary) in enumerate(pairs, start=1)
-    ]
+BOTH = pytest.mark.parametrize("tokenizer", [T5_LIKE, KOBART_LIKE], ids=["t5", "kobart"])
 
 
 def encode(
     items: Sequence[Dialogue], tokenizer: WordTokenizer, *, prefix: str = "", inputs: int = 8,
-    targets: int = 4,
+    targets: int = 4, keep: KeptPart = "start",
 ) -> EncodedSplit:  # fmt: skip
     """Encode with short limits."""
     return encode_rows(
-        items, tokenizer, prefix=prefix, encoder_max_len=inputs, decoder_max_len=targets
+        items, tokenizer, prefix=prefix, encoder_max_len=inputs, decoder_max_len=targets, keep=keep
     )
 
 
-@pytest.mark.parametrize("tokenizer", [T5_LIKE, KOBART_LIKE], ids=["t5", "kobart"])
+@BOTH
 def test_no_rows_are_no_rows(tokenizer: WordTokenizer) -> None:
     encoded = encode([], tokenizer)
     assert len(encoded) == 0
-    assert encoded.to_record() == {
-        "rows": 0, "truncated_inputs": 0, "unknown_inputs": 0, "longest_input_tokens": 0,
-        "truncated_targets": 0, "unknown_targets": 0, "longest_target_tokens": 0,
-    }  # fmt: skip
+    assert (len(encoded.input_lengths), len(encoded.target_lengths)) == (0, 0)
+    assert set(encoded.to_record().values()) == {0}
+    assert list(encoded.first(3).inputs) == []
 
 
 @pytest.mark.parametrize(
@@ -85,13 +60,23 @@ def test_no_rows_are_no_rows(tokenizer: WordTokenizer) -> None:
         (9, [word(0), word(1), word(2), END], 1),
     ],
 )
-@pytest.mark.parametrize("tokenizer", [T5_LIKE, KOBART_LIKE], ids=["t5", "kobart"])
+@BOTH
 def test_every_target_ends_whatever_its_length(
     tokenizer: WordTokenizer, words: int, ids: list[int], cut: int
 ) -> None:
     encoded = encode(rows(("w1", " ".join(WORDS[:words]))), tokenizer, targets=4)
-    assert encoded.targets == [ids]
-    assert encoded.truncated_targets == cut
+    assert encoded.targets is not None
+    assert list(encoded.targets) == [ids]
+    assert encoded.counts.truncated_targets == cut
+    assert encoded.counts.left_out_target_tokens == max(0, words - 3)
+
+
+@pytest.mark.parametrize("targets", [1, 2])
+@BOTH
+def test_the_shortest_target_is_the_end_token(tokenizer: WordTokenizer, targets: int) -> None:
+    encoded = encode(rows(("w1", "w1 w2 w3")), tokenizer, targets=targets)
+    assert encoded.targets is not None
+    assert encoded.targets[0] == [word(1), END][2 - targets :]
 
 
 @pytest.mark.parametrize(
@@ -113,17 +98,110 @@ def test_inputs_end_as_the_tokenizer_ends_them(
     assert len(ids) == length
     assert (ids[-1] == END) == ends
     assert ids[: length - ends] == [word(number) for number in range(length - ends)]
-    assert encoded.truncated_inputs == cut
+    assert encoded.counts.truncated_inputs == cut
+    assert encoded.counts.left_out_input_tokens == cut * (words - (length - ends))
 
 
 def test_prefix_counts_into_the_limit_and_stands_first() -> None:
     items = rows((" ".join(WORDS[:4]), "w1"))
-    assert encode(items, T5_LIKE, prefix="w9: ").inputs == [
+    assert list(encode(items, T5_LIKE, prefix="w9: ").inputs) == [
         [UNKNOWN, *(word(number) for number in range(4)), END]
     ]
     cut = encode(items, T5_LIKE, prefix="w9 w8 ", inputs=5)
-    assert cut.inputs == [[word(9), word(8), word(0), word(1), END]]
-    assert (cut.truncated_inputs, encode(items, T5_LIKE, inputs=5).truncated_inputs) == (1, 0)
+    assert list(cut.inputs) == [[word(9), word(8), word(0), word(1), END]]
+    assert cut.counts.truncated_inputs == 1
+    assert encode(items, T5_LIKE, inputs=5).counts.truncated_inputs == 0
+
+
+FOUR_TURNS = "A: w1 w2\nB: w3\nA: w4 w5 w6\nB: w7"
+ONE_TURN = "A: w0 w1 w2 w3 w4 w5 w6 w7 w8"
+
+
+@pytest.mark.parametrize(
+    ("dialogue", "room", "keep", "kept", "turns", "inside"),
+    [
+        # One token of room, for one giant turn and for many.
+        (ONE_TURN, 1, "both_ends", "A:", 0, 1),
+        (ONE_TURN, 1, "start", "A:", 0, 1),
+        (ONE_TURN, 1, "end", "w8", 0, 1),
+        (FOUR_TURNS, 1, "both_ends", "A:", 3, 1),
+        (FOUR_TURNS, 1, "end", "w7", 3, 1),
+        # One giant turn is cut inside; its end says who speaks.
+        (ONE_TURN, 4, "both_ends", "A: w0 w7 w8", 0, 1),
+        (ONE_TURN, 5, "both_ends", "A: w0 w1 w7 w8", 0, 1),
+        (ONE_TURN, 4, "start", "A: w0 w1 w2", 0, 1),
+        (ONE_TURN, 4, "end", "A: w6 w7 w8", 0, 1),
+        # Whole turns; from both ends in turn, the start first, line ends between them.
+        (FOUR_TURNS, 3, "both_ends", "A: w1 w7", 2, 1),
+        (FOUR_TURNS, 5, "both_ends", "A: w1 | B: w7", 2, 1),
+        (FOUR_TURNS, 6, "both_ends", "A: w1 w2 | B: w7", 2, 0),
+        (FOUR_TURNS, 9, "both_ends", "A: w1 w2 | B: w3 | B: w7", 1, 0),
+        (FOUR_TURNS, 11, "both_ends", "A: w1 w2 | B: w3 | B: w7", 1, 0),
+        (FOUR_TURNS, 6, "start", "A: w1 w2 | B: w3", 2, 0),
+        (FOUR_TURNS, 11, "start", "A: w1 w2 | B: w3 | A: w4 w5 w6", 1, 0),
+        (FOUR_TURNS, 2, "end", "B: w7", 3, 0),
+        (FOUR_TURNS, 7, "end", "A: w4 w5 w6 | B: w7", 2, 0),
+        (FOUR_TURNS, 9, "end", "A: w4 w5 w6 | B: w7", 2, 0),
+        # A giant among short ones: whole turns alone would waste the room.
+        (f"B: w1\n{ONE_TURN}\nB: w9", 10, "both_ends", "B: w1 | B: w9", 1, 0),
+        (f"B: w1\n{ONE_TURN}\nB: w9", 11, "both_ends", "B: w1 | A: w0 w6 w7 w8 | B: w9", 0, 1),
+        (f"B: w1\n{ONE_TURN}\nB: w9", 8, "start", "B: w1 | A: w0 w1 w2 w3", 1, 1),
+        (f"B: w1\n{ONE_TURN}\nB: w9", 8, "end", "A: w5 w6 w7 w8 | B: w9", 1, 1),
+        # A giant at one end: the other end gets at most half.
+        (f"{ONE_TURN}\nB: w3\nB: w4\nB: w5", 9, "both_ends", "A: w0 w1 w2 w3 w4 | B: w5", 2, 1),
+        (f"B: w3\nB: w4\nB: w5\n{ONE_TURN}", 9, "both_ends", "B: w3 | A: w4 w5 w6 w7 w8", 2, 1),
+        # Two giants: the start of one, the end of the other, and who said it.
+        (f"{ONE_TURN}\n{ONE_TURN.replace('A', 'B')}", 9, "both_ends",
+         "A: w0 w1 w2 w3 | B: w7 w8", 0, 1),
+        # A line that nobody is said to speak.
+        ("w0 w1 w2 w3 w4 w5", 4, "end", "w2 w3 w4 w5", 0, 1),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("prefix", ["", "w9 w9 "])
+@BOTH
+def test_long_dialogues_keep_what_is_asked(
+    tokenizer: WordTokenizer, prefix: str, dialogue: str, room: int, keep: KeptPart, kept: str,
+    turns: int, inside: int,
+) -> None:  # fmt: skip
+    ends = int(tokenizer is T5_LIKE)
+    limit = len(prefix.split()) + room + ends
+    encoded = encode(rows((dialogue, "w1")), tokenizer, prefix=prefix, inputs=limit, keep=keep)
+    (ids,) = encoded.inputs
+    assert tokenizer.read(ids) == f"{prefix}{kept}{' <end>' * ends}"
+    assert len(ids) <= limit
+    whole = encode(rows((dialogue, "w1")), tokenizer, prefix=prefix, inputs=99)
+    counts = encoded.counts
+    assert (counts.left_out_turns, counts.inputs_cut_inside) == (turns, inside)
+    assert counts.truncated_inputs == 1
+    assert counts.left_out_input_tokens == int(whole.input_lengths[0]) - len(ids)
+
+
+@pytest.mark.parametrize("keep", ["both_ends", "start", "end"])
+@BOTH
+def test_a_dialogue_that_fits_exactly_is_not_cut(tokenizer: WordTokenizer, keep: KeptPart) -> None:
+    whole = encode(rows((FOUR_TURNS, "w1")), tokenizer, prefix="w9 ", inputs=99)
+    length = int(whole.input_lengths[0])
+    same = encode(rows((FOUR_TURNS, "w1")), tokenizer, prefix="w9 ", inputs=length, keep=keep)
+    assert (list(same.inputs), same.counts) == (list(whole.inputs), whole.counts)
+    cut = encode(rows((FOUR_TURNS, "w1")), tokenizer, prefix="w9 ", inputs=length - 1, keep=keep)
+    assert cut.counts.truncated_inputs == 1
+
+
+@pytest.mark.parametrize("keep", ["both_ends", "start", "end"])
+@pytest.mark.parametrize(("tokenizer", "takes"), [(T5_LIKE, 4), (KOBART_LIKE, 3)])
+def test_a_prefix_that_leaves_no_room_is_said(
+    tokenizer: WordTokenizer, takes: int, keep: KeptPart
+) -> None:
+    items = rows(("w1", "w1"), (FOUR_TURNS, "w1"))
+    for limit in (1, takes):
+        with pytest.raises(RunError) as caught:
+            encode(items, tokenizer, prefix="w9 w8 w7 ", inputs=limit, keep=keep)
+        text = str(caught.value)
+        assert f"encoder_max_len {limit}" in text
+        assert "'w9 w8 w7 '" in text
+        assert f"take {takes} tokens" in text
+    encoded = encode(items, tokenizer, prefix="w9 w8 w7 ", inputs=takes + 1, keep=keep)
+    assert [len(ids) for ids in encoded.inputs] == [takes + 1] * 2
 
 
 def test_rows_are_counted_once_and_per_split() -> None:
@@ -133,24 +211,40 @@ def test_rows_are_counted_once_and_per_split() -> None:
         T5_LIKE,
     )
     assert encoded.to_record() == {
-        "rows": 4, "truncated_inputs": 2, "unknown_inputs": 2, "longest_input_tokens": 8,
-        "truncated_targets": 1, "unknown_targets": 2, "longest_target_tokens": 4,
+        "rows": 4, "longest_input_tokens": 8, "truncated_inputs": 2, "left_out_turns": 0,
+        "inputs_cut_inside": 2, "left_out_input_tokens": 7, "unknown_inputs": 2,
+        "truncated_targets": 1, "left_out_target_tokens": 1, "unknown_targets": 2,
+        "longest_target_tokens": 4,
     }  # fmt: skip
+
+
+def test_rows_of_several_chunks_stay_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = rows(*((f"w{n % 10} {'w1 ' * (n % 12)}", f"w{n % 7}") for n in range(23)))
+    whole = encode(items, T5_LIKE)
+    monkeypatch.setattr(encode_module, "CHUNK_ROWS", 5)
+    parts = encode(items, T5_LIKE)
+    assert list(parts.inputs) == list(whole.inputs)
+    assert list(parts.targets or []) == list(whole.targets or [])
+    assert parts.counts == whole.counts
 
 
 def test_test_rows_have_no_targets_and_no_counts_of_them() -> None:
     encoded = encode(rows(("w1", None), ("w2", None)), T5_LIKE)
     assert encoded.targets is None
+    assert encoded.target_lengths.tolist() == [0, 0]
     assert encoded.to_record() == {
-        "rows": 2, "truncated_inputs": 0, "unknown_inputs": 0, "longest_input_tokens": 2,
+        "rows": 2, "longest_input_tokens": 2, "truncated_inputs": 0, "left_out_turns": 0,
+        "inputs_cut_inside": 0, "left_out_input_tokens": 0, "unknown_inputs": 0,
     }  # fmt: skip
 
 
 def test_first_rows_keep_the_counts_of_the_whole() -> None:
     encoded = encode(rows(("w1", "w1"), (" ".join(WORDS), "w2")), T5_LIKE)
     first = encoded.first(1)
-    assert (first.inputs, first.targets) == ([[word(1), END]], [[word(1), END]])
-    assert first.truncated_inputs == encoded.truncated_inputs == 1
+    assert (list(first.inputs), list(first.targets or [])) == ([[word(1), END]], [[word(1), END]])
+    assert (first.input_lengths.tolist(), first.target_lengths.tolist()) == ([2], [2])
+    assert first.counts == encoded.counts
+    assert first.counts.truncated_inputs == 1
     assert encode(rows(("w1", None)), T5_LIKE).first(1).targets is None
 
 
@@ -171,5 +265,43 @@ def test_spaces_are_folded_and_line_ends_kept(text: str, folded: str) -> None:
 
 def test_line_ends_and_folded_spaces_reach_the_tokenizer() -> None:
     encoded = encode(rows(("w1:  w2 \nw3", "w1   w2\nw3")), T5_LIKE, targets=8)
-    assert encoded.inputs == [[UNKNOWN, word(2), NEWLINE, word(3), END]]
-    assert encoded.targets == [[word(1), word(2), NEWLINE, word(3), END]]
+    assert list(encoded.inputs) == [[UNKNOWN, word(2), NEWLINE, word(3), END]]
+    assert list(encoded.targets or []) == [[word(1), word(2), NEWLINE, word(3), END]]
+
+
+@pytest.mark.parametrize("lists", [[], [[]], [[], [7], []], [[1, 2, 3], [4], [5, 6]]])
+def test_token_rows_are_the_lists_that_they_were_made_of(lists: list[list[int]]) -> None:
+    held = TokenRows.from_lists(lists)
+    assert list(held) == lists
+    assert held.lengths.tolist() == [len(ids) for ids in lists]
+    assert (held.lengths.dtype, held.longest) == (np.int32, max(map(len, lists), default=0))
+    assert [held[-1 - at] for at in range(len(lists))] == lists[::-1]
+    for part in (slice(0, 2), slice(1, None), slice(5, 9), slice(2, 1), slice(None, None, -1)):
+        assert list(held[part]) == lists[part]
+        assert list(pickle.loads(pickle.dumps(held[part]))) == lists[part]
+    assert list(TokenRows.join([held[:1], held[1:]])) == lists
+    with pytest.raises(IndexError):
+        held[len(lists)]
+
+
+VERSION_MADE = (1, "4b2bc84a7f1b9169")
+"""ENCODING_VERSION, and the start of the hash of what it makes of the rows below."""
+
+
+def test_another_encoding_is_another_version() -> None:
+    # Rows that an earlier program kept must not pass for this one's.
+    items = rows(
+        (FOUR_TURNS, "w1 w2"), (ONE_TURN, "w1 w2 w3 w4"), ("A:  w1 \n\nw2 네", ""), ("w1", "네")
+    )
+    made = []
+    for keep in ("both_ends", "start", "end"):
+        for tokenizer in (T5_LIKE, KOBART_LIKE):
+            for limit in range(4, 14):
+                encoded = encode(items, tokenizer, prefix="w9 ", inputs=limit, keep=keep)
+                targets = list(encoded.targets or [])
+                made.append([list(encoded.inputs), targets, encoded.to_record()])
+    digest = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
+    assert (ENCODING_VERSION, digest) == VERSION_MADE, (
+        "encode_rows makes something else of the same rows: raise ENCODING_VERSION, and put both "
+        "into VERSION_MADE"
+    )

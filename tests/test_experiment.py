@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,16 @@ DEMOS = {
 """An experiment of each family; KoBART's is full fine-tuning, the others 4-bit LoRA."""
 ADAPTED = "local mt5"
 """The name below of a run from a local checkpoint with an untied head, 4-bit LoRA."""
+EIGHT_BIT = "local bart in 8 bits"
+"""The name of a run from a local checkpoint with a tied head, 8-bit LoRA."""
+LOCAL: dict[str, tuple[str, str, list[str]]] = {
+    ADAPTED: ("mt5", "01_mt5_xlsum_optimized_v2", []),
+    EIGHT_BIT: (
+        "bart", "03_high_learning_rate_rtx3090",
+        ["qlora.load_in_4bit=false", "qlora.load_in_8bit=true"],
+    ),
+}  # fmt: skip
+"""Sort of checkpoint, experiment and settings of runs that start from a local folder."""
 
 Runs = Callable[[str], Path]
 
@@ -49,8 +61,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     def folder(name: str) -> Path:
         if name not in done:
             place = root / name.replace(" ", "_") / "run"
-            line = local_command(root, place) if name == ADAPTED else command(DEMOS[name], place)
-            finished = run(line)
+            finished = run(command_of(name, place))
             assert finished.returncode == 0, finished.stdout + finished.stderr
             done[name] = place
         return done[name]
@@ -58,14 +69,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return folder
 
 
-def local_command(root: Path, place: Path) -> list[str]:
-    """Return the command of a run from a local folder instead of a tiny model."""
-    checkpoint = root / "checkpoint"
+def command_of(name: str, place: Path) -> list[str]:
+    """Return the command of a run by its name; local checkpoints stand beside the runs."""
+    if name not in LOCAL:
+        return command(DEMOS[name], place)
+    sort, experiment, settings = LOCAL[name]
+    checkpoint = place.parent.parent / f"checkpoint_{sort}"
     if not checkpoint.is_dir():
-        tokenizer = train_sample_tokenizer(KINDS["mt5"])
-        write_checkpoint(checkpoint, "mt5", tokenizer=tokenizer, width=32)
-    options = ["--set", f"model.checkpoint={checkpoint}", "--set", "training.learning_rate=5e-3"]
-    return command(DEMOS["mt5"], place, *options, demo=False)
+        tokenizer = train_sample_tokenizer(KINDS[sort])
+        write_checkpoint(checkpoint, sort, tokenizer=tokenizer, width=32)
+    settings = [f"model.checkpoint={checkpoint}", "training.learning_rate=5e-3", *settings]
+    options = [part for setting in settings for part in ("--set", setting)]
+    return command(experiment, place, *options, demo=False)
 
 
 ALL = [*DEMOS, ADAPTED]
@@ -137,6 +152,25 @@ def test_the_record_is_whole(name: str, runs: Runs) -> None:
     assert 0 < record["model"]["parameters_trainable"] <= record["model"]["parameters_total"]
 
 
+def test_seed_versions_and_data_are_recorded(runs: Runs) -> None:
+    folder = runs(ADAPTED)
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    assert environment["seed"] == read_result(folder)["training"]["seed"] == 42
+    for package in ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "numpy"):
+        assert environment["packages"][package] == metadata.version(package)
+    for kind, found in read_result(folder)["data"]["sha256"].items():
+        content = (SAMPLE / f"{kind}.csv").read_bytes()
+        assert found == hashlib.sha256(content).hexdigest(), kind
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_precision_is_said_with_its_reason(name: str, runs: Runs) -> None:
+    record = read_result(runs(name))["training"]["device"]["precision"]
+    log = (runs(name) / "train.log").read_text(encoding="utf-8")
+    assert record["why"]
+    assert log.count(f"precision: {record['used']} ({record['why']})") == 1
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_what_the_record_names_is_there(name: str, runs: Runs) -> None:
     folder = runs(name)
@@ -198,6 +232,7 @@ def test_events_tell_the_run_in_order(name: str, runs: Runs) -> None:
         ("t5", "PEFT + bitsandbytes 4-bit", "PEFT + bitsandbytes 4-bit"),
         ("bart", "transformers (full fine-tuning)", "transformers (full fine-tuning)"),
         (ADAPTED, "Unsloth", "PEFT + bitsandbytes 4-bit"),
+        (EIGHT_BIT, "PEFT + bitsandbytes 8-bit", "PEFT + bitsandbytes 8-bit"),
     ],
 )
 def test_the_loader_is_said_once_and_recorded(
@@ -225,7 +260,7 @@ def test_targets_are_held_against_their_own_scale(runs: Runs) -> None:
 
 
 def test_saved_models_predict_the_same_in_a_new_process(runs: Runs) -> None:
-    folders = [runs(name) for name in ("mt5", "bart", ADAPTED)]
+    folders = [runs(name) for name in (*ALL, EIGHT_BIT)]
     script = REPOSITORY / "tests" / "predict_again.py"
     done = run([sys.executable, str(script), *map(str, folders)])
     assert done.returncode == 0, done.stderr
@@ -237,14 +272,24 @@ def test_saved_models_predict_the_same_in_a_new_process(runs: Runs) -> None:
         assert answers[str(folder)].get("base") != list(written.values())
 
 
-def test_a_second_run_gives_the_same_and_moves_the_first_aside(runs: Runs) -> None:
-    # Last in this file: it replaces the run that the tests above look at.
-    folder = runs("mt5")
+def hash_weights(folder: Path) -> dict[str, str]:
+    """Return the sha256 of every file of weights below a folder, a tiny base's too."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*.safetensors"))
+    }
+
+
+@pytest.mark.parametrize("name", ["mt5", "bart", ADAPTED])
+def test_a_second_run_gives_the_same_and_moves_the_first_aside(name: str, runs: Runs) -> None:
+    # Last in this file: it replaces the runs that the tests above look at. The local checkpoint
+    # trains with dropout, the others without.
+    folder = runs(name)
     first = read_result(folder)
     predictions = (folder / "results" / "predictions_dev.csv").read_bytes()
     submission = (folder / "results" / "submission.csv").read_bytes()
-    weights = (folder / "model" / "adapter_model.safetensors").read_bytes()
-    done = run(command(DEMOS["mt5"], folder))
+    weights = hash_weights(folder / "model")
+    done = run(command_of(name, folder))
     assert done.returncode == 0, done.stdout + done.stderr
     (previous,) = (folder / "previous").iterdir()
     assert str(previous.name) in done.stdout
@@ -253,12 +298,21 @@ def test_a_second_run_gives_the_same_and_moves_the_first_aside(runs: Runs) -> No
     assert previous.name == first["started_at"][:19].replace("-", "").replace(":", "").replace(
         "T", "_"
     )
-    assert (previous / "model" / "adapter_model.safetensors").read_bytes() == weights
+    assert hash_weights(previous / "model") == weights
     for path in moved["artifacts"].values():
         assert (previous / path).exists(), path
     second = read_result(folder)
     assert second["started_at"] > first["started_at"]
+    # Another process, the same weights, bit for bit.
+    assert hash_weights(folder / "model") == weights
+    assert any("base" not in path for path in weights)
     assert (folder / "results" / "predictions_dev.csv").read_bytes() == predictions
     assert (folder / "results" / "submission.csv").read_bytes() == submission
     assert second["evaluation"] == first["evaluation"]
+    # The rows are the same, and so is the tokenizer that was trained on them again.
+    for kind, encoded in first["data"]["encoded"].items():
+        assert encoded["cache"]["how"] == "made"
+        assert second["data"]["encoded"][kind] == {
+            **encoded, "cache": {**encoded["cache"], "how": "read"}
+        }
     assert second["training"]["max_grad_norm"] == first["training"]["max_grad_norm"]

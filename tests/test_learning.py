@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adapted_models import EVERYTHING, FOUR_BIT, SORTS, TEXT, Build, Case, with_adapter
+from adapted_models import BITS, EVERYTHING, FOUR_BIT, SORTS, TEXT, Build, Case, with_adapter
 from dialsum.model.adapt import AdaptedModel
 from dialsum.model.load import load_model
 from dialsum.model.save import EXTRA_FILE, load_extra, save_weights
@@ -34,11 +34,14 @@ def effective_rows(case: Case) -> dict[str, Any]:
         }
 
 
+@BITS
 @pytest.mark.parametrize("sort", SORTS)
-def test_new_rows_learn_and_old_rows_stay(sort: str, build: Build) -> None:
+def test_new_rows_learn_and_old_rows_stay(
+    sort: str, qlora: dict[str, Any], build: Build
+) -> None:
     import torch
 
-    case = build(sort, **FOUR_BIT)
+    case = build(sort, **qlora)
     written = [token for token in case.new if token in TEXT]
     assert {"#Person1#", "#Person2#"} <= set(written)
     ids = case.tokenizer.convert_tokens_to_ids(written)
@@ -49,9 +52,9 @@ def test_new_rows_learn_and_old_rows_stay(sort: str, build: Build) -> None:
     for place, rows in before.items():
         assert torch.equal(after[place][old], rows[old]), place
         assert (after[place][ids] != rows[ids]).any(dim=1).all(), place
-    if sort not in UNTIED:
-        assert torch.equal(after["head"], after["decoder"])
-        assert torch.equal(after["head"], after["encoder"])
+    # Encoder and decoder have one matrix in every family; a tied head has it, too.
+    assert torch.equal(after["encoder"], after["decoder"])
+    assert torch.equal(after["head"], after["decoder"]) == (sort not in UNTIED)
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -64,7 +67,7 @@ def test_a_new_token_can_come_first(sort: str, build: Build) -> None:
     (tag,) = case.tokenizer.convert_tokens_to_ids(["#Person1#"])
     labels = torch.tensor([[tag, case.tokenizer.eos_token_id]])
     learning = [one for one in case.model.parameters() if one.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=3e-2)
+    optimizer = torch.optim.AdamW(learning, lr=1e-2)
     for _ in range(100):
         outputs = case.model(input_ids=labels, labels=labels)
         outputs.loss.backward()
@@ -124,12 +127,15 @@ def test_embeddings_that_train_keep_their_ties(sort: str, build: Build) -> None:
             assert not torch.equal(one, norms[name]), name
 
 
+@BITS
 @pytest.mark.parametrize("sort", ["mt5", "t5", "bart"])
-def test_an_evaluation_leaves_training_as_it_was(sort: str, build: Build) -> None:
+def test_an_evaluation_leaves_training_as_it_was(
+    sort: str, qlora: dict[str, Any], build: Build
+) -> None:
     # On CPUs with AVX512-BF16 bitsandbytes would repack the weights, and no gradient come through.
     import torch
 
-    case = build(sort, **FOUR_BIT)
+    case = build(sort, **qlora)
 
     def gradients() -> dict[str, Any]:
         case.model.train()
@@ -165,8 +171,19 @@ def test_gradients_reach_every_adapter_through_checkpointing(sort: str, build: B
 
 @pytest.mark.parametrize(
     "qlora",
-    [{}, {"train_embeddings": True}, {"target_modules": EVERYTHING}],
-    ids=["adapters", "and embeddings", "on everything"],
+    [
+        {},
+        {"train_embeddings": True},
+        {"target_modules": EVERYTHING},
+        {"target_modules": ["q", "lm_head"]},
+        {"target_modules": ["q", "embed_tokens"]},
+        {"load_in_4bit": False, "load_in_8bit": True},
+        {"use_rslora": True},
+        {"use_dora": True},
+        {"load_in_4bit": False, "init_lora_weights": "pissa"},
+    ],
+    ids=["adapters", "and embeddings", "on everything", "on the head", "on the embeddings",
+         "8-bit", "rank-stabilised", "DoRA", "PiSSA"],
 )
 @pytest.mark.parametrize("sort", SORTS)
 def test_what_learned_comes_back_from_disk(
@@ -196,4 +213,5 @@ def test_what_learned_comes_back_from_disk(
         adapted=AdaptedModel(model=again, loader={}, targets=[]), tokenizer=case.tokenizer,
         config=case.config, new=case.new, folder=case.folder,
     )  # fmt: skip
-    assert torch.equal(back.logits(), learned)
+    # Where a matrix lies in memory decides how a product is rounded.
+    torch.testing.assert_close(back.logits(), learned, rtol=1e-5, atol=1e-6)

@@ -53,8 +53,9 @@ def command(experiment: str, folder: Path, *options: str, demo: bool = True) -> 
     line += ["--config", str(EXPERIMENTS / f"{experiment}.yaml"), "--output-dir", str(folder)]
     if demo:
         line += ["--overlay", str(DEMO)]
+    cache = f"data.cache_dir={json.dumps(str(folder.parent / 'encoded'), ensure_ascii=False)}"
     # A real checkpoint is refused where there is no GPU, unless another device is named.
-    for value in (*FEW, *(TINY if demo else ("general.device=cpu",))):
+    for value in (*FEW, *(TINY if demo else ("general.device=cpu",)), cache):
         line += ["--set", value]
     return [*line, "--data-dir", str(REPOSITORY / "data" / "sample"), *options]
 

@@ -56,6 +56,14 @@ class RunError(DialsumError):
     """An experiment that had started could not go on (exit status 1)."""
 
 
+class NonFiniteError(RunError):
+    """Steps that were not finite, beyond what training could undo."""
+
+
+class FullMemoryError(RunError):
+    """Memory that was full, beyond what smaller passes could mend."""
+
+
 class DiskFullError(RunError):
     """No space left where a file was to be written."""
 

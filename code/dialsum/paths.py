@@ -105,6 +105,11 @@ class RunPaths:
         return self.results / "submission.csv"
 
     @property
+    def nan_report(self) -> Path:
+        """Every step that was not finite; absent where there was none."""
+        return self.results / "nan_report.json"
+
+    @property
     def tensorboard(self) -> Path:
         """Folder of TensorBoard events."""
         return self.folder / "logs"

@@ -1,4 +1,4 @@
-"""Past runs, for notebooks: list them, read them, find the best one and the models they left.
+"""Past runs, for notebooks: list them, find the best one and its model, merge its adapter.
 
     from utils.experiment_utils import best_run, find_records
     records, unreadable = find_records(project_path("outputs"))
@@ -7,6 +7,7 @@
 Re-exports only.
 """
 
+from dialsum.experiment.merging import MergeReport, merge_adapter
 from dialsum.record import (
     Record,
     SavedModel,
@@ -18,11 +19,13 @@ from dialsum.record import (
 )
 
 __all__ = [
+    "MergeReport",
     "Record",
     "SavedModel",
     "best_run",
     "find_records",
     "find_saved_models",
     "latest_runs",
+    "merge_adapter",
     "read_record",
 ]

@@ -18,7 +18,9 @@ from dialsum.config.keys import description, schema_keys
 from dialsum.config.problems import Origin, Problem, problem_lines
 from dialsum.config.resolve import Resolved
 from dialsum.config.rules import MODEL_RULES
+from dialsum.config.rules_adapters import ADAPTER_RULES
 from dialsum.config.rules_effect import EFFECT_RULES
+from dialsum.config.rules_retry import RETRY_RULES
 from dialsum.config.rules_schedule import SCHEDULE_RULES
 from dialsum.config.schema import Config
 from dialsum.config.sources import Source
@@ -26,7 +28,9 @@ from dialsum.config.statements import Statement
 from dialsum.config.view import NotKnownError, Rule, View
 from dialsum.errors import ConfigError
 
-RULES: tuple[Rule, ...] = (*MODEL_RULES, *SCHEDULE_RULES, *EFFECT_RULES)
+RULES: tuple[Rule, ...] = (
+    *MODEL_RULES, *ADAPTER_RULES, *SCHEDULE_RULES, *EFFECT_RULES, *RETRY_RULES,
+)  # fmt: skip
 
 
 def check(resolved: Resolved) -> tuple[Config | None, list[Problem]]:

@@ -69,6 +69,11 @@ def describe_meant(field: FieldInfo, value: Any) -> str:
     number = _read_number(value)
     if "number" in meant and number is not None and not math.isfinite(number):
         return f"{meant}; {value} is not a finite number"
+    members = _member_choices(field.annotation)
+    if isinstance(value, list) and members:
+        wrong = [item for item in value if isinstance(item, str) and item not in members]
+        near = list(dict.fromkeys(name for item in wrong for name in nearest(item, members)))
+        return f"{meant}; did you mean {' and '.join(near)}?" if near else meant
     if not isinstance(value, str):
         if isinstance(value, float) and value.is_integer() and "whole number" in meant:
             return f"{meant}: write {value:.0f}"
@@ -77,6 +82,8 @@ def describe_meant(field: FieldInfo, value: Any) -> str:
     boolean = LOOKS_BOOLEAN.get(value.lower())
     if boolean and meant.startswith("true"):
         return f"{meant}: write {boolean}"
+    if value in members:
+        return f"{meant}: write [{value}]"
     if near := nearest(value, choices):
         return f"{meant}; did you mean {near[0]}?"
     if "number" in meant and number is not None:
@@ -114,6 +121,13 @@ def _choices(annotation: Any) -> list[Any]:
     return []
 
 
+def _member_choices(annotation: Any) -> list[str]:
+    """Return the literal texts that the members of a list may be; none for any other type."""
+    if get_origin(annotation) is not list:
+        return []
+    return [item for item in _choices(get_args(annotation)[0]) if isinstance(item, str)]
+
+
 def _words(annotation: Any, metadata: Sequence[Any]) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -130,7 +144,8 @@ def _words(annotation: Any, metadata: Sequence[Any]) -> str:
     if origin is list:
         lengths = [m.max_length for m in flat if isinstance(m, MaxLen)]
         count = f"{lengths[0]} " if lengths and any(isinstance(m, MinLen) for m in flat) else ""
-        return f"a list of {count}{_words(arguments[0], ()).removeprefix('a ')}s"
+        member = _words(arguments[0], ()).removeprefix("a ")
+        return f"a list of {count}{member}{'' if _choices(arguments[0]) else 's'}"
     if origin is dict:
         name = "names" if arguments[0] is str else _words(arguments[0], ())
         value = (

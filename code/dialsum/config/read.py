@@ -15,7 +15,7 @@ from pathlib import Path
 from dialsum.config.check import check, check_conditions
 from dialsum.config.keys import schema_keys
 from dialsum.config.problems import Origin, Problem, problem_lines
-from dialsum.config.resolve import Replaced, Resolved, replaced_by_overlays, resolve
+from dialsum.config.resolve import NOTHING, Replaced, Resolved, replaced_by_overlays, resolve
 from dialsum.config.rules_effect import find_silent, note_silenced
 from dialsum.config.schema import Config
 from dialsum.config.sources import (
@@ -63,14 +63,16 @@ class LoadedConfig:
 
 
 def load_configs(
-    paths: Sequence[Path], *, overrides: Sequence[str] = (), overlays: Sequence[Path] = ()
-) -> list[LoadedConfig]:
+    paths: Sequence[Path], *, overrides: Sequence[str] = (), overlays: Sequence[Path] = (),
+    attempt: Source = NOTHING,
+) -> list[LoadedConfig]:  # fmt: skip
     """Load experiments in the order given.
 
     Args:
         paths: their YAML files.
         overrides: `key=value` each, which win over every file.
         overlays: YAML files laid over every experiment, the last one on top.
+        attempt: what a fresh attempt changes of all that (ladder.state_changes).
 
     Raises ConfigError with every problem of every file.
     """
@@ -83,7 +85,7 @@ def load_configs(
     loaded = [
         one
         for path in paths
-        if (one := _load(path, library, overlays=over, overrides=command_line))
+        if (one := _load(path, library, overlays=over, overrides=command_line, attempt=attempt))
     ]
     if library.problems:
         raise ConfigError(problem_lines(library.problems))
@@ -91,17 +93,23 @@ def load_configs(
 
 
 def load_config(
-    path: Path, *, overrides: Sequence[str] = (), overlays: Sequence[Path] = ()
-) -> LoadedConfig:
+    path: Path, *, overrides: Sequence[str] = (), overlays: Sequence[Path] = (),
+    attempt: Source = NOTHING,
+) -> LoadedConfig:  # fmt: skip
     """Load one experiment; as load_configs."""
-    return load_configs([path], overrides=overrides, overlays=overlays)[0]
+    return load_configs([path], overrides=overrides, overlays=overlays, attempt=attempt)[0]
 
 
-def dump_yaml(config: Config) -> str:
-    """Return every value as a YAML file that loads to the same config."""
+def dump_yaml(config: Config, *, remarks: Sequence[str] = ()) -> str:
+    """Return every value as a YAML file that loads to the same config.
+
+    Args:
+        remarks: lines that stand above as comments.
+    """
     head = (
         "# Every value of one run, written by it. It can be run again as it stands.\n"
-        "resolved: true  # all keys are stated, so one without effect here is no mistake\n"
+        + "".join(f"# {remark}\n" for remark in remarks)
+        + "resolved: true  # all keys are stated, so one without effect here is no mistake\n"
     )
     return head + dump_yaml_text(config.model_dump())
 
@@ -153,7 +161,7 @@ class _Library:
 
 
 def _load(
-    path: Path, library: _Library, *, overlays: Sequence[Source], overrides: Source
+    path: Path, library: _Library, *, overlays: Sequence[Source], overrides: Source, attempt: Source
 ) -> LoadedConfig | None:
     """Load one file; None where anything is wrong, which the library then holds."""
     own = library.get(path)
@@ -161,7 +169,9 @@ def _load(
         return None
     chain, complete = library.chain(own)
     file = absolute(path)
-    resolved = resolve(file, chain, overlays=overlays, overrides=overrides, complete=complete)
+    resolved = resolve(
+        file, chain, overlays=overlays, overrides=overrides, attempt=attempt, complete=complete
+    )
     config, problems = check(resolved)
     library.problems += problems
     if config is None:

@@ -159,6 +159,18 @@ def trained_tokenizer_needs_tiny_model(view: View) -> Iterator[Problem]:
         )
 
 
+def trimmed_vocabulary_is_of_t5(view: View) -> Iterator[Problem]:
+    """KoBART's pieces are merged from one another, and nearly all are Korean."""
+    if view["tokenizer.train_on_data"] or not view["tokenizer.trim_vocabulary"]:
+        return
+    if view["model.architecture"] not in T5_FAMILY:
+        found = (
+            f"true on {view['model.architecture']}, whose pieces (BPE) are made from one another "
+            "and nearly all Korean: next to none could go"
+        )
+        yield view.problem("tokenizer.trim_vocabulary", found, meant="false")
+
+
 def heads_divide_width(view: View) -> Iterator[Problem]:
     """Each head takes an equal share of the hidden state."""
     width, heads = view["model.tiny.d_model"], view["model.tiny.heads"]
@@ -213,6 +225,7 @@ MODEL_RULES: tuple[Rule, ...] = (
     label_can_be_a_file_name,
     targets_name_layers,
     trained_tokenizer_needs_tiny_model,
+    trimmed_vocabulary_is_of_t5,
     heads_divide_width,
     training_rows_are_not_dev_rows,
     targets_are_scores,

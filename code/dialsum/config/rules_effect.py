@@ -51,6 +51,12 @@ SWITCHES = (
         ("tokenizer.vocab_size",),
     ),
     Switch(
+        "tokenizer.train_on_data",
+        True,
+        "a tokenizer trained on the data has no other pieces",
+        ("tokenizer.trim_vocabulary",),
+    ),
+    Switch(
         "training.early_stopping_patience",
         None,
         "training never stops early",

@@ -14,10 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field
 Auto = Literal["auto"]
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+Length = Annotated[int, Field(ge=2)]
+"""In tokens: the end token and one before it at least."""
 Share = Annotated[float, Field(ge=0, lt=1)]
 Architecture = Literal["mt5", "t5", "bart"]
 BestMetric = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum", "loss"]
 Scale = Literal["mecab", "whitespace", "char"]
+Rung = Literal["lr_half", "batch_half", "rank_half"]
+KeptPart = Literal["both_ends", "start", "end"]
 
 
 class Section(BaseModel):
@@ -82,18 +86,23 @@ class Model(Section):
 class Tokenizer(Section):
     """How text becomes tokens."""
 
-    encoder_max_len: PositiveInt
+    encoder_max_len: Length
     """Longest input in tokens, prefix and end token included; longer ones are cut and counted."""
-    decoder_max_len: PositiveInt
-    """Longest target in tokens, end token included; longer ones are cut and counted."""
+    decoder_max_len: Length
+    """Longest target in tokens, end token included; longer ones lose their end and are counted."""
+    long_dialogues_keep: KeptPart = "both_ends"
+    """What stays of a too long dialogue, by whole turns; both_ends leaves its middle out."""
     input_prefix: str = ""
-    """Text put before every dialogue."""
+    """Text put before every dialogue; it is never cut."""
     dialogue_tokens: Literal["standard", "data", "none"] = "standard"
     """Ordinary tokens to add: speaker tags and masks; data: also every #Word# of the train rows."""
     train_on_data: bool = False
     """Train a tokenizer of the family's kind on the train rows (demo) instead of loading one."""
     vocab_size: PositiveInt = 4000
     """Pieces of a tokenizer trained on the data."""
+    trim_vocabulary: bool = False
+    """Cut mT5's or T5's vocabulary, with embeddings and head, to the pieces that the data use, all
+    of Hangul and every single character; all other text is spelled in smaller pieces."""
 
 
 class Data(Section):
@@ -107,6 +116,10 @@ class Data(Section):
     """Rows that choose the best checkpoint and give the reported score."""
     test_file: str | None = "test.csv"
     """Rows to predict for the submission: fname, dialogue. null: no submission is written."""
+    cache_dir: Annotated[str, Field(min_length=1)] | None = ".cache/encoded"
+    """Folder that keeps encoded rows for later runs, relative to the project's root or absolute;
+    null: none are kept.
+    """
     max_train_rows: PositiveInt | None = None
     """Use the first rows only; all when absent."""
     max_dev_rows: PositiveInt | None = None
@@ -170,8 +183,12 @@ class Training(Section):
     """Smallest gain, in points of the metric, that counts as improvement."""
     metric_for_best_model: BestMetric = "rouge_mean"
     """Dev metric that chooses the best checkpoint; loss: the smallest wins."""
-    train_sampling_strategy: Literal["random", "group_by_length"] = "random"
-    """Order of training rows; group_by_length puts rows of like length into one batch."""
+    train_sampling_strategy: Literal["token_budget", "random"] = "token_budget"
+    """How rows come together: token_budget puts rows of like length into a forward pass, within the
+    tokens of a full-length batch, and keeps the effective batch size in rows; random draws them."""
+    on_nan: Literal["rollback", "skip", "stop"] = "rollback"
+    """After a step that is not finite: go back to good weights at half the learning rate; leave
+    the step out; or fail. Up to three times, each reported in results/nan_report.json."""
     dataloader_num_workers: Count | Auto = "auto"
     """Processes that prepare batches; auto goes by cores and memory."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
@@ -179,18 +196,26 @@ class Training(Section):
 
 
 class Qlora(Section):
-    """Low-rank adapters (LoRA) on a frozen, if asked 4-bit, base."""
+    """Low-rank adapters (LoRA) on a frozen base, which is held in 4 or 8 bits if asked."""
 
     use_qlora: bool
     """Train adapters; false trains every weight (full fine-tuning)."""
     load_in_4bit: bool = True
     """Hold the frozen base in 4-bit NF4 (bitsandbytes)."""
+    load_in_8bit: bool = False
+    """Hold it in 8-bit LLM.int8 (bitsandbytes) instead; then load_in_4bit must be false."""
     use_unsloth: bool = False
     """Ask for Unsloth; decoder-only models on NVIDIA GPUs get it, others PEFT, which is said."""
     lora_rank: PositiveInt = 16
     """Rank r of the update."""
     lora_alpha: PositiveInt = 32
     """Scale: the update counts alpha / r."""
+    use_rslora: bool = False
+    """Rank-stabilised LoRA: the update counts alpha / sqrt(r), so that a high rank still learns."""
+    use_dora: bool = False
+    """DoRA: the adapter turns each row of a weight, its length is learned apart; slower."""
+    init_lora_weights: Literal["default", "pissa"] = "default"
+    """default: the update starts at zero; pissa: at the base's largest singular directions."""
     lora_dropout: Share = 0.0
     """Dropout on the adapter's input."""
     target_modules: list[str] | Auto = "auto"
@@ -264,6 +289,11 @@ class Batch(Section):
     """Pause before the next run: until the driver says the memory is free; a number adds to it."""
     free_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
     """Longest wait for the memory to come free before it is said and the queue goes on."""
+    retry: list[Rung] = []
+    """What fresh attempts change, one more each time, after training ended in NaN or full memory:
+    lr_half halves the learning rate (skipped where memory was full), batch_half the batch while
+    accumulation doubles, rank_half lora_rank and lora_alpha. A batch alone starts them; trainer.py
+    never tries again by itself."""
     memory_limit_gib: Annotated[float, Field(gt=0)] = 24.0
     """GPU memory that the closing lines hold the run against, GiB."""
 

@@ -68,7 +68,6 @@ ALWAYS = {
     "do_train": (True, "a run always trains, evaluates and predicts"),
     "do_eval": (True, "a run always trains, evaluates and predicts"),
     "do_predict": (True, "a run always trains, evaluates and predicts"),
-    "load_in_8bit": (False, "adapters sit on a 4-bit or an unquantised base: qlora.load_in_4bit"),
     "push_to_hub": (False, "nothing is ever uploaded"),
     "bnb_4bit_quant_type": ("nf4", "4-bit is always NF4"),
     "task_type": ("SEQ_2_SEQ_LM", "every model here is an encoder-decoder"),
@@ -93,6 +92,7 @@ WRITE_INSTEAD = {
     "max_seq_length": "tokenizer.encoder_max_len (input), tokenizer.decoder_max_len (target)",
     "output_dir": "remove it, and give --output-dir on the command line",
     "run_name": "general.label names the run",
+    "truncation": "tokenizer.long_dialogues_keep: both_ends, start or end, the part that is kept",
     "evaluation.num_beams": f"evaluation.{_BEAMS}",
     "training.early_stopping": _EARLY,
     "early_stopping": _EARLY,
@@ -125,10 +125,14 @@ def understand(section: str, name: str, *, value: Any) -> Meaning | None:
 
 def normalise_value(key: str, value: Any) -> Any:
     """Return value as this program spells it: `eval_rougeL`, the library's name of a metric, is
-    rougeL.
+    rougeL, PEFT's `init_lora_weights: true` is default, `group_by_length` is token_budget.
     """
     if key == "training.metric_for_best_model" and isinstance(value, str):
         return value.removeprefix("eval_")
+    if key == "training.train_sampling_strategy" and value == "group_by_length":
+        return "token_budget"
+    if key == "qlora.init_lora_weights" and value is True:
+        return "default"
     return value
 
 
@@ -178,8 +182,8 @@ def _max_length(value: Any) -> Meaning:
 
 def _group_by_length(value: Any) -> Meaning:
     if not isinstance(value, bool):
-        return Meaning(refused="training.train_sampling_strategy: group_by_length or random")
-    strategy = "group_by_length" if value else "random"
+        return Meaning(refused="training.train_sampling_strategy: token_budget or random")
+    strategy = "token_budget" if value else "random"
     return Meaning({"training.train_sampling_strategy": strategy})
 
 
@@ -208,6 +212,13 @@ def _overwrite(value: Any) -> Meaning:
     return Meaning(refused="remove it: an earlier run is moved to previous/, never overwritten")
 
 
+def _truncation_side(value: Any) -> Meaning:
+    # The library names the side that is cut off.
+    if kept := {"right": "start", "left": "end"}.get(str(value)):
+        return Meaning({"tokenizer.long_dialogues_keep": kept})
+    return Meaning(refused="tokenizer.long_dialogues_keep: both_ends, start or end")
+
+
 def _greater_is_better(value: Any) -> Meaning:
     if isinstance(value, bool):
         return Meaning(
@@ -226,5 +237,6 @@ RULES: dict[str, Callable[[Any], Meaning]] = {
     "use_cpu": _use_cpu,
     "overwrite_output_dir": _overwrite,
     "greater_is_better": _greater_is_better,
+    "truncation_side": _truncation_side,
 }
 """Spellings whose value changes with the name."""

@@ -100,14 +100,17 @@ class Choices:
         return peak
 
 
-def choose(config: Config) -> Choices:
+def choose(config: Config, *, device: Choice[Device] | None = None) -> Choices:
     """Decide device, precision, batch and the rest for a config.
+
+    Args:
+        device: where to compute, if that is decided; else general.device decides it.
 
     Raises:
         UnfitError: a device that is not there, or fp16 on the T5 family.
     """
     asked = config.training
-    device = pick_device(config.general.device)
+    device = pick_device(config.general.device) if device is None else device
     where = device.value
     precision = pick_precision(
         asked.bf16, fp16=asked.fp16, architecture=config.model.architecture, device=where

@@ -11,7 +11,7 @@ from typing import Any
 from dialsum.config.schema import Config, Target
 from dialsum.data.dialogues import Dialogue
 from dialsum.score.api import score_all_scales, score_texts
-from dialsum.train.fit import Scorer
+from dialsum.train.evaluation import Scorer
 
 TRAINING_SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum")
 

@@ -6,16 +6,25 @@ Must not know how a run goes on; run.py fills it.
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from dialsum.atomic import write_json, write_text
-from dialsum.errors import DialsumError, explain_os_error, first_line
+from dialsum.errors import (
+    DialsumError,
+    FullMemoryError,
+    NonFiniteError,
+    explain_os_error,
+    first_line,
+)
 from dialsum.paths import RunPaths, shown
+from dialsum.record.attempts import FIRST, AttemptOfRun
 from dialsum.record.words import best_metrics_text
+from dialsum.train.checkpoints import drop_unsealed_checkpoints
+from dialsum.train.memory import is_out_of_memory
+from dialsum.train.progress import Progress
 
 SCHEMA_VERSION = 1
 
@@ -27,20 +36,30 @@ class Outcome:
     paths: RunPaths
     started: datetime
     head: dict[str, Any]
+    attempt: AttemptOfRun = FIRST
     parts: dict[str, Any] = field(default_factory=dict)
 
     def add(self, section: str, **values: Any) -> None:
         """Put values into a section of the record."""
         self.parts.setdefault(section, {}).update(values)
 
-    def drop_cut_off_checkpoints(self) -> None:
-        """Remove checkpoints that were not written to their end: no run can go on from them.
+    def add_failure(self, error: BaseException, progress: Progress) -> None:
+        """Record how far a failed run had come, and why in a word where a fresh attempt may mend
+        it."""
+        cause = name_cause(error)
+        if cause is not None:
+            known = {"cause": cause, "stage": progress.current, "step": progress.step}
+            values = {key: value for key, value in known.items() if value is not None}
+            self.parts["failure"] = values
+        if progress.step is not None and "steps" not in self.parts.get("training", {}):
+            self.add(
+                "training", steps=max(progress.step - 1, 0), nan_events=progress.nan_events,
+                max_grad_norm=progress.max_grad_norm,
+            )
 
-        On a full disk they hold the room that the record needs. trainer_state.json is written last.
-        """
-        for checkpoint in self.paths.checkpoints.glob("checkpoint-*"):
-            if not (checkpoint / "trainer_state.json").is_file():
-                shutil.rmtree(checkpoint)
+    def drop_cut_off_checkpoints(self) -> None:
+        """Remove checkpoints that were not written to their end: no run can go on from them."""
+        drop_unsealed_checkpoints(self.paths.checkpoints)
 
     def finish(self, status: str, *, reason: str | None = None) -> dict[str, Any]:
         """Write results/summary.txt, then result.json last of all, and return the record."""
@@ -52,6 +71,7 @@ class Outcome:
             "duration_seconds": round((finished - self.started).total_seconds(), 2),
             **self.parts, "artifacts": self._artifacts(),
         }
+        record = self.attempt.add_to(record)
         try:
             write_text(self.paths.summary, best_metrics_text(record))
             record["artifacts"]["summary"] = self._relative(self.paths.summary)
@@ -66,11 +86,21 @@ class Outcome:
             "submission": self.paths.submission, "metrics": self.paths.metrics,
             "log": self.paths.train_log, "resolved_config": self.paths.resolved_config,
             "environment": self.paths.environment, "checkpoints": self.paths.checkpoints,
+            "nan_report": self.paths.nan_report,
         }
         return {name: self._relative(path) for name, path in files.items() if path.exists()}
 
     def _relative(self, path: Path) -> str:
         return Path(os.path.relpath(path, self.paths.folder)).as_posix()
+
+
+def name_cause(error: BaseException) -> str | None:
+    """Return non_finite or out_of_memory; None for everything that other values would not mend."""
+    if isinstance(error, NonFiniteError):
+        return "non_finite"
+    if isinstance(error, FullMemoryError) or is_out_of_memory(error):
+        return "out_of_memory"
+    return None
 
 
 def explain_failure(error: BaseException, *, folder: Path) -> str:

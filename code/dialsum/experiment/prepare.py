@@ -11,7 +11,7 @@ from typing import Any
 
 from dialsum.config.schema import Config
 from dialsum.data.dialogues import Dialogue
-from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, find_dialogue_tokens
+from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
 from dialsum.data.splits import Splits, load_splits
 from dialsum.model.adapt import AdaptedModel, adapt_model, require_trainable
 from dialsum.model.checkpoint import resolve_checkpoint, weight_format
@@ -25,6 +25,8 @@ from dialsum.model.tokenizers import (
     load_tokenizer,
     train_tokenizer,
 )
+from dialsum.model.trim import KeptPieces, named_token_ids
+from dialsum.model.trim_tokenizer import TrimmedTokenizer, trim_tokenizer
 from dialsum.paths import project_path
 
 
@@ -80,6 +82,7 @@ class PreparedTokenizer:
         new_tokens: tokens that the checkpoint did not have.
         tag_ids: ids of all speaker tags and masks.
         round_trip: how many of the training and dev summaries survive encoding.
+        trimmed: what was cut of the vocabulary (tokenizer.trim_vocabulary).
     """
 
     tokenizer: Any
@@ -87,6 +90,12 @@ class PreparedTokenizer:
     new_tokens: list[str]
     tag_ids: list[int]
     round_trip: RoundTrip
+    trimmed: TrimmedTokenizer | None = None
+
+    @property
+    def kept(self) -> KeptPieces | None:
+        """The checkpoint's pieces that stay; None where all do."""
+        return self.trimmed.kept if self.trimmed else None
 
 
 def prepare_tokenizer(config: Config, splits: Splits, *, tiny_folder: Path) -> PreparedTokenizer:
@@ -107,12 +116,38 @@ def prepare_tokenizer(config: Config, splits: Splits, *, tiny_folder: Path) -> P
             source, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
         )
         new = add_dialogue_tokens(tokenizer, tokens)
+    trimmed = _trim(config, splits, tokenizer, source=source, new_tokens=new)
+    tokenizer = trimmed.tokenizer if trimmed else tokenizer
     summaries = [row.summary or "" for split in (splits.train, splits.dev) for row in split.rows]
     vocabulary = tokenizer.get_vocab()
     return PreparedTokenizer(
         tokenizer=tokenizer, source=source, new_tokens=new,
         tag_ids=sorted(vocabulary[token] for token in tokens if token in vocabulary),
-        round_trip=check_round_trip(tokenizer, summaries),
+        round_trip=check_round_trip(tokenizer, summaries), trimmed=trimmed,
+    )
+
+
+def _trim(
+    config: Config, splits: Splits, tokenizer: Any, *, source: str | Path, new_tokens: list[str]
+) -> TrimmedTokenizer | None:
+    """Cut the vocabulary to what the rows need, if asked.
+
+    What the model is to learn or read chooses pieces: the train rows, and the dialogues of dev and
+    test, which are inputs wherever it is used; they are then spelled as without the cut, no better.
+    The dev summaries choose none. They are what the score is held against, and a vocabulary shaped
+    by them would say something of them to the model.
+    """
+    asked = config.tokenizer
+    if not asked.trim_vocabulary or asked.train_on_data:
+        return None
+    present = [split for split in (splits.train, splits.dev, splits.test) if split is not None]
+    dialogues = [
+        build_input(asked.input_prefix, row.dialogue) for split in present for row in split.rows
+    ]
+    return trim_tokenizer(
+        tokenizer, texts=[*dialogues, *(row.summary or "" for row in splits.train.rows)],
+        checked=[row.summary or "" for row in splits.dev.rows], new_tokens=new_tokens,
+        more_ids=named_token_ids(read_model_config(source, config)).values(),
     )
 
 
@@ -142,6 +177,7 @@ class PreparedModel:
     loaded: LoadedModel
     adapted: AdaptedModel
     notes: list[str] = field(default_factory=list)
+    vocabulary_trimmed: dict[str, Any] | None = None
 
 
 def prepare_model(
@@ -149,9 +185,13 @@ def prepare_model(
     gradient_checkpointing: bool,
 ) -> PreparedModel:
     """Load the network and make the asked part of it trainable."""
+    from transformers import set_seed
+
+    # Adapters start at random numbers, long before the trainer sets its own seed.
+    set_seed(config.training.seed)
     loaded = load_model(
         prepared.source, config=config, tokenizer=prepared.tokenizer,
-        new_tokens=prepared.new_tokens, device=device, dtype=dtype,
+        new_tokens=prepared.new_tokens, device=device, dtype=dtype, kept=prepared.kept,
     )
     ids = prepared.tokenizer.convert_tokens_to_ids(list(prepared.new_tokens))
     adapted = adapt_model(
@@ -163,4 +203,9 @@ def prepare_model(
         notes.append(
             f"{prepared.source} has no safetensors; {loaded.weights} was read, weights only"
         )
-    return PreparedModel(loaded=loaded, adapted=adapted, notes=notes)
+    record = None
+    if prepared.trimmed and loaded.trimmed:
+        sizes = loaded.trimmed.sizes()
+        notes.insert(0, prepared.trimmed.describe(**sizes))
+        record = prepared.trimmed.to_record(**sizes)
+    return PreparedModel(loaded=loaded, adapted=adapted, notes=notes, vocabulary_trimmed=record)

@@ -21,10 +21,12 @@ from dialsum.experiment.environment import describe_environment
 from dialsum.experiment.outcome import Outcome, explain_failure, explain_foreseen
 from dialsum.experiment.output import copy_output
 from dialsum.experiment.prepare import check_checkpoint, read_splits
+from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.experiment.stages import Context, run_stages
 from dialsum.experiment.stop_signals import StopSignals, listen_for_stop_signals
 from dialsum.paths import PROJECT_ROOT, RunPaths, shown
 from dialsum.record.archive import archive_previous
+from dialsum.record.attempts import FIRST, AttemptOfRun
 from dialsum.train.progress import Progress
 from dialsum.train.tracking import WandbRun, read_env_file
 
@@ -38,12 +40,16 @@ class Job:
         paths: where its files go.
         kind: full, one_epoch or demo.
         batch: the batch it belongs to, if any.
+        resume: go on from the run's latest whole checkpoint.
+        attempt: which of its batch's attempts it is.
     """
 
     loaded: LoadedConfig
     paths: RunPaths
     kind: str
     batch: str | None = None
+    resume: bool = False
+    attempt: AttemptOfRun = FIRST
 
 
 def run_experiment(job: Job) -> dict[str, Any]:
@@ -62,12 +68,13 @@ def run_experiment(job: Job) -> dict[str, Any]:
     splits = read_splits(config)
     check_checkpoint(config)
     choices = choose(config)
+    point = _find_point(job, splits)
     with listen_for_stop_signals() as signals:
-        outcome = _open_record(job, splits)
+        outcome = _open_record(job, splits, point)
         tensorboard = job.paths.tensorboard if config.tracking.tensorboard else None
         progress = Progress(job.paths.metrics, tensorboard=tensorboard)
         with copy_output(job.paths.train_log):
-            run = _Run(job, splits, choices, outcome, progress, signals)
+            run = _Run(job, splits, choices, outcome, progress, signals, point)
             return run.go()
 
 
@@ -81,6 +88,7 @@ class _Run:
     outcome: Outcome
     progress: Progress
     signals: StopSignals
+    point: ResumePoint | None
     tracker: WandbRun | None = None
 
     def go(self) -> dict[str, Any]:
@@ -101,6 +109,7 @@ class _Run:
             # The edge of one experiment: whatever went wrong is recorded.
             folder = self.job.paths.folder
             status, reason = "failed", explain_failure(error, folder=folder)
+            self.outcome.add_failure(error, self.progress)
             if explain_foreseen(error, folder=folder) is None:
                 traceback.print_exc()
         finally:
@@ -109,6 +118,11 @@ class _Run:
 
     def _run_stages(self) -> None:
         job, config = self.job, self.job.loaded.config
+        if self.point is not None:
+            for note in self.point.notes:
+                self.progress.warn(note)
+            self.progress.event("resume", step=self.point.step)
+            print(f"going on after step {self.point.step}, from {self.point.checkpoint.name}")
         self.tracker = WandbRun(
             config.tracking, name=job.loaded.name, group=job.batch,
             config=config.model_dump(mode="json"), folder=job.paths.folder,
@@ -118,6 +132,7 @@ class _Run:
         run_stages(Context(
             loaded=job.loaded, paths=job.paths, splits=self.splits, choices=self.choices,
             outcome=self.outcome, progress=self.progress,
+            resume=None if self.point is None else self.point.checkpoint,
         ))
 
     def _close(self, status: str, reason: str | None) -> dict[str, Any]:
@@ -149,12 +164,21 @@ def _quiet_libraries() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-def _open_record(job: Job, splits: Splits) -> Outcome:
-    """Move an older run aside and write what is known before anything is loaded."""
+def _find_point(job: Job, splits: Splits) -> ResumePoint | None:
+    if not job.resume:
+        return None
+    return find_resume_point(
+        job.paths, config_sha256=job.loaded.sha256, data_sha256=splits.train.sha256
+    )
+
+
+def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Outcome:
+    """Move an older run aside, or open it again, and write what is known before loading."""
     started = datetime.now().astimezone()
     loaded, paths = job.loaded, job.paths
-    moved = archive_previous(paths)
-    if moved is not None:
+    if point is not None:
+        reopen_run(paths, point)
+    elif (moved := archive_previous(paths)) is not None:
         print(f"the earlier run of {loaded.name} now stands in {shown(moved)}")
     write_json(
         paths.environment,
@@ -163,12 +187,14 @@ def _open_record(job: Job, splits: Splits) -> Outcome:
             devices=[device.to_record() for device in list_devices()],
         ),
     )
-    write_text(paths.resolved_config, dump_yaml(loaded.config))
-    head = {
+    write_text(paths.resolved_config, dump_yaml(loaded.config, remarks=job.attempt.remarks()))
+    head: dict[str, Any] = {
         "experiment": loaded.name, "label": loaded.config.general.label or loaded.name,
         "kind": job.kind, "batch": job.batch, "config_sha256": loaded.sha256,
     }
-    outcome = Outcome(paths=paths, started=started, head=head)
+    if point is not None:
+        head["resumed_after_step"] = point.step
+    outcome = Outcome(paths=paths, started=started, head=head, attempt=job.attempt)
     present = [split for split in (splits.train, splits.dev, splits.test) if split is not None]
     outcome.add(
         "data", rows={split.kind: len(split.rows) for split in present},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,26 @@ from dialsum.atomic import write_json
 from dialsum.config.read import LoadedConfig
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError
-from dialsum.model.load import load_model
+from dialsum.model.load import LoadedModel, load_model
 from dialsum.model.save import load_extra, save_weights
 from dialsum.model.tokenizers import load_tokenizer
+from dialsum.model.trim import KeptPieces
 from dialsum.paths import RunPaths
-from dialsum.train.fit import FitResult
 
 
 def save_model(
-    model: Any, tokenizer: Any, *, paths: RunPaths, loaded: LoadedConfig, result: FitResult,
-    new_tokens: Sequence[str], tiny_base: str | None,
+    model: Any, tokenizer: Any, *, paths: RunPaths, loaded: LoadedConfig, best_step: int,
+    new_tokens: Sequence[str], tiny_base: str | None, kept: KeptPieces | None = None,
 ) -> None:
     """Write the best model of a run.
 
     Args:
+        best_step: optimizer step of the checkpoint that the weights are of.
         new_tokens: tokens that the base does not have; their first rows are made again on loading.
         tiny_base: folder below the model's that holds a tiny checkpoint; None: the base is
             config.model.checkpoint.
+        kept: the base's pieces to which its vocabulary was cut; an adapter's base is cut again on
+            loading.
     """
     config = loaded.config
     if config.qlora.use_qlora:
@@ -45,10 +49,12 @@ def save_model(
         "architecture": config.model.architecture,
         "kind": "adapter" if config.qlora.use_qlora else "full",
         "base": tiny_base or config.model.checkpoint, "base_is_inside": tiny_base is not None,
-        "tokens_added": list(new_tokens), "best_step": result.best_step,
+        "tokens_added": list(new_tokens), "best_step": best_step,
         "input_prefix": config.tokenizer.input_prefix,
         "encoder_max_len": config.tokenizer.encoder_max_len,
         "decoder_max_len": config.tokenizer.decoder_max_len,
+        "long_dialogues_keep": config.tokenizer.long_dialogues_keep,
+        "kept_pieces": None if kept is None else kept.to_record(),
     })
 
 
@@ -65,23 +71,74 @@ def load_saved_model(folder: Path, *, config: Config, device: str, dtype: Any) -
     Raises:
         UnfitError: the folder has no model_info.json, so nothing whole was saved there.
     """
+    saved = read_saved(folder)
+    loaded = load_saved_base(saved, config=config, device=device, dtype=dtype)
+    if saved.kind == "full":
+        return loaded.model, saved.tokenizer
+    return attach_adapter(loaded.model, folder), saved.tokenizer
+
+
+@dataclass(frozen=True)
+class SavedFolder:
+    """A saved model before its weights are read.
+
+    Args:
+        info: as it stands in model_info.json.
+        base: checkpoint that the weights come from: the folder itself where all were saved.
+    """
+
+    folder: Path
+    info: dict[str, Any]
+    base: str | Path
+    tokenizer: Any
+
+    @property
+    def kind(self) -> str:
+        """Whether an adapter was saved, or a full model."""
+        return str(self.info["kind"])
+
+
+def read_saved(folder: Path) -> SavedFolder:
+    """Read what a saved model is, and its tokenizer.
+
+    Raises:
+        UnfitError: the folder has no model_info.json, so nothing whole was saved there.
+    """
     info_path = folder / "model_info.json"
     if not info_path.is_file():
         raise UnfitError(f"{folder}: no model_info.json, so this is no finished model of a run")
     info = json.loads(info_path.read_text(encoding="utf-8"))
-    tokenizer = load_tokenizer(folder)
     base: str | Path = folder / info["base"] if info["base_is_inside"] else info["base"]
-    if info["kind"] == "full":
-        base = folder
-    loaded = load_model(
-        base, config=config, tokenizer=tokenizer,
-        new_tokens=info["tokens_added"] if info["kind"] == "adapter" else [],
-        device=device, dtype=dtype,
+    return SavedFolder(
+        folder=folder, info=info, base=folder if info["kind"] == "full" else base,
+        tokenizer=load_tokenizer(folder),
     )
-    if info["kind"] == "full":
-        return loaded.model, tokenizer
+
+
+def load_saved_base(
+    saved: SavedFolder, *, config: Config, device: str, dtype: Any
+) -> LoadedModel:
+    """Load a saved model's weights without its adapter, quantised as in the run."""
+    new_tokens, kept = saved.info["tokens_added"], None
+    if saved.kind == "full":
+        # A merged model, too: its weights are floats, whatever its run's base was held in.
+        whole = config.qlora.model_copy(update={"use_qlora": False})
+        config, new_tokens = config.model_copy(update={"qlora": whole}), []
+    elif "kept_pieces" in saved.info:
+        kept = KeptPieces.from_record(saved.info["kept_pieces"])
+    return load_model(
+        saved.base, config=config, tokenizer=saved.tokenizer, new_tokens=new_tokens,
+        device=device, dtype=dtype, kept=kept,
+    )
+
+
+def attach_adapter(base: Any, folder: Path) -> Any:
+    """Put the adapter of a folder on its base and return the model in evaluation mode."""
     from peft import PeftModel
 
-    adapted = PeftModel.from_pretrained(loaded.model, str(folder))
+    from dialsum.model.token_rows import use_rows_without_copies
+
+    adapted = PeftModel.from_pretrained(base, str(folder))
+    use_rows_without_copies(adapted)
     load_extra(adapted, folder)
-    return adapted.eval(), tokenizer
+    return adapted.eval()

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from dialsum.config.read import LoadedConfig
 from dialsum.config.schema import Config
-from dialsum.data.encode import EncodedSplit, encode_rows
+from dialsum.data.encode import EncodedSplit, EncodeSettings
+from dialsum.data.encode_cache import CachedEncoder
 from dialsum.data.splits import Splits
 from dialsum.data.submission import check_submission, write_predictions, write_submission
 from dialsum.errors import RunError
@@ -26,10 +28,10 @@ from dialsum.experiment.prepare import (
 )
 from dialsum.experiment.saving import save_model
 from dialsum.model.generate import GenerationSettings, generate_summaries
-from dialsum.paths import RunPaths, shown
+from dialsum.paths import RunPaths, project_path, shown
 from dialsum.score.show import describe_measured, format_final
-from dialsum.train.arguments import make_arguments
-from dialsum.train.fit import DevSet, FitResult, fit
+from dialsum.train.evaluation import DevSet
+from dialsum.train.fit import FitResult, Material, Places, fit
 from dialsum.train.progress import Progress
 
 TINY_BASE = "base"
@@ -46,6 +48,7 @@ class Context:
     choices: Choices
     outcome: Outcome
     progress: Progress
+    resume: Path | None = None
 
     @property
     def config(self) -> Config:
@@ -62,8 +65,9 @@ def run_stages(context: Context) -> None:
     result = train(context, tokens, model=model, encoded=encoded)
     save_model(
         model.adapted.model, tokens.tokenizer, paths=context.paths, loaded=context.loaded,
-        result=result, new_tokens=tokens.new_tokens,
+        best_step=result.best_step, new_tokens=tokens.new_tokens,
         tiny_base=TINY_BASE if context.config.model.initialise == "tiny" else None,
+        kept=tokens.kept,
     )
     predict_and_score(context, tokens, model=model, encoded=encoded)
     context.progress.stage("done", "all stages")
@@ -131,6 +135,7 @@ def load_network(context: Context, tokens: PreparedTokenizer) -> PreparedModel:
         architecture=config.model.architecture, parameters_total=total,
         parameters_trainable=trainable, loader=loader, weights=model.loaded.weights,
         tied_head=model.loaded.tied, lora_targets=model.adapted.targets or None,
+        vocabulary_trimmed=model.vocabulary_trimmed,
     )
     return model
 
@@ -141,19 +146,19 @@ def encode(context: Context, tokens: PreparedTokenizer) -> dict[str, EncodedSpli
     context.progress.stage(
         "encode", f"at most {asked.encoder_max_len} input and {asked.decoder_max_len} target tokens"
     )
+    folder = context.config.data.cache_dir
+    encoder = CachedEncoder(
+        tokens.tokenizer, settings=EncodeSettings.from_config(asked),
+        folder=None if folder is None else project_path(folder),
+    )
     encoded: dict[str, EncodedSplit] = {}
     for split in (context.splits.train, context.splits.dev, context.splits.test):
         if split is None:
             continue
-        rows = encode_rows(
-            split.rows, tokens.tokenizer, prefix=asked.input_prefix,
-            encoder_max_len=asked.encoder_max_len, decoder_max_len=asked.decoder_max_len,
-        )
-        encoded[split.kind] = rows
-        targets = f", {rows.truncated_targets} targets" if rows.targets is not None else ""
-        longest = max(map(len, rows.inputs))
-        print(f"  {split.kind}: {len(rows):,} rows, longest input {longest} tokens; "
-              f"cut: {rows.truncated_inputs} inputs{targets}")
+        encoded[split.kind] = encoder.encode(split.rows)
+        print(f"  {split.kind}: {encoded[split.kind].describe()}")
+    for warning in encoder.warnings:
+        context.progress.warn(warning)
     context.outcome.add("data", encoded={kind: rows.to_record() for kind, rows in encoded.items()})
     return encoded
 
@@ -169,18 +174,29 @@ def train(
         "train", f"{plan.batch_size} x {plan.accumulation} rows a step, learning rate "
         f"{config.training.learning_rate:g}, {config.training.lr_scheduler_type}",
     )
+    context.outcome.add(
+        "training", per_device_train_batch_size=plan.batch_size,
+        gradient_accumulation_steps=plan.accumulation,
+    )
     beams = config.evaluation.training_num_beams
     rows = min(config.evaluation.training_max_rows or len(encoded["dev"]), len(encoded["dev"]))
-    dev = DevSet(
-        encoded=encoded["dev"].first(rows),
-        score=make_dev_scorer(config, context.splits.dev.rows[:rows]),
-        settings=_search(context, tokens, num_beams=beams),
-        batch_size=choices.eval_batch_size(beams),
-    )
     result = fit(
-        model.adapted.model, tokens.tokenizer, config=config,
-        arguments=make_arguments(config, plan=plan, checkpoints=context.paths.checkpoints),
-        train=encoded["train"], dev=dev, progress=context.progress,
+        model.adapted.model, config=config, config_sha256=context.loaded.sha256, plan=plan,
+        material=Material(
+            train=encoded["train"], names=[row.fname for row in context.splits.train.rows],
+            sha256=context.splits.train.sha256,
+            dev=DevSet(
+                encoded=encoded["dev"].first(rows), tokenizer=tokens.tokenizer,
+                score=make_dev_scorer(config, context.splits.dev.rows[:rows]),
+                settings=_search(context, tokens, num_beams=beams),
+                batch_size=choices.eval_batch_size(beams),
+            ),
+        ),
+        places=Places(
+            checkpoints=context.paths.checkpoints, nan_report=context.paths.nan_report,
+            resume=context.resume,
+        ),
+        progress=context.progress,
     )
     _record_training(context, result, rows=rows)
     return result
@@ -198,7 +214,10 @@ def _record_training(context: Context, result: FitResult, *, rows: int) -> None:
         stopped_early=result.stopped_early, seconds=round(result.seconds, 2),
         tokens_per_second=round(result.tokens_per_second, 1),
         peak_memory_bytes=choices.peak_memory_bytes(), nan_events=progress.nan_events,
-        memory_retries=0, max_grad_norm=progress.max_grad_norm,
+        memory_retries=result.memory_retries, max_grad_norm=progress.max_grad_norm,
+        padding_share={"value": round(result.padding_share, 4),
+                       "drawn_at_random": round(result.padding_share_random, 4)},
+        remarks=progress.remarks,
         learning_rate=config.training.learning_rate, seed=config.training.seed,
         device=choices.record,
     )

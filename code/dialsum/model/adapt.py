@@ -11,8 +11,10 @@ from typing import Any
 
 from dialsum.config.schema import Config, Qlora
 from dialsum.errors import UnfitError
+from dialsum.model.adapter_checks import describe_large_ranks, refuse_rows_without_direction
 from dialsum.model.families import get_family, map_target_names
 from dialsum.model.load import LoadedModel
+from dialsum.model.quantise import choose_bits
 from dialsum.model.save import train_embeddings_and_norms
 
 EMBEDDING, HEAD, SHARED = "embed_tokens", "lm_head", "shared"
@@ -35,7 +37,7 @@ class AdaptedModel:
     notes: list[str] = field(default_factory=list)
 
     def count_parameters(self) -> tuple[int, int]:
-        """Return all parameters and those that learn; 4-bit weights count as they were before."""
+        """Return all parameters and those that learn; 4- and 8-bit weights count in full."""
         total = trainable = 0
         for parameter in self.model.parameters():
             state = getattr(parameter, "quant_state", None)
@@ -55,7 +57,7 @@ def adapt_model(
         new_token_ids: rows that must learn even when the embeddings are frozen.
 
     Raises:
-        UnfitError: a name in qlora.target_modules matches no layer.
+        UnfitError: a name in qlora.target_modules matches no layer, or DoRA cannot serve a layer.
     """
     model: Any = loaded.model
     model.config.use_cache = not gradient_checkpointing
@@ -77,6 +79,8 @@ def _add_adapters(
 ) -> AdaptedModel:
     from peft import LoraConfig, TaskType, get_peft_model
 
+    from dialsum.model.token_rows import use_rows_without_copies
+
     model: Any = loaded.model
     family, asked = get_family(config.model.architecture), config.qlora
     present = adaptable_names(model)
@@ -96,17 +100,39 @@ def _add_adapters(
     lora = LoraConfig(
         task_type=TaskType.SEQ_2_SEQ_LM, r=asked.lora_rank, lora_alpha=asked.lora_alpha,
         lora_dropout=asked.lora_dropout, target_modules=targets, bias="none",
+        use_rslora=asked.use_rslora, use_dora=asked.use_dora,
+        init_lora_weights=True if asked.init_lora_weights == "default" else asked.init_lora_weights,
         trainable_token_indices={place: list(new_token_ids) for place in places} or None,
     )
+    notes.extend(describe_large_ranks(model, targets, rank=asked.lora_rank))
     for name in (EMBEDDING, HEAD):
         if new_token_ids and name in targets:
             notes.append(f"new tokens learn through the adapter on {name}")
     adapted = get_peft_model(model, lora)
+    use_rows_without_copies(adapted)
+    if EMBEDDING in places:
+        _share_new_rows(adapted)
+    if asked.use_dora:
+        refuse_rows_without_direction(adapted)
     if asked.train_embeddings:
         train_embeddings_and_norms(adapted, family.norms)
     return AdaptedModel(
         model=adapted, loader=choose_loader(asked), targets=targets, notes=notes
     )
+
+
+def _share_new_rows(adapted: Any) -> None:
+    """Let encoder and decoder learn one row for each new token, since they have one matrix.
+
+    PEFT gives each its own, though both are loaded from one: a merge would keep the decoder's only.
+    """
+    base = adapted.get_base_model()
+    own, other = (
+        stack.embed_tokens.token_adapter.trainable_tokens_delta
+        for stack in (base.get_encoder(), base.get_decoder())
+    )
+    for name in own:
+        other[name] = own[name]
 
 
 def places_of_new_rows(targets: Sequence[str], *, tied: bool) -> list[str]:
@@ -139,8 +165,8 @@ def adaptable_names(model: Any) -> set[str]:
 
 def choose_loader(asked: Qlora) -> dict[str, str]:
     """Say which library serves the adapters, and why not the one that was asked for."""
-    bits = "bitsandbytes 4-bit" if asked.load_in_4bit else "no quantisation"
-    used = f"PEFT + {bits}"
+    bits = choose_bits(asked)
+    used = f"PEFT + bitsandbytes {bits}-bit" if bits else "PEFT + no quantisation"
     if not asked.use_unsloth:
         return {"requested": used, "used": used, "why": "as configured"}
     return {

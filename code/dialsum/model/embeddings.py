@@ -44,8 +44,16 @@ def keep_head_as_it_is(model: Any) -> bool:
     return tied
 
 
-def add_rows(model: Any, tokenizer: PreTrainedTokenizerFast, new_tokens: Sequence[str]) -> None:
-    """Give every token a row, taking none away; new ones start from the pieces that spelled it."""
+def add_rows(
+    model: Any, tokenizer: PreTrainedTokenizerFast, new_tokens: Sequence[str], *,
+    means: Sequence[Any] = (),
+) -> None:
+    """Give every token a row, taking none away; new ones start from the pieces that spelled it.
+
+    Args:
+        means: rows of a token that no piece spells, in the embeddings and in a head of its own;
+            without them it gets the mean of all pieces that there are.
+    """
     import torch
 
     embeddings = model.get_input_embeddings()
@@ -60,9 +68,10 @@ def add_rows(model: Any, tokenizer: PreTrainedTokenizerFast, new_tokens: Sequenc
     with torch.no_grad():
         for token in new_tokens:
             pieces = _old_pieces(tokenizer, token, new_ids)
-            for weight in matrices.values():
+            for place, weight in enumerate(matrices.values()):
                 rows = weight[pieces] if pieces else weight[: min(new_ids)]
-                weight[tokenizer.convert_tokens_to_ids(token)] = rows.mean(dim=0)
+                row = means[place] if means and not pieces else rows.mean(dim=0)
+                weight[tokenizer.convert_tokens_to_ids(token)] = row
 
 
 def _give_stacks_their_own_layer(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""Load a checkpoint: config checked, weights read safely, 4-bit if asked, rows for new tokens.
+"""Load a checkpoint: config checked, weights read safely, quantised if asked, rows for new tokens.
 
 Must not know LoRA (adapt.py) nor data.
 """
@@ -17,6 +17,13 @@ from dialsum.errors import RunError, UnfitError, first_line
 from dialsum.model.checkpoint import find_checked_keys, find_config_problems, weight_format
 from dialsum.model.embeddings import add_rows, keep_head_as_it_is
 from dialsum.model.families import Family, get_family
+from dialsum.model.quantise import (
+    Bits,
+    choose_bits,
+    compute_as_in_training,
+    describe_quantisation,
+)
+from dialsum.model.trim import KeptPieces, TrimmedRows, trim_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -30,13 +37,15 @@ class LoadedModel:
         model: on its device, in evaluation mode.
         weights: file format that was read: safetensors, or pytorch_model.bin (weights only).
         tied: the head is the input embeddings.
-        quantised: the blocks' linear layers are held in 4 bits.
+        quantised: the blocks' linear layers are held in 4 or 8 bits.
+        trimmed: what became of embeddings and head where the vocabulary was cut.
     """
 
     model: PreTrainedModel
     weights: str
     tied: bool
     quantised: bool
+    trimmed: TrimmedRows | None = None
 
 
 def read_model_config(source: str | Path, config: Config) -> Any:
@@ -68,7 +77,7 @@ def read_model_config(source: str | Path, config: Config) -> Any:
 
 def load_model(
     source: str | Path, *, config: Config, tokenizer: PreTrainedTokenizerFast,
-    new_tokens: Sequence[str], device: str, dtype: Any,
+    new_tokens: Sequence[str], device: str, dtype: Any, kept: KeptPieces | None = None,
 ) -> LoadedModel:
     """Load the network, quantised if asked, with a row for every token.
 
@@ -77,6 +86,7 @@ def load_model(
             spelled them.
         device: torch device, such as cuda:0 or cpu.
         dtype: torch dtype of weights that are not quantised.
+        kept: the checkpoint's pieces to which its vocabulary is cut, as the tokenizer's was.
 
     Raises:
         UnfitError, RunError: unreadable weights.
@@ -86,20 +96,24 @@ def load_model(
     if config.model.dropout is not None:
         name = "dropout" if family.name == "bart" else "dropout_rate"
         setattr(model_config, name, config.model.dropout)
-    quantise = config.qlora.use_qlora and config.qlora.load_in_4bit
+    bits = choose_bits(config.qlora)
     model, weights = _read_weights(
         source, family=family, model_config=model_config, config=config, device=device,
-        dtype=dtype, quantise=quantise,
+        dtype=dtype, bits=bits,
     )
     tied = keep_head_as_it_is(model)
-    add_rows(model, tokenizer, new_tokens)
+    # Before rows are added: growing the embeddings would hold them twice in full.
+    trimmed = None if kept is None else trim_rows(model, kept)
+    add_rows(model, tokenizer, new_tokens, means=trimmed.means if trimmed else ())
     _use_tokenizer_ids(model, tokenizer)
-    return LoadedModel(model=model, weights=weights, tied=tied, quantised=quantise)
+    return LoadedModel(
+        model=model, weights=weights, tied=tied, quantised=bits is not None, trimmed=trimmed
+    )
 
 
 def _read_weights(
     source: str | Path, *, family: Family, model_config: Any, config: Config, device: str,
-    dtype: Any, quantise: bool,
+    dtype: Any, bits: Bits | None,
 ) -> tuple[PreTrainedModel, str]:
     """Read safetensors where there are any, else pytorch_model.bin with weights_only."""
     import transformers
@@ -112,8 +126,8 @@ def _read_weights(
         "config": model_config, "dtype": dtype, "device_map": {"": device}, "weights_only": True,
         "revision": config.model.revision, "attn_implementation": "sdpa",
     }
-    if quantise:
-        options["quantization_config"] = _four_bit(dtype)
+    if bits is not None:
+        options["quantization_config"] = describe_quantisation(bits, compute=dtype)
     wanted = weight_format(source)
     formats = [wanted] if wanted else ["safetensors", "pytorch_model.bin"]
     failures = []
@@ -131,34 +145,10 @@ def _read_weights(
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             failures.append(f"{name}: {first_line(error)}")
             continue
-        if quantise:
-            _compute_as_in_training(model)
+        if bits == 4:
+            compute_as_in_training(model)
         return model.eval(), name
     raise RunError(f"{source}: weights could not be loaded; {'; '.join(failures)}")
-
-
-def _four_bit(dtype: Any) -> Any:
-    """NF4 with double quantisation, computing in dtype (Dettmers et al. 2023, QLoRA)."""
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    compute = dtype if dtype in (torch.bfloat16, torch.float32) else torch.float32
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
-    )
-
-
-def _compute_as_in_training(model: Any) -> None:
-    """Keep bitsandbytes from repacking 4-bit weights at the first evaluation on a CPU.
-
-    Its layout for CPUs with AVX512-BF16 stays once the model trains again, though no gradient comes
-    back through it (BART stops with an error, T5 learns wrongly in silence); it rounds the scales
-    of the blocks, too, and needs layers of a multiple of 64.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
 
 
 def _use_tokenizer_ids(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:

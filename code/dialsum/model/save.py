@@ -52,7 +52,7 @@ def save_weights(model: Any, folder: Path) -> None:
     if hasattr(model, "peft_config"):
         _save_adapter(model, folder)
     else:
-        model.save_pretrained(folder)
+        _save_whole(model, folder)
     for path in folder.glob("*.safetensors"):
         give_usual_mode(path)
 
@@ -66,6 +66,24 @@ def _save_adapter(model: Any, folder: Path) -> None:
     if extra:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in extra.items()}
         save_file(tensors, str(folder / EXTRA_FILE))
+
+
+def _save_whole(model: Any, folder: Path) -> None:
+    """Write all weights, with a config under which they are loaded as they are.
+
+    `tie_word_embeddings: false` would leave BART's stacks without embeddings (the file holds the
+    shared ones alone) and T5 v1's head without its scale. Under true the library ties only what is
+    absent or equal in the file, so a head of its own stays one.
+    """
+    own = model.config
+    said = own.tie_word_embeddings
+    own.tie_word_embeddings = (
+        said or own.model_type == "bart" or getattr(own, "scale_decoder_outputs", False)
+    )
+    try:
+        model.save_pretrained(folder)
+    finally:
+        own.tie_word_embeddings = said
 
 
 def load_extra(model: Any, folder: Path) -> None:

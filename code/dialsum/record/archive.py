@@ -109,11 +109,20 @@ def _move_result(paths: RunPaths, target: RunPaths) -> None:
         # Not ours to mend: it goes along as it is, for a person to look at.
         shutil.move(paths.result, target.result)
         return
+    moved = _follow_artifacts(content, paths, target)
+    if "attempts" in content:
+        moved["attempts"] = [_follow_artifacts(one, paths, target) for one in content["attempts"]]
+    write_json(target.result, moved)
+    paths.result.unlink()
+
+
+def _follow_artifacts(
+    content: dict[str, Any], paths: RunPaths, target: RunPaths
+) -> dict[str, Any]:
     artifacts = {
         key: _follow(value, paths, target) for key, value in content.get("artifacts", {}).items()
     }
-    write_json(target.result, {**content, "artifacts": artifacts} if artifacts else content)
-    paths.result.unlink()
+    return {**content, "artifacts": artifacts} if artifacts else dict(content)
 
 
 def _follow(relative: Any, paths: RunPaths, target: RunPaths) -> Any:
@@ -123,7 +132,7 @@ def _follow(relative: Any, paths: RunPaths, target: RunPaths) -> Any:
     absolute = Path(os.path.normpath(paths.folder / relative))
     if absolute == paths.model:
         absolute = target.model
-    elif absolute.is_relative_to(paths.folder):
+    elif absolute.is_relative_to(paths.folder) and not absolute.is_relative_to(paths.previous):
         return relative
     return Path(os.path.relpath(absolute, target.folder)).as_posix()
 

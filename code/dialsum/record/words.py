@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dialsum.record.attempts import say_attempts
 from dialsum.score.show import format_scores
 
 HEADLINE = (
@@ -31,16 +32,17 @@ def best_metrics_text(result: Mapping[str, Any]) -> str:
     if label and label != name:
         name = f"{name} ({label})"
     dev = result.get("evaluation", {}).get("dev")
+    attempts = say_attempts(result)
     if dev is None:
-        return (
-            f"{name}: {result['status']}, no scores: "
-            f"{result.get('reason') or 'no reason is recorded'}\n"
-        )
+        reason = result.get("reason") or "no reason is recorded"
+        said = [f"{name}: {result['status']}, no scores: {reason}"]
+        return "\n".join([*said, *(f"  {line}" for line in attempts)]) + "\n"
     lines = [f"Best Metrics  {name}{_describe_checkpoint(result.get('training', {}))}"]
     lines += [
         f"  {title}: {_two_decimals(dev[key])}{_interval(dev, key)}" for key, title in HEADLINE
     ]
     lines += [f"  signature: {dev['signature']}", ""]
+    lines += [*attempts, ""] if attempts else []
     lines += [format_scores(dev, name="this run"), ""]
     lines += describe_target(result["evaluation"].get("target"))
     return "\n".join(lines).rstrip("\n") + "\n"

@@ -181,6 +181,12 @@ def _check_nan(records: Sequence[Record]) -> Check:
     ]
     bad = [f"{record.label} {count:.0f} times" for record, count in counted if count > 0]
     bad += [
+        f"{record.label} {entry['nan_events']} times in attempt {entry['number']}"
+        for record in records
+        for entry in record.content.get("attempts", [])[:-1]
+        if entry.get("nan_events")
+    ]
+    bad += [
         f"{record.label} in its scores"
         for record in records
         if (score := record.number("evaluation.dev.rouge_mean")) is not None and math.isnan(score)

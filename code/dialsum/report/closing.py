@@ -14,6 +14,7 @@ from pathlib import Path
 from dialsum.errors import EXIT_OK
 from dialsum.paths import PROJECT_ROOT, shown
 from dialsum.record import Record
+from dialsum.record.attempts import list_overrides
 from dialsum.report.checks import format_verdict, make_checks
 from dialsum.report.ranking import group_records
 from dialsum.report.table import format_ranking
@@ -177,7 +178,11 @@ def _suggest_for_best(outcome: BatchOutcome, best: Record) -> list[str]:
         if submission is None
         else [f"{SUBMISSION_WORDS[outcome.plan.kind]}: {shown(submission)}"]
     )
-    return [*lines, f"repeat the best run: {format_command([experiment], outcome.plan.options)}"]
+    options = outcome.plan.options
+    planned = next(one for one in outcome.plan.experiments if one.number == experiment.number)
+    changed = list_overrides(best.content, rungs=planned.config.batch.retry)
+    again = replace(options, overrides=(*options.overrides, *changed))
+    return [*lines, f"repeat the best run: {format_command([experiment], again)}"]
 
 
 def _suggest_stages(outcome: BatchOutcome) -> list[str]:

@@ -25,6 +25,8 @@ COPIED = (
     "finished_at",
     "duration_seconds",
     "config_sha256",
+    "failure",
+    "attempt",
     "data",
     "model",
     "training",
@@ -156,9 +158,25 @@ def summarise_record(
         "experiment": record.name,
         "label": record.label,
         **{key: record.content[key] for key in COPIED if key in record.content},
+        **_summarise_attempts(record, folder),
         "points_above_constant": None if above is None else round(above, 4),
         "record": relative(record.path, folder),
     }
+
+
+def _summarise_attempts(record: Record, folder: Path) -> dict[str, Any]:
+    """Return the attempts of a run where there were several, their files as seen from a folder."""
+    if "attempts" not in record.content:
+        return {}
+    here = record.path.parent
+    entries = []
+    for one in record.content["attempts"]:
+        places = {
+            name: relative(Path(os.path.normpath(here / place)), folder)
+            for name, place in one.get("artifacts", {}).items()
+        }
+        entries.append({**one, "artifacts": places} if places else one)
+    return {"attempts": entries}
 
 
 def relative(path: Path, folder: Path) -> str:

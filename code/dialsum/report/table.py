@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dialsum.record import Record
+from dialsum.record.attempts import say_attempts
 from dialsum.report.ranking import (
     RankedGroup,
     group_records,
@@ -55,6 +56,11 @@ def _format_group(group: RankedGroup, names: Mapping[str, str]) -> list[str]:
     return [
         f"Ranking by the mean of ROUGE-1, -2 and -L (F1, 0-100) on {rows}, best first",
         *_main_table(group.records, names),
+        *(
+            f"attempts   {_name(record, names)}: {line}"
+            for record in group.records
+            for line in say_attempts(record.content)
+        ),
         f"signature  {group.signature}",
         "constant   one text said to every dialogue: the words of a training summary that a search "
         "found to score highest",
@@ -158,6 +164,7 @@ def _format_failures(records: Sequence[Record], names: Mapping[str, str]) -> lis
             "no dev scores are recorded" if record.succeeded else "no reason is recorded"
         )
         lines.append(f"  {_name(record, names)}: {record.status} after {_time(record)}: {why}")
+        lines += [f"    {line}" for line in say_attempts(record.content)]
     return lines
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dialsum.config.read import LoadedConfig, load_config
+from dialsum.config.resolve import NOTHING
+from dialsum.config.sources import Source
 from dialsum.errors import ConfigError, ProblemsError
 from dialsum.run.check_data import check_data
 from dialsum.run.check_machine import find_machine_problems
@@ -21,6 +23,7 @@ def load_fit(
     overrides: Sequence[str],
     overlays: Sequence[Path],
     environment: Mapping[str, str],
+    attempt: Source = NOTHING,
 ) -> LoadedConfig:
     """Load an experiment that can run here, as far as that can be known without loading its model.
 
@@ -28,13 +31,14 @@ def load_fit(
 
     Args:
         environment: environment variables, which may hide cards or name the hub's cache.
+        attempt: what a fresh attempt of a batch changes.
 
     Raises:
         ProblemsError: configuration, machine, checkpoint or data are unfit; all that is known.
     """
     wrong: list[str] = []
     try:
-        loaded = load_config(path, overrides=overrides, overlays=overlays)
+        loaded = load_config(path, overrides=overrides, overlays=overlays, attempt=attempt)
     except ConfigError as error:
         mended = load_without_wrong(path, overrides=overrides, overlays=overlays)
         if mended is None:

@@ -40,6 +40,11 @@ class Follower:
         self._events.skip_existing()
         self._started = time.monotonic()
 
+    @property
+    def progress(self) -> RunProgress:
+        """What the run's events told so far."""
+        return self._progress
+
     def poll(self) -> None:
         """Show what is new: what is worth a line of its own, else the state that passes."""
         for event in self._events.read_new():

@@ -36,7 +36,10 @@ def describe_plan(plan: BatchPlan) -> list[str]:
         f"logs go to    {shown(plan.paths.logs(plan.started_at))}",
         "",
     ]
-    return [*lines, *_plan_table(plan), *_describe_total(plan), *_describe_models(plan)]
+    return [
+        *lines, *_plan_table(plan), *_describe_total(plan), *_describe_models(plan),
+        *_describe_retries(plan),
+    ]  # fmt: skip
 
 
 def _plan_table(plan: BatchPlan) -> list[str]:
@@ -82,6 +85,19 @@ def _describe_models(plan: BatchPlan) -> list[str]:
     return [f"{', '.join(numbers)} start from {model}" for model, numbers in users.items()]
 
 
+def _describe_retries(plan: BatchPlan) -> list[str]:
+    """Return one line per batch.retry that is asked for, with the experiments' numbers."""
+    users: dict[tuple[str, ...], list[str]] = {}
+    for experiment in plan.experiments:
+        if rungs := tuple(experiment.config.batch.retry):
+            users.setdefault(rungs, []).append(str(experiment.number))
+    return [
+        f"{', '.join(numbers)}: after NaN or full memory in training, fresh attempts with "
+        f"{', then '.join(rungs)} (batch.retry)"
+        for rungs, numbers in users.items()
+    ]
+
+
 def describe_model(config: Config) -> str:
     """Return which network an experiment starts from."""
     if config.model.initialise == "tiny":
@@ -107,7 +123,9 @@ def _describe_adapters(config: Config) -> str:
     lora = config.qlora
     if not lora.use_qlora:
         return "all weights"
-    return f"LoRA r {lora.lora_rank}" + (", 4-bit" if lora.load_in_4bit else "")
+    sort = "DoRA" if lora.use_dora else "LoRA"
+    bits = ", 4-bit" if lora.load_in_4bit else ", 8-bit" if lora.load_in_8bit else ""
+    return f"{sort} r {lora.lora_rank}{bits}"
 
 
 def _describe_total(plan: BatchPlan) -> list[str]:

@@ -14,7 +14,15 @@ from pathlib import Path
 from dialsum.device import nvidia_gpus
 from dialsum.errors import DialsumError
 from dialsum.paths import shown
-from dialsum.record import Record, describe_dead_run, find_own_record, write_failed_record
+from dialsum.record import Record, archive_previous, find_own_record, write_failed_record
+from dialsum.run.attempts import (
+    Attempt,
+    decide,
+    describe_dead_attempt,
+    first_attempt,
+    plan_next,
+    point_to_failed,
+)
 from dialsum.run.estimates import expect_minutes
 from dialsum.run.executor import ChildEnd, run_child
 from dialsum.run.follow import Follower
@@ -22,7 +30,7 @@ from dialsum.run.handover import CardUse, wait_until_free
 from dialsum.run.interrupts import Interrupts
 from dialsum.run.outcome import BatchOutcome, Outcome, explain_end
 from dialsum.run.plan import PlannedExperiment
-from dialsum.run.progress import Rest, estimate_rest, format_duration
+from dialsum.run.progress import Rest, RunProgress, estimate_rest, format_duration
 from dialsum.run.screen import Screen, describe_cards
 from dialsum.run.unwritten import DISK_FULL, name_cause
 from dialsum.score.show import format_final
@@ -46,9 +54,45 @@ class Queue:
     _group: int = 0
     _stopping_said: bool = False
 
-    def run_one(self, experiment: PlannedExperiment) -> None:
-        """Run one experiment to its end and take its outcome in."""
-        title = self._title(experiment)
+    def run_one(self, planned: PlannedExperiment) -> None:
+        """Run one experiment to its end, fresh attempts included, and take its outcome in."""
+        following: Attempt | None = first_attempt(planned)
+        while following is not None:
+            attempt = following
+            result = self._run_attempt(attempt)
+            self.screen.say(*describe_outcome(self._title(attempt), result))
+            following = self._prepare_next(attempt, result)
+        self.outcome.outcomes.append(result)
+
+    def _prepare_next(self, attempt: Attempt, result: Outcome) -> Attempt | None:
+        """Decide about a fresh attempt, and move what the failed one left out of its way."""
+        if self.interrupts.wanted or result.unwritten:
+            return None
+        decision = decide(attempt, result.record)
+        self.screen.say(*(f"  {line}" for line in decision.said))
+        if not decision.changes:
+            return None
+        self.hand_over(attempt.experiment)
+        if self.interrupts.wanted:
+            return None
+        try:
+            following = plan_next(
+                attempt, decision, result.record, options=self.outcome.plan.options
+            )
+            kept = archive_previous(attempt.planned.paths)
+        except DialsumError as error:
+            self.screen.say(f"  no fresh attempt: {error}")
+            return None
+        if kept is None:
+            return None
+        self.screen.say(
+            f"  the failed attempt's files now stand in {shown(kept)}",
+            *(f"  fresh attempt: {change.describe_whole()}" for change in decision.changes),
+        )
+        return point_to_failed(following, kept, log=attempt.experiment.log)
+
+    def _run_attempt(self, attempt: Attempt) -> Outcome:
+        experiment, title = attempt.experiment, self._title(attempt)
         path = shown(experiment.loaded.path)
         self.screen.say("", title, f"  file {path}", f"  log  {shown(experiment.log)}")
         self.screen.restart_pause()
@@ -73,9 +117,7 @@ class Queue:
             # The edge of the queue: a fault of ours while following one run must not end the night.
             end = f"the runner failed while following it ({type(error).__name__}: {error})"
             self.screen.say(traceback.format_exc())
-        result = self._collect(experiment, end, started)
-        self.outcome.outcomes.append(result)
-        self.screen.say(*describe_outcome(title, result))
+        return self._collect(attempt, end, started, follower.progress)
 
     def _poll(self, follower: Follower) -> None:
         follower.poll()
@@ -89,30 +131,27 @@ class Queue:
     def _note_group(self, pid: int) -> None:
         self._group = pid
 
-    def _title(self, experiment: PlannedExperiment) -> str:
+    def _title(self, attempt: Attempt) -> str:
+        experiment = attempt.planned
         place = len(self.outcome.outcomes) + 1
         planned = len(self.outcome.plan.experiments)
-        return f"[{place}/{planned}] {experiment.number} {experiment.label}"
+        again = f", attempt {attempt.run.number}" if attempt.run.number > 1 else ""
+        return f"[{place}/{planned}] {experiment.number} {experiment.label}{again}"
 
     def _collect(
-        self, experiment: PlannedExperiment, end: ChildEnd | str, started: datetime
+        self, attempt: Attempt, end: ChildEnd | str, started: datetime, progress: RunProgress
     ) -> Outcome:
         """Find the record that the run wrote, or write the one that it could not write."""
-        plan = self.outcome.plan
+        plan, experiment = self.outcome.plan, attempt.experiment
         own = find_own_record(experiment.paths, batch=plan.batch_id)
         if own is not None:
             return Outcome(experiment, own)
         status, reason = _explain(end, experiment.log)
-        content = describe_dead_run(
-            experiment=experiment.name,
-            label=experiment.label,
-            kind=plan.kind,
-            batch=plan.batch_id,
-            status=status,
-            reason=reason,
-            started_at=started,
-            finished_at=datetime.now().astimezone(),
-        )
+        killed = isinstance(end, ChildEnd) and end.signal_name == "SIGKILL"
+        content = describe_dead_attempt(
+            attempt, status=status, reason=reason, started_at=started, plan=plan,
+            killed_in=progress if killed and status == "failed" else None,
+        )  # fmt: skip
         try:
             return Outcome(experiment, write_failed_record(experiment.paths, content))
         except DialsumError as error:

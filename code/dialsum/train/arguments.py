@@ -84,13 +84,13 @@ def make_arguments(
         precision["gradient_checkpointing_kwargs"] = {"use_reentrant": False}
     return Seq2SeqTrainingArguments(
         output_dir=str(checkpoints),
-        per_device_train_batch_size=plan.batch_size, gradient_accumulation_steps=plan.accumulation,
+        # The loader hands out whole optimizer steps, the passes of which are ours to add up.
+        per_device_train_batch_size=plan.batch_size, gradient_accumulation_steps=1,
         num_train_epochs=asked.num_train_epochs, max_steps=asked.max_steps or -1,
         learning_rate=asked.learning_rate, lr_scheduler_type=asked.lr_scheduler_type,
         lr_scheduler_kwargs=dict(asked.lr_scheduler_kwargs), warmup_steps=asked.warmup_steps,
         weight_decay=asked.weight_decay, max_grad_norm=asked.max_grad_norm, optim=asked.optim,
-        # make_loss smooths: the trainer's own smoothing is bypassed by a compute_loss_func.
-        label_smoothing_factor=0.0,
+        label_smoothing_factor=0.0,  # our own loss smooths
         bf16=plan.bf16, fp16=plan.fp16, use_cpu=plan.use_cpu,
         gradient_checkpointing=plan.gradient_checkpointing,
         eval_strategy="steps", eval_steps=evaluate, save_strategy="steps", save_steps=save,
@@ -98,8 +98,8 @@ def make_arguments(
         metric_for_best_model=f"eval_{asked.metric_for_best_model}",
         greater_is_better=asked.metric_for_best_model != "loss",
         logging_steps=asked.logging_steps, logging_first_step=True, logging_nan_inf_filter=False,
-        train_sampling_strategy=asked.train_sampling_strategy,
         dataloader_num_workers=plan.num_workers, dataloader_pin_memory=not plan.use_cpu,
         seed=asked.seed, data_seed=asked.seed,
+        restore_callback_states_from_checkpoint=True,  # patience goes on counting
         report_to="none", disable_tqdm=True, log_level="error", **precision,
     )

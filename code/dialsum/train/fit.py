@@ -1,13 +1,12 @@
-"""The fit: transformers' Seq2SeqTrainer with our loss, our evaluation, the best by dev ROUGE.
+"""The fit: everything that a training needs put together, run, and what it came to.
 
-Must not know files beyond the checkpoint folder, nor how a summary is scored (it is handed a
-function).
+Must not know how a summary is scored, nor where records go.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,43 +14,58 @@ from typing import TYPE_CHECKING, Any
 from dialsum.config.schema import Config
 from dialsum.data.encode import EncodedSplit
 from dialsum.model.families import get_family
-from dialsum.model.generate import GenerationSettings, generate_summaries
-from dialsum.model.save import load_extra, save_weights
-from dialsum.train.loss import IGNORED, make_loss, sum_token_losses
+from dialsum.train.arguments import TrainingPlan, make_arguments
+from dialsum.train.batches import BatchShape, padding_share, plan_random
+from dialsum.train.evaluation import DevSet
 from dialsum.train.progress import Progress
 
 if TYPE_CHECKING:
-    from transformers import (
-        PreTrainedTokenizerFast,
-        Seq2SeqTrainer,
-        Seq2SeqTrainingArguments,
-        TrainerCallback,
-    )
+    from transformers import Seq2SeqTrainingArguments
 
-Scorer = Callable[[Sequence[str]], dict[str, float]]
-"""Predictions of the evaluated dev rows to scores, 0-100, as metric_for_best_model names them."""
+    from dialsum.train.trainer import SummaryTrainer, Supervision
 
 
 @dataclass(frozen=True)
-class DevSet:
-    """What an evaluation during training needs.
+class Material:
+    """What is learned from, and what is measured on.
 
     Args:
-        encoded: the dev rows that are evaluated.
-        score: scores their predictions.
-        settings: the search used for them.
-        batch_size: rows per generation batch.
+        train: the training rows, with targets.
+        names: fname of each of them, for reports.
+        sha256: hash of what the rows say.
+        dev: the evaluations during training.
     """
 
-    encoded: EncodedSplit
-    score: Scorer
-    settings: GenerationSettings
-    batch_size: int
+    train: EncodedSplit
+    names: Sequence[str]
+    sha256: str
+    dev: DevSet
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a training writes.
+
+    Args:
+        checkpoints: folder of its checkpoints.
+        nan_report: file for steps that are not finite; absent while there was none.
+        resume: checkpoint that it goes on from; None: it begins.
+    """
+
+    checkpoints: Path
+    nan_report: Path
+    resume: Path | None = None
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training came to."""
+    """What training came to.
+
+    Args:
+        padding_share: share of all positions that were padding, 0-1; beside it what rows drawn at
+            random in batches of the stated size would have had.
+        positions_per_pass: limit that running out of memory set; None: it never did.
+    """
 
     steps: int
     epochs: float
@@ -60,6 +74,10 @@ class FitResult:
     stopped_early: bool
     seconds: float
     real_tokens: int
+    padding_share: float
+    padding_share_random: float
+    memory_retries: int
+    positions_per_pass: int | None
 
     @property
     def tokens_per_second(self) -> float:
@@ -67,158 +85,115 @@ class FitResult:
         return self.real_tokens / self.seconds if self.seconds else 0.0
 
 
-def make_dataset(encoded: EncodedSplit) -> Any:
-    """Return a split as a datasets.Dataset of input_ids and labels (Arrow: workers share it)."""
-    from datasets import Dataset
-
-    columns: dict[str, Any] = {"input_ids": encoded.inputs}
-    if encoded.targets is not None:
-        columns["labels"] = encoded.targets
-    return Dataset.from_dict(columns)
+def batch_shape(config: Config, plan: TrainingPlan) -> BatchShape:
+    """Return what bounds passes and steps: the stated batch at the stated lengths."""
+    return BatchShape(
+        batch_size=plan.batch_size, accumulation=plan.accumulation,
+        max_input=config.tokenizer.encoder_max_len, max_target=config.tokenizer.decoder_max_len,
+    )
 
 
 def fit(
-    model: Any, tokenizer: PreTrainedTokenizerFast, *, config: Config,
-    arguments: Seq2SeqTrainingArguments, train: EncodedSplit, dev: DevSet, progress: Progress,
+    model: Any, *, config: Config, config_sha256: str, plan: TrainingPlan, material: Material,
+    places: Places, progress: Progress,
 ) -> FitResult:
-    """Train to the end, or until early stopping, and leave the best checkpoint's weights."""
-    from transformers import DataCollatorForSeq2Seq, EarlyStoppingCallback
+    """Train to the end, or until early stopping, and leave the best checkpoint's weights.
+
+    Args:
+        config_sha256: of the resolved config; only the same goes on from its checkpoints.
+
+    Raises:
+        RunError: steps that are not finite, or memory that is full, beyond what can be answered.
+    """
+    trainer = make_trainer(
+        model, config=config, arguments=make_arguments(
+            config, plan=plan, checkpoints=places.checkpoints
+        ),
+        supervision=supervise(
+            config, config_sha256=config_sha256, plan=plan, material=material, places=places,
+            progress=progress,
+        ),
+    )
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=None if places.resume is None else str(places.resume))
+    return _sum_up(trainer, seconds=time.monotonic() - started)
+
+
+def make_trainer(
+    model: Any, *, config: Config, arguments: Seq2SeqTrainingArguments, supervision: Supervision
+) -> SummaryTrainer:
+    """Return the trainer of a model, with the callbacks that the config asks for."""
+    from transformers import EarlyStoppingCallback, TrainerCallback
     from transformers.trainer_callback import PrinterCallback
 
-    callbacks: list[TrainerCallback] = [_make_reporter(progress)]
+    from dialsum.train.trainer import Reporter, SummaryTrainer
+
+    reporter = Reporter(supervision.progress)
+    callbacks: list[TrainerCallback] = [reporter]
     asked = config.training
     if asked.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(
             early_stopping_patience=asked.early_stopping_patience,
             early_stopping_threshold=asked.early_stopping_threshold,
         ))
-    trainer = _make_trainer_class(tokenizer, dev=dev, progress=progress)(
-        model=model, args=arguments, train_dataset=make_dataset(train),
-        eval_dataset=make_dataset(dev.encoded),
-        data_collator=DataCollatorForSeq2Seq(
-            tokenizer, model=model, label_pad_token_id=IGNORED, pad_to_multiple_of=_padding(config),
-        ),
-        compute_loss_func=make_loss(asked.label_smoothing_factor),
-        processing_class=tokenizer, callbacks=callbacks,
+    trainer = SummaryTrainer(
+        model, arguments=arguments, supervision=supervision, callbacks=callbacks
     )
+    reporter.trainer = trainer
     trainer.remove_callback(PrinterCallback)
-    started = time.monotonic()
-    trainer.train()
-    state = trainer.state
+    return trainer
+
+
+def supervise(
+    config: Config, *, config_sha256: str, plan: TrainingPlan, material: Material, places: Places,
+    progress: Progress,
+) -> Supervision:
+    """Put together the order of the rows and everything that looks on."""
+    from dialsum.train.guard import Guard
+    from dialsum.train.loader import PassDataset, StepOrder
+    from dialsum.train.memory import PassLimit
+    from dialsum.train.trainer import Identity, Supervision
+    from dialsum.train.watch import Watch
+
+    asked = config.training
+    absolute = get_family(config.model.architecture).position_limit is not None
+    return Supervision(
+        order=StepOrder(
+            material.train, batch_shape(config, plan), seed=asked.seed,
+            by_length=asked.train_sampling_strategy == "token_budget",
+        ),
+        dataset=PassDataset(
+            material.train, pad_token_id=material.dev.tokenizer.pad_token_id,
+            multiple=1 if plan.use_cpu else 8,
+            limit=config.tokenizer.encoder_max_len if absolute else None,
+        ),
+        dev=material.dev,
+        guard=Guard(
+            policy=asked.on_nan, report=places.nan_report, names=material.names, progress=progress
+        ),
+        limit=PassLimit(), watch=Watch(), progress=progress,
+        identity=Identity(config_sha256=config_sha256, data_sha256=material.sha256),
+        label_smoothing=asked.label_smoothing_factor,
+    )
+
+
+def _sum_up(trainer: SummaryTrainer, *, seconds: float) -> FitResult:
+    state, supervision = trainer.state, trainer.supervision
+    order = supervision.order
+    train = supervision.dataset.encoded
+    inputs, targets = train.input_lengths, train.target_lengths
+    epochs = float(state.epoch or 0.0)
+    share_run_here = trainer.steps_run / state.global_step if state.global_step else 0.0
+    tokens = int(inputs.sum() + targets.sum())
+    multiple = supervision.dataset.multiple
+    drawn = plan_random(inputs, shape=order.shape, seed=order.seed, epoch=0)
     return FitResult(
-        steps=state.global_step, epochs=float(state.epoch or 0.0),
+        steps=state.global_step, epochs=epochs,
         best_step=state.best_global_step or state.global_step,
         best_metric=float(state.best_metric or 0.0),
-        stopped_early=state.global_step < state.max_steps,
-        seconds=time.monotonic() - started,
-        real_tokens=round(_count_tokens(train) * float(state.epoch or 0.0)),
+        stopped_early=state.global_step < state.max_steps, seconds=seconds,
+        real_tokens=round(tokens * epochs * share_run_here),
+        padding_share=padding_share(order.steps(0), inputs, targets, multiple=multiple),
+        padding_share_random=padding_share(drawn, inputs, targets, multiple=multiple),
+        memory_retries=supervision.limit.retries, positions_per_pass=supervision.limit.positions,
     )
-
-
-def _padding(config: Config) -> int | None:
-    """Return what batch widths are a multiple of: 8 suits tensor cores.
-
-    Not where that could pass a length that is itself the position limit.
-    """
-    lengths = (config.tokenizer.encoder_max_len, config.tokenizer.decoder_max_len)
-    relative = get_family(config.model.architecture).position_limit is None
-    return 8 if relative or all(length % 8 == 0 for length in lengths) else None
-
-
-def _count_tokens(encoded: EncodedSplit) -> int:
-    return sum(map(len, encoded.inputs)) + sum(map(len, encoded.targets or []))
-
-
-def _make_reporter(progress: Progress) -> TrainerCallback:
-    """Return the callback that reports losses and evaluates at the very last step too."""
-    from transformers import TrainerCallback
-
-    class Reporter(TrainerCallback):
-        """Hand the trainer's logs on; make sure that the last step is evaluated and saved."""
-
-        def on_log(self, *event: Any, logs: Any = None, **_: Any) -> None:
-            _arguments, state, _control = event
-            if logs and "loss" in logs:
-                progress.train_step(state.global_step, state.max_steps, logs)
-
-        def on_step_end(self, *event: Any, **_: Any) -> Any:
-            _arguments, state, control = event
-            if state.global_step >= state.max_steps:
-                control.should_evaluate = control.should_save = True
-            return control
-
-    return Reporter()
-
-
-def _make_trainer_class(
-    tokenizer: PreTrainedTokenizerFast, *, dev: DevSet, progress: Progress
-) -> type[Seq2SeqTrainer]:
-    from transformers import Seq2SeqTrainer
-
-    class SummaryTrainer(Seq2SeqTrainer):
-        """Evaluates by writing summaries and scoring them; saves no pickle of weights."""
-
-        def evaluate(
-            self, *_: Any, metric_key_prefix: str = "eval", **__: Any
-        ) -> dict[str, float]:
-            started = time.monotonic()
-            scores = _write_and_score(self, tokenizer, dev=dev)
-            metrics = {f"{metric_key_prefix}_{key}": value for key, value in scores.items()}
-            progress.evaluation(
-                self.state.global_step, self.state.max_steps, epoch=float(self.state.epoch or 0),
-                values={"eval_loss": scores.pop("loss"), **scores}, best=_is_best(self, metrics),
-                seconds=time.monotonic() - started,
-                rows=len(dev.encoded), num_beams=dev.settings.num_beams,
-            )
-            self.control = self.callback_handler.on_evaluate(
-                self.args, self.state, self.control, metrics
-            )
-            return metrics
-
-        def _save(self, output_dir: str | None = None, *_: Any, **__: Any) -> None:
-            folder = Path(output_dir or str(self.args.output_dir))
-            save_weights(self.model, folder)
-            tokenizer.save_pretrained(folder)
-
-        def _load_best_model(self) -> None:
-            super()._load_best_model()
-            load_extra(self.model, Path(str(self.state.best_model_checkpoint)))
-
-    return SummaryTrainer
-
-
-def _write_and_score(
-    trainer: Any, tokenizer: PreTrainedTokenizerFast, *, dev: DevSet
-) -> dict[str, float]:
-    """Return the dev rows' loss and the scores of the summaries that the model writes for them."""
-    loss = _dev_loss(trainer)
-    predictions = generate_summaries(
-        trainer.model, tokenizer, dev.encoded.inputs,
-        settings=dev.settings, batch_size=dev.batch_size,
-    )
-    return {"loss": loss, **dev.score(predictions)}
-
-
-def _is_best(trainer: Any, metrics: dict[str, float]) -> bool:
-    before, now = trainer.state.best_metric, metrics[str(trainer.args.metric_for_best_model)]
-    if before is None:
-        return True
-    return bool(now > before if trainer.args.greater_is_better else now < before)
-
-
-def _dev_loss(trainer: Any) -> float:
-    """Return the mean loss per target token of the dev rows, without label smoothing."""
-    import torch
-
-    trainer.model.eval()
-    total, count = 0.0, 0
-    with torch.no_grad():
-        for batch in trainer.get_eval_dataloader():
-            batch = trainer._prepare_inputs(batch)
-            labels = batch.pop("labels")
-            with trainer.compute_loss_context_manager():
-                logits = trainer.model(**batch).logits
-            total += float(sum_token_losses(logits, labels))
-            count += int((labels != IGNORED).sum())
-    trainer.model.train()
-    return total / max(count, 1)

@@ -12,24 +12,23 @@ from typing import Any
 IGNORED = -100
 
 
-def make_loss(label_smoothing: float) -> Any:
-    """Return a `compute_loss_func` for transformers' Trainer.
-
-    The function takes outputs with `logits` [batch, length, vocabulary], labels [batch, length]
-    with -100 where nothing counts, and num_items_in_batch, the target tokens of the whole step; it
-    computes in float32.
+def pass_loss(
+    model: Any, inputs: dict[str, Any], *, count: int | None, label_smoothing: float
+) -> Any:
+    """Return the loss of one forward pass: its sum over target tokens, divided by count.
 
     Args:
-        label_smoothing: share of probability spread over all pieces (Szegedy et al. 2016); the
-            trainer's own option would be bypassed by this function, so it is applied here.
+        inputs: input_ids, attention_mask [batch, input], labels [batch, target] with -100 where
+            nothing counts.
+        count: target tokens of the whole optimizer step; None: of this pass.
+        label_smoothing: share of probability spread over all pieces (Szegedy et al. 2016).
     """
-    def compute_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-        logits = outputs["logits"] if isinstance(outputs, dict) else outputs.logits
-        total = sum_token_losses(logits, labels, label_smoothing=label_smoothing)
-        count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-        return total / count
-
-    return compute_loss
+    labels = inputs["labels"]
+    rest = {key: value for key, value in inputs.items() if key != "labels"}
+    decoder = model.prepare_decoder_input_ids_from_labels(labels=labels)
+    logits = model(**rest, decoder_input_ids=decoder).logits
+    total = sum_token_losses(logits, labels, label_smoothing=label_smoothing)
+    return total / (int((labels != IGNORED).sum()) if count is None else count)
 
 
 def sum_token_losses(logits: Any, labels: Any, *, label_smoothing: float = 0.0) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 from dialsum.atomic import append_json_line
 from dialsum.score.show import describe_measured
+from dialsum.train.watch import Remark
 
 
 class Progress:
@@ -22,6 +23,10 @@ class Progress:
     Args:
         metrics: metrics.jsonl of the run.
         tensorboard: folder for TensorBoard events; None: none are written.
+
+    Attributes:
+        current: the stage that began last.
+        step: the optimizer step that is being run, or was run last; None before the first.
     """
 
     def __init__(self, metrics: Path, *, tensorboard: Path | None) -> None:
@@ -29,7 +34,10 @@ class Progress:
         self._tensorboard_folder = tensorboard
         self._writer: Any = None
         self._listeners: list[Any] = []
+        self.current: str | None = None
+        self.step: int | None = None
         self.nan_events = 0
+        self.remarks: list[dict[str, Any]] = []
         self.max_grad_norm = 0.0
         self._started = time.monotonic()
         self._last_step = (0, self._started)
@@ -45,6 +53,7 @@ class Progress:
 
     def stage(self, name: str, text: str, **details: Any) -> None:
         """Say that a new part of the run begins; details go into the event alone."""
+        self.current = name
         self.event("stage", stage=name, text=text, **details)
         elapsed = time.monotonic() - self._started
         print(f"[{elapsed:6.1f} s] {name}: {text}", flush=True)
@@ -54,14 +63,17 @@ class Progress:
         self.event("warning", message=message)
         print(f"warning: {message}", flush=True)
 
+    def remark(self, remark: Remark) -> None:
+        """Say and record something that the curves show."""
+        self.remarks.append(
+            {"kind": remark.kind, "step": remark.step, "message": remark.text, **remark.values}
+        )
+        self.event(remark.kind, step=remark.step, message=remark.text, **remark.values)
+        print(f"note: {remark.text}", flush=True)
+
     def train_step(self, step: int, total: int, logs: Mapping[str, float]) -> None:
         """Record a line of loss."""
         loss, norm = logs.get("loss"), logs.get("grad_norm")
-        for value in (loss, norm):
-            if value is not None and not math.isfinite(value):
-                self.nan_events += 1
-                self.warn(f"step {step}: loss {loss} and gradient norm {norm} are not finite")
-                break
         if norm is not None and math.isfinite(norm):
             self.max_grad_norm = max(self.max_grad_norm, norm)
         self.event(

@@ -1,0 +1,115 @@
+"""How much arithmetic a training step needs, and how much of a card's peak that is.
+
+Must not know devices beyond their names. No torch: layers are told by what they have.
+
+Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B): the FLOPs that a step needs by
+its mathematics, over its time, over the card's peak. A matrix of w weights costs 2 w per token
+going forward, 2 w for the gradient of its input, and 2 w for its own gradient where it learns: 6 w
+in full fine-tuning, as there; 4 w for a frozen one under adapters. Attention costs 12 n m width a
+layer for n queries and m keys (4 forward, twice that backward). Padding, what gradient
+checkpointing computes again, embeddings and norms are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+CROSS_INPUTS = (".EncDecAttention.k", ".EncDecAttention.v",
+                ".encoder_attn.k_proj", ".encoder_attn.v_proj")  # fmt: skip
+"""Layers of the decoder that read the encoder's output."""
+
+TERA = 1e12
+PEAKS: dict[str, dict[str, float]] = {
+    "H200": {"bf16": 989.4, "tf32": 494.7, "fp32": 66.9},
+    "H100 80GB HBM3": {"bf16": 989.4, "tf32": 494.7, "fp32": 66.9},
+    "H100 NVL": {"bf16": 835.5, "tf32": 417.5, "fp32": 60.0},
+    "H100 PCIe": {"bf16": 756.0, "tf32": 378.0, "fp32": 51.2},
+    "A100-SXM4-40GB": {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5},
+    "A100-SXM4-80GB": {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5},
+    "A100-PCIE-40GB": {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5},
+    "A100 80GB PCIe": {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5},
+    "A10": {"bf16": 125.0, "tf32": 62.5, "fp32": 31.2},
+    "L4": {"bf16": 121.0, "tf32": 60.0, "fp32": 30.3},
+    "L40S": {"bf16": 362.0, "tf32": 183.0, "fp32": 91.6},
+    "RTX A6000": {"bf16": 154.8, "tf32": 77.4, "fp32": 38.7},
+    "RTX 3090": {"bf16": 71.0, "tf32": 35.6, "fp32": 35.6},
+    "RTX 4090": {"bf16": 165.2, "tf32": 82.6, "fp32": 82.6},
+}
+"""Peak TFLOP/s of dense products (no sparsity, sums in fp32) by the name that the driver gives,
+without NVIDIA and GeForce. From NVIDIA's data sheets of H200, H100, A100, A10, L4 and L40S, and the
+appendices of its GA102 and Ada architecture papers (RTX A6000, RTX 3090, RTX 4090)."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """Matrices that multiply every token of one side.
+
+    Args:
+        side: whose tokens: input or target.
+        weights: numbers in the matrix.
+        learns: its own gradient is computed, too.
+    """
+
+    side: Literal["input", "target"]
+    weights: int
+    learns: bool
+
+
+def find_products(layers: Iterable[tuple[str, Any]]) -> list[Product]:
+    """Return the linear layers of a model, those of adapters among them.
+
+    Args:
+        layers: what model.named_modules() gives. A layer that wraps another (PEFT's) is passed
+            over: the one inside counts.
+    """
+    return [
+        Product(
+            side=_side_of(name), weights=int(layer.in_features) * int(layer.out_features),
+            learns=bool(layer.weight.requires_grad),
+        )
+        for name, layer in layers
+        if hasattr(layer, "in_features") and hasattr(layer, "out_features")
+        and hasattr(layer, "weight") and not hasattr(layer, "base_layer")
+    ]
+
+
+def _side_of(name: str) -> Literal["input", "target"]:
+    in_decoder = "decoder." in name or "lm_head" in name
+    return "target" if in_decoder and not any(one in name for one in CROSS_INPUTS) else "input"
+
+
+def count_flops(
+    products: Iterable[Product], *, attention: tuple[int, int, int], inputs: Iterable[int],
+    targets: Iterable[int],
+) -> float:
+    """Return the FLOPs of training once on some rows, forward and backward.
+
+    Args:
+        attention: layers of the encoder and of the decoder, and width of all heads together; of a
+            decoder-only model its layers, 0 and the width, with targets as long as inputs.
+        inputs, targets: tokens of each row, padding not counted.
+    """
+    per_token = {"input": 0.0, "target": 0.0}
+    for product in products:
+        per_token[product.side] += 2 * product.weights * (3 if product.learns else 2)
+    encoder, decoder, width = attention
+    total = 0.0
+    for ins, outs in zip(inputs, targets, strict=True):
+        ins, outs = int(ins), int(outs)
+        pairs = encoder * ins * ins + decoder * outs * (outs + ins)
+        total += per_token["input"] * ins + per_token["target"] * outs + 12 * pairs * width
+    return total
+
+
+def find_peak(device: str, *, precision: str) -> float | None:
+    """Return a device's peak in FLOP/s; None where the table does not know it.
+
+    Args:
+        device: as the driver names it.
+        precision: bf16, tf32 or fp32.
+    """
+    name = device.removeprefix("NVIDIA ").removeprefix("GeForce ").strip()
+    peak = PEAKS.get(name, {}).get(precision)
+    return None if peak is None else peak * TERA

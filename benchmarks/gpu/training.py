@@ -1,0 +1,215 @@
+"""One job on an encoder-decoder model: trained and evaluated by the project's own code, timed.
+
+Must not know the tables that are made of the figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dialsum.config.schema import Config
+from dialsum.data.encoded import EncodedSplit
+from dialsum.experiment.choices import Choices
+from dialsum.profiles import estimate_training_gib
+from gpu.architectures import Architecture
+from gpu.card import Meter, read_clock
+from gpu.flops import count_flops, find_peak, find_products
+from gpu.jobs import Job, Settings
+from gpu.rows import count_tokens, draw_rows
+
+SEED = 42
+SMALL_SHARE = 0.2
+"""Length of rows where only the way is tried, as a share of the real ones."""
+
+
+@dataclass
+class Bench:
+    """A job with all that was decided for it."""
+
+    job: Job
+    settings: Settings
+    architecture: Architecture
+    config: Config
+    choices: Choices
+
+    def measure(self) -> dict[str, Any]:
+        """Load, train and evaluate; return what JSON is to hold."""
+        from dialsum.experiment.prepare import prepare_model, prepare_tokenizer, read_splits
+
+        choices = self.choices
+        for line in choices.lines:
+            print(f"  {line}")
+        meter = Meter(choices.where)
+        folder = Path(self.settings.folder) / "work" / self.job.name
+        tokens = prepare_tokenizer(
+            self.config, read_splits(self.config), tiny_folder=folder / "base"
+        )
+        model = prepare_model(
+            self.config, tokens, device=choices.device, dtype=choices.dtype,
+            gradient_checkpointing=choices.gradient_checkpointing,
+        ).adapted
+        total, trainable = model.count_parameters()
+        loaded = meter.peak_gib()
+        found = self._describe() | {
+            "parameters": total, "parameters_trainable": trainable, "loader": model.loader["used"],
+        }
+        meter.reset()
+        found |= self._train(model.model, tokens, folder=folder)
+        peaks = {"load": loaded, "train": meter.peak_gib()}
+        if self.job.capped:
+            meter.reset()
+            found["evaluation"] = self._evaluate(model.model, tokens)
+            peaks["evaluate"] = meter.peak_gib()
+        return found | {"peak_gib": peaks}
+
+    def _describe(self) -> dict[str, Any]:
+        choices, config = self.choices, self.config
+        precision = choices.precision
+        return {
+            "device": choices.where.name, "precision": precision,
+            "tf32": choices.tf32, "batch": choices.batch_size,
+            "accumulation": choices.accumulation,
+            "lengths": [config.tokenizer.encoder_max_len, config.tokenizer.decoder_max_len],
+            "gradient_checkpointing": choices.gradient_checkpointing,
+            "estimate_gib": None if self.settings.small else estimate_training_gib(
+                config.model.architecture, config.tokenizer.encoder_max_len,
+                batch=choices.batch_size, lora=config.qlora.use_qlora,
+                checkpointing=choices.gradient_checkpointing, precision=precision,
+            ),
+        }
+
+    def _draw(self, count: int, *, end: int, seed: int) -> EncodedSplit:
+        share = SMALL_SHARE if self.settings.small else 1.0
+        own, asked = self.architecture, self.config.tokenizer
+        return draw_rows(
+            count, seed=seed, pieces=own.pieces, end=end,
+            input_length=(share * own.input_length[0], own.input_length[1]),
+            target_length=(share * own.target_length[0], own.target_length[1]),
+            most=(asked.encoder_max_len, asked.decoder_max_len),
+        )
+
+    def _train(self, model: Any, tokens: Any, *, folder: Path) -> dict[str, Any]:
+        from dialsum.train.batches import padding_share
+
+        choices, settings = self.choices, self.settings
+        rows = self._draw(
+            settings.steps * choices.batch_size * choices.accumulation,
+            end=tokens.tokenizer.eos_token_id, seed=SEED,
+        )
+        trainer = self._make_trainer(model, tokens, rows, folder=folder)
+        ends = watch_steps(trainer, choices.where)
+        trainer.train()
+        supervision = trainer.supervision
+        losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+        if supervision.progress.nan_events:
+            raise ArithmeticError(
+                f"{supervision.progress.nan_events} of {settings.steps} steps were not finite; "
+                f"see {folder / 'nan_report.json'}"
+            )
+        steps = supervision.order.steps(0)[settings.warm_up :]
+        seconds = ends[-1] - ends[settings.warm_up - 1] if settings.warm_up else 0.0
+        multiple = supervision.dataset.multiple
+        return {
+            "steps": len(ends), "timed_steps": len(steps),
+            "first_loss": losses[0], "last_loss": losses[-1],
+            "memory_retries": supervision.limit.retries,
+            "padding_share": padding_share(
+                steps, rows.input_lengths, rows.target_lengths, multiple=multiple
+            ),
+            **self._rate(model, rows, steps, seconds=seconds),
+        }
+
+    def _rate(
+        self, model: Any, rows: EncodedSplit, steps: Any, *, seconds: float
+    ) -> dict[str, Any]:
+        """Return speed and use of the card over the timed steps."""
+        if not seconds:
+            return {}
+        chosen = [int(row) for step in steps for one in step for row in one]
+        flops = count_flops(
+            find_products(model.named_modules()), attention=self.architecture.attention,
+            inputs=rows.input_lengths[chosen], targets=rows.target_lengths[chosen],
+        )
+        precision = "tf32" if self.choices.precision == "fp32" and self.choices.tf32 else (
+            self.choices.precision)
+        peak = find_peak(self.choices.where.name, precision=precision)
+        return {
+            "seconds_per_step": seconds / len(steps),
+            "tokens_per_second": count_tokens(rows, steps) / seconds,
+            "model_flops_per_second": flops / seconds,
+            "mfu": flops / seconds / peak if peak else None,
+        }
+
+    def _make_trainer(self, model: Any, tokens: Any, rows: EncodedSplit, *, folder: Path) -> Any:
+        """Return the trainer of a run, without the evaluation and the checkpoint at its end."""
+        from dialsum.model.generate import GenerationSettings
+        from dialsum.train.arguments import make_arguments
+        from dialsum.train.evaluation import DevSet
+        from dialsum.train.fit import Material, Places, make_trainer, supervise
+        from dialsum.train.progress import Progress
+
+        config, plan = self.config, self.choices.training_plan(len(rows))
+        supervision = supervise(
+            config, config_sha256="", plan=plan,
+            material=Material(
+                train=rows, names=[f"row {row}" for row in range(len(rows))], sha256="",
+                dev=DevSet(
+                    encoded=rows.first(1), tokenizer=tokens.tokenizer, score=lambda _: {},
+                    batch_size=1, settings=GenerationSettings.from_config(
+                        config, exempt=(), bf16=self.choices.bf16
+                    ),
+                ),
+            ),
+            places=Places(
+                checkpoints=folder / "checkpoints", nan_report=folder / "nan_report.json"
+            ),
+            progress=Progress(folder / "metrics.jsonl", tensorboard=None),
+        )
+        arguments = make_arguments(config, plan=plan, checkpoints=folder / "checkpoints")
+        trainer: Any = make_trainer(
+            model, config=config, arguments=arguments, supervision=supervision
+        )
+        best = f"eval_{config.training.metric_for_best_model}"
+        trainer.evaluate = lambda *_, **__: {best: 0.0}
+        trainer._save_checkpoint = lambda *_, **__: None
+        return trainer
+
+    def _evaluate(self, model: Any, tokens: Any) -> dict[str, Any]:
+        """Write summaries with the experiment's own beams; random weights write to the limit."""
+        from dialsum.model.generate import GenerationSettings, generate_summaries
+
+        search = GenerationSettings.from_config(
+            self.config, exempt=tokens.tag_ids, bf16=self.choices.bf16
+        )
+        end = tokens.tokenizer.eos_token_id
+        rows = self._draw(self.settings.eval_rows, end=end, seed=SEED + 1)
+        batch = self.choices.eval_batch_size(search.num_beams)
+        began = read_clock(self.choices.where)
+        written = generate_summaries(
+            model, tokens.tokenizer, rows.inputs, settings=search, batch_size=batch
+        )
+        return {
+            "rows": len(written), "num_beams": search.num_beams, "batch": batch,
+            "max_new_tokens": search.max_new_tokens,
+            "seconds": read_clock(self.choices.where) - began,
+        }
+
+
+def watch_steps(trainer: Any, where: Any) -> list[float]:
+    """Return a list that gets the time at which each optimizer step ends."""
+    from transformers import TrainerCallback
+
+    ends: list[float] = []
+
+    class Clock(TrainerCallback):
+        """Waits for the card after each step, and looks at the clock."""
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            """Take note of the time."""
+            ends.append(read_clock(where))
+
+    trainer.add_callback(Clock())
+    return ends
+

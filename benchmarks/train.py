@@ -1,0 +1,124 @@
+"""Training as it is here beside the stock recipe: tokens per second, peak memory, padding, loss.
+
+    python benchmarks/train.py --tokenizer FOLDER --data FILE
+    python benchmarks/train.py --tokenizer FOLDER --data FILE --sides ours eager fused adamw8bit
+
+The first experiment's batch (6 x 4 rows, 512/128 tokens, LoRA r 48 on a 4-bit base, AdamW) on a
+model of mT5's kind from random weights, with the 250,112 rows of mT5's vocabulary. Stock is
+transformers' Seq2SeqTrainer with dynamic padding and rows drawn at random, PEFT's own layers for
+adapters and learned rows, bitsandbytes as its guide shows it, and a loss scaled right
+(compute_loss_func), so that both learn the same. The other sides change one thing at a time. Every
+side sees the same rows as often, in a process of its own, one after the other. FOLDER holds mT5's
+tokenizer, FILE rows as data/train.csv has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
+
+from dialsum.errors import run_script
+from train_sides import (
+    ACCUMULATION,
+    ALL_SIDES,
+    BATCH,
+    REPOSITORY,
+    SIDES,
+    VOCABULARY,
+    run_side,
+    write_checkpoint,
+)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--tokenizer", type=Path, required=True, metavar="FOLDER", help="mT5's tokenizer")
+    add("--data", type=Path, default=REPOSITORY / "data/sample/train.csv", metavar="FILE",
+        help="train rows (default: the sample's)")
+    add("--steps", type=int, default=16, help="optimizer steps of 24 rows (default: 16)")
+    add("--d-model", type=int, default=256, help="width of the model (default: 256)")
+    add("--layers", type=int, default=4, help="layers of encoder and decoder (default: 4)")
+    add("--threads", type=int, default=2, help="processor threads (default: 2)")
+    add("--sides", nargs="+", choices=ALL_SIDES, default=list(SIDES), help="what to compare, the "
+        f"first is the measure of the others (default: {' '.join(SIDES)})")
+    add("--json", type=Path, metavar="FILE", help="also write the figures there")
+    add("--side", choices=[*ALL_SIDES, "write"], help=argparse.SUPPRESS)
+    add("--folder", type=Path, help=argparse.SUPPRESS)
+    return parser
+
+
+def measure(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Run every side in a process of its own and return their figures."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for side in ("write", *asked.sides):
+            done = subprocess.run(
+                [sys.executable, __file__, *sys.argv[1:], "--side", side, "--folder", folder],
+                stdout=subprocess.PIPE, text=True, check=True,
+                env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(asked.threads)},
+            )
+            if side != "write":
+                found[side] = json.loads(done.stdout.splitlines()[-1])
+                show(side, found[side], found[asked.sides[0]])
+    return found
+
+
+def show(side: str, one: dict[str, Any], first: dict[str, Any]) -> None:
+    """Print one side's line, with its ratios to the first."""
+    print(
+        f"{side:>14}  {one['tokens_per_second']:7.0f} tokens/s "
+        f"x {one['tokens_per_second'] / first['tokens_per_second']:4.2f}  "
+        f"peak {one['peak_bytes'] / 2**30:5.2f} GiB "
+        f"x {one['peak_bytes'] / first['peak_bytes']:4.2f} "
+        f"(loaded {one['loaded_bytes'] / 2**30:4.2f})  padding {100 * one['padding']:4.1f} %  "
+        f"loss {one['first_loss']:.3f} -> {one['last_loss']:.3f}  {ALL_SIDES[side].says}",
+        flush=True,
+    )
+
+
+def say_bound(found: dict[str, dict[str, Any]]) -> None:
+    """Print what leaving out padding alone could give, and how much of it was had."""
+    for random, ours in (("random", "ours"), ("trimmed-random", "trimmed")):
+        if not {random, ours} <= set(found):
+            continue
+        bound = 1 / (1 - found[random]["padding"])
+        had = found[ours]["tokens_per_second"] / found[random]["tokens_per_second"]
+        print(f"{ours} over {random}: x {had:.2f}; no padding at all would give x {bound:.2f}, "
+              f"were all time spent on positions: {100 * had / bound:.0f} % of it")
+    if {"stock", "ours"} <= set(found):
+        bound = 1 / (1 - found["stock"]["padding"])
+        had = found["ours"]["tokens_per_second"] / found["stock"]["tokens_per_second"]
+        print(f"ours over stock: x {had:.2f}; no padding at all would give x {bound:.2f}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare the sides and return the exit status."""
+    asked = make_parser().parse_args(arguments)
+    if asked.side:
+        print(json.dumps(write_checkpoint(asked) if asked.side == "write" else run_side(asked)))
+        return 0
+    print(f"mT5's kind, width {asked.d_model}, {asked.layers}+{asked.layers} layers, "
+          f"{VOCABULARY:,} pieces, {asked.steps} steps of {BATCH} x {ACCUMULATION} rows, "
+          f"{asked.threads} threads")
+    found = measure(asked)
+    say_bound(found)
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

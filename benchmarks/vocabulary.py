@@ -1,0 +1,239 @@
+"""What tokenizer.trim_vocabulary saves: memory and time of an mT5-shaped model, whole and cut.
+
+    python benchmarks/vocabulary.py TOKENIZER_FOLDER DATA_FOLDER
+
+TOKENIZER_FOLDER holds mT5's tokenizer, DATA_FOLDER train.csv, dev.csv and test.csv. Weights are
+random, their vocabulary is mT5's 250,112 rows. Each side runs in a process of its own, so that its
+peak memory is its own. Prints a table and one JSON object; `measure` returns the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROWS = 250_112
+"""Rows of mT5's embeddings and head."""
+SIDES = {"whole": False, "cut": True}
+
+
+@dataclass(frozen=True)
+class Size:
+    """The model, and what it is given.
+
+    Args:
+        d_model, layers: width, and layers of encoder and decoder each.
+        batch: rows a step.
+        steps: timed steps, after one that is not.
+        learn: all weights, or blocks: embeddings and head are frozen, as under adapters.
+    """
+
+    d_model: int = 256
+    layers: int = 2
+    batch: int = 6
+    steps: int = 5
+    learn: str = "all"
+
+
+def measure(tokenizer: Path, data: Path, *, size: Size = Size()) -> dict[str, Any]:
+    """Return peak memory and time per step of both sides, and how they compare.
+
+    Args:
+        tokenizer: folder of mT5's tokenizer.
+        data: folder of train.csv, dev.csv and test.csv.
+
+    Returns:
+        whole and cut, each with rows, parameters, seconds_per_step, loss of the first step, and
+        bytes over those of the process before the model is loaded: rss_loaded (after loading),
+        mapped (of these, pages of the checkpoint's file, which the kernel takes back at need) and
+        rss_peak (at most, in loading and training); and ratios cut / whole.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "checkpoint"
+        _run("write", tokenizer, data, checkpoint=checkpoint, size=size)
+        found = {
+            side: _run(side, tokenizer, data, checkpoint=checkpoint, size=size) for side in SIDES
+        }
+    ratios = {
+        key: round(found["cut"][key] / found["whole"][key], 3)
+        for key in ("seconds_per_step", "rss_loaded", "rss_peak")
+    }
+    return {**found, "ratios": ratios, "size": vars(size)}
+
+
+def _run(
+    side: str, tokenizer: Path, data: Path, *, checkpoint: Path, size: Size
+) -> dict[str, Any]:
+    """Run one side in a process of its own and return what it measured."""
+    asked = [side, tokenizer, data, checkpoint, *vars(size).values()]
+    done = subprocess.run(
+        [sys.executable, __file__, "--side", *map(str, asked)], check=True, text=True,
+        stdout=subprocess.PIPE, env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _write(tokenizer: Path, checkpoint: Path, size: Size) -> dict[str, Any]:
+    """Write a checkpoint of mT5's shape from random weights."""
+    import torch
+    from transformers import MT5Config, MT5ForConditionalGeneration
+
+    from dialsum.model.embeddings import untie_head
+    from dialsum.model.tokenizers import load_tokenizer
+
+    torch.manual_seed(42)
+    config = MT5Config(
+        vocab_size=ROWS, d_model=size.d_model, d_kv=64, num_heads=size.d_model // 64,
+        d_ff=4 * size.d_model, num_layers=size.layers, num_decoder_layers=size.layers,
+        feed_forward_proj="gated-gelu", tie_word_embeddings=False, pad_token_id=0, eos_token_id=1,
+        decoder_start_token_id=0, dropout_rate=0.0,
+    )
+    model = MT5ForConditionalGeneration(config)
+    untie_head(model)
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        torch.nn.init.normal_(layer.weight, std=size.d_model**-0.5)
+    model.save_pretrained(checkpoint)
+    load_tokenizer(tokenizer).save_pretrained(checkpoint)
+    return {}
+
+
+def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[str, Any]:
+    import torch
+
+    from dialsum.data.encode import encode_rows
+    from dialsum.experiment.prepare import prepare_tokenizer, read_splits
+    from dialsum.model.load import load_model
+
+    config = _config(data, checkpoint, cut=cut, size=size)
+    splits = read_splits(config)
+    prepared = prepare_tokenizer(config, splits, tiny_folder=checkpoint)
+    encoded = encode_rows(
+        splits.train.rows[: size.batch * (size.steps + 1)], prepared.tokenizer, prefix="",
+        encoder_max_len=512, decoder_max_len=128,
+    )
+    before = _memory()
+    loaded = load_model(
+        prepared.source, config=config, tokenizer=prepared.tokenizer,
+        new_tokens=prepared.new_tokens, device="cpu", dtype=torch.float32, kept=prepared.kept,
+    )
+    model: Any = loaded.model
+    after = _memory()
+    if size.learn == "blocks":
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            layer.weight.requires_grad_(False)
+    seconds, losses = _train(model, encoded, prepared.tokenizer, size=size)
+    return {
+        "rows": len(model.get_output_embeddings().weight),
+        "parameters": sum(one.numel() for one in model.parameters()),
+        "seconds_per_step": statistics.median(seconds[1:]), "loss": losses[0],
+        "rss_before": before.rss, "rss_loaded": after.rss - before.rss,
+        "mapped": getattr(after, "shared", 0) - getattr(before, "shared", 0),
+        "rss_peak": _peak() - before.rss,
+    }
+
+
+def _train(
+    model: Any, encoded: Any, tokenizer: Any, *, size: Size
+) -> tuple[list[float], list[float]]:
+    """Take steps of AdamW on batches in order; return seconds and loss of each."""
+    import torch
+
+    model.train()
+    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad])
+    seconds, losses = [], []
+    for first in range(0, size.batch * (size.steps + 1), size.batch):
+        began = time.perf_counter()
+        inputs, targets = (
+            [list(map(int, side[row])) for row in range(first, first + size.batch)]
+            for side in (encoded.inputs, encoded.targets)
+        )
+        batch = tokenizer.pad({"input_ids": inputs}, return_tensors="pt")
+        labels = tokenizer.pad({"input_ids": targets}, return_tensors="pt")
+        labels = labels["input_ids"].masked_fill(labels["attention_mask"] == 0, -100)
+        loss = model(**batch, labels=labels, use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        seconds.append(time.perf_counter() - began)
+    return seconds, losses
+
+
+def _config(data: Path, checkpoint: Path, *, cut: bool, size: Size) -> Any:
+    from dialsum.config.schema import Config
+
+    return Config.model_validate({
+        "model": {"architecture": "mt5", "checkpoint": str(checkpoint)},
+        "tokenizer": {"encoder_max_len": 512, "decoder_max_len": 128, "trim_vocabulary": cut},
+        "data": {"data_dir": str(data.resolve())},
+        "training": {
+            "learning_rate": 1e-3, "num_train_epochs": 1, "eval_steps": 1,
+            "per_device_train_batch_size": size.batch, "gradient_accumulation_steps": 1,
+            "lr_scheduler_type": "constant",
+        },
+        "qlora": {"use_qlora": False},
+    })
+
+
+def _peak() -> int:
+    """Return the most memory that this process ever had, bytes (Linux counts it in KiB)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _memory() -> Any:
+    """Return what this process has: rss and, on Linux, shared, its mapped files; bytes."""
+    import psutil
+
+    return psutil.Process().memory_info()
+
+
+def _side(asked: list[str]) -> dict[str, Any]:
+    side, tokenizer, data, checkpoint = asked[0], *map(Path, asked[1:4])
+    d_model, layers, batch, steps = map(int, asked[4:8])
+    size = Size(d_model, layers, batch, steps, asked[8])
+    if side == "write":
+        return _write(tokenizer, checkpoint, size)
+    return _measure_side(SIDES[side], data, checkpoint, size)
+
+
+def _show(found: dict[str, Any]) -> None:
+    size = found["size"]
+    print(f"d_model {size['d_model']}, {size['layers']}+{size['layers']} layers, "
+          f"{size['batch']} rows a step, AdamW, {size['learn']} weights learn")
+    for side in SIDES:
+        one = found[side]
+        print(f"{side:>6}: {one['rows']:>8,} rows  {one['parameters'] / 1e6:7.1f} M parameters  "
+              f"{one['seconds_per_step']:6.2f} s/step  "
+              f"loaded {one['rss_loaded'] / 2**20:6,.0f} MiB "
+              f"({one['mapped'] / 2**20:,.0f} mapped)  "
+              f"at most {one['rss_peak'] / 2**20:6,.0f} MiB")
+    print(" ratio:", ", ".join(f"{key} {value}" for key, value in found["ratios"].items()))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--side"]:
+        print(json.dumps(_side(sys.argv[2:])))
+        sys.exit()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("tokenizer", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--steps", type=int, default=Size.steps)
+    asked = parser.parse_args()
+    results = []
+    for learn in ("all", "blocks"):
+        size = Size(steps=asked.steps, learn=learn)
+        results.append(measure(asked.tokenizer, asked.data, size=size))
+        _show(results[-1])
+    print(json.dumps(results))

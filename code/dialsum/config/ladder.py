@@ -1,0 +1,132 @@
+"""What the rungs of batch.retry change: key by key, from what to what.
+
+Must not know why an attempt failed, nor who starts the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from dialsum.config.problems import Origin
+from dialsum.config.schema import Config
+from dialsum.config.sources import Source
+from dialsum.config.statements import Statement, Statements
+
+RETRY = "batch.retry"
+LEARNING_RATE = "training.learning_rate"
+BATCH = "training.per_device_train_batch_size"
+ACCUMULATION = "training.gradient_accumulation_steps"
+RANK, ALPHA = "qlora.lora_rank", "qlora.lora_alpha"
+
+
+class RungError(Exception):
+    """A rung that cannot be applied here; its text says why."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One value that a fresh attempt replaces.
+
+    Args:
+        rung: of batch.retry.
+        key: dotted key.
+        before, after: the value in the attempt before, and in this one.
+    """
+
+    rung: str
+    key: str
+    before: Any
+    after: Any
+
+    def describe(self) -> str:
+        """Return `learning_rate 1.2e-4 -> 6e-5`."""
+        name = self.key.rpartition(".")[2]
+        return f"{name} {show_number(self.before)} -> {show_number(self.after)}"
+
+    def describe_whole(self) -> str:
+        """Return the change with its dotted key and the rung that asked for it."""
+        section = self.key.rpartition(".")[0]
+        return f"{section}.{self.describe()} ({RETRY} {self.rung})"
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the change as it stands in records."""
+        return {"rung": self.rung, "key": self.key, "from": self.before, "to": self.after}
+
+    @classmethod
+    def from_record(cls, content: dict[str, Any]) -> Change:
+        """Read a change as to_record writes it."""
+        return cls(content["rung"], content["key"], content["from"], content["to"])
+
+
+def show_number(value: Any) -> str:
+    """Return a number in short, exactly: small ones as `1.2e-4`."""
+    if not isinstance(value, float):
+        return str(value)
+    exact = Decimal(repr(value)).normalize()
+    return f"{exact:e}" if 0 < abs(value) < 1e-3 else f"{exact:f}"
+
+
+def count_halvings(number: int) -> int:
+    """Return how often a whole number can be halved and stay whole: 12 twice, 7 never."""
+    count = 0
+    while number > 1 and number % 2 == 0:
+        number //= 2
+        count += 1
+    return count
+
+
+def apply_rung(
+    rung: str, config: Config, *, batch: int | None = None, accumulation: int | None = None
+) -> list[Change]:
+    """Return what a rung changes of a config.
+
+    Args:
+        batch, accumulation: what the failed run used where the config says `auto`.
+
+    Raises:
+        RungError: a value cannot be halved, or is not known.
+    """
+    training, lora = config.training, config.qlora
+    if rung == "lr_half":
+        rate = training.learning_rate
+        return [Change(rung, LEARNING_RATE, rate, rate / 2)]
+    if rung == "rank_half":
+        return [
+            Change(rung, key, value, _halve(key, value))
+            for key, value in ((RANK, lora.lora_rank), (ALPHA, lora.lora_alpha))
+        ]
+    rows, passes = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    used_rows = batch if rows == "auto" else rows
+    used_passes = accumulation if passes == "auto" else passes
+    if used_rows is None or used_passes is None:
+        raise RungError("the batch size was auto, and the failed run left no word of what it was")
+    return [
+        Change(rung, BATCH, used_rows, _halve(BATCH, used_rows)),
+        Change(rung, ACCUMULATION, used_passes, used_passes * 2),
+    ]
+
+
+def _halve(key: str, value: int) -> int:
+    if not count_halvings(value):
+        raise RungError(f"{key} {value} has no half")
+    return value // 2
+
+
+def state_changes(changes: Sequence[Change], *, left: Sequence[str]) -> Source:
+    """Return the changes of all attempts as the source that is laid over every other.
+
+    Args:
+        left: rungs of batch.retry that are still to come.
+    """
+    said = [_state(change.key, change.after, f"{RETRY} {change.rung}") for change in changes]
+    if said:
+        said.append(_state(RETRY, list(left), f"{RETRY}, what is left of it"))
+    notes = [f"fresh attempt: {change.describe_whole()}" for change in changes]
+    return Source(None, Statements(said=said, notes=notes))
+
+
+def _state(key: str, value: Any, origin: str) -> Statement:
+    return Statement(key, "", value, Origin(None, None, origin), key)

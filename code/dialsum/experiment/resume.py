@@ -1,0 +1,109 @@
+"""Going on with a run that did not finish: from which checkpoint, and whether it is the same run.
+
+Must not know how a run is trained.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from dialsum.atomic import write_text
+from dialsum.errors import UnfitError
+from dialsum.paths import RunPaths, shown
+from dialsum.train.checkpoints import (
+    find_damage,
+    latest_whole_checkpoint,
+    list_checkpoints,
+    read_manifest,
+    step_of,
+)
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where a run goes on.
+
+    Args:
+        checkpoint: the latest whole one.
+        notes: later ones that are not whole, a line each.
+    """
+
+    checkpoint: Path
+    notes: list[str]
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps already done."""
+        return step_of(self.checkpoint)
+
+
+def find_resume_point(paths: RunPaths, *, config_sha256: str, data_sha256: str) -> ResumePoint:
+    """Return the checkpoint that an unfinished run goes on from.
+
+    Raises:
+        UnfitError: the run is finished, has no whole checkpoint, or was another: other values, or
+            other training rows.
+    """
+    place = shown(paths.folder)
+    if _status(paths) == "success":
+        raise UnfitError(
+            f"{place}: this run is finished, so there is nothing to resume. Start it without "
+            "--resume to run it again; the finished one is then kept in previous/"
+        )
+    checkpoint, notes = latest_whole_checkpoint(paths.checkpoints)
+    if checkpoint is None:
+        found = f" ({'; '.join(notes)})" if notes else ""
+        raise UnfitError(
+            f"{place}: no checkpoint to resume from{found}. Start it without --resume"
+        )
+    manifest = read_manifest(checkpoint) or {}
+    for key, now, what in (
+        ("config_sha256", config_sha256, f"other values (compare {shown(paths.resolved_config)})"),
+        ("data_sha256", data_sha256, "other training rows"),
+    ):
+        if manifest.get(key) != now:
+            raise UnfitError(
+                f"{place}: {checkpoint.name} was trained with {what}; going on with it would be "
+                "neither run. Start without --resume, or give back what it was trained with"
+            )
+    return ResumePoint(checkpoint, notes)
+
+
+def _status(paths: RunPaths) -> str | None:
+    if not paths.result.is_file():
+        return None
+    status: str | None = json.loads(paths.result.read_text(encoding="utf-8")).get("status")
+    return status
+
+
+def reopen_run(paths: RunPaths, point: ResumePoint) -> None:
+    """Take back what an unfinished run wrote after the checkpoint: it comes again.
+
+    Its record goes, since a record means that a run has ended; checkpoints that are not whole go;
+    and of metrics.jsonl the training events after the checkpoint's step.
+    """
+    paths.result.unlink(missing_ok=True)
+    for checkpoint in list_checkpoints(paths.checkpoints):
+        if step_of(checkpoint) > point.step or find_damage(checkpoint) is not None:
+            shutil.rmtree(checkpoint)
+    if not paths.metrics.is_file():
+        return
+    kept = [
+        line for line in paths.metrics.read_text(encoding="utf-8").splitlines()
+        if line.strip() and _is_before(line, point.step)
+    ]
+    write_text(paths.metrics, "".join(f"{line}\n" for line in kept))
+
+
+def _is_before(line: str, step: int) -> bool:
+    """Say whether an event belongs to the steps up to the checkpoint."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return False  # the last line of a run that was killed while it wrote
+    if event.get("event") == "stage":
+        return event.get("stage") not in ("generate", "score", "done")
+    return int(event.get("step", 0)) <= step

@@ -1,0 +1,239 @@
+"""The training loss without the logits of a whole pass: by a few target tokens at a time.
+
+With 250,112 pieces the logits of 6 x 128 target tokens take 0.77 GB in float32, and a loss holds
+them four times over. Here the decoder's outputs are scored in chunks of tokens that count. Each
+chunk's logits are replaced by the loss's gradient, block by block, and taken backward while they
+are there, so that nothing is computed twice (the scheme of Liger's fused linear cross-entropy, Hsu
+et al. 2024; its kernels take a plain matrix on a GPU, while a head here may have an adapter or
+learned rows). Loss and gradients are those of loss.pass_loss. Must not know the trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from dialsum.train.loss import IGNORED, sum_token_losses
+
+CHUNK_BYTES = 256 * 2**20
+"""Logits of a chunk in float32, held once (by an adapter on the head up to four times): a third of
+what mT5-base's head itself takes. The head is read anew for each chunk; with a quarter of this it
+takes 1.15 to 1.4 times as long on a CPU."""
+
+BLOCK_BYTES, GPU_BLOCK_BYTES = 4 * 2**20, 32 * 2**20
+"""Logits of a block in float32. The loss goes over them some ten times; in a CPU's cache that
+shortens the whole head by 9 to 33 %. A GPU has no such cache and loses time by many small calls."""
+
+HALF_SCALE = 16.0
+"""Factor of the gradients within a float16 chunk, where a piece's probability of 1/30,000 is below
+the normal numbers; the trainer's own factor comes only after the chunk is gone."""
+
+
+def summary_loss(
+    model: Any, batch: dict[str, Any], *, label_smoothing: float,
+    count: torch.Tensor | int | None,
+) -> torch.Tensor:
+    """Return the loss of one forward pass: its sum over target tokens, divided by count.
+
+    Args:
+        model: T5, mT5 or BART, adapted or not.
+        batch: input_ids, attention_mask [batch, input], labels [batch, target] with -100 where
+            nothing counts.
+        label_smoothing: share of probability spread over all pieces (Szegedy et al. 2016).
+        count: target tokens of the whole optimizer step; None: of this pass.
+    """
+    total = sum_summary_loss(model, batch, label_smoothing=label_smoothing)
+    if count is None:
+        count = max(1, int((batch["labels"] != IGNORED).sum()))
+    return total / count
+
+
+def sum_summary_loss(
+    model: Any, batch: dict[str, Any], *, label_smoothing: float
+) -> torch.Tensor:
+    """Return the summed loss of one forward pass in float32; arguments as of summary_loss."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    labels = batch["labels"]
+    places = (labels != IGNORED).nonzero(as_tuple=True)
+    return sum_head_losses(
+        base.lm_head, _decode(base, batch)[places], labels[places],
+        bias=getattr(base, "final_logits_bias", None), label_smoothing=label_smoothing,
+        rows=max(1, CHUNK_BYTES // (4 * base.config.vocab_size)),
+    )
+
+
+def sum_head_losses(
+    head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tensor, *,
+    bias: torch.Tensor | None, label_smoothing: float, rows: int,
+) -> torch.Tensor:
+    """Return the summed loss of what a head says of tokens, in float32.
+
+    Where gradients are wanted they are computed at once, and can be taken backward one time.
+
+    Args:
+        head: the layer itself, with whatever adapter is on it.
+        hidden: [tokens, width], what the head gets.
+        labels: [tokens], none of them ignored.
+        bias: [1, vocabulary], what the model adds to the logits; None: nothing.
+        rows: most tokens of a chunk.
+    """
+    work = _Work(head, labels, bias=bias, label_smoothing=label_smoothing, rows=rows)
+    learning = [item for item in head.parameters() if item.requires_grad]
+    if torch.is_grad_enabled() and (hidden.requires_grad or learning):
+        total: torch.Tensor = _SumOfLosses.apply(  # type: ignore[no-untyped-call]
+            work, hidden, *learning
+        )
+        return total
+    return work.sum_losses(hidden)
+
+
+def _decode(base: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """Return what the head gets, [batch, target, width], as the model's own forward computes it."""
+    mask = batch.get("attention_mask")
+    encoded = base.get_encoder()(input_ids=batch["input_ids"], attention_mask=mask)
+    hidden: torch.Tensor = base.get_decoder()(
+        input_ids=base.prepare_decoder_input_ids_from_labels(labels=batch["labels"]),
+        encoder_hidden_states=encoded[0], encoder_attention_mask=mask, use_cache=False,
+    )[0]
+    # T5 v1's head expects smaller inputs; mT5's own forward never makes them so.
+    if base.config.model_type == "t5" and base.config.scale_decoder_outputs:
+        hidden = hidden * base.model_dim**-0.5
+    return hidden
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A head and what it is to say; see sum_head_losses."""
+
+    head: torch.nn.Module
+    labels: torch.Tensor
+    bias: torch.Tensor | None
+    label_smoothing: float
+    rows: int
+
+    def chunks(self) -> Iterator[slice]:
+        """Give the tokens of each chunk, nearly as many in each."""
+        tokens = len(self.labels)
+        chunks = -(-tokens // self.rows)
+        for at in range(chunks):
+            yield slice(at * tokens // chunks, (at + 1) * tokens // chunks)
+
+    def sum_losses(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the summed loss of [tokens, width], without gradients."""
+        total = torch.zeros((), device=hidden.device)
+        for chunk in self.chunks():
+            total += self._grade(self.head(hidden[chunk]), chunk, slope_scale=None)
+        return total
+
+    def sum_gradients(
+        self, hidden: torch.Tensor, learning: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the summed loss of [tokens, width], and its gradients in float32 at least.
+
+        Args:
+            learning: parameters of the head; their gradients come after that of hidden.
+        """
+        total = torch.zeros((), device=hidden.device)
+        own, *sums = [_zeros_like(item) for item in (hidden, *learning)]
+        for chunk in self.chunks():
+            piece = hidden[chunk].detach().requires_grad_()
+            pairs = [(piece, own[chunk]), *zip(learning, sums, strict=True)]
+            # A function of its own, so that nothing of a chunk is left when the next begins.
+            total += self._add_gradients(piece, chunk, pairs)
+        return total, [own, *sums]
+
+    def _add_gradients(
+        self, hidden: torch.Tensor, chunk: slice,
+        pairs: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    ) -> torch.Tensor:
+        """Add a chunk's gradients to their sums, and return its summed loss.
+
+        Args:
+            hidden: [tokens of the chunk, width], with no graph behind it.
+            pairs: what learns and its sum, hidden among them.
+        """
+        with torch.enable_grad():
+            logits = self.head(hidden)
+        scale = HALF_SCALE if logits.dtype == torch.float16 else 1.0
+        loss = self._grade(logits, chunk, slope_scale=scale)
+        slopes = logits.detach()
+        # A plain head's weight is as large as all logits were: its gradient is not made twice.
+        plain = self.head.weight if type(self.head) is torch.nn.Linear else None
+        through = [pair for pair in pairs if pair[0] is not plain]
+        found = torch.autograd.grad(
+            logits, [item for item, _ in through], slopes, allow_unused=True
+        )
+        for (_, into), gradient in zip(through, found, strict=True):
+            if gradient is not None:
+                into.add_(gradient, alpha=1 / scale)
+        for into in (into for item, into in pairs if item is plain):
+            _add_product(into, slopes, hidden.detach(), scale=scale)
+        return loss
+
+    def _grade(
+        self, logits: torch.Tensor, chunk: slice, *, slope_scale: float | None
+    ) -> torch.Tensor:
+        """Return the summed loss of a chunk's logits.
+
+        Args:
+            slope_scale: put the loss's gradient with respect to the logits, times this, in their
+                place; None: leave them.
+        """
+        total = torch.zeros((), device=logits.device)
+        size = BLOCK_BYTES if logits.device.type == "cpu" else GPU_BLOCK_BYTES
+        few = max(1, size // (4 * logits.shape[1]))
+        blocks = zip(logits.detach().split(few), self.labels[chunk].split(few), strict=True)
+        for place, labels in blocks:
+            said = place.detach().float() if self.bias is None else place.float() + self.bias
+            with torch.set_grad_enabled(slope_scale is not None):
+                loss = sum_token_losses(
+                    said.requires_grad_(slope_scale is not None), labels,
+                    label_smoothing=self.label_smoothing,
+                )
+            if slope_scale is not None:
+                # A linear layer's backward pass needs its inputs, not what came out.
+                (slopes,) = torch.autograd.grad(loss, said, torch.full_like(loss, slope_scale))
+                place.copy_(slopes)
+            total += loss.detach()
+        return total
+
+
+def _add_product(
+    into: torch.Tensor, slopes: torch.Tensor, hidden: torch.Tensor, *, scale: float
+) -> None:
+    """Add slopes.T @ hidden / scale to a matrix [vocabulary, width], some rows at a time."""
+    few = max(1, CHUNK_BYTES // (16 * hidden.shape[1]))
+    for rows, part in zip(into.split(few), slopes.split(few, dim=1), strict=True):
+        if rows.dtype == part.dtype == hidden.dtype:
+            rows.addmm_(part.t(), hidden, alpha=1 / scale)
+        else:
+            rows.add_(part.t() @ hidden, alpha=1 / scale)
+
+
+def _zeros_like(item: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(item, dtype=torch.promote_types(item.dtype, torch.float32))
+
+
+class _SumOfLosses(torch.autograd.Function):
+    """Computes gradients going forward; going backward they are only scaled."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, work: _Work, hidden: torch.Tensor, *learning: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the summed loss and keep its gradients."""
+        total, ctx.gradients = work.sum_gradients(hidden, learning)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients times that of what follows, and let go of them."""
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            raise RuntimeError(f"{slope}: this loss was already taken backward")
+        return None, *(gradient.mul_(slope) for gradient in gradients)

@@ -1,0 +1,95 @@
+"""Memory that runs out inside a step: recognise it, free what there is, go on with smaller passes.
+
+Must not know the trainer's loop, nor what a step computes.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dialsum.errors import FullMemoryError, first_line
+from dialsum.train.loader import count_positions, split_pass
+
+SIGNS = (
+    "out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "not enough memory",
+    "could not create a primitive",
+)  # fmt: skip
+"""Words in the errors of CUDA, cuBLAS, MPS, the CPU's allocator and oneDNN."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that the device's memory, or the machine's, was full."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+def free_memory(device: Any) -> None:
+    """Give back what nothing holds any more, on the device and in this process."""
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+@dataclass
+class PassLimit:
+    """The most positions that a pass may have; lowered each time that memory runs out.
+
+    The rows of a step stay the same: smaller passes are only more of them.
+
+    Args:
+        positions: input and target positions, padding too; None: no limit yet.
+        retries: how often it was lowered.
+    """
+
+    positions: int | None = None
+    retries: int = 0
+
+    def fit(self, passes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the passes with those beyond the limit halved until they fit."""
+        fitting: list[dict[str, Any]] = []
+        for batch in passes:
+            fits = self.positions is None or count_positions(batch) <= self.positions
+            if fits or len(batch["input_ids"]) == 1:
+                fitting.append(batch)
+            else:
+                fitting += self.fit(split_pass(batch))
+        return fitting
+
+    def lower(self, batch: dict[str, Any], error: str) -> str:
+        """Take note that memory ran out in this pass, and say so in words.
+
+        Args:
+            batch: the pass in which it happened.
+            error: the library's own words.
+
+        Raises:
+            FullMemoryError: the pass has one row: nothing is left to halve.
+        """
+        rows, positions = len(batch["input_ids"]), count_positions(batch)
+        if rows == 1:
+            raise FullMemoryError(
+                f"memory was full with a single row of {batch['input_ids'].shape[1]} input tokens "
+                f"({error}). Set training.gradient_checkpointing: true, lower "
+                "tokenizer.encoder_max_len, or use qlora.load_in_4bit"
+            )
+        self.positions = positions // 2
+        self.retries += 1
+        return (
+            f"memory was full in a pass of {rows} rows x {batch['input_ids'].shape[1]} input tokens"
+            f" ({error}); from now on passes have at most {self.positions} positions, with more of "
+            "them to a step: the effective batch size stays"
+        )
+
+
+def words_of(error: BaseException) -> str:
+    """Return the start of a library's out-of-memory text, without advice on its settings."""
+    text = first_line(error)
+    return text.split(". ")[0][:160]

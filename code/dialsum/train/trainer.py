@@ -1,0 +1,317 @@
+"""transformers' trainer with whole optimizer steps: loss per token, guarded, scored by ROUGE.
+
+The library's loop is kept: optimizer, schedule, callbacks, checkpoints. One batch of its loader is
+here a whole optimizer step, a list of passes, so that passes may differ in size, be halved when
+memory runs out, and be dropped together when one is not finite. Must not know files beyond the
+checkpoint folder, nor how a summary is scored.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+)
+
+from dialsum.model.gradient_check import GradientCheck
+from dialsum.model.save import load_extra, save_weights
+from dialsum.train.batches import heaviest_pass
+from dialsum.train.checkpoints import find_damage, seal_checkpoint
+from dialsum.train.continuation import keep_memory, take_memory
+from dialsum.train.evaluation import DevSet, dev_loss, write_and_score
+from dialsum.train.guard import BadStep, Guard
+from dialsum.train.head_loss import summary_loss
+from dialsum.train.loader import (
+    ROWS,
+    PassDataset,
+    StepLoader,
+    StepOrder,
+    count_targets,
+    make_loader,
+)
+from dialsum.train.memory import PassLimit
+from dialsum.train.nonfinite import Origin, all_finite, find_origin, learning
+from dialsum.train.progress import Progress
+from dialsum.train.step import StepRunner
+from dialsum.train.watch import Remark, Watch
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a checkpoint belongs to: sha256 of the resolved config and of the rows."""
+
+    config_sha256: str
+    data_sha256: str
+
+
+@dataclass
+class Supervision:
+    """Everything that looks on while the model learns.
+
+    Args:
+        order: which rows make up each step.
+        dataset: those rows as tensors.
+        guard: answers steps that are not finite.
+        limit: how large a pass may be.
+        watch: remarks on the curves.
+        label_smoothing: share of probability spread over all pieces.
+    """
+
+    order: StepOrder
+    dataset: PassDataset
+    dev: DevSet
+    guard: Guard
+    limit: PassLimit
+    watch: Watch
+    progress: Progress
+    identity: Identity
+    label_smoothing: float
+
+
+class SummaryTrainer(Seq2SeqTrainer):
+    """Trains whole steps and evaluates by writing summaries and scoring them."""
+
+    def __init__(
+        self, model: Any, *, arguments: Seq2SeqTrainingArguments, supervision: Supervision,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        self.supervision = supervision
+        super().__init__(
+            model=model, args=arguments, train_dataset=supervision.dataset,
+            eval_dataset=supervision.dataset, processing_class=supervision.dev.tokenizer,
+            callbacks=callbacks,
+        )
+        self._runner = StepRunner(
+            loss=self._pass_loss, backward=self.accelerator.backward, limit=supervision.limit,
+            progress=supervision.progress, device=self.args.device,
+        )
+        self._network: Any = model
+        self._gradients = GradientCheck(model)
+        self._learning = learning(model)
+        self.steps_run = 0
+        self._step_loss = 0.0
+        self._logged_before = torch.zeros(())
+        self._undone, self._counted = 0, 0
+
+    def get_train_dataloader(self) -> StepLoader:
+        """Return the loader of whole steps; the library must not cut them up among devices."""
+        return make_loader(
+            self.supervision.dataset, self.supervision.order,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], *_: Any) -> Any:
+        return sum(count_targets(step) for step in batch_samples)
+
+    def floating_point_ops(self, *_: Any) -> int:
+        """Return 0: the library's estimate takes no step of several passes, and nobody reads it."""
+        return 0
+
+    def training_step(
+        self, model: Any, inputs: Any, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Add up the gradients of a step and return its loss."""
+        model.train()
+        if not self.steps_run:
+            self._runner.rehearse(model, self._heaviest_pass())
+        self.steps_run += 1
+        self.supervision.guard.keep(self._network, self.optimizer, step=self.state.global_step)
+        self._logged_before = self._tr_loss.clone()
+        self._counted += 1
+        loss: torch.Tensor = self._runner.run(
+            model, inputs, count=num_items_in_batch, step=self.state.global_step + 1
+        )
+        self._gradients.after_backward()
+        return loss
+
+    def _pass_loss(self, batch: dict[str, Any], count: int | None) -> torch.Tensor:
+        inputs = self._prepare_inputs({key: batch[key] for key in batch if key != ROWS})
+        with self.accelerator.autocast():
+            return summary_loss(
+                self._network, inputs, count=count, label_smoothing=self.supervision.label_smoothing
+            )
+
+    def _heaviest_pass(self) -> dict[str, Any]:
+        order, dataset = self.supervision.order, self.supervision.dataset
+        encoded = dataset.encoded
+        rows = heaviest_pass(
+            order.steps(order.epoch), encoded.input_lengths, encoded.target_lengths
+        )
+        return dataset[rows]
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float | None:
+        """Return the gradient norm; None where the step was bad and has been undone."""
+        parent: Any = super()
+        found = parent._get_grad_norm(model, grad_norm=grad_norm)
+        loss, norm = torch.stack([
+            (self._tr_loss - self._logged_before).float().cpu(),
+            torch.as_tensor(found).float().cpu(),
+        ]).tolist()
+        scaler = self.accelerator.scaler
+        if math.isfinite(loss) and (math.isfinite(norm) or scaler is not None):
+            # With a scaler, infinite gradients are how it finds its scale; it skips such a step.
+            self._step_loss = loss
+            if math.isfinite(norm):
+                step = self.state.global_step + 1
+                self._tell(self.supervision.watch.step(step, loss=loss, grad_norm=norm))
+            return float(norm)
+        self._runner.rewind()
+        origin = find_origin(
+            self._network, self._runner.passes, rows_key=ROWS,
+            loss=lambda batch: self._pass_loss(batch, None),
+        )
+        self._undo(loss, norm, origin)
+        return None
+
+    def check_weights(self) -> None:
+        """Answer an optimizer step that left weights not finite; called right after it."""
+        if all_finite(list(self._learning.values())):
+            return
+        name = next(name for name, item in self._learning.items() if not all_finite([item]))
+        rows = [int(row) for batch in self._runner.passes for row in batch[ROWS]]
+        self._undo(self._step_loss, None, Origin("weights", name, rows))
+
+    def _undo(self, loss: float, grad_norm: float | None, origin: Origin) -> None:
+        """Answer a bad step, and keep it out of the optimizer and out of the logged mean."""
+        scaler = self.accelerator.scaler
+        bad = BadStep(
+            step=self.state.global_step + 1, epoch=float(self.state.epoch or 0),
+            learning_rate=self._get_learning_rate(), loss=loss, grad_norm=grad_norm, origin=origin,
+            scaler_scale=None if scaler is None else scaler.get_scale(),
+        )
+        self.supervision.guard.answer(
+            bad, model=self._network, optimizer=self.optimizer, scheduler=self.lr_scheduler
+        )
+        # Without gradients the optimizer leaves every weight as it is.
+        self._network.zero_grad(set_to_none=True)
+        self._tr_loss = self._logged_before
+        self._undone += 1
+
+    def log(self, logs: dict[str, float], *arguments: Any, **options: Any) -> None:
+        """Log, the mean loss over those steps alone that were not undone; none where all were."""
+        if "loss" in logs:
+            good = self._counted - self._undone
+            if good:
+                logs["loss"] *= self._counted / good
+            else:
+                del logs["loss"]
+            self._counted = self._undone = 0
+        super().log(logs, *arguments, **options)
+
+    def _tell(self, remarks: Sequence[Remark]) -> None:
+        for remark in remarks:
+            self.supervision.progress.remark(remark)
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Write and score the dev rows' summaries; return loss and scores under the prefix."""
+        started = time.monotonic()
+        dev = self.supervision.dev
+        with self.accelerator.autocast():
+            loss = dev_loss(self._network, dev, prepare=self._prepare_inputs)
+        scores = write_and_score(self._network, dev)
+        metrics = {f"{metric_key_prefix}_loss": loss} | {
+            f"{metric_key_prefix}_{key}": value for key, value in scores.items()
+        }
+        best = self._is_best(metrics)
+        self.supervision.progress.evaluation(
+            self.state.global_step, self.state.max_steps, epoch=float(self.state.epoch or 0),
+            values={"eval_loss": loss, **scores}, best=best, seconds=time.monotonic() - started,
+            rows=len(dev.encoded), num_beams=dev.settings.num_beams,
+        )
+        self._tell(self.supervision.watch.evaluation(
+            self.state.global_step, dev_loss=loss, better=best
+        ))
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def _is_best(self, metrics: dict[str, float]) -> bool:
+        before, now = self.state.best_metric, metrics[str(self.args.metric_for_best_model)]
+        if before is None:
+            return True
+        return bool(now > before if self.args.greater_is_better else now < before)
+
+    def _save(self, output_dir: str | None = None, *_: Any, **__: Any) -> None:
+        folder = Path(output_dir or str(self.args.output_dir))
+        save_weights(self._network, folder)
+        self.supervision.dev.tokenizer.save_pretrained(folder)
+
+    def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+        super()._save_checkpoint(*arguments, **options)
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        one = self.supervision
+        one.guard.keep(self._network, self.optimizer, step=self.state.global_step, due=True)
+        keep_memory(
+            folder, guard=one.guard, limit=one.limit, watch=one.watch, progress=one.progress
+        )
+        seal_checkpoint(folder, **vars(self.supervision.identity))
+
+    def _init_training_state(self, *arguments: Any) -> tuple[int, int]:
+        parent: Any = super()
+        begun: tuple[int, int] = parent._init_training_state(*arguments)
+        self._find_best_again()
+        return begun
+
+    def _find_best_again(self) -> None:
+        """Find the best checkpoint where the run stands now, or look for a new best one."""
+        state = self.state
+        if state.best_global_step is None:
+            return
+        best = Path(str(self.args.output_dir)) / f"checkpoint-{state.best_global_step}"
+        if find_damage(best) is None:
+            state.best_model_checkpoint = str(best)
+            return
+        self.supervision.progress.warn(
+            f"the best checkpoint so far, {best.name}, is gone or damaged: the best is chosen from "
+            "here on"
+        )
+        state.best_model_checkpoint = state.best_metric = state.best_global_step = None
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, *arguments: Any) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, *arguments)
+        folder, one = Path(resume_from_checkpoint), self.supervision
+        load_extra(self._network, folder)
+        take_memory(
+            folder, guard=one.guard, limit=one.limit, watch=one.watch, progress=one.progress
+        )
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        load_extra(self._network, Path(str(self.state.best_model_checkpoint)))
+
+
+class Reporter(TrainerCallback):
+    """Hands the trainer's logs on, looks at the weights after each step, evaluates the last one."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.trainer: SummaryTrainer | None = None
+        self._progress = progress
+
+    def on_log(self, *event: Any, logs: Any = None, **_: Any) -> None:
+        """Report a line of loss."""
+        _arguments, state, _control = event
+        if logs and "loss" in logs:
+            self._progress.train_step(state.global_step, state.max_steps, logs)
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Make sure that the weights are still finite."""
+        if self.trainer is not None:
+            self.trainer.check_weights()
+
+    def on_step_end(self, *event: Any, **_: Any) -> Any:
+        """Evaluate and save at the very last step too."""
+        _arguments, state, control = event
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = True
+        return control

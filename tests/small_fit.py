@@ -1,0 +1,162 @@
+"""Trains small models with the real trainer, for the tests of everything that looks on.
+
+Loads torch only when a function is called.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dialsum.data.dialogues import Dialogue
+from dialsum.data.encode import encode_rows
+from dialsum.model.generate import GenerationSettings
+from dialsum.train.arguments import TrainingPlan, make_arguments
+from dialsum.train.evaluation import DevSet
+from dialsum.train.fit import Material, Places, make_trainer, supervise
+from dialsum.train.progress import Progress
+from small_models import KINDS, make_config, make_model, train_sample_tokenizer
+
+SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum")
+WORDS = ["네", "오늘", "저녁에", "만나서", "같이", "밥을", "먹고", "영화를", "보자고", "합니다"]
+FULL = {"use_qlora": False, "load_in_4bit": False}
+ADAPTERS = {"use_qlora": True, "load_in_4bit": False, "lora_rank": 2, "lora_alpha": 4}
+
+
+def make_rows(lengths: Sequence[int]) -> list[Dialogue]:
+    """Return rows of that many words each."""
+    return [
+        Dialogue(
+            fname=f"row_{row}", dialogue=" ".join((WORDS * 40)[row : row + words]),
+            summary=" ".join((WORDS * 2)[row % 10 : row % 10 + 1 + words % 7]), topic=None, row=row,
+        )
+        for row, words in enumerate(lengths, start=1)
+    ]  # fmt: skip
+
+
+UNEQUAL = make_rows([1, 10, 3, 7, 25, 2, 14, 5, 40, 6, 9, 30])
+"""Only unequal lengths show whether a short row counts too much."""
+
+
+@dataclass
+class SmallTraining:
+    """What is asked of a small training.
+
+    Args:
+        sort: mt5, t5, t5_v1_1 or bart.
+        training: keys of the config's training section.
+        qlora: keys of its qlora section.
+        scores: what successive evaluations give; the last again and again.
+        dropout: of the network.
+        change: applied to the model before training.
+        gpu: trains on the NVIDIA GPU, in bf16.
+    """
+
+    sort: str = "bart"
+    rows: Sequence[Dialogue] = field(default_factory=lambda: UNEQUAL)
+    training: dict[str, Any] = field(default_factory=dict)
+    qlora: dict[str, Any] = field(default_factory=lambda: dict(FULL))
+    batch: int = 2
+    accumulation: int = 1
+    workers: int = 0
+    scores: Sequence[float] = (1.0,)
+    dropout: float = 0.0
+    optim: str | None = None
+    width: int = 16
+    change: Callable[[Any, Any], None] | None = None
+    gpu: bool = False
+
+    def trainer(self, folder: Path, *, resume: Path | None = None) -> Any:
+        """Return the trainer, its files below folder."""
+        import torch
+
+        from dialsum.model.adapt import adapt_model
+        from dialsum.model.load import LoadedModel
+
+        tokenizer = train_sample_tokenizer(KINDS[self.sort])
+        config = make_config(
+            self.sort, "none/needed", qlora=self.qlora,
+            training={"learning_rate": 1e-2, "max_steps": 4, "logging_steps": 1} | self.training,
+            generation={"num_beams": 1, "max_new_tokens": 2},
+        )  # fmt: skip
+        torch.manual_seed(3)
+        network = make_model(self.sort, tokenizer=tokenizer, width=self.width)
+        set_dropout(network, self.dropout)
+        if self.change is not None:
+            self.change(network, tokenizer)
+        tied = network.get_output_embeddings().weight is network.get_input_embeddings().weight
+        loaded = LoadedModel(model=network, weights="safetensors", tied=tied, quantised=False)
+        torch.manual_seed(4)
+        model = adapt_model(
+            loaded, config=config, new_token_ids=[], gradient_checkpointing=False
+        ).model
+        encoded = encode_rows(
+            self.rows, tokenizer, prefix="", encoder_max_len=64, decoder_max_len=64
+        )
+        plan = TrainingPlan(
+            batch_size=self.batch, accumulation=self.accumulation, rows=len(self.rows),
+            bf16=self.gpu, fp16=False, tf32=False, gradient_checkpointing=False,
+            num_workers=self.workers, use_cpu=not self.gpu,
+        )  # fmt: skip
+        script = list(self.scores)
+
+        def score(_: Sequence[str]) -> dict[str, float]:
+            return dict.fromkeys(SCORES, script.pop(0) if len(script) > 1 else script[0])
+
+        dev = DevSet(
+            encoded=encoded.first(1), tokenizer=tokenizer, score=score, batch_size=1,
+            settings=GenerationSettings.from_config(config, exempt=(), bf16=False),
+        )  # fmt: skip
+        checkpoints = folder / "checkpoints"
+        arguments = make_arguments(config, plan=plan, checkpoints=checkpoints)
+        if self.optim is not None:
+            arguments.optim = self.optim
+        supervision = supervise(
+            config, config_sha256="c" * 64, plan=plan,
+            material=Material(
+                train=encoded, names=[row.fname for row in self.rows], sha256="d" * 64, dev=dev
+            ),
+            places=Places(
+                checkpoints=checkpoints, nan_report=folder / "nan_report.json", resume=resume
+            ),
+            progress=Progress(folder / "metrics.jsonl", tensorboard=None),
+        )  # fmt: skip
+        return make_trainer(model, config=config, arguments=arguments, supervision=supervision)
+
+
+def set_dropout(model: Any, share: float) -> None:
+    """Set every dropout of a network."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = share
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, share)
+
+
+def read_events(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """Return the events that a training wrote, of one kind or all."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    return [event for event in events if kind is None or event["event"] == kind]
+
+
+def weights_of(model: Any) -> dict[str, Any]:
+    """Return copies of what learns."""
+    return {
+        name: one.detach().clone() for name, one in model.named_parameters() if one.requires_grad
+    }
+
+
+def relative_difference(first: dict[str, Any], second: dict[str, Any]) -> float:
+    """Return the norm of the difference of two sets of tensors over the norm of the first."""
+    import torch
+
+    one, other = (torch.cat([weight.flatten() for weight in each.values()])
+                  for each in (first, second))  # fmt: skip
+    return float((one - other).norm() / one.norm())

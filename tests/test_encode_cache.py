@@ -1,0 +1,336 @@
+"""Encoded rows kept from run to run: never stale, whole or absent, in bounds, never in the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dialsum.data import encode_cache
+from dialsum.data.dialogues import Dialogue
+from dialsum.data.encode import EncodedSplit, EncodeSettings
+from dialsum.data.encode_cache import CachedEncoder, fingerprint, make_key, remove_oldest
+from word_tokenizer import END, WORDS, WordTokenizer, rows
+
+SETTINGS = EncodeSettings(prefix="w9 ", encoder_max_len=8, decoder_max_len=4)
+ITEMS = rows(
+    ("A: w1\nB: w2", "w3"), ("A: w1 w2 w3\nB: w4\nA: w5 w6 w7", "w1 w2 w3 w4"), ("네", "w2")
+)
+TESTS = Path(__file__).parent
+
+
+def encoder(folder: Path | None, **changes: Any) -> CachedEncoder:
+    """Return an encoder as each run makes one."""
+    return CachedEncoder(
+        WordTokenizer(adds_end=True), settings=SETTINGS, folder=folder, **changes
+    )
+
+
+def content(split: EncodedSplit) -> tuple[Any, ...]:
+    """Return all that an encoded split says."""
+    targets = None if split.targets is None else list(split.targets)
+    lengths = (split.input_lengths.tolist(), split.target_lengths.tolist())
+    return list(split.inputs), targets, split.counts, lengths
+
+
+def how(split: EncodedSplit) -> str:
+    """Return where a split came from."""
+    assert split.cache is not None
+    return split.cache.how
+
+
+def kept(folder: Path) -> list[Path]:
+    """Return the files of a cache."""
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "items", [[], rows(("w1", None)), rows(("", "")), ITEMS], ids=["none", "test", "empty", "usual"]
+)
+def test_what_is_read_is_what_was_made(items: Sequence[Dialogue], tmp_path: Path) -> None:
+    plain = encoder(None).encode(items)
+    assert plain.cache is None
+    assert "cache" not in plain.to_record()
+    made = encoder(tmp_path / "new" / "folder").encode(items)
+    read = encoder(tmp_path / "new" / "folder").encode(items)
+    assert (how(made), how(read)) == ("made", "read")
+    assert content(plain) == content(made) == content(read)
+    assert made.to_record()["cache"]["key"] == read.to_record()["cache"]["key"]
+    assert len(kept(tmp_path / "new" / "folder")) == 1
+
+
+def test_rows_are_mapped_not_copied(tmp_path: Path) -> None:
+    for _ in range(2):
+        split = encoder(tmp_path).encode(ITEMS)
+        for array in (split.inputs.values, split.inputs.offsets):
+            assert not array.flags.owndata
+            assert not array.flags.writeable
+    (path,) = kept(tmp_path)
+    maps = Path("/proc/self/maps")
+    if maps.is_file():
+        assert str(path) in maps.read_text(encoding="utf-8")
+    assert split.inputs.values.dtype == np.int32
+
+
+def test_without_a_folder_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    encoder(None).encode(ITEMS)
+    assert kept(tmp_path) == []
+
+
+def rename(items: Sequence[Dialogue]) -> list[Dialogue]:
+    """Return the rows under other names."""
+    return [replace(row, fname=f"x{row.fname}", topic="t", row=row.row + 5) for row in items]
+
+
+@pytest.mark.parametrize(
+    ("items", "same"),
+    [
+        (ITEMS, True),
+        (rename(ITEMS), True),
+        (ITEMS[:2], False),
+        (ITEMS[::-1], False),
+        ([*ITEMS, ITEMS[0]], False),
+        (rows(("A: w1\nB: w2 ", "w3"), *((r.dialogue, r.summary) for r in ITEMS[1:])), False),
+        (rows(("A: w1\nB: w2", "w4"), *((r.dialogue, r.summary) for r in ITEMS[1:])), False),
+        (rows(*((r.dialogue, None) for r in ITEMS)), False),
+        (rows(*((r.summary or "", r.dialogue) for r in ITEMS)), False),
+    ],
+)
+def test_other_rows_have_another_key(items: Sequence[Dialogue], same: bool) -> None:
+    assert (make_key("f", items) == make_key("f", ITEMS)) == same
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([("ab", "c")], [("a", "bc")]),
+        ([("a", "")], [("a", None)]),
+        ([("a", "b"), ("c", "d")], [("a", "b"), ("c", "d"), ("", "")]),
+        ([('a", "b', "c")], [("a", 'b", "c')]),
+        ([("a\nb", "c")], [("a\\nb", "c")]),
+    ],
+)
+def test_texts_cannot_run_into_each_other(one: Any, other: Any) -> None:
+    assert make_key("f", rows(*one)) != make_key("f", rows(*other))
+    assert make_key("f", rows(*one)) != make_key("g", rows(*one))
+
+
+def add_token(tokenizer: WordTokenizer) -> None:
+    """Give it one token more."""
+    tokenizer.backend_tokenizer.add_tokens(["#Person1#"])
+
+
+def set_end(tokenizer: WordTokenizer) -> None:
+    """Give it another end token."""
+    tokenizer.eos_token_id = END + 1
+
+
+def split_specials(tokenizer: WordTokenizer) -> None:
+    """Let it take special tokens to pieces."""
+    tokenizer.split_special_tokens = True  # type: ignore[attr-defined]
+
+
+TOKENIZERS: list[tuple[Callable[[], WordTokenizer], Callable[[WordTokenizer], None] | None]] = [
+    (lambda: WordTokenizer(adds_end=False), None),
+    (lambda: WordTokenizer(adds_end=True, words=[*WORDS[:-1], "z"]), None),
+    (lambda: WordTokenizer(adds_end=True, words=WORDS[::-1]), None),
+    (lambda: WordTokenizer(adds_end=True), add_token),
+    (lambda: WordTokenizer(adds_end=True), set_end),
+    (lambda: WordTokenizer(adds_end=True), split_specials),
+]
+
+
+@pytest.mark.parametrize(("make", "change"), TOKENIZERS)
+def test_another_tokenizer_has_another_fingerprint(make: Any, change: Any) -> None:
+    usual = fingerprint(WordTokenizer(adds_end=True), SETTINGS)
+    assert usual == fingerprint(WordTokenizer(adds_end=True), SETTINGS)
+    other = make()
+    if change is not None:
+        change(other)
+    assert fingerprint(other, SETTINGS) != usual
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"prefix": "w9"}, {"encoder_max_len": 9}, {"decoder_max_len": 5}, {"keep": "start"}],
+)
+def test_other_settings_have_another_fingerprint(change: dict[str, Any]) -> None:
+    tokenizer = WordTokenizer(adds_end=True)
+    assert fingerprint(tokenizer, replace(SETTINGS, **change)) != fingerprint(tokenizer, SETTINGS)
+
+
+def test_another_version_or_library_has_another_fingerprint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokenizer = WordTokenizer(adds_end=True)
+    seen = {fingerprint(tokenizer, SETTINGS)}
+    monkeypatch.setattr(encode_cache, "ENCODING_VERSION", -1)
+    seen.add(fingerprint(tokenizer, SETTINGS))
+    monkeypatch.setattr(encode_cache, "version", lambda name: f"0.0 of {name}")
+    seen.add(fingerprint(tokenizer, SETTINGS))
+    assert len(seen) == 3
+
+
+def cut_short(data: bytes) -> bytes:
+    """Return all but the end."""
+    return data[: len(data) // 2]
+
+
+def flip(data: bytes) -> bytes:
+    """Return the bytes with one bit changed, in the ids."""
+    at = data.index(END.to_bytes(4, "little"), 400)
+    return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda _: b"", lambda _: b"x", cut_short, flip, lambda data: data + b"\0",
+     lambda data: data[8:] + data[:8]],
+    ids=["emptied", "one byte", "cut short", "one bit", "longer", "moved"],
+)  # fmt: skip
+def test_a_damaged_file_is_said_and_made_again(
+    damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    # Read before the damage is done: these rows are mapped from the file.
+    made = content(encoder(tmp_path).encode(ITEMS))
+    (path,) = kept(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    again = encoder(tmp_path)
+    split = again.encode(ITEMS)
+    assert content(split) == made
+    assert how(split) == "made"
+    (warning,) = again.warnings
+    assert path.name in warning
+    assert "damaged" in warning
+    assert kept(tmp_path) == [path]
+    assert path.read_bytes() == whole
+    after = encoder(tmp_path)
+    assert (how(after.encode(ITEMS)), after.warnings) == ("read", [])
+
+
+def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
+    one = encoder(tmp_path / "file" / "cache")
+    splits = [one.encode(items) for items in (ITEMS, ITEMS[:1], ITEMS[1:])]
+    assert [how(split) for split in splits] == ["made, not kept"] * 3
+    assert content(splits[0]) == content(encoder(None).encode(ITEMS))
+    (warning,) = one.warnings
+    assert "data.cache_dir" in warning
+    assert str(tmp_path / "file") in warning
+
+
+def test_a_folder_in_the_place_of_a_file_is_said(tmp_path: Path) -> None:
+    encoder(tmp_path).encode(ITEMS)
+    (path,) = kept(tmp_path)
+    path.unlink()
+    path.mkdir()
+    one = encoder(tmp_path)
+    assert how(one.encode(ITEMS)) == "made, not kept"
+    assert len(one.warnings) == 2
+
+
+IN_ANOTHER_PROCESS = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+import test_encode_cache as here
+if sys.argv[2] == "die":
+    # After the bytes are written, before the file has its name.
+    os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+print("ready", flush=True)
+sys.stdin.readline()
+split = here.encoder(Path(sys.argv[1])).encode(here.many())
+print(split.cache.how, len(split), int(split.inputs.values.sum()), flush=True)
+"""
+
+
+def many() -> list[Dialogue]:
+    """Return rows enough to be at work for a moment."""
+    return rows(*((f"A: w{n % 10} w{n % 7}", f"w{n % 9}") for n in range(20_000)))
+
+
+def start(folder: Path, what: str) -> subprocess.Popen[str]:
+    """Start a process that encodes when it is told to."""
+    code = IN_ANOTHER_PROCESS.format(path=[str(TESTS), str(TESTS.parent / "code")])
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder), what],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_a_writer_that_is_killed_leaves_nothing_that_is_trusted(tmp_path: Path) -> None:
+    process = start(tmp_path, "die")
+    process.communicate("go\n", timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    (left,) = kept(tmp_path)
+    assert left.suffix == ".tmp"
+    next_run = encoder(tmp_path)
+    assert (how(next_run.encode(many())), next_run.warnings) == ("made", [])
+    # It may be at work still; an hour later it cannot be.
+    assert left in kept(tmp_path)
+    long_ago = left.stat().st_mtime - 2 * encode_cache.LEFT_BEHIND_SECONDS
+    os.utime(left, (long_ago, long_ago))
+    encoder(tmp_path).encode(ITEMS)
+    assert [path.suffix for path in kept(tmp_path)] == [".arrow", ".arrow"]
+
+
+def test_processes_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    processes = [start(tmp_path, "live") for _ in range(3)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=120)[0].split() for process in processes]
+    assert all(process.returncode == 0 for process in processes)
+    expected = encoder(None).encode(many())
+    for line in said:
+        assert line[0] in ("made", "read")
+        assert line[1:] == [str(len(expected)), str(expected.inputs.values.sum())]
+    (path,) = kept(tmp_path)
+    assert path.suffix == ".arrow"
+
+
+def test_the_files_used_longest_ago_go_first(tmp_path: Path) -> None:
+    one = encoder(tmp_path)
+    for count in (1, 2, 3):
+        one.encode(ITEMS[:count])
+    paths = {count: next(tmp_path.glob(f"{_key(one, count)}-*")) for count in (1, 2, 3)}
+    for age, count in enumerate((3, 2, 1)):
+        os.utime(paths[count], (1000 - age, 1000 - age))
+    encoder(tmp_path).encode(ITEMS[:1])  # the oldest, read again, is the newest now
+    size = paths[3].stat().st_size
+    limited = encoder(tmp_path, limit_bytes=3 * size)
+    limited.encode(ITEMS[::-1])
+    assert {count for count, path in paths.items() if path.exists()} == {1, 3}
+    # What was written last stays, whatever its size.
+    encoder(tmp_path, limit_bytes=0).encode(ITEMS[1:])
+    assert len(kept(tmp_path)) == 1
+    assert how(encoder(tmp_path).encode(ITEMS[1:])) == "read"
+
+
+def _key(one: CachedEncoder, count: int) -> str:
+    cache = one.encode(ITEMS[:count]).cache
+    assert cache is not None
+    return cache.key
+
+
+def test_other_files_in_the_folder_are_left(tmp_path: Path) -> None:
+    other = tmp_path / "mine.txt"
+    other.write_text("mine", encoding="utf-8")
+    remove_oldest(tmp_path, keep=tmp_path / "none", limit_bytes=0)
+    assert kept(tmp_path) == [other]
