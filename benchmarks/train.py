@@ -27,13 +27,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
 from dialsum.errors import run_script
+from random_mt5 import VOCABULARY
 from train_sides import (
     ACCUMULATION,
     ALL_SIDES,
     BATCH,
     REPOSITORY,
     SIDES,
-    VOCABULARY,
     run_side,
     write_checkpoint,
 )

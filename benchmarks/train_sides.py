@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bare_trainer import make_bare_trainer
+from dialsum.host import peak_resident_bytes
+from random_mt5 import write_random_mt5
+
 REPOSITORY = Path(__file__).resolve().parent.parent
-VOCABULARY = 250_112
 BATCH, ACCUMULATION = 6, 4
 LENGTHS = (512, 128)
 
@@ -59,25 +60,10 @@ ALL_SIDES = SIDES | OPTIONS
 
 def write_checkpoint(asked: argparse.Namespace) -> dict[str, Any]:
     """Write a model of mT5's kind from random weights, as small or large as asked."""
-    import torch
-    from transformers import MT5Config, MT5ForConditionalGeneration
-
-    from dialsum.model.embeddings import untie_head
-    from dialsum.model.tokenizers import load_tokenizer
-
-    torch.manual_seed(42)
-    width = asked.d_model
-    model = MT5ForConditionalGeneration(MT5Config(
-        vocab_size=VOCABULARY, d_model=width, d_kv=64, num_heads=width // 64, d_ff=width * 8 // 3,
-        num_layers=asked.layers, num_decoder_layers=asked.layers, feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
-        dropout_rate=0.0,
-    ))
-    untie_head(model)
-    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-        torch.nn.init.normal_(layer.weight, std=width**-0.5)
-    model.save_pretrained(asked.folder / "checkpoint")
-    load_tokenizer(asked.tokenizer).save_pretrained(asked.folder / "checkpoint")
+    write_random_mt5(
+        asked.folder / "checkpoint", tokenizer=asked.tokenizer, width=asked.d_model,
+        d_ff=asked.d_model * 8 // 3, layers=asked.layers,
+    )
     return {}
 
 
@@ -125,7 +111,7 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
         encoder_max_len=LENGTHS[0], decoder_max_len=LENGTHS[1],
     )
     real = int(encoded.input_lengths.sum() + encoded.target_lengths.sum())
-    before = _peak_bytes()
+    before = peak_resident_bytes()
     if side.stock:
         seconds, losses, positions = train_stock(model, tokens.tokenizer, encoded, asked=asked)
     else:
@@ -134,7 +120,8 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
     tail = losses[-max(1, len(losses) // 4):]
     return {
         "seconds": seconds, "tokens": real, "tokens_per_second": real / seconds,
-        "peak_bytes": _peak_bytes(), "loaded_bytes": before, "padding": 1 - real / positions,
+        "peak_bytes": peak_resident_bytes(), "loaded_bytes": before,
+        "padding": 1 - real / positions,
         "first_loss": losses[0], "last_loss": sum(tail) / len(tail),
     }
 
@@ -201,11 +188,7 @@ def train_ours(
     model: Any, tokenizer: Any, encoded: Any, *, config: Any, asked: argparse.Namespace
 ) -> tuple[float, list[float], int]:
     """Train as trainer.py does, without the evaluation at the end."""
-    from dialsum.model.generate import GenerationSettings
-    from dialsum.train.arguments import TrainingPlan, make_arguments
-    from dialsum.train.evaluation import DevSet
-    from dialsum.train.fit import Material, Places, make_trainer, supervise
-    from dialsum.train.progress import Progress
+    from dialsum.train.arguments import TrainingPlan
 
     plan = TrainingPlan(
         batch_size=BATCH, accumulation=ACCUMULATION, rows=len(encoded), bf16=False, fp16=False,
@@ -214,22 +197,9 @@ def train_ours(
     )
     folder = asked.folder / asked.side
     folder.mkdir()
-    arguments = make_arguments(config, plan=plan, checkpoints=folder / "checkpoints")
-    supervision = supervise(
-        config, config_sha256="", plan=plan,
-        material=Material(
-            train=encoded, names=[""] * len(encoded), sha256="",
-            dev=DevSet(
-                encoded=encoded.first(1), tokenizer=tokenizer, score=lambda _: {}, batch_size=1,
-                settings=GenerationSettings.from_config(config, exempt=(), bf16=False),
-            ),
-        ),
-        places=Places(checkpoints=folder / "checkpoints", nan_report=folder / "nan.json"),
-        progress=Progress(folder / "metrics.jsonl", tensorboard=None),
+    trainer = make_bare_trainer(
+        model, tokenizer, encoded, config=config, plan=plan, folder=folder
     )
-    trainer = make_trainer(model, config=config, arguments=arguments, supervision=supervision)
-    trainer.evaluate = lambda *_, **__: {"eval_rouge_mean": 0.0}
-    trainer._save_checkpoint = lambda *_, **__: None
     began = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - began
@@ -237,11 +207,6 @@ def train_ours(
     inputs, targets = encoded.input_lengths, encoded.target_lengths
     positions = sum(
         len(rows) * int(inputs[rows].max() + targets[rows].max())
-        for step in supervision.order.steps(0) for rows in step
+        for step in trainer.supervision.order.steps(0) for rows in step
     )
     return seconds, losses, positions
-
-
-def _peak_bytes() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROWS = 250_112
-"""Rows of mT5's embeddings and head."""
 SIDES = {"whole": False, "cut": True}
 
 
@@ -86,25 +83,12 @@ def _run(
 
 def _write(tokenizer: Path, checkpoint: Path, size: Size) -> dict[str, Any]:
     """Write a checkpoint of mT5's shape from random weights."""
-    import torch
-    from transformers import MT5Config, MT5ForConditionalGeneration
+    from random_mt5 import write_random_mt5
 
-    from dialsum.model.embeddings import untie_head
-    from dialsum.model.tokenizers import load_tokenizer
-
-    torch.manual_seed(42)
-    config = MT5Config(
-        vocab_size=ROWS, d_model=size.d_model, d_kv=64, num_heads=size.d_model // 64,
-        d_ff=4 * size.d_model, num_layers=size.layers, num_decoder_layers=size.layers,
-        feed_forward_proj="gated-gelu", tie_word_embeddings=False, pad_token_id=0, eos_token_id=1,
-        decoder_start_token_id=0, dropout_rate=0.0,
+    write_random_mt5(
+        checkpoint, tokenizer=tokenizer, width=size.d_model, d_ff=4 * size.d_model,
+        layers=size.layers,
     )
-    model = MT5ForConditionalGeneration(config)
-    untie_head(model)
-    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-        torch.nn.init.normal_(layer.weight, std=size.d_model**-0.5)
-    model.save_pretrained(checkpoint)
-    load_tokenizer(tokenizer).save_pretrained(checkpoint)
     return {}
 
 
@@ -113,6 +97,7 @@ def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[s
 
     from dialsum.data.encode import encode_rows
     from dialsum.experiment.prepare import prepare_tokenizer, read_splits
+    from dialsum.host import peak_resident_bytes
     from dialsum.model.load import load_model
 
     config = _config(data, checkpoint, cut=cut, size=size)
@@ -139,7 +124,7 @@ def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[s
         "seconds_per_step": statistics.median(seconds[1:]), "loss": losses[0],
         "rss_before": before.rss, "rss_loaded": after.rss - before.rss,
         "mapped": getattr(after, "shared", 0) - getattr(before, "shared", 0),
-        "rss_peak": _peak() - before.rss,
+        "rss_peak": peak_resident_bytes() - before.rss,
     }
 
 
@@ -184,12 +169,6 @@ def _config(data: Path, checkpoint: Path, *, cut: bool, size: Size) -> Any:
         },
         "qlora": {"use_qlora": False},
     })
-
-
-def _peak() -> int:
-    """Return the most memory that this process ever had, bytes (Linux counts it in KiB)."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _memory() -> Any:

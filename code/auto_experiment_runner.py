@@ -112,9 +112,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dialsum.report.door import explain_batch, start_batch
     from dialsum.run.options import BatchOptions
 
-    # An explanation and a dry run write nothing, and end before a package could change.
-    use = nullcontext() if asked.explain or asked.dry_run else use_environment()
-
     options = BatchOptions(
         configs=tuple(asked.config),
         one_epoch=asked.one_epoch,
@@ -131,7 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.explain:
         print(explain_batch(options))
         return EXIT_OK
-    with use:
+    # A dry run writes nothing, and ends before a package could change.
+    with nullcontext() if asked.dry_run else use_environment():
         return start_batch(options, dry_run=asked.dry_run)
 
 

@@ -94,27 +94,19 @@ def read_architecture(name: str, *, small: bool = False) -> Architecture:
 def make_model(architecture: Architecture, **ids: int | None) -> Any:
     """Return the network with random weights, its head tied or not as the real one's is.
 
-    T5's own initial embeddings (standard deviation 1) would give logits of hundreds; they and the
-    head start at d_model**-0.5.
-
     Args:
         ids: token ids that its configuration names, such as pad_token_id.
     """
-    import torch
     import transformers
 
-    from dialsum.model.embeddings import untie_head
+    from dialsum.model.embeddings import start_untied
 
     config_class, model_class = (
         getattr(transformers, name) for name in CLASSES[architecture.family]
     )
     model: Any = model_class(config_class(**architecture.config, **ids))
     if architecture.family in ("mt5", "t5"):
-        untie_head(model)
-        std = architecture.config["d_model"] ** -0.5
-        with torch.no_grad():
-            for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-                layer.weight.normal_(0.0, std)
+        start_untied(model, std=architecture.config["d_model"] ** -0.5)
     return model
 
 

@@ -5,10 +5,11 @@ Must not know what is measured. torch is imported inside of functions.
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 from typing import Any
+
+from dialsum.host import peak_resident_bytes
 
 GIB = 2**30
 
@@ -41,10 +42,7 @@ class Meter:
                 "tensors": held / GIB,
                 "reserved": torch.cuda.max_memory_reserved(self._where.index) / GIB,
             }
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        return {"rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}
+        return {"rss": peak_resident_bytes() / GIB}
 
 
 def read_clock(where: Any) -> float:

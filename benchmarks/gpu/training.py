@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bare_trainer import make_bare_trainer
 from dialsum.config.schema import Config
 from dialsum.data.encoded import EncodedSplit
 from dialsum.experiment.choices import Choices
@@ -98,7 +99,10 @@ class Bench:
             settings.steps * choices.batch_size * choices.accumulation,
             end=tokens.tokenizer.eos_token_id, seed=SEED,
         )
-        trainer = self._make_trainer(model, tokens, rows, folder=folder)
+        trainer = make_bare_trainer(
+            model, tokens.tokenizer, rows, config=self.config,
+            plan=choices.training_plan(len(rows)), folder=folder,
+        )
         ends = watch_steps(trainer, choices.where)
         trainer.train()
         supervision = trainer.supervision
@@ -141,40 +145,6 @@ class Bench:
             "model_flops_per_second": flops / seconds,
             "mfu": flops / seconds / peak if peak else None,
         }
-
-    def _make_trainer(self, model: Any, tokens: Any, rows: EncodedSplit, *, folder: Path) -> Any:
-        """Return the trainer of a run, without the evaluation and the checkpoint at its end."""
-        from dialsum.model.generate import GenerationSettings
-        from dialsum.train.arguments import make_arguments
-        from dialsum.train.evaluation import DevSet
-        from dialsum.train.fit import Material, Places, make_trainer, supervise
-        from dialsum.train.progress import Progress
-
-        config, plan = self.config, self.choices.training_plan(len(rows))
-        supervision = supervise(
-            config, config_sha256="", plan=plan,
-            material=Material(
-                train=rows, names=[f"row {row}" for row in range(len(rows))], sha256="",
-                dev=DevSet(
-                    encoded=rows.first(1), tokenizer=tokens.tokenizer, score=lambda _: {},
-                    batch_size=1, settings=GenerationSettings.from_config(
-                        config, exempt=(), bf16=self.choices.bf16
-                    ),
-                ),
-            ),
-            places=Places(
-                checkpoints=folder / "checkpoints", nan_report=folder / "nan_report.json"
-            ),
-            progress=Progress(folder / "metrics.jsonl", tensorboard=None),
-        )
-        arguments = make_arguments(config, plan=plan, checkpoints=folder / "checkpoints")
-        trainer: Any = make_trainer(
-            model, config=config, arguments=arguments, supervision=supervision
-        )
-        best = f"eval_{config.training.metric_for_best_model}"
-        trainer.evaluate = lambda *_, **__: {best: 0.0}
-        trainer._save_checkpoint = lambda *_, **__: None
-        return trainer
 
     def _evaluate(self, model: Any, tokens: Any) -> dict[str, Any]:
         """Write summaries with the experiment's own beams; random weights write to the limit."""

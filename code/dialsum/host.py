@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,14 @@ def host_memory(cgroup: Path = CGROUP_ROOT) -> HostMemory:
     free = limit - max(0, used - _read_inactive_file(cgroup))
     known = free if machine.free_bytes is None else min(free, machine.free_bytes)
     return HostMemory(limit, max(0, known))
+
+
+def peak_resident_bytes() -> int:
+    """Return the most main memory that this process ever had; 0 where a sandbox does not tell."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _read_machine_memory() -> HostMemory:

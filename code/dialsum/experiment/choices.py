@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from dialsum.config.schema import Config
 from dialsum.device import Choice, Device, pick_device, pick_num_workers, pick_precision, pick_tf32
+from dialsum.host import peak_resident_bytes
 from dialsum.profiles import (
     recommend_accumulation,
     recommend_batch,
@@ -87,12 +88,8 @@ class Choices:
 
     def peak_memory_bytes(self) -> dict[str, int]:
         """Return the most memory used so far: the GPU's as torch counts it, this process's RSS."""
-        import resource
-        import sys
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        peak = {"rss": resident} if resident else {}  # some sandboxes do not tell
+        resident = peak_resident_bytes()
+        peak = {"rss": resident} if resident else {}
         if self.where.kind == "cuda":
             import torch
 

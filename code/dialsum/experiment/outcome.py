@@ -20,7 +20,7 @@ from dialsum.errors import (
     first_line,
 )
 from dialsum.paths import RunPaths, shown
-from dialsum.record.attempts import FIRST, AttemptOfRun
+from dialsum.record.attempts import FIRST, FULL, NAN, AttemptOfRun
 from dialsum.record.words import best_metrics_text
 from dialsum.train.checkpoints import drop_unsealed_checkpoints
 from dialsum.train.memory import is_out_of_memory
@@ -95,11 +95,11 @@ class Outcome:
 
 
 def name_cause(error: BaseException) -> str | None:
-    """Return non_finite or out_of_memory; None for everything that other values would not mend."""
+    """Return NAN or FULL; None for everything that other values would not mend."""
     if isinstance(error, NonFiniteError):
-        return "non_finite"
+        return NAN
     if isinstance(error, FullMemoryError) or is_out_of_memory(error):
-        return "out_of_memory"
+        return FULL
     return None
 
 

@@ -27,6 +27,22 @@ def untie_head(model: Any) -> None:
     _mark_untied(model)
 
 
+def start_untied(model: Any, *, std: float) -> None:
+    """Give T5 or mT5 a head of its own, and start it and the embeddings at random.
+
+    T5's own initial embeddings have a standard deviation of 1, which makes logits of hundreds.
+
+    Args:
+        std: standard deviation of both; d_model**-0.5 suits a head that nothing scales.
+    """
+    import torch
+
+    untie_head(model)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            layer.weight.normal_(0.0, std)
+
+
 def _mark_untied(model: Any) -> None:
     model.config.tie_word_embeddings = False
     model.all_tied_weights_keys.pop("lm_head.weight", None)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dialsum.config.schema import TinyModel
+from dialsum.model.embeddings import start_untied
 from dialsum.model.families import Family
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def write_tiny_checkpoint(
     if family.name == "bart":
         _initialise_bart(model)
     else:
-        _initialise_t5(model, size)
+        start_untied(model, std=size.init_std_scale * size.d_model**-0.5)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -77,19 +78,6 @@ def _bart_config(size: TinyModel, tokenizer: Any, vocabulary: int, position_limi
         eos_token_id=tokenizer.eos_token_id, decoder_start_token_id=tokenizer.eos_token_id,
         forced_eos_token_id=None,
     )
-
-
-def _initialise_t5(model: Any, size: TinyModel) -> None:
-    """Give T5 and mT5 smaller embeddings and a head of its own, as T5 v1.1 and mT5 have."""
-    import torch
-
-    from dialsum.model.embeddings import untie_head
-
-    untie_head(model)
-    std = size.init_std_scale * size.d_model**-0.5
-    with torch.no_grad():
-        model.get_input_embeddings().weight.normal_(0.0, std)
-        model.get_output_embeddings().weight.normal_(0.0, std)
 
 
 def _initialise_bart(model: Any) -> None:

@@ -18,9 +18,9 @@ from dialsum.config.sources import Source
 from dialsum.errors import UnfitError
 from dialsum.paths import RunPaths
 
-CAUSE_WORDS = {
-    "non_finite": "NaN", "out_of_memory": "full memory", "killed": "being killed (SIGKILL)",
-}  # fmt: skip
+NAN, FULL, KILLED = "non_finite", "out_of_memory", "killed"
+"""What `failure.cause` of a record may say."""
+CAUSE_WORDS = {NAN: "NaN", FULL: "full memory", KILLED: "being killed (SIGKILL)"}
 """Why an attempt failed, by `failure.cause` of its record."""
 SUFFIXES = {1: "st", 2: "nd", 3: "rd"}
 

@@ -14,7 +14,10 @@ from dialsum.config.ladder import Change, RungError, apply_rung
 from dialsum.config.read import load_config
 from dialsum.record import Record, describe_dead_run
 from dialsum.record.attempts import (
+    CAUSE_WORDS,
     FIRST,
+    KILLED,
+    NAN,
     AttemptOfRun,
     describe_attempt,
     ordinal,
@@ -25,7 +28,6 @@ from dialsum.run.options import BatchOptions
 from dialsum.run.plan import BatchPlan, PlannedExperiment, all_overrides
 from dialsum.run.progress import RunProgress
 
-NAN, FULL, KILLED = "non_finite", "out_of_memory", "killed"
 MENDABLE_STAGE = "train"
 """Before training nothing that a rung halves takes memory; after it a night would be thrown away,
 and no rung makes writing summaries smaller."""
@@ -76,7 +78,7 @@ def decide(attempt: Attempt, record: Record) -> Decision:
     cause, stage = record.value("failure.cause"), record.value("failure.stage")
     if record.status != "failed" or not attempt.planned.config.batch.retry:
         return Decision()
-    if cause not in (NAN, FULL, KILLED):
+    if cause not in CAUSE_WORDS:
         return Decision(said=("no fresh attempt: batch.retry is for NaN and full memory",))
     if stage != MENDABLE_STAGE:
         return Decision(said=(
