@@ -26,7 +26,7 @@ class Side:
         says: what it is, in the table.
         settings: configuration keys that differ from the project's own way.
         attention: the network's implementation of it; None: as loaded.
-        compiled: the network goes through torch.compile.
+        compiled: encoder and decoder go through torch.compile.
         stock: trained by the library's own trainer.
     """
 
@@ -105,7 +105,9 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
     if side.attention is not None:
         model.get_base_model().set_attn_implementation(side.attention)
     if side.compiled:
-        model.get_base_model().compile(dynamic=True)
+        base = model.get_base_model()  # whose parts the loss calls, not the whole
+        base.get_encoder().compile(dynamic=True)
+        base.get_decoder().compile(dynamic=True)
     encoded = encode_rows(
         splits.train.rows, tokens.tokenizer, prefix=config.tokenizer.input_prefix,
         encoder_max_len=LENGTHS[0], decoder_max_len=LENGTHS[1],

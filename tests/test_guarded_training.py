@@ -1,11 +1,8 @@
-"""Training that meets NaN, weights that break, spikes, and memory that runs out."""
+"""Training that meets NaN and weights that break."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +77,17 @@ def test_a_bad_row_is_named_and_training_goes_on(policy: str, tmp_path: Path) ->
     assert all(isinstance(loss, float) for loss in losses)
     assert trainer.supervision.progress.nan_events == 2
     assert trainer.state.global_step == 12
+
+
+def test_the_rows_of_the_pass_and_of_the_whole_step_are_named(tmp_path: Path) -> None:
+    training = SmallTraining(
+        **BAD | {"accumulation": 3, "training": {"max_steps": 2, "eval_steps": 2, "on_nan": "skip"}}
+    )
+    training.trainer(tmp_path).train()
+    (event,) = json.loads((tmp_path / "nan_report.json").read_text(encoding="utf-8"))["events"]
+    assert f"row_{BAD_ROW + 1}" in event["rows"]
+    assert set(event["rows"]) < set(event["step_rows"])
+    assert len(event["step_rows"]) == 6
 
 
 def test_a_skipped_step_changes_no_weight(tmp_path: Path) -> None:
@@ -231,73 +239,3 @@ def test_going_back_restores_weights_and_optimizer(tmp_path: Path) -> None:
 def test_nothing_is_reported_where_nothing_was_wrong(tmp_path: Path) -> None:
     SmallTraining().trainer(tmp_path).train()
     assert not (tmp_path / "nan_report.json").exists()
-
-
-MEMORY_PROGRAM = """
-import json, resource, sys
-sys.path[:0] = {paths!r}
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from small_fit import SmallTraining, make_rows, read_events, weights_of
-folder = Path(sys.argv[1])
-rows = make_rows([60] * 256)
-trainer = SmallTraining(
-    rows=rows, batch=int(sys.argv[3]), accumulation=int(sys.argv[4]), width=256, optim="sgd",
-    training={{"max_steps": 2, "eval_steps": 2, "max_grad_norm": 0.0}},
-).trainer(folder)
-if sys.argv[2] != "0":
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    limit = used + int(sys.argv[2]) * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-evaluate = trainer.evaluate
-def evaluate_freely(*arguments, **options):
-    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    return evaluate(*arguments, **options)
-trainer.evaluate = evaluate_freely
-trainer.train()
-torch.save(weights_of(trainer.model), folder / "weights.pt")
-print(json.dumps({{"retries": trainer.supervision.limit.retries,
-                   "positions": trainer.supervision.limit.positions}}))
-"""
-
-
-def run_in_memory(folder: Path, megabytes: int, batch: int, accumulation: int) -> Any:
-    """Train in a process that gets only so much memory more than it has, until it evaluates."""
-    folder.mkdir()
-    here = Path(__file__).resolve().parent
-    program = MEMORY_PROGRAM.format(paths=[str(here), str(here.parent / "code")])
-    return subprocess.run(
-        [sys.executable, "-c", program, str(folder), str(megabytes), str(batch),
-         str(accumulation)],
-        capture_output=True, text=True, env=os.environ | {"MALLOC_ARENA_MAX": "1"}, check=False,
-    )  # fmt: skip
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is bounded on Linux")
-def test_full_memory_is_answered_by_smaller_passes_with_the_same_result(tmp_path: Path) -> None:
-    import torch
-
-    from small_fit import relative_difference
-
-    free = run_in_memory(tmp_path / "free", 0, 256, 1)
-    assert free.returncode == 0, free.stderr
-    tight = run_in_memory(tmp_path / "tight", 400, 256, 1)
-    assert tight.returncode == 0, tight.stderr
-    answer = json.loads(tight.stdout.splitlines()[-1])
-    assert answer["retries"] >= 1
-    events = read_events(tmp_path / "tight", "memory_retry")
-    assert len(events) == answer["retries"]
-    # The heaviest pass is tried before the first step.
-    assert events[0]["step"] == 0
-    whole, cut = (
-        torch.load(tmp_path / name / "weights.pt", weights_only=True) for name in ("free", "tight")
-    )
-    assert relative_difference(whole, cut) < 1e-4
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is bounded on Linux")
-def test_memory_too_small_for_one_row_is_said(tmp_path: Path) -> None:
-    ended = run_in_memory(tmp_path / "tiny", 1, 4, 1)
-    assert ended.returncode != 0
-    assert "memory was full with a single row" in ended.stderr

@@ -18,6 +18,7 @@ from dialsum.run.estimates import estimate_disk_bytes
 from dialsum.run.lock import hold_folders
 from dialsum.run.preflight import check_plan
 from test_plan import plan_of
+from trainer_runs import command, run
 
 
 def test_preflight_of_a_fit_batch_writes_nothing(tmp_path: Path) -> None:
@@ -56,6 +57,22 @@ def test_a_missing_gpu_is_counted_with_other_problems_in_a_dry_run(tmp_path: Pat
     findings = check_plan(plan_of(options), dry_run=True, environment={"PATH": str(tmp_path)})
     assert len(findings.problems) == 2
     assert not any("would be refused" in note for note in findings.notes)
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"])
+def test_several_processes_of_a_launcher_are_refused(name: str, tmp_path: Path) -> None:
+    plan = plan_of(make_options(tmp_path, "a"))
+    assert check_plan(plan, environment={"PATH": str(tmp_path), name: "1"}).problems == []
+    [problem] = check_plan(plan, environment={"PATH": str(tmp_path), name: "4"}).problems
+    assert f"{name}=4" in problem
+    assert "without the launcher" in problem
+
+
+def test_one_experiment_under_a_launcher_starts_nothing(tmp_path: Path) -> None:
+    done = run(command("01_mt5_xlsum_optimized_v2", tmp_path / "run"), WORLD_SIZE="2", RANK="1")
+    assert done.returncode == 2
+    assert "WORLD_SIZE=2" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_missing_data_is_said_once_for_all(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpu.architectures import Architecture
 from gpu.card import Meter, read_clock
-from gpu.flops import count_flops, find_peak, find_products
+from gpu.flops import count_flops, describe_speed, find_peak, find_products
 from gpu.jobs import Job, Libraries, Settings
 
 SEED = 42
@@ -65,17 +65,16 @@ def measure_decoder(
     }
     if not settings.warm_up:
         return found
-    seconds = (ends[-1] - ends[settings.warm_up - 1]) / found["timed_steps"]
-    lengths = [shape.length] * shape.batch
+    seconds = ends[-1] - ends[settings.warm_up - 1]
+    lengths = [shape.length] * shape.batch * found["timed_steps"]
     flops = count_flops(
         find_products(model.named_modules()), attention=architecture.attention,
         inputs=lengths, targets=lengths,
     )
-    peak = find_peak(where.name, precision=precision)
-    return found | {
-        "seconds_per_step": seconds, "tokens_per_second": sum(lengths) / seconds,
-        "model_flops_per_second": flops / seconds, "mfu": flops / seconds / peak if peak else None,
-    }
+    return found | describe_speed(
+        steps=found["timed_steps"], seconds=seconds, tokens=sum(lengths), flops=flops,
+        peak=find_peak(where.name, precision=precision),
+    )
 
 
 def _load_peft(checkpoint: Path, *, shape: _Pass, dtype: Any, device: str) -> Any:

@@ -103,6 +103,26 @@ def count_flops(
     return total
 
 
+def name_product(precision: str, *, tf32: bool) -> str:
+    """Return in what matrices are multiplied: bf16, tf32 or fp32."""
+    return "tf32" if precision == "fp32" and tf32 else precision
+
+
+def describe_speed(
+    *, steps: int, seconds: float, tokens: int, flops: float, peak: float | None
+) -> dict[str, Any]:
+    """Return the figures of some timed steps, as JSON is to hold them.
+
+    Args:
+        tokens, flops: of all those steps, padding not counted.
+        peak: FLOP/s of the device; None: not known, and no utilisation is told.
+    """
+    return {
+        "seconds_per_step": seconds / steps, "tokens_per_second": tokens / seconds,
+        "model_flops_per_second": flops / seconds, "mfu": flops / seconds / peak if peak else None,
+    }
+
+
 def find_peak(device: str, *, precision: str) -> float | None:
     """Return a device's peak in FLOP/s; None where the table does not know it.
 

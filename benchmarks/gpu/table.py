@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dialsum.report.text_table import align
+from gpu.flops import name_product
 
 TITLES = {
     "experiment": "The seven experiments' own settings",
@@ -62,8 +63,7 @@ def _number(value: float | None, form: str, *, absent: str = UNKNOWN) -> str:
 
 def describe_precision(one: dict[str, Any]) -> str:
     """Return in what a job computed, as `bf16, 4-bit` or `tf32`."""
-    own = str(one["precision"])
-    precision = "tf32" if own == "fp32" and one.get("tf32") else own
+    precision = name_product(str(one["precision"]), tf32=bool(one.get("tf32")))
     return f"{precision}, 4-bit" if "4-bit" in one.get("loader", "") else precision
 
 

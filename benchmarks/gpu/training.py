@@ -16,7 +16,7 @@ from dialsum.experiment.choices import Choices
 from dialsum.profiles import estimate_training_gib
 from gpu.architectures import Architecture
 from gpu.card import Meter, read_clock
-from gpu.flops import count_flops, find_peak, find_products
+from gpu.flops import count_flops, describe_speed, find_peak, find_products, name_product
 from gpu.jobs import Job, Settings
 from gpu.rows import count_tokens, draw_rows
 
@@ -136,15 +136,11 @@ class Bench:
             find_products(model.named_modules()), attention=self.architecture.attention,
             inputs=rows.input_lengths[chosen], targets=rows.target_lengths[chosen],
         )
-        precision = "tf32" if self.choices.precision == "fp32" and self.choices.tf32 else (
-            self.choices.precision)
-        peak = find_peak(self.choices.where.name, precision=precision)
-        return {
-            "seconds_per_step": seconds / len(steps),
-            "tokens_per_second": count_tokens(rows, steps) / seconds,
-            "model_flops_per_second": flops / seconds,
-            "mfu": flops / seconds / peak if peak else None,
-        }
+        precision = name_product(self.choices.precision, tf32=self.choices.tf32)
+        return describe_speed(
+            steps=len(steps), seconds=seconds, tokens=count_tokens(rows, steps), flops=flops,
+            peak=find_peak(self.choices.where.name, precision=precision),
+        )
 
     def _evaluate(self, model: Any, tokens: Any) -> dict[str, Any]:
         """Write summaries with the experiment's own beams; random weights write to the limit."""

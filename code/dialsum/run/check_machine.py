@@ -11,6 +11,9 @@ from dialsum.config.schema import Config
 from dialsum.paths import PROJECT_ROOT
 from dialsum.run.first_look import COMMAND, find_gpu_problems
 
+WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where torchrun and the MPI launchers say how many processes they start; what accelerate reads."""
+
 
 def wants_gpu(config: Config) -> bool:
     """Tell whether an experiment is refused where there is no NVIDIA GPU.
@@ -30,7 +33,24 @@ def find_machine_problems(
     Args:
         environment: environment variables, which may hide cards.
     """
+    launched = find_launcher_problems(environment)
     if not any(wants_gpu(config) for config in configs):
-        return []
+        return launched
     demo = f"\n      Or see the whole way work here, with tiny models: {COMMAND} --demo"
-    return [problem + demo for problem in find_gpu_problems(PROJECT_ROOT, environment)]
+    gpu = find_gpu_problems(PROJECT_ROOT, environment)
+    return [*launched, *(problem + demo for problem in gpu)]
+
+
+def find_launcher_problems(environment: Mapping[str, str]) -> list[str]:
+    """Refuse to be one of several processes: each would train it all and write the same files."""
+    for name in WORLD_SIZES:
+        size = environment.get(name, "").strip()
+        if size.isdecimal() and int(size) > 1:
+            return [
+                f"{name}={size}: a launcher such as torchrun started {size} processes, but an "
+                "experiment trains in one process on one GPU. Start the command without the "
+                f"launcher; where the variable stays from elsewhere: unset {name}. To use several "
+                "GPUs, start one batch for each: CUDA_VISIBLE_DEVICES=1 … --only 4-7 "
+                "--output-dir DIR"
+            ]
+    return []

@@ -22,7 +22,8 @@ from dialsum.train.progress import Progress
 if TYPE_CHECKING:
     from transformers import Seq2SeqTrainingArguments
 
-    from dialsum.train.trainer import SummaryTrainer, Supervision
+    from dialsum.train.supervision import Supervision
+    from dialsum.train.trainer import SummaryTrainer
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def supervise(
     from dialsum.train.guard import Guard
     from dialsum.train.loader import PassDataset, StepOrder
     from dialsum.train.memory import PassLimit
-    from dialsum.train.trainer import Identity, Supervision
+    from dialsum.train.supervision import Identity, Supervision
     from dialsum.train.watch import Watch
 
     asked = config.training

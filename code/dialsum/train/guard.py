@@ -26,7 +26,11 @@ SNAPSHOT_STEPS = 50
 
 @dataclass
 class BadStep:
-    """What is known of a step that is not finite."""
+    """What is known of a step that is not finite.
+
+    Args:
+        step_rows: all rows of the step, by their place in the split.
+    """
 
     step: int
     epoch: float
@@ -34,7 +38,13 @@ class BadStep:
     loss: float
     grad_norm: float | None
     origin: Origin
+    step_rows: Sequence[int]
     scaler_scale: float | None = None
+
+    @property
+    def rows(self) -> Sequence[int]:
+        """Rows of the pass in which it arose, of the whole step where that is not known."""
+        return self.origin.rows or self.step_rows
 
 
 @dataclass
@@ -117,11 +127,14 @@ class Guard:
         return "rollback", None
 
     def _write(self, bad: BadStep, action: str) -> None:
-        names = [self.names[row] for row in bad.origin.rows]
+        names, step_names = (
+            [self.names[row] for row in rows] for rows in (bad.rows, bad.step_rows)
+        )
         event = {
             "step": bad.step, "epoch": round(bad.epoch, 4), "learning_rate": bad.learning_rate,
             "loss": _number(bad.loss), "grad_norm": _number(bad.grad_norm),
             "found_in": bad.origin.where, "layer": bad.origin.layer, "rows": names,
+            "step_rows": step_names,
             "scaler_scale": bad.scaler_scale, "action": action,
             "restored_step": self._snapshot.step
             if action == "rollback" and self._snapshot else None,
@@ -150,7 +163,7 @@ def _describe(bad: BadStep, names: Sequence[str]) -> str:
         "loss": "loss", "gradients": f"gradient of {bad.origin.layer}",
         "nowhere": "gradients, though not when the step was run again",
     }[bad.origin.where]
-    rows = [names[row] for row in bad.origin.rows]
+    rows = [names[row] for row in bad.rows]
     more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
     among = f" (rows {', '.join(rows[:3])}{more})" if rows else ""
     return f"step {bad.step}: not finite: {where}{among}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,55 +25,15 @@ from dialsum.model.gradient_check import GradientCheck
 from dialsum.model.save import load_extra, save_weights
 from dialsum.train.batches import heaviest_pass
 from dialsum.train.checkpoints import find_damage, seal_checkpoint
-from dialsum.train.continuation import keep_memory, take_memory
-from dialsum.train.evaluation import DevSet, dev_loss, write_and_score
-from dialsum.train.guard import BadStep, Guard
+from dialsum.train.evaluation import dev_loss, write_and_score
+from dialsum.train.guard import BadStep
 from dialsum.train.head_loss import summary_loss
-from dialsum.train.loader import (
-    ROWS,
-    PassDataset,
-    StepLoader,
-    StepOrder,
-    count_targets,
-    make_loader,
-)
-from dialsum.train.memory import PassLimit
+from dialsum.train.loader import ROWS, StepLoader, count_targets, make_loader
 from dialsum.train.nonfinite import Origin, all_finite, find_origin, learning
 from dialsum.train.progress import Progress
 from dialsum.train.step import StepRunner
-from dialsum.train.watch import Remark, Watch
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a checkpoint belongs to: sha256 of the resolved config and of the rows."""
-
-    config_sha256: str
-    data_sha256: str
-
-
-@dataclass
-class Supervision:
-    """Everything that looks on while the model learns.
-
-    Args:
-        order: which rows make up each step.
-        dataset: those rows as tensors.
-        guard: answers steps that are not finite.
-        limit: how large a pass may be.
-        watch: remarks on the curves.
-        label_smoothing: share of probability spread over all pieces.
-    """
-
-    order: StepOrder
-    dataset: PassDataset
-    dev: DevSet
-    guard: Guard
-    limit: PassLimit
-    watch: Watch
-    progress: Progress
-    identity: Identity
-    label_smoothing: float
+from dialsum.train.supervision import Supervision
+from dialsum.train.watch import Remark
 
 
 class SummaryTrainer(Seq2SeqTrainer):
@@ -178,8 +137,7 @@ class SummaryTrainer(Seq2SeqTrainer):
         if all_finite(list(self._learning.values())):
             return
         name = next(name for name, item in self._learning.items() if not all_finite([item]))
-        rows = [int(row) for batch in self._runner.passes for row in batch[ROWS]]
-        self._undo(self._step_loss, None, Origin("weights", name, rows))
+        self._undo(self._step_loss, None, Origin("weights", name))
 
     def _undo(self, loss: float, grad_norm: float | None, origin: Origin) -> None:
         """Answer a bad step, and keep it out of the optimizer and out of the logged mean."""
@@ -187,6 +145,7 @@ class SummaryTrainer(Seq2SeqTrainer):
         bad = BadStep(
             step=self.state.global_step + 1, epoch=float(self.state.epoch or 0),
             learning_rate=self._get_learning_rate(), loss=loss, grad_norm=grad_norm, origin=origin,
+            step_rows=[int(row) for batch in self._runner.passes for row in batch[ROWS]],
             scaler_scale=None if scaler is None else scaler.get_scale(),
         )
         self.supervision.guard.answer(
@@ -252,10 +211,8 @@ class SummaryTrainer(Seq2SeqTrainer):
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         one = self.supervision
         one.guard.keep(self._network, self.optimizer, step=self.state.global_step, due=True)
-        keep_memory(
-            folder, guard=one.guard, limit=one.limit, watch=one.watch, progress=one.progress
-        )
-        seal_checkpoint(folder, **vars(self.supervision.identity))
+        one.keep_memory(folder)
+        seal_checkpoint(folder, **vars(one.identity))
 
     def _init_training_state(self, *arguments: Any) -> tuple[int, int]:
         parent: Any = super()
@@ -280,11 +237,9 @@ class SummaryTrainer(Seq2SeqTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, *arguments: Any) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, *arguments)
-        folder, one = Path(resume_from_checkpoint), self.supervision
+        folder = Path(resume_from_checkpoint)
         load_extra(self._network, folder)
-        take_memory(
-            folder, guard=one.guard, limit=one.limit, watch=one.watch, progress=one.progress
-        )
+        self.supervision.take_memory(folder)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()

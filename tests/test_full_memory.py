@@ -1,0 +1,85 @@
+"""Training whose memory runs out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from small_fit import read_events
+
+pytestmark = pytest.mark.training
+
+MEMORY_PROGRAM = """
+import json, resource, sys
+sys.path[:0] = {paths!r}
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from small_fit import SmallTraining, make_rows, read_events, weights_of
+folder = Path(sys.argv[1])
+rows = make_rows([60] * 256)
+trainer = SmallTraining(
+    rows=rows, batch=int(sys.argv[3]), accumulation=int(sys.argv[4]), width=256, optim="sgd",
+    training={{"max_steps": 2, "eval_steps": 2, "max_grad_norm": 0.0}},
+).trainer(folder)
+if sys.argv[2] != "0":
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = used + int(sys.argv[2]) * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+evaluate = trainer.evaluate
+def evaluate_freely(*arguments, **options):
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    return evaluate(*arguments, **options)
+trainer.evaluate = evaluate_freely
+trainer.train()
+torch.save(weights_of(trainer.model), folder / "weights.pt")
+print(json.dumps({{"retries": trainer.supervision.limit.retries,
+                   "positions": trainer.supervision.limit.positions}}))
+"""
+
+
+def run_in_memory(folder: Path, megabytes: int, batch: int, accumulation: int) -> Any:
+    """Train in a process that gets only so much memory more than it has, until it evaluates."""
+    folder.mkdir()
+    here = Path(__file__).resolve().parent
+    program = MEMORY_PROGRAM.format(paths=[str(here), str(here.parent / "code")])
+    return subprocess.run(
+        [sys.executable, "-c", program, str(folder), str(megabytes), str(batch),
+         str(accumulation)],
+        capture_output=True, text=True, env=os.environ | {"MALLOC_ARENA_MAX": "1"}, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is bounded on Linux")
+def test_full_memory_is_answered_by_smaller_passes_with_the_same_result(tmp_path: Path) -> None:
+    import torch
+
+    from small_fit import relative_difference
+
+    free = run_in_memory(tmp_path / "free", 0, 256, 1)
+    assert free.returncode == 0, free.stderr
+    tight = run_in_memory(tmp_path / "tight", 400, 256, 1)
+    assert tight.returncode == 0, tight.stderr
+    answer = json.loads(tight.stdout.splitlines()[-1])
+    assert answer["retries"] >= 1
+    events = read_events(tmp_path / "tight", "memory_retry")
+    assert len(events) == answer["retries"]
+    # The heaviest pass is tried before the first step.
+    assert events[0]["step"] == 0
+    whole, cut = (
+        torch.load(tmp_path / name / "weights.pt", weights_only=True) for name in ("free", "tight")
+    )
+    assert relative_difference(whole, cut) < 1e-4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is bounded on Linux")
+def test_memory_too_small_for_one_row_is_said(tmp_path: Path) -> None:
+    ended = run_in_memory(tmp_path / "tiny", 1, 4, 1)
+    assert ended.returncode != 0
+    assert "memory was full with a single row" in ended.stderr
