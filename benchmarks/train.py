@@ -9,7 +9,8 @@ transformers' Seq2SeqTrainer with dynamic padding and rows drawn at random, PEFT
 adapters and learned rows, bitsandbytes as its guide shows it, and a loss scaled right
 (compute_loss_func), so that both learn the same. The other sides change one thing at a time. Every
 side sees the same rows as often, in a process of its own, one after the other. FOLDER holds mT5's
-tokenizer, FILE rows as data/train.csv has them.
+tokenizer as a checkpoint has it (google/mt5-small: spiece.model, tokenizer_config.json), FILE rows
+as data/train.csv has them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
-from dialsum.errors import run_script
+from dialsum.errors import RunError, UnfitError, run_script
 from random_mt5 import VOCABULARY
 from train_sides import (
     ACCUMULATION,
@@ -67,9 +68,11 @@ def measure(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
         for side in ("write", *asked.sides):
             done = subprocess.run(
                 [sys.executable, __file__, *sys.argv[1:], "--side", side, "--folder", folder],
-                stdout=subprocess.PIPE, text=True, check=True,
+                stdout=subprocess.PIPE, text=True, check=False,
                 env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(asked.threads)},
             )
+            if done.returncode:
+                raise RunError(f"{side} ended with {done.returncode}; its last lines say why")
             if side != "write":
                 found[side] = json.loads(done.stdout.splitlines()[-1])
                 show(side, found[side], found[asked.sides[0]])
@@ -110,6 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.side:
         print(json.dumps(write_checkpoint(asked) if asked.side == "write" else run_side(asked)))
         return 0
+    for path, what in ((asked.tokenizer, "mT5's tokenizer"), (asked.data, "train rows")):
+        if not path.exists():
+            raise UnfitError(f"{path}: is not there; it should hold {what}")
     print(f"mT5's kind, width {asked.d_model}, {asked.layers}+{asked.layers} layers, "
           f"{VOCABULARY:,} pieces, {asked.steps} steps of {BATCH} x {ACCUMULATION} rows, "
           f"{asked.threads} threads")

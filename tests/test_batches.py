@@ -124,6 +124,22 @@ def test_lengths_come_in_no_order(batch: int, accumulation: int) -> None:
     assert abs(float(np.mean(neighbours))) < bound
 
 
+def test_long_rows_do_not_come_early() -> None:
+    """Long rows make passes of few rows, which fit into a step's last gap most often."""
+    generator = np.random.default_rng(0)
+    inputs = np.where(
+        generator.random(400) < 0.1, 512, generator.integers(30, 200, 400)
+    ).astype(np.int32)
+    targets = np.full(400, 20, dtype=np.int32)
+    gaps = []
+    for seed in range(300):
+        steps = plan_token_budget(inputs, targets, shape=make_shape(4, 8), seed=seed, epoch=0)
+        means = np.array([inputs[np.concatenate(step)].mean() for step in steps])
+        quarter = len(means) // 4
+        gaps.append(means[:quarter].mean() - means[-quarter:].mean())
+    assert abs(np.mean(gaps)) < 3.5 * np.std(gaps) / np.sqrt(len(gaps))
+
+
 def test_lengths_within_an_accumulated_step_differ() -> None:
     inputs, targets = draw_lengths(2000)
     steps = plan_token_budget(inputs, targets, shape=make_shape(6, 4), seed=1, epoch=0)

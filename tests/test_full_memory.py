@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from small_fit import read_events
+from small_fit import SmallTraining, read_events
 
 pytestmark = pytest.mark.training
 
@@ -83,3 +83,28 @@ def test_memory_too_small_for_one_row_is_said(tmp_path: Path) -> None:
     ended = run_in_memory(tmp_path / "tiny", 1, 4, 1)
     assert ended.returncode != 0
     assert "memory was full with a single row" in ended.stderr
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit"])
+def test_the_rehearsal_holds_what_the_optimizer_will(optim: str, tmp_path: Path) -> None:
+    from dialsum.train.memory import allocate_states
+
+    held: list[int] = []
+    trainer = SmallTraining(optim=optim, width=64, training={"max_steps": 1}).trainer(tmp_path)
+    rehearse = trainer._runner.rehearse
+
+    def look(*given: Any, beside: Any) -> None:
+        held.append(sum(one.nbytes for one in beside))
+        rehearse(*given, beside=beside)
+
+    trainer._runner.rehearse = look
+    trainer.train()
+    states = [
+        one for state in trainer.optimizer.optimizer.state.values() for one in state.values()
+        if hasattr(one, "nbytes") and one.numel() > 256
+    ]  # fmt: skip
+    large = sum(one.nbytes for one in states)
+    assert large > 0
+    # Small weights, and 256 numbers of a code book in 8 bits, are the difference.
+    assert abs(held[0] - large) < 0.05 * large + 8 * 256 * len(states)
+    assert allocate_states(trainer.optimizer) == []

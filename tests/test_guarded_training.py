@@ -236,6 +236,23 @@ def test_going_back_restores_weights_and_optimizer(tmp_path: Path) -> None:
     assert all(torch.equal(moments[key], again[key]) for key in moments)
 
 
+def test_a_scaler_that_never_finds_its_scale_is_a_fault(tmp_path: Path) -> None:
+    """Infinite gradients are how a float16 scaler looks for its scale, but not for ever."""
+    import torch
+
+    trainer = SmallTraining(training={"max_steps": 60, "eval_steps": 60}).trainer(tmp_path)
+    trainer.accelerator.scaler = scaler = torch.amp.GradScaler("cpu")
+    # As accelerate does where it computes in float16, which a CPU does not.
+    trainer.accelerator.unscale_gradients = lambda *_: scaler.unscale_(trainer.optimizer.optimizer)
+    weight = next(one for one in trainer.model.parameters() if one.requires_grad)
+    weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(RunError, match="not finite"):
+        trainer.train()
+    (first, *_) = json.loads((tmp_path / "nan_report.json").read_text(encoding="utf-8"))["events"]
+    assert first["step"] == 21
+    assert first["found_in"] == "gradients"
+
+
 def test_nothing_is_reported_where_nothing_was_wrong(tmp_path: Path) -> None:
     SmallTraining().trainer(tmp_path).train()
     assert not (tmp_path / "nan_report.json").exists()

@@ -68,6 +68,15 @@ def test_several_processes_of_a_launcher_are_refused(name: str, tmp_path: Path) 
     assert "without the launcher" in problem
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("WORLD_SIZE", "abc"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "-2")]
+)
+def test_what_a_launcher_left_behind_is_refused(name: str, value: str, tmp_path: Path) -> None:
+    plan = plan_of(make_options(tmp_path, "a"))
+    [problem] = check_plan(plan, environment={"PATH": str(tmp_path), name: value}).problems
+    assert name in problem and "unset" in problem
+
+
 def test_one_experiment_under_a_launcher_starts_nothing(tmp_path: Path) -> None:
     done = run(command("01_mt5_xlsum_optimized_v2", tmp_path / "run"), WORLD_SIZE="2", RANK="1")
     assert done.returncode == 2

@@ -176,6 +176,43 @@ def test_patience_goes_on_counting(tmp_path: Path) -> None:
 
 
 @training
+def test_a_run_that_had_stopped_early_stays_stopped(tmp_path: Path) -> None:
+    asked = ASKED | {
+        "training": ASKED["training"]
+        | {"early_stopping_patience": 1, "eval_steps": 2, "max_steps": 10},
+        "scores": [5.0, 3.0],
+    }
+    whole = SmallTraining(**asked).trainer(tmp_path / "whole")
+    whole.train()
+    shutil.copytree(tmp_path / "whole" / "checkpoints", tmp_path / "again" / "checkpoints")
+    again = SmallTraining(**(asked | {"scores": [9.0]})).trainer(tmp_path / "again")
+    again.train(resume_from_checkpoint=str(tmp_path / "again" / "checkpoints" / "checkpoint-4"))
+    for one in (whole, again):
+        assert (one.state.global_step, one.state.best_global_step) == (4, 2)
+        assert one.state.best_metric == 5.0
+    first, second = weights_of(whole.model), weights_of(again.model)
+    assert all((first[name] == second[name]).all() for name in first)
+
+
+@training
+def test_a_mean_of_losses_goes_on_over_a_checkpoint(tmp_path: Path) -> None:
+    """A checkpoint may lie inside of a logging interval."""
+    asked = ASKED | {
+        "training": ASKED["training"] | {"logging_steps": 5, "eval_steps": 3, "max_steps": 10}
+    }
+    SmallTraining(**asked).trainer(tmp_path / "whole").train()
+    shutil.copytree(tmp_path / "whole" / "checkpoints", tmp_path / "again" / "checkpoints")
+    again = SmallTraining(**asked).trainer(tmp_path / "again")
+    again.train(resume_from_checkpoint=str(tmp_path / "again" / "checkpoints" / "checkpoint-9"))
+    lines = {
+        name: [one for one in read_events(tmp_path / name, "train") if one["step"] == 10]
+        for name in ("whole", "again")
+    }
+    assert len(lines["whole"]) == 1
+    assert lines["whole"][0]["loss"] == lines["again"][0]["loss"]
+
+
+@training
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_change_nothing(workers: int, tmp_path: Path) -> None:
     import torch

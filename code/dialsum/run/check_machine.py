@@ -45,7 +45,9 @@ def find_launcher_problems(environment: Mapping[str, str]) -> list[str]:
     """Refuse to be one of several processes: each would train it all and write the same files."""
     for name in WORLD_SIZES:
         size = environment.get(name, "").strip()
-        if size.isdecimal() and int(size) > 1:
+        if size and not size.isdecimal():
+            return [f"{name}={size!r} is no number of processes; unset {name}"]
+        if size and int(size) > 1:
             return [
                 f"{name}={size}: a launcher such as torchrun started {size} processes, but an "
                 "experiment trains in one process on one GPU. Start the command without the "
@@ -53,4 +55,10 @@ def find_launcher_problems(environment: Mapping[str, str]) -> list[str]:
                 "GPUs, start one batch for each: CUDA_VISIBLE_DEVICES=1 … --only 4-7 "
                 "--output-dir DIR"
             ]
+    rank = environment.get("LOCAL_RANK", "-1").strip()
+    if rank != "-1" and "MASTER_ADDR" not in environment:
+        return [
+            f"LOCAL_RANK={rank} stays from a launcher such as torchrun, without the others that it "
+            "sets; unset LOCAL_RANK"
+        ]
     return []

@@ -90,8 +90,8 @@ def plan_token_budget(
 ) -> list[Step]:
     """Return an epoch of steps whose passes hold rows of like length.
 
-    Every row comes once. Every step but the last has exactly rows_per_step x world rows, and the
-    order of passes is random: long and short ones come at any time of the epoch. No pass has more
+    Every row comes once. Every step but one has exactly rows_per_step x world rows, and the order
+    of steps is random: long and short rows come at any time of the epoch. No pass has more
     padded input or target tokens than batch_size rows of full length.
 
     Args:
@@ -107,7 +107,10 @@ def plan_token_budget(
     rest, order = order[at : at + spare], np.delete(order, slice(at, at + spare))
     passes = _cut(order, inputs, targets, shape)
     shuffled = [passes[index] for index in generator.permutation(len(passes))]
-    steps = _fill_steps(shuffled, whole)
+    filled = _fill_steps(shuffled, whole)
+    # Passes of few rows, which are long ones, fit into a step's last gap more often and so come
+    # early; the steps themselves must not.
+    steps = [filled[index] for index in generator.permutation(len(filled))]
     if spare:
         last = _cut(rest, inputs, targets, shape)
         steps.insert(int(generator.integers(len(steps) + 1)), last)

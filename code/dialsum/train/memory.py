@@ -38,6 +38,42 @@ def free_memory(device: Any) -> None:
         torch.mps.empty_cache()
 
 
+def allocate_states(optimizer: Any) -> list[Any]:
+    """Return tensors as large as the states that an optimizer makes in its first step.
+
+    AdamW has two of each weight that learns, those of bitsandbytes in 8 bits if it is large and no
+    embedding. Adafactor's rows and columns are too small to count. None for weights that have
+    states already, as in a run that goes on.
+
+    Args:
+        optimizer: a torch optimizer, or accelerate's around one.
+    """
+    import torch
+
+    inner = getattr(optimizer, "optimizer", optimizer)
+    if not isinstance(inner, torch.optim.AdamW) and "adam" not in type(inner).__name__.lower():
+        return []
+    return [
+        torch.empty_like(weight, requires_grad=False, dtype=_state_type(inner, at, place, weight))
+        for at, group in enumerate(inner.param_groups)
+        for place, weight in enumerate(group["params"])
+        if weight.requires_grad and not inner.state.get(weight)
+        for _state in range(2)
+    ]
+
+
+def _state_type(optimizer: Any, group: int, place: int, weight: Any) -> Any:
+    """Return the type of a weight's states to come."""
+    import torch
+
+    if not hasattr(optimizer, "get_config"):
+        return weight.dtype
+    optimizer.check_overrides()
+    asked = optimizer.get_config(group, place, optimizer.param_groups[group])
+    small = asked["optim_bits"] != 8 or weight.numel() < asked["min_8bit_size"]
+    return torch.float32 if small else torch.uint8
+
+
 @dataclass
 class PassLimit:
     """The most positions that a pass may have; lowered each time that memory runs out.

@@ -62,10 +62,15 @@ class StepRunner:
         """Set the random state back to the beginning of the last step: dropout comes again."""
         set_random_state(self._random_state, self.device)
 
-    def rehearse(self, model: torch.nn.Module, batch: dict[str, Any]) -> None:
+    def rehearse(
+        self, model: torch.nn.Module, batch: dict[str, Any], *, beside: Sequence[torch.Tensor]
+    ) -> None:
         """Run a pass and forget it, so that memory runs out now or not at all.
 
         Neither gradients nor random state remain.
+
+        Args:
+            beside: what will be in memory as well, and is only held here.
 
         Raises:
             FullMemoryError: memory was full with a single row.
@@ -73,6 +78,7 @@ class StepRunner:
         self.run(model, [batch], count=1, step=0)
         model.zero_grad(set_to_none=True)
         self.rewind()
+        del beside
 
     def _accumulate(
         self, model: torch.nn.Module, passes: Sequence[dict[str, Any]], count: int, step: int

@@ -54,11 +54,16 @@ class Supervision:
     identity: Identity
     label_smoothing: float
 
-    def keep_memory(self, folder: Path) -> None:
-        """Write what is remembered into a checkpoint's folder."""
+    def keep_memory(self, folder: Path, *, unlogged: dict[str, float]) -> None:
+        """Write what is remembered into a checkpoint's folder.
+
+        Args:
+            unlogged: what the trainer adds up for its next line of loss.
+        """
         told = self.progress
         write_json(folder / MEMORY_FILE, {
-            "schema_version": 1, "bad_steps": self.guard.events, "watch": self.watch.memory(),
+            "schema_version": 1, "unlogged": unlogged,
+            "bad_steps": self.guard.events, "watch": self.watch.memory(),
             "memory": {"retries": self.limit.retries, "positions": self.limit.positions},
             "told": {
                 "nan_events": told.nan_events, "remarks": told.remarks,
@@ -66,8 +71,8 @@ class Supervision:
             },
         })
 
-    def take_memory(self, folder: Path) -> None:
-        """Remember what stands in a checkpoint's folder."""
+    def take_memory(self, folder: Path) -> dict[str, float]:
+        """Remember what stands in a checkpoint's folder, and return what was unlogged."""
         kept: dict[str, Any] = json.loads((folder / MEMORY_FILE).read_text(encoding="utf-8"))
         self.guard.remember(kept["bad_steps"])
         self.watch.remember(kept["watch"])
@@ -76,3 +81,5 @@ class Supervision:
         progress, told = self.progress, kept["told"]
         progress.nan_events, progress.remarks = told["nan_events"], told["remarks"]
         progress.max_grad_norm = told["max_grad_norm"]
+        unlogged: dict[str, float] = kept["unlogged"]
+        return unlogged

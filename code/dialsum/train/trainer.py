@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    EarlyStoppingCallback,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
@@ -29,11 +30,16 @@ from dialsum.train.evaluation import dev_loss, write_and_score
 from dialsum.train.guard import BadStep
 from dialsum.train.head_loss import summary_loss
 from dialsum.train.loader import ROWS, StepLoader, count_targets, make_loader
+from dialsum.train.memory import allocate_states
 from dialsum.train.nonfinite import Origin, all_finite, find_origin, learning
 from dialsum.train.progress import Progress
 from dialsum.train.step import StepRunner
 from dialsum.train.supervision import Supervision
 from dialsum.train.watch import Remark
+
+MOST_OVERFLOWS = 20
+"""Steps in a row whose gradients a scaler may find infinite: from its first scale, 2**16, down to 1
+it needs 16. More are not its search but a fault."""
 
 
 class SummaryTrainer(Seq2SeqTrainer):
@@ -60,6 +66,8 @@ class SummaryTrainer(Seq2SeqTrainer):
         self._step_loss = 0.0
         self._logged_before = torch.zeros(())
         self._undone, self._counted = 0, 0
+        self._unlogged: dict[str, float] | None = None
+        self._overflows = 0
 
     def get_train_dataloader(self) -> StepLoader:
         """Return the loader of whole steps; the library must not cut them up among devices."""
@@ -82,7 +90,9 @@ class SummaryTrainer(Seq2SeqTrainer):
         """Add up the gradients of a step and return its loss."""
         model.train()
         if not self.steps_run:
-            self._runner.rehearse(model, self._heaviest_pass())
+            self._runner.rehearse(
+                model, self._heaviest_pass(), beside=allocate_states(self.optimizer)
+            )
         self.steps_run += 1
         self.supervision.guard.keep(self._network, self.optimizer, step=self.state.global_step)
         self._logged_before = self._tr_loss.clone()
@@ -116,9 +126,10 @@ class SummaryTrainer(Seq2SeqTrainer):
             (self._tr_loss - self._logged_before).float().cpu(),
             torch.as_tensor(found).float().cpu(),
         ]).tolist()
-        scaler = self.accelerator.scaler
-        if math.isfinite(loss) and (math.isfinite(norm) or scaler is not None):
-            # With a scaler, infinite gradients are how it finds its scale; it skips such a step.
+        # With a scaler, infinite gradients are how it finds its scale; it skips such a step.
+        self._overflows = 0 if math.isfinite(norm) else self._overflows + 1
+        searching = self.accelerator.scaler is not None and self._overflows <= MOST_OVERFLOWS
+        if math.isfinite(loss) and (math.isfinite(norm) or searching):
             self._step_loss = loss
             if math.isfinite(norm):
                 step = self.state.global_step + 1
@@ -211,14 +222,30 @@ class SummaryTrainer(Seq2SeqTrainer):
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         one = self.supervision
         one.guard.keep(self._network, self.optimizer, step=self.state.global_step, due=True)
-        one.keep_memory(folder)
+        one.keep_memory(folder, unlogged={
+            "loss": float(self._tr_loss), "counted": self._counted, "undone": self._undone,
+            "steps": self.state.global_step - self._globalstep_last_logged,
+        })
         seal_checkpoint(folder, **vars(one.identity))
 
     def _init_training_state(self, *arguments: Any) -> tuple[int, int]:
         parent: Any = super()
         begun: tuple[int, int] = parent._init_training_state(*arguments)
         self._find_best_again()
+        if any(map(has_lost_patience, self.callback_handler.callbacks)):
+            # The run had stopped here; without epochs to come only its best weights are loaded.
+            epochs: int = arguments[2]
+            return epochs, 0
         return begun
+
+    def go_on_adding_up(self) -> None:
+        """Take over the sum of losses that the run before this checkpoint had not yet logged."""
+        if self._unlogged is None:
+            return
+        self._tr_loss = torch.tensor(self._unlogged["loss"], device=self.args.device)
+        self._globalstep_last_logged -= int(self._unlogged["steps"])
+        self._counted, self._undone = (int(self._unlogged[key]) for key in ("counted", "undone"))
+        self._unlogged = None
 
     def _find_best_again(self) -> None:
         """Find the best checkpoint where the run stands now, or look for a new best one."""
@@ -239,11 +266,18 @@ class SummaryTrainer(Seq2SeqTrainer):
         super()._load_from_checkpoint(resume_from_checkpoint, *arguments)
         folder = Path(resume_from_checkpoint)
         load_extra(self._network, folder)
-        self.supervision.take_memory(folder)
+        self._unlogged = self.supervision.take_memory(folder)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
         load_extra(self._network, Path(str(self.state.best_model_checkpoint)))
+
+
+def has_lost_patience(callback: TrainerCallback) -> bool:
+    """Say whether a callback is the one that stops early, and has decided to."""
+    return isinstance(callback, EarlyStoppingCallback) and (
+        callback.early_stopping_patience_counter >= callback.early_stopping_patience
+    )
 
 
 class Reporter(TrainerCallback):
@@ -252,6 +286,11 @@ class Reporter(TrainerCallback):
     def __init__(self, progress: Progress) -> None:
         self.trainer: SummaryTrainer | None = None
         self._progress = progress
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Take up what the run before a checkpoint left."""
+        if self.trainer is not None:
+            self.trainer.go_on_adding_up()
 
     def on_log(self, *event: Any, logs: Any = None, **_: Any) -> None:
         """Report a line of loss."""
