@@ -1,9 +1,11 @@
-"""Score anybody's predictions: ROUGE with recipe, interval and floors, on three scales.
+"""Score anybody's predictions: ROUGE with recipe, floors, interval, and what it does not see.
 
-    python scripts/score.py PREDICTIONS.csv REFERENCES.csv [REFERENCES2.csv …]
+    python scripts/score.py PREDICTIONS REFERENCES [REFERENCES2 …] [--train train.csv]
+    python scripts/score.py A.csv dev.csv --compare B.csv C.csv
+    python scripts/score.py --check-submission submission.csv --test test.csv
 
-Both have the columns fname and summary; references may have summary1 … summaryN. Must not know how
-scores are made.
+Files are CSV with the columns fname and summary, JSON Lines (.jsonl) with these keys, or one summary
+a line (.txt); references may have summary1 … summaryN. Must not know how scores are made.
 """
 
 from __future__ import annotations
@@ -12,62 +14,94 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
 from dialsum.command_line import CommandLine
 from dialsum.optional import require_packages
 
+if TYPE_CHECKING:
+    from dialsum.score.rows import Rows
+
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    described = "ROUGE of predictions against references, 0-100, with signature, interval, floors."
-    parser = CommandLine(prog="score.py", description=described)
-    parser.add_argument(
-        "predictions", type=Path, metavar="PREDICTIONS.csv", help="columns fname, summary"
-    )
-    parser.add_argument(
-        "references",
-        type=Path,
-        nargs="+",
-        metavar="REFERENCES.csv",
-        help="columns fname and summary, or summary1 … summaryN; several references are averaged",
-    )
-    parser.add_argument(
-        "--tokenizer",
-        choices=("mecab", "whitespace", "char", "english"),
-        default="mecab",
-        help="mecab: Korean morphemes (default); english: rouge_score's own, stemmer on",
-    )
-    parser.add_argument(
-        "--tags",
-        choices=("split", "one", "removed"),
-        default="split",
-        help="#Person1# and masks: text like any other (default), one token each, or taken out",
-    )
-    parser.add_argument(
-        "--dialogues",
-        type=Path,
-        metavar="FILE.csv",
-        help="columns fname, dialogue: for the lead-2 floor; default: the references' own column",
-    )
-    parser.add_argument(
-        "--train",
-        type=Path,
-        metavar="FILE.csv",
-        help="column summary: the constant floor is chosen from these",
-    )
-    parser.add_argument("--json", action="store_true", help="print the record instead of the table")
-    return parser.parse_args(arguments)
+    parser = CommandLine(
+        prog="score.py", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="ROUGE of predictions against references, 0-100, with signature, interval, "
+        "floors,\nand what it does not see.",
+        epilog="Files: CSV with columns fname and summary, JSON Lines (.jsonl) with these keys, or "
+        "one\nsummary a line (.txt). Exit status 2: files or arguments are not fit, with what to "
+        "mend.",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("predictions", type=Path, nargs="?", metavar="PREDICTIONS", help="what is scored")
+    add("references", type=Path, nargs="*", metavar="REFERENCES",
+        help="column summary, or summary1 … summaryN; several files are several references")
+    add("--compare", type=Path, nargs="+", default=[], metavar="FILE",
+        help="more predictions of the same rows: which differences are real?")
+    add("--tokenizer", choices=("mecab", "kiwi", "whitespace", "char", "english"), default="mecab",
+        help="mecab: Korean morphemes, as the competition counts (default); kiwi: other morphemes; "
+             "english: rouge_score's own, stemmer on")
+    add("--tags", choices=("split", "one", "removed"), default="split",
+        help="#Person1# and masks: text like any other (default), one token each, or taken out")
+    add("--aggregate", choices=("mean", "max"), default="mean",
+        help="of several references: the mean of their scores (default) or the best")
+    add("--dialogues", type=Path, metavar="FILE",
+        help="columns fname, dialogue; default: the references' own column")
+    add("--train", type=Path, metavar="FILE",
+        help="column summary: the constant floor is chosen from these")
+    add("--json", action="store_true", help="print the record instead of the table")
+    add("--html", type=Path, metavar="FILE", help="also write a page with the worst rows there")
+    add("--check-submission", type=Path, metavar="FILE",
+        help="say whether a submission is fit to hand in; needs --test")
+    add("--test", type=Path, metavar="FILE", help="the test file: columns fname, dialogue")
+    options = parser.parse_args(arguments)
+    _check_what(parser, options)
+    return options
+
+
+def _check_what(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.check_submission:
+        if options.predictions or options.compare:
+            parser.error("--check-submission goes with --test alone, without predictions")
+        if not options.test:
+            parser.error("--check-submission needs --test FILE, the file that was predicted")
+    elif options.test:
+        parser.error("--test goes with --check-submission FILE")
+    elif not options.references:
+        parser.error("give PREDICTIONS and REFERENCES (see --help)")
 
 
 def main(arguments: Sequence[str] | None) -> int:
-    """Read, compare the ids, score, print; returns the exit status."""
+    """Score, compare or check; returns the exit status."""
     options = parse_arguments(arguments)
-    from dialsum.score.api import score_all_scales
+    if options.check_submission:
+        return check(options)
+    systems, train = read_systems(options)
+    from dialsum.score.api import compare_predictions, score_report
+
+    recipe = {key: getattr(options, key) for key in ("tokenizer", "tags", "aggregate")}
+    blocks = {
+        name: score_report(rows, train_summaries=train, **recipe) for name, rows in systems.items()
+    }
+    compared = compare_predictions(systems, **recipe) if len(systems) > 1 else None
+    if options.html:
+        from dialsum.score.html import write_page
+
+        write_page(options.html, blocks, compared)
+    if options.json:
+        print_json(blocks, compared, systems, options)
+    else:
+        print_tables(blocks, compared, systems, options)
+    return 0
+
+
+def read_systems(options: argparse.Namespace) -> tuple[dict[str, Rows], list[str] | None]:
+    """Return the rows of every file of predictions by its name, and the train summaries."""
     from dialsum.score.files import (
-        check_same_ids,
+        align_rows,
         pick_dialogues,
         read_dialogues,
         read_predictions,
@@ -75,61 +109,105 @@ def main(arguments: Sequence[str] | None) -> int:
         read_train_summaries,
     )
 
-    predictions = read_predictions(options.predictions)
     references = read_references(options.references)
-    check_same_ids(
-        references.summaries,
-        list(predictions),
-        left=str(options.references[0]),
-        right=str(options.predictions),
-    )
-    dialogues = read_dialogues(options.dialogues) if options.dialogues else references.dialogues
+    found = read_dialogues(options.dialogues) if options.dialogues else references.dialogues
+    dialogues = pick_dialogues(references.summaries, found, source=options.dialogues)
+    against = str(options.references[0])
+    systems = {
+        str(path): align_rows(
+            read_predictions(path, references, against=against), references, dialogues
+        )
+        for path in (options.predictions, *options.compare)
+    }
     train = (
         read_train_summaries(options.train, scored=references.summaries) if options.train else None
     )
-    if options.tokenizer == "english" and has_hangul(predictions.values()):
-        print(
-            "note: tokenizer english drops every Hangul letter; what is left of Korean text (tags, "
-            "digits) scores high and says little; --tokenizer mecab counts it",
-            file=sys.stderr,
-        )
-    block = score_all_scales(
-        list(predictions.values()),
-        [references.summaries[name] for name in predictions],
-        tokenizer=options.tokenizer,
-        tags=options.tags,
-        train_summaries=train,
-        dialogues=pick_dialogues(predictions, dialogues, source=options.dialogues),
-    )
-    print_block(block, options, empty=sum(not text.strip() for text in predictions.values()))
-    return 0
+    for name, rows in systems.items():
+        if options.tokenizer == "english" and has_hangul(rows.predictions):
+            print(
+                f"note: {name}: tokenizer english drops every Hangul letter; what is left of Korean "
+                "text (tags, digits) scores high and says little; --tokenizer mecab counts it",
+                file=sys.stderr,
+            )
+    return systems, train
 
 
 def has_hangul(texts: Iterable[str]) -> bool:
     """Say whether any text has a Hangul syllable."""
-    return any("가" <= char <= "힣" for text in texts for char in text)
+    from dialsum.score.scripts import has_hangul
+
+    return any(map(has_hangul, texts))
 
 
-def print_block(block: dict[str, Any], options: argparse.Namespace, *, empty: int) -> None:
-    """Print the record as JSON, or the table with what is missing beside it."""
-    if options.json:
-        from dialsum.atomic import dump_json
+def count_empty(rows: Rows) -> int:
+    """Return how many predictions are empty."""
+    return sum(not text.strip() for text in rows.predictions)
 
-        files = {"predictions": options.predictions, "references": options.references}
-        print(dump_json({**files, "empty_predictions": empty, **block}), end="")
-        return
-    from dialsum.score.show import format_scores
+
+def print_json(
+    blocks: dict[str, Any], compared: dict[str, Any] | None, systems: dict[str, Rows],
+    options: argparse.Namespace,
+) -> None:
+    """Print one record, or with a comparison all of them under `systems`."""
+    from dialsum.atomic import dump_json
+
+    files = {"references": options.references}
+    records = {
+        name: {"predictions": name, "empty_predictions": count_empty(systems[name]), **block}
+        for name, block in blocks.items()
+    }
+    if compared is None:
+        (record,) = records.values()
+        print(dump_json({**files, **record}), end="")
+    else:
+        print(dump_json({**files, "comparison": compared, "systems": records}), end="")
+
+
+def print_tables(
+    blocks: dict[str, Any], compared: dict[str, Any] | None, systems: dict[str, Rows],
+    options: argparse.Namespace,
+) -> None:
+    """Print what a person reads, with what is missing beside it."""
+    from dialsum.score.show import format_comparison, format_scores, format_unseen
 
     against = ", ".join(str(path) for path in options.references)
-    print(f"{options.predictions} against {against}: {block['rows']} rows, scores 0-100\n")
-    print(format_scores(block))
-    floors = block.get("floors") or {}
-    if empty:
-        print(f"{empty} predictions are empty and score 0")
-    if "constant" not in floors:
+    first = next(iter(blocks.values()))
+    for name, block in blocks.items():
+        print(f"{name} against {against}: {block['rows']} rows, scores 0-100\n")
+        print(format_scores(block, unseen=compared is None))
+        if empty := count_empty(systems[name]):
+            print(f"{empty} predictions are empty and score 0")
+        print()
+    if "constant" not in first.get("floors", {}):
         print("no floor for constant: give --train FILE.csv, whose summaries it is chosen from")
-    if "lead2" not in floors:
+    if "lead2" not in first.get("floors", {}):
         print("no floor for lead-2: give --dialogues FILE.csv with fname and dialogue")
+    if compared is not None:
+        print("\n".join(format_unseen(blocks)), "\n")
+        print(format_comparison(compared))
+    if options.html:
+        print(f"the worst rows of each measure: {options.html}")
+
+
+def check(options: argparse.Namespace) -> int:
+    """Check a submission against its test file; what is only odd is told."""
+    from dialsum.data.dialogues import load_split
+    from dialsum.data.submission import UNFIT, check_submission
+    from dialsum.errors import RunError, UnfitError
+
+    test = load_split(options.test, kind="test")
+    try:
+        remarks = check_submission(options.check_submission, test.rows)
+    except RunError as error:
+        raise UnfitError(str(error)) from error
+    if remarks.faults:
+        lines = "\n  ".join([*remarks.faults, *remarks.oddities])
+        raise UnfitError(f"{UNFIT}\n  {lines}")
+    for remark in remarks.oddities:
+        print(f"worth a look: {remark}")
+    print(f"{options.check_submission}: fit to hand in: {len(test.rows):,} rows, ids, order, index "
+          "and columns as they must be, no empty summary")  # fmt: skip
+    return 0
 
 
 if __name__ == "__main__":

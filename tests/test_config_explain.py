@@ -8,8 +8,9 @@ import pytest
 
 from dialsum.config.explain import explain
 from dialsum.config.keys import schema_keys
-from dialsum.config.problems import aligned, display_width
+from dialsum.config.problems import aligned
 from dialsum.config.read import load_config
+from dialsum.text_table import display_width
 
 
 def lines_of(text: str) -> dict[str, str]:

@@ -6,11 +6,11 @@ import csv
 from pathlib import Path
 
 import pytest
+from dialsum.score.foreign import foreign_script_rate
 
 from dialsum.errors import DataError
 from dialsum.score.api import score_all_scales
 from dialsum.score.floors import choose_constant, lead_two
-from dialsum.score.foreign import foreign_script_rate
 from dialsum.score.rouge import TextPreparer
 from dialsum.score.tokenise import load_tokeniser
 

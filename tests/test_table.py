@@ -9,16 +9,15 @@ from typing import Any
 import pytest
 
 from batch_world import make_options, make_record, now
-from dialsum.config.problems import display_width
 from dialsum.record import Record
 from dialsum.report.checks import make_checks
 from dialsum.report.closing import format_closing, suggest_next
 from dialsum.report.ranking import group_records, points_above_floor, whitespace_number
 from dialsum.report.table import format_ranking
-from dialsum.report.text_table import align
 from dialsum.run.options import DEMO_DATA, BatchOptions
 from dialsum.run.outcome import BatchOutcome, Outcome
 from dialsum.run.plan import load_selected, make_plan
+from dialsum.text_table import align, display_width
 
 
 def with_dev(record: Record, **changes: Any) -> Record:

@@ -5,12 +5,12 @@ Must not know the schema, nor YAML: it only says things.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dialsum.paths import shown
+from dialsum.text_table import display_width, pad
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,6 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
-
-
-def display_width(text: str) -> int:
-    """Return the columns that text takes on a terminal: two for each Korean character."""
-    plain = unicodedata.normalize("NFC", text)
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in plain)
-
-
-def pad(text: str, width: int) -> str:
-    """Fill text with spaces up to width columns."""
-    return text + " " * max(0, width - display_width(text))
 
 
 def problem_lines(problems: Iterable[Problem]) -> list[str]:

@@ -5,20 +5,28 @@ Must not know models or scores; the summaries are given.
 
 from __future__ import annotations
 
+import csv
+import io
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from dialsum.atomic import write_csv
 from dialsum.data.rows import Dialogue
-from dialsum.data.tables import SHOWN_PROBLEMS, read_table
+from dialsum.data.summary_checks import Remarks, remark_on_summaries
+from dialsum.data.tables import SHOWN_PROBLEMS, TableRow, read_table
+from dialsum.data.text_files import read_text_file
 from dialsum.errors import DataError, RunError
+
+HEADER = ["", "fname", "summary"]
+UNFIT = "the submission is not fit to hand in:"
 
 
 def write_submission(path: Path, test_rows: Sequence[Dialogue], summaries: Sequence[str]) -> None:
     """Write the competition's form: an unnamed index from 0, fname, summary, in test order.
 
-    Empty summaries are written as they are: hours of training are not to be lost over one of them,
-    and check_submission names them.
+    Summaries are composed (NFC) and stand on one line each. Empty ones are written as they are:
+    hours of training are not to be lost over one of them, and check_submission names them.
 
     Raises:
         RunError: as many summaries as rows are needed.
@@ -27,12 +35,17 @@ def write_submission(path: Path, test_rows: Sequence[Dialogue], summaries: Seque
     _check_count(path, test_rows, summaries)
     write_csv(
         path,
-        ["", "fname", "summary"],
+        HEADER,
         [
-            [index, row.fname, summary]
+            [index, row.fname, one_line(summary)]
             for index, (row, summary) in enumerate(zip(test_rows, summaries, strict=True))
         ],
     )
+
+
+def one_line(summary: str) -> str:
+    """Return a summary composed (NFC) and on one line."""
+    return " ".join(unicodedata.normalize("NFC", summary).split())
 
 
 def write_predictions(path: Path, rows: Sequence[Dialogue], summaries: Sequence[str]) -> None:
@@ -45,46 +58,86 @@ def write_predictions(path: Path, rows: Sequence[Dialogue], summaries: Sequence[
     )
 
 
-def check_submission(path: Path, test_rows: Sequence[Dialogue]) -> None:
-    """Hold a submission against the test file: every id once and in order, no empty summary.
+def check_submission(path: Path, test_rows: Sequence[Dialogue]) -> Remarks:
+    """Hold a submission against the test file.
+
+    Its form has to be right: header, index, every id once and in order, no empty summary, one line
+    each, composed Unicode. What a model wrote into it is told, and is the caller's to judge.
 
     Raises:
-        RunError: each problem with its line, the first of each kind; or it is no readable table.
+        RunError: each problem of the form with its line, the first of each kind; or it is no
+            readable table.
     """
     try:
         table = read_table(path, required=("fname", "summary"))
+        problems = find_header_problems(path)
     except DataError as error:
-        raise RunError(f"the submission is not fit to hand in:\n  {error.problems[0]}") from error
+        raise RunError(f"{UNFIT}\n  {error.problems[0]}") from error
+    problems += [line for kind in _find_row_problems(table, test_rows, path)
+                 for line in _shorten(kind, path)]  # fmt: skip
+    if problems:
+        raise RunError("\n".join([UNFIT, *(f"  {line}" for line in problems)]))
+    dialogues = {row.fname: row.dialogue for row in test_rows}
+    return remark_on_summaries({row.values["fname"]: row.values["summary"] for row in table},
+                               dialogues)  # fmt: skip
+
+
+def find_header_problems(path: Path) -> list[str]:
+    """Say what is wrong with the columns, which are the index, fname and summary, and with the
+    index, which counts the rows from 0."""
+    header, *rows = [one for one in csv.reader(io.StringIO(read_text_file(path), newline="")) if one]
+    if header != HEADER:
+        return [
+            f"{path}:1  the columns are {', '.join(map(repr, header))}, and must be an unnamed "
+            "index, 'fname', 'summary'"
+        ]
+    wrong = [number for number, cells in enumerate(rows) if cells[0].strip() != str(number)]
+    if not wrong:
+        return []
+    found = rows[wrong[0]][0]
+    return [
+        f"{path}: row {wrong[0] + 1} has the index {found!r} where {wrong[0]} belongs"
+        + (f", and {len(wrong) - 1:,} more rows have a wrong one" if len(wrong) > 1 else "")
+    ]
+
+
+def _find_row_problems(
+    table: Sequence[TableRow], test_rows: Sequence[Dialogue], path: Path
+) -> list[list[str]]:
+    """Return the problems of ids, order and cells, by kind."""
     expected = [row.fname for row in test_rows]
+    places = set(expected)
     found = [row.values["fname"] for row in table]
-    missing = sorted(set(expected) - set(found), key=expected.index)
     seen: set[str] = set()
-    doubled, unknown, empty = [], [], []
+    doubled, unknown, empty, broken, decomposed = [], [], [], [], []
     for row in table:
         place, name = f"{path}:{row.line}  row {row.number}", row.values["fname"]
+        summary = row.values["summary"]
         if name in seen:
             doubled.append(f"{place}: fname {name!r} stands already in an earlier row")
-        elif name not in expected:
+        elif name not in places:
             unknown.append(f"{place}: fname {name!r} is not in the test file")
         seen.add(name)
-        if not row.values["summary"].strip():
+        if not summary.strip():
             empty.append(f"{place}: the summary of {name!r} is empty")
-    absent = [f"{path}: no row for fname {name!r} of the test file" for name in missing]
-    problems = [line for kind in (absent, doubled, unknown, empty) for line in _shorten(kind, path)]
+        if len(summary.strip().splitlines()) > 1:
+            broken.append(f"{place}: the summary of {name!r} has a line break")
+        if not unicodedata.is_normalized("NFC", summary):
+            decomposed.append(f"{place}: the summary of {name!r} is not composed (NFC)")
+    absent = [
+        f"{path}: no row for fname {name!r} of the test file" for name in expected
+        if name not in seen
+    ]  # fmt: skip
+    misplaced = []
     if not (absent or doubled or unknown) and found != expected:
         number = next(
             place for place, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b
         )
-        problems.append(
+        misplaced.append(
             f"{path}:{table[number].line}  row {number + 1}: fname {found[number]!r} stands where "
             f"the test file has {expected[number]!r}; the order must be that of the test file"
         )
-    if problems:
-        raise RunError(
-            "\n".join(
-                ["the submission is not fit to hand in:", *(f"  {line}" for line in problems)]
-            )
-        )
+    return [absent, doubled, unknown, misplaced, empty, broken, decomposed]
 
 
 def _check_count(path: Path, rows: Sequence[Dialogue], summaries: Sequence[str]) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from dialsum.config.schema import Config, Target
 from dialsum.data.dialogues import Dialogue
-from dialsum.score.api import score_all_scales, score_texts
+from dialsum.score.api import score_report, score_texts
+from dialsum.score.rows import Rows
 from dialsum.train.evaluation import Scorer
 
 TRAINING_SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum")
@@ -39,11 +40,14 @@ def evaluate_dev(
     Returns:
         The `evaluation` block of result.json.
     """
-    block = score_all_scales(
-        predictions, [[row.summary or ""] for row in dev],
-        tokenizer=config.evaluation.tokenizer,
+    rows = Rows(
+        predictions=predictions, references=[[row.summary or ""] for row in dev],
+        dialogues=[row.dialogue for row in dev], names=[row.fname for row in dev],
+        topics=[row.topic or "" for row in dev] if any(row.topic for row in dev) else None,
+    )
+    block = score_report(
+        rows, tokenizer=config.evaluation.tokenizer,
         train_summaries=[row.summary or "" for row in train],
-        dialogues=[row.dialogue for row in dev],
     )
     scale = block if config.evaluation.tokenizer == "whitespace" else block["whitespace"]
     scores = _scores_on(config, block, scale)

@@ -264,5 +264,7 @@ def predict_and_score(
             f"{filled} test summaries came out empty; each holds its dialogue's first utterance"
         )
     write_submission(context.paths.submission, splits.test.rows, summaries)
-    check_submission(context.paths.submission, splits.test.rows)
+    remarks = check_submission(context.paths.submission, splits.test.rows)
+    for remark in (*remarks.faults, *remarks.oddities):
+        context.progress.warn(f"submission: {remark}")
     context.outcome.add("submission", rows=len(summaries), filled_empty=filled)

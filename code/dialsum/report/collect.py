@@ -15,7 +15,7 @@ from dialsum.atomic import to_plain, write_csv
 from dialsum.record import Record
 from dialsum.report.ranking import group_records, is_ranked
 from dialsum.report.summaries import rank_records, relative
-from dialsum.report.text_table import align
+from dialsum.text_table import align
 
 SHOWN_SCORES = ("rouge1", "rouge2", "rougeL", "rouge_mean")
 FIRST_COLUMNS = (

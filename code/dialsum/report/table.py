@@ -17,8 +17,8 @@ from dialsum.report.ranking import (
     points_above_floor,
     whitespace_number,
 )
-from dialsum.report.text_table import align
 from dialsum.run.progress import format_duration
+from dialsum.text_table import align
 
 ABSENT = "-"
 NAME_COLUMN = 1

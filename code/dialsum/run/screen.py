@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from dialsum.config.problems import display_width
 from dialsum.device import GpuState
+from dialsum.text_table import display_width
 
 PLAIN_EVERY_SECONDS = 60.0
 """Pause between two progress lines where they pile up in a file."""

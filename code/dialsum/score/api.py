@@ -1,4 +1,8 @@
-"""The door of scoring: aligned texts in, scores with signature, interval and floors out.
+"""The door of scoring: aligned texts in, scores with signature, floors, interval and all else out.
+
+    score_texts(predictions, references)                one scale, quickly, as during training
+    score_report(Rows(predictions, references, …))      everything that a record carries
+    compare_predictions({"a": rows, "b": rows})         which differences are real
 
 Must not know files, models, or which run the texts come from.
 """
@@ -6,25 +10,36 @@ Must not know files, models, or which run the texts come from.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from dialsum.data.tables import raise_problems
-from dialsum.errors import DataError
-from dialsum.score.confidence import LEVEL_PERCENT, RESAMPLES, SEED, percentile_intervals
-from dialsum.score.floors import choose_constant, lead_two
-from dialsum.score.foreign import foreign_script_rate
-from dialsum.score.rouge import METRICS, PreparedText, TextPreparer, score_rows
-from dialsum.score.signature import Signature
+from dialsum.errors import DataError, UnfitError
+from dialsum.score.chunks import Scale, Task, take_figures
+from dialsum.score.compare import ALPHA, TRIALS, compare_systems
+from dialsum.score.constant import choose_constant
+from dialsum.score.floors import other_summaries
+from dialsum.score.report import (
+    DECIMALS,
+    SCORES,
+    add_exchange,
+    all_scores,
+    describe_scale,
+    describe_slices,
+    describe_unseen,
+    intervals,
+)
+from dialsum.score.rouge import METRICS, TextPreparer
+from dialsum.score.rows import Rows
+from dialsum.score.signature import AGGREGATES, Signature
 from dialsum.score.tokenise import load_tokeniser
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SCORES = (*METRICS, "rouge_mean", "rouge_sum")
-FLOOR_SCORES = ("rouge1", "rouge2", "rougeL", "rouge_mean")
-DECIMALS = 4  # in records; the last one is far below what a row more or less changes
+OWN = "asked"
+BESIDE = {"tags_one": (None, "one"), "whitespace": ("whitespace", "split")}
+"""Scales that stand beside the asked one: tokenizer (None: the asked one) and tags."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,33 +66,7 @@ class Score:
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return the 95 % bootstrap interval of each of SCORES; seeded."""
-        import numpy as np
-
-        ends = percentile_intervals(np.stack([self.per_row[name] for name in SCORES], axis=1))
-        return {
-            name: (float(low), float(high)) for name, (low, high) in zip(SCORES, ends, strict=True)
-        }
-
-    def to_record(self) -> dict[str, Any]:
-        """Return scores, signature, rows and intervals as they stand in a run's record."""
-        scores = {name: round(float(getattr(self, name)), DECIMALS) for name in SCORES}
-        ends = {
-            name: [round(low, DECIMALS), round(high, DECIMALS)]
-            for name, (low, high) in self.intervals().items()
-        }
-        confidence = {
-            "level_percent": LEVEL_PERCENT,
-            "method": "percentile bootstrap over rows",
-            "resamples": RESAMPLES,
-            "seed": SEED,
-            **ends,
-        }
-        return {
-            **scores,
-            "signature": str(self.signature),
-            "rows": self.rows,
-            "confidence": confidence,
-        }
+        return intervals(self.per_row)
 
 
 def score_texts(
@@ -86,136 +75,179 @@ def score_texts(
     *,
     tokenizer: str = "mecab",
     tags: str = "split",
+    aggregate: str = "mean",
 ) -> Score:
     """Score predictions against their rows' references on one scale.
 
     Args:
         predictions: one text a row; an empty one scores 0.
-        references: the row's reference summaries, equally many in each row; their scores are
-            averaged.
-        tokenizer: mecab, whitespace, char or english.
+        references: the row's reference summaries, equally many in each row.
+        tokenizer: mecab, kiwi, whitespace, char or english.
         tags: split, one or removed: what is done with #Person1# and masks.
+        aggregate: mean or max of the references' scores.
 
     Raises:
         DataError: no rows, unequal counts, an empty reference, something that is no text.
         UnfitError: an unknown tokenizer, or one whose library is missing.
     """
-    check_rows(predictions, references)
-    return _Scale(tokenizer, tags, references).score(predictions)
+    rows = Rows(predictions, references)
+    rows.check()
+    signature = make_signature(tokenizer, tags, references=len(references[0]), aggregate=aggregate)
+    task = Task(rows, {OWN: Scale(tokenizer, tags)}, aggregate)
+    table = take_figures(task).run[OWN]
+    f1 = all_scores(table[..., 2])
+    return Score(
+        **{name: float(f1[name].mean()) for name in SCORES},
+        signature=signature,
+        rows=len(predictions),
+        per_row=f1,
+        precision={name: table[:, place, 0] for place, name in enumerate(METRICS)},
+        recall={name: table[:, place, 1] for place, name in enumerate(METRICS)},
+    )
 
 
-def score_all_scales(
-    predictions: Sequence[str],
-    references: Sequence[Sequence[str]],
+def score_report(
+    rows: Rows,
     *,
     tokenizer: str = "mecab",
     tags: str = "split",
+    aggregate: str = "mean",
     train_summaries: Sequence[str] | None = None,
-    dialogues: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Score on the asked scale and, beside it, with tags as one token and on whitespace.
 
     Args:
-        predictions, references, tokenizer, tags: as score_texts.
+        rows: what is scored; dialogues add leads and the longest utterance as floors, and what a
+            prediction says that its dialogue does not.
+        tokenizer, tags, aggregate: as score_texts.
         train_summaries: what the constant floor is chosen from; never the references that are
             scored on. Without it there is no `constant` among the floors.
-        dialogues: one a row, for the floor `lead2`. Without it there is none.
 
     Returns:
-        Score.to_record() of the asked scale with `floors`, `tags_one` and `whitespace` (the same on
-        those scales; left out where it would be the asked scale again) and `foreign_script_rate`
-        (percent of the predictions).
+        The block of the asked scale (see describe_scale) with `tags_one` and `whitespace` (the same
+        on those scales; left out where it would be the asked scale again), `foreign_script_rate`
+        (percent of the rows), `unseen` (see describe_unseen) and `slices`.
 
     Raises:
-        DataError, UnfitError: as score_texts; also dialogues of another count.
+        DataError, UnfitError: as score_texts.
     """
-    check_rows(predictions, references)
-    if dialogues is not None and len(dialogues) != len(predictions):
-        counts = f"{len(dialogues)} dialogues for {len(predictions)} predictions"
-        raise DataError([f"{counts}; the lead-2 floor needs one for each"])
-    leads = None if dialogues is None else [lead_two(dialogue) for dialogue in dialogues]
-
-    def score_scale(tokenizer: str, tags: str) -> dict[str, Any]:
-        scale = _Scale(tokenizer, tags, references)
-        floors = _score_floors(scale, train_summaries, leads, rows=len(predictions))
-        return {**scale.score(predictions).to_record(), **({"floors": floors} if floors else {})}
-
-    block = score_scale(tokenizer, tags)
-    if tags != "one":
-        block["tags_one"] = score_scale(tokenizer, "one")
-    if (tokenizer, tags) != ("whitespace", "split"):
-        block["whitespace"] = score_scale("whitespace", "split")
-    block["foreign_script_rate"] = round(foreign_script_rate(predictions), DECIMALS)
-    return block
-
-
-def check_rows(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-    """Refuse rows that cannot be scored.
-
-    Raises:
-        DataError: no rows; unequal counts; rows with no, empty, or unequally many references;
-            values that are no text.
-    """
-    if len(predictions) == 0 and len(references) == 0:
-        raise DataError(["there is nothing to score: 0 predictions and 0 references"])
-    if len(predictions) != len(references):
-        counts = f"{len(predictions)} predictions, but references for {len(references)} rows"
-        raise DataError([f"{counts}; give one prediction for each row"])
-    expected = len(references[0])
-    problems = []
-    for row, (prediction, texts) in enumerate(zip(predictions, references, strict=True), start=1):
-        if not isinstance(prediction, str):
-            problems.append(f"row {row}: the prediction is {prediction!r}, not text")
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            problems.append(f"row {row}: the references are {texts!r}, not a list of texts")
-        elif not texts or len(texts) != expected:
-            problems.append(
-                f"row {row}: {len(texts)} references where row 1 has {expected}; every row needs "
-                "one or more, and equally many"
-            )
-        elif any(not text.strip() for text in texts):
-            problems.append(f"row {row}: a reference is empty; every reference needs text")
-    raise_problems(problems)
-
-
-class _Scale:
-    """A tokeniser and treatment of tags, with the references tokenised once for all."""
-
-    def __init__(self, tokenizer: str, tags: str, references: Sequence[Sequence[str]]) -> None:
-        tokeniser = load_tokeniser(tokenizer, tags=tags)
-        self.signature = Signature(tokeniser.label, tags, len(references[0]), tokeniser.case)
-        self.preparer = TextPreparer(tokeniser)
-        self._references = [[self.preparer.prepare(text) for text in texts] for texts in references]
-
-    def score(self, texts: Sequence[str]) -> Score:
-        prepared: dict[str, PreparedText] = {
-            text: self.preparer.prepare(text) for text in dict.fromkeys(texts)
-        }
-        table = score_rows([prepared[text] for text in texts], self._references)
-        f1 = {name: table[:, place, 2] for place, name in enumerate(METRICS)}
-        f1["rouge_sum"] = f1["rouge1"] + f1["rouge2"] + f1["rougeL"]
-        f1["rouge_mean"] = f1["rouge_sum"] / 3.0
-        return Score(
-            **{name: float(f1[name].mean()) for name in SCORES},
-            signature=self.signature,
-            rows=len(texts),
-            per_row=f1,
-            precision={name: table[:, place, 0] for place, name in enumerate(METRICS)},
-            recall={name: table[:, place, 1] for place, name in enumerate(METRICS)},
+    rows.check()
+    scales = _choose_scales(tokenizer, tags, train_summaries)
+    signatures = {
+        name: make_signature(
+            scale.tokenizer, scale.tags, references=len(rows.references[0]), aggregate=aggregate
         )
+        for name, scale in scales.items()
+    }
+    first = [texts[0] for texts in rows.references]
+    others = other_summaries(first) if len(rows) > 1 else None
+    figures = take_figures(Task(rows, scales, aggregate, others, measured=True))
+    add_exchange(figures, "tags_one" if "tags_one" in scales else OWN)
+    blocks = {
+        name: describe_scale(figures, name, scale=scale, signature=signatures[name])
+        for name, scale in scales.items()
+    }
+    block: dict[str, Any] = blocks.pop(OWN) | blocks
+    block["unseen"] = describe_unseen(figures, rows)
+    block["foreign_script_rate"] = block["unseen"]["foreign_script"]["value"]
+    slices = describe_slices(figures, OWN, rows)
+    return {**block, **({"slices": slices} if slices else {})}
 
 
-def _score_floors(
-    scale: _Scale, train_summaries: Sequence[str] | None, leads: Sequence[str] | None, *, rows: int
+def compare_predictions(
+    systems: Mapping[str, Rows],
+    *,
+    tokenizer: str = "mecab",
+    tags: str = "split",
+    aggregate: str = "mean",
 ) -> dict[str, Any]:
-    floors: dict[str, Any] = {}
-    if train_summaries is not None:
-        text = choose_constant(train_summaries, scale.preparer)
-        floors["constant"] = {"text": text, **_brief(scale.score([text] * rows))}
-    if leads is not None:
-        floors["lead2"] = _brief(scale.score(leads))
-    return floors
+    """Say which of several systems' differences in rouge_mean are real, on the asked scale and with
+    tags as one token.
+
+    Args:
+        systems: name to rows, all with the same references in the same order.
+
+    Returns:
+        `alpha`, `trials`, and `scales`: for each its signature, each system's mean with interval,
+        best first, and the differences of every two (see Difference).
+
+    Raises:
+        DataError: as score_texts; fewer than two systems; references that differ.
+    """
+    if len(systems) < 2:
+        raise DataError(["a comparison needs two predictions or more"])
+    references = next(iter(systems.values())).references
+    for name, rows in systems.items():
+        rows.check()
+        if rows.references != references:
+            raise DataError([f"{name}: other references, or in another order, than the first"])
+    scales = {OWN: (tokenizer, tags)}
+    if tags != "one":
+        scales["tags_one"] = (tokenizer, "one")
+    found = {}
+    for key, (cutter, treatment) in scales.items():
+        scores = {
+            name: score_texts(
+                rows.predictions, references, tokenizer=cutter, tags=treatment, aggregate=aggregate
+            )
+            for name, rows in systems.items()
+        }
+        found[key] = _describe_comparison(scores)
+    return {"alpha": ALPHA, "trials": TRIALS, "rows": len(references), "scales": found}
 
 
-def _brief(score: Score) -> dict[str, float]:
-    return {name: round(float(getattr(score, name)), DECIMALS) for name in FLOOR_SCORES}
+def _describe_comparison(scores: Mapping[str, Score]) -> dict[str, Any]:
+    ranked = sorted(scores, key=lambda name: -scores[name].rouge_mean)
+    differences = compare_systems({name: scores[name].per_row["rouge_mean"] for name in ranked})
+    return {
+        "signature": str(scores[ranked[0]].signature),
+        "systems": {
+            name: {
+                "rouge_mean": round(scores[name].rouge_mean, DECIMALS),
+                "confidence": [
+                    round(end, DECIMALS) for end in scores[name].intervals()["rouge_mean"]
+                ],
+            }
+            for name in ranked
+        },
+        "differences": [
+            {
+                key: round(value, DECIMALS) if isinstance(value, float) else value
+                for key, value in asdict(one).items() if value is not None
+            }
+            for one in differences
+        ],
+    }  # fmt: skip
+
+
+def make_signature(tokenizer: str, tags: str, *, references: int, aggregate: str) -> Signature:
+    """Return the recipe of a scale.
+
+    Raises:
+        UnfitError: an unknown tokenizer, treatment of tags or aggregate, or a missing library.
+    """
+    if aggregate not in AGGREGATES:
+        raise UnfitError(
+            f"aggregate {aggregate!r} is unknown; choose one of {', '.join(AGGREGATES)}"
+        )
+    tokeniser = load_tokeniser(tokenizer, tags=tags)
+    return Signature(tokeniser.label, tags, references, tokeniser.case, aggregate)
+
+
+def _choose_scales(
+    tokenizer: str, tags: str, train_summaries: Sequence[str] | None
+) -> dict[str, Scale]:
+    """Return the asked scale and those beside it, each with the constant chosen on it."""
+    wanted = {OWN: (tokenizer, tags)}
+    for name, (other, treatment) in BESIDE.items():
+        if (pair := (other or tokenizer, treatment)) not in wanted.values():
+            wanted[name] = pair
+    return {
+        name: Scale(
+            *pair, full=name != "whitespace",
+            constant=None if train_summaries is None else choose_constant(
+                train_summaries, TextPreparer(load_tokeniser(pair[0], tags=pair[1]))
+            ),
+        )
+        for name, pair in wanted.items()
+    }  # fmt: skip

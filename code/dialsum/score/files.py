@@ -1,56 +1,145 @@
-"""Prediction and reference tables to aligned texts: ids and counts are compared before any score.
+"""Files of predictions and references to aligned rows: ids and counts are compared before any score.
 
-Must not know how scores are made.
+CSV, JSON Lines (.jsonl), or one summary a line (.txt). Must not know how scores are made.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dialsum.data.tables import TableRow, check_unique, name_some, raise_problems, read_table
+from dialsum.data.text_files import read_text_file
 from dialsum.errors import DataError
+from dialsum.score.rows import Rows
 
 REFERENCE_COLUMN = re.compile(r"summary\d*")
+JSON_LINES = (".jsonl", ".ndjson")
+PLAIN_LINES = (".txt",)
 
 
-@dataclass(frozen=True)
+@dataclass
 class ReferenceTable:
     """What one or several reference files say about each id.
 
     Attributes:
-        summaries: fname to its references, in the order of files and columns.
-        dialogues: fname to dialogue; empty where no file has that column.
+        summaries: id to its references, in the order of files and columns.
+        dialogues, topics: id to dialogue and to topic, where a file has that column.
+        numbered: the files have no ids; they are `1`, `2` … in the order of the rows.
     """
 
-    summaries: dict[str, list[str]]
-    dialogues: dict[str, str]
+    summaries: dict[str, list[str]] = field(default_factory=dict)
+    dialogues: dict[str, str] = field(default_factory=dict)
+    topics: dict[str, str] = field(default_factory=dict)
+    numbered: bool = False
 
 
-def read_predictions(path: Path) -> dict[str, str]:
-    """Read fname to summary, in the order of the file; empty summaries stay (they score 0).
+def read_rows(path: Path, *, required: Sequence[str]) -> list[TableRow]:
+    """Read a table of any of the three kinds, told by the name's ending.
+
+    Args:
+        required: columns that it must have; a text file has `summary` alone. `fname` is not asked
+            of JSON Lines and text files: without it their rows are numbered.
 
     Raises:
-        DataError: as read_table; an empty or doubled fname.
+        DataError: as read_table; a line that is no JSON object, or that lacks a key.
     """
-    rows = read_table(path, required=("fname", "summary"))
-    _check_names(rows, path)
-    return {row.values["fname"]: row.values["summary"] for row in rows}
+    if path.suffix.lower() in JSON_LINES:
+        return _read_json_lines(path, required=[name for name in required if name != "fname"])
+    if path.suffix.lower() not in PLAIN_LINES:
+        return read_table(path, required=required)
+    lacking = [name for name in required if name not in ("fname", "summary")]
+    if lacking:
+        raise DataError([f"{path}: a text file holds one summary a line and no {lacking[0]}"])
+    lines = _split_text(path)
+    return [TableRow(row, row, {"summary": line}) for row, line in enumerate(lines, start=1)]
+
+
+def _split_text(path: Path) -> list[str]:
+    """Return the lines of a file; a last one that is empty is none."""
+    lines = read_text_file(path).replace("\r\n", "\n").split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise DataError([f"{path}: is empty"])
+    return lines
+
+
+def _read_json_lines(path: Path, *, required: Sequence[str]) -> list[TableRow]:
+    rows: list[TableRow] = []
+    problems: list[str] = []
+    for line, text in enumerate(_split_text(path), start=1):
+        if not text.strip():
+            continue
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            problems.append(f"{path}:{line}  is no JSON: {error}")
+            continue
+        if not isinstance(found, dict):
+            problems.append(f"{path}:{line}  is no JSON object but {text[:30]!r}")
+            continue
+        values = {key: "" if value is None else str(value) for key, value in found.items()}
+        lacking = [name for name in required if name not in values]
+        if lacking:
+            keys = ", ".join(map(repr, values)) or "none"
+            problems.append(f"{path}:{line}  no key {lacking[0]!r}; its keys are {keys}")
+        rows.append(TableRow(len(rows) + 1, line, values))
+    raise_problems(problems)
+    if not rows:
+        raise DataError([f"{path}: has no row"])
+    return rows
+
+
+def _name_rows(rows: Sequence[TableRow], path: Path) -> tuple[list[str], bool]:
+    """Return the rows' ids, and whether they are but numbers, since the file has none."""
+    if not any("fname" in row.values for row in rows):
+        return [str(row.number) for row in rows], True
+    nameless = [row for row in rows if "fname" not in row.values]
+    raise_problems([f"{path}:{row.line}  row {row.number}: no fname" for row in nameless])
+    _check_filled(rows, "fname", path)
+    check_unique(rows, "fname", path=path)
+    return [row.values["fname"] for row in rows], False
+
+
+def read_predictions(path: Path, references: ReferenceTable, *, against: str) -> dict[str, str]:
+    """Read id to summary, in the order of the file; empty summaries stay (they score 0).
+
+    Args:
+        references: what they are for; ids must be the same. Where one side has none, rows count by
+            their order.
+        against: how messages name the references.
+
+    Raises:
+        DataError: as read_rows; an empty or doubled fname; other ids, or another number of rows.
+    """
+    rows = read_rows(path, required=("fname", "summary"))
+    names, numbered = _name_rows(rows, path)
+    if numbered or references.numbered:
+        if len(rows) != len(references.summaries):
+            raise DataError([
+                f"{path} has {len(rows)} rows and {against} {len(references.summaries)}; without "
+                "fname on both sides they are matched by their order, and must be equally many"
+            ])
+        names = list(references.summaries)
+    else:
+        check_same_ids(references.summaries, names, left=against, right=str(path))
+    return {name: row.values["summary"] for name, row in zip(names, rows, strict=True)}
 
 
 def read_references(paths: Sequence[Path]) -> ReferenceTable:
     """Read one or several reference files, each with `summary`, `summary1` … or all of these.
 
     Raises:
-        DataError: as read_table; no such column; empty references; files with different ids.
+        DataError: as read_rows; no such column; empty references; files with different ids.
     """
-    summaries: dict[str, list[str]] = {}
-    dialogues: dict[str, str] = {}
+    table = ReferenceTable()
     for path in paths:
-        rows = read_table(path, required=("fname",))
-        _check_names(rows, path)
+        rows = read_rows(path, required=("fname",))
+        names, numbered = _name_rows(rows, path)
         columns = sorted(
             filter(REFERENCE_COLUMN.fullmatch, rows[0].values), key=lambda name: int(name[7:] or 0)
         )
@@ -60,26 +149,54 @@ def read_references(paths: Sequence[Path]) -> ReferenceTable:
             raise DataError([f"{problem} {found}"])
         for column in columns:
             _check_filled(rows, column, path)
-        names = [row.values["fname"] for row in rows]
-        if summaries:
-            check_same_ids(summaries, names, left=str(paths[0]), right=str(path))
-        for name, row in zip(names, rows, strict=True):
-            summaries.setdefault(name, []).extend(row.values[column] for column in columns)
-            if row.values.get("dialogue", "").strip():
-                dialogues.setdefault(name, row.values["dialogue"])
-    return ReferenceTable(summaries, dialogues)
+        if table.summaries:
+            if numbered != table.numbered:
+                raise DataError([f"{paths[0]} and {path}: one has fname and the other has not"])
+            check_same_ids(table.summaries, names, left=str(paths[0]), right=str(path))
+        table.numbered = numbered
+        _add_references(table, rows, names, columns)
+    return table
+
+
+def _add_references(
+    table: ReferenceTable, rows: Sequence[TableRow], names: Sequence[str], columns: Sequence[str]
+) -> None:
+    for name, row in zip(names, rows, strict=True):
+        table.summaries.setdefault(name, []).extend(row.values[column] for column in columns)
+        for into, keys in ((table.dialogues, ("dialogue",)), (table.topics, ("topic", "topic1"))):
+            found = next((value for key in keys if (value := row.values.get(key, "").strip())), "")
+            if found:
+                into.setdefault(name, found)
+
+
+def align_rows(
+    predictions: Mapping[str, str], references: ReferenceTable, dialogues: Sequence[str] | None
+) -> Rows:
+    """Return the rows in the order of the references.
+
+    Args:
+        dialogues: in that order; None: there are none.
+    """
+    names = list(references.summaries)
+    return Rows(
+        predictions=[predictions[name] for name in names],
+        references=[references.summaries[name] for name in names],
+        dialogues=dialogues,
+        topics=[references.topics.get(name, "") for name in names] if references.topics else None,
+        names=[f"row {name}" for name in names] if references.numbered else names,
+    )
 
 
 def read_dialogues(path: Path) -> dict[str, str]:
     """Read fname to dialogue.
 
     Raises:
-        DataError: as read_table; an empty or doubled fname; an empty dialogue.
+        DataError: as read_rows; an empty or doubled fname; an empty dialogue.
     """
-    rows = read_table(path, required=("fname", "dialogue"))
-    _check_names(rows, path)
+    rows = read_rows(path, required=("fname", "dialogue"))
+    names, _ = _name_rows(rows, path)
     _check_filled(rows, "dialogue", path)
-    return {row.values["fname"]: row.values["dialogue"] for row in rows}
+    return {name: row.values["dialogue"] for name, row in zip(names, rows, strict=True)}
 
 
 def read_train_summaries(path: Path, *, scored: Mapping[str, Sequence[str]]) -> list[str]:
@@ -90,10 +207,10 @@ def read_train_summaries(path: Path, *, scored: Mapping[str, Sequence[str]]) -> 
         scored: fname to references that will be reported on; train rows must not be among them.
 
     Raises:
-        DataError: as read_table; an empty summary; a reference that stands in this file under the
+        DataError: as read_rows; an empty summary; a reference that stands in this file under the
             same fname.
     """
-    rows = read_table(path, required=("summary",))
+    rows = read_rows(path, required=("summary",))
     _check_filled(rows, "summary", path)
     shared = [
         name
@@ -150,11 +267,6 @@ def pick_dialogues(
     return None if missing else [dialogues[name] for name in names]
 
 
-def _check_names(rows: Sequence[TableRow], path: Path) -> None:
-    _check_filled(rows, "fname", path)
-    check_unique(rows, "fname", path=path)
-
-
 def _check_filled(rows: Sequence[TableRow], column: str, path: Path) -> None:
-    empty = [row for row in rows if not row.values[column].strip()]
+    empty = [row for row in rows if not row.values.get(column, "").strip()]
     raise_problems([f"{path}:{row.line}  row {row.number}: {column} is empty" for row in empty])

@@ -1,19 +1,17 @@
-"""ROUGE-1, -2, -L and -Lsum on token lists, row by row; equal to the package rouge_score.
+"""ROUGE-1, -2, -L and -Lsum of many pairs of texts at once; equal to the package rouge_score.
 
-Must not know how tokens are made, nor files. Several references are averaged, as the competition
-does (rouge_score's own score_multi takes the best one instead).
+Must not know how tokens are made, nor files. A token is one character of a string here: rapidfuzz
+then compares two texts without hashing a token, and numpy reads thousands of texts as one array.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dialsum.errors import UnfitError
+from dialsum.errors import DataError
 from dialsum.score.tokenise import Tokeniser, split_lines
 
 if TYPE_CHECKING:
@@ -21,7 +19,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-Overlap = tuple[int, int, int]  # matched units, units of the prediction, units of the reference
+PAIRS_AT_ONCE = 8192
+"""Bounds the memory, and the row's share of a counting key."""
+FIRST = 0x10000
+"""The character of token 0: from here on none is a surrogate."""
+TOKEN_BITS = 20
+MOST_TOKENS = 1 << TOKEN_BITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +32,12 @@ class PreparedText:
     """A text made ready for being compared often.
 
     Attributes:
-        tokens: token ids in order.
-        unigrams, bigrams: multisets as sets, the k-th occurrence of x being (x, k): their overlap,
-            which ROUGE clips to the smaller count, is then a set intersection.
-        lines: token ids of each line; one entry where the text is a single line.
+        tokens: one character for each token, in order.
+        lines: the same of each line; one entry where the text is a single line.
     """
 
-    tokens: list[int]
-    unigrams: frozenset[Hashable]
-    bigrams: frozenset[Hashable]
-    lines: tuple[list[int], ...]
+    tokens: str
+    lines: tuple[str, ...]
 
 
 @dataclass
@@ -47,101 +46,160 @@ class TextPreparer:
 
     Attributes:
         tokeniser: cuts the text.
-        ids: token to number, growing.
+        known: token to the character that stands for it, growing.
     """
 
     tokeniser: Tokeniser
-    ids: dict[str, int] = field(default_factory=dict)
+    known: dict[str, str] = field(default_factory=dict)
 
     def prepare(self, text: str) -> PreparedText:
         """Tokenise one text, whole and by lines."""
         tokens = self._number(text)
         lines = split_lines(text)
-        return PreparedText(
-            tokens,
-            _count(tokens),
-            _count(itertools.pairwise(tokens)),
-            tuple(self._number(line) for line in lines) if len(lines) > 1 else (tokens,),
-        )
+        if len(lines) < 2:
+            return PreparedText(tokens, (tokens,))
+        return PreparedText(tokens, tuple(self._number(line) for line in lines))
 
-    def _number(self, text: str) -> list[int]:
-        return [self.ids.setdefault(token, len(self.ids)) for token in self.tokeniser(text)]
+    def prepare_all(self, texts: Sequence[str]) -> list[PreparedText]:
+        """Tokenise many texts, equal ones once."""
+        prepared = {text: self.prepare(text) for text in dict.fromkeys(texts)}
+        return [prepared[text] for text in texts]
 
-
-def _count(grams: Iterable[Hashable]) -> frozenset[Hashable]:
-    return frozenset((gram, k) for gram, count in Counter(grams).items() for k in range(count))
-
-
-def score_pair(prediction: PreparedText, reference: PreparedText) -> list[float]:
-    """Return precision, recall and F1 of each of METRICS, flat, as fractions 0-1."""
-    lcs = _lcs_length()(prediction.tokens, reference.tokens)
-    of_tokens = (lcs, len(prediction.tokens), len(reference.tokens))
-    single = len(prediction.lines) == 1 and len(reference.lines) == 1
-    overlaps: tuple[Overlap, ...] = (
-        _overlap(prediction.unigrams, reference.unigrams),
-        _overlap(prediction.bigrams, reference.bigrams),
-        of_tokens,
-        of_tokens if single else _lines_overlap(prediction.lines, reference.lines),
-    )
-    return [value for overlap in overlaps for value in _rates(*overlap)]
+    def _number(self, text: str) -> str:
+        known = self.known
+        numbered = []
+        for token in self.tokeniser(text):
+            character = known.get(token)
+            if character is None:
+                if len(known) == MOST_TOKENS:
+                    raise DataError([f"more than {MOST_TOKENS:,} different tokens to compare"])
+                character = known[token] = chr(FIRST + len(known))
+            numbered.append(character)
+        return "".join(numbered)
 
 
-def mean_f1(prediction: PreparedText, reference: PreparedText) -> float:
-    """Return the mean of ROUGE-1, -2 and -L F1 as a fraction: the competition's score."""
-    one, two = prediction.unigrams, prediction.bigrams
-    lcs = _lcs_length()(prediction.tokens, reference.tokens)
-    return (
-        2 * len(one & reference.unigrams) / ((len(one) + len(reference.unigrams)) or 1)
-        + 2 * len(two & reference.bigrams) / ((len(two) + len(reference.bigrams)) or 1)
-        + 2 * lcs / ((len(prediction.tokens) + len(reference.tokens)) or 1)
-    ) / 3
+def score_pairs(
+    predictions: Sequence[PreparedText], references: Sequence[PreparedText]
+) -> NDArray[np.float64]:
+    """Score each prediction against the reference at its place.
+
+    Lin (2004), "ROUGE: a Package for Automatic Evaluation of Summaries".
+
+    Returns:
+        [pairs, len(METRICS), 3]: precision, recall and F1 as fractions 0-1.
+    """
+    import numpy as np
+
+    parts = [
+        _score_some(predictions[at : at + PAIRS_AT_ONCE], references[at : at + PAIRS_AT_ONCE])
+        for at in range(0, len(predictions), PAIRS_AT_ONCE)
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, len(METRICS), 3))
 
 
 def score_rows(
-    predictions: Sequence[PreparedText], references: Sequence[Sequence[PreparedText]]
+    predictions: Sequence[PreparedText],
+    references: Sequence[Sequence[PreparedText]],
+    *,
+    aggregate: str = "mean",
 ) -> NDArray[np.float64]:
-    """Score every prediction against the references of its row, which are averaged.
+    """Score every prediction against all references of its row.
+
+    Args:
+        references: equally many in each row.
+        aggregate: mean of the references' scores, or max: those of the one with the best F1.
 
     Returns:
         [rows, len(METRICS), 3]: precision, recall and F1 on the scale 0-100.
     """
     import numpy as np
 
-    rows = [
-        np.mean([score_pair(prediction, reference) for reference in row], axis=0)
-        for prediction, row in zip(predictions, references, strict=True)
+    by_reference = np.stack([
+        score_pairs(predictions, column) for column in zip(*references, strict=True)
+    ])
+    if aggregate == "mean":
+        mean: NDArray[np.float64] = 100.0 * by_reference.mean(axis=0)
+        return mean
+    best = by_reference[..., 2].argmax(axis=0)
+    return 100.0 * np.take_along_axis(by_reference, best[None, ..., None], axis=0)[0]
+
+
+def _score_some(
+    predictions: Sequence[PreparedText], references: Sequence[PreparedText]
+) -> NDArray[np.float64]:
+    import numpy as np
+    from rapidfuzz.distance import LCSseq
+    from rapidfuzz.process import cpdist
+
+    left, right = ([one.tokens for one in texts] for texts in (predictions, references))
+    tokens = [np.fromiter(map(len, texts), np.int64, len(texts)) for texts in (left, right)]
+    pairs = [np.maximum(lengths - 1, 0) for lengths in tokens]
+    lcs = cpdist(left, right, scorer=LCSseq.similarity, dtype=np.int64)
+    (left_ones, left_twos), (right_ones, right_twos) = (
+        _grams(texts, lengths) for texts, lengths in zip((left, right), tokens, strict=True)
+    )
+    counts = [
+        (_matched(left_ones, right_ones, row_bit=TOKEN_BITS, rows=len(left)), *tokens),
+        (_matched(left_twos, right_twos, row_bit=2 * TOKEN_BITS, rows=len(left)), *pairs),
+        (lcs, *tokens),
+        (lcs.copy(), *(lengths.copy() for lengths in tokens)),
     ]
-    return 100.0 * np.array(rows, dtype=np.float64).reshape(len(rows), len(METRICS), 3)
+    for place, (one, other) in enumerate(zip(predictions, references, strict=True)):
+        if len(one.lines) > 1 or len(other.lines) > 1:
+            for column, value in zip(counts[3], _lines_overlap(one.lines, other.lines), strict=True):
+                column[place] = value
+    return np.stack([_rates(*of_metric) for of_metric in counts], axis=1)
 
 
-def _overlap(prediction: frozenset[Hashable], reference: frozenset[Hashable]) -> Overlap:
-    return len(prediction & reference), len(prediction), len(reference)
+def _grams(
+    texts: Sequence[str], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return a key for each token, and for each two in a row: the text's place, then the ids."""
+    import numpy as np
+
+    data = np.frombuffer("".join(texts).encode("utf-32-le"), "<u4")
+    ids = data.astype(np.uint64) - np.uint64(FIRST)
+    rows = np.repeat(np.arange(len(texts), dtype=np.uint64), lengths)
+    singles = (rows << np.uint64(TOKEN_BITS)) | ids
+    inside = rows[1:] == rows[:-1]
+    return singles, ((singles[:-1] << np.uint64(TOKEN_BITS)) | ids[1:])[inside]
 
 
-def _rates(matched: int, predicted: int, expected: int) -> tuple[float, float, float]:
-    if not matched:
-        return 0.0, 0.0, 0.0
-    return matched / predicted, matched / expected, 2 * matched / (predicted + expected)
+def _matched(
+    left: NDArray[np.uint64], right: NDArray[np.uint64], *, row_bit: int, rows: int
+) -> NDArray[np.int64]:
+    """Count, text by text, the keys that both sides have, clipped to the smaller count."""
+    import numpy as np
+
+    (of_left, left_counts), (of_right, right_counts) = (
+        np.unique(keys, return_counts=True) for keys in (left, right)
+    )
+    common, in_left, in_right = np.intersect1d(
+        of_left, of_right, assume_unique=True, return_indices=True
+    )
+    both = np.minimum(left_counts[in_left], right_counts[in_right])
+    row = (common >> np.uint64(row_bit)).astype(np.int64)
+    return np.bincount(row, weights=both, minlength=rows).astype(np.int64)
 
 
-@functools.cache
-def _lcs_length() -> Callable[[Sequence[Hashable], Sequence[Hashable]], int]:
-    """Return rapidfuzz's bit-parallel length of the longest common subsequence."""
-    try:
-        from rapidfuzz.distance import LCSseq
-    except ImportError as error:
-        raise UnfitError(
-            f"scores need the package rapidfuzz ({error}): "
-            "python -m pip install -r requirements.txt"
-        ) from error
-    return LCSseq.similarity
+def _rates(
+    matched: NDArray[np.int64], predicted: NDArray[np.int64], expected: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return precision, recall and F1, 0 where nothing matches: [pairs, 3]."""
+    import numpy as np
+
+    some = np.maximum(predicted, 1), np.maximum(expected, 1), np.maximum(predicted + expected, 1)
+    return np.stack([matched / some[0], matched / some[1], 2 * matched / some[2]], axis=1)
 
 
-def _lines_overlap(prediction: Sequence[list[int]], reference: Sequence[list[int]]) -> Overlap:
+def _lines_overlap(prediction: Sequence[str], reference: Sequence[str]) -> tuple[int, int, int]:
     """Count the union of each reference line's LCS with all predicted lines.
 
-    Lin (2004), "ROUGE: a Package for Automatic Evaluation of Summaries", section 3.2; each token
-    counts as often as both texts have it, as in ROUGE 1.5.5 and in rouge_score.
+    Lin (2004), section 3.2; each token counts as often as both texts have it, as in ROUGE 1.5.5 and
+    in rouge_score.
+
+    Returns:
+        Matched tokens, tokens of the prediction, tokens of the reference.
     """
     left_prediction = Counter(token for line in prediction for token in line)
     left_reference = Counter(token for line in reference for token in line)
@@ -157,7 +215,7 @@ def _lines_overlap(prediction: Sequence[list[int]], reference: Sequence[list[int
     return matched, predicted, expected
 
 
-def _lcs_places(reference: Sequence[int], prediction: Sequence[int]) -> set[int]:
+def _lcs_places(reference: str, prediction: str) -> set[int]:
     """Return the places in reference of one longest common subsequence.
 
     There may be several; the walk back prefers a step in the reference on equal lengths, as

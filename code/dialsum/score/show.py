@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dialsum.text_table import align
+
 COLUMNS = (
     ("rouge1", "R1"),
     ("rouge2", "R2"),
@@ -15,7 +17,17 @@ COLUMNS = (
     ("rougeLsum", "RLsum"),
     ("rouge_mean", "mean"),
 )
-FLOORS = (("constant", "constant"), ("lead2", "lead-2"))
+FLOORS = {
+    "constant": "constant", "lead1": "lead-1", "lead2": "lead-2", "lead3": "lead-3",
+    "longest": "longest utterance", "random": "another row's summary",
+}  # fmt: skip
+BESIDE = ("constant", "lead2")
+"""The floors of the scales beside the asked one; the record has all."""
+CEILING = "human ceiling"
+EXAMPLES = 3
+LONGEST_EXAMPLE = 24
+MOST_ROWS = 1_000_000
+"""Beyond this many more rows nobody will settle it."""
 
 
 def describe_measured(*, rows: int | None, num_beams: int | None) -> str:
@@ -53,38 +65,155 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float))
 
 
-def format_scores(block: Mapping[str, Any], *, name: str = "predictions") -> str:
-    """Return one table of all scales, then signatures with their constants.
+def format_scores(
+    block: Mapping[str, Any], *, name: str = "predictions", unseen: bool = True
+) -> str:
+    """Return one table of all scales, signatures with their constants, and what ROUGE does not see.
 
     Args:
         block: the record; a scale or floor that is absent is not shown.
         name: how the scored system is called in its row.
+        unseen: with what ROUGE does not see.
     """
     scales = [block, *(block[key] for key in ("tags_one", "whitespace") if key in block)]
     interval = f"mean's {block['confidence']['level_percent']} % interval"
-    table = [["", *(title for _, title in COLUMNS), interval]]
+    table = [["", *(title for _, title in COLUMNS), interval, "over floor"]]
     for scale in scales:
         low, high = scale["confidence"]["rouge_mean"]
-        table.append([_scale_name(scale)])
-        table.append([f"  {name}", *_numbers(scale), f"{low:.2f} - {high:.2f}"])
+        table.append([describe_scale_name(scale)])
+        share = scale.get("corrected", {}).get("rouge_mean")
+        over = "" if share is None else f"{share:.1f} %"
+        table.append([f"  {name}", *_numbers(scale), f"{low:.2f} - {high:.2f}", over])
         table.extend(
-            [f"  {title}", *_numbers(floor)]
-            for key, title in FLOORS
-            if (floor := scale.get("floors", {}).get(key))
+            [f"  {title}", *_numbers(floor), "", ""]
+            for key, title in FLOORS.items()
+            if (floor := scale.get("floors", {}).get(key)) and (scale is block or key in BESIDE)
         )
-    lines = _align(table)
-    lines.append("")
+        human = scale.get("ceiling", {}).get("human")
+        if human:
+            table.append([f"  {CEILING}", *_numbers(human), "", ""])
+    lines = [*_align(table), "", *_explain_floor(block)]
     for scale in scales:
         constant = scale.get("floors", {}).get("constant")
         lines.append(scale["signature"])
         if constant:
             lines.append(f"  constant: {constant['text']}")
-    foreign = f"{block['foreign_script_rate']:.1f} %"
-    lines.append(f"{foreign} of the predictions hold letters that are neither Hangul nor Latin")
+    lines += format_unseen({name: block}) if unseen else []
+    lines += format_slices(block)
     return "\n".join(lines)
 
 
-def _scale_name(scale: Mapping[str, Any]) -> str:
+def _explain_floor(block: Mapping[str, Any]) -> list[str]:
+    corrected = block.get("corrected")
+    if not corrected:
+        return []
+    floor = FLOORS[corrected["floor"]]
+    top = "what people reach" if corrected["ceiling"] == "human" else "100"
+    return [f"over floor: how far the mean is on the way from the best floor ({floor}) to {top}", ""]
+
+
+def format_unseen(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the table of what ROUGE does not see, systems side by side with the references.
+
+    Args:
+        blocks: name of each system to its record.
+    """
+    first = next(iter(blocks.values())).get("unseen")
+    if not first:
+        return []
+    table = [["what ROUGE does not see", *blocks, "references", "unit"]]
+    if len(blocks) == 1:
+        table[0].append("for instance")
+    for key, measure in first.items():
+        values = [block["unseen"].get(key, {}).get("value") for block in blocks.values()]
+        if all(value is None for value in values):
+            continue
+        row = [f"  {measure['title']}", *map(_short, values), _short(measure.get("references"))]
+        row.append(measure["unit"])
+        if len(blocks) == 1:
+            row.append(", ".join(_example(one) for one in measure["worst"][:EXAMPLES]))
+        table.append(row)
+    left = (0, len(table[0]) - 1) if len(blocks) > 1 else (0, len(blocks) + 2, len(blocks) + 3)
+    return ["", *align(table, left=left)]
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _example(row: Mapping[str, Any]) -> str:
+    what = row["what"] if len(row["what"]) <= LONGEST_EXAMPLE else f"{row['what'][:LONGEST_EXAMPLE]}…"
+    return f"{row['name']} ({what})" if what else str(row["name"])
+
+
+def format_slices(block: Mapping[str, Any]) -> list[str]:
+    """Return the table of slices: rouge_mean of the asked scale where it acts."""
+    slices = block.get("slices")
+    if not slices:
+        return []
+    table = [["mean by slice", "rows", "mean", "95 % interval", "constant"]]
+    by = ""
+    for one in slices:
+        if one["by"] != by:
+            by = one["by"]
+            table.append([f"{by}", "", "", "", ""])
+        low, high = one["confidence"]
+        table.append([
+            f"  {one['value']}", f"{one['rows']}{' few' if one['few'] else ''}",
+            f"{one['rouge_mean']:.2f}", f"{low:.2f} - {high:.2f}",
+            f"{one['constant']:.2f}" if "constant" in one else "",
+        ])  # fmt: skip
+    few = any(one["few"] for one in slices)
+    said = ["few: under 20 rows, which say little"] if few else []
+    return ["", *align(table, left=(0,)), *said]
+
+
+def format_comparison(found: Mapping[str, Any]) -> str:
+    """Return rankings on each scale with the verdict on every difference, in plain words.
+
+    Args:
+        found: as compare_predictions returns it.
+    """
+    lines: list[str] = []
+    for scale in found["scales"].values():
+        table = [[describe_scale_name(scale), "mean", "95 % interval"]]
+        for rank, (name, one) in enumerate(scale["systems"].items(), start=1):
+            low, high = one["confidence"]
+            table.append(
+                [f"{rank}  {name}", f"{one['rouge_mean']:.2f}", f"{low:.2f} - {high:.2f}"]
+            )
+        lines += [*align(table, left=(0,)), ""]
+        lines += [f"  {say_difference(one)}" for one in scale["differences"]]
+        lines += [f"  {scale['signature']}", ""]
+    lines.append(
+        f"REAL: equally good systems would show such a gap on these {found['rows']} rows in less "
+        f"than {100 * found['alpha']:g} % of cases, all comparisons of a scale together "
+        f"(paired approximate randomisation, {found['trials']:,} trials, Holm's correction)."
+    )
+    return "\n".join(lines)
+
+
+def say_difference(one: Mapping[str, Any]) -> str:
+    """Say in a sentence whether a difference is real, and what would settle it."""
+    gap = f"{one['first']} is ahead of {one['second']} by {one['points']:.2f} points"
+    gap += f" ({one['low']:.2f} to {one['high']:.2f})"
+    if one["real"]:
+        return f"{gap}: REAL, p = {one['p_holm']:.4f}"
+    more = one.get("more_rows")
+    if more is None:
+        return f"{gap}: NOT SETTLED; no difference was seen"
+    rows = f"about {_round_up(more):,} more rows" if more <= MOST_ROWS else "no realistic number of rows"
+    return f"{gap}: NOT SETTLED, p = {one['p_holm']:.2f}; {rows} like these would tell"
+
+
+def _round_up(count: int) -> int:
+    """Return a count to two digits: it is an estimate."""
+    step = 10 ** max(len(str(count)) - 2, 0)
+    return -(-count // step) * step
+
+
+def describe_scale_name(scale: Mapping[str, Any]) -> str:
+    """Return the tokeniser and treatment of tags that a signature names."""
     fields = dict(field.split(":", 1) for field in scale["signature"].split("|") if ":" in field)
     return f"{fields['tok']}, tags {fields['tags']}"
 
@@ -95,12 +224,8 @@ def _numbers(scores: Mapping[str, Any]) -> list[str]:
 
 def _align(table: list[list[str]]) -> list[str]:
     # A line that is a heading alone may be longer than the first column of the others.
-    widths = [
-        max(len(row[place]) for row in table if len(row) > max(place, 1))
-        for place in range(len(table[0]))
-    ]
-    lines = []
-    for row in table:
-        numbers = [cell.rjust(widths[place]) for place, cell in enumerate(row[1:], start=1)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *numbers]).rstrip())
+    headings = {place: row[0] for place, row in enumerate(table) if len(row) == 1}
+    lines = align([row for row in table if len(row) > 1], left=(0,))
+    for place, heading in headings.items():
+        lines.insert(place, heading)
     return lines

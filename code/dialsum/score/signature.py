@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 from dialsum.errors import DataError
 
-# Of everything that the other fields do not name; raise it when the same input scores otherwise.
 VERSION = "1"
+"""Of everything that the other fields do not name; raise it when the same input scores otherwise."""
+AGGREGATES = ("mean", "max")
+"""How the scores of several references become one: their mean, as the competition does, or the
+best, as rouge_score's score_multi does."""
 
 
 @dataclass(frozen=True)
@@ -19,21 +22,24 @@ class Signature:
     """What was done to get a score; two scores are comparable only where these are equal.
 
     Attributes:
-        tokenizer: name with versions, e.g. mecab-ko-1.3.7-dic-2.1.1.
+        tokenizer: name with versions, e.g. mecab-ko-1.3.7/dic-2.1.1.
         tags: `split` (text like any other), `one` (each #Tag# one token) or `removed`.
         references: how many references each row has.
         case: `kept` or `lower`.
+        aggregate: one of AGGREGATES; of a single reference both are the same.
     """
 
     tokenizer: str
     tags: str
     references: int
     case: str
+    aggregate: str = "mean"
 
     def __str__(self) -> str:
+        several = f",{self.aggregate}" if self.references > 1 else ""
         return (
-            f"rouge|tok:{self.tokenizer}|tags:{self.tags}|refs:{self.references}|ref-agg:mean"
-            f"|case:{self.case}|norm:nfc+ws|agg:mean-f1|v:{VERSION}"
+            f"rouge|tok:{self.tokenizer}|refs:{self.references}{several}|tags:{self.tags}"
+            f"|case:{self.case}|nfc|v{VERSION}"
         )
 
 

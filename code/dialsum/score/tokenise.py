@@ -1,4 +1,4 @@
-"""Turns a text into the tokens that ROUGE counts: four tokenisers, three treatments of tags.
+"""Turns a text into the tokens that ROUGE counts: five tokenisers, three treatments of tags.
 
 Must not know what is done with the tokens. Every choice here is part of a score's signature.
 """
@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dialsum.errors import UnfitError
+from dialsum.score.morphemes import load_kiwi, load_mecab, missing_package
 
-TOKENIZERS = ("mecab", "whitespace", "char", "english")
+TOKENIZERS = ("mecab", "kiwi", "whitespace", "char", "english")
 TAG_TREATMENTS = ("split", "one", "removed")
 # #Person1#, #PhoneNumber# …: Latin letters and digits between two marks, as the data has them.
 TAG = re.compile(r"#[A-Za-z][A-Za-z0-9_]*#")
@@ -26,7 +27,7 @@ class Tokeniser:
     """A way of cutting text, with the name that it has in a signature.
 
     Attributes:
-        label: name and version, e.g. mecab-ko-1.3.7-dic-2.1.1.
+        label: name and version, e.g. mecab-ko-1.3.7/dic-2.1.1.
         tags: what happens to tags, one of TAG_TREATMENTS.
         case: `kept` or `lower`.
         cut: normalised text to tokens, tags being text like any other.
@@ -66,8 +67,10 @@ def load_tokeniser(name: str = "mecab", *, tags: str = "split") -> Tokeniser:
             f"tags {tags!r} is no treatment of tags; choose one of {', '.join(TAG_TREATMENTS)}"
         )
     if name == "mecab":
-        analyser = _load_mecab()
-        return Tokeniser(analyser.label, tags, "kept", analyser.cut, analyser.cut_around_tags)
+        return Tokeniser(load_mecab().label, tags, "kept", _cut_mecab, _cut_mecab_around_tags)
+    if name == "kiwi":
+        kiwi = load_kiwi()
+        return Tokeniser(kiwi.label, tags, "kept", kiwi.cut, _cut_segments(kiwi.cut))
     if name == "whitespace":
         return Tokeniser("whitespace", tags, "kept", str.split, _cut_segments(str.split))
     if name == "char":
@@ -89,6 +92,8 @@ def normalise(text: str) -> str:
 
 def split_lines(text: str) -> list[str]:
     """Split a text into the lines that ROUGE-Lsum takes as sentences; empty ones are left out."""
+    if "\n" not in text and "\r" not in text:
+        return [text] if text.strip() else []
     return [
         line for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n") if line.strip()
     ]
@@ -112,51 +117,34 @@ def _cut_segments(cut: Cutter) -> Cutter:
     return cut_around_tags
 
 
-class _Mecab:
-    """mecab-ko with its own dictionary; keeps its last analyses, as scales share texts."""
-
-    def __init__(self) -> None:
-        from importlib.metadata import version
-
-        import mecab
-
-        self.label = f"mecab-ko-{version('python-mecab-ko')}-dic-{version('python-mecab-ko-dic')}"
-        self._analyser = mecab.MeCab()
-        self._parse = functools.lru_cache(maxsize=8192)(self._parse_anew)
-
-    def cut(self, text: str) -> list[str]:
-        return [text[start:end] for start, end in self._parse(text)]
-
-    def cut_around_tags(self, text: str) -> list[str]:
-        """Join the morphemes that a tag fell into; all else stays as analysed in context.
-
-        A morpheme that reaches over a tag's edge (`.#` in `.#Person1#`) is cut there.
-        """
-        spans = self._parse(text)
-
-        def clip(low: int, high: int) -> list[str]:
-            clipped = [(max(start, low), min(end, high)) for start, end in spans]
-            return [text[start:end] for start, end in clipped if start < end]
-
-        tokens: list[str] = []
-        place = 0
-        for match in TAG.finditer(text):
-            tokens += [*clip(place, match.start()), match.group()]
-            place = match.end()
-        return tokens + clip(place, len(text))
-
-    def _parse_anew(self, text: str) -> tuple[tuple[int, int], ...]:
-        return tuple(
-            (morpheme.span.start, morpheme.span.end) for morpheme in self._analyser.parse(text)
-        )
+def _cut_mecab(text: str) -> list[str]:
+    return load_mecab().analyse(text).surfaces(text)
 
 
-@functools.cache
-def _load_mecab() -> _Mecab:
-    try:
-        return _Mecab()
-    except ImportError as error:
-        raise _missing("python-mecab-ko", "mecab", error) from error
+def _cut_mecab_around_tags(text: str) -> list[str]:
+    """Join the morphemes that a tag fell into; all else stays as analysed in context.
+
+    A morpheme that reaches over a tag's edge (`.#` in `.#Person1#`) is cut there.
+    """
+    tags = [match.span() for match in TAG.finditer(text)]
+    tokens: list[str] = []
+    waiting = 0
+    for start, end in load_mecab().analyse(text).spans:
+        while start < end and waiting < len(tags):
+            low, high = tags[waiting]
+            if end <= low:
+                break
+            if start < low:
+                tokens.append(text[start:low])
+            if end < high:
+                start = end
+                break
+            tokens.append(text[low:high])
+            waiting += 1
+            start = max(start, high)
+        if start < end:
+            tokens.append(text[start:end])
+    return tokens
 
 
 @functools.cache
@@ -164,15 +152,8 @@ def _load_english() -> tuple[str, Cutter]:
     try:
         from rouge_score import tokenizers
     except ImportError as error:
-        raise _missing("rouge-score", "english", error) from error
+        raise missing_package("rouge-score", "english", error) from error
     from importlib.metadata import version
 
     cut: Cutter = tokenizers.DefaultTokenizer(use_stemmer=True).tokenize
     return f"rouge_score-{version('rouge-score')}-porter", cut
-
-
-def _missing(package: str, tokenizer: str, error: ImportError) -> UnfitError:
-    return UnfitError(
-        f"tokenizer {tokenizer!r} needs the package {package} ({error}): "
-        "python -m pip install -r requirements.txt; whitespace and char work without it"
-    )

@@ -5,11 +5,21 @@ Must not know what the cells mean.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
-from dialsum.config.problems import display_width, pad
-
 GAP = "  "
+
+
+def display_width(text: str) -> int:
+    """Return the columns that text takes on a terminal: two for each Korean character."""
+    plain = unicodedata.normalize("NFC", text)
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in plain)
+
+
+def pad(text: str, width: int) -> str:
+    """Fill text with spaces up to width columns."""
+    return text + " " * max(0, width - display_width(text))
 
 
 def align(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:

@@ -1,0 +1,85 @@
+"""What is odd about summaries that a model wrote, told by their text alone.
+
+Must not know files or scores.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from dialsum.data.tables import name_some
+
+SPECIAL = re.compile(r"</?s>|<pad>|<unk>|<mask>|<usr>|<eos>|<bos>|<extra_id_\d+>|\u2581|\ufffd")
+"""Special tokens of the T5 and BART families, a word mark of theirs, and half a character."""
+TAG = re.compile(r"#[A-Za-z][A-Za-z0-9_]*#")
+SPACED_TAG = re.compile(r"#\s+[A-Za-z]\w*\s*#|#[A-Za-z]\w*\s+#")
+LONG, SHORT = 3.0, 0.25
+"""Times the median length beyond which a summary is an outlier."""
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """Sentences with the names of the rows.
+
+    Attributes:
+        faults: what no summary should hold: special tokens, broken tags.
+        oddities: what is worth a look: tags that a dialogue has not, lengths far from the others'.
+    """
+
+    faults: list[str]
+    oddities: list[str]
+
+
+def remark_on_summaries(summaries: Mapping[str, str], dialogues: Mapping[str, str]) -> Remarks:
+    """Look for what is wrong or odd.
+
+    Args:
+        summaries: name to text.
+        dialogues: name to the dialogue that it summarises.
+    """
+    leftover = {
+        name: found.group() for name, text in summaries.items() if (found := SPECIAL.search(text))
+    }
+    broken = [name for name, text in summaries.items() if _has_broken_tag(text)]
+    strange = {
+        name: unknown for name, text in summaries.items()
+        if (unknown := sorted(set(TAG.findall(text)) - set(TAG.findall(dialogues.get(name, "")))))
+    }  # fmt: skip
+    faults, oddities = [], []
+    if leftover:
+        tokens = ", ".join(sorted(set(leftover.values())))
+        faults.append(_say(f"hold special tokens ({tokens})", list(leftover)))
+    if broken:
+        faults.append(_say("hold a broken tag or a lone #", broken))
+    if strange:
+        tags = ", ".join(sorted({tag for tags in strange.values() for tag in tags})[:5])
+        oddities.append(_say(f"name tags that their dialogues have not ({tags})", list(strange)))
+    return Remarks(faults, oddities + _find_outliers(summaries))
+
+
+def _has_broken_tag(text: str) -> bool:
+    return "#" in TAG.sub("", text) or SPACED_TAG.search(text) is not None
+
+
+def _find_outliers(summaries: Mapping[str, str]) -> list[str]:
+    usual = median(map(len, summaries.values())) if summaries else 0.0
+    kinds = {
+        f"are over {LONG:g} times as long as the median of {usual:.0f} characters": [
+            name for name, text in summaries.items() if len(text) > LONG * usual
+        ],
+        f"are under {SHORT:g} of the median of {usual:.0f} characters": [
+            name for name, text in summaries.items() if len(text) < SHORT * usual
+        ],
+    }
+    return [_say(what, names) for what, names in kinds.items() if names]
+
+
+def _say(what: str, names: list[str]) -> str:
+    rows = "1 summary" if len(names) == 1 else f"{len(names):,} summaries"
+    if len(names) == 1:
+        verb, _, rest = what.partition(" ")
+        what = f"{'is' if verb == 'are' else f'{verb}s'} {rest}"
+    return f"{rows} {what}: {name_some(names)}"

@@ -1,0 +1,221 @@
+"""Scores and measures of some rows at once: what the report is made of, in bounded memory.
+
+Rows do not depend on each other, so a long file goes through in chunks, on several processors.
+Must not know how figures are put together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dialsum.score.floors import LEADS, lead, longest_utterance
+from dialsum.score.measures import MEASURES, measure_row
+from dialsum.score.rouge import METRICS, PreparedText, TextPreparer, score_rows
+from dialsum.score.rows import Rows
+from dialsum.score.speakers import exchange_speakers
+from dialsum.score.tokenise import load_tokeniser
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CHUNK_ROWS = 2048
+CHUNK_CHARACTERS = 4_000_000
+MANY_ROWS = 20_000
+"""Rows from which on starting more processes pays: each loads its libraries anew."""
+RUN = "run"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A way of counting.
+
+    Args:
+        tokenizer, tags: as load_tokeniser takes them.
+        constant: the constant summary on this scale; None: no floor of that kind.
+        full: exchanged speakers and other people's references are scored here, too.
+    """
+
+    tokenizer: str
+    tags: str
+    constant: str | None = None
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some rows with all that is to be taken of them.
+
+    Args:
+        others: the summary of another row, for each row; None: no such floor.
+        scales: by the name that they have in a report.
+        measured: what ROUGE does not see is taken, too.
+    """
+
+    rows: Rows
+    scales: Mapping[str, Scale]
+    aggregate: str = "mean"
+    others: Sequence[str] | None = None
+    measured: bool = False
+
+
+@dataclass
+class Figures:
+    """What was taken, row by row.
+
+    Attributes:
+        run: precision, recall and F1 of the predictions by scale: [rows, METRICS, 3], 0-100.
+        f1: F1 of everything that was scored, by scale and system: [rows, METRICS].
+        measures, of_references: values of MEASURES of the predictions, and of the first reference
+            in their place: [rows].
+    """
+
+    run: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    f1: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict)
+    measures: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    of_references: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+def take_figures(task: Task) -> Figures:
+    """Score and measure all rows, chunk by chunk, on several processors where there are many."""
+    chunks = list(_split(task))
+    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
+                  len(chunks))  # fmt: skip
+    if workers < 2 or len(task.rows) < MANY_ROWS:
+        return _join([_take(chunk) for chunk in chunks])
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return _join(list(pool.map(_take, chunks)))
+
+
+def _split(task: Task) -> Iterable[Task]:
+    rows = task.rows
+    start, characters = 0, 0
+    for row in range(len(rows)):
+        size = len(rows.predictions[row]) + sum(map(len, rows.references[row]))
+        size += 0 if rows.dialogues is None else len(rows.dialogues[row])
+        full = row - start >= CHUNK_ROWS or characters + size > CHUNK_CHARACTERS
+        if full and row > start:
+            yield _cut_out(task, start, row)
+            start, characters = row, 0
+        characters += size
+    yield _cut_out(task, start, len(rows))
+
+
+def _cut_out(task: Task, start: int, stop: int) -> Task:
+    rows = task.rows
+    part = Rows(
+        rows.predictions[start:stop], rows.references[start:stop],
+        None if rows.dialogues is None else rows.dialogues[start:stop],
+    )
+    others = None if task.others is None else task.others[start:stop]
+    return Task(part, task.scales, task.aggregate, others, task.measured)
+
+
+def _take(task: Task) -> Figures:
+    figures = Figures()
+    for name, scale in task.scales.items():
+        _score_scale(task, name, scale, figures)
+    if task.measured:
+        _measure(task, figures)
+    return figures
+
+
+def _score_scale(task: Task, name: str, scale: Scale, figures: Figures) -> None:
+    import numpy as np
+
+    rows = task.rows
+    preparer = TextPreparer(load_tokeniser(scale.tokenizer, tags=scale.tags))
+    columns = [preparer.prepare_all(texts) for texts in zip(*rows.references, strict=True)]
+    references = list(zip(*columns, strict=True))
+
+    def score(texts: Sequence[PreparedText], against: Sequence[Sequence[PreparedText]]
+              ) -> NDArray[np.float64]:
+        return score_rows(texts, against, aggregate=task.aggregate)
+
+    figures.run[name] = score(preparer.prepare_all(rows.predictions), references)
+    found = {RUN: figures.run[name][..., 2]}
+    for system, texts in _floor_texts(task, scale):
+        found[system] = score(preparer.prepare_all(texts), references)[..., 2]
+    if scale.full and len(columns) > 1:
+        found["human"] = np.mean([
+            score(own, list(zip(*columns[:place], *columns[place + 1 :], strict=True)))[..., 2]
+            for place, own in enumerate(columns)
+        ], axis=0)
+    figures.f1[name] = {system: values.astype(np.float32) for system, values in found.items()}
+
+
+def _floor_texts(task: Task, scale: Scale) -> Iterable[tuple[str, Sequence[str]]]:
+    rows = task.rows
+    if scale.constant is not None:
+        yield "constant", [scale.constant] * len(rows)
+    if rows.dialogues is not None:
+        for turns in LEADS:
+            yield f"lead{turns}", [lead(dialogue, turns) for dialogue in rows.dialogues]
+        yield "longest", [longest_utterance(dialogue) for dialogue in rows.dialogues]
+    if task.others is not None:
+        yield "random", task.others
+    if scale.full:
+        sources = rows.dialogues or [" ".join(texts) for texts in rows.references]
+        pairs = zip(rows.predictions, sources, strict=True)
+        yield "exchanged", [exchange_speakers(*pair) for pair in pairs]
+
+
+def _measure(task: Task, figures: Figures) -> None:
+    import numpy as np
+    from sacrebleu.metrics import CHRF
+
+    rows, cut = task.rows, load_tokeniser("mecab", tags="one")
+    dialogues = rows.dialogues or [None] * len(rows)
+    chrf = CHRF()
+    taken: list[dict[str, float]] = []
+    beside: list[dict[str, float]] = []
+    for prediction, references, dialogue in zip(
+        rows.predictions, rows.references, dialogues, strict=True
+    ):
+        values = measure_row(prediction, references, dialogue, cut=cut)
+        values["chrf"] = chrf.sentence_score(prediction, list(references)).score
+        taken.append(values)
+        beside.append(measure_row(references[0], references, dialogue, cut=cut))
+    for values_of, into in ((taken, figures.measures), (beside, figures.of_references)):
+        for key in MEASURES:
+            if key in values_of[0]:
+                into[key] = np.array([values[key] for values in values_of], dtype=np.float32)
+
+
+def _join(parts: Sequence[Figures]) -> Figures:
+    import numpy as np
+
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    return Figures(
+        run={name: np.concatenate([part.run[name] for part in parts]) for name in first.run},
+        f1={
+            name: {
+                system: np.concatenate([part.f1[name][system] for part in parts])
+                for system in systems
+            }
+            for name, systems in first.f1.items()
+        },
+        measures={
+            key: np.concatenate([part.measures[key] for part in parts]) for key in first.measures
+        },
+        of_references={
+            key: np.concatenate([part.of_references[key] for part in parts])
+            for key in first.of_references
+        },
+    )
+
+
+def mean_f1(f1: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return rouge_mean, the mean of ROUGE-1, -2 and -L, of each row: [rows]."""
+    import numpy as np
+
+    mean: NDArray[np.float64] = f1[:, : METRICS.index("rougeLsum")].astype(np.float64).mean(axis=1)
+    return mean

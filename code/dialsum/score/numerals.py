@@ -1,0 +1,79 @@
+"""Numbers in text, by value: in digits, in Korean words of both kinds, in English words.
+
+Must not know dialogues or summaries.
+"""
+
+from __future__ import annotations
+
+import re
+
+DIGITS = re.compile(r"\d[\d,]*(?:\.\d+)?(?:\s?[십백천만억조]+(?![가-힣]*[십백천만억조]))?")
+SINO_DIGITS = {"영": 0, "공": 0, "일": 1, "이": 2, "삼": 3, "사": 4, "오": 5, "육": 6, "칠": 7,
+               "팔": 8, "구": 9}  # fmt: skip
+SINO_UNITS = {"십": 10, "백": 100, "천": 1000}
+SINO_GROUPS = {"만": 10**4, "억": 10**8, "조": 10**12}
+SINO = re.compile(f"[{''.join((*SINO_DIGITS, *SINO_UNITS, *SINO_GROUPS))}]+")
+NATIVE_TENS = {"열": 10, "스물": 20, "스무": 20, "서른": 30, "마흔": 40, "쉰": 50, "예순": 60,
+               "일흔": 70, "여든": 80, "아흔": 90}  # fmt: skip
+NATIVE_ONES = {"하나": 1, "한": 1, "둘": 2, "두": 2, "셋": 3, "세": 3, "넷": 4, "네": 4,
+               "다섯": 5, "여섯": 6, "일곱": 7, "여덟": 8, "아홉": 9}  # fmt: skip
+NATIVE = re.compile(
+    f"(?P<tens>{'|'.join(NATIVE_TENS)})?(?P<ones>{'|'.join(NATIVE_ONES)})?", re.ASCII
+)
+COUNTERS = "년월일분원층번호인개살세시명달주배점장잔권병대곳쌍채박퍼킬미센그"
+"""Beginnings of what is counted: a lone syllable such as `이` or `한` is a number only before one."""
+ENGLISH = dict(zip(
+    ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"], range(21), strict=True,
+)) | dict(zip(["thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred"],
+              range(30, 101, 10), strict=True))  # fmt: skip
+ENGLISH_WORD = re.compile(r"[a-z]+", re.IGNORECASE)
+
+
+def numbers_in_digits(text: str) -> dict[float, str]:
+    """Return the numbers that are written in digits, value to spelling: 3만 is 30,000."""
+    found: dict[float, str] = {}
+    for match in DIGITS.finditer(text):
+        spelt = match.group().rstrip(", ")
+        digits = re.match(r"[\d,.]+", spelt)
+        assert digits is not None
+        value = float(digits.group().replace(",", "").rstrip(".") or 0)
+        for unit in spelt[digits.end() :].strip():
+            value *= (SINO_UNITS | SINO_GROUPS)[unit]
+        found.setdefault(value, spelt)
+    return found
+
+
+def numbers_in_words(text: str) -> set[float]:
+    """Return the values of all that may be a number in words; rather one too many than too few."""
+    found = {float(ENGLISH[word]) for word in map(str.lower, ENGLISH_WORD.findall(text))
+             if word in ENGLISH}  # fmt: skip
+    for match in SINO.finditer(text):
+        if len(match.group()) > 1 or text[match.end() :].lstrip()[:1] in set(COUNTERS):
+            found.add(float(sino_value(match.group())))
+    for match in NATIVE.finditer(text):
+        if match.group() and (
+            len(match.group()) > 1 or text[match.end() :].lstrip()[:1] in set(COUNTERS)
+        ):
+            found.add(float(native_value(match.group())))
+    return found
+
+
+def sino_value(word: str) -> int:
+    """Return the value of a Sino-Korean number (`삼백이십`, `이공이오`)."""
+    total = group = digit = 0
+    for char in word:
+        if char in SINO_DIGITS:
+            digit = digit * 10 + SINO_DIGITS[char]
+        elif char in SINO_UNITS:
+            group, digit = group + (digit or 1) * SINO_UNITS[char], 0
+        else:
+            total, group, digit = total + ((group + digit) or 1) * SINO_GROUPS[char], 0, 0
+    return total + group + digit
+
+
+def native_value(word: str) -> int:
+    """Return the value of a native Korean number (`스물다섯`)."""
+    match = NATIVE.fullmatch(word)
+    if match is None:
+        raise ValueError(f"{word!r} is no native Korean number")
+    return NATIVE_TENS.get(match["tens"] or "", 0) + NATIVE_ONES.get(match["ones"] or "", 0)

@@ -1,0 +1,34 @@
+"""Who did what: speakers that a summary makes up, and what a score sees of their being exchanged.
+
+Must not know how a score is made.
+"""
+
+from __future__ import annotations
+
+import re
+
+SPEAKER = re.compile(r"#Person(\d+)#")
+
+
+def find_speakers(text: str) -> set[int]:
+    """Return the numbers of the speakers whose tags stand in a text."""
+    return {int(number) for number in SPEAKER.findall(text)}
+
+
+def find_unknown_speakers(text: str, source: str) -> list[str]:
+    """Return the speaker tags of a text that its dialogue has not, each once."""
+    known = find_speakers(source)
+    return list(dict.fromkeys(
+        match.group() for match in SPEAKER.finditer(text) if int(match.group(1)) not in known
+    ))
+
+
+def exchange_speakers(text: str, source: str) -> str:
+    """Give each speaker of a text the tag of the next one, the last one that of the first.
+
+    Args:
+        source: the dialogue, or whatever tells who takes part; #Person1# and #Person2# always do.
+    """
+    speakers = sorted(find_speakers(source) | find_speakers(text) | {1, 2})
+    after = dict(zip(speakers, [*speakers[1:], speakers[0]], strict=True))
+    return SPEAKER.sub(lambda match: f"#Person{after[int(match.group(1))]}#", text)
