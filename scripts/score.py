@@ -4,8 +4,8 @@
     python scripts/score.py A.csv dev.csv --compare B.csv C.csv
     python scripts/score.py --check-submission submission.csv --test test.csv
 
-Files are CSV with the columns fname and summary, JSON Lines (.jsonl) with these keys, or one summary
-a line (.txt); references may have summary1 … summaryN. Must not know how scores are made.
+Files are CSV with the columns fname and summary, JSON Lines (.jsonl) with these keys, or one
+summary a line (.txt); references may have summary1 … summaryN. Must not know how scores are made.
 """
 
 from __future__ import annotations
@@ -125,8 +125,9 @@ def read_systems(options: argparse.Namespace) -> tuple[dict[str, Rows], list[str
     for name, rows in systems.items():
         if options.tokenizer == "english" and has_hangul(rows.predictions):
             print(
-                f"note: {name}: tokenizer english drops every Hangul letter; what is left of Korean "
-                "text (tags, digits) scores high and says little; --tokenizer mecab counts it",
+                f"note: {name}: tokenizer english drops every Hangul letter; what is left of "
+                "Korean text (tags, digits) scores high and says little; --tokenizer mecab counts "
+                "it",
                 file=sys.stderr,
             )
     return systems, train

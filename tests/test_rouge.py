@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
 from dialsum.score.api import score_texts
-from dialsum.score.rouge import METRICS, TextPreparer, _lcs_length, _lcs_places, mean_f1, score_pair
-from dialsum.score.tokenise import TAG_TREATMENTS, TOKENIZERS, Tokeniser, load_tokeniser
+from dialsum.score.rouge import METRICS, TextPreparer, _lcs_places, score_pairs
+from dialsum.score.tokenise import TAG_TREATMENTS, Tokeniser, load_tokeniser
+from dialsum.score.voters import Voters
 
 TINY = 1e-9
 
@@ -77,7 +78,7 @@ SAMPLES = [
 ]
 
 
-@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("tokenizer", ["mecab", "whitespace", "char", "english"])
 @pytest.mark.parametrize("tags", TAG_TREATMENTS)
 def test_equal_to_rouge_score_on_samples(tokenizer: str, tags: str) -> None:
     predictions, references = zip(*SAMPLES, strict=True)
@@ -158,7 +159,30 @@ def test_several_references_are_averaged_not_maximised(shared_dir: Path) -> None
     assert together.signature.references == 3
 
 
-def longest_by_table(left: Sequence[int], right: Sequence[int]) -> int:
+def test_the_best_reference_is_that_of_rouge_score(shared_dir: Path) -> None:
+    predictions, rows = read_english(shared_dir)
+    references = [[row[f"summary{n}"] for n in (1, 2, 3)] for row in rows]
+    ours = score_texts(predictions, references, tokenizer="english", aggregate="max")
+    theirs = rouge_scorer.RougeScorer(METRICS, use_stemmer=True)
+    for row, (prediction, texts) in enumerate(zip(predictions, references, strict=True)):
+        for name, expected in theirs.score_multi(texts, prediction).items():
+            # Precision and recall are of either where two references have the same F1.
+            assert ours.per_row[name][row] == pytest.approx(100 * expected.fmeasure, abs=TINY)
+    assert ours.signature.aggregate == "max"
+
+
+def test_many_pairs_at_once_are_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["", "a", "a a b", "a b a b c", "c\nb a", "b c a a a\na b"]
+    preparer = TextPreparer(load_tokeniser("whitespace"))
+    prepared = [preparer.prepare(text) for text in texts]
+    pairs = [(one, other) for one in prepared for other in prepared]
+    alone = [score_pairs([one], [other])[0].tolist() for one, other in pairs]
+    for at_once in (8192, 7):
+        monkeypatch.setattr("dialsum.score.rouge.PAIRS_AT_ONCE", at_once)
+        assert score_pairs(*zip(*pairs, strict=True)).tolist() == alone
+
+
+def longest_by_table(left: Sequence[str], right: Sequence[str]) -> int:
     table = [[0] * (len(right) + 1) for _ in range(len(left) + 1)]
     for i, one in enumerate(left):
         for j, other in enumerate(right):
@@ -168,27 +192,34 @@ def longest_by_table(left: Sequence[int], right: Sequence[int]) -> int:
     return table[-1][-1]
 
 
-NUMBERS = st.lists(st.integers(min_value=0, max_value=5), max_size=150)
+TOKENS = st.text(alphabet="abcdef", max_size=150)
 
 
-@given(NUMBERS, NUMBERS)
+@given(TOKENS, TOKENS)
 @settings(max_examples=100, deadline=None)
-def test_lcs_equals_the_plain_table(left: list[int], right: list[int]) -> None:
+def test_lcs_equals_the_plain_table(left: str, right: str) -> None:
     expected = longest_by_table(left, right)
-    assert _lcs_length()(left, right) == expected
+    preparer = TextPreparer(load_tokeniser("char"))
+    precision = score_pairs([preparer.prepare(left)], [preparer.prepare(right)])[0, 2, 0]
+    assert precision * len(left) == pytest.approx(expected)
     places = _lcs_places(left, right)
     assert len(places) == expected
     assert is_subsequence((left[place] for place in sorted(places)), right)
 
 
-def is_subsequence(short: Iterable[int], long: Sequence[int]) -> bool:
+def is_subsequence(short: Iterable[str], long: Sequence[str]) -> bool:
     rest = iter(long)
     return all(token in rest for token in short)
 
 
-@given(LINES, LINES)
-def test_mean_f1_is_the_mean_of_the_three(prediction: str, reference: str) -> None:
+@given(st.lists(LINES, min_size=1, max_size=5), st.lists(LINES, min_size=1, max_size=5))
+@settings(max_examples=50, deadline=None)
+def test_voters_rate_as_scores_do(texts: list[str], voters: list[str]) -> None:
+    """The floors' search counts in its own way; it must be the same count."""
     preparer = TextPreparer(load_tokeniser("whitespace"))
-    one, other = preparer.prepare(prediction), preparer.prepare(reference)
-    f1 = score_pair(one, other)[2::3]
-    assert mean_f1(one, other) == pytest.approx(sum(f1[:3]) / 3, abs=TINY)
+    ones, others = ([preparer.prepare(text) for text in side] for side in (texts, voters))
+    found = Voters([other.tokens for other in others]).rate([one.tokens for one in ones])
+    expected = [
+        score_pairs([one] * len(others), others)[:, :3, 2].mean() for one in ones
+    ]
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)

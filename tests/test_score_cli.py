@@ -131,6 +131,7 @@ def test_the_table_names_what_floor_is_missing(
     output = capsys.readouterr().out
     assert "give --train" in output and "give --dialogues" in output
     assert "  constant" not in output and "  lead-2" not in output
+    assert "another row's summary" in output
 
 
 def test_the_table_has_both_floors_on_three_scales(
@@ -188,7 +189,7 @@ def test_references_in_columns_and_in_files_are_the_same(
     for record in (files, columns):
         del record["references"]
     assert files == columns
-    assert "|refs:2|" in str(files["signature"])
+    assert "|refs:2,mean|" in str(files["signature"])
 
 
 def test_empty_predictions_score_zero_and_are_told(

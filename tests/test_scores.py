@@ -12,8 +12,11 @@ import pytest
 
 from dialsum.atomic import dump_json
 from dialsum.errors import DataError
-from dialsum.score.api import FLOOR_SCORES, SCORES, score_all_scales, score_texts
+from dialsum.score.api import score_report, score_texts
 from dialsum.score.confidence import bootstrap_means, percentile_intervals
+from dialsum.score.report import FLOOR_SCORES, FLOORS, SCORES
+from dialsum.score.rouge import METRICS
+from dialsum.score.rows import Rows
 from dialsum.score.show import format_scores
 from dialsum.score.signature import Signature, require_same_signature
 
@@ -35,12 +38,12 @@ def test_refuses_rows_that_cannot_be_scored(predictions: Any, references: Any, w
     with pytest.raises(DataError, match=words):
         score_texts(predictions, references)
     with pytest.raises(DataError, match=words):
-        score_all_scales(predictions, references)
+        score_report(Rows(predictions, references))
 
 
 def test_refuses_dialogues_of_another_count() -> None:
     with pytest.raises(DataError, match="0 dialogues for 1 predictions"):
-        score_all_scales(["a"], [["a"]], dialogues=[])
+        score_report(Rows(["a"], [["a"]], dialogues=[]))
 
 
 @pytest.mark.parametrize("tokenizer", ["mecab", "whitespace", "char", "english"])
@@ -61,25 +64,25 @@ PREDICTIONS = ["#Person1#은 역에 간다.", "둘은 저녁을 먹는다.", "п
 REFERENCES = [["#Person1#은 역으로 간다."], ["둘은 점심을 먹는다."], ["#Person2#는 인사한다."]]
 TRAIN = ["#Person1#은 #Person2#에게 말한다.", "#Person1#은 말한다.", "둘은 말한다."]
 DIALOGUES = ["#Person1#: 역에 가요.\n#Person2#: 네."] * 3
+ROWS = Rows(PREDICTIONS, REFERENCES, DIALOGUES)
 
 
 def test_the_record_has_every_scale_with_floors() -> None:
-    block = score_all_scales(PREDICTIONS, REFERENCES, train_summaries=TRAIN, dialogues=DIALOGUES)
+    block = score_report(ROWS, train_summaries=TRAIN)
     for scale in (block, block["tags_one"], block["whitespace"]):
         assert set(SCORES) < set(scale)
         assert scale["rows"] == 3
+        assert set(scale["floors"]) == set(FLOORS)
         assert set(scale["floors"]["constant"]) == {"text", *FLOOR_SCORES}
         assert set(scale["floors"]["lead2"]) == set(FLOOR_SCORES)
+        assert set(scale["precision"]) == set(scale["recall"]) == set(METRICS)
         low, high = scale["confidence"]["rouge_mean"]
         assert low <= scale["rouge_mean"] <= high
     assert block["foreign_script_rate"] == pytest.approx(100 / 3, abs=1e-3)
     assert "|tags:split|" in block["signature"] and "|tags:one|" in block["tags_one"]["signature"]
     assert "|tok:whitespace|" in block["whitespace"]["signature"]
     assert json.loads(dump_json(block)) == block
-    assert (
-        score_all_scales(PREDICTIONS, REFERENCES, train_summaries=TRAIN, dialogues=DIALOGUES)
-        == block
-    )
+    assert score_report(ROWS, train_summaries=TRAIN) == block
 
 
 @pytest.mark.parametrize(
@@ -93,15 +96,15 @@ def test_the_record_has_every_scale_with_floors() -> None:
     ],
 )
 def test_no_scale_stands_twice(tokenizer: str, tags: str, beside: set[str]) -> None:
-    block = score_all_scales(PREDICTIONS, REFERENCES, tokenizer=tokenizer, tags=tags)
+    block = score_report(Rows(PREDICTIONS, REFERENCES), tokenizer=tokenizer, tags=tags)
     assert {"tags_one", "whitespace"} & set(block) == beside
-    assert "floors" not in block
+    assert set(block["floors"]) == {"random"}
     signatures = [block["signature"], *(block[name]["signature"] for name in beside)]
     assert len(set(signatures)) == len(signatures)
 
 
 def test_the_text_shows_scores_with_recipe_interval_and_floors() -> None:
-    block = score_all_scales(PREDICTIONS, REFERENCES, train_summaries=TRAIN, dialogues=DIALOGUES)
+    block = score_report(ROWS, train_summaries=TRAIN)
     text = format_scores(block, name="ours")
     for scale in (block, block["tags_one"], block["whitespace"]):
         low, high = scale["confidence"]["rouge_mean"]
@@ -114,8 +117,13 @@ def test_the_text_shows_scores_with_recipe_interval_and_floors() -> None:
 
 
 def test_signature_text() -> None:
-    assert str(Signature("mecab-ko-1-dic-2", "split", 3, "kept")) == (
-        "rouge|tok:mecab-ko-1-dic-2|tags:split|refs:3|ref-agg:mean|case:kept|norm:nfc+ws|agg:mean-f1|v:1"
+    assert str(Signature("mecab-ko-1/dic-2", "split", 3, "kept", "mean")) == (
+        "rouge|tok:mecab-ko-1/dic-2|refs:3,mean|tags:split|case:kept|nfc|v1"
+    )
+    assert "|refs:2,max|" in str(Signature("char", "split", 2, "kept", "max"))
+    # Of one reference the mean and the best are the same recipe.
+    assert str(Signature("char", "one", 1, "kept", "max")) == (
+        "rouge|tok:char|refs:1|tags:one|case:kept|nfc|v1"
     )
 
 

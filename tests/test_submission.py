@@ -22,7 +22,7 @@ def test_submission_has_the_competition_s_form(tmp_path: Path) -> None:
     path = tmp_path / "run" / "submission.csv"
     write_submission(path, ROWS, ["하나", '"둘", 그리고', "셋\n넷"])
     assert path.read_text(encoding="utf-8") == (
-        ',fname,summary\n0,test_0,하나\n1,test_1,"""둘"", 그리고"\n2,test_2,"셋\n넷"\n'
+        ',fname,summary\n0,test_0,하나\n1,test_1,"""둘"", 그리고"\n2,test_2,셋 넷\n'
     )
     check_submission(path, ROWS)
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialsum.errors import UnfitError
+from dialsum.score.morphemes import load_mecab
 from dialsum.score.tokenise import (
     TAG,
     TAG_TREATMENTS,
@@ -37,6 +38,8 @@ CASES = [
     ("mecab", "one", "#Person1##Person2#", ["#Person1#", "#Person2#"]),
     ("mecab", "one", "##Person2#!?", ["#", "#Person2#", "!?"]),
     ("mecab", "one", "#Person1 은", ["#", "Person", "1", "은"]),
+    ("kiwi", "one", "#Person1#은 갔다.", ["#Person1#", "은", "가", "었", "다", "."]),
+    ("kiwi", "removed", "#Person1#은 갔다.", ["은", "가", "었", "다", "."]),
     ("whitespace", "split", "#Person1#은  #Person2#에게", ["#Person1#은", "#Person2#에게"]),
     ("whitespace", "one", "#Person1#은  #Person2#에게", ["#Person1#", "은", "#Person2#", "에게"]),
     ("whitespace", "removed", "#Person1#은 간다", ["은", "간다"]),
@@ -115,36 +118,44 @@ def test_mecab_keeps_the_morphemes_that_the_library_gives(shared_dir: object) ->
     assert [tokeniser(text) for text in texts] == [
         analyser.morphs(normalise(text)) for text in texts
     ]
+    for text in texts:
+        theirs = analyser.parse(normalise(text))
+        ours = load_mecab().analyse(normalise(text))
+        assert ours.spans == tuple(one.span for one in theirs)
+        assert ours.kinds == tuple(one.pos for one in theirs)
 
 
 @pytest.mark.parametrize(("name", "tags"), [("", "split"), ("Mecab", "split"), ("mecab", "keep")])
 def test_unknown_names_are_refused_with_the_known_ones(name: str, tags: str) -> None:
-    with pytest.raises(UnfitError, match=r"mecab, whitespace, char, english|split, one, removed"):
+    with pytest.raises(UnfitError, match=r"mecab, kiwi, whitespace, char|split, one, removed"):
         load_tokeniser(name, tags=tags)
 
 
 @pytest.mark.parametrize(
     ("name", "module", "package"),
-    [("mecab", "mecab", "python-mecab-ko"), ("english", "rouge_score", "rouge-score")],
-)
+    [
+        ("mecab", "mecab", "python-mecab-ko"), ("english", "rouge_score", "rouge-score"),
+        ("kiwi", "kiwipiepy", "kiwipiepy"),
+    ],
+)  # fmt: skip
 def test_a_missing_library_is_named_with_its_install_line(
     monkeypatch: pytest.MonkeyPatch, name: str, module: str, package: str
 ) -> None:
-    from dialsum.score import tokenise
+    from dialsum.score import morphemes, tokenise
 
-    tokenise._load_mecab.cache_clear()
-    tokenise._load_english.cache_clear()
+    for load in (morphemes.load_mecab, morphemes.load_kiwi, tokenise._load_english):
+        load.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(
-        UnfitError, match=rf"{package}.*pip install -r requirements\.txt.*whitespace"
-    ):
+    file = r"requirements(-kiwi)?\.txt"
+    with pytest.raises(UnfitError, match=rf"{package}.*pip install -r {file}.*whitespace"):
         load_tokeniser(name)
 
 
 @pytest.mark.parametrize(
     ("name", "pattern", "case"),
     [
-        ("mecab", r"mecab-ko-\d[\w.]*-dic-\d[\w.]*", "kept"),
+        ("mecab", r"mecab-ko-\d[\w.]*/dic-\d[\w.]*", "kept"),
+        ("kiwi", r"kiwi-\d[\w.]*/model-\d[\w.]*", "kept"),
         ("whitespace", "whitespace", "kept"),
         ("char", "char", "kept"),
         ("english", r"rouge_score-\d[\w.]*-porter", "lower"),

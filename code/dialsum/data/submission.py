@@ -85,7 +85,8 @@ def check_submission(path: Path, test_rows: Sequence[Dialogue]) -> Remarks:
 def find_header_problems(path: Path) -> list[str]:
     """Say what is wrong with the columns, which are the index, fname and summary, and with the
     index, which counts the rows from 0."""
-    header, *rows = [one for one in csv.reader(io.StringIO(read_text_file(path), newline="")) if one]
+    text = io.StringIO(read_text_file(path), newline="")
+    header, *rows = [cells for cells in csv.reader(text) if cells]
     if header != HEADER:
         return [
             f"{path}:1  the columns are {', '.join(map(repr, header))}, and must be an unnamed "

@@ -168,10 +168,10 @@ def _floor_texts(task: Task, scale: Scale) -> Iterable[tuple[str, Sequence[str]]
 
 def _measure(task: Task, figures: Figures) -> None:
     import numpy as np
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics.chrf import CHRF
 
     rows, cut = task.rows, load_tokeniser("mecab", tags="one")
-    dialogues = rows.dialogues or [None] * len(rows)
+    dialogues: Sequence[str | None] = rows.dialogues or [None] * len(rows)
     chrf = CHRF()
     taken: list[dict[str, float]] = []
     beside: list[dict[str, float]] = []

@@ -118,7 +118,6 @@ def randomisation_p(
     # Sums of the same numbers in another order differ in the last bits.
     least = seen * (1 - 1e-9) - 1e-12
     extreme = np.zeros(gaps.shape[1], dtype=np.int64)
-    single = gaps.astype(np.float32) if rows > AT_ONCE // 1000 else gaps
     at_once = max(1, AT_ONCE // rows)
     for start in range(0, trials, at_once):
         count = min(at_once, trials - start)
@@ -127,13 +126,13 @@ def randomisation_p(
             axis=1, count=rows,
         )
         # A sum with random signs is twice that of the chosen rows less that of all.
-        drawn = 2 * (bits.astype(single.dtype) @ single) - single.sum(axis=0)
+        drawn = 2 * (bits.astype(np.float64) @ gaps) - gaps.sum(axis=0)
         extreme += (np.abs(drawn) >= least).sum(axis=0)
     return [(1 + int(count)) / (1 + trials) for count in extreme]
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p-values corrected so that the chance of one false finding in all stays (Holm 1979)."""
+    """Return p-values corrected so that the chance of any false finding stays (Holm 1979)."""
     order = sorted(range(len(p)), key=lambda place: p[place])
     corrected, largest = [0.0] * len(p), 0.0
     for rank, place in enumerate(order):

@@ -121,13 +121,11 @@ def _find_names(text: str) -> frozenset[str]:
     korean = has_hangul(text)
     names: list[tuple[int, int]] = []
     for (start, end), kind in zip(analysis.spans, analysis.kinds, strict=True):
-        if any(start < high and low < end for low, high in tags):
-            continue
-        proper = "NNP" in kind.split("+") or (
+        proper = "NNP" in kind or (
             kind == "SL" and text[start].isupper()
             and (korean or SENTENCE_START.search(text[:start]) is None)
         )
-        if not proper:
+        if not proper or any(start < high and low < end for low, high in tags):
             continue
         if names and names[-1][1] == start:
             names[-1] = (names[-1][0], end)

@@ -1,4 +1,4 @@
-"""Files of predictions and references to aligned rows: ids and counts are compared before any score.
+"""Files of predictions and references to aligned rows; ids are compared before any score.
 
 CSV, JSON Lines (.jsonl), or one summary a line (.txt). Must not know how scores are made.
 """

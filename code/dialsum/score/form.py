@@ -5,6 +5,7 @@ Must not know scores.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from dialsum.score.morphemes import load_mecab
@@ -15,7 +16,9 @@ GRAM = 3
 CLOSING = "\"'”’」』)]}>» "
 ENDS = ".!?…。！？"
 SENTENCE_ENDS = ("EF", "ETN")
-"""Kinds of the last morpheme of a Korean sentence: a final ending, or a noun made of a verb (함)."""
+"""Kinds of the last morpheme of a sentence: a final ending, or a noun made of a verb (함)."""
+FINAL_SYLLABLES = "다요죠까함됨임음"
+"""Where no full stop follows, mecab takes these for connective endings and for nouns."""
 
 
 def repeated_share(tokens: Sequence[str]) -> float:
@@ -33,7 +36,7 @@ def copied_share(tokens: Sequence[str], source: Sequence[str]) -> float:
 def most_repeated(tokens: Sequence[str]) -> str:
     """Return the three-token sequence that comes most often, as text."""
     grams = _grams(tokens)
-    return " ".join(max(grams, key=grams.count)) if grams else ""
+    return " ".join(Counter(grams).most_common(1)[0][0]) if grams else ""
 
 
 def _grams(tokens: Sequence[str]) -> list[tuple[str, ...]]:
@@ -44,11 +47,11 @@ def is_unfinished(text: str) -> bool:
     """Say whether a text stops before its sentence does; an empty one does not.
 
     A full stop, question or exclamation mark ends a sentence, in quotes or brackets too; without
-    one, a Korean text must end in a final ending (`간다`) or a noun made of a verb (`감`).
+    one, a Korean text must end in a final ending (`간다`) or a noun made of a verb (`함`).
     """
     text = normalise(text)
     bare = text.rstrip(CLOSING)
-    if not bare or bare[-1] in ENDS:
+    if not bare or bare[-1] in ENDS or bare[-1] in FINAL_SYLLABLES:
         return False
     if not has_hangul(bare[-1]):
         return True

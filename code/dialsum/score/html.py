@@ -1,4 +1,4 @@
-"""Scores as one HTML page without network: tables, and the worst rows of each measure with their text.
+"""Scores as one HTML page without network: tables, and each measure's worst rows with their text.
 
 Must not compute anything.
 """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-DIGITS = re.compile(r"\d[\d,]*(?:\.\d+)?(?:\s?[십백천만억조]+(?![가-힣]*[십백천만억조]))?")
+DIGITS = re.compile(r"(\d[\d,]*(?:\.\d+)?)(?:\s?([십백천만억조]+))?")
 SINO_DIGITS = {"영": 0, "공": 0, "일": 1, "이": 2, "삼": 3, "사": 4, "오": 5, "육": 6, "칠": 7,
                "팔": 8, "구": 9}  # fmt: skip
 SINO_UNITS = {"십": 10, "백": 100, "천": 1000}
@@ -21,11 +21,14 @@ NATIVE = re.compile(
     f"(?P<tens>{'|'.join(NATIVE_TENS)})?(?P<ones>{'|'.join(NATIVE_ONES)})?", re.ASCII
 )
 COUNTERS = "년월일분원층번호인개살세시명달주배점장잔권병대곳쌍채박퍼킬미센그"
-"""Beginnings of what is counted: a lone syllable such as `이` or `한` is a number only before one."""
-ENGLISH = dict(zip(
-    ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"], range(21), strict=True,
-)) | dict(zip(["thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred"],
-              range(30, 101, 10), strict=True))  # fmt: skip
+"""First letters of what is counted; a lone syllable is a number only before one."""
+ENGLISH = {
+    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
+    "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14,
+    "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20,
+    "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
+    "hundred": 100,
+}  # fmt: skip
 ENGLISH_WORD = re.compile(r"[a-z]+", re.IGNORECASE)
 
 
@@ -33,13 +36,10 @@ def numbers_in_digits(text: str) -> dict[float, str]:
     """Return the numbers that are written in digits, value to spelling: 3만 is 30,000."""
     found: dict[float, str] = {}
     for match in DIGITS.finditer(text):
-        spelt = match.group().rstrip(", ")
-        digits = re.match(r"[\d,.]+", spelt)
-        assert digits is not None
-        value = float(digits.group().replace(",", "").rstrip(".") or 0)
-        for unit in spelt[digits.end() :].strip():
+        value = float(match[1].replace(",", ""))
+        for unit in match[2] or "":
             value *= (SINO_UNITS | SINO_GROUPS)[unit]
-        found.setdefault(value, spelt)
+        found.setdefault(value, match.group().rstrip(", "))
     return found
 
 

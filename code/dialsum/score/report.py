@@ -66,12 +66,12 @@ def describe_scale(
         "recall": _of_metrics(figures.run[name][..., 1]),
         "confidence": describe_confidence(per_row),
     }
-    floors = {
+    floors: dict[str, dict[str, Any]] = {
         floor: {key: _mean(all_scores(f1)[key]) for key in FLOOR_SCORES}
         for floor in FLOORS if (f1 := figures.f1[name].get(floor)) is not None
     }  # fmt: skip
     if "constant" in floors:
-        floors["constant"] = {"text": scale.constant, **floors["constant"]}
+        floors["constant"] = {"text": scale.constant or "", **floors["constant"]}
     human = figures.f1[name].get("human")
     if human is not None:
         block["ceiling"] = {"human": {key: _mean(all_scores(human)[key]) for key in FLOOR_SCORES}}
@@ -162,7 +162,8 @@ def _worst(values: NDArray[np.float32], key: str) -> list[int]:
     if measure.worst == "far":
         with np.errstate(divide="ignore"):
             badness, limit = np.abs(np.log(values)), float(np.log(measure.limit))
-        badness = np.where(np.isinf(badness), 0.0, badness)  # empty ones have a measure of their own
+        # Empty ones have a measure of their own.
+        badness = np.where(np.isinf(badness), 0.0, badness)
     else:
         sign = 1.0 if measure.worst == "high" else -1.0
         badness, limit = sign * values, sign * measure.limit

@@ -121,7 +121,10 @@ def score_rows(
         mean: NDArray[np.float64] = 100.0 * by_reference.mean(axis=0)
         return mean
     best = by_reference[..., 2].argmax(axis=0)
-    return 100.0 * np.take_along_axis(by_reference, best[None, ..., None], axis=0)[0]
+    of_best: NDArray[np.float64] = 100.0 * np.take_along_axis(
+        by_reference, best[None, ..., None], axis=0
+    )[0]
+    return of_best
 
 
 def _score_some(
@@ -136,7 +139,7 @@ def _score_some(
     pairs = [np.maximum(lengths - 1, 0) for lengths in tokens]
     lcs = cpdist(left, right, scorer=LCSseq.similarity, dtype=np.int64)
     (left_ones, left_twos), (right_ones, right_twos) = (
-        _grams(texts, lengths) for texts, lengths in zip((left, right), tokens, strict=True)
+        _grams(texts) for texts in (left, right)
     )
     counts = [
         (_matched(left_ones, right_ones, row_bit=TOKEN_BITS, rows=len(left)), *tokens),
@@ -144,22 +147,29 @@ def _score_some(
         (lcs, *tokens),
         (lcs.copy(), *(lengths.copy() for lengths in tokens)),
     ]
+    by_lines = counts[METRICS.index("rougeLsum")]
     for place, (one, other) in enumerate(zip(predictions, references, strict=True)):
         if len(one.lines) > 1 or len(other.lines) > 1:
-            for column, value in zip(counts[3], _lines_overlap(one.lines, other.lines), strict=True):
+            for column, value in zip(by_lines, _lines_overlap(one.lines, other.lines), strict=True):
                 column[place] = value
     return np.stack([_rates(*of_metric) for of_metric in counts], axis=1)
 
 
-def _grams(
-    texts: Sequence[str], lengths: NDArray[np.int64]
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return a key for each token, and for each two in a row: the text's place, then the ids."""
+def read_ids(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return the token numbers of all texts in a row, and the place of the text that each is of."""
     import numpy as np
 
     data = np.frombuffer("".join(texts).encode("utf-32-le"), "<u4")
-    ids = data.astype(np.uint64) - np.uint64(FIRST)
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     rows = np.repeat(np.arange(len(texts), dtype=np.uint64), lengths)
+    return data.astype(np.uint64) - np.uint64(FIRST), rows
+
+
+def _grams(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return a key for each token, and for each two in a row: the text's place, then the ids."""
+    import numpy as np
+
+    ids, rows = read_ids(texts)
     singles = (rows << np.uint64(TOKEN_BITS)) | ids
     inside = rows[1:] == rows[:-1]
     return singles, ((singles[:-1] << np.uint64(TOKEN_BITS)) | ids[1:])[inside]

@@ -60,7 +60,7 @@ def foreign_script_rate(
     """Return the percentage of predictions in which find_foreign finds something."""
     if not predictions:
         return 0.0
-    beside = sources or [None] * len(predictions)
+    beside: Sequence[str | None] = sources or [None] * len(predictions)
     pairs = zip(predictions, beside, strict=True)
     return 100.0 * sum(bool(find_foreign(*pair)) for pair in pairs) / len(predictions)
 
@@ -72,7 +72,7 @@ def has_hangul(text: str) -> bool:
 
 @functools.lru_cache(maxsize=65536)
 def script_of(char: str) -> str:
-    """Return a letter's script among SCRIPTS; `home` for Hangul, Latin, and all that is no letter."""
+    """Return a letter's script of SCRIPTS; `home` for Hangul, Latin, and all that is no letter."""
     if not unicodedata.category(char).startswith("L"):
         return "home"
     if char in VIETNAMESE:

@@ -24,8 +24,8 @@ FLOORS = {
 BESIDE = ("constant", "lead2")
 """The floors of the scales beside the asked one; the record has all."""
 CEILING = "human ceiling"
-EXAMPLES = 3
-LONGEST_EXAMPLE = 24
+EXAMPLES = 2
+LONGEST_EXAMPLE = 20
 MOST_ROWS = 1_000_000
 """Beyond this many more rows nobody will settle it."""
 
@@ -109,7 +109,8 @@ def _explain_floor(block: Mapping[str, Any]) -> list[str]:
         return []
     floor = FLOORS[corrected["floor"]]
     top = "what people reach" if corrected["ceiling"] == "human" else "100"
-    return [f"over floor: how far the mean is on the way from the best floor ({floor}) to {top}", ""]
+    said = f"over floor: how far the mean is from the best floor ({floor}) on the way to {top}"
+    return [said, ""]
 
 
 def format_unseen(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -129,7 +130,7 @@ def format_unseen(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if all(value is None for value in values):
             continue
         row = [f"  {measure['title']}", *map(_short, values), _short(measure.get("references"))]
-        row.append(measure["unit"])
+        row.append(_unit(measure, first))
         if len(blocks) == 1:
             row.append(", ".join(_example(one) for one in measure["worst"][:EXAMPLES]))
         table.append(row)
@@ -137,12 +138,19 @@ def format_unseen(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return ["", *align(table, left=left)]
 
 
+def _unit(measure: Mapping[str, Any], measures: Mapping[str, Any]) -> str:
+    rows, measured = measures["empty"]["rows_measured"], measure["rows_measured"]
+    return str(measure["unit"]) + (f", {measured} rows" if measured < rows else "")
+
+
 def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def _example(row: Mapping[str, Any]) -> str:
-    what = row["what"] if len(row["what"]) <= LONGEST_EXAMPLE else f"{row['what'][:LONGEST_EXAMPLE]}…"
+    what = row["what"]
+    if len(what) > LONGEST_EXAMPLE:
+        what = f"{what[:LONGEST_EXAMPLE]}…"
     return f"{row['name']} ({what})" if what else str(row["name"])
 
 
@@ -202,13 +210,13 @@ def say_difference(one: Mapping[str, Any]) -> str:
     more = one.get("more_rows")
     if more is None:
         return f"{gap}: NOT SETTLED; no difference was seen"
-    rows = f"about {_round_up(more):,} more rows" if more <= MOST_ROWS else "no realistic number of rows"
-    return f"{gap}: NOT SETTLED, p = {one['p_holm']:.2f}; {rows} like these would tell"
+    rows = "no realistic number of" if more > MOST_ROWS else f"about {_round_up(more):,} more"
+    return f"{gap}: NOT SETTLED, p = {one['p_holm']:.2f}; {rows} rows like these would tell"
 
 
 def _round_up(count: int) -> int:
     """Return a count to two digits: it is an estimate."""
-    step = 10 ** max(len(str(count)) - 2, 0)
+    step = int(10 ** max(len(str(count)) - 2, 0))
     return -(-count // step) * step
 
 

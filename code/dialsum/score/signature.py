@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from dialsum.errors import DataError
 
 VERSION = "1"
-"""Of everything that the other fields do not name; raise it when the same input scores otherwise."""
+"""Of all that the other fields do not name; raise it when the same input scores otherwise."""
 AGGREGATES = ("mean", "max")
 """How the scores of several references become one: their mean, as the competition does, or the
 best, as rouge_score's score_multi does."""

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 LEAST_ROWS = 20
 """Below this many rows a slice's mean says little, and is marked."""
-MOST_TOPICS = 10
-"""The most frequent topics; real data has a topic of its own for almost every row."""
+MOST_TOPICS, TOPIC_ROWS = 10, 5
+"""The most frequent topics of at least so many rows; real data has a topic of its own for almost
+every row."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,14 @@ class Slice:
 
 
 def slice_rows(rows: Rows) -> list[Slice]:
-    """Return the slices that the rows have: topics where they are given, the rest with dialogues."""
+    """Return the slices of the rows: by topic where topics are given, the rest with dialogues.
+
+    A kind of slice that all rows would be in is left out.
+    """
     labels: dict[str, list[str]] = {}
     if rows.topics is not None:
-        often = {topic for topic, _ in Counter(filter(None, rows.topics)).most_common(MOST_TOPICS)}
+        counts = Counter(filter(None, rows.topics)).most_common(MOST_TOPICS)
+        often = {topic for topic, count in counts if count >= TOPIC_ROWS}
         labels["topic"] = [
             topic if topic in often else "other topics" if topic else "no topic"
             for topic in rows.topics

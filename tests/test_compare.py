@@ -1,0 +1,105 @@
+"""Comparisons: what is called real, how often wrongly, and what would settle the rest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dialsum.errors import DataError
+from dialsum.score.api import compare_predictions
+from dialsum.score.compare import ALPHA, compare_systems, holm, randomisation_p, rows_to_settle
+from dialsum.score.confidence import percentile_intervals
+from dialsum.score.rows import Rows
+from dialsum.score.show import format_comparison
+
+PREDICTIONS = {
+    "good.csv": ["#Person1#은 역에 간다.", "둘은 저녁을 먹는다.", "그는 인사한다."] * 8,
+    "bad.csv": ["그렇다.", "아니다.", "그렇지 않다."] * 8,
+}
+REFERENCES = [["#Person1#은 역으로 간다."], ["둘은 점심을 먹는다."], ["그는 인사했다."]] * 8
+
+
+def systems(**more: list[str]) -> dict[str, Rows]:
+    return {name: Rows(texts, REFERENCES) for name, texts in (PREDICTIONS | more).items()}
+
+
+@pytest.mark.parametrize(
+    ("p", "corrected"),
+    [
+        ([], []),
+        ([0.01], [0.01]),
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
+        ([0.5, 0.6], [1.0, 1.0]),
+        ([0.02, 0.001], [0.02, 0.002]),
+    ],
+)
+def test_holm(p: list[float], corrected: list[float]) -> None:
+    assert holm(p) == pytest.approx(corrected)
+
+
+def test_the_test_s_false_positives_are_its_alpha() -> None:
+    """Two systems that are equally good, 400 times over: about 5 % are called different."""
+    generator = np.random.default_rng(3)
+    gaps = generator.standard_t(4, size=(60, 400)) * generator.uniform(1, 20, size=(60, 1))
+    found = np.mean(np.array(randomisation_p(gaps, trials=2000)) <= ALPHA)
+    # 400 trials of a chance of 5 %: three standard deviations are 3.3 %.
+    assert 0.02 < found < 0.085
+
+
+def test_the_interval_covers_the_truth_at_its_rate() -> None:
+    """400 samples of 80 rows of a skewed law whose mean is known."""
+    generator = np.random.default_rng(5)
+    rows = generator.beta(1.5, 3.0, size=(80, 400)) * 100
+    ends = percentile_intervals(rows)
+    truth = 100 * 1.5 / 4.5
+    covered = np.mean((ends[:, 0] <= truth) & (truth <= ends[:, 1]))
+    assert 0.91 < covered < 0.98
+
+
+def test_p_is_that_of_all_sign_changes() -> None:
+    gaps = np.array([3.0, 1.0, 2.0, 5.0, -1.0, 4.0])
+    signs = np.array([[1 if row >> bit & 1 else -1 for bit in range(6)] for row in range(64)])
+    exact = np.mean(np.abs(signs @ gaps) >= abs(gaps.sum()))
+    (found,) = randomisation_p(gaps[:, None], trials=20_000)
+    assert found == pytest.approx(exact, abs=0.01)
+
+
+def test_equal_systems_are_never_called_different() -> None:
+    scores = np.random.default_rng(0).normal(40, 9, 50)
+    (found,) = compare_systems({"a": scores, "b": scores.copy()})
+    assert (found.p, found.real, found.more_rows, found.points) == (1.0, False, None, 0.0)
+
+
+def test_rows_to_settle_do_settle_in_four_of_five() -> None:
+    generator = np.random.default_rng(1)
+    few = generator.normal(0.6, 5.0, 100_000)
+    needed = rows_to_settle(few)
+    assert needed is not None
+    samples = generator.normal(0.6, 5.0, (needed, 300))
+    found = np.mean(np.array(randomisation_p(samples, trials=999)) <= ALPHA)
+    assert 0.72 < found < 0.88
+
+
+def test_a_clear_difference_is_real_and_a_small_one_is_not() -> None:
+    near = [*PREDICTIONS["good.csv"][:-1], "아니다."]
+    found = compare_predictions(systems(near=near))
+    by_pair = {
+        (one["first"], one["second"]): one for one in found["scales"]["asked"]["differences"]
+    }
+    assert by_pair["good.csv", "bad.csv"]["real"]
+    small = by_pair["good.csv", "near"]
+    assert not small["real"]
+    assert small["more_rows"] > 0
+    assert list(found["scales"]) == ["asked", "tags_one"]
+    text = format_comparison(found)
+    assert "good.csv is ahead of bad.csv by" in text
+    assert text.count(": REAL, p = ") == 4
+    assert "more rows like these would tell" in text
+    assert "equally good systems" in text
+
+
+def test_a_comparison_needs_two_and_the_same_references() -> None:
+    with pytest.raises(DataError, match="two predictions"):
+        compare_predictions({"a": Rows(["x"], [["x"]])})
+    with pytest.raises(DataError, match="b: other references"):
+        compare_predictions({"a": Rows(["x"], [["x"]]), "b": Rows(["x"], [["y"]])})

@@ -1,0 +1,225 @@
+"""What ROUGE does not see: scripts, speakers, facts, form; each on rows where it is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from dialsum.score.api import score_report
+from dialsum.score.facts import KINDS, find_facts, find_lacking
+from dialsum.score.form import copied_share, is_unfinished, repeated_share
+from dialsum.score.measures import MEASURES
+from dialsum.score.numerals import native_value, numbers_in_digits, numbers_in_words, sino_value
+from dialsum.score.rows import Rows
+from dialsum.score.scripts import find_foreign, foreign_script_rate
+from dialsum.score.speakers import exchange_speakers, find_unknown_speakers
+
+FOREIGN = [
+    ([], 0.0),
+    ([""], 0.0),
+    (["#Person1#은 café에서 10,000원을 냈다! (약 3 km, 5 µm, 2 ℓ) 😀 ㅋㅋ ① ½ ㈜"], 0.0),
+    (["Ｆｕｌｌ ｗｉｄｔｈ", "ﾡ"], 0.0),
+    (["안녕", "привет"], 50.0),
+    (["그는 ь"], 100.0),
+    (["مرحبا", "สวัสดี", "こんにちは", "漢字", "α", "안녕"], 500 / 6),
+]
+
+
+@pytest.mark.parametrize(("texts", "percent"), FOREIGN)
+def test_foreign_script_rate(texts: list[str], percent: float) -> None:
+    assert foreign_script_rate(texts) == pytest.approx(percent)
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "found"),
+    [
+        ("그는 漢字를 쓴다", None, {"han": ["漢", "字"]}),
+        ("그는 漢字를 쓴다", "漢字로 쓰세요", {}),
+        ("ありがとう", "", {"kana": ["あ", "り", "が", "と", "う"]}),
+        ("Tôi đi học", "가요", {"vietnamese": ["đ", "ọ"], "latin": ["Tôi"]}),
+        ("그는 meeting에 간다", "회의에 가요", {"latin": ["meeting"]}),
+        ("그는 Meeting에 간다", "meeting 가요", {}),
+        ("He goes home", "I go home.", {}),
+        ("#Person1#은 #PhoneNumber#로", "네", {}),
+        ("", "네", {}),
+    ],
+)
+def test_what_the_dialogue_has_is_not_foreign(
+    text: str, source: str | None, found: dict[str, list[str]]
+) -> None:
+    assert find_foreign(text, source) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "exchanged"),
+    [
+        ("#Person1#은 #Person2#를 본다", "", "#Person2#은 #Person1#를 본다"),
+        ("#Person1#은 간다", "#Person1#: 가", "#Person2#은 간다"),
+        ("#Person1# #Person2# #Person3#", "#Person3#: 네", "#Person2# #Person3# #Person1#"),
+        ("둘은 #PhoneNumber#로", "", "둘은 #PhoneNumber#로"),
+        ("#Person10#", "#Person10#: 네", "#Person1#"),
+    ],
+)
+def test_speakers_are_exchanged(text: str, source: str, exchanged: str) -> None:
+    assert exchange_speakers(text, source) == exchanged
+
+
+def test_speakers_that_are_not_there() -> None:
+    dialogue = "#Person1#: 가자\n#Person2#: 네"
+    assert find_unknown_speakers("#Person3#은 #Person1#과 #Person3#", dialogue) == ["#Person3#"]
+    assert find_unknown_speakers("#Person2#은 간다", dialogue) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [("십", 10), ("이십오", 25), ("삼백이", 302), ("만", 10000), ("오만삼천", 53000),
+     ("일억", 10**8), ("이공이오", 2025)],
+)  # fmt: skip
+def test_sino_korean_numbers(word: str, value: int) -> None:
+    assert sino_value(word) == value
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("하나", 1), ("열", 10), ("열두", 12), ("스물다섯", 25), ("스무", 20)]
+)
+def test_native_korean_numbers(word: str, value: int) -> None:
+    assert native_value(word) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("10,000원을 냈다", [10000]),
+        ("3만 원", [30000]),
+        ("2.5배, 100%", [2.5, 100]),
+        ("1,2번", [12]),
+        ("없다", []),
+        ("끝 12.", [12]),
+    ],
+)
+def test_numbers_in_digits(text: str, values: list[float]) -> None:
+    assert list(numbers_in_digits(text)) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("세 명", 3), ("이십 분", 20), ("스물다섯 살", 25), ("twenty people", 20)]
+)
+def test_numbers_in_words(text: str, value: float) -> None:
+    assert value in numbers_in_words(text)
+
+
+def test_a_lone_syllable_is_no_number_without_something_counted() -> None:
+    assert numbers_in_words("이 사람은 한국에 간다") == set()
+
+
+FACTS = [
+    ("오후 3시 30분에 만난다", "times", {"3:30"}),
+    ("세 시 반에", "times", {"3:30"}),
+    ("15:20에 금요일", "times", {"3:20", "금요일"}),
+    ("3시간 동안 시험을 본다", "times", set()),
+    ("간단한 시험이다", "times", set()),
+    ("at seven o'clock on Friday", "times", {"7:00", "friday"}),
+    ("#PhoneNumber#로 #Person1#에게", "masks", {"#PhoneNumber#"}),
+    ("#Person1#은 서울에 간다", "names", {"서울"}),
+    ("#Person1#은 Ruby와 간다", "names", {"Ruby"}),
+    ("The man meets Ruby.", "names", {"Ruby"}),
+    ("", "names", set()),
+]
+
+
+@pytest.mark.parametrize(("text", "kind", "expected"), FACTS)
+def test_facts(text: str, kind: str, expected: set[str]) -> None:
+    assert set(getattr(find_facts(text), kind)) == expected
+
+
+@pytest.mark.parametrize(
+    ("summary", "dialogue", "kind", "lacking"),
+    [
+        ("5명이 간다", "다섯 명이 가요", "numbers", []),
+        ("5명이 간다", "여섯 명이 가요", "numbers", ["5"]),
+        ("3만 원이다", "30,000원이에요", "numbers", []),
+        ("3시에 만난다", "오후 세 시에 봐요", "times", []),
+        ("3시에 만난다", "네 시에 봐요", "times", ["3:00"]),
+        ("서울에 간다", "서울역이요", "names", []),
+        ("서울에 간다", "부산이요", "names", ["서울"]),
+        ("#Email#로", "#PhoneNumber#로요", "masks", ["#Email#"]),
+    ],
+)
+def test_what_a_dialogue_lacks(
+    summary: str, dialogue: str, kind: str, lacking: list[str]
+) -> None:
+    assert find_lacking(find_facts(summary), dialogue)[kind] == lacking
+
+
+@pytest.mark.parametrize(
+    ("text", "unfinished"),
+    [
+        ("", False), ("둘은 간다.", False), ("둘은 간다", False), ('그는 "가자."', False),
+        ("둘이 역으로 향함", False), ("둘은 역에", True), ("둘은 약속을 지키지 않고 연락을", True),
+        ("They go home", True), ("They go home!", False), ("값은 10", True),
+    ],
+)  # fmt: skip
+def test_unfinished(text: str, unfinished: bool) -> None:
+    assert is_unfinished(text) is unfinished
+
+
+def test_repeated_and_copied_shares() -> None:
+    assert repeated_share(["a", "b", "c", "a", "b", "c"]) == pytest.approx(1 / 4)
+    assert repeated_share(["a", "b"]) == 0.0
+    assert copied_share(["a", "b", "c", "d"], ["x", "a", "b", "c"]) == pytest.approx(1 / 2)
+    assert copied_share([], ["a"]) == 0.0
+
+
+ROWS = Rows(
+    predictions=["#Person1#은 meeting에 간다 간다 간다 간다", "", "#Person3#은 5시에 부산에"],
+    references=[["#Person1#은 서울에 간다."], ["둘은 만난다."], ["#Person2#은 3시에 서울에 간다."]],
+    dialogues=["#Person1#: 서울 가요.\n#Person2#: 네."] * 3,
+    names=["a", "b", "c"],
+)
+
+
+def test_the_report_has_every_measure_with_its_worst_rows() -> None:
+    unseen = score_report(ROWS)["unseen"]
+    assert set(unseen) == set(MEASURES)
+    third = pytest.approx(100 / 3, abs=0.001)
+    for key, worst in {
+        "empty": "b", "foreign_script": "a", "speakers_unknown": "c", "names_unsupported": "c",
+        "times_unsupported": "c",
+    }.items():  # fmt: skip
+        assert unseen[key]["value"] == third, key
+        assert unseen[key]["references"] in (0.0, third)
+        assert [row["name"] for row in unseen[key]["worst"]] == [worst]
+    assert unseen["foreign_script"]["worst"][0]["what"] == "latin meeting"
+    assert unseen["names_unsupported"]["worst"][0]["what"] == "부산"
+    assert unseen["times_missed"]["value"] == 100.0
+    assert unseen["times_missed"]["rows_measured"] == 1
+    # Of the two that are not empty, one stops early.
+    assert unseen["unfinished"]["value"] == 50.0
+    assert unseen["repetition"]["worst"][0]["name"] == "a"
+    assert unseen["chrf"]["worst"][0]["name"] == "b"
+
+
+def test_without_dialogues_what_needs_them_is_left_out() -> None:
+    rows = Rows(ROWS.predictions, ROWS.references)
+    unseen = score_report(rows)["unseen"]
+    assert set(unseen) == {key for key, one in MEASURES.items() if not one.needs_dialogue}
+    assert not any(f"{kind}_unsupported" in unseen for kind in KINDS)
+
+
+def test_exchanged_speakers_lose_what_they_earned() -> None:
+    same = ["#Person1#은 #Person2#에게 길을 묻는다."]
+    unseen = score_report(Rows(same, [same]))["unseen"]
+    assert unseen["speaker_exchange"]["value"] > 10
+    assert unseen["speaker_exchange"]["worst"] == []
+    swapped = ["#Person2#은 #Person1#에게 길을 묻는다."]
+    found = score_report(Rows(swapped, [same]))["unseen"]["speaker_exchange"]
+    assert found["value"] < -10
+    assert found["worst"][0]["name"] == "row 1"
+
+
+def test_chrf_is_sacrebleu_s() -> None:
+    from sacrebleu.metrics.chrf import CHRF
+
+    references = [["둘은 점심을 먹는다.", "그들은 점심을 함께 먹는다."]]
+    found = score_report(Rows(["둘은 저녁을 먹는다."], references))["unseen"]["chrf"]["value"]
+    expected = CHRF().sentence_score("둘은 저녁을 먹는다.", references[0]).score
+    assert found == pytest.approx(expected, abs=1e-3)
