@@ -222,6 +222,107 @@ def test_real_predictions_score_as_measured(
         assert record["rouge_mean"] == pytest.approx(score, abs=0.1)
 
 
+def test_json_lines_and_plain_lines_are_read(
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("ref.jsonl").write_text(
+        '{"fname": "a", "summary1": "x y", "summary2": "x", "topic1": "t"}\n'
+        '{"fname": "b", "summary1": "z", "summary2": "w"}\n', encoding="utf-8",
+    )  # fmt: skip
+    Path("pred.txt").write_text("x y\n\n", encoding="utf-8")
+    Path("pred.jsonl").write_text(
+        '{"fname": "b", "summary": ""}\n{"fname": "a", "summary": "x y"}\n', encoding="utf-8"
+    )
+    asked = ("ref.jsonl", "--tokenizer", "whitespace")
+    lines, objects = (
+        read_record(script, capsys, name, *asked) for name in ("pred.txt", "pred.jsonl")
+    )
+    assert lines["rouge1"] == pytest.approx(100 * (1 + 2 / 3) / 4, abs=1e-3)
+    assert {**lines, "predictions": ""} == {**objects, "predictions": ""}
+    best = read_record(script, capsys, "pred.txt", *asked, "--aggregate", "max")
+    assert best["rouge1"] == 50.0
+    assert "|refs:2,max|" in str(best["signature"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("pred.jsonl", '{"fname": "d1"}\n', ["pred.jsonl:1", "no key 'summary'", "'fname'"]),
+        ("pred.jsonl", "not json\n", ["pred.jsonl:1", "no JSON"]),
+        ("pred.jsonl", "[1]\n", ["pred.jsonl:1", "no JSON object"]),
+        ("pred.jsonl", '{"fname": "d1", "summary": "a"}\n{"summary": "b"}\n', [":2", "no fname"]),
+        ("pred.txt", "one\n", ["pred.txt has 1 rows and ref.csv 2"]),
+        ("pred.txt", "", ["pred.txt", "empty"]),
+    ],
+)
+def test_other_files_are_refused_by_line(
+    script: ModuleType, capsys: pytest.CaptureFixture[str], name: str, text: str, words: list[str]
+) -> None:
+    Path(name).write_text(text, encoding="utf-8")
+    assert run(script, name, "ref.csv") == 2
+    error = capsys.readouterr().err
+    for word in words:
+        assert word in error
+
+
+def test_a_comparison_says_which_difference_is_real(
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = 30
+    spoil(
+        ref="fname,summary\n" + "".join(f"r{row},둘은 {row}번 역에 간다.\n" for row in range(rows)),
+        good="fname,summary\n" + "".join(f"r{row},둘은 역에 간다.\n" for row in range(rows)),
+        bad="fname,summary\n" + "".join(f"r{row},모른다.\n" for row in range(rows)),
+    )
+    asked = ("bad.csv", "ref.csv", "--compare", "good.csv", "--html", "page.html")
+    assert run(script, *asked) == 0
+    output = capsys.readouterr().out
+    assert output.index("1  good.csv") < output.index("2  bad.csv")
+    assert "good.csv is ahead of bad.csv by" in output and ": REAL, p = 0.0001" in output
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "good.csv is ahead of bad.csv by" in page and "What ROUGE does not see" in page
+    assert "http" not in page
+    assert run(script, *asked, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert set(record["systems"]) == {"good.csv", "bad.csv"}
+    assert record["comparison"]["scales"]["asked"]["differences"][0]["real"] is True
+
+
+def test_a_submission_is_checked(
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(
+        test="fname,dialogue\nt1,#Person1#: 네\nt2,#Person1#: 네\n",
+        fit=",fname,summary\n0,t1,#Person1#은 답한다.\n1,t2,둘은 답한다.\n",
+        unfit=",fname,summary\n0,t2,답한다.\n1,t1,\n",
+        odd=",fname,summary\n0,t1,답한다.</s>\n1,t2,둘은 답한다.\n",
+    )
+    asked = ("--test", "test.csv")
+    assert run(script, "--check-submission", "fit.csv", *asked) == 0
+    assert "fit.csv: fit to hand in: 2 rows" in capsys.readouterr().out
+    assert run(script, "--check-submission", "unfit.csv", *asked) == 2
+    error = capsys.readouterr().err
+    assert "order must be that" in error and "'t1' is empty" in error
+    assert run(script, "--check-submission", "odd.csv", *asked) == 2
+    assert "special tokens (</s>)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--check-submission", "x.csv"), "needs --test"),
+        (("--test", "x.csv"), "--check-submission"),
+        (("pred.csv",), "PREDICTIONS and REFERENCES"),
+        (("pred.csv", "ref.csv", "--check-submission", "a", "--test", "b"), "without predictions"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    script: ModuleType, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    assert run(script, *words) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_it_runs_as_a_command(repository: Path) -> None:
     script = [sys.executable, str(repository / "scripts" / "score.py")]
     done = subprocess.run([*script, "pred.csv", "ref.csv"], capture_output=True, text=True)

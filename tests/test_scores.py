@@ -179,3 +179,41 @@ def test_scoring_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_chunks_and_processors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = Rows(PREDICTIONS * 9, REFERENCES * 9, DIALOGUES * 9)
+    whole = score_report(rows, train_summaries=TRAIN)
+    monkeypatch.setattr("dialsum.score.chunks.CHUNK_ROWS", 5)
+    assert score_report(rows, train_summaries=TRAIN) == whole
+    monkeypatch.setattr("dialsum.score.chunks.MANY_ROWS", 5)
+    assert score_report(rows, train_summaries=TRAIN) == whole
+
+
+def test_the_ceiling_is_what_people_reach() -> None:
+    references = [
+        ["둘은 점심을 먹는다.", "그들은 점심을 함께 먹는다."],
+        ["#Person1#은 길을 묻는다.", "#Person1#은 역으로 가는 길을 묻는다."],
+        ["그는 환불을 원한다.", "손님이 환불을 원한다."],
+    ]
+    block = score_report(Rows(PREDICTIONS, references), train_summaries=TRAIN)
+    human = block["ceiling"]["human"]
+    each = [
+        score_texts([row[own] for row in references], [[row[1 - own]] for row in references])
+        for own in (0, 1)
+    ]
+    assert human["rouge_mean"] == pytest.approx(sum(one.rouge_mean for one in each) / 2, abs=1e-3)
+    corrected = block["corrected"]
+    floor = max(one["rouge_mean"] for one in block["floors"].values())
+    assert corrected["ceiling"] == "human"
+    assert corrected["rouge_mean"] == pytest.approx(
+        100 * (block["rouge_mean"] - floor) / (human["rouge_mean"] - floor), abs=0.01
+    )
+    assert "ceiling" not in score_report(Rows(PREDICTIONS, REFERENCES))
+
+
+def test_the_best_floor_is_no_achievement() -> None:
+    block = score_report(ROWS, train_summaries=TRAIN)
+    text = block["floors"]["constant"]["text"]
+    again = score_report(Rows([text] * 3, REFERENCES), train_summaries=TRAIN)
+    assert again["corrected"]["rouge_mean"] <= 0.0

@@ -60,6 +60,16 @@ UNFIT = [
      [":4  row 3: fname 'test_1' stands already", "no row for fname 'test_2'"]),
     ("other order", ",fname,summary\n0,test_0,a\n1,test_2,c\n2,test_1,b\n",
      [":3  row 2: fname 'test_2' stands where the test file has 'test_1'"]),
+    ("no index", "fname,summary\ntest_0,a\ntest_1,b\ntest_2,c\n",
+     [":1  the columns are 'fname'"]),
+    ("column too many", ",fname,summary,x\n0,test_0,a,1\n1,test_1,b,1\n2,test_2,c,1\n",
+     [":1  the columns are", "'x'"]),
+    ("index from 1", ",fname,summary\n1,test_0,a\n2,test_1,b\n3,test_2,c\n",
+     ["row 1 has the index '1' where 0 belongs, and 2 more"]),
+    ("line break", ',fname,summary\n0,test_0,"a\nb"\n1,test_1,b\n2,test_2,c\n',
+     [":2  row 1: the summary of 'test_0' has a line break"]),
+    ("decomposed", ",fname,summary\n0,test_0,\u1112\u1161\u11ab\n1,test_1,b\n2,test_2,c\n",
+     [":2  row 1: the summary of 'test_0' is not composed (NFC)"]),
 ]  # fmt: skip
 
 
@@ -85,3 +95,40 @@ def test_many_problems_are_counted(tmp_path: Path) -> None:
         check_submission(path, rows)
     assert str(caught.value).count("is empty") == 10
     assert "and 20 more like these" in str(caught.value)
+
+
+REMARKS = [
+    (["a</s>", "b", "c"], ["1 summary holds special tokens (</s>): 'test_0'"], 0),
+    (["<pad>a", "b▁c", "c"], ["2 summaries hold special tokens (<pad>, ▁)"], 0),
+    (["#Person1은 간다", "b", "c"], ["1 summary holds a broken tag or a lone #: 'test_0'"], 0),
+    (["# Person1 # 은", "#PhoneNumber #", "c"], ["2 summaries hold a broken tag"], 0),
+    (["#Person2#", "b" * 9, "c" * 9],
+     ["1 summary names tags that their dialogues have not (#Person2#)"], 1),
+    (["a" * 40, "b" * 10, "c" * 10], ["1 summary is over 3 times as long as the median of 10"], 1),
+    (["a" * 2, "b" * 10, "c" * 10], ["1 summary is under 0.25 of the median"], 1),
+    (["#Person1#은 간다", "#Person1#도 간다", "#Person1#"], [], 1),
+]
+
+
+@pytest.mark.parametrize(("summaries", "words", "odd"), REMARKS)
+def test_what_a_model_wrote_is_told(
+    tmp_path: Path, summaries: list[str], words: list[str], odd: int
+) -> None:
+    path = tmp_path / "submission.csv"
+    write_submission(path, ROWS, summaries)
+    found = check_submission(path, ROWS)
+    remarks = (found.faults, found.oddities)[odd]
+    assert len(remarks) == len(words)
+    for word, remark in zip(words, remarks, strict=True):
+        assert word in remark
+    if not odd:
+        return
+    assert found.faults == []
+
+
+def test_summaries_are_written_composed_and_on_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv"
+    write_submission(path, ROWS, ["\u1112\u1161\u11ab  글", "둘\r\n셋", " 넷 "])
+    assert path.read_text(encoding="utf-8").splitlines() == [
+        ",fname,summary", "0,test_0,한 글", "1,test_1,둘 셋", "2,test_2,넷"
+    ]  # fmt: skip
