@@ -114,10 +114,10 @@ def read_systems(options: argparse.Namespace) -> tuple[dict[str, Rows], list[str
     dialogues = pick_dialogues(references.summaries, found, source=options.dialogues)
     against = str(options.references[0])
     systems = {
-        str(path): align_rows(
+        name: align_rows(
             read_predictions(path, references, against=against), references, dialogues
         )
-        for path in (options.predictions, *options.compare)
+        for name, path in name_files([options.predictions, *options.compare]).items()
     }
     train = (
         read_train_summaries(options.train, scored=references.summaries) if options.train else None
@@ -131,6 +131,21 @@ def read_systems(options: argparse.Namespace) -> tuple[dict[str, Rows], list[str
                 file=sys.stderr,
             )
     return systems, train
+
+
+def name_files(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return each file by a short name: its own, with as many folders as tell it from the others.
+
+    Raises:
+        UnfitError: the same file twice.
+    """
+    from dialsum.errors import UnfitError
+
+    for parts in range(1, 1 + max(len(path.parts) for path in paths)):
+        named = {str(Path(*path.parts[-parts:])): path for path in paths}
+        if len(named) == len(paths):
+            return named
+    raise UnfitError("the same predictions are named twice; a file cannot be compared with itself")
 
 
 def has_hangul(texts: Iterable[str]) -> bool:
@@ -169,23 +184,23 @@ def print_tables(
     options: argparse.Namespace,
 ) -> None:
     """Print what a person reads, with what is missing beside it."""
-    from dialsum.score.show import format_comparison, format_scores, format_unseen
+    from dialsum.score.show import format_comparison, format_scores
 
     against = ", ".join(str(path) for path in options.references)
     first = next(iter(blocks.values()))
-    for name, block in blocks.items():
-        print(f"{name} against {against}: {block['rows']} rows, scores 0-100\n")
-        print(format_scores(block, unseen=compared is None))
-        if empty := count_empty(systems[name]):
-            print(f"{empty} predictions are empty and score 0")
-        print()
+    print(f"{', '.join(blocks)} against {against}: {first['rows']} rows, scores 0-100\n")
+    if compared is None:
+        (name,) = blocks
+        print(format_scores(first, name=name))
+    else:
+        print(format_comparison(compared, blocks))
+    for name, rows in systems.items():
+        if empty := count_empty(rows):
+            print(f"{name}: {empty} predictions are empty and score 0")
     if "constant" not in first.get("floors", {}):
         print("no floor for constant: give --train FILE.csv, whose summaries it is chosen from")
     if "lead2" not in first.get("floors", {}):
         print("no floor for lead-2: give --dialogues FILE.csv with fname and dialogue")
-    if compared is not None:
-        print("\n".join(format_unseen(blocks)), "\n")
-        print(format_comparison(compared))
     if options.html:
         print(f"the worst rows of each measure: {options.html}")
 

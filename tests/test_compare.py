@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dialsum.errors import DataError
-from dialsum.score.api import compare_predictions
+from dialsum.score.api import compare_predictions, score_report
 from dialsum.score.compare import ALPHA, compare_systems, holm, randomisation_p, rows_to_settle
 from dialsum.score.confidence import percentile_intervals
 from dialsum.score.rows import Rows
@@ -91,7 +91,8 @@ def test_a_clear_difference_is_real_and_a_small_one_is_not() -> None:
     assert not small["real"]
     assert small["more_rows"] > 0
     assert list(found["scales"]) == ["asked", "tags_one"]
-    text = format_comparison(found)
+    blocks = {name: score_report(rows) for name, rows in systems(near=near).items()}
+    text = format_comparison(found, blocks)
     assert "good.csv is ahead of bad.csv by" in text
     assert text.count(": REAL, p = ") == 4
     assert "more rows like these would tell" in text

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dialsum.score.chunks import RUN, Figures, Scale, mean_f1
+from dialsum.score.compare import compare_systems
 from dialsum.score.confidence import LEVEL_PERCENT, RESAMPLES, SEED, percentile_intervals
 from dialsum.score.measures import MEASURES, explain_row
 from dialsum.score.rouge import METRICS
@@ -55,7 +56,8 @@ def describe_scale(
     Returns:
         Scores, signature, rows, precision and recall, confidence; floors and ceiling where there
         are any, and with floors `corrected`: (score - floor) / (ceiling or 100 - floor) in percent,
-        0 for the best floor, 100 for the ceiling.
+        0 for the best floor, 100 for the ceiling; on the full scales with a constant
+        `against_constant`: points of rouge_mean over it, their interval, p, and whether it is real.
     """
     per_row = all_scores(figures.run[name][..., 2])
     block: dict[str, Any] = {
@@ -78,7 +80,20 @@ def describe_scale(
     if floors:
         block["floors"] = floors
         block["corrected"] = correct_for_chance(block)
+    if "constant" in floors and scale.full:
+        block["against_constant"] = _against_constant(figures, name)
     return block
+
+
+def _against_constant(figures: Figures, name: str) -> dict[str, Any]:
+    """Say by how much the predictions are ahead of the constant, and whether that is real."""
+    f1 = figures.f1[name]
+    run, constant = mean_f1(f1[RUN]), mean_f1(f1["constant"])
+    (found,) = compare_systems({RUN: run, "constant": constant})
+    sign = 1.0 if found.first == RUN else -1.0
+    low, high = sorted((sign * found.low, sign * found.high))
+    points = {"points": sign * found.points, "low": low, "high": high, "p": found.p}
+    return {**{key: round(value, DECIMALS) for key, value in points.items()}, "real": found.real}
 
 
 def correct_for_chance(block: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Must not compute scores.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dialsum.text_table import align
@@ -65,15 +65,12 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float))
 
 
-def format_scores(
-    block: Mapping[str, Any], *, name: str = "predictions", unseen: bool = True
-) -> str:
+def format_scores(block: Mapping[str, Any], *, name: str = "predictions") -> str:
     """Return one table of all scales, signatures with their constants, and what ROUGE does not see.
 
     Args:
         block: the record; a scale or floor that is absent is not shown.
         name: how the scored system is called in its row.
-        unseen: with what ROUGE does not see.
     """
     scales = [block, *(block[key] for key in ("tags_one", "whitespace") if key in block)]
     interval = f"mean's {block['confidence']['level_percent']} % interval"
@@ -84,21 +81,16 @@ def format_scores(
         share = scale.get("corrected", {}).get("rouge_mean")
         over = "" if share is None else f"{share:.1f} %"
         table.append([f"  {name}", *_numbers(scale), f"{low:.2f} - {high:.2f}", over])
-        table.extend(
-            [f"  {title}", *_numbers(floor), "", ""]
-            for key, title in FLOORS.items()
-            if (floor := scale.get("floors", {}).get(key)) and (scale is block or key in BESIDE)
-        )
-        human = scale.get("ceiling", {}).get("human")
-        if human:
-            table.append([f"  {CEILING}", *_numbers(human), "", ""])
-    lines = [*_align(table), "", *_explain_floor(block)]
+        floors = _floor_rows(scale, keys=FLOORS if scale is block else BESIDE)
+        table += [[*row, ""] for row in floors]
+    lines = [*_align(table), "", *_explain_floor(block), *explain_words(block), ""]
     for scale in scales:
         constant = scale.get("floors", {}).get("constant")
         lines.append(scale["signature"])
         if constant:
             lines.append(f"  constant: {constant['text']}")
-    lines += format_unseen({name: block}) if unseen else []
+        lines += [f"  {said}" for said in say_against_constant(scale, name=name)]
+    lines += format_unseen({name: block})
     lines += format_slices(block)
     return "\n".join(lines)
 
@@ -110,7 +102,7 @@ def _explain_floor(block: Mapping[str, Any]) -> list[str]:
     floor = FLOORS[corrected["floor"]]
     top = "what people reach" if corrected["ceiling"] == "human" else "100"
     said = f"over floor: how far the mean is from the best floor ({floor}) on the way to {top}"
-    return [said, ""]
+    return [said]
 
 
 def format_unseen(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -176,29 +168,83 @@ def format_slices(block: Mapping[str, Any]) -> list[str]:
     return ["", *align(table, left=(0,)), *said]
 
 
-def format_comparison(found: Mapping[str, Any]) -> str:
+def format_comparison(found: Mapping[str, Any], blocks: Mapping[str, Mapping[str, Any]]) -> str:
     """Return rankings on each scale with the verdict on every difference, in plain words.
 
     Args:
         found: as compare_predictions returns it.
+        blocks: name of each system to its record.
     """
     lines: list[str] = []
-    for scale in found["scales"].values():
-        table = [[describe_scale_name(scale), "mean", "95 % interval"]]
+    for key, scale in found["scales"].items():
+        table = [["", *(title for _, title in COLUMNS), "mean's 95 % interval"]]
+        of_scale = {name: blocks[name].get(key, blocks[name]) for name in scale["systems"]}
         for rank, (name, one) in enumerate(scale["systems"].items(), start=1):
             low, high = one["confidence"]
-            table.append(
-                [f"{rank}  {name}", f"{one['rouge_mean']:.2f}", f"{low:.2f} - {high:.2f}"]
-            )
-        lines += [*align(table, left=(0,)), ""]
+            ends = f"{low:.2f} - {high:.2f}"
+            table.append([f"  {rank}  {name}", *_numbers(of_scale[name]), ends])
+        table += _floor_rows(next(iter(of_scale.values())), keys=BESIDE)
+        lines += [describe_scale_name(scale), *align(table, left=(0,)), ""]
         lines += [f"  {say_difference(one)}" for one in scale["differences"]]
+        for name, block in of_scale.items():
+            lines += [f"  {said}" for said in say_against_constant(block, name=name)]
         lines += [f"  {scale['signature']}", ""]
-    lines.append(
-        f"REAL: equally good systems would show such a gap on these {found['rows']} rows in less "
-        f"than {100 * found['alpha']:g} % of cases, all comparisons of a scale together "
-        f"(paired approximate randomisation, {found['trials']:,} trials, Holm's correction)."
-    )
+    lines += format_unseen(blocks)
+    first = next(iter(blocks.values()))
+    lines += ["", *explain_words(first), *explain_real(found)]
     return "\n".join(lines)
+
+
+def explain_words(block: Mapping[str, Any]) -> list[str]:
+    """Say what the words of the tables mean that a newcomer cannot know."""
+    floors = block.get("floors", {})
+    said = []
+    if "tags:split" in block["signature"] and "tags_one" in block:
+        said.append(
+            "tags split: #Person1# breaks into morphemes, as the competition counts it; tags one: "
+            "it is one token"
+        )
+    if "constant" in floors:
+        said.append(
+            "constant: one text for every row, the best that a search on the train summaries found: "
+            "what saying nothing earns"
+        )
+    if "lead2" in floors:
+        said.append("lead-2: the first two turns of each dialogue as they stand")
+    if "ceiling" in block:
+        said.append(f"{CEILING}: each reference scored against the other ones of its row")
+    return said
+
+
+def explain_real(found: Mapping[str, Any]) -> list[str]:
+    """Say what REAL means."""
+    return [
+        f"REAL: equally good systems would show such a gap on these {found['rows']} rows in less "
+        f"than {100 * found['alpha']:g} % of cases",
+        "(paired approximate randomisation on the mean of ROUGE-1, -2 and -L, "
+        f"{found['trials']:,} trials; Holm's correction over a scale's pairs of systems).",
+    ]
+
+
+def say_against_constant(block: Mapping[str, Any], *, name: str) -> list[str]:
+    """Say whether a system is better than one sentence for all rows, where that was tested."""
+    found = block.get("against_constant")
+    if found is None:
+        return []
+    ends = f"({found['low']:.2f} to {found['high']:.2f})"
+    verdict = "REAL" if found["real"] else "NOT SETTLED"
+    side = "ahead of" if found["points"] >= 0 else "BEHIND"
+    gap = f"{name} is {side} the constant text by {abs(found['points']):.2f} points {ends}"
+    return [f"{gap}: {verdict}, p = {found['p']:.4f}"]
+
+
+def _floor_rows(scale: Mapping[str, Any], *, keys: Iterable[str]) -> list[list[str]]:
+    rows = [
+        [f"  {FLOORS[key]}", *_numbers(floor), ""]
+        for key in keys if (floor := scale.get("floors", {}).get(key))
+    ]  # fmt: skip
+    human = scale.get("ceiling", {}).get("human")
+    return [*rows, [f"  {CEILING}", *_numbers(human), ""]] if human else rows
 
 
 def say_difference(one: Mapping[str, Any]) -> str:
