@@ -6,6 +6,7 @@ Must not know how figures are put together.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -170,7 +171,9 @@ def _measure(task: Task, figures: Figures) -> None:
     import numpy as np
     from sacrebleu.metrics.chrf import CHRF
 
-    rows, cut = task.rows, load_tokeniser("mecab", tags="one")
+    rows = task.rows
+    # A row's reference is cut for its own figures, and for those of the prediction.
+    cut = functools.lru_cache(maxsize=8)(load_tokeniser("mecab", tags="one"))
     dialogues: Sequence[str | None] = rows.dialogues or [None] * len(rows)
     chrf = CHRF()
     taken: list[dict[str, float]] = []

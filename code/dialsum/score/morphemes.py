@@ -58,8 +58,11 @@ class Mecab:
         lattice: Any = self._make_lattice(text)
         if not self._tagger.parse(lattice):
             raise RuntimeError(f"mecab cannot analyse {text[:80]!r}: {self._tagger.what()}")
-        found = [(span, sys.intern(node.feature.partition(",")[0])) for span, node in lattice]
-        return Analysis(tuple(span for span, _ in found), tuple(kind for _, kind in found))
+        spans, kinds = [], []
+        for span, node in lattice:
+            spans.append(span)
+            kinds.append(sys.intern(node.feature.partition(",")[0]))
+        return Analysis(tuple(spans), tuple(kinds))
 
 
 class Kiwi:

@@ -40,17 +40,28 @@ class PreparedText:
     lines: tuple[str, ...]
 
 
+class Numbers(dict[str, str]):
+    """Token to the character that stands for it; a new one gets the next."""
+
+    def __missing__(self, token: str) -> str:
+        """Number a token that was not seen before."""
+        if len(self) == MOST_TOKENS:
+            raise DataError([f"more than {MOST_TOKENS:,} different tokens to compare"])
+        self[token] = character = chr(FIRST + len(self))
+        return character
+
+
 @dataclass
 class TextPreparer:
     """Tokenises texts and numbers their tokens; texts are comparable only within one preparer.
 
     Attributes:
         tokeniser: cuts the text.
-        known: token to the character that stands for it, growing.
+        known: the tokens of all texts so far.
     """
 
     tokeniser: Tokeniser
-    known: dict[str, str] = field(default_factory=dict)
+    known: Numbers = field(default_factory=Numbers)
 
     def prepare(self, text: str) -> PreparedText:
         """Tokenise one text, whole and by lines."""
@@ -66,16 +77,7 @@ class TextPreparer:
         return [prepared[text] for text in texts]
 
     def _number(self, text: str) -> str:
-        known = self.known
-        numbered = []
-        for token in self.tokeniser(text):
-            character = known.get(token)
-            if character is None:
-                if len(known) == MOST_TOKENS:
-                    raise DataError([f"more than {MOST_TOKENS:,} different tokens to compare"])
-                character = known[token] = chr(FIRST + len(known))
-            numbered.append(character)
-        return "".join(numbered)
+        return "".join(map(self.known.__getitem__, self.tokeniser(text)))
 
 
 def score_pairs(
@@ -181,15 +183,18 @@ def _matched(
     """Count, text by text, the keys that both sides have, clipped to the smaller count."""
     import numpy as np
 
-    (of_left, left_counts), (of_right, right_counts) = (
-        np.unique(keys, return_counts=True) for keys in (left, right)
-    )
-    common, in_left, in_right = np.intersect1d(
-        of_left, of_right, assume_unique=True, return_indices=True
-    )
-    both = np.minimum(left_counts[in_left], right_counts[in_right])
-    row = (common >> np.uint64(row_bit)).astype(np.int64)
-    return np.bincount(row, weights=both, minlength=rows).astype(np.int64)
+    one = np.uint64(1)
+    both = np.concatenate([left << one, (right << one) | one])
+    if not len(both):
+        return np.zeros(rows, dtype=np.int64)
+    both.sort(kind="stable")  # four times as fast on what is in the order of rows already
+    keys = both >> one
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    of_right = np.add.reduceat((both & one).astype(np.int64), starts)
+    of_left = np.diff(starts, append=len(keys)) - of_right
+    row = (keys[starts] >> np.uint64(row_bit)).astype(np.int64)
+    shared = np.minimum(of_left, of_right)
+    return np.bincount(row, weights=shared, minlength=rows).astype(np.int64)
 
 
 def _rates(

@@ -206,8 +206,8 @@ def explain_words(block: Mapping[str, Any]) -> list[str]:
         )
     if "constant" in floors:
         said.append(
-            "constant: one text for every row, the best that a search on the train summaries found: "
-            "what saying nothing earns"
+            "constant: one text for every row, the best that a search on the train summaries "
+            "found: what saying nothing earns"
         )
     if "lead2" in floors:
         said.append("lead-2: the first two turns of each dialogue as they stand")

@@ -78,7 +78,7 @@ class Voters:
             side.overlaps(grams, rows=len(texts))
             for side, grams in zip(self._sides, _count_grams(texts), strict=True)
         )
-        return 2 * ones / sums + 2 * twos / np.maximum(pairs, 1), sums
+        return 2.0 * ones / sums + 2.0 * twos / np.maximum(pairs, 1), sums
 
 
 class _Occurrences:
@@ -93,15 +93,15 @@ class _Occurrences:
 
         row, key = grams
         self._known, place = np.unique(key, return_inverse=True)
-        self._has = np.zeros((len(self._known) + 1, rows), dtype=np.float32)
-        self._has[place, row] = 1.0
+        self._has = np.zeros((len(self._known) + 1, rows), dtype=np.uint16)
+        self._has[place, row] = 1
 
-    def overlaps(self, grams: _Numbered, *, rows: int) -> NDArray[np.float32]:
+    def overlaps(self, grams: _Numbered, *, rows: int) -> NDArray[np.uint16]:
         """Return how much each multiset shares with each of these: [multisets, these]."""
         import numpy as np
 
         row, key = grams
-        found = np.zeros((rows, self._has.shape[1]), dtype=np.float32)
+        found = np.zeros((rows, self._has.shape[1]), dtype=np.uint16)
         if not len(key):
             return found
         place = np.searchsorted(self._known, key)
