@@ -58,7 +58,7 @@ def test_leads_and_the_longest(dialogue: str, one: str, three: str, longest: str
         one, three, longest)
 
 
-@pytest.mark.parametrize("rows", [2, 3, 50])
+@pytest.mark.parametrize("rows", [2, 3, 50, 1024, 1025, 1026, 2049])
 def test_another_row_s_summary_is_never_its_own(rows: int) -> None:
     summaries = [f"요약 {row}" for row in range(rows)]
     others = other_summaries(summaries)

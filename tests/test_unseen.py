@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from dialsum.score.api import score_report
+from dialsum.score.api import score_report, score_texts
 from dialsum.score.facts import KINDS, find_facts, find_lacking
+from dialsum.score.files import align_rows, read_predictions, read_references
 from dialsum.score.form import copied_share, is_unfinished, repeated_share
 from dialsum.score.measures import MEASURES
 from dialsum.score.numerals import native_value, numbers_in_digits, numbers_in_words, sino_value
@@ -223,3 +226,19 @@ def test_chrf_is_sacrebleu_s() -> None:
     found = score_report(Rows(["둘은 저녁을 먹는다."], references))["unseen"]["chrf"]["value"]
     expected = CHRF().sentence_score("둘은 저녁을 먹는다.", references[0]).score
     assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_speakers_exchanged_by_token_score_as_exchanged_by_text(shared_dir: Path) -> None:
+    folder = shared_dir / "data" / "ko"
+    references = read_references([folder / "dev.csv"])
+    path = folder / "predictions" / "gemma270m_lora_greedy.csv"
+    rows = align_rows(read_predictions(path, references, against=""), references, None)
+    unseen = score_report(rows)["unseen"]["speaker_exchange"]["value"]
+    sources = [texts[0] for texts in rows.references]
+    exchanged = [
+        exchange_speakers(*pair) for pair in zip(rows.predictions, sources, strict=True)
+    ]
+    there, after = (
+        score_texts(texts, rows.references, tags="one") for texts in (rows.predictions, exchanged)
+    )
+    assert unseen == pytest.approx(there.rouge_mean - after.rouge_mean, abs=0.02)

@@ -16,7 +16,7 @@ from dialsum.score.floors import LEADS, lead, longest_utterance
 from dialsum.score.measures import MEASURES, measure_row
 from dialsum.score.rouge import METRICS, PreparedText, TextPreparer, score_rows
 from dialsum.score.rows import Rows
-from dialsum.score.speakers import exchange_speakers
+from dialsum.score.speakers import successors
 from dialsum.score.tokenise import load_tokeniser
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ CHUNK_ROWS = 2048
 CHUNK_CHARACTERS = 4_000_000
 MANY_ROWS = 20_000
 """Rows from which on starting more processes pays: each loads its libraries anew."""
-RUN = "run"
+RUN, EXCHANGED = "run", "exchanged"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Scale:
     Args:
         tokenizer, tags: as load_tokeniser takes them.
         constant: the constant summary on this scale; None: no floor of that kind.
-        full: exchanged speakers and other people's references are scored here, too.
+        full: other people's references are scored here, too.
     """
 
     tokenizer: str
@@ -139,8 +139,11 @@ def _score_scale(task: Task, name: str, scale: Scale, figures: Figures) -> None:
               ) -> NDArray[np.float64]:
         return score_rows(texts, against, aggregate=task.aggregate)
 
-    figures.run[name] = score(preparer.prepare_all(rows.predictions), references)
+    predictions = preparer.prepare_all(rows.predictions)
+    figures.run[name] = score(predictions, references)
     found = {RUN: figures.run[name][..., 2]}
+    if scale.tags == "one":
+        found[EXCHANGED] = score(_exchange(predictions, rows, preparer), references)[..., 2]
     for system, texts in _floor_texts(task, scale):
         found[system] = score(preparer.prepare_all(texts), references)[..., 2]
     if scale.full and len(columns) > 1:
@@ -161,10 +164,20 @@ def _floor_texts(task: Task, scale: Scale) -> Iterable[tuple[str, Sequence[str]]
         yield "longest", [longest_utterance(dialogue) for dialogue in rows.dialogues]
     if task.others is not None:
         yield "random", task.others
-    if scale.full:
-        sources = rows.dialogues or [" ".join(texts) for texts in rows.references]
-        pairs = zip(rows.predictions, sources, strict=True)
-        yield "exchanged", [exchange_speakers(*pair) for pair in pairs]
+
+
+def _exchange(
+    predictions: Sequence[PreparedText], rows: Rows, preparer: TextPreparer
+) -> list[PreparedText]:
+    """Exchange the speakers of predictions whose tags are one token each."""
+    sources = rows.dialogues or [" ".join(texts) for texts in rows.references]
+    known, exchanged = preparer.known, []
+    for prepared, text, source in zip(predictions, rows.predictions, sources, strict=True):
+        pairs = successors(text, source).items()
+        after = {ord(known[tag]): known[other] for tag, other in pairs}
+        lines = tuple(line.translate(after) for line in prepared.lines)
+        exchanged.append(PreparedText(prepared.tokens.translate(after), lines))
+    return exchanged
 
 
 def _measure(task: Task, figures: Figures) -> None:

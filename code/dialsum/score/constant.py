@@ -16,13 +16,11 @@ from dialsum.score.voters import Voters
 
 CANDIDATES = 600
 """Train summaries that stand for election, drawn by seed."""
-VOTERS = 150
+VOTERS = 100
 """Train summaries that each candidate is scored against."""
-STARTS = 2
-"""The best candidates, which are then changed piece by piece."""
-PIECES = 16
+PIECES = 24
 """The most frequent words of the train summaries, and as many tokens, that a change may put in."""
-FINALISTS = 24
+FINALISTS = 16
 """Changes whose longest common subsequences are looked at; the rest of the score chooses them."""
 MOST_CHANGES = 40
 LEAST_GAIN = 1e-6
@@ -33,7 +31,7 @@ def choose_constant(
 ) -> str:
     """Choose the one text that does best as a summary of everything, on this scale.
 
-    The candidates with the best mean against the voters (themselves not counted) go on to a second
+    The candidate with the best mean against the voters (themselves not counted) goes on to a second
     step: a piece is taken out, put in or exchanged, the best change of all first, as long as one
     raises the mean.
 
@@ -48,10 +46,9 @@ def choose_constant(
     tokens = [preparer.prepare(text).tokens for text in sample]
     voters = Voters(tokens[:VOTERS])
     rates = voters.rate(tokens, own_places=True)
-    best = sorted(range(len(sample)), key=lambda place: (-rates[place], place))[:STARTS]
-    pieces = _frequent_pieces(sample, preparer)
-    climbed = [_climb(sample[place], pieces, voters, preparer) for place in best]
-    return max(climbed)[1]
+    return _climb(
+        sample[int(rates.argmax())], _frequent_pieces(sample, preparer), voters, preparer
+    )
 
 
 def _frequent_pieces(texts: Sequence[str], preparer: TextPreparer) -> list[str]:
@@ -68,8 +65,8 @@ def _frequent_pieces(texts: Sequence[str], preparer: TextPreparer) -> list[str]:
 
 def _climb(
     text: str, pieces: Sequence[str], voters: Voters, preparer: TextPreparer
-) -> tuple[float, str]:
-    """Return the best mean that changes of single pieces lead to, and its text.
+) -> str:
+    """Return the text with the best mean that changes of single pieces lead to.
 
     Changes are compared by the tokens of their pieces, each taken by itself; the one that is made
     has to be better as a whole text, too.
@@ -93,7 +90,7 @@ def _climb(
         if rated <= best + LEAST_GAIN:
             break
         best, words = rated, winner
-    return best, " ".join(words)
+    return " ".join(words)
 
 
 def _changes(words: tuple[str, ...], pieces: Sequence[str]) -> Iterable[tuple[str, ...]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dialsum.score.morphemes import load_mecab
 from dialsum.score.numerals import (
@@ -58,13 +58,17 @@ class Facts:
     masks: frozenset[str]
 
 
-@functools.lru_cache(maxsize=1 << 14)
 def find_facts(text: str) -> Facts:
     """Return the facts of a text (spelling as it is, composed)."""
     text = normalise(text)
+    return replace(_find_all_but_names(text), names=_find_names(text))
+
+
+@functools.lru_cache(maxsize=1 << 10)
+def _find_all_but_names(text: str) -> Facts:
     bare = TAG.sub(" ", text)
     return Facts(
-        names=_find_names(text),
+        names=frozenset(),
         numbers=numbers_in_digits(CLOCK.sub(" ", bare)),
         times=frozenset(_find_times(bare)),
         masks=frozenset(tag for tag in TAG.findall(text) if not tag.startswith("#Person")),
@@ -77,7 +81,8 @@ def find_lacking(stated: Facts, text: str) -> dict[str, list[str]]:
     A name is there where its letters are, in any case; a number where its value is, in digits or in
     words.
     """
-    lower, facts = normalise(text).lower(), find_facts(text)
+    text = normalise(text)
+    lower, facts = text.lower(), _find_all_but_names(text)
     values: set[float] = set()
     if any(value not in facts.numbers for value in stated.numbers):
         # An hour may be repeated as a bare number, and a number be part of an hour.
@@ -113,6 +118,7 @@ def count_facts(facts: Facts, kind: str) -> int:
     return len(getattr(facts, kind))
 
 
+@functools.lru_cache(maxsize=1 << 10)
 def _find_names(text: str) -> frozenset[str]:
     """Return proper nouns of two syllables or more, and Latin words with a capital inside of a
     sentence."""

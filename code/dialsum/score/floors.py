@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 # Raw files have turns parted by <br> or by a backslash and an n, too.
 TURN_BREAK = re.compile(r"\r\n|\r|\n|<br\s*/?>|\\n", re.IGNORECASE)
 SPEAKER = re.compile(r"\s*(#[A-Za-z][A-Za-z0-9_]*#)\s*[:：]\s*")
 LEADS = (1, 2, 3)
+BLOCK_ROWS = 1024
 
 
 def split_turns(dialogue: str) -> list[str]:
@@ -45,13 +47,18 @@ def longest_utterance(dialogue: str) -> str:
 def other_summaries(summaries: Sequence[str], *, seed: int = 0) -> list[str]:
     """Return for each row the summary of another row, drawn by seed; each is used once.
 
+    In a long file it is one of the thousand around it, whose morphemes are at hand.
+
     Args:
         summaries: two or more.
     """
     import numpy as np
 
-    order = np.random.default_rng(seed).permutation(len(summaries))
+    generator = np.random.default_rng(seed)
     others = [""] * len(summaries)
-    for place, row in enumerate(order):
-        others[int(row)] = summaries[int(order[place - 1])]
+    starts = [*range(0, max(len(summaries) - 1, 1), BLOCK_ROWS), len(summaries)]
+    for start, stop in pairwise(starts):
+        order = start + generator.permutation(stop - start)
+        for place, row in enumerate(order):
+            others[int(row)] = summaries[int(order[place - 1])]
     return others

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dialsum.score.chunks import RUN, Figures, Scale, mean_f1
+from dialsum.score.chunks import EXCHANGED, RUN, Figures, Scale, mean_f1
 from dialsum.score.compare import compare_systems
 from dialsum.score.confidence import LEVEL_PERCENT, RESAMPLES, SEED, percentile_intervals
 from dialsum.score.measures import MEASURES, explain_row
@@ -126,11 +126,15 @@ def describe_confidence(per_row: Mapping[str, NDArray[np.float64]]) -> dict[str,
 
 
 def add_exchange(figures: Figures, name: str) -> None:
-    """Take what the predictions lose when their speakers are exchanged as one more measure."""
+    """Take what the predictions lose when their speakers are exchanged as one more measure.
+
+    Args:
+        name: a scale with tags as one token.
+    """
     import numpy as np
 
     f1 = figures.f1[name]
-    lost = mean_f1(f1[RUN]) - mean_f1(f1["exchanged"])
+    lost = mean_f1(f1[RUN]) - mean_f1(f1[EXCHANGED])
     # A row that names no speaker cannot lose anything.
     figures.measures["speaker_exchange"] = lost.astype(np.float32)
 

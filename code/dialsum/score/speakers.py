@@ -29,6 +29,12 @@ def exchange_speakers(text: str, source: str) -> str:
     Args:
         source: the dialogue, or whatever tells who takes part; #Person1# and #Person2# always do.
     """
+    after = successors(text, source)
+    return SPEAKER.sub(lambda match: after[match.group()], text)
+
+
+def successors(text: str, source: str) -> dict[str, str]:
+    """Return for each speaker's tag of a text or its source the one it is exchanged for."""
     speakers = sorted(find_speakers(source) | find_speakers(text) | {1, 2})
-    after = dict(zip(speakers, [*speakers[1:], speakers[0]], strict=True))
-    return SPEAKER.sub(lambda match: f"#Person{after[int(match.group(1))]}#", text)
+    tags = [f"#Person{number}#" for number in speakers]
+    return dict(zip(tags, [*tags[1:], tags[0]], strict=True))

@@ -93,15 +93,15 @@ class _Occurrences:
 
         row, key = grams
         self._known, place = np.unique(key, return_inverse=True)
-        self._has = np.zeros((len(self._known) + 1, rows), dtype=np.uint16)
+        self._has = np.zeros((len(self._known) + 1, rows), dtype=np.float32)
         self._has[place, row] = 1
 
-    def overlaps(self, grams: _Numbered, *, rows: int) -> NDArray[np.uint16]:
+    def overlaps(self, grams: _Numbered, *, rows: int) -> NDArray[np.float32]:
         """Return how much each multiset shares with each of these: [multisets, these]."""
         import numpy as np
 
         row, key = grams
-        found = np.zeros((rows, self._has.shape[1]), dtype=np.uint16)
+        found = np.zeros((rows, self._has.shape[1]), dtype=np.float32)
         if not len(key):
             return found
         place = np.searchsorted(self._known, key)
