@@ -80,13 +80,13 @@ def main(arguments: Sequence[str] | None) -> int:
     if options.check_submission:
         return check(options)
     systems, train = read_systems(options)
-    from dialsum.score.api import compare_predictions, score_report
+    from dialsum.score.api import compare_reports, score_report
 
     recipe = {key: getattr(options, key) for key in ("tokenizer", "tags", "aggregate")}
     blocks = {
         name: score_report(rows, train_summaries=train, **recipe) for name, rows in systems.items()
     }
-    compared = compare_predictions(systems, **recipe) if len(systems) > 1 else None
+    compared = compare_reports(blocks) if len(blocks) > 1 else None
     if options.html:
         from dialsum.score.html import write_page
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from dialsum.errors import DataError
-from dialsum.score.api import compare_predictions, score_report
+from dialsum.score.api import compare_reports, score_report
 from dialsum.score.compare import ALPHA, compare_systems, holm, randomisation_p, rows_to_settle
 from dialsum.score.confidence import percentile_intervals
 from dialsum.score.rows import Rows
@@ -19,8 +21,10 @@ PREDICTIONS = {
 REFERENCES = [["#Person1#은 역으로 간다."], ["둘은 점심을 먹는다."], ["그는 인사했다."]] * 8
 
 
-def systems(**more: list[str]) -> dict[str, Rows]:
-    return {name: Rows(texts, REFERENCES) for name, texts in (PREDICTIONS | more).items()}
+def reports(**more: list[str]) -> dict[str, dict[str, Any]]:
+    return {
+        name: score_report(Rows(texts, REFERENCES)) for name, texts in (PREDICTIONS | more).items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -82,7 +86,8 @@ def test_rows_to_settle_do_settle_in_four_of_five() -> None:
 
 def test_a_clear_difference_is_real_and_a_small_one_is_not() -> None:
     near = [*PREDICTIONS["good.csv"][:-1], "아니다."]
-    found = compare_predictions(systems(near=near))
+    blocks = reports(near=near)
+    found = compare_reports(blocks)
     by_pair = {
         (one["first"], one["second"]): one for one in found["scales"]["asked"]["differences"]
     }
@@ -91,16 +96,20 @@ def test_a_clear_difference_is_real_and_a_small_one_is_not() -> None:
     assert not small["real"]
     assert small["more_rows"] > 0
     assert list(found["scales"]) == ["asked", "tags_one"]
-    blocks = {name: score_report(rows) for name, rows in systems(near=near).items()}
     text = format_comparison(found, blocks)
     assert "good.csv is ahead of bad.csv by" in text
     assert text.count(": REAL, p = ") == 4
-    assert "more rows like these would tell" in text
+    assert "more rows would tell" in text
     assert "equally good systems" in text
 
 
-def test_a_comparison_needs_two_and_the_same_references() -> None:
+def test_only_the_same_can_be_compared() -> None:
+    one = score_report(Rows(["x"], [["x"]]))
     with pytest.raises(DataError, match="two predictions"):
-        compare_predictions({"a": Rows(["x"], [["x"]])})
-    with pytest.raises(DataError, match="b: other references"):
-        compare_predictions({"a": Rows(["x"], [["x"]]), "b": Rows(["x"], [["y"]])})
+        compare_reports({"a": one})
+    two = score_report(Rows(["x", "y"], [["x"], ["y"]]))
+    with pytest.raises(DataError, match="a 1, b 2"):
+        compare_reports({"a": one, "b": two})
+    other = score_report(Rows(["x"], [["x"]]), tokenizer="char")
+    with pytest.raises(DataError, match="different signatures"):
+        compare_reports({"a": one, "b": other})

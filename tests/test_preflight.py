@@ -59,6 +59,17 @@ def test_a_missing_gpu_is_counted_with_other_problems_in_a_dry_run(tmp_path: Pat
     assert not any("would be refused" in note for note in findings.notes)
 
 
+def test_a_scorer_that_is_not_installed_is_named_before_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(make_options(tmp_path, "a", overrides=("evaluation.tokenizer=kiwi",)))
+    environment = {"PATH": str(tmp_path)}
+    assert check_plan(plan, environment=environment).problems == []
+    monkeypatch.setattr("dialsum.run.check_machine.find_spec", lambda _: None)
+    [problem] = check_plan(plan, environment=environment).problems
+    assert "requirements-kiwi.txt" in problem
+
+
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"])
 def test_several_processes_of_a_launcher_are_refused(name: str, tmp_path: Path) -> None:
     plan = plan_of(make_options(tmp_path, "a"))

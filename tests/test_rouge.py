@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
 from dialsum.score.api import score_texts
+from dialsum.score.floors import other_summaries
 from dialsum.score.rouge import METRICS, TextPreparer, _lcs_places, score_pairs
 from dialsum.score.tokenise import TAG_TREATMENTS, Tokeniser, load_tokeniser
 from dialsum.score.voters import Voters
@@ -122,6 +123,15 @@ def test_equal_to_rouge_score_on_korean_predictions(
             tokenizer=tokenizer,
             tags=tags,
         )
+
+
+@pytest.mark.parametrize("name", ["train.csv", "test_references.csv"])
+def test_equal_to_rouge_score_on_all_korean_summaries(shared_dir: Path, name: str) -> None:
+    """Each row's summary in another row's place, since no system has predicted these rows."""
+    summaries = [row["summary"] for row in read_csv(shared_dir / "data" / "ko" / name)]
+    assert_equal_to_rouge_score(
+        other_summaries(summaries), summaries, tokenizer="mecab", tags="split"
+    )
 
 
 def read_english(shared_dir: Path) -> tuple[list[str], list[dict[str, str]]]:

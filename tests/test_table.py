@@ -12,7 +12,12 @@ from batch_world import make_options, make_record, now
 from dialsum.record import Record
 from dialsum.report.checks import make_checks
 from dialsum.report.closing import format_closing, suggest_next
-from dialsum.report.ranking import group_records, points_above_floor, whitespace_number
+from dialsum.report.ranking import (
+    compare_with_best,
+    group_records,
+    points_above_floor,
+    whitespace_number,
+)
 from dialsum.report.table import format_ranking
 from dialsum.run.options import DEMO_DATA, BatchOptions
 from dialsum.run.outcome import BatchOutcome, Outcome
@@ -126,6 +131,35 @@ def test_whitespace_scores_of_a_run_that_was_scored_on_whitespace() -> None:
     del record.content["evaluation"]["dev"]["whitespace"]
     assert whitespace_number(record, "rouge1") == 25.0
     assert points_above_floor(make_record("a"), scale="whitespace") == 0.0
+
+
+def with_rows(name: str, scores: list[float], *, one: list[float]) -> Record:
+    """Return a record with the scores of its rows, with tags as morphemes and as one token."""
+    record = with_dev(make_record(name, mean=sum(scores) / len(scores)),
+                      per_row={"rouge_mean": scores})  # fmt: skip
+    record.content["evaluation"]["dev"]["tags_one"]["per_row"] = {"rouge_mean": one}
+    return record
+
+
+def test_the_lead_of_the_best_is_tested() -> None:
+    base = [float(20 + row % 7) for row in range(40)]
+    best = with_rows("a", [score + 5 + row % 3 for row, score in enumerate(base)], one=base)
+    near = [score + 5.1 - row % 2 for row, score in enumerate(base)]
+    records = [best, with_rows("b", near, one=base), with_rows("c", base, one=base)]
+    lines = format_ranking(records)
+    assert max(map(display_width, lines)) <= 120
+    verdicts = {
+        (line.split()[0], line.split()[2]): line
+        for line in lines if line.startswith(("ranking's", "tags=1   ")) and "rouge|" not in line
+    }  # fmt: skip
+    assert "REAL" in verdicts["ranking's", "L_c"]
+    assert "NOT SETTLED: no difference was seen" in verdicts["tags=1", "L_b"]
+    assert any("another seed" in line for line in lines)
+    assert compare_with_best(records[:1]) == []
+    # Another number of rows, or none recorded: nothing is compared.
+    shorter = with_rows("d", base[:5], one=base[:5])
+    assert compare_with_best([best, shorter]) == []
+    assert compare_with_best([best, make_record("e")]) == []
 
 
 def test_lines_fit_a_wide_terminal() -> None:

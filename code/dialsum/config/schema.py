@@ -19,7 +19,7 @@ Length = Annotated[int, Field(ge=2)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Architecture = Literal["mt5", "t5", "bart"]
 BestMetric = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum", "loss"]
-Scale = Literal["mecab", "whitespace", "char"]
+Scale = Literal["mecab", "kiwi", "whitespace", "char", "english"]
 Rung = Literal["lr_half", "batch_half", "rank_half"]
 KeptPart = Literal["both_ends", "start", "end"]
 
@@ -260,7 +260,8 @@ class Evaluation(Section):
     """How dev predictions become scores."""
 
     tokenizer: Scale = "mecab"
-    """Unit that ROUGE counts; the competition counts mecab-ko morphemes."""
+    """Unit that ROUGE counts; the competition counts mecab-ko morphemes. kiwi has to be installed
+    (requirements-kiwi.txt); english is rouge_score's own, which drops Hangul."""
     training_num_beams: PositiveInt = 1
     """Beams of the evaluations during training; the reported score uses generation.num_beams."""
     training_max_rows: PositiveInt | None = None

@@ -14,7 +14,7 @@ from typing import Any
 from dialsum.atomic import to_plain, write_csv
 from dialsum.record import Record
 from dialsum.report.ranking import group_records, is_ranked
-from dialsum.report.summaries import rank_records, relative
+from dialsum.report.summaries import rank_records, relative, without_rows
 from dialsum.text_table import align
 
 SHOWN_SCORES = ("rouge1", "rouge2", "rougeL", "rouge_mean")
@@ -51,7 +51,7 @@ def write_comparison(records: Sequence[Record], path: Path) -> None:
     rows = [
         {
             **ranks.get(record.path, {}),
-            **flatten(record.content),
+            **flatten(without_rows(record.content)),
             "record": relative(record.path, path.parent),
         }
         for record in sort_records(records)

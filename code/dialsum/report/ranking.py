@@ -6,10 +6,11 @@ Must not know how a ranking is shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dialsum.record import Record
+from dialsum.score.compare import Difference, compare_systems
 
 RANKED_BY = "rouge_mean"
 
@@ -78,6 +79,30 @@ def points_above_floor(record: Record, *, scale: str = "") -> float | None:
         record.number(f"{place}floors.constant.rouge_mean"),
     )
     return None if score is None or floor is None else score - floor
+
+
+def compare_with_best(records: Sequence[Record], *, scale: str = "") -> list[Difference]:
+    """Say of each run of a group whether the best one's lead over it is real.
+
+    Args:
+        records: of one RankedGroup.
+        scale: `tags_one`; empty for the runs' own.
+
+    Returns:
+        One entry for each run but the best, `first` and `second` being the runs' places in records;
+        empty where fewer than two runs have their rows' scores, equally many.
+    """
+    import numpy as np
+
+    place = f"evaluation.dev.{scale}." if scale else "evaluation.dev."
+    found = [record.value(f"{place}per_row.{RANKED_BY}") for record in records]
+    scores = {
+        str(at): np.array(values, dtype=np.float64)
+        for at, values in enumerate(found) if isinstance(values, list)
+    }  # fmt: skip
+    if len(scores) < 2 or len({len(values) for values in scores.values()}) > 1:
+        return []
+    return compare_systems(scores, best_only=True)
 
 
 def whitespace_number(record: Record, key: str) -> float | None:

@@ -34,6 +34,8 @@ COPIED = (
     "tracking",
 )
 """Keys of a run's record that stand in the summaries as well."""
+OVER_ROWS = ("per_row", "worst")
+"""Keys of what a record says of single rows; the record alone has them."""
 
 
 def write_batch_files(outcome: BatchOutcome) -> None:
@@ -157,11 +159,19 @@ def summarise_record(
         **ranks.get(record.path, {}),
         "experiment": record.name,
         "label": record.label,
-        **{key: record.content[key] for key in COPIED if key in record.content},
+        **without_rows({key: record.content[key] for key in COPIED if key in record.content}),
         **_summarise_attempts(record, folder),
         "points_above_constant": None if above is None else round(above, 4),
         "record": relative(record.path, folder),
     }
+
+
+def without_rows(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a record's content without what it says of single rows."""
+    return {
+        key: without_rows(value) if isinstance(value, dict) else value
+        for key, value in content.items() if key not in OVER_ROWS
+    }  # fmt: skip
 
 
 def _summarise_attempts(record: Record, folder: Path) -> dict[str, Any]:

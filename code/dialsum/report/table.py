@@ -12,12 +12,14 @@ from dialsum.record import Record
 from dialsum.record.attempts import say_attempts
 from dialsum.report.ranking import (
     RankedGroup,
+    compare_with_best,
     group_records,
     is_ranked,
     points_above_floor,
     whitespace_number,
 )
 from dialsum.run.progress import format_duration
+from dialsum.score.show import describe_verdict
 from dialsum.text_table import align
 
 ABSENT = "-"
@@ -62,13 +64,36 @@ def _format_group(group: RankedGroup, names: Mapping[str, str]) -> list[str]:
             for line in say_attempts(record.content)
         ),
         f"signature  {group.signature}",
-        "constant   one text said to every dialogue: the words of a training summary that a search "
-        "found to score highest",
+        "constant   one text said to every dialogue: the best that a search over the training "
+        "summaries found",
         "lead-2     the dialogue's first two turns",
         "",
+        *_verdicts(group.records, names),
         "The same runs on other scales (compare within a column only)" + targets,
         *_scales_table(group.records, names),
         *_scale_signatures(group.records[0]),
+    ]
+
+
+def _verdicts(records: Sequence[Record], names: Mapping[str, str]) -> list[str]:
+    """Say which leads of the best run are real, with tags as morphemes and as one token."""
+    rows = [["scale", "the lead of", "over", "points", "95 % interval", "p", ""]]
+    for scale, title in (("", "ranking's"), ("tags_one", "tags=1")):
+        for one in compare_with_best(records, scale=scale):
+            first, second = (_name(records[int(at)], names) for at in (one.first, one.second))
+            rows.append([
+                title, first, second, f"{one.points:.2f}", f"{one.low:.2f} - {one.high:.2f}",
+                f"{one.p_holm:.4f}", describe_verdict(real=one.real, more_rows=one.more_rows),
+            ])  # fmt: skip
+    if len(rows) == 1:
+        return []
+    return [
+        "Is the lead of the best real?",
+        *align(rows, left=[0, 1, 2, 6]),
+        "REAL: in under 5 % of cases would equally good runs differ so on these rows (paired test, "
+        "Holm's correction)",
+        "A test over rows does not see what another seed would change",
+        "",
     ]
 
 

@@ -6,6 +6,7 @@ Must not import torch: it asks what the driver's own command says.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 
 from dialsum.config.schema import Config
 from dialsum.paths import PROJECT_ROOT
@@ -33,12 +34,24 @@ def find_machine_problems(
     Args:
         environment: environment variables, which may hide cards.
     """
-    launched = find_launcher_problems(environment)
+    configs = list(configs)
+    launched = [*find_launcher_problems(environment), *find_scorer_problems(configs)]
     if not any(wants_gpu(config) for config in configs):
         return launched
     demo = f"\n      Or see the whole way work here, with tiny models: {COMMAND} --demo"
     gpu = find_gpu_problems(PROJECT_ROOT, environment)
     return [*launched, *(problem + demo for problem in gpu)]
+
+
+def find_scorer_problems(configs: Iterable[Config]) -> list[str]:
+    """Say that the optional tokeniser is asked for and missing, before a night is spent."""
+    asked = any(config.evaluation.tokenizer == "kiwi" for config in configs)
+    if not asked or find_spec("kiwipiepy") is not None:
+        return []
+    return [
+        "evaluation.tokenizer is kiwi, and kiwipiepy is not installed: "
+        ".venv/bin/python -m pip install -r requirements-kiwi.txt"
+    ]
 
 
 def find_launcher_problems(environment: Mapping[str, str]) -> list[str]:

@@ -2,7 +2,7 @@
 
     score_texts(predictions, references)                one scale, quickly, as during training
     score_report(Rows(predictions, references, …))      everything that a record carries
-    compare_predictions({"a": rows, "b": rows})         which differences are real
+    compare_reports({"a": report, "b": report})         which differences are real
 
 Must not know files, models, or which run the texts come from.
 """
@@ -30,7 +30,7 @@ from dialsum.score.report import (
 )
 from dialsum.score.rouge import METRICS, TextPreparer
 from dialsum.score.rows import Rows
-from dialsum.score.signature import AGGREGATES, Signature
+from dialsum.score.signature import AGGREGATES, Signature, require_same_signature
 from dialsum.score.tokenise import load_tokeniser
 
 if TYPE_CHECKING:
@@ -154,59 +154,47 @@ def score_report(
     return {**block, **({"slices": slices} if slices else {})}
 
 
-def compare_predictions(
-    systems: Mapping[str, Rows],
-    *,
-    tokenizer: str = "mecab",
-    tags: str = "split",
-    aggregate: str = "mean",
-) -> dict[str, Any]:
+def compare_reports(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Say which of several systems' differences in rouge_mean are real, on the asked scale and with
     tags as one token.
 
     Args:
-        systems: name to rows, all with the same references in the same order.
+        blocks: name to score_report of the same rows in the same order.
 
     Returns:
-        `alpha`, `trials`, and `scales`: for each its signature, each system's mean with interval,
-        best first, and the differences of every two (see Difference).
+        `alpha`, `trials`, `rows`, and `scales`: for each its signature, each system's mean with
+        interval, best first, and the differences of every two (see Difference).
 
     Raises:
-        DataError: as score_texts; fewer than two systems; references that differ.
+        DataError: fewer than two systems; other recipes, or another number of rows.
     """
-    if len(systems) < 2:
+    if len(blocks) < 2:
         raise DataError(["a comparison needs two predictions or more"])
-    references = next(iter(systems.values())).references
-    for name, rows in systems.items():
-        rows.check()
-        if rows.references != references:
-            raise DataError([f"{name}: other references, or in another order, than the first"])
-    scales = {OWN: (tokenizer, tags)}
-    if tags != "one":
-        scales["tags_one"] = (tokenizer, "one")
-    found = {}
-    for key, (cutter, treatment) in scales.items():
-        scores = {
-            name: score_texts(
-                rows.predictions, references, tokenizer=cutter, tags=treatment, aggregate=aggregate
-            )
-            for name, rows in systems.items()
-        }
-        found[key] = _describe_comparison(scores)
-    return {"alpha": ALPHA, "trials": TRIALS, "rows": len(references), "scales": found}
-
-
-def _describe_comparison(scores: Mapping[str, Score]) -> dict[str, Any]:
-    ranked = sorted(scores, key=lambda name: -scores[name].rouge_mean)
-    differences = compare_systems({name: scores[name].per_row["rouge_mean"] for name in ranked})
+    require_same_signature({name: str(block["signature"]) for name, block in blocks.items()})
+    counts = {name: int(block["rows"]) for name, block in blocks.items()}
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise DataError([f"only the same rows can be compared, but their numbers differ: {found}"])
+    scales = {OWN: blocks}
+    if all("tags_one" in block for block in blocks.values()):
+        scales["tags_one"] = {name: block["tags_one"] for name, block in blocks.items()}
     return {
-        "signature": str(scores[ranked[0]].signature),
+        "alpha": ALPHA, "trials": TRIALS, "rows": next(iter(counts.values())),
+        "scales": {key: _compare_scale(of_scale) for key, of_scale in scales.items()},
+    }  # fmt: skip
+
+
+def _compare_scale(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    import numpy as np
+
+    ranked = sorted(blocks, key=lambda name: -float(blocks[name]["rouge_mean"]))
+    scores = {name: np.array(blocks[name]["per_row"]["rouge_mean"]) for name in ranked}
+    return {
+        "signature": blocks[ranked[0]]["signature"],
         "systems": {
             name: {
-                "rouge_mean": round(scores[name].rouge_mean, DECIMALS),
-                "confidence": [
-                    round(end, DECIMALS) for end in scores[name].intervals()["rouge_mean"]
-                ],
+                "rouge_mean": blocks[name]["rouge_mean"],
+                "confidence": blocks[name]["confidence"]["rouge_mean"],
             }
             for name in ranked
         },
@@ -215,7 +203,7 @@ def _describe_comparison(scores: Mapping[str, Score]) -> dict[str, Any]:
                 key: round(value, DECIMALS) if isinstance(value, float) else value
                 for key, value in asdict(one).items() if value is not None
             }
-            for one in differences
+            for one in compare_systems(scores)
         ],
     }  # fmt: skip
 

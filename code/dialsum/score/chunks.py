@@ -7,11 +7,11 @@ Must not know how figures are put together.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dialsum.host import usable_cores
 from dialsum.score.floors import LEADS, lead, longest_utterance
 from dialsum.score.measures import MEASURES, measure_row
 from dialsum.score.rouge import METRICS, PreparedText, TextPreparer, score_rows
@@ -83,8 +83,7 @@ class Figures:
 def take_figures(task: Task) -> Figures:
     """Score and measure all rows, chunk by chunk, on several processors where there are many."""
     chunks = list(_split(task))
-    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
-                  len(chunks))  # fmt: skip
+    workers = min(usable_cores(), len(chunks))
     if workers < 2 or len(task.rows) < MANY_ROWS:
         return _join([_take(chunk) for chunk in chunks])
     from concurrent.futures import ProcessPoolExecutor

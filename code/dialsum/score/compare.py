@@ -56,15 +56,16 @@ class Difference:
 
 
 def compare_systems(
-    scores: Mapping[str, NDArray[np.float64]], *, seed: int = SEED
+    scores: Mapping[str, NDArray[np.float64]], *, best_only: bool = False, seed: int = SEED
 ) -> list[Difference]:
-    """Compare every two systems.
+    """Compare every two systems, or the best with every other.
 
     Approximate randomisation (Noreen 1989; Riezler and Maxwell 2005, "On Some Pitfalls in Automatic
     Evaluation and Significance Testing for MT"), with Holm's correction (1979).
 
     Args:
         scores: system to its rows' scores, the same rows in the same order: [rows].
+        best_only: only the pairs with the best are compared, and corrected for.
 
     Returns:
         One entry a pair, systems in the order of their means.
@@ -72,7 +73,7 @@ def compare_systems(
     import numpy as np
 
     ranked = sorted(scores, key=lambda name: -float(scores[name].mean()))
-    pairs = list(combinations(ranked, 2))
+    pairs = [pair for pair in combinations(ranked, 2) if pair[0] == ranked[0] or not best_only]
     if not pairs:
         return []
     gaps = np.stack([scores[one] - scores[other] for one, other in pairs], axis=1)

@@ -68,8 +68,8 @@ def _climb(
 ) -> str:
     """Return the text with the best mean that changes of single pieces lead to.
 
-    Changes are compared by the tokens of their pieces, each taken by itself; the one that is made
-    has to be better as a whole text, too.
+    Changes are compared by the tokens of their pieces, each taken by itself; the first of them that
+    is better as a whole text, too, is made.
     """
     words = tuple(text.split())
     alone = {word: preparer.prepare(word).tokens for word in (*words, *pieces)}
@@ -85,11 +85,11 @@ def _climb(
         tokens = ["".join(alone[word] for word in one) for one in changed]
         promising = voters.promising(tokens, count=FINALISTS)
         rates = voters.rate([tokens[place] for place in promising])
-        winner = changed[promising[int(rates.argmax())]]
-        rated = rate(winner)
-        if rated <= best + LEAST_GAIN:
+        in_order = [changed[promising[at]] for at in (-rates).argsort(kind="stable")]
+        better = next((one for one in in_order if rate(one) > best + LEAST_GAIN), None)
+        if better is None:
             break
-        best, words = rated, winner
+        best, words = rate(better), better
     return " ".join(words)
 
 

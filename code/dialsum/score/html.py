@@ -34,7 +34,7 @@ def write_page(
 
     Args:
         blocks: name of each system to its record (see score_report).
-        comparison: of these systems (see compare_predictions); None: there is one.
+        comparison: of these systems (see compare_reports); None: there is one.
 
     Raises:
         DiskFullError, RunError: the file cannot be written.

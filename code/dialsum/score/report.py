@@ -56,8 +56,9 @@ def describe_scale(
     Returns:
         Scores, signature, rows, precision and recall, confidence; floors and ceiling where there
         are any, and with floors `corrected`: (score - floor) / (ceiling or 100 - floor) in percent,
-        0 for the best floor, 100 for the ceiling; on the full scales with a constant
-        `against_constant`: points of rouge_mean over it, their interval, p, and whether it is real.
+        0 for the best floor, 100 for the ceiling; on the full scales `per_row`, by which runs can
+        be compared, and with a constant `against_constant`: points of rouge_mean over it, their
+        interval, p, and whether it is real.
     """
     per_row = all_scores(figures.run[name][..., 2])
     block: dict[str, Any] = {
@@ -80,6 +81,10 @@ def describe_scale(
     if floors:
         block["floors"] = floors
         block["corrected"] = correct_for_chance(block)
+    if scale.full:
+        block["per_row"] = {
+            "rouge_mean": [round(value, DECIMALS) for value in per_row["rouge_mean"].tolist()]
+        }
     if "constant" in floors and scale.full:
         block["against_constant"] = _against_constant(figures, name)
     return block

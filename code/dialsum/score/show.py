@@ -172,7 +172,7 @@ def format_comparison(found: Mapping[str, Any], blocks: Mapping[str, Mapping[str
     """Return rankings on each scale with the verdict on every difference, in plain words.
 
     Args:
-        found: as compare_predictions returns it.
+        found: as compare_reports returns it.
         blocks: name of each system to its record.
     """
     lines: list[str] = []
@@ -250,14 +250,19 @@ def _floor_rows(scale: Mapping[str, Any], *, keys: Iterable[str]) -> list[list[s
 def say_difference(one: Mapping[str, Any]) -> str:
     """Say in a sentence whether a difference is real, and what would settle it."""
     gap = f"{one['first']} is ahead of {one['second']} by {one['points']:.2f} points"
-    gap += f" ({one['low']:.2f} to {one['high']:.2f})"
-    if one["real"]:
-        return f"{gap}: REAL, p = {one['p_holm']:.4f}"
-    more = one.get("more_rows")
-    if more is None:
-        return f"{gap}: NOT SETTLED; no difference was seen"
-    rows = "no realistic number of" if more > MOST_ROWS else f"about {_round_up(more):,} more"
-    return f"{gap}: NOT SETTLED, p = {one['p_holm']:.2f}; {rows} rows like these would tell"
+    verdict = describe_verdict(real=one["real"], more_rows=one.get("more_rows"))
+    return f"{gap} ({one['low']:.2f} to {one['high']:.2f}): {verdict}, p = {one['p_holm']:.4f}"
+
+
+def describe_verdict(*, real: bool, more_rows: int | None) -> str:
+    """Return REAL, or that a difference is not settled and what would settle it."""
+    if real:
+        return "REAL"
+    if more_rows is None:
+        return "NOT SETTLED: no difference was seen"
+    if more_rows > MOST_ROWS:
+        return "NOT SETTLED: no realistic number of rows would tell"
+    return f"NOT SETTLED: about {_round_up(more_rows):,} more rows would tell"
 
 
 def _round_up(count: int) -> int:
