@@ -19,7 +19,7 @@ from dialsum.report.ranking import (
     whitespace_number,
 )
 from dialsum.run.progress import format_duration
-from dialsum.score.show import describe_verdict
+from dialsum.score.verdicts import describe_verdict
 from dialsum.text_table import align
 
 ABSENT = "-"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.atomic import write_text
-from dialsum.score.show import CEILING, COLUMNS, FLOORS, describe_scale_name, say_difference
+from dialsum.score.show import CEILING, COLUMNS, FLOORS, describe_scale_name
+from dialsum.score.verdicts import say_difference
 
 STYLE = """
 :root { color-scheme: light dark; }

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dialsum.score.show_unseen import format_slices, format_unseen
+from dialsum.score.verdicts import explain_real, say_against_constant, say_difference
 from dialsum.text_table import align
 
 COLUMNS = (
@@ -24,10 +26,6 @@ FLOORS = {
 BESIDE = ("constant", "lead2")
 """The floors of the scales beside the asked one; the record has all."""
 CEILING = "human ceiling"
-EXAMPLES = 2
-LONGEST_EXAMPLE = 20
-MOST_ROWS = 1_000_000
-"""Beyond this many more rows nobody will settle it."""
 
 
 def describe_measured(*, rows: int | None, num_beams: int | None) -> str:
@@ -105,69 +103,6 @@ def _explain_floor(block: Mapping[str, Any]) -> list[str]:
     return [said]
 
 
-def format_unseen(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the table of what ROUGE does not see, systems side by side with the references.
-
-    Args:
-        blocks: name of each system to its record.
-    """
-    first = next(iter(blocks.values())).get("unseen")
-    if not first:
-        return []
-    table = [["what ROUGE does not see", *blocks, "references", "unit"]]
-    if len(blocks) == 1:
-        table[0].append("for instance")
-    for key, measure in first.items():
-        values = [block["unseen"].get(key, {}).get("value") for block in blocks.values()]
-        if all(value is None for value in values):
-            continue
-        row = [f"  {measure['title']}", *map(_short, values), _short(measure.get("references"))]
-        row.append(_unit(measure, first))
-        if len(blocks) == 1:
-            row.append(", ".join(_example(one) for one in measure["worst"][:EXAMPLES]))
-        table.append(row)
-    left = (0, len(table[0]) - 1) if len(blocks) > 1 else (0, len(blocks) + 2, len(blocks) + 3)
-    return ["", *align(table, left=left)]
-
-
-def _unit(measure: Mapping[str, Any], measures: Mapping[str, Any]) -> str:
-    rows, measured = measures["empty"]["rows_measured"], measure["rows_measured"]
-    return str(measure["unit"]) + (f", {measured} rows" if measured < rows else "")
-
-
-def _short(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
-
-
-def _example(row: Mapping[str, Any]) -> str:
-    what = row["what"]
-    if len(what) > LONGEST_EXAMPLE:
-        what = f"{what[:LONGEST_EXAMPLE]}…"
-    return f"{row['name']} ({what})" if what else str(row["name"])
-
-
-def format_slices(block: Mapping[str, Any]) -> list[str]:
-    """Return the table of slices: rouge_mean of the asked scale where it acts."""
-    slices = block.get("slices")
-    if not slices:
-        return []
-    table = [["mean by slice", "rows", "mean", "95 % interval", "constant"]]
-    by = ""
-    for one in slices:
-        if one["by"] != by:
-            by = one["by"]
-            table.append([f"{by}", "", "", "", ""])
-        low, high = one["confidence"]
-        table.append([
-            f"  {one['value']}", f"{one['rows']}{' few' if one['few'] else ''}",
-            f"{one['rouge_mean']:.2f}", f"{low:.2f} - {high:.2f}",
-            f"{one['constant']:.2f}" if "constant" in one else "",
-        ])  # fmt: skip
-    few = any(one["few"] for one in slices)
-    said = ["few: under 20 rows, which say little"] if few else []
-    return ["", *align(table, left=(0,)), *said]
-
-
 def format_comparison(found: Mapping[str, Any], blocks: Mapping[str, Mapping[str, Any]]) -> str:
     """Return rankings on each scale with the verdict on every difference, in plain words.
 
@@ -216,28 +151,6 @@ def explain_words(block: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def explain_real(found: Mapping[str, Any]) -> list[str]:
-    """Say what REAL means."""
-    return [
-        f"REAL: equally good systems would show such a gap on these {found['rows']} rows in less "
-        f"than {100 * found['alpha']:g} % of cases",
-        "(paired approximate randomisation on the mean of ROUGE-1, -2 and -L, "
-        f"{found['trials']:,} trials; Holm's correction over a scale's pairs of systems).",
-    ]
-
-
-def say_against_constant(block: Mapping[str, Any], *, name: str) -> list[str]:
-    """Say whether a system is better than one sentence for all rows, where that was tested."""
-    found = block.get("against_constant")
-    if found is None:
-        return []
-    ends = f"({found['low']:.2f} to {found['high']:.2f})"
-    verdict = "REAL" if found["real"] else "NOT SETTLED"
-    side = "ahead of" if found["points"] >= 0 else "BEHIND"
-    gap = f"{name} is {side} the constant text by {abs(found['points']):.2f} points {ends}"
-    return [f"{gap}: {verdict}, p = {found['p']:.4f}"]
-
-
 def _floor_rows(scale: Mapping[str, Any], *, keys: Iterable[str]) -> list[list[str]]:
     rows = [
         [f"  {FLOORS[key]}", *_numbers(floor), ""]
@@ -245,30 +158,6 @@ def _floor_rows(scale: Mapping[str, Any], *, keys: Iterable[str]) -> list[list[s
     ]  # fmt: skip
     human = scale.get("ceiling", {}).get("human")
     return [*rows, [f"  {CEILING}", *_numbers(human), ""]] if human else rows
-
-
-def say_difference(one: Mapping[str, Any]) -> str:
-    """Say in a sentence whether a difference is real, and what would settle it."""
-    gap = f"{one['first']} is ahead of {one['second']} by {one['points']:.2f} points"
-    verdict = describe_verdict(real=one["real"], more_rows=one.get("more_rows"))
-    return f"{gap} ({one['low']:.2f} to {one['high']:.2f}): {verdict}, p = {one['p_holm']:.4f}"
-
-
-def describe_verdict(*, real: bool, more_rows: int | None) -> str:
-    """Return REAL, or that a difference is not settled and what would settle it."""
-    if real:
-        return "REAL"
-    if more_rows is None:
-        return "NOT SETTLED: no difference was seen"
-    if more_rows > MOST_ROWS:
-        return "NOT SETTLED: no realistic number of rows would tell"
-    return f"NOT SETTLED: about {_round_up(more_rows):,} more rows would tell"
-
-
-def _round_up(count: int) -> int:
-    """Return a count to two digits: it is an estimate."""
-    step = int(10 ** max(len(str(count)) - 2, 0))
-    return -(-count // step) * step
 
 
 def describe_scale_name(scale: Mapping[str, Any]) -> str:
