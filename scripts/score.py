@@ -53,7 +53,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--train", type=Path, metavar="FILE",
         help="column summary: the constant floor is chosen from these")
     add("--json", action="store_true", help="print the record instead of the table")
-    add("--html", type=Path, metavar="FILE", help="also write a page with the worst rows there")
+    add("--html", type=Path, metavar="FILE.html",
+        help="also write a page with the worst rows there; an older page is replaced")
     add("--check-submission", type=Path, metavar="FILE",
         help="say whether a submission is fit to hand in; needs --test")
     add("--test", type=Path, metavar="FILE", help="the test file: columns fname, dialogue")
@@ -63,6 +64,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _check_what(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.html and options.html.suffix.lower() not in (".html", ".htm"):
+        parser.error(f"--html {options.html}: give a name that ends in .html")
+    if options.html and not options.html.absolute().parent.is_dir():
+        parser.error(f"--html {options.html}: there is no folder {options.html.parent}")
     if options.check_submission:
         if options.predictions or options.compare:
             parser.error("--check-submission goes with --test alone, without predictions")
@@ -90,7 +95,7 @@ def main(arguments: Sequence[str] | None) -> int:
     if options.html:
         from dialsum.score.html import write_page
 
-        write_page(options.html, blocks, compared)
+        write_page(options.html, blocks, compared, systems=systems)
     if options.json:
         print_json(blocks, compared, systems, options)
     else:
@@ -123,14 +128,33 @@ def read_systems(options: argparse.Namespace) -> tuple[dict[str, Rows], list[str
         read_train_summaries(options.train, scored=references.summaries) if options.train else None
     )
     for name, rows in systems.items():
-        if options.tokenizer == "english" and has_hangul(rows.predictions):
-            print(
-                f"note: {name}: tokenizer english drops every Hangul letter; what is left of "
-                "Korean text (tags, digits) scores high and says little; --tokenizer mecab counts "
-                "it",
-                file=sys.stderr,
-            )
+        for note in find_odd_choices(name, rows, options):
+            print(f"note: {note}", file=sys.stderr)
     return systems, train
+
+
+def find_odd_choices(name: str, rows: Rows, options: argparse.Namespace) -> list[str]:
+    """Say where what was asked for is probably not what was meant."""
+    notes = []
+    korean = has_hangul(text for texts in rows.references for text in texts)
+    if options.tokenizer == "english" and (korean or has_hangul(rows.predictions)):
+        notes.append(
+            f"{name}: tokenizer english drops every Hangul letter; what is left of Korean text "
+            "(tags, digits) scores high and says little; --tokenizer mecab counts it"
+        )
+    if options.tokenizer in ("mecab", "kiwi") and not korean:
+        notes.append(
+            "no reference has a Hangul letter: for English summaries --tokenizer english gives the "
+            "figures that papers report"
+        )
+    if len(options.references) > 1:
+        notes.append(
+            f"{', '.join(map(str, options.references))} are taken as {len(rows.references[0])} "
+            "references a row; to compare predictions: PREDICTIONS REFERENCES --compare FILE"
+        )
+    if any(list(rows.predictions) == list(texts) for texts in zip(*rows.references, strict=True)):
+        notes.append(f"{name} holds the very texts of a reference")
+    return notes
 
 
 def name_files(paths: Sequence[Path]) -> dict[str, Path]:
@@ -208,19 +232,15 @@ def print_tables(
 def check(options: argparse.Namespace) -> int:
     """Check a submission against its test file; what is only odd is told."""
     from dialsum.data.dialogues import load_split
-    from dialsum.data.submission import UNFIT, check_submission
-    from dialsum.errors import RunError, UnfitError
+    from dialsum.data.submission import UNFIT, inspect_submission
+    from dialsum.errors import UnfitError
 
     test = load_split(options.test, kind="test")
-    try:
-        remarks = check_submission(options.check_submission, test.rows)
-    except RunError as error:
-        raise UnfitError(str(error)) from error
-    if remarks.faults:
-        lines = "\n  ".join([*remarks.faults, *remarks.oddities])
-        raise UnfitError(f"{UNFIT}\n  {lines}")
+    problems, remarks = inspect_submission(options.check_submission, test.rows)
     for remark in remarks.oddities:
         print(f"worth a look: {remark}")
+    if problems or remarks.faults:
+        raise UnfitError("\n  ".join([UNFIT, *problems, *remarks.faults]))
     print(f"{options.check_submission}: fit to hand in: {len(test.rows):,} rows, ids, order, index "
           "and columns as they must be, no empty summary")  # fmt: skip
     return 0

@@ -278,14 +278,41 @@ def test_a_comparison_says_which_difference_is_real(
     assert run(script, *asked) == 0
     output = capsys.readouterr().out
     assert output.index("1  good.csv") < output.index("2  bad.csv")
-    assert "good.csv is ahead of bad.csv by" in output and ": REAL, p = 0.0001" in output
+    assert "good.csv is ahead of bad.csv by" in output and "p = 0.0001: REAL" in output
+    assert output.splitlines()[2] == "Best on the scale asked for: good.csv."
     page = Path("page.html").read_text(encoding="utf-8")
     assert "good.csv is ahead of bad.csv by" in page and "What ROUGE does not see" in page
     assert "http" not in page
+    # The worst rows can be judged: their references stand beside them.
+    assert "둘은 0번 역에 간다." in page
+    Path("page.html").write_text(page + "<!-- older -->", encoding="utf-8")
     assert run(script, *asked, "--json") == 0
     record = json.loads(capsys.readouterr().out)
     assert set(record["systems"]) == {"good.csv", "bad.csv"}
     assert record["comparison"]["scales"]["asked"]["differences"][0]["real"] is True
+
+
+def test_what_was_probably_not_meant_is_said(
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(other="fname,summary\nd1,역에 간다.\nd2,먹는다.\n")
+    assert run(script, "pred.csv", "other.csv", "ref.csv") == 0
+    assert "2 references a row; to compare predictions" in capsys.readouterr().err
+    assert run(script, "ref.csv", "ref.csv") == 0
+    assert "the very texts of a reference" in capsys.readouterr().err
+    spoil(pred="fname,summary\nd1,Go home.\n", ref="fname,summary\nd1,Go now.\n")
+    assert run(script, "pred.csv", "ref.csv") == 0
+    assert "--tokenizer english" in capsys.readouterr().err
+
+
+def test_an_unfit_submission_is_told_all_at_once(
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(test="fname,dialogue\nt1,#Person1#: 네\nt2,#Person1#: 네\n",
+          bad=",fname,summary\n0,t1,답한다.</s>\n")  # fmt: skip
+    assert run(script, "--check-submission", "bad.csv", "--test", "test.csv") == 2
+    error = capsys.readouterr().err
+    assert "no row for fname 't2'" in error and "special tokens" in error
 
 
 def test_a_submission_is_checked(
@@ -314,6 +341,9 @@ def test_a_submission_is_checked(
         (("--test", "x.csv"), "--check-submission"),
         (("pred.csv",), "PREDICTIONS and REFERENCES"),
         (("pred.csv", "ref.csv", "--check-submission", "a", "--test", "b"), "without predictions"),
+        (("pred.csv", "ref.csv", "--html", "pred.csv"), "ends in .html"),
+        (("pred.csv", "ref.csv", "--html", "nowhere/page.html"), "no folder nowhere"),
+        (("pred.csv", "ref.json"), ".jsonl"),
     ],
 )
 def test_options_that_do_not_go_together(

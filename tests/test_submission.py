@@ -61,15 +61,15 @@ UNFIT = [
     ("other order", ",fname,summary\n0,test_0,a\n1,test_2,c\n2,test_1,b\n",
      [":3  row 2: fname 'test_2' stands where the test file has 'test_1'"]),
     ("no index", "fname,summary\ntest_0,a\ntest_1,b\ntest_2,c\n",
-     [":1  the columns are 'fname'"]),
+     [":1  the first line is 'fname,summary' and must be ',fname,summary'", "index=False"]),
     ("column too many", ",fname,summary,x\n0,test_0,a,1\n1,test_1,b,1\n2,test_2,c,1\n",
-     [":1  the columns are", "'x'"]),
+     [":1  the first line is ',fname,summary,x'"]),
     ("index from 1", ",fname,summary\n1,test_0,a\n2,test_1,b\n3,test_2,c\n",
      ["row 1 has the index '1' where 0 belongs, and 2 more"]),
     ("line break", ',fname,summary\n0,test_0,"a\nb"\n1,test_1,b\n2,test_2,c\n',
      [":2  row 1: the summary of 'test_0' has a line break"]),
     ("decomposed", ",fname,summary\n0,test_0,\u1112\u1161\u11ab\n1,test_1,b\n2,test_2,c\n",
-     [":2  row 1: the summary of 'test_0' is not composed (NFC)"]),
+     [":2  row 1: the summary of 'test_0' is not composed; unicodedata.normalize('NFC'"]),
 ]  # fmt: skip
 
 
@@ -100,8 +100,12 @@ def test_many_problems_are_counted(tmp_path: Path) -> None:
 REMARKS = [
     (["a</s>", "b", "c"], ["1 summary holds special tokens (</s>): 'test_0'"], 0),
     (["<pad>a", "b▁c", "c"], ["2 summaries hold special tokens (<pad>, ▁)"], 0),
-    (["#Person1은 간다", "b", "c"], ["1 summary holds a broken tag or a lone #: 'test_0'"], 0),
+    (["#Person1은 간다", "b", "c"],
+     ["1 summary holds a broken tag (#Person1, Person1, a lone #): 'test_0'"], 0),
     (["# Person1 # 은", "#PhoneNumber #", "c"], ["2 summaries hold a broken tag"], 0),
+    (["Person1은 간다", "#Person1#은", "c"], ["1 summary holds a broken tag"], 0),
+    (["#Person1#: 네", "b" * 9, "c" * 9], ["1 summary begins as a turn does"], 1),
+    (["같다", "같다", " 같다"], ["3 summaries are word for word the same"], 1),
     (["#Person2#", "b" * 9, "c" * 9],
      ["1 summary names tags that their dialogues have not (#Person2#)"], 1),
     (["a" * 40, "b" * 10, "c" * 10], ["1 summary is over 3 times as long as the median of 10"], 1),

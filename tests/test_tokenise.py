@@ -6,7 +6,7 @@ import sys
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dialsum.errors import UnfitError
@@ -97,6 +97,7 @@ def test_mecab_loses_no_character_under_any_treatment_of_tags(text: str) -> None
 
 
 @given(KOREAN)
+@settings(deadline=None)
 def test_removed_is_one_without_the_tags(text: str) -> None:
     for name in TOKENIZERS:
         with_tags = load_tokeniser(name, tags="one")(text)

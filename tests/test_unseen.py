@@ -125,6 +125,9 @@ FACTS = [
     ("#Person1#은 서울에 간다", "names", {"서울"}),
     ("#Person1#은 Ruby와 간다", "names", {"Ruby"}),
     ("The man meets Ruby.", "names", {"Ruby"}),
+    # mecab takes pieces of words that it does not know for names.
+    ("그에게 알립니다.", "names", set()),
+    ("패셔너블한 옷이다.", "names", set()),
     ("", "names", set()),
 ]
 
@@ -242,3 +245,11 @@ def test_speakers_exchanged_by_token_score_as_exchanged_by_text(shared_dir: Path
         score_texts(texts, rows.references, tags="one") for texts in (rows.predictions, exchanged)
     )
     assert unseen == pytest.approx(there.rouge_mean - after.rouge_mean, abs=0.02)
+
+
+@pytest.mark.parametrize("tokenizer", ["mecab", "kiwi", "whitespace", "char", "english"])
+def test_exchanged_speakers_lose_on_every_tokeniser(tokenizer: str) -> None:
+    texts = ["#Person1# asks #Person2# the way to 서울.", "#Person2# thanks #Person1#."]
+    rows = Rows(texts, [[text] for text in texts])
+    unseen = score_report(rows, tokenizer=tokenizer)["unseen"]
+    assert unseen["speaker_exchange"]["value"] > 5

@@ -59,27 +59,40 @@ def write_predictions(path: Path, rows: Sequence[Dialogue], summaries: Sequence[
 
 
 def check_submission(path: Path, test_rows: Sequence[Dialogue]) -> Remarks:
+    """Refuse a submission whose form is not right (see inspect_submission).
+
+    Returns:
+        What is to be said of the summaries, which is the caller's to judge.
+
+    Raises:
+        RunError: each problem of the form.
+    """
+    problems, remarks = inspect_submission(path, test_rows)
+    if problems:
+        raise RunError("\n".join([UNFIT, *(f"  {line}" for line in problems)]))
+    return remarks
+
+
+def inspect_submission(path: Path, test_rows: Sequence[Dialogue]) -> tuple[list[str], Remarks]:
     """Hold a submission against the test file.
 
     Its form has to be right: header, index, every id once and in order, no empty summary, one line
-    each, composed Unicode. What a model wrote into it is told, and is the caller's to judge.
+    each, composed Unicode.
 
-    Raises:
-        RunError: each problem of the form with its line, the first of each kind; or it is no
-            readable table.
+    Returns:
+        The problems of the form with their lines, the first of each kind, and what is to be said of
+        what stands in the summaries.
     """
     try:
         table = read_table(path, required=("fname", "summary"))
         problems = find_header_problems(path)
     except DataError as error:
-        raise RunError(f"{UNFIT}\n  {error.problems[0]}") from error
+        return list(error.problems), Remarks([], [])
     problems += [line for kind in _find_row_problems(table, test_rows, path)
                  for line in _shorten(kind, path)]  # fmt: skip
-    if problems:
-        raise RunError("\n".join([UNFIT, *(f"  {line}" for line in problems)]))
     dialogues = {row.fname: row.dialogue for row in test_rows}
-    return remark_on_summaries({row.values["fname"]: row.values["summary"] for row in table},
-                               dialogues)  # fmt: skip
+    summaries = {row.values["fname"]: row.values["summary"] for row in table}
+    return problems, remark_on_summaries(summaries, dialogues)
 
 
 def find_header_problems(path: Path) -> list[str]:
@@ -89,8 +102,9 @@ def find_header_problems(path: Path) -> list[str]:
     header, *rows = [cells for cells in csv.reader(text) if cells]
     if header != HEADER:
         return [
-            f"{path}:1  the columns are {', '.join(map(repr, header))}, and must be an unnamed "
-            "index, 'fname', 'summary'"
+            f"{path}:1  the first line is {','.join(header)!r} and must be ',fname,summary': "
+            "before fname stands an index without a name that counts the rows from 0 (pandas "
+            "writes it unless told index=False)"
         ]
     wrong = [number for number, cells in enumerate(rows) if cells[0].strip() != str(number)]
     if not wrong:
@@ -124,7 +138,10 @@ def _find_row_problems(
         if len(summary.strip().splitlines()) > 1:
             broken.append(f"{place}: the summary of {name!r} has a line break")
         if not unicodedata.is_normalized("NFC", summary):
-            decomposed.append(f"{place}: the summary of {name!r} is not composed (NFC)")
+            decomposed.append(
+                f"{place}: the summary of {name!r} is not composed; unicodedata.normalize('NFC', "
+                "text) composes it"
+            )
     absent = [
         f"{path}: no row for fname {name!r} of the test file" for name in expected
         if name not in seen

@@ -6,6 +6,7 @@ Must not know files or scores.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
@@ -14,8 +15,11 @@ from dialsum.data.tables import name_some
 
 SPECIAL = re.compile(r"</?s>|<pad>|<unk>|<mask>|<usr>|<eos>|<bos>|<extra_id_\d+>|\u2581|\ufffd")
 """Special tokens of the T5 and BART families, a word mark of theirs, and half a character."""
+BARE_SPEAKER = re.compile(r"Person\d")
+TURN_START = re.compile(r"\s*#Person\d+#\s*:")
 TAG = re.compile(r"#[A-Za-z][A-Za-z0-9_]*#")
 SPACED_TAG = re.compile(r"#\s+[A-Za-z]\w*\s*#|#[A-Za-z]\w*\s+#")
+SAME = 3
 LONG, SHORT = 3.0, 0.25
 """Times the median length beyond which a summary is an outlier."""
 
@@ -53,15 +57,25 @@ def remark_on_summaries(summaries: Mapping[str, str], dialogues: Mapping[str, st
         tokens = ", ".join(sorted(set(leftover.values())))
         faults.append(_say(f"hold special tokens ({tokens})", list(leftover)))
     if broken:
-        faults.append(_say("hold a broken tag or a lone #", broken))
+        faults.append(_say("hold a broken tag (#Person1, Person1, a lone #)", broken))
     if strange:
         tags = ", ".join(sorted({tag for tags in strange.values() for tag in tags})[:5])
         oddities.append(_say(f"name tags that their dialogues have not ({tags})", list(strange)))
+    turns = [name for name, text in summaries.items() if TURN_START.match(text)]
+    if turns:
+        oddities.append(_say("begin as a turn does (#Person1#:)", turns))
+    said = Counter(text.strip() for text in summaries.values())
+    same = [name for name, text in summaries.items() if said[text.strip()] >= SAME and text.strip()]
+    if same:
+        oddities.append(_say("are word for word the same as two others or more", same))
     return Remarks(faults, oddities + _find_outliers(summaries))
 
 
 def _has_broken_tag(text: str) -> bool:
-    return "#" in TAG.sub("", text) or SPACED_TAG.search(text) is not None
+    bare = TAG.sub("", text)
+    return any((
+        "#" in bare, SPACED_TAG.search(text) is not None, BARE_SPEAKER.search(bare) is not None
+    ))  # fmt: skip
 
 
 def _find_outliers(summaries: Mapping[str, str]) -> list[str]:

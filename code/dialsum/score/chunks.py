@@ -37,7 +37,7 @@ class Scale:
     Args:
         tokenizer, tags: as load_tokeniser takes them.
         constant: the constant summary on this scale; None: no floor of that kind.
-        full: other people's references are scored here, too.
+        full: rows are kept for comparisons, and a constant is tested against.
     """
 
     tokenizer: str
@@ -145,7 +145,7 @@ def _score_scale(task: Task, name: str, scale: Scale, figures: Figures) -> None:
         found[EXCHANGED] = score(_exchange(predictions, rows, preparer), references)[..., 2]
     for system, texts in _floor_texts(task, scale):
         found[system] = score(preparer.prepare_all(texts), references)[..., 2]
-    if scale.full and len(columns) > 1:
+    if len(columns) > 1:
         found["human"] = np.mean([
             score(own, list(zip(*columns[:place], *columns[place + 1 :], strict=True)))[..., 2]
             for place, own in enumerate(columns)
@@ -171,9 +171,10 @@ def _exchange(
     """Exchange the speakers of predictions whose tags are one token each."""
     sources = rows.dialogues or [" ".join(texts) for texts in rows.references]
     known, exchanged = preparer.known, []
+    spell = str if preparer.tokeniser.case == "kept" else str.lower
     for prepared, text, source in zip(predictions, rows.predictions, sources, strict=True):
         pairs = successors(text, source).items()
-        after = {ord(known[tag]): known[other] for tag, other in pairs}
+        after = {ord(known[spell(tag)]): known[spell(other)] for tag, other in pairs}
         lines = tuple(line.translate(after) for line in prepared.lines)
         exchanged.append(PreparedText(prepared.tokens.translate(after), lines))
     return exchanged

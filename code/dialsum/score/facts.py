@@ -38,6 +38,8 @@ CLOCK = re.compile(
 )
 WEEKDAY = re.compile(r"[월화수목금토일]요일|\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day",
                      re.IGNORECASE)  # fmt: skip
+AFTER_NAMES = ("J", "VCP", "XSN", "NNP", "S", "NNB", "NNG")
+"""What may follow a name without a space: particles, the copula, 님, other nouns, marks."""
 SENTENCE_START = re.compile(r"(?:^|[.!?:\n]\s*|[\"'“‘(]\s*)$")
 
 
@@ -121,19 +123,30 @@ def count_facts(facts: Facts, kind: str) -> int:
 @functools.lru_cache(maxsize=1 << 10)
 def _find_names(text: str) -> frozenset[str]:
     """Return proper nouns of two syllables or more, and Latin words with a capital inside of a
-    sentence."""
+    sentence.
+
+    A proper noun begins a word and ends it, but for particles and the like: mecab takes pieces of
+    words that it does not know (알`립니`다, `패셔`너블) for names.
+    """
     tags = [match.span() for match in TAG.finditer(text)]
     analysis = load_mecab().analyse(text)
     korean = has_hangul(text)
     names: list[tuple[int, int]] = []
-    for (start, end), kind in zip(analysis.spans, analysis.kinds, strict=True):
+    following = [*zip(analysis.spans[1:], analysis.kinds[1:], strict=True), ((-1, -1), "")]
+    for (start, end), kind, (after, its_kind) in zip(
+        analysis.spans, analysis.kinds, following[: len(analysis.spans)], strict=True
+    ):
         proper = "NNP" in kind or (
             kind == "SL" and text[start].isupper()
             and (korean or SENTENCE_START.search(text[:start]) is None)
         )
         if not proper or any(start < high and low < end for low, high in tags):
             continue
-        if names and names[-1][1] == start:
+        inside = after[0] == end and not its_kind.startswith(AFTER_NAMES)
+        goes_on = bool(names) and names[-1][1] == start
+        if inside or (start and text[start - 1].isalpha() and not goes_on):
+            continue
+        if goes_on:
             names[-1] = (names[-1][0], end)
         else:
             names.append((start, end))

@@ -47,6 +47,8 @@ def read_rows(path: Path, *, required: Sequence[str]) -> list[TableRow]:
     Raises:
         DataError: as read_table; a line that is no JSON object, or that lacks a key.
     """
+    if path.suffix.lower() == ".json":
+        raise DataError([f"{path}: give one JSON object a line, in a file that ends in .jsonl"])
     if path.suffix.lower() in JSON_LINES:
         return _read_json_lines(path, required=[name for name in required if name != "fname"])
     if path.suffix.lower() not in PLAIN_LINES:

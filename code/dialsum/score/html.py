@@ -11,40 +11,52 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.atomic import write_text
-from dialsum.score.show import CEILING, COLUMNS, FLOORS, describe_scale_name
-from dialsum.score.verdicts import say_difference
+from dialsum.score.rows import Rows
+from dialsum.score.show import (
+    CEILING,
+    COLUMNS,
+    FLOORS,
+    describe_over_floor,
+    describe_scale_name,
+    explain_words,
+)
+from dialsum.score.verdicts import explain_real, say_against_constant, say_difference, sum_up
 
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; }
 th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #8884; }
-th:first-child, td:first-child, td.text { text-align: left; }
+th:first-child, td:first-child, details td, details th { text-align: left; vertical-align: top; }
+details td { white-space: pre-line; }
 tr.floor td { opacity: .7; }
 code { font-size: 85%; overflow-wrap: anywhere; }
 details { margin: .3rem 0; }
 summary { cursor: pointer; }
-.real { font-weight: bold; }
 """
 
 
 def write_page(
-    path: Path, blocks: Mapping[str, Mapping[str, Any]], comparison: Mapping[str, Any] | None = None
+    path: Path, blocks: Mapping[str, Mapping[str, Any]],
+    comparison: Mapping[str, Any] | None = None, *, systems: Mapping[str, Rows],
 ) -> None:
     """Write the page.
 
     Args:
         blocks: name of each system to its record (see score_report).
         comparison: of these systems (see compare_reports); None: there is one.
+        systems: the rows of each, for the texts of the worst.
 
     Raises:
         DiskFullError, RunError: the file cannot be written.
     """
     body = [f"<h1>{escape(', '.join(blocks))}</h1>"]
-    body += [_comparison(comparison)] if comparison else []
+    first = next(iter(blocks.values()))
+    body += [_comparison(comparison, blocks)] if comparison else []
+    body.append(_lines([*explain_words(first), *explain_real(first["rows"])]))
     for name, block in blocks.items():
         body += [f"<h2>{escape(name)}: {block['rows']:,} rows</h2>", _scales(block, name)]
-        body += [_unseen(block), _slices(block)]
+        body += [_unseen(block, systems[name]), _slices(block)]
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>Scores</title><style>{STYLE}</style></head>\n<body>\n"
@@ -71,42 +83,51 @@ def _scales(block: Mapping[str, Any], name: str) -> str:
     parts = []
     for scale in (block, *(block[key] for key in ("tags_one", "whitespace") if key in block)):
         low, high = scale["confidence"]["rouge_mean"]
-        rows = [("run", [name, *_numbers(scale), f"{low:.2f} - {high:.2f}"])]
+        ends = f"{low:.2f} - {high:.2f}"
+        rows = [("run", [name, *_numbers(scale), ends, describe_over_floor(scale)])]
         rows += [
-            ("floor", [title, *_numbers(floor), ""])
+            ("floor", [title, *_numbers(floor), "", ""])
             for key, title in FLOORS.items() if (floor := scale.get("floors", {}).get(key))
         ]  # fmt: skip
         human = scale.get("ceiling", {}).get("human")
-        rows += [("floor", [CEILING, *_numbers(human), ""])] if human else []
-        head = ["", *(title for _, title in COLUMNS), "95 % interval of the mean"]
+        rows += [("floor", [CEILING, *_numbers(human), "", ""])] if human else []
+        head = ["", *(title for _, title in COLUMNS), "95 % interval of the mean", "over floor"]
         parts += [f"<h3>{escape(describe_scale_name(scale))}</h3>", _table(head, rows)]
         parts.append(f"<p><code>{escape(scale['signature'])}</code></p>")
         constant = scale.get("floors", {}).get("constant")
         parts += [f"<p>constant: {escape(constant['text'])}</p>"] if constant else []
+        parts.append(_lines(say_against_constant(scale, name=name)))
     return "".join(parts)
 
 
-def _unseen(block: Mapping[str, Any]) -> str:
+def _unseen(block: Mapping[str, Any], rows: Rows) -> str:
     parts = ["<h3>What ROUGE does not see</h3>"]
-    rows = [
+    figures = [
         ("", [one["title"], _short(one.get("value")), _short(one.get("references")), one["unit"]])
         for one in block["unseen"].values()
     ]
-    parts.append(_table(["", "predictions", "references", "unit"], rows))
+    parts.append(_table(["", "predictions", "references", "unit"], figures))
+    places = {rows.name(row): row for row in range(len(rows))}
+    head = ["row", "value", "what", "prediction", "reference", "dialogue"]
     for one in block["unseen"].values():
-        if not one["worst"]:
-            continue
-        cells = "".join(
-            f"<tr><td>{escape(str(row['name']))}</td><td>{row['value']:g}</td>"
-            f'<td class="text">{escape(row["what"])}</td>'
-            f'<td class="text">{escape(row["text"])}</td></tr>'
-            for row in one["worst"]
-        )
-        parts.append(
-            f"<details><summary>{escape(one['title'])}: the worst rows</summary>"
-            f"<table>{cells}</table></details>"
-        )
+        if one["worst"]:
+            listed = [("", _worst_cells(row, rows, places[row["name"]])) for row in one["worst"]]
+            parts.append(
+                f"<details><summary>{escape(one['title'])}: the worst rows</summary>"
+                f"{_table(head, listed)}</details>"
+            )
     return "".join(parts)
+
+
+def _worst_cells(found: Mapping[str, Any], rows: Rows, row: int) -> list[str]:
+    dialogue = "" if rows.dialogues is None else rows.dialogues[row]
+    references = "\n".join(rows.references[row])
+    return [str(found["name"]), f"{found['value']:g}", found["what"], found["text"], references,
+            dialogue]  # fmt: skip
+
+
+def _lines(lines: Sequence[str]) -> str:
+    return "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
 def _short(value: float | None) -> str:
@@ -128,17 +149,17 @@ def _slices(block: Mapping[str, Any]) -> str:
     return f"<h3>Mean by slice</h3>{_table(head, rows)}"
 
 
-def _comparison(found: Mapping[str, Any]) -> str:
-    parts = ["<h2>Which differences are real</h2>"]
-    for scale in found["scales"].values():
+def _comparison(found: Mapping[str, Any], blocks: Mapping[str, Mapping[str, Any]]) -> str:
+    parts = ["<h2>Which differences are real</h2>", _lines(sum_up(found, blocks))]
+    for key, scale in found["scales"].items():
         rows = [
             ("", [name, f"{one['rouge_mean']:.2f}", "{:.2f} - {:.2f}".format(*one["confidence"])])
             for name, one in scale["systems"].items()
         ]
         parts += [f"<h3>{escape(describe_scale_name(scale))}</h3>"]
         parts.append(_table(["", "mean", "95 % interval"], rows))
-        parts += [
-            f'<p class="{"real" if one["real"] else ""}">{escape(say_difference(one))}</p>'
-            for one in scale["differences"]
-        ]
+        parts.append(_lines([say_difference(one) for one in scale["differences"]]))
+        for name in scale["systems"]:
+            of_scale = blocks[name].get(key, blocks[name])
+            parts.append(_lines(say_against_constant(of_scale, name=name)))
     return "".join(parts)

@@ -98,7 +98,9 @@ def _against_constant(figures: Figures, name: str) -> dict[str, Any]:
     sign = 1.0 if found.first == RUN else -1.0
     low, high = sorted((sign * found.low, sign * found.high))
     points = {"points": sign * found.points, "low": low, "high": high, "p": found.p}
-    return {**{key: round(value, DECIMALS) for key, value in points.items()}, "real": found.real}
+    more = {} if found.more_rows is None else {"more_rows": found.more_rows}
+    rounded = {key: round(value, DECIMALS) for key, value in points.items()}
+    return {**rounded, "real": found.real, **more}
 
 
 def correct_for_chance(block: Mapping[str, Any]) -> dict[str, Any]:

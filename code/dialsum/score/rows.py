@@ -69,7 +69,10 @@ def _check_texts(rows: Rows) -> None:
         if not isinstance(prediction, str):
             problems.append(f"row {row}: the prediction is {prediction!r}, not text")
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            problems.append(f"row {row}: the references are {texts!r}, not a list of texts")
+            problems.append(
+                f"row {row}: the references are {str(texts)[:60]!r}, not a list of texts; put a "
+                "single reference into a list, too"
+            )
         elif not texts or len(texts) != expected:
             problems.append(
                 f"row {row}: {len(texts)} references where row 1 has {expected}; every row needs "

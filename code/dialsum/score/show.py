@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dialsum.score.show_unseen import format_slices, format_unseen
-from dialsum.score.verdicts import explain_real, say_against_constant, say_difference
+from dialsum.score.verdicts import explain_real, say_against_constant, say_difference, sum_up
 from dialsum.text_table import align
 
 COLUMNS = (
@@ -76,12 +76,14 @@ def format_scores(block: Mapping[str, Any], *, name: str = "predictions") -> str
     for scale in scales:
         low, high = scale["confidence"]["rouge_mean"]
         table.append([describe_scale_name(scale)])
-        share = scale.get("corrected", {}).get("rouge_mean")
-        over = "" if share is None else f"{share:.1f} %"
-        table.append([f"  {name}", *_numbers(scale), f"{low:.2f} - {high:.2f}", over])
-        floors = _floor_rows(scale, keys=FLOORS if scale is block else BESIDE)
+        ends = f"{low:.2f} - {high:.2f}"
+        table.append([f"  {name}", *_numbers(scale), ends, describe_over_floor(scale)])
+        floors = _floor_rows(scale, keys=FLOORS if scale is block else _floors_beside(scale))
         table += [[*row, ""] for row in floors]
-    lines = [*_align(table), "", *_explain_floor(block), *explain_words(block), ""]
+    lines = [*_align(table), "", *explain_words(block)]
+    if "against_constant" in block:
+        lines += explain_real(block["rows"])
+    lines.append("")
     for scale in scales:
         constant = scale.get("floors", {}).get("constant")
         lines.append(scale["signature"])
@@ -93,14 +95,17 @@ def format_scores(block: Mapping[str, Any], *, name: str = "predictions") -> str
     return "\n".join(lines)
 
 
-def _explain_floor(block: Mapping[str, Any]) -> list[str]:
-    corrected = block.get("corrected")
-    if not corrected:
-        return []
-    floor = FLOORS[corrected["floor"]]
-    top = "what people reach" if corrected["ceiling"] == "human" else "100"
-    said = f"over floor: how far the mean is from the best floor ({floor}) on the way to {top}"
-    return [said]
+def describe_over_floor(scale: Mapping[str, Any]) -> str:
+    """Return the mean's place between best floor and ceiling, with the floor's name."""
+    corrected = scale.get("corrected", {})
+    if "rouge_mean" not in corrected:
+        return ""
+    return f"{corrected['rouge_mean']:.1f} % ({FLOORS[corrected['floor']]})"
+
+
+def _floors_beside(scale: Mapping[str, Any]) -> list[str]:
+    best = scale.get("corrected", {}).get("floor")
+    return [key for key in FLOORS if key in BESIDE or key == best]
 
 
 def format_comparison(found: Mapping[str, Any], blocks: Mapping[str, Mapping[str, Any]]) -> str:
@@ -110,23 +115,24 @@ def format_comparison(found: Mapping[str, Any], blocks: Mapping[str, Mapping[str
         found: as compare_reports returns it.
         blocks: name of each system to its record.
     """
-    lines: list[str] = []
+    lines = sum_up(found, blocks)
     for key, scale in found["scales"].items():
-        table = [["", *(title for _, title in COLUMNS), "mean's 95 % interval"]]
+        table = [["", *(title for _, title in COLUMNS), "mean's 95 % interval", "over floor"]]
         of_scale = {name: blocks[name].get(key, blocks[name]) for name in scale["systems"]}
         for rank, (name, one) in enumerate(scale["systems"].items(), start=1):
             low, high = one["confidence"]
             ends = f"{low:.2f} - {high:.2f}"
-            table.append([f"  {rank}  {name}", *_numbers(of_scale[name]), ends])
-        table += _floor_rows(next(iter(of_scale.values())), keys=BESIDE)
+            over = describe_over_floor(of_scale[name])
+            table.append([f"  {rank}  {name}", *_numbers(of_scale[name]), ends, over])
+        first = next(iter(of_scale.values()))
+        table += [[*row, ""] for row in _floor_rows(first, keys=_floors_beside(first))]
         lines += [describe_scale_name(scale), *align(table, left=(0,)), ""]
         lines += [f"  {say_difference(one)}" for one in scale["differences"]]
         for name, block in of_scale.items():
             lines += [f"  {said}" for said in say_against_constant(block, name=name)]
         lines += [f"  {scale['signature']}", ""]
     lines += format_unseen(blocks)
-    first = next(iter(blocks.values()))
-    lines += ["", *explain_words(first), *explain_real(found)]
+    lines += ["", *explain_words(next(iter(blocks.values()))), *explain_real(found["rows"])]
     return "\n".join(lines)
 
 
@@ -135,9 +141,14 @@ def explain_words(block: Mapping[str, Any]) -> list[str]:
     floors = block.get("floors", {})
     said = []
     if "tags:split" in block["signature"] and "tags_one" in block:
+        mecab = "tok:mecab" in block["signature"]
+        split = "breaks into four morphemes, as the competition counts it" if mecab else (
+            "is text like any other")
+        said.append(f"tags split: #Person1# {split}; tags one: it is one token")
+    if "corrected" in block:
         said.append(
-            "tags split: #Person1# breaks into morphemes, as the competition counts it; tags one: "
-            "it is one token"
+            "over floor: where the mean stands between the scale's best floor, named beside it, "
+            "and " + (f"the {CEILING}" if "ceiling" in block else "100")
         )
     if "constant" in floors:
         said.append(
@@ -146,6 +157,7 @@ def explain_words(block: Mapping[str, Any]) -> list[str]:
         )
     if "lead2" in floors:
         said.append("lead-2: the first two turns of each dialogue as they stand")
+    said.append("RLsum: ROUGE-L line by line; the same as RL where summaries have one line")
     if "ceiling" in block:
         said.append(f"{CEILING}: each reference scored against the other ones of its row")
     return said

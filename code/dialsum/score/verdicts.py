@@ -8,37 +8,77 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dialsum.score.compare import ALPHA, TRIALS
+
 MOST_ROWS = 1_000_000
 """Beyond this many more rows nobody will settle it."""
 
 
-def explain_real(found: Mapping[str, Any]) -> list[str]:
-    """Say what REAL means."""
+def explain_real(rows: int) -> list[str]:
+    """Say what REAL and NOT SETTLED mean.
+
+    Args:
+        rows: on which systems were compared.
+    """
     return [
-        f"REAL: equally good systems would show such a gap on these {found['rows']} rows in less "
-        f"than {100 * found['alpha']:g} % of cases",
-        "(paired approximate randomisation on the mean of ROUGE-1, -2 and -L, "
-        f"{found['trials']:,} trials; Holm's correction over a scale's pairs of systems).",
+        f"REAL: equally good systems would differ so on these {rows:,} rows in less than "
+        f"{100 * ALPHA:g} % of cases; NOT SETTLED: they easily would,",
+        "so that either may be the better one. (Paired approximate randomisation on the mean of "
+        f"ROUGE-1, -2, -L, {TRIALS:,} trials;",
+        "p over a scale's pairs of systems is corrected by Holm's method, p against the constant "
+        "stands alone.)",
     ]
 
 
 def say_against_constant(block: Mapping[str, Any], *, name: str) -> list[str]:
-    """Say whether a system is better than one sentence for all rows, where that was tested."""
+    """Say whether a system is better than one text for all rows, where that was tested."""
     found = block.get("against_constant")
     if found is None:
         return []
-    ends = f"({found['low']:.2f} to {found['high']:.2f})"
-    verdict = "REAL" if found["real"] else "NOT SETTLED"
-    side = "ahead of" if found["points"] >= 0 else "BEHIND"
-    gap = f"{name} is {side} the constant text by {abs(found['points']):.2f} points {ends}"
-    return [f"{gap}: {verdict}, p = {found['p']:.4f}"]
+    return [_say_gap(name, "the constant text", found, p=found["p"])]
 
 
 def say_difference(one: Mapping[str, Any]) -> str:
     """Say in a sentence whether a difference is real, and what would settle it."""
-    gap = f"{one['first']} is ahead of {one['second']} by {one['points']:.2f} points"
-    verdict = describe_verdict(real=one["real"], more_rows=one.get("more_rows"))
-    return f"{gap} ({one['low']:.2f} to {one['high']:.2f}): {verdict}, p = {one['p_holm']:.4f}"
+    return _say_gap(one["first"], one["second"], one, p=one["p_holm"])
+
+
+def _say_gap(first: str, second: str, found: Mapping[str, Any], *, p: float) -> str:
+    ends = f"({found['low']:.2f} to {found['high']:.2f})"
+    verdict = describe_verdict(real=found["real"], more_rows=found.get("more_rows"))
+    if not found["real"]:
+        gap = f"{first} and {second} differ by {found['points']:+.2f} points {ends}"
+    elif found["points"] < 0:
+        gap = f"{first} is BEHIND {second} by {-found['points']:.2f} points {ends}"
+    else:
+        gap = f"{first} is ahead of {second} by {found['points']:.2f} points {ends}"
+    return f"{gap}, p = {p:.4f}: {verdict}"
+
+
+def sum_up(found: Mapping[str, Any], blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the answer to a comparison: the best system, and what its lead is worth.
+
+    Args:
+        found: as compare_reports returns it; its first scale decides.
+        blocks: name of each system to its record.
+    """
+    scale = next(iter(found["scales"].values()))
+    best, *others = scale["systems"]
+    over = [one for one in scale["differences"] if one["first"] == best]
+    settled = [one["second"] for one in over if one["real"]]
+    open_ones = [name for name in others if name not in settled]
+    lines = [f"Best on the scale asked for: {best}."]
+    if settled:
+        lines.append(f"  Its lead is REAL over {', '.join(settled)}.")
+    if open_ones:
+        lines.append(f"  NOT SETTLED whether it is better than {', '.join(open_ones)}.")
+    against = blocks[best].get("against_constant")
+    if against is not None and not (against["real"] and against["points"] > 0):
+        lines.append("  But it is not shown to beat one constant text for all rows.")
+    order = {key: list(one["systems"]) for key, one in found["scales"].items()}
+    if len(set(map(tuple, order.values()))) > 1:
+        lines.append("  With each tag as one token the order is another: see below.")
+    return [*lines, ""]
 
 
 def describe_verdict(*, real: bool, more_rows: int | None) -> str:

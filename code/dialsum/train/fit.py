@@ -127,7 +127,8 @@ def make_trainer(
     from transformers import EarlyStoppingCallback, TrainerCallback
     from transformers.trainer_callback import PrinterCallback
 
-    from dialsum.train.trainer import Reporter, SummaryTrainer
+    from dialsum.train.reporter import Reporter
+    from dialsum.train.trainer import SummaryTrainer
 
     reporter = Reporter(supervision.progress)
     callbacks: list[TrainerCallback] = [reporter]

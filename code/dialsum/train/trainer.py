@@ -32,7 +32,6 @@ from dialsum.train.head_loss import summary_loss
 from dialsum.train.loader import ROWS, StepLoader, count_targets, make_loader
 from dialsum.train.memory import allocate_states
 from dialsum.train.nonfinite import Origin, all_finite, find_origin, learning
-from dialsum.train.progress import Progress
 from dialsum.train.step import StepRunner
 from dialsum.train.supervision import Supervision
 from dialsum.train.watch import Remark
@@ -40,6 +39,13 @@ from dialsum.train.watch import Remark
 MOST_OVERFLOWS = 20
 """Steps in a row whose gradients a scaler may find infinite: from its first scale, 2**16, down to 1
 it needs 16. More are not its search but a fault."""
+
+
+def has_lost_patience(callback: TrainerCallback) -> bool:
+    """Say whether a callback is the one that stops early, and has decided to."""
+    return isinstance(callback, EarlyStoppingCallback) and (
+        callback.early_stopping_patience_counter >= callback.early_stopping_patience
+    )
 
 
 class SummaryTrainer(Seq2SeqTrainer):
@@ -271,41 +277,3 @@ class SummaryTrainer(Seq2SeqTrainer):
     def _load_best_model(self) -> None:
         super()._load_best_model()
         load_extra(self._network, Path(str(self.state.best_model_checkpoint)))
-
-
-def has_lost_patience(callback: TrainerCallback) -> bool:
-    """Say whether a callback is the one that stops early, and has decided to."""
-    return isinstance(callback, EarlyStoppingCallback) and (
-        callback.early_stopping_patience_counter >= callback.early_stopping_patience
-    )
-
-
-class Reporter(TrainerCallback):
-    """Hands the trainer's logs on, looks at the weights after each step, evaluates the last one."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.trainer: SummaryTrainer | None = None
-        self._progress = progress
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Take up what the run before a checkpoint left."""
-        if self.trainer is not None:
-            self.trainer.go_on_adding_up()
-
-    def on_log(self, *event: Any, logs: Any = None, **_: Any) -> None:
-        """Report a line of loss."""
-        _arguments, state, _control = event
-        if logs and "loss" in logs:
-            self._progress.train_step(state.global_step, state.max_steps, logs)
-
-    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """Make sure that the weights are still finite."""
-        if self.trainer is not None:
-            self.trainer.check_weights()
-
-    def on_step_end(self, *event: Any, **_: Any) -> Any:
-        """Evaluate and save at the very last step too."""
-        _arguments, state, control = event
-        if state.global_step >= state.max_steps:
-            control.should_evaluate = control.should_save = True
-        return control
