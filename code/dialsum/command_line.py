@@ -44,7 +44,7 @@ class CommandLine(argparse.ArgumentParser):
         unknown = [word for word in words[:end] if self._is_unknown(word)]
         if unknown:
             raise UnfitError(self._refuse(unknown))
-        found, unknown = self.parse_known_args(words, namespace)
+        found, unknown = self.parse_known_intermixed_args(words, namespace)
         if unknown:
             raise UnfitError(self._refuse(unknown))
         return found
