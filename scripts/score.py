@@ -117,6 +117,10 @@ def read_systems(options: argparse.Namespace) -> tuple[dict[str, Rows], list[str
     references = read_references(options.references)
     found = read_dialogues(options.dialogues) if options.dialogues else references.dialogues
     dialogues = pick_dialogues(references.summaries, found, source=options.dialogues)
+    if dialogues is None and found:
+        lacking = [name for name in references.summaries if name not in found]
+        print(f"note: {len(lacking)} of {len(references.summaries)} rows have no dialogue (the "
+              f"first is {lacking[0]!r}), so none is used", file=sys.stderr)  # fmt: skip
     against = str(options.references[0])
     systems = {
         name: align_rows(
@@ -224,7 +228,8 @@ def print_tables(
     if "constant" not in first.get("floors", {}):
         print("no floor for constant: give --train FILE.csv, whose summaries it is chosen from")
     if "lead2" not in first.get("floors", {}):
-        print("no floor for lead-2: give --dialogues FILE.csv with fname and dialogue")
+        print("no floor for lead-2, and nothing that needs dialogues: give --dialogues FILE.csv "
+              "with fname and dialogue for every row")  # fmt: skip
     if options.html:
         print(f"the worst rows of each measure: {options.html}")
 

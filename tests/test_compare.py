@@ -112,6 +112,8 @@ def test_only_the_same_can_be_compared() -> None:
     two = score_report(Rows(["x", "y"], [["x"], ["y"]]))
     with pytest.raises(DataError, match="a 1, b 2"):
         compare_reports({"a": one, "b": two})
+    with pytest.raises(DataError, match="same references"):
+        compare_reports({"a": one, "b": score_report(Rows(["x"], [["z"]]))})
     other = score_report(Rows(["x"], [["x"]]), tokenizer="char")
     with pytest.raises(DataError, match="different signatures"):
         compare_reports({"a": one, "b": other})

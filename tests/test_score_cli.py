@@ -97,6 +97,12 @@ REFUSED: list[tuple[str, dict[str, str | bytes], list[str], list[str]]] = [
         ["2 of 2 rows are references", "other rows"],
     ),
     (
+        "train is the references under other names",
+        {"train": "fname,summary\nx1,둘은 점심을 먹는다.\nx2,#Person1#은 역으로 간다.\n"},
+        ["--train", "train.csv"],
+        ["2 of 2 references stand in it word for word"],
+    ),
+    (
         "empty train summary",
         {"train": "summary,x\n,1\n"},
         ["--train", "train.csv"],
@@ -250,6 +256,9 @@ def test_json_lines_and_plain_lines_are_read(
         ("pred.jsonl", '{"fname": "d1"}\n', ["pred.jsonl:1", "no key 'summary'", "'fname'"]),
         ("pred.jsonl", "not json\n", ["pred.jsonl:1", "no JSON"]),
         ("pred.jsonl", "[1]\n", ["pred.jsonl:1", "no JSON object"]),
+        ("pred.jsonl", "[" * 100_000 + "\n", ["pred.jsonl:1", "no JSON"]),
+        ("pred.jsonl", '{"fname": "d1", "summary": "\\ud800"}\n', [":1", "half a character"]),
+        ("pred.jsonl", '{"fname": "d1", "summary": ["a"]}\n', [":1", "no text"]),
         ("pred.jsonl", '{"fname": "d1", "summary": "a"}\n{"summary": "b"}\n', [":2", "no fname"]),
         ("pred.txt", "one\n", ["pred.txt has 1 rows and ref.csv 2"]),
         ("pred.txt", "", ["pred.txt", "empty"]),
@@ -272,7 +281,7 @@ def test_a_comparison_says_which_difference_is_real(
     spoil(
         ref="fname,summary\n" + "".join(f"r{row},둘은 {row}번 역에 간다.\n" for row in range(rows)),
         good="fname,summary\n" + "".join(f"r{row},둘은 역에 간다.\n" for row in range(rows)),
-        bad="fname,summary\n" + "".join(f"r{row},모른다.\n" for row in range(rows)),
+        bad="fname,summary\n" + "".join(f"r{row},<b>모른다\n" for row in range(rows)),
     )
     asked = ("bad.csv", "ref.csv", "--compare", "good.csv", "--html", "page.html")
     assert run(script, *asked) == 0
@@ -283,6 +292,7 @@ def test_a_comparison_says_which_difference_is_real(
     page = Path("page.html").read_text(encoding="utf-8")
     assert "good.csv is ahead of bad.csv by" in page and "What ROUGE does not see" in page
     assert "http" not in page
+    assert "<b>" not in page and "&lt;b&gt;" in page
     # The worst rows can be judged: their references stand beside them.
     assert "둘은 0번 역에 간다." in page
     Path("page.html").write_text(page + "<!-- older -->", encoding="utf-8")

@@ -32,6 +32,9 @@ def test_every_row_is_in_one_slice_of_each_kind() -> None:
     assert named["speakers", "2"] == named["speakers", "3"] == 50
     assert [len(one.places) for one in slices if one.by == "length"] == [25, 25, 25, 25]
     assert [one.value for one in slices if one.few] == ["식당"]
+    twenty = slice_rows(make_rows(list(range(3, 83))))
+    assert {len(one.places) for one in twenty if one.by == "length"} == {20}
+    assert not any(one.few for one in twenty)
 
 
 def test_kinds_that_tell_nothing_are_left_out() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from sacrebleu.metrics.chrf import CHRF
 
 from dialsum.score.api import score_report, score_texts
 from dialsum.score.facts import KINDS, find_facts, find_lacking
@@ -15,6 +18,7 @@ from dialsum.score.numerals import native_value, numbers_in_digits, numbers_in_w
 from dialsum.score.rows import Rows
 from dialsum.score.scripts import find_foreign, foreign_script_rate
 from dialsum.score.speakers import exchange_speakers, find_unknown_speakers
+from dialsum.score.tokenise import load_tokeniser
 
 FOREIGN = [
     ([], 0.0),
@@ -223,8 +227,6 @@ def test_exchanged_speakers_lose_what_they_earned() -> None:
 
 
 def test_chrf_is_sacrebleu_s() -> None:
-    from sacrebleu.metrics.chrf import CHRF
-
     references = [["둘은 점심을 먹는다.", "그들은 점심을 함께 먹는다."]]
     found = score_report(Rows(["둘은 저녁을 먹는다."], references))["unseen"]["chrf"]["value"]
     expected = CHRF().sentence_score("둘은 저녁을 먹는다.", references[0]).score
@@ -253,3 +255,75 @@ def test_exchanged_speakers_lose_on_every_tokeniser(tokenizer: str) -> None:
     rows = Rows(texts, [[text] for text in texts])
     unseen = score_report(rows, tokenizer=tokenizer)["unseen"]
     assert unseen["speaker_exchange"]["value"] > 5
+
+
+ODD = [
+    "\ud800 안녕", "ſix o'clock", "ſeven pm", f"#Person{'9' * 5000}#", "이" * 400, "#Person01#은",
+    "\0\0", "١٢시", "①②③", "9" * 400,
+]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_odd_text_breaks_nothing(text: str) -> None:
+    """Each of these once ended in a traceback."""
+    block = score_report(Rows([text, "3 개"], [["둘은 3개를 산다."], [text]], [text, text]))
+    assert 0.0 <= block["rouge_mean"] <= 100.0
+    assert exchange_speakers(text, "#Person1#") is not None
+
+
+def test_decomposed_text_has_the_same_figures() -> None:
+    predictions = ["#Person1#은 서울에 간다.", "둘은 커피를 마신다."]
+    rows = Rows(
+        predictions, [["#Person1#은 서울로 갔다."], ["둘은 차를 마신다."]],
+        ["#Person1#: 서울 가요.\n#Person2#: 네, 그러세요."] * 2,
+    )  # fmt: skip
+
+    def decompose(texts: Sequence[str]) -> list[str]:
+        return [unicodedata.normalize("NFD", text) for text in texts]
+
+    apart = Rows(
+        decompose(rows.predictions), [decompose(texts) for texts in rows.references],
+        decompose(rows.dialogues or []),
+    )
+    assert score_report(apart) == score_report(rows)
+
+
+MANY = Rows(
+    predictions=["#Person1#은 서울에 간다."],
+    references=[["#Person1#은 부산에 간다. 부산은 멀다.", "#Person1#은 부산에 간다."]],
+    dialogues=["#Person1#: 부산에 가요.\n#Person2#: 서울에 간다."],
+)
+"""One row with two references that differ in length, and a dialogue that has other words."""
+
+
+def test_each_figure_is_held_against_what_it_should_be() -> None:
+    unseen = score_report(MANY)["unseen"]
+    # 부산 is what both references name and the prediction does not; 서울 is in the dialogue.
+    assert unseen["names_missed"]["worst"][0]["what"] == "부산"
+    assert unseen["names_unsupported"]["value"] == 0.0
+    # 서울 + 에 + 간 …: three-token sequences that the dialogue has and the references have not.
+    assert 0 < unseen["copied"]["value"] < 100
+    reference_only = Rows(MANY.predictions, MANY.references, [MANY.references[0][0]])
+    assert score_report(reference_only)["unseen"]["copied"]["value"] != unseen["copied"]["value"]
+    tokens = [len(load_tokeniser("mecab", tags="one")(text)) for text in MANY.references[0]]
+    own = len(load_tokeniser("mecab", tags="one")(MANY.predictions[0]))
+    assert unseen["length_ratio"]["value"] == pytest.approx(own / (sum(tokens) / 2), abs=1e-3)
+    both = CHRF().sentence_score(MANY.predictions[0], MANY.references[0]).score
+    assert unseen["chrf"]["value"] == pytest.approx(both, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("summary", "dialogue"),
+    [
+        ("35,000원이다", "3만 5천 원이요"), ("3만 5천 원이다", "35,000원이요"),
+        ("1억 2천만 원", "120,000,000원"), ("2마리가 있다", "두 마리요"), ("2가지다", "두 가지요"),
+        ("4사람이 간다", "네 사람이요"), ("3블록 간다", "세 블록이요"), ("1000위안", "천 위안이요"),
+    ],
+)  # fmt: skip
+def test_numbers_in_other_words_are_supported(summary: str, dialogue: str) -> None:
+    assert find_lacking(find_facts(summary), dialogue)["numbers"] == []
+
+
+def test_noon_is_twelve_and_masks_are_no_speakers() -> None:
+    assert find_lacking(find_facts("12시에 만난다"), "정오에 봐요")["times"] == []
+    assert find_facts("#PERSON1#은 #PersonName#을").masks == frozenset({"#PersonName#"})

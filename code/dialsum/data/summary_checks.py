@@ -13,8 +13,14 @@ from statistics import median
 
 from dialsum.data.tables import name_some
 
-SPECIAL = re.compile(r"</?s>|<pad>|<unk>|<mask>|<usr>|<eos>|<bos>|<extra_id_\d+>|\u2581|\ufffd")
-"""Special tokens of the T5 and BART families, a word mark of theirs, and half a character."""
+SPECIAL = re.compile(
+    r"</?(?:s|pad|unk|mask|usr|sys|eos|bos|sep|cls|start_of_turn|end_of_turn|unused\d+|extra_id_\d+)>"
+    r"|<\|[^|<>]*\|>|\[(?:PAD|SEP|CLS|MASK|UNK|BOS|EOS)\]|\u2581|\ufffd"
+)
+"""Special tokens of the usual families, a word mark of theirs, and what is left of half a
+character."""
+INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff]")
+MISSPELT_TAG = re.compile(r"#(?!(?-i:Person)\d+#)person\d+#", re.IGNORECASE)
 BARE_SPEAKER = re.compile(r"Person\d")
 TURN_START = re.compile(r"\s*#Person\d+#\s*:")
 TAG = re.compile(r"#[A-Za-z][A-Za-z0-9_]*#")
@@ -56,6 +62,9 @@ def remark_on_summaries(summaries: Mapping[str, str], dialogues: Mapping[str, st
     if leftover:
         tokens = ", ".join(sorted(set(leftover.values())))
         faults.append(_say(f"hold special tokens ({tokens})", list(leftover)))
+    invisible = [name for name, text in summaries.items() if INVISIBLE.search(text)]
+    if invisible:
+        faults.append(_say("hold characters that nobody sees (U+200B, U+FEFF …)", invisible))
     if broken:
         faults.append(_say("hold a broken tag (#Person1, Person1, a lone #)", broken))
     if strange:
@@ -73,9 +82,8 @@ def remark_on_summaries(summaries: Mapping[str, str], dialogues: Mapping[str, st
 
 def _has_broken_tag(text: str) -> bool:
     bare = TAG.sub("", text)
-    return any((
-        "#" in bare, SPACED_TAG.search(text) is not None, BARE_SPEAKER.search(bare) is not None
-    ))  # fmt: skip
+    patterns = {MISSPELT_TAG: text, SPACED_TAG: text, BARE_SPEAKER: bare}
+    return "#" in bare or any(one.search(where) for one, where in patterns.items())
 
 
 def _find_outliers(summaries: Mapping[str, str]) -> list[str]:

@@ -132,6 +132,7 @@ def score_report(
         DataError, UnfitError: as score_texts.
     """
     rows.check()
+    rows = rows.composed()
     scales = _choose_scales(tokenizer, tags, train_summaries)
     signatures = {
         name: make_signature(
@@ -148,6 +149,7 @@ def score_report(
         for name, scale in scales.items()
     }
     block: dict[str, Any] = blocks.pop(OWN) | blocks
+    block["references_sha256"] = rows.references_sha256()
     block["unseen"] = describe_unseen(figures, rows)
     block["foreign_script_rate"] = block["unseen"]["foreign_script"]["value"]
     slices = describe_slices(figures, OWN, rows)
@@ -172,9 +174,12 @@ def compare_reports(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         raise DataError(["a comparison needs two predictions or more"])
     require_same_signature({name: str(block["signature"]) for name, block in blocks.items()})
     counts = {name: int(block["rows"]) for name, block in blocks.items()}
-    if len(set(counts.values())) > 1:
+    if len({block["references_sha256"] for block in blocks.values()}) > 1:
         found = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise DataError([f"only the same rows can be compared, but their numbers differ: {found}"])
+        raise DataError([
+            "only systems with the same references in the same order can be compared; rows: "
+            f"{found}"
+        ])
     scales = {OWN: blocks}
     if all("tags_one" in block for block in blocks.values()):
         scales["tags_one"] = {name: block["tags_one"] for name, block in blocks.items()}

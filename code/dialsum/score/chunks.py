@@ -7,6 +7,7 @@ Must not know how figures are put together.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -87,10 +88,19 @@ def take_figures(task: Task) -> Figures:
     if workers < 2 or len(task.rows) < MANY_ROWS:
         return _join([_take(chunk) for chunk in chunks])
     from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return _join(list(pool.map(_take, chunks)))
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            return _join(list(pool.map(_take, chunks)))
+    except BrokenProcessPool:
+        # A script that calls this without `if __name__ == "__main__":` cannot start processes.
+        warnings.warn(
+            "scoring in one process: others could not be started. In a script, call it under "
+            "if __name__ == '__main__':", stacklevel=2,
+        )  # fmt: skip
+        return _join([_take(chunk) for chunk in chunks])
 
 
 def _split(task: Task) -> Iterable[Task]:

@@ -32,8 +32,8 @@ def choose_constant(
     """Choose the one text that does best as a summary of everything, on this scale.
 
     The candidate with the best mean against the voters (themselves not counted) goes on to a second
-    step: a piece is taken out, put in or exchanged, the best change of all first, as long as one
-    raises the mean.
+    step: a piece is taken out, put in, exchanged or moved, the best change of all first, as long as
+    one raises the mean.
 
     Raises:
         DataError: no summary, or none that is not blank.
@@ -102,3 +102,7 @@ def _changes(words: tuple[str, ...], pieces: Sequence[str]) -> Iterable[tuple[st
     for place in range(len(words) + 1):
         for piece in pieces:
             yield (*words[:place], piece, *words[place:])
+    for place, word in enumerate(words):
+        rest = words[:place] + words[place + 1 :]
+        for other in range(len(words)):
+            yield (*rest[:other], word, *rest[other:])

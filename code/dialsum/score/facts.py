@@ -33,11 +33,12 @@ CLOCK = re.compile(
     rf"(?:\s?(?P<minute>\d{{1,2}}|{SINO_MINUTES})\s?분|\s?(?P<half>반))?"
     r"|(?<!\d)(?P<hour2>\d{1,2}):(?P<minute2>\d{2})(?!\d)"
     r"|\b(?P<hour3>\d{1,2}|" + "|".join(list(ENGLISH)[1:13]) + r")\s?"
-    r"(?:o'clock|[ap]\.?m\b)",
-    re.IGNORECASE,
+    r"(?:o['’]clock|[ap]\.?m\b)|(?P<twelve>정오|자정)",
+    re.IGNORECASE | re.ASCII,
 )
 WEEKDAY = re.compile(r"[월화수목금토일]요일|\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day",
-                     re.IGNORECASE)  # fmt: skip
+                     re.IGNORECASE | re.ASCII)  # fmt: skip
+SPEAKER_TAG = re.compile(r"#person\d+#", re.IGNORECASE | re.ASCII)
 AFTER_NAMES = ("J", "VCP", "XSN", "NNP", "S", "NNB", "NNG")
 """What may follow a name without a space: particles, the copula, 님, other nouns, marks."""
 SENTENCE_START = re.compile(r"(?:^|[.!?:\n]\s*|[\"'“‘(]\s*)$")
@@ -73,7 +74,7 @@ def _find_all_but_names(text: str) -> Facts:
         names=frozenset(),
         numbers=numbers_in_digits(CLOCK.sub(" ", bare)),
         times=frozenset(_find_times(bare)),
-        masks=frozenset(tag for tag in TAG.findall(text) if not tag.startswith("#Person")),
+        masks=frozenset(tag for tag in TAG.findall(text) if SPEAKER_TAG.fullmatch(tag) is None),
     )
 
 
@@ -156,6 +157,9 @@ def _find_names(text: str) -> frozenset[str]:
 def _find_times(text: str) -> list[str]:
     found = [day.group().lower() for day in WEEKDAY.finditer(text)]
     for match in CLOCK.finditer(text):
+        if match["twelve"]:
+            found.append("12:00")
+            continue
         hour = _hour(match["hour"] or match["hour2"] or match["hour3"])
         minute = 30 if match["half"] else _minute(match["minute"] or match["minute2"] or "0")
         if hour <= 24 and minute < 60:

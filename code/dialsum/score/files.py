@@ -15,10 +15,13 @@ from dialsum.data.tables import TableRow, check_unique, name_some, raise_problem
 from dialsum.data.text_files import read_text_file
 from dialsum.errors import DataError
 from dialsum.score.rows import Rows
+from dialsum.score.tokenise import SURROGATE
 
 REFERENCE_COLUMN = re.compile(r"summary\d*")
 JSON_LINES = (".jsonl", ".ndjson")
 PLAIN_LINES = (".txt",)
+MOST_SHARED = 0.1
+"""Share of the references that may stand among the train summaries by chance, 0-1."""
 
 
 @dataclass
@@ -78,13 +81,19 @@ def _read_json_lines(path: Path, *, required: Sequence[str]) -> list[TableRow]:
             continue
         try:
             found = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problems.append(f"{path}:{line}  is no JSON: {error}")
             continue
         if not isinstance(found, dict):
             problems.append(f"{path}:{line}  is no JSON object but {text[:30]!r}")
             continue
         values = {key: "" if value is None else str(value) for key, value in found.items()}
+        odd = [key for key, value in found.items() if isinstance(value, (list, dict))]
+        read = [key for key in odd if REFERENCE_COLUMN.fullmatch(key) or key in required]
+        if read:
+            problems.append(f"{path}:{line}  {read[0]!r} is no text but {str(found[read[0]])[:30]}")
+        if any(SURROGATE.search(value) for value in values.values()):
+            problems.append(f"{path}:{line}  holds half a character (a lone \\ud800 or the like)")
         lacking = [name for name in required if name not in values]
         if lacking:
             keys = ", ".join(map(repr, values)) or "none"
@@ -142,9 +151,8 @@ def read_references(paths: Sequence[Path]) -> ReferenceTable:
     for path in paths:
         rows = read_rows(path, required=("fname",))
         names, numbered = _name_rows(rows, path)
-        columns = sorted(
-            filter(REFERENCE_COLUMN.fullmatch, rows[0].values), key=lambda name: int(name[7:] or 0)
-        )
+        keys = {key for row in rows for key in row.values if REFERENCE_COLUMN.fullmatch(key)}
+        columns = sorted(keys, key=lambda name: int(name[7:] or 0))
         if not columns:
             found = name_some(list(rows[0].values), limit=20)
             problem = f"{path}:1  no column 'summary' (or 'summary1' …) in the header, which has"
@@ -225,6 +233,14 @@ def read_train_summaries(path: Path, *, scored: Mapping[str, Sequence[str]]) -> 
             f"({name_some(shared)}); a constant chosen on them is no floor: give other rows"
         )
         raise DataError([problem])
+    texts = {row.values["summary"] for row in rows}
+    copied = [name for name, references in scored.items() if texts & set(references)]
+    if len(copied) > MOST_SHARED * len(scored):
+        raise DataError([
+            f"{path}: {len(copied)} of {len(scored)} references stand in it word for word, under "
+            f"whatever fname ({name_some(copied)}); a constant chosen on them is no floor: give "
+            "other rows"
+        ])
     return [row.values["summary"] for row in rows]
 
 

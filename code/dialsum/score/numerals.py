@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 
-DIGITS = re.compile(r"(\d[\d,]*(?:\.\d+)?)(?:\s?([십백천만억조]+))?")
+_PART = r"\d[\d,]*(?:\.\d+)?"
+PART = re.compile(rf"({_PART})\s?([십백천만억조]*)", re.ASCII)
+DIGITS = re.compile(rf"(?:{_PART}\s?[십백천만억조]+\s?)*{_PART}(?:\s?[십백천만억조]+)?"
+                    rf"|(?:{_PART}\s?[십백천만억조]+\s?)+", re.ASCII)  # fmt: skip
 SINO_DIGITS = {"영": 0, "공": 0, "일": 1, "이": 2, "삼": 3, "사": 4, "오": 5, "육": 6, "칠": 7,
                "팔": 8, "구": 9}  # fmt: skip
 SINO_UNITS = {"십": 10, "백": 100, "천": 1000}
 SINO_GROUPS = {"만": 10**4, "억": 10**8, "조": 10**12}
-SINO = re.compile(f"[{''.join((*SINO_DIGITS, *SINO_UNITS, *SINO_GROUPS))}]+")
+SINO = re.compile(f"[{''.join((*SINO_DIGITS, *SINO_UNITS, *SINO_GROUPS))}]{{1,16}}")
 NATIVE_TENS = {"열": 10, "스물": 20, "스무": 20, "서른": 30, "마흔": 40, "쉰": 50, "예순": 60,
                "일흔": 70, "여든": 80, "아흔": 90}  # fmt: skip
 NATIVE_ONES = {"하나": 1, "한": 1, "둘": 2, "두": 2, "셋": 3, "세": 3, "넷": 4, "네": 4,
@@ -20,7 +23,8 @@ NATIVE_ONES = {"하나": 1, "한": 1, "둘": 2, "두": 2, "셋": 3, "세": 3, "�
 NATIVE = re.compile(
     f"(?P<tens>{'|'.join(NATIVE_TENS)})?(?P<ones>{'|'.join(NATIVE_ONES)})?", re.ASCII
 )
-COUNTERS = "년월일분원층번호인개살세시명달주배점장잔권병대곳쌍채박퍼킬미센그"
+COUNTERS = "년월일분원층번호인개살세시명달주배점장잔권병대곳쌍채박퍼킬미센그위유파엔"
+NATIVE_COUNTERS = COUNTERS + "마가사블팀칸벌켤송줄통봉불"
 """First letters of what is counted; a lone syllable is a number only before one."""
 ENGLISH = {
     "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
@@ -33,13 +37,16 @@ ENGLISH_WORD = re.compile(r"[a-z]+", re.IGNORECASE)
 
 
 def numbers_in_digits(text: str) -> dict[float, str]:
-    """Return the numbers that are written in digits, value to spelling: 3만 is 30,000."""
+    """Return the numbers that are written in digits, value to spelling: 3만 5천 is 35,000."""
     found: dict[float, str] = {}
     for match in DIGITS.finditer(text):
-        value = float(match[1].replace(",", ""))
-        for unit in match[2] or "":
-            value *= (SINO_UNITS | SINO_GROUPS)[unit]
-        found.setdefault(value, match.group().rstrip(", "))
+        total = 0.0
+        for part in PART.finditer(match.group()):
+            value = float(part[1].replace(",", ""))
+            for unit in part[2]:
+                value *= (SINO_UNITS | SINO_GROUPS)[unit]
+            total += value
+        found.setdefault(total, match.group().rstrip(", "))
     return found
 
 
@@ -52,7 +59,7 @@ def numbers_in_words(text: str) -> set[float]:
             found.add(float(sino_value(match.group())))
     for match in NATIVE.finditer(text):
         if match.group() and (
-            len(match.group()) > 1 or text[match.end() :].lstrip()[:1] in set(COUNTERS)
+            len(match.group()) > 1 or text[match.end() :].lstrip()[:1] in set(NATIVE_COUNTERS)
         ):
             found.add(float(native_value(match.group())))
     return found

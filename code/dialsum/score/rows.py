@@ -5,11 +5,14 @@ Must not know files, nor how anything is scored.
 
 from __future__ import annotations
 
+import hashlib
+import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dialsum.data.tables import raise_problems
 from dialsum.errors import DataError
+from dialsum.score.tokenise import SURROGATE
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,24 @@ class Rows:
     def name(self, row: int) -> str:
         """Return a row's id, or its number."""
         return f"row {row + 1}" if self.names is None else self.names[row]
+
+    def composed(self) -> Rows:
+        """Return the same rows in composed Unicode (NFC), in which every figure is taken."""
+        def compose(texts: Sequence[str]) -> list[str]:
+            return [
+                unicodedata.normalize("NFC", SURROGATE.sub("\ufffd", text)) for text in texts
+            ]
+
+        return replace(
+            self, predictions=compose(self.predictions),
+            references=[compose(texts) for texts in self.references],
+            dialogues=None if self.dialogues is None else compose(self.dialogues),
+        )
+
+    def references_sha256(self) -> str:
+        """Return a hash of the references in their order, which runs must share to be compared."""
+        told = "\0".join("\1".join(texts) for texts in self.references)
+        return hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()
 
     def check(self) -> None:
         """Refuse rows that cannot be scored.

@@ -130,6 +130,8 @@ def format_comparison(found: Mapping[str, Any], blocks: Mapping[str, Mapping[str
         lines += [f"  {say_difference(one)}" for one in scale["differences"]]
         for name, block in of_scale.items():
             lines += [f"  {said}" for said in say_against_constant(block, name=name)]
+        constant = first.get("floors", {}).get("constant")
+        lines += [f"  constant: {constant['text']}"] if constant else []
         lines += [f"  {scale['signature']}", ""]
     lines += format_unseen(blocks)
     lines += ["", *explain_words(next(iter(blocks.values()))), *explain_real(found["rows"])]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-SPEAKER = re.compile(r"#Person(\d+)#")
+SPEAKER = re.compile(r"#Person(\d{1,4})#", re.ASCII)
 
 
 def find_speakers(text: str) -> set[int]:
@@ -30,7 +30,7 @@ def exchange_speakers(text: str, source: str) -> str:
         source: the dialogue, or whatever tells who takes part; #Person1# and #Person2# always do.
     """
     after = successors(text, source)
-    return SPEAKER.sub(lambda match: after[match.group()], text)
+    return SPEAKER.sub(lambda match: after.get(match.group(), match.group()), text)
 
 
 def successors(text: str, source: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ TOKENIZERS = ("mecab", "kiwi", "whitespace", "char", "english")
 TAG_TREATMENTS = ("split", "one", "removed")
 # #Person1#, #PhoneNumber# …: Latin letters and digits between two marks, as the data has them.
 TAG = re.compile(r"#[A-Za-z][A-Za-z0-9_]*#")
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 Cutter = Callable[[str], list[str]]
 
@@ -85,9 +86,10 @@ def normalise(text: str) -> str:
     """Compose Hangul and accents (NFC), fold white space to single spaces, none at the ends.
 
     NUL counts as white space: mecab takes it as the end of the text and drops the rest without a
-    word.
+    word. Half a character (a lone surrogate), which no library takes, becomes U+FFFD.
     """
-    return " ".join(unicodedata.normalize("NFC", text).replace("\0", " ").split())
+    whole = SURROGATE.sub("\ufffd", text)
+    return " ".join(unicodedata.normalize("NFC", whole).replace("\0", " ").split())
 
 
 def split_lines(text: str) -> list[str]:
