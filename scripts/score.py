@@ -162,7 +162,7 @@ def find_odd_choices(name: str, rows: Rows, options: argparse.Namespace) -> list
 
 
 def name_files(paths: Sequence[Path]) -> dict[str, Path]:
-    """Return each file by a short name: its own, with as many folders as tell it from the others.
+    """Return each file by a short name: its own, or the nearest folder that tells it from others.
 
     Raises:
         UnfitError: the same file twice.
@@ -170,9 +170,10 @@ def name_files(paths: Sequence[Path]) -> dict[str, Path]:
     from dialsum.errors import UnfitError
 
     for parts in range(1, 1 + max(len(path.parts) for path in paths)):
-        named = {str(Path(*path.parts[-parts:])): path for path in paths}
-        if len(named) == len(paths):
-            return named
+        tails = [path.parts[-parts:] for path in paths]
+        for names in ([tail[0] for tail in tails], ["/".join(tail) for tail in tails]):
+            if len(set(names)) == len(paths):
+                return dict(zip(names, paths, strict=True))
     raise UnfitError("the same predictions are named twice; a file cannot be compared with itself")
 
 

@@ -302,6 +302,19 @@ def test_a_comparison_says_which_difference_is_real(
     assert record["comparison"]["scales"]["asked"]["differences"][0]["real"] is True
 
 
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a.csv"], ["a.csv"]),
+        (["x/a.csv", "x/b.csv"], ["a.csv", "b.csv"]),
+        (["runs/one/results/p.csv", "runs/two/results/p.csv"], ["one", "two"]),
+        (["one/p.csv", "p.csv"], ["one", "p.csv"]),
+    ],
+)
+def test_systems_have_short_names(script: ModuleType, paths: list[str], names: list[str]) -> None:
+    assert list(script.name_files([Path(path) for path in paths])) == names
+
+
 def test_what_was_probably_not_meant_is_said(
     script: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
