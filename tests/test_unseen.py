@@ -327,3 +327,10 @@ def test_numbers_in_other_words_are_supported(summary: str, dialogue: str) -> No
 def test_noon_is_twelve_and_masks_are_no_speakers() -> None:
     assert find_lacking(find_facts("12시에 만난다"), "정오에 봐요")["times"] == []
     assert find_facts("#PERSON1#은 #PersonName#을").masks == frozenset({"#PersonName#"})
+
+
+def test_missed_facts_are_those_of_the_reference() -> None:
+    rows = Rows(["#Person1#은 서울에 간다."], [["#Person1#은 부산과 대구에 간다."]])
+    assert score_report(rows)["unseen"]["names_missed"]["value"] == 100.0
+    half = Rows(["#Person1#은 부산에 간다."], rows.references)
+    assert score_report(half)["unseen"]["names_missed"]["value"] == 50.0
