@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from dialsum.data.tables import name_some
+from dialsum.data.tags import TAG
 
 SPECIAL = re.compile(
     r"</?(?:s|pad|unk|mask|usr|sys|eos|bos|sep|cls|start_of_turn|end_of_turn|unused\d+|extra_id_\d+)>"
@@ -23,7 +24,6 @@ INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff]")
 MISSPELT_TAG = re.compile(r"#(?!(?-i:Person)\d+#)person\d+#", re.IGNORECASE)
 BARE_SPEAKER = re.compile(r"Person\d")
 TURN_START = re.compile(r"\s*#Person\d+#\s*:")
-TAG = re.compile(r"#[A-Za-z][A-Za-z0-9_]*#")
 SPACED_TAG = re.compile(r"#\s+[A-Za-z]\w*\s*#|#[A-Za-z]\w*\s+#")
 SAME = 3
 LONG, SHORT = 3.0, 0.25

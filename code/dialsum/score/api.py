@@ -9,6 +9,7 @@ Must not know files, models, or which run the texts come from.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -238,9 +239,15 @@ def _choose_scales(
     return {
         name: Scale(
             *pair, full=name != "whitespace",
-            constant=None if train_summaries is None else choose_constant(
-                train_summaries, TextPreparer(load_tokeniser(pair[0], tags=pair[1]))
+            constant=None if train_summaries is None else _choose_constant(
+                *pair, tuple(train_summaries)
             ),
         )
         for name, pair in wanted.items()
     }  # fmt: skip
+
+
+@functools.lru_cache(maxsize=8)
+def _choose_constant(tokenizer: str, tags: str, train_summaries: tuple[str, ...]) -> str:
+    """Choose a scale's constant, once for all systems that are compared."""
+    return choose_constant(train_summaries, TextPreparer(load_tokeniser(tokenizer, tags=tags)))

@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from dialsum.host import usable_cores
 from dialsum.score.floors import LEADS, lead, longest_utterance
 from dialsum.score.measures import MEASURES, measure_row
-from dialsum.score.rouge import METRICS, PreparedText, TextPreparer, score_rows
+from dialsum.score.rouge import PreparedText, TextPreparer, score_rows
 from dialsum.score.rows import Rows
 from dialsum.score.speakers import successors
 from dialsum.score.tokenise import load_tokeniser
@@ -124,7 +124,7 @@ def _cut_out(task: Task, start: int, stop: int) -> Task:
         None if rows.dialogues is None else rows.dialogues[start:stop],
     )
     others = None if task.others is None else task.others[start:stop]
-    return Task(part, task.scales, task.aggregate, others, task.measured)
+    return replace(task, rows=part, others=others)
 
 
 def _take(task: Task) -> Figures:
@@ -237,11 +237,3 @@ def _join(parts: Sequence[Figures]) -> Figures:
             for key in first.of_references
         },
     )
-
-
-def mean_f1(f1: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return rouge_mean, the mean of ROUGE-1, -2 and -L, of each row: [rows]."""
-    import numpy as np
-
-    mean: NDArray[np.float64] = f1[:, : METRICS.index("rougeLsum")].astype(np.float64).mean(axis=1)
-    return mean

@@ -1,8 +1,9 @@
 """What a summary states that can be looked up: names, numbers, times and masks.
 
 A fact of a prediction that its dialogue lacks is unsupported; one of the reference that the
-prediction lacks is missed. No model decides: a fact counts as found rather once too often, so what
-is reported is seldom wrong, and not all that is wrong is reported. Must not know scores.
+prediction lacks is missed. No model decides: numbers, times and masks count as found rather once
+too often, so that not all that is wrong is reported; a name counts as lacking where it stands in
+another script. Must not know scores.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from dialsum.data.tags import TAG
 from dialsum.score.morphemes import load_mecab
 from dialsum.score.numerals import (
     ENGLISH,
@@ -21,7 +23,7 @@ from dialsum.score.numerals import (
     sino_value,
 )
 from dialsum.score.scripts import has_hangul
-from dialsum.score.tokenise import TAG, normalise
+from dialsum.score.tokenise import normalise
 
 KINDS = ("names", "numbers", "times", "masks")
 HOUR_WORDS = "열두|열한|열|한|두|세|네|다섯|여섯|일곱|여덟|아홉"

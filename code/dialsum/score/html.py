@@ -19,6 +19,8 @@ from dialsum.score.show import (
     describe_over_floor,
     describe_scale_name,
     explain_words,
+    list_scales,
+    score_cells,
 )
 from dialsum.score.verdicts import explain_real, say_against_constant, say_difference, sum_up
 
@@ -75,22 +77,18 @@ def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> st
     return "".join([*lines, "</table>"])
 
 
-def _numbers(scores: Mapping[str, Any]) -> list[str]:
-    return [f"{scores[key]:.2f}" if key in scores else "" for key, _ in COLUMNS]
-
-
 def _scales(block: Mapping[str, Any], name: str) -> str:
     parts = []
-    for scale in (block, *(block[key] for key in ("tags_one", "whitespace") if key in block)):
+    for scale in list_scales(block):
         low, high = scale["confidence"]["rouge_mean"]
         ends = f"{low:.2f} - {high:.2f}"
-        rows = [("run", [name, *_numbers(scale), ends, describe_over_floor(scale)])]
+        rows = [("run", [name, *score_cells(scale), ends, describe_over_floor(scale)])]
         rows += [
-            ("floor", [title, *_numbers(floor), "", ""])
+            ("floor", [title, *score_cells(floor), "", ""])
             for key, title in FLOORS.items() if (floor := scale.get("floors", {}).get(key))
         ]  # fmt: skip
         human = scale.get("ceiling", {}).get("human")
-        rows += [("floor", [CEILING, *_numbers(human), "", ""])] if human else []
+        rows += [("floor", [CEILING, *score_cells(human), "", ""])] if human else []
         head = ["", *(title for _, title in COLUMNS), "95 % interval of the mean", "over floor"]
         parts += [f"<h3>{escape(describe_scale_name(scale))}</h3>", _table(head, rows)]
         parts.append(f"<p><code>{escape(scale['signature'])}</code></p>")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dialsum.score.chunks import EXCHANGED, RUN, Figures, Scale, mean_f1
+from dialsum.score.chunks import EXCHANGED, RUN, Figures, Scale
 from dialsum.score.compare import compare_systems
 from dialsum.score.confidence import LEVEL_PERCENT, RESAMPLES, SEED, percentile_intervals
 from dialsum.score.measures import MEASURES, explain_row
@@ -70,14 +70,14 @@ def describe_scale(
         "confidence": describe_confidence(per_row),
     }
     floors: dict[str, dict[str, Any]] = {
-        floor: {key: _mean(all_scores(f1)[key]) for key in FLOOR_SCORES}
+        floor: _brief(f1)
         for floor in FLOORS if (f1 := figures.f1[name].get(floor)) is not None
     }  # fmt: skip
     if "constant" in floors:
         floors["constant"] = {"text": scale.constant or "", **floors["constant"]}
     human = figures.f1[name].get("human")
     if human is not None:
-        block["ceiling"] = {"human": {key: _mean(all_scores(human)[key]) for key in FLOOR_SCORES}}
+        block["ceiling"] = {"human": _brief(human)}
     if floors:
         block["floors"] = floors
         block["corrected"] = correct_for_chance(block)
@@ -142,7 +142,6 @@ def add_exchange(figures: Figures, name: str) -> None:
 
     f1 = figures.f1[name]
     lost = mean_f1(f1[RUN]) - mean_f1(f1[EXCHANGED])
-    # A row that names no speaker cannot lose anything.
     figures.measures["speaker_exchange"] = lost.astype(np.float32)
 
 
@@ -213,6 +212,16 @@ def describe_slices(figures: Figures, name: str, rows: Rows) -> list[dict[str, A
             **({} if floor is None else {"constant": _mean(floor[one.places])}),
         })
     return blocks
+
+
+def mean_f1(f1: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return rouge_mean of each row: [rows, METRICS] to [rows]."""
+    return all_scores(f1)["rouge_mean"]
+
+
+def _brief(f1: NDArray[np.floating[Any]]) -> dict[str, float]:
+    scores = all_scores(f1)
+    return {key: _mean(scores[key]) for key in FLOOR_SCORES}
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Sequence
 
-from dialsum.score.tokenise import TAG
+from dialsum.data.tags import TAG
 
 SCRIPTS = ("latin", "vietnamese", "han", "kana", "cyrillic", "thai", "other")
 # A letter's Unicode name begins with its script, or has it after FULLWIDTH, HALFWIDTH …
@@ -52,17 +51,6 @@ def find_foreign(text: str, source: str | None = None) -> dict[str, list[str]]:
         if words:
             found["latin"] = list(words)
     return found
-
-
-def foreign_script_rate(
-    predictions: Sequence[str], sources: Sequence[str] | None = None
-) -> float:
-    """Return the percentage of predictions in which find_foreign finds something."""
-    if not predictions:
-        return 0.0
-    beside: Sequence[str | None] = sources or [None] * len(predictions)
-    pairs = zip(predictions, beside, strict=True)
-    return 100.0 * sum(bool(find_foreign(*pair)) for pair in pairs) / len(predictions)
 
 
 def has_hangul(text: str) -> bool:

@@ -70,14 +70,14 @@ def format_scores(block: Mapping[str, Any], *, name: str = "predictions") -> str
         block: the record; a scale or floor that is absent is not shown.
         name: how the scored system is called in its row.
     """
-    scales = [block, *(block[key] for key in ("tags_one", "whitespace") if key in block)]
+    scales = list_scales(block)
     interval = f"mean's {block['confidence']['level_percent']} % interval"
     table = [["", *(title for _, title in COLUMNS), interval, "over floor"]]
     for scale in scales:
         low, high = scale["confidence"]["rouge_mean"]
         table.append([describe_scale_name(scale)])
         ends = f"{low:.2f} - {high:.2f}"
-        table.append([f"  {name}", *_numbers(scale), ends, describe_over_floor(scale)])
+        table.append([f"  {name}", *score_cells(scale), ends, describe_over_floor(scale)])
         floors = _floor_rows(scale, keys=FLOORS if scale is block else _floors_beside(scale))
         table += [[*row, ""] for row in floors]
     lines = [*_align(table), "", *explain_words(block)]
@@ -93,6 +93,11 @@ def format_scores(block: Mapping[str, Any], *, name: str = "predictions") -> str
     lines += format_unseen({name: block})
     lines += format_slices(block)
     return "\n".join(lines)
+
+
+def list_scales(block: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the block of the asked scale and those that stand beside it."""
+    return [block, *(block[key] for key in ("tags_one", "whitespace") if key in block)]
 
 
 def describe_over_floor(scale: Mapping[str, Any]) -> str:
@@ -123,7 +128,7 @@ def format_comparison(found: Mapping[str, Any], blocks: Mapping[str, Mapping[str
             low, high = one["confidence"]
             ends = f"{low:.2f} - {high:.2f}"
             over = describe_over_floor(of_scale[name])
-            table.append([f"  {rank}  {name}", *_numbers(of_scale[name]), ends, over])
+            table.append([f"  {rank}  {name}", *score_cells(of_scale[name]), ends, over])
         first = next(iter(of_scale.values()))
         table += [[*row, ""] for row in _floor_rows(first, keys=_floors_beside(first))]
         lines += [describe_scale_name(scale), *align(table, left=(0,)), ""]
@@ -167,11 +172,11 @@ def explain_words(block: Mapping[str, Any]) -> list[str]:
 
 def _floor_rows(scale: Mapping[str, Any], *, keys: Iterable[str]) -> list[list[str]]:
     rows = [
-        [f"  {FLOORS[key]}", *_numbers(floor), ""]
+        [f"  {FLOORS[key]}", *score_cells(floor), ""]
         for key in keys if (floor := scale.get("floors", {}).get(key))
     ]  # fmt: skip
     human = scale.get("ceiling", {}).get("human")
-    return [*rows, [f"  {CEILING}", *_numbers(human), ""]] if human else rows
+    return [*rows, [f"  {CEILING}", *score_cells(human), ""]] if human else rows
 
 
 def describe_scale_name(scale: Mapping[str, Any]) -> str:
@@ -180,7 +185,8 @@ def describe_scale_name(scale: Mapping[str, Any]) -> str:
     return f"{fields['tok']}, tags {fields['tags']}"
 
 
-def _numbers(scores: Mapping[str, Any]) -> list[str]:
+def score_cells(scores: Mapping[str, Any]) -> list[str]:
+    """Return the scores of COLUMNS with two decimals; empty where there is none."""
     return [f"{scores[key]:.2f}" if key in scores else "" for key, _ in COLUMNS]
 
 

@@ -11,13 +11,12 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dialsum.data.tags import TAG
 from dialsum.errors import UnfitError
 from dialsum.score.morphemes import load_kiwi, load_mecab, missing_package
 
 TOKENIZERS = ("mecab", "kiwi", "whitespace", "char", "english")
 TAG_TREATMENTS = ("split", "one", "removed")
-# #Person1#, #PhoneNumber# …: Latin letters and digits between two marks, as the data has them.
-TAG = re.compile(r"#[A-Za-z][A-Za-z0-9_]*#")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 Cutter = Callable[[str], list[str]]
