@@ -117,7 +117,8 @@ class Data(Section):
     test_file: str | None = "test.csv"
     """Rows to predict for the submission: fname, dialogue. null: no submission is written."""
     cache_dir: Annotated[str, Field(min_length=1)] | None = ".cache/encoded"
-    """Folder that keeps encoded rows for later runs, relative to the project's root or absolute;
+    """Folder in which `dialsum-rows` keeps encoded rows for later runs (nothing else there is
+    touched), relative to the project's root or absolute;
     null: none are kept.
     """
     max_train_rows: PositiveInt | None = None

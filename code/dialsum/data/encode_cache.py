@@ -2,7 +2,7 @@
 
 Must not know what encoding does (encode.py). A file is named by a hash of all that its content
 depends on, so that it cannot be stale, and by a hash of its own bytes, so that a damaged one is
-seen. Arrow is read and written by pyarrow itself: `datasets` on top of it takes a second to import,
+seen. Only files under such names, in a folder of their own, are ever removed. Arrow is read and written by pyarrow itself: `datasets` on top of it takes a second to import,
 keeps a cache of its own that nothing bounds, and cannot see a damaged file.
 """
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -29,12 +31,20 @@ from dialsum.data.ragged import TokenRows
 from dialsum.errors import RunError, first_line
 from dialsum.paths import shown
 
+OWN_FOLDER = "dialsum-rows"
+"""Made inside the folder that is asked for, which may hold anything."""
+
 LIMIT_BYTES = 2**30
 """The files read longest ago go when all together take more: 12,457 rows take 15 MB."""
 
 HASH_LENGTH = 32
 LEFT_BEHIND_SECONDS = 3600
 """Age from which a temporary file is no process's that still writes it."""
+
+_KEPT = rf"[0-9a-f]{{{HASH_LENGTH}}}-[0-9a-f]{{{HASH_LENGTH}}}\.arrow"
+KEPT_NAME = re.compile(_KEPT)
+TEMPORARY_NAME = re.compile(rf"\.{_KEPT}\.\w+\.tmp")
+"""As atomic.write_bytes names what it has not finished."""
 
 
 @dataclass
@@ -44,7 +54,7 @@ class CachedEncoder:
     Args:
         tokenizer: as it is now; it must not be changed while this is used.
         settings: of the encoding.
-        folder: where encoded rows are kept; None: they are not.
+        folder: encoded rows are kept in OWN_FOLDER there; None: they are not.
         limit_bytes: what all files may take together; the newest always stays.
     """
 
@@ -58,6 +68,7 @@ class CachedEncoder:
     def __post_init__(self) -> None:
         self._fingerprint = ""
         if self.folder is not None:
+            self.folder = self.folder / OWN_FOLDER
             self._fingerprint = fingerprint(self.tokenizer, self.settings)
 
     def encode(self, rows: Sequence[Dialogue]) -> EncodedSplit:
@@ -82,6 +93,8 @@ class CachedEncoder:
         """Return what is kept under a key; a damaged file is said and removed."""
         for path in sorted(folder.glob(f"{key}-*.arrow")):
             try:
+                if _own_file(path, KEPT_NAME) is None:
+                    continue
                 found = read_split(path, digest=path.stem.partition("-")[2])
                 if found is not None:
                     # Used now: the last to go. A folder that can only be read serves all the same.
@@ -213,19 +226,29 @@ def remove_oldest(
 ) -> None:
     """Remove the files used longest ago until the rest fits, and what killed writers left.
 
+    Only what this module writes: other names and links stay, and do not count.
+
     Args:
         keep: stays whatever its size.
     """
     files = []
     for path in folder.iterdir():
         with suppress(FileNotFoundError):  # another process tidied up
-            state = path.stat()
-            if path.suffix == ".tmp" and now() - state.st_mtime > LEFT_BEHIND_SECONDS:
-                path.unlink()
-            elif path.suffix == ".arrow":
+            if (state := _own_file(path, KEPT_NAME)) is not None:
                 files.append((path != keep, -state.st_mtime, state.st_size, path))
+            elif (state := _own_file(path, TEMPORARY_NAME)) is not None:
+                if now() - state.st_mtime > LEFT_BEHIND_SECONDS:
+                    path.unlink()
     total = 0
     for other, _, size, path in sorted(files):
         total += size
         if other and total > limit_bytes:
             path.unlink(missing_ok=True)
+
+
+def _own_file(path: Path, name: re.Pattern[str]) -> os.stat_result | None:
+    """Return the state of a regular file under such a name; None: it is none of these."""
+    if name.fullmatch(path.name) is None:
+        return None
+    state = path.lstat()
+    return state if stat.S_ISREG(state.st_mode) else None
