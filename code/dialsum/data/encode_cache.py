@@ -2,8 +2,9 @@
 
 Must not know what encoding does (encode.py). A file is named by a hash of all that its content
 depends on, so that it cannot be stale, and by a hash of its own bytes, so that a damaged one is
-seen. Only files under such names, in a folder of their own, are ever removed. Arrow is read and written by pyarrow itself: `datasets` on top of it takes a second to import,
-keeps a cache of its own that nothing bounds, and cannot see a damaged file.
+seen. Only files under such names, in a folder of their own, are ever removed. Arrow is read and
+written by pyarrow itself: `datasets` on top of it takes a second to import, keeps a cache of its
+own that nothing bounds, and cannot see a damaged file.
 """
 
 from __future__ import annotations
@@ -236,9 +237,10 @@ def remove_oldest(
         with suppress(FileNotFoundError):  # another process tidied up
             if (state := _own_file(path, KEPT_NAME)) is not None:
                 files.append((path != keep, -state.st_mtime, state.st_size, path))
-            elif (state := _own_file(path, TEMPORARY_NAME)) is not None:
-                if now() - state.st_mtime > LEFT_BEHIND_SECONDS:
-                    path.unlink()
+                continue
+            left = _own_file(path, TEMPORARY_NAME)
+            if left is not None and now() - left.st_mtime > LEFT_BEHIND_SECONDS:
+                path.unlink()
     total = 0
     for other, _, size, path in sorted(files):
         total += size
