@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -23,6 +24,9 @@ from dialsum.errors import EXIT_FAILED, EXIT_OK, run_script
 from dialsum.optional import require_packages
 from dialsum.parent_watch import watch_parent
 from dialsum.run.in_use import use_environment
+
+if TYPE_CHECKING:
+    from dialsum.experiment.job import Job
 
 
 def make_parser() -> CommandLine:
@@ -34,7 +38,10 @@ def make_parser() -> CommandLine:
                "130 interrupted (recorded)",
     )
     add = parser.add_argument
-    add("--config", required=True, type=Path, metavar="FILE", help="the experiment")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", type=Path, metavar="FILE", help="the experiment")
+    # All that a batch asks, as it was checked: no other option counts then.
+    what.add_argument("--job", type=Path, help=argparse.SUPPRESS)
     add("--overlay", action="append", default=[], type=Path, metavar="FILE",
         help="values that go over the experiment's, such as config/demo.yaml (repeatable)")
     add("--data-dir", type=Path, metavar="DIR",
@@ -54,8 +61,6 @@ def make_parser() -> CommandLine:
         help="overrides one value, such as training.learning_rate=3e-5 (repeatable)")
     add("--explain", action="store_true",
         help="print every value with where it comes from, and stop")
-    add("--batch-id", help=argparse.SUPPRESS)
-    add("--attempt", metavar="JSON", help=argparse.SUPPRESS)
     return parser
 
 
@@ -86,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, interrupt)
     with use_environment():
         require_packages(__file__)
-        return explain_one(options) if options.explain else run_one(options)
+        if options.explain:
+            return explain_one(options)
+        return run_one(take_job(options) if options.job else make_job(options))
 
 
 def explain_one(options: argparse.Namespace) -> int:
@@ -100,30 +107,39 @@ def explain_one(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def run_one(options: argparse.Namespace) -> int:
-    """Refuse what is unfit with every reason, else run the experiment; return the exit status."""
-    from dialsum.record.attempts import FIRST, read_attempt
+def take_job(options: argparse.Namespace) -> Job:
+    """Read what a batch asks, and refuse it where it is unfit here."""
+    from dialsum.experiment.job import read_job
+    from dialsum.run.alone import check_fit
+
+    job = read_job(options.job)
+    check_fit(job.loaded, environment=os.environ)
+    return job
+
+
+def make_job(options: argparse.Namespace) -> Job:
+    """Turn the options into a job; refuse what is unfit with every reason."""
+    from dialsum.experiment.job import Job, kind_of
+    from dialsum.paths import PROJECT_ROOT, RunPaths
     from dialsum.run.alone import load_fit
 
-    attempt = FIRST if options.attempt is None else read_attempt(options.attempt)
     loaded = load_fit(
         options.config, overrides=collect_overrides(options), overlays=options.overlay,
-        environment=os.environ, attempt=attempt.source(),
+        environment=os.environ,
     )
-    for note in loaded.notes:
-        print(note)
-    from dialsum.paths import PROJECT_ROOT, RunPaths
-
     folder = (options.output_dir or PROJECT_ROOT / "outputs" / loaded.name).resolve()
     model = options.model_dir.resolve() if options.model_dir else folder / "model"
-    kind = "demo" if loaded.config.model.initialise == "tiny" else (
-        "one_epoch" if options.one_epoch else "full")
-    from dialsum.experiment.run import Job, run_experiment
+    kind = kind_of(loaded.config, one_epoch=options.one_epoch)
+    return Job(loaded, RunPaths(folder=folder, model=model), kind, resume=options.resume)
 
-    record = run_experiment(Job(
-        loaded=loaded, paths=RunPaths(folder=folder, model=model), kind=kind,
-        batch=options.batch_id, resume=options.resume, attempt=attempt,
-    ))
+
+def run_one(job: Job) -> int:
+    """Run a job and return the exit status."""
+    for note in job.loaded.notes:
+        print(note)
+    from dialsum.experiment.run import run_experiment
+
+    record = run_experiment(job)
     return EXIT_OK if record["status"] == "success" else EXIT_FAILED
 
 

@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
 from dialsum.atomic import append_json_line, write_json, write_text
 from dialsum.errors import run_script
+from dialsum.experiment.job import Job, read_job
 from dialsum.parent_watch import watch_parent
 from dialsum.paths import RunPaths
 from dialsum.record import archive_previous
-from dialsum.record.attempts import FIRST, read_attempt
 
 LONG_SECONDS = 600
 
@@ -64,36 +64,32 @@ def evaluation(mean: float) -> dict[str, Any]:
     return {"dev": dev, "target": target}
 
 
-def parse() -> argparse.Namespace:
-    """Read the options that the runner hands over."""
+def parse() -> Job:
+    """Read the job that the runner hands over."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--model-dir", type=Path, required=True)
-    parser.add_argument("--batch-id", required=True)
-    parser.add_argument("--attempt", type=read_attempt, default=FIRST)
-    return parser.parse_known_args()[0]
+    parser.add_argument("--job", type=Path, required=True)
+    return read_job(parser.parse_args().job)
 
 
 def main() -> int:
     """Behave as the experiment's name says."""
     watch_parent()
     asked = parse()
-    act = asked.config.stem.split("_")[0]
-    print(f"stand-in for {asked.config.stem}", flush=True)
+    act = asked.loaded.name.split("_")[0]
+    print(f"stand-in for {asked.loaded.name}", flush=True)
     if act == "early":
         os.kill(os.getpid(), signal.SIGKILL)
     if act == "unfit":
         print("error: 1 problem found; nothing was started:\n  the checkpoint is no checkpoint")
         return 2
-    paths = RunPaths(folder=asked.output_dir, model=asked.model_dir)
+    paths = asked.paths
     archive_previous(paths)
     started = datetime.now().astimezone()
     write_json(paths.environment, {"started_at": started.isoformat(timespec="seconds")})
     return behave(act, paths, asked, started)
 
 
-def behave(act: str, paths: RunPaths, asked: argparse.Namespace, started: datetime) -> int:
+def behave(act: str, paths: RunPaths, asked: Job, started: datetime) -> int:
     """Write events and a record, or do not."""
     event(paths, event="stage", stage="train")
     event(paths, event="train", step=1, total_steps=2, epoch=0.5, loss=3.5)
@@ -103,7 +99,7 @@ def behave(act: str, paths: RunPaths, asked: argparse.Namespace, started: dateti
         event(paths, event="stage", stage="generate", split=split, rows=2, num_beams=4)
     if act in ("nanhang", "nancrash"):
         act = "nan" if asked.attempt.number == 1 else act.removeprefix("nan")
-    elif act in ("nan", "memory") and asked.attempt.number > int(asked.config.stem.split("_")[1]):
+    elif act in ("nan", "memory") and asked.attempt.number > int(asked.loaded.name.split("_")[1]):
         act = "ok"
     if act in ("nan", "memory"):
         fail_in_training(act, paths, asked, started)
@@ -123,7 +119,7 @@ def behave(act: str, paths: RunPaths, asked: argparse.Namespace, started: dateti
         return 1
     write_text(paths.model / "model_info.json", "{}\n")
     write_text(paths.submission, ",fname,summary\n0,t_0,요약\n")
-    points = float(asked.config.stem.split("_")[-1]) if "_" in asked.config.stem else 20.0
+    points = float(asked.loaded.name.split("_")[-1]) if "_" in asked.loaded.name else 20.0
     parts: dict[str, Any] = {"evaluation": evaluation(points)}
     if act == "numpy":
         import numpy as np
@@ -138,7 +134,7 @@ def behave(act: str, paths: RunPaths, asked: argparse.Namespace, started: dateti
 
 
 def fail_in_training(
-    act: str, paths: RunPaths, asked: argparse.Namespace, started: datetime
+    act: str, paths: RunPaths, asked: Job, started: datetime
 ) -> None:
     """Write what a run leaves that met NaN or full memory at step 7."""
     cause = {"nan": "non_finite", "memory": "out_of_memory"}[act]
@@ -165,7 +161,7 @@ def fill_disk(folder: Path) -> None:
                 continue  # full for pieces of this size
 
 
-def hang(act: str, paths: RunPaths, asked: argparse.Namespace, started: datetime) -> None:
+def hang(act: str, paths: RunPaths, asked: Job, started: datetime) -> None:
     """Wait for a signal with a process of its own beside it; a stubborn one does not listen."""
     helper = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({LONG_SECONDS})"])
     heard: list[int] = []
@@ -182,7 +178,7 @@ def event(paths: RunPaths, **values: Any) -> None:
 
 
 def record(
-    paths: RunPaths, asked: argparse.Namespace, started: datetime, *, status: str, **parts: Any
+    paths: RunPaths, asked: Job, started: datetime, *, status: str, **parts: Any
 ) -> None:
     """Write result.json as a run does, last of all."""
     model = Path(os.path.relpath(paths.model, paths.folder)).as_posix()
@@ -190,10 +186,10 @@ def record(
     finished = datetime.now().astimezone()
     content = {
         "schema_version": 1,
-        "experiment": asked.config.stem,
-        "label": f"L_{asked.config.stem}",
+        "experiment": asked.loaded.name,
+        "label": f"L_{asked.loaded.name}",
         "kind": "full",
-        "batch": asked.batch_id,
+        "batch": asked.batch,
         "status": status,
         "started_at": started.isoformat(timespec="seconds"),
         "finished_at": finished.isoformat(timespec="seconds"),

@@ -109,31 +109,20 @@ def test_other_places_for_runs_and_logs(tmp_path: Path) -> None:
     assert plan.paths.logs(plan.started_at).parent == tmp_path / "l"
 
 
-def test_the_childs_command_carries_every_option(tmp_path: Path) -> None:
+def test_options_reach_the_plan_and_the_child_gets_the_job_alone(tmp_path: Path) -> None:
     overrides = ("training.weight_decay=0.5", "training.seed=8")
     options = make_options(
         tmp_path, "a", demo=True, one_epoch=True, seed=7, overrides=overrides, data_dir=tmp_path
     )
     plan = plan_of(options)
     [experiment] = plan.experiments
-    command = list(experiment.command)
-    assert command[:2] == list(TRAINER)
-    expected = {
-        "--config": tmp_path / "configs" / "a.yaml",
-        "--overlay": PROJECT_ROOT / "config" / "demo.yaml",
-        "--data-dir": tmp_path,
-        "--output-dir": experiment.paths.folder,
-        "--model-dir": experiment.paths.model,
-        "--seed": 7,
-        "--batch-id": plan.batch_id,
-    }
-    for option, value in expected.items():
-        assert command[command.index(option) + 1] == str(value)
-    assert "--one-epoch" in command
-    assert [command[n + 1] for n, word in enumerate(command) if word == "--set"] == list(overrides)
-    # --set comes last and wins, in the plan as in the child.
+    log = plan.paths.logs(plan.started_at) / "experiment_1_L_a.log"
+    assert experiment.command == (*TRAINER, "--job", str(log.with_suffix(".job.json")))
+    # --set comes last and wins.
     assert experiment.config.training.seed == 8
+    assert experiment.config.training.weight_decay == 0.5
     assert experiment.config.training.num_train_epochs == 1
+    assert experiment.loaded.own_epochs == 4
 
 
 def test_the_demo_has_its_own_data_and_a_strange_folder_name_survives(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,11 @@ from batch_world import make_options, make_record, now
 from dialsum.config.ladder import RungError, apply_rung, count_halvings, show_number
 from dialsum.config.read import LoadedConfig, dump_yaml, load_config
 from dialsum.config.schema import Config
-from dialsum.errors import UnfitError
 from dialsum.record.attempts import (
     FIRST,
     AttemptOfRun,
     list_overrides,
     ordinal,
-    read_attempt,
     say_attempts,
 )
 from dialsum.run.attempts import decide, first_attempt
@@ -195,7 +192,7 @@ def climb(folder: Path) -> tuple[AttemptOfRun, LoadedConfig]:
          "failure": {"cause": "out_of_memory"}},
     )  # fmt: skip
     attempt = AttemptOfRun(3, tuple(apply_rung("rank_half", config)), ("lr_half",), entries)
-    return attempt, load_config(path, attempt=attempt.source())
+    return attempt, load_config(path).changed(attempt.source())
 
 
 def test_an_attempts_values_come_last_and_say_where_they_are_from(tmp_path: Path) -> None:
@@ -220,16 +217,8 @@ def test_an_attempt_changes_nothing_else_through_an_overlays_cases(tmp_path: Pat
         "cases:\n  - when: {qlora.lora_rank: 16}\n    set: {training.weight_decay: 0.5}\n",
         encoding="utf-8",
     )
-    loaded = load_config(plain.path, overlays=[overlay], attempt=attempt.source())
+    loaded = load_config(plain.path, overlays=[overlay]).changed(attempt.source())
     assert (loaded.config.qlora.lora_rank, loaded.config.training.weight_decay) == (8, 0.5)
-
-
-def test_an_attempt_goes_through_the_command_line_unchanged(tmp_path: Path) -> None:
-    attempt, _ = climb(tmp_path)
-    assert read_attempt(attempt.to_json()) == attempt
-    for text in ("", "{}", "[]", json.dumps({"number": 1, "changes": [{}]})):
-        with pytest.raises(UnfitError, match="--attempt"):
-            read_attempt(text)
 
 
 def test_a_record_holds_every_attempt_and_how_to_repeat_the_last(tmp_path: Path) -> None:

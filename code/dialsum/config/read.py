@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
+from typing import Any
 
 from dialsum.config.check import check, check_conditions
 from dialsum.config.keys import schema_keys
 from dialsum.config.problems import Origin, Problem, problem_lines
-from dialsum.config.resolve import NOTHING, Replaced, Resolved, replaced_by_overlays, resolve
+from dialsum.config.resolve import Replaced, Resolved, replaced_by_overlays, resolve
 from dialsum.config.rules_effect import find_silent, note_silenced
 from dialsum.config.schema import Config
 from dialsum.config.sources import (
@@ -25,6 +28,7 @@ from dialsum.config.sources import (
     read_overrides,
     read_source,
 )
+from dialsum.config.statements import Statement, Statements
 from dialsum.config.yaml_scalars import dump_yaml_text
 from dialsum.errors import ConfigError
 from dialsum.paths import shown
@@ -42,13 +46,15 @@ class LoadedConfig:
         origins: where each dotted key's value was written.
         notes: what was understood as something else, with file and line.
         replaced: what overlays put in the place of values that would have had an effect.
+        own_epochs: num_train_epochs as the experiment's files alone state it, if they do.
     """
 
     path: Path
     config: Config
     origins: dict[str, Origin]
     notes: list[str]
-    replaced: list[Replaced]
+    replaced: list[Replaced] = field(default_factory=list)
+    own_epochs: float | None = None
 
     @property
     def name(self) -> str:
@@ -61,18 +67,59 @@ class LoadedConfig:
         values = json.dumps(self.config.model_dump(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(values.encode()).hexdigest()
 
+    def changed(self, source: Source) -> LoadedConfig:
+        """Return the config with other values laid over it; no file is read again.
+
+        Raises ConfigError where they do not fit.
+        """
+        values = self.config.model_dump()
+        # Every key is stated, as in a record, so that one without effect is no mistake.
+        resolved = Resolved(self.path, complete_record=True)
+        resolved.apply(Statements(said=[
+            Statement(key, "", reduce(getitem, key.split("."), values), origin, key)
+            for key, origin in self.origins.items()
+        ]), 1)  # fmt: skip
+        resolved.apply(source.statements, 2)
+        config, problems = check(resolved)
+        if config is None:
+            raise ConfigError(problem_lines(problems))
+        origins = {key: resolved.origin(key) for key in schema_keys()}
+        return replace(
+            self, config=config, origins=origins, notes=[*self.notes, *resolved.notes]
+        )
+
+    def to_record(self) -> dict[str, Any]:
+        """Return what a run of it needs, as plain data."""
+        origins = {
+            key: [origin.text, str(origin.file) if origin.file else None, origin.line]
+            for key, origin in self.origins.items()
+        }
+        return {
+            "file": str(self.path), "config": self.config.model_dump(), "origins": origins,
+            "notes": self.notes,
+        }  # fmt: skip
+
+    @classmethod
+    def from_record(cls, content: dict[str, Any]) -> LoadedConfig:
+        """Read what to_record wrote; ValueError, KeyError or TypeError where it is something else.
+        """
+        origins = {
+            key: Origin(Path(file) if file else None, line, text)
+            for key, (text, file, line) in content["origins"].items()
+        }
+        config = Config.model_validate(content["config"])
+        return cls(Path(content["file"]), config, origins, content["notes"])
+
 
 def load_configs(
-    paths: Sequence[Path], *, overrides: Sequence[str] = (), overlays: Sequence[Path] = (),
-    attempt: Source = NOTHING,
-) -> list[LoadedConfig]:  # fmt: skip
+    paths: Sequence[Path], *, overrides: Sequence[str] = (), overlays: Sequence[Path] = ()
+) -> list[LoadedConfig]:
     """Load experiments in the order given.
 
     Args:
         paths: their YAML files.
         overrides: `key=value` each, which win over every file.
         overlays: YAML files laid over every experiment, the last one on top.
-        attempt: what a fresh attempt changes of all that (ladder.state_changes).
 
     Raises ConfigError with every problem of every file.
     """
@@ -85,7 +132,7 @@ def load_configs(
     loaded = [
         one
         for path in paths
-        if (one := _load(path, library, overlays=over, overrides=command_line, attempt=attempt))
+        if (one := _load(path, library, overlays=over, overrides=command_line))
     ]
     if library.problems:
         raise ConfigError(problem_lines(library.problems))
@@ -93,11 +140,10 @@ def load_configs(
 
 
 def load_config(
-    path: Path, *, overrides: Sequence[str] = (), overlays: Sequence[Path] = (),
-    attempt: Source = NOTHING,
-) -> LoadedConfig:  # fmt: skip
+    path: Path, *, overrides: Sequence[str] = (), overlays: Sequence[Path] = ()
+) -> LoadedConfig:
     """Load one experiment; as load_configs."""
-    return load_configs([path], overrides=overrides, overlays=overlays, attempt=attempt)[0]
+    return load_configs([path], overrides=overrides, overlays=overlays)[0]
 
 
 def dump_yaml(config: Config, *, remarks: Sequence[str] = ()) -> str:
@@ -161,7 +207,7 @@ class _Library:
 
 
 def _load(
-    path: Path, library: _Library, *, overlays: Sequence[Source], overrides: Source, attempt: Source
+    path: Path, library: _Library, *, overlays: Sequence[Source], overrides: Source
 ) -> LoadedConfig | None:
     """Load one file; None where anything is wrong, which the library then holds."""
     own = library.get(path)
@@ -169,9 +215,8 @@ def _load(
         return None
     chain, complete = library.chain(own)
     file = absolute(path)
-    resolved = resolve(
-        file, chain, overlays=overlays, overrides=overrides, attempt=attempt, complete=complete
-    )
+    files = resolve(file, chain, complete=complete)
+    resolved = resolve(file, chain, overlays=overlays, overrides=overrides, complete=complete)
     config, problems = check(resolved)
     library.problems += problems
     if config is None:
@@ -185,8 +230,10 @@ def _load(
         path=file,
         config=config,
         origins={key: resolved.origin(key) for key in schema_keys()},
-        notes=_notes(resolved, files=resolve(file, chain)),
+        notes=_notes(resolved, files=files),
         replaced=replaced,
+        own_epochs=files.stated["training.num_train_epochs"].value
+        if "training.num_train_epochs" in files.stated else None,
     )
 
 

@@ -111,14 +111,11 @@ def resolve(
     *,
     overlays: Sequence[Source] = (),
     overrides: Source = NOTHING,
-    attempt: Source = NOTHING,
     complete: bool = True,
 ) -> Resolved:
     """Lay the sources over one another: files from the last base on, then overlays, then --set.
 
     Args:
-        attempt: what a fresh attempt changes of all that; an overlay's cases do not see it, so that
-            nothing else changes with it.
         complete: False where a base of the chain could not be read, so that it may give any key.
     """
     result = Resolved(path)
@@ -135,7 +132,6 @@ def resolve(
             if _holds(case.when, result, overrides=overrides):
                 result.apply(case.then, rank := rank + 1)
     result.apply(overrides.statements, rank + 1)
-    result.apply(attempt.statements, rank + 2)
     return result
 
 

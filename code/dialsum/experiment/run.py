@@ -13,43 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.atomic import write_json, write_text
-from dialsum.config.read import LoadedConfig, dump_yaml
+from dialsum.config.read import dump_yaml
 from dialsum.data.splits import Splits
 from dialsum.device import list_devices, use_one_gpu
 from dialsum.experiment.choices import Choices, choose
 from dialsum.experiment.environment import describe_environment
+from dialsum.experiment.job import Job
 from dialsum.experiment.outcome import Outcome, explain_failure, explain_foreseen
 from dialsum.experiment.output import copy_output
 from dialsum.experiment.prepare import check_checkpoint, read_splits
 from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.experiment.stages import Context, run_stages
 from dialsum.experiment.stop_signals import StopSignals, listen_for_stop_signals
-from dialsum.paths import PROJECT_ROOT, RunPaths, shown
+from dialsum.paths import PROJECT_ROOT, shown
 from dialsum.record.archive import archive_previous
-from dialsum.record.attempts import FIRST, AttemptOfRun
 from dialsum.train.progress import Progress
 from dialsum.train.tracking import WandbRun, read_env_file
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is asked of one run.
-
-    Args:
-        loaded: the checked config.
-        paths: where its files go.
-        kind: full, one_epoch or demo.
-        batch: the batch it belongs to, if any.
-        resume: go on from the run's latest whole checkpoint.
-        attempt: which of its batch's attempts it is.
-    """
-
-    loaded: LoadedConfig
-    paths: RunPaths
-    kind: str
-    batch: str | None = None
-    resume: bool = False
-    attempt: AttemptOfRun = FIRST
 
 
 def run_experiment(job: Job) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from typing import Any
 
 from dialsum.config.ladder import RETRY, Change, state_changes
 from dialsum.config.sources import Source
-from dialsum.errors import UnfitError
 from dialsum.paths import RunPaths
 
 NAN, FULL, KILLED = "non_finite", "out_of_memory", "killed"
@@ -57,13 +56,18 @@ class AttemptOfRun:
         head = f"Attempt {self.number} in its batch; changed from the experiment's own values:"
         return [head, *(f"  {change.describe_whole()}" for change in self.all_changes)]
 
-    def to_json(self) -> str:
-        """Return it as the text that trainer.py takes."""
-        content = {
+    def to_record(self) -> dict[str, Any]:
+        """Return it as it stands in a job."""
+        return {
             "number": self.number, "changes": [one.to_record() for one in self.changes],
-            "left": self.left, "earlier": self.earlier,
+            "left": list(self.left), "earlier": list(self.earlier),
         }  # fmt: skip
-        return json.dumps(content, ensure_ascii=False)
+
+    @classmethod
+    def from_record(cls, content: dict[str, Any]) -> AttemptOfRun:
+        """Read what to_record wrote; KeyError or TypeError where it is something else."""
+        changes = tuple(Change.from_record(one) for one in content["changes"])
+        return cls(content["number"], changes, tuple(content["left"]), tuple(content["earlier"]))
 
     def add_to(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Return a run's record with all attempts in it, its own last; a first one needs none."""
@@ -75,24 +79,6 @@ class AttemptOfRun:
 
 FIRST = AttemptOfRun(1, (), (), ())
 """What every run is that no batch started again."""
-
-
-def read_attempt(text: str) -> AttemptOfRun:
-    """Read what to_json wrote.
-
-    Raises:
-        UnfitError: it is something else.
-    """
-    try:
-        content = json.loads(text)
-        changes = tuple(Change.from_record(one) for one in content["changes"])
-        return AttemptOfRun(
-            content["number"], changes, tuple(content["left"]), tuple(content["earlier"])
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise UnfitError(
-            f"--attempt {text!r}: cannot be read ({error!r}); only a batch gives it"
-        ) from error
 
 
 def describe_attempt(

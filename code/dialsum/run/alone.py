@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dialsum.config.read import LoadedConfig, load_config
-from dialsum.config.resolve import NOTHING
-from dialsum.config.sources import Source
 from dialsum.errors import ConfigError, ProblemsError
 from dialsum.run.check_data import check_data
 from dialsum.run.check_machine import find_machine_problems
@@ -23,32 +21,44 @@ def load_fit(
     overrides: Sequence[str],
     overlays: Sequence[Path],
     environment: Mapping[str, str],
-    attempt: Source = NOTHING,
 ) -> LoadedConfig:
-    """Load an experiment that can run here, as far as that can be known without loading its model.
-
-    Its data are read only where something else is wrong: the run itself reads them next.
-
-    Args:
-        environment: environment variables, which may hide cards or name the hub's cache.
-        attempt: what a fresh attempt of a batch changes.
+    """Load an experiment that can run here, as far as that can be known without loading its model
+    (see check_fit).
 
     Raises:
         ProblemsError: configuration, machine, checkpoint or data are unfit; all that is known.
     """
     wrong: list[str] = []
     try:
-        loaded = load_config(path, overrides=overrides, overlays=overlays, attempt=attempt)
+        loaded = load_config(path, overrides=overrides, overlays=overlays)
     except ConfigError as error:
         mended = load_without_wrong(path, overrides=overrides, overlays=overlays)
         if mended is None:
             raise
         loaded, wrong = mended, error.problems
+    check_fit(loaded, environment=environment, known=wrong)
+    return loaded
+
+
+def check_fit(
+    loaded: LoadedConfig, *, environment: Mapping[str, str], known: Sequence[str] = ()
+) -> None:
+    """Refuse an experiment that cannot run on this machine.
+
+    Its data are read only where something else is wrong: the run itself reads them next.
+
+    Args:
+        environment: environment variables, which may hide cards or name the hub's cache.
+        known: what is wrong with its configuration.
+
+    Raises:
+        ProblemsError: machine, checkpoint or data are unfit, or the configuration was.
+    """
+    wrong = [*known]
     wrong += find_machine_problems([loaded.config], environment=environment)
     wrong += find_model_problems(loaded.config, environment=environment)[0]
     if wrong:
         raise ProblemsError([*wrong, *check_data([loaded.config]).problems])
-    return loaded
 
 
 def load_without_wrong(

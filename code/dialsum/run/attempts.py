@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.config.ladder import Change, RungError, apply_rung
-from dialsum.config.read import load_config
 from dialsum.record import Record, describe_dead_run
 from dialsum.record.attempts import (
     CAUSE_WORDS,
@@ -24,8 +23,7 @@ from dialsum.record.attempts import (
     point_to_files,
     say_failure,
 )
-from dialsum.run.options import BatchOptions
-from dialsum.run.plan import BatchPlan, PlannedExperiment, all_overrides
+from dialsum.run.plan import BatchPlan, PlannedExperiment
 from dialsum.run.progress import RunProgress
 
 MENDABLE_STAGE = "train"
@@ -39,7 +37,7 @@ class Attempt:
 
     Attributes:
         planned: the experiment as the plan has it.
-        experiment: the same with this attempt's values, command and log.
+        experiment: the same with this attempt's values and log.
         run: what its process is told of it.
     """
 
@@ -109,14 +107,11 @@ def _whole(record: Record, key: str) -> int | None:
     return None if value is None else int(value)
 
 
-def plan_next(
-    attempt: Attempt, decision: Decision, record: Record, *, options: BatchOptions
-) -> Attempt:
+def plan_next(attempt: Attempt, decision: Decision, record: Record) -> Attempt:
     """Return the attempt that a decision asks for; what the failed one left is still in its place.
 
     Args:
         record: of the attempt that failed.
-        options: of the batch.
 
     Raises:
         ConfigError: the changed values do not fit together.
@@ -126,10 +121,7 @@ def plan_next(
     run = AttemptOfRun(
         before.number + 1, decision.changes, decision.left, (*before.earlier, entry)
     )
-    loaded = load_config(
-        planned.loaded.path, overrides=all_overrides(options), overlays=options.overlays,
-        attempt=run.source(),
-    )  # fmt: skip
+    loaded = planned.loaded.changed(run.source())
     log = planned.log.with_name(f"{planned.log.stem}.attempt_{run.number}{planned.log.suffix}")
     return Attempt(planned, replace(planned, loaded=loaded, log=log), run)
 
@@ -141,12 +133,9 @@ def point_to_failed(attempt: Attempt, kept: Path, *, log: Path) -> Attempt:
         kept: the folder to which the failed run was moved.
         log: what the failed one's process printed.
     """
-    planned = attempt.planned
     *others, last = attempt.run.earlier
-    entry = point_to_files(last, kept, log=log, folder=planned.paths.folder)
-    run = replace(attempt.run, earlier=(*others, entry))
-    command = (*planned.command, "--attempt", run.to_json())
-    return Attempt(planned, replace(attempt.experiment, command=command), run)
+    entry = point_to_files(last, kept, log=log, folder=attempt.planned.paths.folder)
+    return replace(attempt, run=replace(attempt.run, earlier=(*others, entry)))
 
 
 def describe_dead_attempt(

@@ -12,13 +12,14 @@ from datetime import datetime
 
 from dialsum.errors import DialsumError, UnfitError
 from dialsum.paths import shown
+from dialsum.run.attempts import first_attempt
 from dialsum.run.executor import GRACE_SECONDS
 from dialsum.run.handover import CardUse, read_card_use
 from dialsum.run.interrupts import Interrupts, listen_for_interrupts
 from dialsum.run.lock import hold_folders
 from dialsum.run.outcome import BatchOutcome
 from dialsum.run.plan import BatchPlan
-from dialsum.run.queue import Queue
+from dialsum.run.queue import Queue, write_job
 from dialsum.run.screen import Screen
 from dialsum.run.unwritten import UnwrittenFilesError, word_causes
 
@@ -82,9 +83,11 @@ def _make_folders(plan: BatchPlan) -> None:
 
 
 def _write_first(outcome: BatchOutcome, write_results: WriteResults) -> None:
-    """Write the batch's files before anything runs: what fails now would fail after hours as
-    well."""
+    """Write the batch's files, and the job of each experiment, before anything runs: what fails
+    now would fail after hours as well."""
     try:
+        for experiment in outcome.plan.experiments:
+            write_job(first_attempt(experiment), outcome.plan)
         write_results(outcome)
     except DialsumError as error:
         raise UnfitError(f"{error} Nothing was started.") from error

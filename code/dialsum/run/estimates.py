@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from dialsum.config.read import load_config
 from dialsum.config.schema import Config
 from dialsum.run.plan import PlannedExperiment
 
@@ -48,13 +47,7 @@ def expect_minutes(experiment: PlannedExperiment, *, kind: str) -> float | None:
     if stated is None:
         return None
     share = 1.0 if experiment.train_rows is None else experiment.train_rows / EXPECTED_FOR_ROWS
-    return stated * share / (_stated_epochs(experiment) if kind == "one_epoch" else 1.0)
-
-
-def _stated_epochs(experiment: PlannedExperiment) -> float:
-    """Return the epochs that the configuration's file asks for, before --one-epoch."""
-    whole = load_config(experiment.loaded.path)
-    return whole.config.training.num_train_epochs
+    return stated * share / ((experiment.loaded.own_epochs or 1.0) if kind == "one_epoch" else 1.0)
 
 
 def estimate_disk_bytes(config: Config) -> int:

@@ -41,7 +41,7 @@ class PlannedExperiment:
         number: from 1, as --only counts; the numbers of a partial batch have gaps.
         paths: its run's files. log: what its process prints.
         train, dev, test: its data; test None where no submission is wanted.
-        command: how its process is started.
+        trainer: program and first arguments of its process.
         train_rows: rows of its training data, None until they were read.
     """
 
@@ -52,7 +52,7 @@ class PlannedExperiment:
     train: Path
     dev: Path
     test: Path | None
-    command: tuple[str, ...]
+    trainer: tuple[str, ...]
     train_rows: int | None = None
 
     @property
@@ -69,6 +69,16 @@ class PlannedExperiment:
     def config(self) -> Config:
         """Its configuration, options applied."""
         return self.loaded.config
+
+    @property
+    def job_file(self) -> Path:
+        """Where all that is asked of its process is written, beside its log."""
+        return self.log.with_suffix(".job.json")
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """How its process is started."""
+        return (*self.trainer, "--job", str(self.job_file))
 
 
 @dataclass(frozen=True)
@@ -195,19 +205,5 @@ def _plan_one(
         train=folder / data.train_file,
         dev=folder / data.dev_file,
         test=folder / data.test_file if data.test_file else None,
-        command=(*trainer, *_trainer_arguments(plan, loaded, run)),
+        trainer=tuple(trainer),
     )
-
-
-def _trainer_arguments(plan: BatchPlan, loaded: LoadedConfig, run: RunPaths) -> list[str]:
-    options = plan.options
-    arguments = ["--config", str(loaded.path.absolute())]
-    for overlay in options.overlays:
-        arguments += ["--overlay", str(overlay)]
-    arguments += ["--data-dir", str(options.data_folder)] if options.data_folder else []
-    arguments += ["--output-dir", str(run.folder), "--model-dir", str(run.model)]
-    arguments += ["--one-epoch"] if options.one_epoch else []
-    arguments += [] if options.seed is None else ["--seed", str(options.seed)]
-    for override in options.overrides:
-        arguments += ["--set", override]
-    return [*arguments, "--batch-id", plan.batch_id]

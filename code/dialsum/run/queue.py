@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from dialsum.atomic import write_text
 from dialsum.device import nvidia_gpus
 from dialsum.errors import DialsumError
+from dialsum.experiment.job import Job, kind_of
 from dialsum.paths import shown
 from dialsum.record import Record, archive_previous, find_own_record, write_failed_record
 from dialsum.run.attempts import (
@@ -29,7 +31,7 @@ from dialsum.run.follow import Follower
 from dialsum.run.handover import CardUse, wait_until_free
 from dialsum.run.interrupts import Interrupts
 from dialsum.run.outcome import BatchOutcome, Outcome, explain_end
-from dialsum.run.plan import PlannedExperiment
+from dialsum.run.plan import BatchPlan, PlannedExperiment
 from dialsum.run.progress import Rest, RunProgress, estimate_rest, format_duration
 from dialsum.run.screen import Screen, describe_cards
 from dialsum.run.unwritten import DISK_FULL, name_cause
@@ -76,9 +78,7 @@ class Queue:
         if self.interrupts.wanted:
             return None
         try:
-            following = plan_next(
-                attempt, decision, result.record, options=self.outcome.plan.options
-            )
+            following = plan_next(attempt, decision, result.record)
             kept = archive_previous(attempt.planned.paths)
         except DialsumError as error:
             self.screen.say(f"  no fresh attempt: {error}")
@@ -103,6 +103,8 @@ class Queue:
         started = datetime.now().astimezone()
         end: ChildEnd | str
         try:
+            if attempt.run.number > 1:
+                write_job(attempt, self.outcome.plan)
             end = run_child(
                 experiment.command,
                 log=experiment.log,
@@ -211,6 +213,14 @@ class Queue:
         return estimate_rest(
             rest, finished=finished, current_seconds=running_seconds, current_left=running_left
         )
+
+
+def write_job(attempt: Attempt, plan: BatchPlan) -> None:
+    """Write all that the process of an attempt is asked: what was checked is what runs."""
+    experiment = attempt.experiment
+    kind = kind_of(experiment.config, one_epoch=plan.options.one_epoch)
+    job = Job(experiment.loaded, experiment.paths, kind, plan.batch_id, attempt=attempt.run)
+    write_text(experiment.job_file, job.to_json())
 
 
 def _explain(end: ChildEnd | str, log: Path | None) -> tuple[str, str]:

@@ -1,0 +1,73 @@
+"""A job: all that is asked of one run. Resolved once; what was checked is what runs.
+
+A batch writes it as JSON beside the log of each experiment, and that is all that the process reads;
+trainer.py alone builds the same. Must not know how a run goes, nor import what trains.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from dialsum.config.read import LoadedConfig
+from dialsum.config.schema import Config
+from dialsum.errors import UnfitError, first_line
+from dialsum.paths import RunPaths, shown
+from dialsum.record.attempts import FIRST, AttemptOfRun
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked of one run.
+
+    Args:
+        loaded: the checked config.
+        paths: where its files go.
+        kind: full, one_epoch or demo.
+        batch: the batch it belongs to, if any.
+        resume: go on from the run's latest whole checkpoint.
+        attempt: which of its batch's attempts it is.
+    """
+
+    loaded: LoadedConfig
+    paths: RunPaths
+    kind: str
+    batch: str | None = None
+    resume: bool = False
+    attempt: AttemptOfRun = FIRST
+
+    def to_json(self) -> str:
+        """Return the job as text; null is a value here, and stays."""
+        content = {
+            "kind": self.kind, "batch": self.batch, "resume": self.resume,
+            "folder": str(self.paths.folder), "model": str(self.paths.model),
+            "attempt": self.attempt.to_record(), **self.loaded.to_record(),
+        }  # fmt: skip
+        return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def kind_of(config: Config, *, one_epoch: bool) -> str:
+    """Return the kind of a run; tiny models are a demo, however short."""
+    return "demo" if config.model.initialise == "tiny" else "one_epoch" if one_epoch else "full"
+
+
+def read_job(file: Path) -> Job:
+    """Read what to_json wrote.
+
+    Raises:
+        UnfitError: it is something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return Job(
+            loaded=LoadedConfig.from_record(content),
+            paths=RunPaths(folder=Path(content["folder"]), model=Path(content["model"])),
+            kind=content["kind"], batch=content["batch"], resume=content["resume"],
+            attempt=AttemptOfRun.from_record(content["attempt"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UnfitError(
+            f"{shown(file)}: no job that a batch wrote ({type(error).__name__}: "
+            f"{first_line(error)}); start an experiment with --config FILE"
+        ) from error

@@ -1,0 +1,103 @@
+"""Jobs: what was checked is what runs, whatever becomes of the files meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from batch_world import make_options, make_screen, write_configs
+from dialsum.config.ladder import apply_rung, state_changes
+from dialsum.config.read import load_config
+from dialsum.errors import ConfigError, UnfitError
+from dialsum.experiment.job import Job, read_job
+from dialsum.paths import PROJECT_ROOT, RunPaths
+from dialsum.record.attempts import AttemptOfRun
+from dialsum.report.summaries import write_batch_files
+from dialsum.run.batch import run_batch
+from dialsum.run.outcome import BatchOutcome
+from test_batch import plan_batch
+
+SEVEN = sorted((PROJECT_ROOT / "config" / "experiments").glob("*.yaml"))
+EDITED = "training:\n  learning_rate: 0.9\n"
+TURNED = "tracking.wandb=false"
+
+
+@pytest.mark.parametrize("path", SEVEN, ids=lambda path: path.stem)
+@pytest.mark.parametrize("overrides", [(), ("data.test_file=null", "training.max_steps=7")])
+def test_a_job_reads_back_as_it_was(
+    tmp_path: Path, path: Path, overrides: tuple[str, ...]
+) -> None:
+    loaded = load_config(path, overrides=overrides)
+    changes = tuple(apply_rung("lr_half", loaded.config))
+    entry = {"number": 1, "changes": [], "status": "failed", "failure": {"cause": "non_finite"}}
+    paths = RunPaths(folder=tmp_path / "실험 1", model=tmp_path / "모델")
+    attempt = AttemptOfRun(2, changes, (), (entry,))
+    job = Job(loaded, paths, "full", "20260102_030405", resume=True, attempt=attempt)
+    file = tmp_path / "job.json"
+    file.write_text(job.to_json(), encoding="utf-8")
+    # What the plan alone needs stays with the plan.
+    assert read_job(file) == replace(job, loaded=replace(loaded, replaced=[], own_epochs=None))
+    assert read_job(file).loaded.sha256 == loaded.sha256
+    assert read_job(file).loaded.config.data.test_file == loaded.config.data.test_file
+
+
+BROKEN = ["", "{}", "[]", "null", '{"kind": "full"}', "\0", "[" * 100_000]
+
+
+@pytest.mark.parametrize("text", BROKEN, ids=lambda text: repr(text[:20]))
+def test_what_no_batch_wrote_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "job.json"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UnfitError, match="no job that a batch wrote"):
+        read_job(file)
+
+
+def test_a_job_with_values_that_no_config_can_have_is_refused(tmp_path: Path) -> None:
+    [path] = write_configs(tmp_path, "a")
+    file = tmp_path / "job.json"
+    job = Job(load_config(path), RunPaths.alone(tmp_path / "a"), "full")
+    file.write_text(job.to_json().replace('"learning_rate": 0.001', '"learning_rate": -1'))
+    with pytest.raises(UnfitError, match="no job that a batch wrote"):
+        read_job(file)
+
+
+@pytest.mark.parametrize("act", ["edit", "delete"])
+def test_files_that_change_while_the_queue_runs_change_nothing(tmp_path: Path, act: str) -> None:
+    options = make_options(
+        tmp_path, "ok", "nan_1", "ok_9", one_epoch=True,
+        overrides=("batch.retry=[lr_half]", TURNED),
+    )  # fmt: skip
+    plan = plan_batch(options)
+
+    def write_and_change(outcome: BatchOutcome) -> None:
+        write_batch_files(outcome)
+        for path in options.configs:
+            path.write_text(EDITED) if act == "edit" else path.unlink(missing_ok=True)
+
+    screen, shown = make_screen()
+    outcome = run_batch(plan, screen=screen, write_results=write_and_change)
+    assert outcome.exit_status == 0, shown.getvalue()
+    jobs = sorted(plan.paths.logs(plan.started_at).glob("*.job.json"))
+    assert [file.name for file in jobs] == [
+        "experiment_1_L_ok.job.json", "experiment_2_L_nan_1.attempt_2.job.json",
+        "experiment_2_L_nan_1.job.json", "experiment_3_L_ok_9.job.json",
+    ]  # fmt: skip
+    rates = [read_job(file).loaded.config.training.learning_rate for file in jobs]
+    assert rates == [1e-3, 5e-4, 1e-3, 1e-3]
+    assert all(read_job(file).loaded.config.tracking.wandb is False for file in jobs)
+    origins = read_job(jobs[1]).loaded.origins
+    assert origins["training.learning_rate"].text == "batch.retry lr_half"
+    assert origins["model.architecture"].line == 7
+    assert origins["tracking.wandb"].text == "--set"
+
+
+def test_changed_values_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    [path] = write_configs(tmp_path, "a")
+    kwargs = "training.lr_scheduler_kwargs={lr_end: 8e-4}"
+    shape = "training.lr_scheduler_type=polynomial"
+    loaded = load_config(path, overrides=[shape, kwargs])
+    source = state_changes(apply_rung("lr_half", loaded.config), left=[])
+    with pytest.raises(ConfigError, match=r"lr_end: 0\.0008"):
+        loaded.changed(source)
