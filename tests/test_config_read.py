@@ -133,8 +133,8 @@ def test_what_is_no_plain_yaml_is_named_with_its_line(text: str, line: int, word
     [
         (b"", "an empty file"),
         (b"# nothing but words\n", "an empty file"),
-        (b"- a\n", "[a]"),
-        (b"text\n", 'the text "text"'),
+        (b"- a\n", "1  a list →"),
+        (b"text\n", "text without any `key: value`"),
         (b"a: " + b"[" * 9999 + b"]" * 9999, "nested too deep"),
         ((EXPERIMENT + "label: 한국어\n").encode("cp949"), "cp949 (EUC-KR)"),
         (EXPERIMENT.encode() + b"label: \xff\xff\xff\n", "byte 0xff, which is not UTF-8"),

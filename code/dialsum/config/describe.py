@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from dialsum.config.keys import nearest
 from dialsum.config.problems import printable
 from dialsum.config.yaml_scalars import dump_yaml_text
+from dialsum.reading import shorten
 
 BOUNDS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
@@ -33,6 +34,11 @@ LOOKS_BOOLEAN = {
 
 
 def show_value(value: Any) -> str:
+    """Return a value on one line as it could stand in a YAML file, shortened for a message."""
+    return shorten(show_whole(value))
+
+
+def show_whole(value: Any) -> str:
     """Return a value on one line as it could stand in a YAML file."""
     if isinstance(value, str):
         written = dump_yaml_text([value]).removeprefix("- ").rstrip("\n")
@@ -42,9 +48,9 @@ def show_value(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, list):
-        return f"[{', '.join(map(show_value, value))}]"
+        return f"[{', '.join(map(show_whole, value))}]"
     if isinstance(value, dict):
-        parts = (f"{show_value(key)}: {show_value(item)}" for key, item in value.items())
+        parts = (f"{show_whole(key)}: {show_whole(item)}" for key, item in value.items())
         return f"{{{', '.join(parts)}}}"
     return repr(value)
 
@@ -54,7 +60,7 @@ def describe_found(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, str):
-        return f"the text {_quote(value)}"
+        return f"the text {shorten(_quote(value))}"
     return show_value(value)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dialsum.config.describe import show_value
+from dialsum.config.describe import show_whole
 from dialsum.config.problems import aligned
 from dialsum.config.read import LoadedConfig
 from dialsum.paths import shown
@@ -18,7 +18,7 @@ def explain(loaded: LoadedConfig) -> str:
     was understood.
     """
     rows = [
-        (key, show_value(_value(loaded, key)), origin.text)
+        (key, show_whole(_value(loaded, key)), origin.text)
         for key, origin in loaded.origins.items()
     ]
     lines = [f"{loaded.name}  {shown(loaded.path)}", ""]

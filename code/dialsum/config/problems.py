@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dialsum.paths import shown
+from dialsum.reading import shorten
 from dialsum.text_table import display_width, pad
 
 
@@ -68,9 +69,10 @@ def problem_lines(problems: Iterable[Problem]) -> list[str]:
 
 def _on_one_line(problem: Problem) -> Problem:
     origin = replace(problem.origin, text=printable(problem.origin.text))
-    return Problem(
-        origin, printable(problem.key), printable(problem.found), printable(problem.meant)
-    )
+    # A line of a .env that happens to be YAML has its secret behind the sign.
+    name, sign, _ = problem.key.partition("=")
+    key = shorten(printable(f"{name}{sign}…" if sign else name))
+    return Problem(origin, key, printable(problem.found), printable(problem.meant))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -18,6 +18,10 @@ from dialsum.config.problems import SET, Origin, Problem
 from dialsum.config.statements import Statements, interpret
 from dialsum.config.yaml_lines import Located, YamlError, parse_yaml, read_yaml
 from dialsum.paths import PROJECT_ROOT, shown
+from dialsum.reading import NotRegularError, TooLargeError, shorten
+
+SORTS = {type(None): "an empty file", str: "text without any `key: value`", list: "a list"}
+"""What a file without a mapping is called."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ def read_source(file: Path, *, overlay: bool = False, named_by: Origin | None = 
         raise UnreadableError([_explain_missing(file, error, named_by=named_by)]) from error
     tree, problems = document.tree, document.problems
     if not isinstance(tree.value, dict):
-        found = "an empty file" if tree.value is None else describe_found(tree.plain())
+        # Not quoted: what is no config may be anything, secrets too.
+        found = SORTS.get(type(tree.value), "one number")
         meant = "sections such as `training:`, usually after `extends: ../base_config.yaml`"
         instead = Problem(Origin.at(file, tree.line), "", found, meant)
         raise UnreadableError([*problems, instead] if tree.known else problems)
@@ -99,7 +104,7 @@ def read_overrides(overrides: Sequence[str]) -> Source:
         key = key.strip()
         if not equals or not key or not all(key.split(".")):
             meant = "key=value, such as training.learning_rate=3e-5"
-            statements.problems.append(Problem(SET, "", f'"{text}"', meant))
+            statements.problems.append(Problem(SET, "", f'"{shorten(text)}"', meant))
             continue
         one = interpret(Located({key: Located(_parse_value(value), 1)}, 1), SET)
         for statement in one.said:
@@ -194,6 +199,8 @@ def _explain_missing(file: Path, error: OSError, *, named_by: Origin | None) -> 
         inside = sorted(path.name for path in file.glob("*.yaml"))
         meant = f"one file in it: {', '.join(inside)}" if inside else "a YAML file"
         return Problem(origin, key, f"{what}is a folder", meant)
+    if isinstance(error, NotRegularError | TooLargeError):
+        return Problem(origin, key, f"{what}{error.strerror}", "a YAML file")
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         return Problem(
             origin, key, f"{what}cannot be read: {error.strerror}", "check its permissions"

@@ -17,7 +17,16 @@ from yaml.scanner import Scanner
 
 from dialsum.config.problems import Origin, Problem
 from dialsum.config.yaml_scalars import TAG, Resolver, read_scalar
-from dialsum.config.yaml_text import decode, drop_control_characters, explain_syntax
+from dialsum.config.yaml_text import (
+    decode,
+    drop_control_characters,
+    explain_syntax,
+    refuse_other_kinds,
+)
+from dialsum.reading import read_regular, shorten
+
+MAX_YAML_BYTES = 1_000_000
+"""The largest config of ours has 6 kB."""
 
 
 class _Loader(Reader, Scanner, Parser, Composer, Resolver):
@@ -78,9 +87,12 @@ class YamlError(Exception):
 
 def read_yaml(file: Path) -> Document:
     """Read one file as far as it goes; raises YamlError where its text is no YAML, OSError where it
-    cannot be read.
+    cannot be read, is no regular file, or is too large for a config.
     """
-    text, problems = decode(file.read_bytes(), file)
+    raw = read_regular(file, max_bytes=MAX_YAML_BYTES)
+    if foreign := refuse_other_kinds(raw, file):
+        raise YamlError(foreign)
+    text, problems = decode(raw, file)
     return _read_document(text, file, problems)
 
 
@@ -181,7 +193,7 @@ class _Locator:
         try:
             return Located(read_scalar(node.tag, node.value), line)
         except (ValueError, KeyError):
-            found = f"{node.value!r} under the tag {node.tag}"
+            found = f"{shorten(node.value)!r} under the tag {node.tag}"
             return self._refuse(line, key, found, "plain values, without a tag")
 
     def _refuse(self, line: int, key: str, found: str, meant: str) -> Located:
@@ -197,7 +209,7 @@ def _refuse_name(node: Any) -> tuple[str, str] | None:
     if not isinstance(node, yaml.ScalarNode):
         return "a key of parts", "keys are names"
     if node.tag != TAG + "str":
-        return f"the key {node.value!r}", "keys are names"
+        return f"the key {shorten(node.value)!r}", "keys are names"
     if node.value == "<<":
         return "a merge key", "inherit with `extends: other.yaml`"
     if "\\n" in node.value:

@@ -11,8 +11,31 @@ import yaml
 from yaml.reader import Reader
 
 from dialsum.config.problems import Origin, Problem
+from dialsum.reading import (
+    BINARY,
+    EMPTY,
+    HEAD_BYTES,
+    JSON,
+    TEXT,
+    UTF16,
+    Look,
+    shorten,
+    tell_kind,
+)
 
 SAVE = "save the file as UTF-8"
+ENDINGS = (".yaml", ".yml")
+"""Of a file of another name nothing is quoted: `.env` and its like hold secrets."""
+
+
+def refuse_other_kinds(raw: bytes, file: Path) -> Problem | None:
+    """Say that a file is no text at all, by its first bytes; None where it may be YAML."""
+    kind = tell_kind(raw[:HEAD_BYTES], file)
+    if kind in (TEXT, UTF16, JSON, EMPTY, BINARY):
+        return None
+    said = Look(file, len(raw), kind).explain(wanted="a YAML file", otherwise="name a YAML file")
+    found, _, meant = said.partition("; ")
+    return Problem(Origin.at(file), "", found, meant)
 
 
 def decode(raw: bytes, file: Path) -> tuple[str, list[Problem]]:
@@ -49,20 +72,21 @@ def explain_syntax(error: yaml.MarkedYAMLError, text: str, *, file: Path) -> Pro
     """Say a syntax error in words, at the line that causes it."""
     mark = error.problem_mark or error.context_mark
     number = mark.line + 1 if mark else 1
+    if file.suffix.lower() not in ENDINGS:
+        meant = "a YAML file, whose name ends in .yaml"
+        return Problem(Origin.at(file, number), "", "not YAML", meant)
     lines = text.splitlines() or [""]
     line = lines[min(number, len(lines)) - 1]
-    found, meant = (
-        f"not YAML: {error.problem or error.context}",
-        "check quotes, colons, indentation",
-    )
+    found = f"not YAML: {shorten(error.problem or error.context or '')}"
+    meant = "check quotes, colons, indentation"
     if "\t" in line[: len(line) - len(line.lstrip())]:
         found, meant = "a tab in the indentation", "indent with spaces"
     elif "\\n" in line:
         found, meant = r"a literal \n (backslash and n) in the line", "break the line there"
     elif "mapping values" in str(error.problem):
-        found = f"a second colon: {line.strip()}"
+        found = f"a second colon: {shorten(line.strip())}"
         meant = 'one `key: value` per line; put text that holds ": " in quotes'
     elif "block end" in str(error.problem):
-        found = f"indentation that fits no line above: {line.strip()}"
+        found = f"indentation that fits no line above: {shorten(line.strip())}"
         meant = "keys of one section start in one column"
     return Problem(Origin.at(file, number), "", found, meant)

@@ -17,6 +17,7 @@ from dialsum.data.summary_checks import Remarks, remark_on_summaries
 from dialsum.data.tables import SHOWN_PROBLEMS, TableRow, read_table
 from dialsum.data.text_files import read_text_file
 from dialsum.errors import DataError, RunError
+from dialsum.reading import shorten
 
 HEADER = ["", "fname", "summary"]
 UNFIT = "the submission is not fit to hand in:"
@@ -102,9 +103,9 @@ def find_header_problems(path: Path) -> list[str]:
     header, *rows = [cells for cells in csv.reader(text) if cells]
     if header != HEADER:
         return [
-            f"{path}:1  the first line is {','.join(header)!r} and must be ',fname,summary': "
-            "before fname stands an index without a name that counts the rows from 0 (pandas "
-            "writes it unless told index=False)"
+            f"{path}:1  the first line is {shorten(','.join(header))!r} and must be "
+            "',fname,summary': before fname stands an index without a name that counts the rows "
+            "from 0 (pandas writes it unless told index=False)"
         ]
     wrong = [number for number, cells in enumerate(rows) if cells[0].strip() != str(number)]
     if not wrong:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dialsum.data.text_files import read_text_file
 from dialsum.errors import DataError
+from dialsum.reading import shorten
 
 SHOWN_PROBLEMS = 10  # of one kind; a broken file has thousands, a screen has thirty lines
 MAX_CELL_CHARS = 16 * 1024 * 1024
@@ -52,7 +53,14 @@ def read_table(path: Path, *, required: Sequence[str]) -> list[TableRow]:
             or doubled column, rows that are longer or shorter than the header (each by its line),
             or no data row at all.
     """
-    records = _split_records(read_text_file(path), path)
+    text = read_text_file(path)
+    if re.match(r"\s*(\{\s*[\"}]|\[\s*[{\[])", text):
+        problem = (
+            f"{path}: is JSON, not CSV; rows as one JSON object a line stand in a file that ends "
+            "in .jsonl: rename it if that is what it holds, else write it as CSV"
+        )
+        raise DataError([problem])
+    records = _split_records(text, path)
     if not records:
         raise DataError([f"{path}: is empty; expected a header with {_quote_all(required)}"])
     header = [name.strip() for name in records[0][1]]
@@ -82,8 +90,8 @@ def check_unique(rows: Iterable[TableRow], column: str, *, path: Path) -> None:
         value = row.values[column]
         if value in first_lines:
             problems.append(
-                f"{path}:{row.line}  row {row.number}: {column} {value!r} stands already on line "
-                f"{first_lines[value]}; every {column} must be there once"
+                f"{path}:{row.line}  row {row.number}: {column} {shorten(value)!r} stands already "
+                f"on line {first_lines[value]}; every {column} must be there once"
             )
         first_lines.setdefault(value, row.line)
     raise_problems(problems)
@@ -144,12 +152,22 @@ def _explain_csv(error: csv.Error) -> str:
 def _check_header(header: Sequence[str], required: Sequence[str], path: Path) -> None:
     named = [name for name in header if not _is_unnamed(name)]
     doubled = sorted({name for name in named if named.count(name) > 1})
-    problems = [f"{path}:1  column {name!r} stands twice in the header" for name in doubled]
-    found = _quote_all(named) or "no names"
-    for name in required:
-        if name not in named:
-            guess = _guess_column(name, named)
-            problems.append(f"{path}:1  no column {name!r} in the header, which has {found}{guess}")
+    guesses = {name: _guess_column(name, named) for name in required if name not in named}
+    if named and len(guesses) == len(required) and not any(guesses.values()):
+        # Not quoted: what is no table may be anything, secrets too.
+        problem = (
+            f"{path}:1  the first line has none of the columns {_quote_all(required)}: this is "
+            "another file, or one without a header; give the right one, or write the header"
+        )
+        raise DataError([problem])
+    problems = [
+        f"{path}:1  column {shorten(name)!r} stands twice in the header" for name in doubled
+    ]
+    found = name_some(named, limit=20) if named else "no names"
+    problems += [
+        f"{path}:1  no column {name!r} in the header, which has {found}{guess}"
+        for name, guess in guesses.items()
+    ]
     raise_problems(problems)
 
 
@@ -171,7 +189,7 @@ def _check_widths(
         if len(cells) != width:
             problems.append(
                 f"{path}:{line}  {len(cells)} cells where the header has {width}; quote a cell "
-                f"that holds a comma or a line break (row starts {_shorten(cells[0])!r})"
+                f"that holds a comma or a line break (row starts {shorten(cells[0], limit=30)!r})"
             )
             continue
         nameless = [
@@ -180,8 +198,8 @@ def _check_widths(
             if _is_unnamed(header[place]) and cells[place].strip()
         ]
         problems.extend(
-            f"{path}:{line}  cell {place + 1} ({_shorten(cells[place])!r}) stands under a column "
-            "without a name; name it, or quote the cell before it"
+            f"{path}:{line}  cell {place + 1} ({shorten(cells[place], limit=30)!r}) stands under a "
+            "column without a name; name it, or quote the cell before it"
             for place in nameless
         )
     raise_problems(problems)
@@ -191,9 +209,5 @@ def _is_unnamed(name: str) -> bool:
     return UNNAMED.fullmatch(name) is not None
 
 
-def _shorten(text: str, *, limit: int = 30) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 def _quote_all(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names)
+    return ", ".join(repr(shorten(name)) for name in names)

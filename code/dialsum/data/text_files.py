@@ -1,4 +1,4 @@
-"""Reads a text file whole as UTF-8, and says of another encoding which one it is.
+"""Reads a text file whole as UTF-8, and says of anything else what it is.
 
 Must not know what the text is.
 """
@@ -9,13 +9,29 @@ import difflib
 from pathlib import Path
 
 from dialsum.errors import DataError
+from dialsum.reading import (
+    BINARY,
+    EMPTY,
+    HEAD_BYTES,
+    JSON,
+    JSON_LINES,
+    TEXT,
+    UTF16,
+    Look,
+    read_regular,
+    tell_kind,
+)
+
+WRITTEN = (TEXT, UTF16, EMPTY, JSON, JSON_LINES, BINARY)
+"""Kinds of which the text itself says what is wrong with it."""
 
 
 def read_text_file(path: Path) -> str:
     """Read a UTF-8 text file, with or without BOM; line ends stay as they are.
 
     Raises:
-        DataError: no such file, unreadable, or not UTF-8 (the encoding is named).
+        DataError: no such file, no regular one, unreadable, packed or another sort of file by its
+            first bytes, or not UTF-8 (the encoding is named).
     """
     return decode_text(read_file_bytes(path), path)
 
@@ -24,10 +40,10 @@ def read_file_bytes(path: Path) -> bytes:
     """Read a file whole.
 
     Raises:
-        DataError: it does not exist, is a folder or cannot be read.
+        DataError: it does not exist, is a folder, a pipe or a device, or cannot be read.
     """
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
         hint = f"; did you mean {path.with_name(near[0])}?" if near else ""
@@ -39,18 +55,17 @@ def read_file_bytes(path: Path) -> bytes:
 
 
 def decode_text(content: bytes, path: Path) -> str:
-    """Decode a text file as UTF-8, a BOM removed; name and refuse other encodings.
+    """Decode a text file as UTF-8, a BOM removed; name and refuse what is none.
 
     Raises:
-        DataError: with the encoding that it seems to be and the command that mends it.
+        DataError: with the sort of file or the encoding that it seems to be, and what mends it.
     """
-    if content.startswith(b"PK\x03\x04"):
-        problem = (
-            f"{path}: is a zip archive or an Excel workbook, not a CSV file; "
-            "in Excel: Save as -> CSV UTF-8 (comma delimited)"
-        )
-        raise DataError([problem])
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or _looks_like_utf16(content):
+    kind = tell_kind(content[:HEAD_BYTES], path)
+    if kind not in WRITTEN:
+        look = Look(path, len(content), kind)
+        said = look.explain(wanted="a text file such as CSV", otherwise="give the table as CSV")
+        raise DataError([f"{path}: {said}"])
+    if kind == UTF16:
         raise DataError([_wrong_encoding(path, "UTF-16")])
     if b"\0" in content:
         line = content.count(b"\n", 0, content.index(b"\0")) + 1
@@ -78,16 +93,6 @@ def _wrong_encoding(path: Path, encoding: str) -> str:
         f"{path}: is not UTF-8 but {encoding}{korean}; convert it: "
         f"iconv -f {encoding} -t UTF-8 '{path}' > utf8.csv && mv utf8.csv '{path}'"
         "   (in Excel: Save as -> CSV UTF-8)"
-    )
-
-
-def _looks_like_utf16(content: bytes) -> bool:
-    """Say whether separators and line ends have a NUL beside them, as UTF-16 without BOM has."""
-    head = content[:4096]
-    return (
-        b"\0" in head
-        and (b",\0" in head or b"\0," in head)
-        and (b"\n\0" in head or b"\0\n" in head)
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from dialsum.atomic import write_json
 from dialsum.errors import RunError
 from dialsum.paths import RunPaths, shown, timestamp
+from dialsum.reading import read_regular
 from dialsum.record.read import SCHEMA_VERSION, Record, parse_moment, read_record
 
 UNKNOWN_START = "unknown_start"
@@ -82,7 +83,7 @@ def _read_start(paths: RunPaths) -> datetime | None:
     """Return when the run at paths started, None where none of its files can say."""
     for path in (paths.result, paths.environment):
         try:
-            return parse_moment(json.loads(path.read_text(encoding="utf-8"))["started_at"])
+            return parse_moment(json.loads(read_regular(path).decode("utf-8"))["started_at"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # damaged or absent: exactly what the next file, or UNKNOWN_START, is for
     return None

@@ -17,6 +17,7 @@ from typing import Any
 
 from dialsum.errors import RunError, UnfitError
 from dialsum.paths import RunPaths, shown
+from dialsum.reading import read_regular
 from dialsum.score.signature import require_same_signature
 
 SCHEMA_VERSION = 1
@@ -116,7 +117,7 @@ def read_record(path: Path) -> Record:
             has.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path).decode("utf-8"))
     except OSError as error:
         raise RunError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:

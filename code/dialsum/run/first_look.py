@@ -20,6 +20,7 @@ from pathlib import Path
 
 from dialsum.errors import EXIT_OK, UnfitError, run_script
 from dialsum.paths import PROJECT_ROOT, shown
+from dialsum.reading import BINARY, EMPTY, TEXT, UTF16, look_at
 
 COMMAND = "bash run_main_7_experiments.sh"
 DATA_FILES = ("train.csv", "dev.csv", "test.csv")
@@ -140,11 +141,22 @@ def find_driver_problems(gpus: Sequence[SmiGpu], cuda: str | None) -> list[str]:
 
 
 def find_data_problems(folder: Path) -> list[str]:
-    """Say which of the three data files are missing in folder, or are no files."""
-    taken = [name for name in DATA_FILES if (folder / name).is_dir()]
-    problems = [f"data: {shown(folder / name)} is a folder, not a CSV file." for name in taken]
-    missing = [name for name in DATA_FILES
-               if name not in taken and not (folder / name).is_file()]
+    """Say which of the three data files are missing in folder, are no files, or hold something
+    else by their first bytes; what text says is the reader's to judge."""
+    problems, missing = [], []
+    for name in DATA_FILES:
+        try:
+            look = look_at(folder / name)
+        except (FileNotFoundError, NotADirectoryError):
+            missing.append(name)
+        except IsADirectoryError:
+            problems.append(f"data: {shown(folder / name)} is a folder, not a CSV file.")
+        except OSError as error:
+            problems.append(f"data: {shown(folder / name)}: {error.strerror or error}.")
+        else:
+            if look.kind not in (TEXT, UTF16, EMPTY, BINARY):
+                said = look.explain(wanted="a CSV file", otherwise="give the table as CSV")
+                problems.append(f"data: {shown(folder / name)} {said}.")
     if not missing:
         return problems
     if folder.is_file():

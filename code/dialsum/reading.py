@@ -1,0 +1,237 @@
+"""The one door to files that others wrote: what lies at a path is looked at before it is read.
+
+A pipe or a device is never opened for reading: it would hold a night up. The first bytes say what
+a file is, whatever its name claims. Standard library only: it runs on a fresh clone.
+Must not know what a file is for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shlex
+import stat
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+QUOTED_CHARS = 80
+"""The most of a file's or a command line's text that a message repeats."""
+HEAD_BYTES = 4096
+TEXT, UTF16, EMPTY, BINARY = "text", "UTF-16", "empty", "binary"
+JSON, JSON_LINES, LFS, PAGE, REFUSAL = "json", "json lines", "lfs", "page", "refusal"
+SAFETENSORS, TORCH, EXCEL, ZIP = "safetensors", "torch", "excel", "zip"
+
+_MAGIC = (
+    (b"version https://git-lfs.github.com/spec/", LFS),
+    (b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\x07", "rar"), (b"%PDF-", "pdf"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "ole"), (b"PAR1", "parquet"), (b"ARROW1", "arrow"),
+    (b"SQLite format 3\0", "sqlite"), (b"\x89HDF\r\n", "hdf5"), (b"GGUF", "gguf"),
+    (b"\x89PNG\r\n", "image"), (b"\xff\xd8\xff", "image"), (b"\x93NUMPY", "numpy"),
+    (b"\x80\x02", TORCH), (b"\x80\x03", TORCH), (b"\x80\x04", TORCH), (b"\x80\x05", TORCH),
+)  # fmt: skip
+_HUB_REFUSALS = re.compile(
+    rb"Entry not found|Repository not found|Invalid username or password|Not Found|"
+    rb"Access to (model|this) |Invalid credentials|Unauthorized|Forbidden"
+)
+_FETCH = "download the file itself (on huggingface.co the link with /resolve/, not /blob/)"
+_WORDS = {
+    LFS: (
+        "a Git LFS pointer, a note that stands for a file",
+        "fetch the file itself: git lfs install && git lfs pull, in the clone that it is of",
+    ),
+    PAGE: ("a web page (HTML or XML)", _FETCH),
+    REFUSAL: ("a server's refusal in place of a file", _FETCH),
+    "gzip": ("packed by gzip", "unpack it: {unpack}"),
+    "bzip2": ("packed by bzip2", "unpack it: {unpack}"),
+    "xz": ("packed by xz", "unpack it: {unpack}"),
+    "zstd": ("packed by zstd", "unpack it: {unpack}"),
+    "7z": ("a 7z archive", "unpack it, and name a file of those in it: 7z x {path}"),
+    "rar": ("a RAR archive", "unpack it, and name a file of those in it: unrar x {path}"),
+    "tar": ("a tar archive", "unpack it, and name a file of those in it: tar -xf {path}"),
+    ZIP: ("a zip archive", "unpack it, and name a file of those in it: unzip {path}"),
+    EXCEL: ("an Excel workbook", "in Excel: Save as -> CSV UTF-8 (comma delimited)"),
+    "ole": (
+        "a document of an old office program (.xls, .doc, .hwp)",
+        "save it anew: from Excel as CSV UTF-8 (comma delimited)",
+    ),
+    JSON: ("JSON", ""), JSON_LINES: ("JSON Lines", ""),
+    "pdf": ("a PDF document", ""), "image": ("an image", ""), "sqlite": ("an SQLite database", ""),
+    "parquet": ("a Parquet table", "write it as CSV: pandas.read_parquet(…).to_csv(…)"),
+    "arrow": ("an Arrow table", "write it as CSV: datasets.Dataset.from_file(…).to_csv(…)"),
+    "numpy": ("a NumPy array", ""), "hdf5": ("HDF5, as TensorFlow writes weights", ""),
+    "gguf": ("GGUF, as llama.cpp reads weights", ""),
+    SAFETENSORS: ("weights in safetensors", ""),
+    TORCH: ("a pickle, as torch.save writes weights", ""),
+    UTF16: ("text in UTF-16", "save it as UTF-8"),
+    EMPTY: ("empty", ""), TEXT: ("text", ""), BINARY: ("no text", ""),
+}  # fmt: skip
+_UNPACKERS = {
+    "gzip": (".gz", "gunzip"), "bzip2": (".bz2", "bunzip2"), "xz": (".xz", "unxz"),
+    "zstd": (".zst", "unzstd"),
+}  # fmt: skip
+
+
+class NotRegularError(OSError):
+    """A pipe, a device or a socket where a file is wanted; reading it may never end."""
+
+
+class TooLargeError(OSError):
+    """More bytes than a file of this sort can have."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What lies at a path, by its size and its first bytes.
+
+    Attributes:
+        size: in bytes.
+        kind: one of this module's names: TEXT, JSON, SAFETENSORS, "gzip" ….
+    """
+
+    path: Path
+    size: int
+    kind: str
+
+    def describe(self) -> str:
+        """Say what it is: `packed by gzip`."""
+        return _WORDS[self.kind][0]
+
+    def explain(self, *, wanted: str, otherwise: str) -> str:
+        """Say that it is not what is wanted, and how to come by that.
+
+        Args:
+            wanted: such as `a CSV file`.
+            otherwise: what to do where its kind has no way out of its own.
+        """
+        way_out = _WORDS[self.kind][1] or otherwise
+        found = self.describe()
+        if self.kind != EMPTY:
+            found += f", not {wanted}"
+        return f"is {found}; {self._fill(way_out)}"
+
+    def _fill(self, way_out: str) -> str:
+        path, unpack = shlex.quote(str(self.path)), ""
+        if self.kind in _UNPACKERS:
+            ending, command = _UNPACKERS[self.kind]
+            named = path if self.path.suffix == ending else shlex.quote(f"{self.path}{ending}")
+            unpack = f"{command} {named}"
+            if named != path:
+                unpack = f"mv {path} {named} && {unpack}"
+            else:
+                unpack += f", and name {self.path.with_suffix('')}"
+        return way_out.replace("{unpack}", unpack).replace("{path}", path)
+
+
+def look_at(path: Path) -> Look:
+    """Look at a file, a few thousand bytes of it at most.
+
+    Raises:
+        OSError: it is absent, a folder, unreadable, or no regular file (NotRegularError).
+    """
+    size = _check_regular(path)
+    with path.open("rb") as file:
+        return Look(path, size, tell_kind(file.read(HEAD_BYTES), path))
+
+
+def read_regular(path: Path, *, max_bytes: int | None = None) -> bytes:
+    """Read a regular file whole.
+
+    Args:
+        max_bytes: the most that a file of this sort can have.
+
+    Raises:
+        OSError: as look_at; TooLargeError beyond max_bytes.
+    """
+    size = _check_regular(path)
+    with path.open("rb") as file:
+        if max_bytes is None:
+            return file.read()
+        # Files of /proc say that they have no bytes, and have many.
+        content = file.read(max_bytes + 1)
+    if max(size, len(content)) > max_bytes:
+        found = f"holds {max(size, len(content)):,} bytes, more than the {max_bytes:,} that it may"
+        raise TooLargeError(errno.EFBIG, found, str(path))
+    return content
+
+
+def tell_kind(head: bytes, path: Path) -> str:
+    """Say what a file is by its first bytes; of a zip archive, its list of names decides.
+
+    Args:
+        head: its first HEAD_BYTES bytes, or all of it.
+        path: the file itself.
+    """
+    if not head:
+        return EMPTY
+    for magic, kind in _MAGIC:
+        if head.startswith(magic):
+            return kind
+    if head.startswith(b"PK\x03\x04"):
+        return _tell_zip(head, path)
+    if head[257:262] == b"ustar":
+        return "tar"
+    if head.startswith(b"BZh") and head[4:10] == b"1AY&SY":
+        return "bzip2"
+    length = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and 2 <= length < 2**32:
+        return SAFETENSORS
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not text:
+        return EMPTY
+    if re.match(rb"<(!doctype|html|head|body|\?xml|error)\b", text, flags=re.IGNORECASE):
+        return PAGE
+    if len(head) < 512 and _HUB_REFUSALS.match(text):
+        return REFUSAL
+    if re.match(rb"\{\s*[\"}]|\[\s*[\[{\"\]\d]", text):
+        first, end, rest = text.partition(b"\n")
+        lines = end and first.rstrip().endswith((b"}", b"]")) and rest.lstrip()[:1] in (b"{", b"[")
+        return JSON_LINES if lines else JSON
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or _looks_like_utf16(head):
+        return UTF16
+    return BINARY if re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head[:512]) else TEXT
+
+
+def shorten(text: str, *, limit: int = QUOTED_CHARS) -> str:
+    """Return text as a message repeats it: at most limit characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _check_regular(path: Path) -> int:
+    """Return the size of a regular file in bytes; raise OSError for what is none."""
+    found = path.stat()
+    if stat.S_ISREG(found.st_mode):
+        return found.st_size
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    sorts = (
+        (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+        (stat.S_ISSOCK, "a socket"),
+    )  # fmt: skip
+    sort = next((name for test, name in sorts if test(found.st_mode)), "something else")
+    raise NotRegularError(errno.EINVAL, f"is {sort}, no regular file", str(path))
+
+
+def _tell_zip(head: bytes, path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile, ValueError):
+        # Its list of names stands at its end: a download that broke off has none.
+        names = [head[30 : 30 + int.from_bytes(head[26:28], "little")].decode("utf-8", "replace")]
+    if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
+        return TORCH
+    # Of a broken workbook, only the name that every office program writes first is left.
+    excel = any(name.startswith("xl/") for name in names) or names == ["[Content_Types].xml"]
+    return EXCEL if excel else ZIP
+
+
+def _looks_like_utf16(head: bytes) -> bool:
+    """Say whether separators and line ends have a NUL beside them, as UTF-16 without BOM has."""
+    return (
+        b"\0" in head
+        and (b",\0" in head or b"\0," in head or b":\0" in head or b"\0:" in head)
+        and (b"\n\0" in head or b"\0\n" in head)
+    )
