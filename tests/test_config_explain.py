@@ -8,9 +8,8 @@ import pytest
 
 from dialsum.config.explain import explain
 from dialsum.config.keys import schema_keys
-from dialsum.config.problems import aligned
 from dialsum.config.read import load_config
-from dialsum.text_table import display_width
+from dialsum.text_table import align, display_width
 
 
 def lines_of(text: str) -> dict[str, str]:
@@ -72,4 +71,4 @@ def test_without_notes_nothing_is_understood(repository: Path) -> None:
 def test_columns_are_aligned_by_what_a_terminal_shows(
     rows: list[list[str]], lines: list[str]
 ) -> None:
-    assert aligned(rows) == lines
+    assert align(rows, left=range(2)) == lines

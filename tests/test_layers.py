@@ -16,7 +16,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 CODE = REPOSITORY / "code"
 LAYERS: list[list[str]] = [
-    ["errors", "optional", "atomic", "command_line", "text_table", "reading"],
+    ["printable", "errors", "optional", "atomic", "command_line", "text_table", "reading"],
     [
         "paths", "parent_watch",
         "host", "gpu_driver", "torch_devices", "choice", "precision", "profile_tables", "profiles",
@@ -34,7 +34,7 @@ LAYERS: list[list[str]] = [
 """Modules and packages of dialsum; each imports only from its own row and those above it."""
 
 START_AT_ONCE = [
-    "errors", "optional", "atomic", "command_line", "text_table", "reading", "paths",
+    "printable", "errors", "optional", "atomic", "command_line", "text_table", "reading", "paths",
     "parent_watch", "host", "gpu_driver",
     "torch_devices", "choice", "precision", "profile_tables", "profiles", "machine", "device",
     "config", "data", "score", "record", "run", "report",

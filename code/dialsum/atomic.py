@@ -11,12 +11,17 @@ import io
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dialsum.errors import DiskFullError, RunError
+from dialsum.printable import escape_in_quotes, printable
+
+FORMULA = re.compile("[=+\\-@\t\r＝＋－＠]")
+"""How a cell begins that a spreadsheet takes for a formula; East Asian ones know wide signs too."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -60,6 +65,11 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def write_report(path: Path, text: str) -> None:
+    """Write text that people read on a terminal (errors as write_bytes)."""
+    write_text(path, printable(text))
+
+
 def to_plain(value: Any) -> Any:
     """Turn numpy and torch scalars, paths, sets and tuples into what JSON can hold.
 
@@ -86,7 +96,12 @@ def to_plain(value: Any) -> Any:
 
 def dump_json(value: Any) -> str:
     """Return value as the JSON text that every record has: UTF-8, two spaces, one line end."""
-    return json.dumps(to_plain(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    return _to_json(value, indent=2) + "\n"
+
+
+def _to_json(value: Any, *, indent: int | None = None) -> str:
+    text = json.dumps(to_plain(value), ensure_ascii=False, indent=indent, allow_nan=False)
+    return escape_in_quotes(text)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -100,7 +115,7 @@ def append_json_line(path: Path, value: Any) -> None:
     Raises:
         DiskFullError, RunError: as write_bytes.
     """
-    line = json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False) + "\n"
+    line = _to_json(value) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:
@@ -112,9 +127,35 @@ def append_json_line(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a UTF-8 CSV, quoted where needed, in one piece (errors as write_bytes)."""
+    """Write a UTF-8 CSV, quoted where needed, in one piece (errors as write_bytes); cells stand as
+    they are."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
     write_text(path, buffer.getvalue())
+
+
+def write_table_for_people(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
+    """Write a CSV that people open in a spreadsheet (errors as write_bytes).
+
+    Text that a spreadsheet would run as a formula gets an apostrophe before it; control characters
+    become escapes.
+    """
+    write_csv(path, [str(_tame(name)) for name in header], ([*map(_tame, row)] for row in rows))
+
+
+def _tame(cell: object) -> object:
+    if not isinstance(cell, str):
+        return cell
+    return printable("'" + cell if FORMULA.match(cell) and not _is_number(cell) else cell)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,6 +1,7 @@
 """What can go wrong, as exceptions written for the user, and the one door that prints them.
 
-Must not know any other module of the program: everything imports this.
+Must not know any module of the program but the one that makes text printable: everything imports
+this.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from dialsum.printable import print_printable_only
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -90,9 +93,12 @@ def explain_os_error(error: OSError) -> str:
 def run_script(main: Callable[[Sequence[str] | None], int]) -> None:
     """Call a script's main and leave with its exit status; expected errors are printed in words.
 
+    Whatever is printed, by libraries and tracebacks too, is made printable on its way out.
+
     Status: what main returns; 1 or 2 for a DialsumError by its kind; 1 for an operating-system
     error; 130 after Ctrl-C. An error of no such kind is a bug of ours and keeps its traceback.
     """
+    print_printable_only()
     try:
         status = main(None)
     except DialsumError as error:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+from dialsum.printable import visible
+
 GAP = "  "
 
 
@@ -26,11 +28,12 @@ def align(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:
     """Return one line per row, every column as wide as its widest cell.
 
     Args:
-        rows: cells, equally many in each row.
+        rows: cells, equally many in each row; what does not show on one line becomes an escape.
         left: places of the columns that stand to the left; all others to the right.
     """
     if not rows:
         return []
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(display_width(row[place]) for row in rows) for place in range(len(rows[0]))]
     return [
         GAP.join(

@@ -17,8 +17,8 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic.fields import FieldInfo
 
 from dialsum.config.keys import nearest
-from dialsum.config.problems import printable
 from dialsum.config.yaml_scalars import dump_yaml_text
+from dialsum.printable import visible
 from dialsum.reading import shorten
 
 BOUNDS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
@@ -100,7 +100,7 @@ def describe_meant(field: FieldInfo, value: Any) -> str:
 
 def _quote(text: str) -> str:
     """Return text in double quotes on one line, as JSON and YAML read it."""
-    return printable(json.dumps(text, ensure_ascii=False))
+    return visible(json.dumps(text, ensure_ascii=False))
 
 
 def _read_number(value: Any) -> float | None:

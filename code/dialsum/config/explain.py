@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from dialsum.config.describe import show_whole
-from dialsum.config.problems import aligned
 from dialsum.config.read import LoadedConfig
 from dialsum.paths import shown
+from dialsum.text_table import align
 
 
 def explain(loaded: LoadedConfig) -> str:
@@ -23,7 +23,7 @@ def explain(loaded: LoadedConfig) -> str:
     ]
     lines = [f"{loaded.name}  {shown(loaded.path)}", ""]
     section = ""
-    for key, line in zip(loaded.origins, aligned(rows), strict=True):
+    for key, line in zip(loaded.origins, align(rows, left=range(3)), strict=True):
         first = key.partition(".")[0]
         if section and first != section:
             lines.append("")

@@ -5,11 +5,12 @@ Must not know the schema, nor YAML: it only says things.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dialsum.paths import shown
+from dialsum.printable import visible
 from dialsum.reading import shorten
 from dialsum.text_table import display_width, pad
 
@@ -42,13 +43,6 @@ class Problem:
     meant: str
 
 
-def printable(text: str) -> str:
-    r"""Return text with everything that a terminal cannot show on one line as an escape (\n)."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-
-
 def problem_lines(problems: Iterable[Problem]) -> list[str]:
     """Return one aligned line per problem, said once each, file by file and line by line."""
     unique = list(dict.fromkeys(map(_on_one_line, problems)))
@@ -68,17 +62,9 @@ def problem_lines(problems: Iterable[Problem]) -> list[str]:
 
 
 def _on_one_line(problem: Problem) -> Problem:
-    origin = replace(problem.origin, text=printable(problem.origin.text))
+    origin = replace(problem.origin, text=visible(problem.origin.text))
     # A line of a .env that happens to be YAML has its secret behind the sign.
     name, sign, _ = problem.key.partition("=")
-    key = shorten(printable(f"{name}{sign}…" if sign else name))
-    return Problem(origin, key, printable(problem.found), printable(problem.meant))
+    key = shorten(visible(f"{name}{sign}…" if sign else name))
+    return Problem(origin, key, visible(problem.found), visible(problem.meant))
 
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of equal length as lines whose columns start below each other."""
-    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

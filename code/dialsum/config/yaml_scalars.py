@@ -13,6 +13,8 @@ from typing import Any
 import yaml
 from yaml.resolver import BaseResolver
 
+from dialsum.printable import HARMFUL, escape_in_quotes
+
 TAG = "tag:yaml.org,2002:"
 # The core schema of YAML 1.2, https://yaml.org/spec/1.2.2/#103-core-schema. PyYAML follows 1.1,
 # where 3e-5 is text, 1:30 is ninety, 010 is eight, and `no` is false.
@@ -37,8 +39,8 @@ class _Dumper(yaml.SafeDumper):
     """Quotes text that YAML 1.1 or 1.2 would read as anything else."""
 
     def write_text(self, text: str) -> yaml.ScalarNode:
-        """Represent text; line breaks of any kind as escapes, which folding cannot touch."""
-        style = '"' if re.search("[\n\r\x85\u2028\u2029]", text) else None
+        """Represent text; line ends, which folding could touch, and what is harmful as escapes."""
+        style = '"' if "\n" in text or HARMFUL.search(text) else None
         return self.represent_scalar(TAG + "str", text, style=style)
 
 
@@ -52,7 +54,8 @@ _Dumper.add_representer(str, _Dumper.write_text)
 
 def dump_yaml_text(value: Any) -> str:
     """Return plain data as YAML that reads back the same here and under YAML 1.1."""
-    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
+    text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return escape_in_quotes(text)
 
 
 def read_scalar(tag: str, text: str) -> Any:

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import write_json, write_text
+from dialsum.atomic import write_json, write_report
 from dialsum.errors import (
     DialsumError,
     FullMemoryError,
@@ -73,7 +73,7 @@ class Outcome:
         }
         record = self.attempt.add_to(record)
         try:
-            write_text(self.paths.summary, best_metrics_text(record))
+            write_report(self.paths.summary, best_metrics_text(record))
             record["artifacts"]["summary"] = self._relative(self.paths.summary)
         finally:
             # A night's training must not be lost over a text.

@@ -11,15 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from dialsum.printable import PASSING_LINE, PrintableStream
+
 
 class _Copy:
-    """A text stream that writes to another stream and to a file."""
+    """A text stream that writes to another stream and to a file, which gets no progress bars."""
 
-    def __init__(self, stream: TextIO, file: TextIO) -> None:
+    def __init__(self, stream: TextIO, file: PrintableStream) -> None:
         self._stream, self._file = stream, file
 
     def write(self, text: str) -> int:
-        self._file.write(text)
+        if not PASSING_LINE.match(text):
+            self._file.write(text)
         return self._stream.write(text)
 
     def flush(self) -> None:
@@ -36,7 +39,8 @@ def copy_output(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     before = sys.stdout, sys.stderr
     with path.open("a", encoding="utf-8", buffering=1) as file:
-        sys.stdout, sys.stderr = _Copy(before[0], file), _Copy(before[1], file)
+        log = PrintableStream(file)
+        sys.stdout, sys.stderr = _Copy(before[0], log), _Copy(before[1], log)
         try:
             yield
         finally:

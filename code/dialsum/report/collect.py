@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import to_plain, write_csv
+from dialsum.atomic import to_plain, write_table_for_people
 from dialsum.record import Record
 from dialsum.report.ranking import group_records, is_ranked
 from dialsum.report.summaries import rank_records, relative, without_rows
@@ -59,7 +59,8 @@ def write_comparison(records: Sequence[Record], path: Path) -> None:
     present = list(dict.fromkeys(key for row in rows for key in row))
     columns = [key for key in FIRST_COLUMNS if key in present or not rows]
     columns += [key for key in present if key not in columns]
-    write_csv(path, columns, [[_cell(row.get(column)) for column in columns] for row in rows])
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    write_table_for_people(path, columns, cells)
 
 
 def sort_records(records: Sequence[Record]) -> list[Record]:

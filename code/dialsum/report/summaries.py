@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import write_json, write_text
+from dialsum.atomic import write_json, write_report
 from dialsum.record import SCHEMA_VERSION, Record, find_records, latest_runs
 from dialsum.report.ranking import group_records, is_ranked, points_above_floor
 from dialsum.run.outcome import BatchOutcome, Outcome
@@ -61,7 +61,7 @@ def write_closing_text(outcome: BatchOutcome, lines: Sequence[str]) -> None:
         UnwrittenFilesError: it cannot be written.
     """
     path = outcome.plan.paths.text_summary(outcome.plan.started_at)
-    write_each([(path, lambda path: write_text(path, "\n".join(lines) + "\n"))])
+    write_each([(path, lambda path: write_report(path, "\n".join(lines) + "\n"))])
 
 
 def summarise_batch(outcome: BatchOutcome) -> dict[str, Any]:

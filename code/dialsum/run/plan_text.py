@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from dialsum.config.describe import show_value
-from dialsum.config.problems import aligned
 from dialsum.config.read import Replaced
 from dialsum.config.schema import Config
 from dialsum.paths import shown
 from dialsum.run.estimates import count_steps, expect_minutes
 from dialsum.run.plan import BatchPlan, PlannedExperiment
 from dialsum.run.progress import format_duration
+from dialsum.text_table import align
 
 KIND_WORDS = {"full": "full training", "one_epoch": "one epoch each", "demo": "demo on tiny models"}
 WIDTH = 100
@@ -57,7 +57,7 @@ def _plan_table(plan: BatchPlan) -> list[str]:
     rows = [head, *(_plan_row(plan, one) for one in plan.experiments)]
     if not any(row[-1] for row in rows[1:]):
         rows = [row[:-1] for row in rows]
-    return aligned(rows)
+    return align(rows, left=range(len(rows[0])))
 
 
 def _plan_row(plan: BatchPlan, experiment: PlannedExperiment) -> list[str]:

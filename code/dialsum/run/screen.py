@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from dialsum.device import GpuState
+from dialsum.printable import PrintableStream, visible
 from dialsum.text_table import display_width
 
 PLAIN_EVERY_SECONDS = 60.0
@@ -45,6 +46,9 @@ class Screen:
         """Make a screen of a stream, looking whether it is a terminal."""
         return cls(stream=stream, terminal=stream.isatty() and os.environ.get("TERM") != "dumb")
 
+    def __post_init__(self) -> None:
+        self._printable = PrintableStream(self.stream, terminal=self.terminal)
+
     def say(self, *lines: str) -> None:
         """Print lines that stay."""
         self._clear()
@@ -67,7 +71,8 @@ class Screen:
         if not self.terminal:
             self._write(make_line() + "\n")
             return
-        self._write("\r\x1b[K" + cut_to_width(make_line(), shutil.get_terminal_size().columns - 1))
+        columns = shutil.get_terminal_size().columns
+        self._write("\r\x1b[K" + cut_to_width(visible(make_line()), columns - 1))
         self._progress_shown = True
 
     def restart_pause(self) -> None:
@@ -83,19 +88,13 @@ class Screen:
         if self.silent:
             return
         try:
-            self._write_encoded(text)
+            self._printable.write(text)
             self.stream.flush()
         except OSError:
             # The reader left (`| head`, a closed terminal) or its disk is full: a night's work does
             # not end for that, and everything said here stands in the batch's logs as well.
             self.silent = True
             self._forget_unwritten()
-
-    def _write_encoded(self, text: str) -> None:
-        try:
-            self.stream.write(text)
-        except UnicodeEncodeError:
-            self.stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
 
     def _forget_unwritten(self) -> None:
         """Point the stream's descriptor to nowhere, else Python tries again at its end and turns

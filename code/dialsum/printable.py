@@ -1,0 +1,76 @@
+"""Text from anywhere (names, labels, data, libraries) as a terminal or a log may show it.
+
+Standard library only. Must not know who prints.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TextIO
+
+HARMFUL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""What rules a terminal instead of being shown (control characters but for tab and line end), turns
+text around, parts lines, or is half a character."""
+PASSING_LINE = re.compile("\r(?:\x1b\\[K)?|\n*(?:\x1b\\[A)+$")
+"""How a progress bar begins a write to a terminal: back to the start of its line, or up to that of
+another bar."""
+
+
+def printable(text: str) -> str:
+    r"""Return text with harmful characters as escapes (\x1b, \u202e); its lines stay lines."""
+    return HARMFUL.sub(_escape, text.replace("\r\n", "\n"))
+
+
+def visible(text: str) -> str:
+    r"""Return text with everything that does not show on one line as an escape: line ends, too."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def escape_in_quotes(text: str) -> str:
+    r"""Return JSON, or YAML that quotes all such text, with harmful characters as \uXXXX in it."""
+    return HARMFUL.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found.group().encode("unicode_escape").decode()
+
+
+class PrintableStream:
+    """A text stream in front of another one, which gets printable text only.
+
+    Args:
+        terminal: whether a line can be written over there; None: ask the stream.
+    """
+
+    def __init__(self, stream: TextIO, *, terminal: bool | None = None) -> None:
+        self._stream = stream
+        self._terminal = stream.isatty() if terminal is None else terminal
+
+    def write(self, text: str) -> int:
+        """Write text, in escapes where the stream's encoding cannot hold it."""
+        bar = PASSING_LINE.match(text) if self._terminal else None
+        shown = text[: bar.end()] + printable(text[bar.end() :]) if bar else printable(text)
+        try:
+            self._stream.write(shown)
+        except UnicodeEncodeError:
+            self._stream.write(shown.encode("ascii", "backslashreplace").decode("ascii"))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+def print_printable_only() -> None:
+    """Let nothing harmful out through this process's stdout and stderr from now on."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, PrintableStream):
+            setattr(sys, name, PrintableStream(stream))
