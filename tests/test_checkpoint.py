@@ -113,14 +113,23 @@ def test_a_folder_without_config_is_no_checkpoint(tmp_path: Path) -> None:
     assert str(tmp_path) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"model_type": "unheard_of"}', "{}"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "its config.json cannot be read"), ("{", "its config.json cannot be read"),
+        ("[]", "it holds a list"), ("null", "it holds a NoneType"),
+        ('{"model_type": "unheard_of"}', "is of type 'unheard_of'"), ("{}", "is of type None"),
+        ('{"model_type": "t5", "decoder_start_token_id": 0, "num_layers": "six"}',
+         "its config could not be read"),
+    ],
+)  # fmt: skip
 def test_a_config_that_cannot_be_read_is_refused(
-    content: str, checkpoints: Checkpoints, tmp_path: Path
+    content: str, said: str, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
     shutil.copytree(checkpoints("t5"), folder)
     (folder / "config.json").write_text(content, encoding="utf-8")
-    with pytest.raises(UnfitError, match="its config could not be read") as caught:
+    with pytest.raises(UnfitError, match=said) as caught:
         check_checkpoint(make_config("t5", folder))
     assert str(folder) in str(caught.value)
 
@@ -134,7 +143,7 @@ def test_a_model_that_brings_code_is_refused(checkpoints: Checkpoints, tmp_path:
     edit_config(folder, model_type="own", auto_map={"AutoConfig": "own_config.OwnConfig"})
     config = make_config("t5", folder)
     assert config.model.trust_remote_code is False
-    with pytest.raises(UnfitError, match="its config could not be read"):
+    with pytest.raises(UnfitError, match="is of type 'own'"):
         read_model_config(folder, config)
     assert not marker.exists()
 

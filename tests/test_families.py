@@ -119,3 +119,12 @@ def test_targets_of_no_model_of_a_family_are_named(
 ) -> None:
     """What no model of the family can have is known before any is loaded."""
     assert find_foreign_targets(asked, family=get_family(architecture)) == foreign
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_what_a_config_leaves_out_is_what_the_library_takes(family: Family) -> None:
+    import transformers
+
+    config = getattr(transformers, family.model_class).config_class()
+    assert {key: getattr(config, key, None) for key in family.defaults} == family.defaults

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-from dialsum.errors import RunError
+from dialsum.errors import RunError, UnfitError
+from dialsum.model.checkpoint import find_weight_problems, refuse_foreign_tokenizer
+from dialsum.model.families import FAMILIES, HEAD
 from dialsum.model.load import LoadedModel, load_model
 from dialsum.model.save import save_weights
 from dialsum.model.tokenizers import add_dialogue_tokens, check_round_trip, load_tokenizer
@@ -285,3 +289,160 @@ def test_damaged_weights_are_said(checkpoints: Checkpoints, tmp_path: Path) -> N
     with pytest.raises(RunError, match="weights could not be loaded") as caught:
         load(folder, "t5")
     assert str(folder) in str(caught.value)
+
+
+def absent(*names: str) -> dict[str, Any]:
+    """Return the library's report of a load that lacked these weights."""
+    return {"missing_keys": set(names), "unexpected_keys": set(), "mismatched_keys": set()}
+
+
+T5_PLACES, BART_PLACES = FAMILIES["t5"].embeddings, FAMILIES["bart"].embeddings
+
+
+@pytest.mark.parametrize(
+    ("family", "tied", "report", "said"),
+    [
+        ("t5", None, absent(), None),
+        ("t5", None, absent(*T5_PLACES[1:], HEAD), None),
+        ("t5", True, absent(*T5_PLACES[:2]), None),
+        ("bart", None, absent(*BART_PLACES[1:], HEAD, "final_logits_bias"), None),
+        ("bart", False, absent(*BART_PLACES[1:]), None),
+        ("bart", False, absent(HEAD), "1 absent (lm_head.weight)"),
+        ("mt5", False, absent(HEAD), "1 absent (lm_head.weight)"),
+        ("mt5", None, absent(*T5_PLACES, HEAD), "3 absent (decoder.embed_tokens.weight"),
+        # What one family builds anew, another does not.
+        ("t5", None, absent("final_logits_bias"), "1 absent (final_logits_bias)"),
+        ("t5", None, absent("a", "b", "c", "d", "e"), "5 absent (a, b, c and 2 more)"),
+        ("bart", None, absent() | {"unexpected_keys": {"model.encoder.version"}}, None),
+        ("t5", None, absent() | {"unexpected_keys": {"model.encoder.version"}}, "1 unused"),
+        ("t5", None, absent() | {"unexpected_keys": {
+            "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"}}, None),
+        ("t5", None, absent() | {"mismatched_keys": {("shared.weight", (9, 4), (8, 4))}},
+         "1 of another size (shared.weight (9 x 4 in the file, 8 x 4 by config.json))"),
+        # A layer too many and a layer too few are no prefix.
+        ("t5", None, absent("encoder.block.1.q.weight") | {"unexpected_keys": {
+            "decoder.block.2.q.weight"}}, "1 absent (encoder.block.1.q.weight); 1 unused"),
+        ("bart", None, absent("model.encoder.fc1.bias") | {"unexpected_keys": {
+            "net.m.encoder.fc1.bias", "net.m.final_logits_bias"}}, "begin with 'net.m.'"),
+    ],
+)  # fmt: skip
+def test_which_weights_a_file_may_lack_or_hold_besides(
+    family: str, tied: bool | None, report: dict[str, Any], said: str | None
+) -> None:
+    own = {} if tied is None else {"tie_word_embeddings": tied}
+    found = find_weight_problems(report, family=FAMILIES[family], own=own)
+    assert (found is None) if said is None else (found is not None and said in found)
+
+
+Weights = dict[str, Any]
+
+
+def halve_a_layer(state: Weights) -> Weights:
+    """Cut the columns of one linear layer of the blocks."""
+    ends = ("wi.weight", "wi_0.weight", "fc1.weight")
+    name = next(name for name in sorted(state) if name.endswith(ends))
+    return state | {name: state[name][:, ::2].contiguous()}
+
+
+TORN: dict[str, tuple[Callable[[Weights], Weights], str]] = {
+    "wrapped": (
+        lambda state: {f"module.{name}": one for name, one in state.items()},
+        "begin with 'module.'",
+    ),
+    "without a decoder": (
+        lambda state: {name: one for name, one in state.items() if "decoder." not in name},
+        "absent",
+    ),
+    "without embeddings": (
+        lambda state: {name: one for name, one in state.items() if "shared" not in name},
+        "3 absent",
+    ),
+    "a layer too many": (
+        lambda state: state | {name.replace(".0.", ".7.", 1): one.clone()
+                               for name, one in state.items() if "decoder." in name},
+        "unused",
+    ),
+    "a narrow layer": (halve_a_layer, "1 of another size"),
+    "rows too few": (
+        lambda state: state | {name: one[:-3].contiguous() for name, one in state.items()
+                               if "shared" in name},
+        "1 of another size",
+    ),
+}  # fmt: skip
+BITS = {"float": {}, "4-bit": FOUR_BIT, "8-bit": {"use_qlora": True, "load_in_4bit": False,
+                                                  "load_in_8bit": True}}  # fmt: skip
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("fault", TORN)
+@pytest.mark.parametrize(
+    ("sort", "file"), [("mt5", "pytorch_model.bin"), ("t5", "safetensors"), ("bart", "safetensors")]
+)
+def test_weights_that_do_not_fit_are_refused(
+    sort: str, file: str, fault: str, bits: str, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints(sort, file), folder)
+    tear, said = TORN[fault]
+    state = tear(read_weights(folder))
+    if file == "safetensors":
+        save_file(state, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    else:
+        torch.save(state, folder / file)
+    with pytest.raises(RunError, match=said) as caught:
+        load(folder, sort, qlora=BITS[bits])
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_bart_finds_its_embeddings_whatever_its_config_says_of_ties(
+    tied: bool, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints("bart"), folder)
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    content["tie_word_embeddings"] = tied
+    (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    state = read_weights(folder)
+    shared = state["model.shared.weight"]
+    if not tied:
+        state["lm_head.weight"] = shared + 1.0
+        save_file(state, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    loaded, _, _ = load(folder, "bart")
+    model: Any = loaded.model
+    for stack in (model.get_encoder(), model.get_decoder()):
+        assert torch.equal(stack.embed_tokens.weight, shared)
+    assert loaded.tied is tied
+    assert torch.equal(rows_of(loaded)[1], shared if tied else shared + 1.0)
+
+
+@pytest.mark.parametrize(("rows", "fits"), [(99, False), (100, True), (128, True)])
+def test_a_tokenizer_with_more_pieces_than_rows_is_refused(rows: int, fits: bool) -> None:
+    # Numbers may have gaps: the highest counts.
+    vocabulary = {"a": 0, "b": 99}
+    if fits:
+        refuse_foreign_tokenizer(vocabulary, rows=rows, source="x")
+        return
+    with pytest.raises(UnfitError, match="up to number 99, but its embeddings have 99 rows"):
+        refuse_foreign_tokenizer(vocabulary, rows=rows, source="x")
+
+
+def test_a_run_refuses_the_tokenizer_of_another_checkpoint(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    from dialsum.experiment.prepare import prepare_tokenizer, read_splits
+
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints("t5"), folder)
+    larger = load_tokenizer(folder)
+    larger.add_tokens([f"조각{number}" for number in range(SPARE_ROWS + 1)])
+    larger.save_pretrained(folder)
+    config = make_config("t5", folder, data={"data_dir": "data/sample"})
+    with pytest.raises(UnfitError, match="tokenizer and weights are of two checkpoints"):
+        prepare_tokenizer(config, read_splits(config), tiny_folder=tmp_path / "tiny")

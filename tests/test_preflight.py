@@ -12,7 +12,8 @@ import pytest
 from batch_world import make_options, write_configs
 from dialsum.config.read import load_config
 from dialsum.errors import UnfitError
-from dialsum.run.check_model import find_hub_cache, find_model_problems
+from dialsum.model.checkpoint import find_hub_cache
+from dialsum.run.check_model import find_model_problems
 from dialsum.run.check_place import find_other_batch, find_place_problems
 from dialsum.run.estimates import estimate_disk_bytes
 from dialsum.run.lock import hold_folders
@@ -163,6 +164,11 @@ CHECKPOINTS = [
         "encoder_max_len 64 is beyond the 32",
     ),
     ('{"model_type": "bart", "decoder_start_token_id": null}', "has no decoder_start_token_id"),
+    ("[" * 100_000, "its config.json cannot be read"),
+    (
+        '{"model_type": "bart", "quantization_config": {"quant_method": "gptq"}}',
+        "has a quantization_config (gptq), by which its weights are held in bits",
+    ),
 ]
 
 
@@ -187,6 +193,14 @@ def test_a_local_checkpoint_that_fits_and_one_that_is_missing(tmp_path: Path) ->
     assert "no such folder" in problem
 
 
+def test_an_adapter_beside_the_weights_is_refused(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "checkpoint", '{"model_type": "bart"}')
+    (folder / "adapter_config.json").write_text("{}")
+    [problem], _ = find_model_problems(pretrained(tmp_path, str(folder)), environment={})
+    assert "adapter_config.json" in problem
+    assert "move it and its weights out of this folder" in problem
+
+
 def test_a_hub_checkpoint_needs_a_network_or_the_cache(tmp_path: Path) -> None:
     config = pretrained(tmp_path, "someone/something")
     environment = {"HF_HOME": str(tmp_path)}
@@ -195,11 +209,25 @@ def test_a_hub_checkpoint_needs_a_network_or_the_cache(tmp_path: Path) -> None:
     assert "will be downloaded" in notes[0]
     [problem], _ = find_model_problems(config, environment={**environment, "HF_HUB_OFFLINE": "1"})
     assert "HF_HUB_OFFLINE" in problem
-    (tmp_path / "hub" / "models--someone--something" / "snapshots").mkdir(parents=True)
-    assert find_model_problems(config, environment={**environment, "HF_HUB_OFFLINE": "1"}) == (
-        [],
-        [],
-    )
+    cached = tmp_path / "hub" / "models--someone--something"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("abc123")
+    (cached / "snapshots").mkdir()
+    snapshot = write_checkpoint(cached / "snapshots" / "abc123", '{"model_type": "bart"}')
+    offline = {**environment, "HF_HUB_OFFLINE": "1"}
+    assert find_model_problems(config, environment=offline) == ([], [])
+    # What lies in the cache is looked at like a local folder.
+    (snapshot / "config.json").write_text('{"model_type": "gpt2"}')
+    [problem], _ = find_model_problems(config, environment=offline)
+    assert "is of type 'gpt2'" in problem
+    # A download that was cut off before the weights goes on where there is a network.
+    (snapshot / "config.json").write_text('{"model_type": "bart"}')
+    (snapshot / "model.safetensors").unlink()
+    problems, notes = find_model_problems(config, environment=environment)
+    assert problems == []
+    assert "will be downloaded" in notes[0]
+    [problem], _ = find_model_problems(config, environment=offline)
+    assert "HF_HUB_OFFLINE" in problem
 
 
 CACHES = [

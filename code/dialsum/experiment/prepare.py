@@ -14,7 +14,11 @@ from dialsum.data.dialogues import Dialogue
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
 from dialsum.data.splits import Splits, load_splits
 from dialsum.model.adapt import AdaptedModel, adapt_model, require_trainable
-from dialsum.model.checkpoint import resolve_checkpoint, weight_format
+from dialsum.model.checkpoint import (
+    refuse_foreign_tokenizer,
+    resolve_checkpoint,
+    weight_format,
+)
 from dialsum.model.families import get_family
 from dialsum.model.load import LoadedModel, load_model, read_model_config
 from dialsum.model.tiny import write_tiny_checkpoint
@@ -111,10 +115,11 @@ def prepare_tokenizer(config: Config, splits: Splits, *, tiny_folder: Path) -> P
         new: list[str] = []
     else:
         source = resolve_checkpoint(config.model.checkpoint)
-        read_model_config(source, config)
+        own = read_model_config(source, config)
         tokenizer = load_tokenizer(
             source, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
         )
+        refuse_foreign_tokenizer(tokenizer.get_vocab(), rows=own.vocab_size, source=source)
         new = add_dialogue_tokens(tokenizer, tokens)
     trimmed = _trim(config, splits, tokenizer, source=source, new_tokens=new)
     tokenizer = trimmed.tokenizer if trimmed else tokenizer

@@ -5,19 +5,26 @@ Must not import a library that loads models: it runs before every batch as well 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from dialsum.config.schema import Config
-from dialsum.errors import UnfitError
-from dialsum.model.families import Family, get_family
+from dialsum.errors import UnfitError, first_line
+from dialsum.model.families import HEAD, Family, get_family
 from dialsum.paths import project_path, shown
 
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 LENGTHS = ("encoder_max_len", "decoder_max_len")
 DECODER_START = "decoder_start_token_id"
+CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
+SHOWN_NAMES = 3
+"""How many names of weights a message gives."""
 
 
 def resolve_checkpoint(checkpoint: str) -> str | Path:
@@ -49,10 +56,8 @@ def weight_format(source: str | Path) -> str | None:
     """
     if not isinstance(source, Path):
         return None
-    if any((source / name).is_file() for name in SAFETENSORS):
-        return "safetensors"
-    if any((source / name).is_file() for name in PICKLES):
-        return "pytorch_model.bin"
+    if form := find_weights(source):
+        return form
     found = sorted(path.name for path in source.iterdir() if path.is_file())
     raise UnfitError(
         f"{source}: no model.safetensors and no pytorch_model.bin "
@@ -61,19 +66,97 @@ def weight_format(source: str | Path) -> str | None:
     )
 
 
-def find_checked_keys(family: Family) -> list[str]:
-    """Return the keys of a checkpoint's config that find_config_problems looks at."""
-    limit = [family.position_limit] if family.position_limit else []
-    return ["model_type", DECODER_START, *limit]
+def find_weights(folder: Path) -> str | None:
+    """Say which weight file of a folder is read; None where it holds none."""
+    if any((folder / name).is_file() for name in SAFETENSORS):
+        return "safetensors"
+    return "pytorch_model.bin" if any((folder / name).is_file() for name in PICKLES) else None
+
+
+def find_folder(config: Config, *, environment: Mapping[str, str]) -> Path | None:
+    """Return the folder in which an experiment's checkpoint lies: its own, or the hub's cache.
+
+    Args:
+        environment: environment variables, which say where the cache is.
+
+    Returns:
+        None for a hub name that was not downloaded yet.
+
+    Raises:
+        UnfitError: it looks like a folder and is none, or a folder without config.json.
+    """
+    source = resolve_checkpoint(config.model.checkpoint)
+    if isinstance(source, Path):
+        return source
+    folder = find_hub_cache(environment) / f"models--{source.replace('/', '--')}"
+    revision = config.model.revision or "main"
+    reference = folder / "refs" / revision
+    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
+    snapshot = folder / "snapshots" / commit
+    return snapshot if (snapshot / CONFIG).is_file() else None
+
+
+def find_hub_cache(environment: Mapping[str, str]) -> Path:
+    """Return the folder in which the hub's library keeps downloads, by its own rules."""
+    if cache := environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(os.path.expandvars(cache)).expanduser()
+    home = (
+        environment.get("HF_HOME")
+        or f"{environment.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    )
+    return Path(os.path.expandvars(home)).expanduser() / "hub"
+
+
+def read_own_config(folder: Path) -> dict[str, Any]:
+    """Return what a checkpoint's config.json says, as it stands there.
+
+    Raises:
+        UnfitError: it cannot be read, or holds no mapping.
+    """
+    path = folder / CONFIG
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnfitError(
+            f"model.checkpoint {shown(folder)}: its config.json cannot be read "
+            f"({first_line(error)}); copy the checkpoint again"
+        ) from error
+    if not isinstance(found, dict):
+        raise UnfitError(
+            f"model.checkpoint {shown(folder)}: its config.json cannot be read (it holds a "
+            f"{type(found).__name__}, not names with values); copy the checkpoint again"
+        )
+    return found
+
+
+def find_folder_problems(
+    folder: Path, config: Config, *, source: str | Path | None = None
+) -> list[str]:
+    """Hold a checkpoint's folder against the experiment, as far as that needs no weights.
+
+    Args:
+        source: what to call it in messages, where that is not the folder.
+
+    Raises:
+        UnfitError: its config.json cannot be read.
+    """
+    problems = find_config_problems(read_own_config(folder), config, source=source or folder)
+    if (folder / ADAPTER).is_file():
+        problems.append(
+            f"model.checkpoint {shown(folder)}: beside the weights lies {ADAPTER}, and the library "
+            "would put that adapter on them unasked; move it and its weights out of this folder, "
+            "or merge them first"
+        )
+    return problems
 
 
 def find_config_problems(
     own: Mapping[str, Any], config: Config, *, source: str | Path
 ) -> list[str]:
-    """Hold a checkpoint's own config against the experiment's: its type, start and positions.
+    """Hold a checkpoint's own config against the experiment's: type, bits, start and positions.
 
     Args:
-        own: the content of its config.json; a key that is absent has the library's default.
+        own: the content of its config.json; a key that is absent has the family's default.
         source: hub name or local folder, for the messages.
     """
     family = get_family(config.model.architecture)
@@ -83,8 +166,15 @@ def find_config_problems(
             f"{place} is of type {own.get('model_type')!r}, but model.architecture says "
             f"{config.model.architecture!r}; set model.architecture to what the checkpoint is"
         ]
+    own = {**family.defaults, **own}
     problems = []
-    if own.get(DECODER_START, 0) is None:
+    if own.get("quantization_config"):
+        problems.append(
+            f"{place}: its config.json has a quantization_config ({_name_method(own)}), by which "
+            "its weights are held in bits and qlora.load_in_4bit would be overruled; give the "
+            "checkpoint in floats, or delete that key if its weights are floats"
+        )
+    if own[DECODER_START] is None:
         problems.append(
             f"{place}: its config.json has no {DECODER_START}; add the one that it was trained "
             "with (T5: the padding id, BART: the end id)"
@@ -97,3 +187,100 @@ def find_config_problems(
         if isinstance(limit, int) and (asked := getattr(config.tokenizer, key)) > limit
     ]
     return problems
+
+
+def _name_method(own: Mapping[str, Any]) -> str:
+    found = own["quantization_config"]
+    return str(found.get("quant_method", "no method named")) if isinstance(found, dict) else "?"
+
+
+def find_weight_problems(
+    report: Mapping[str, Collection[Any]], *, family: Family, own: Mapping[str, Any]
+) -> str | None:
+    """Say which weights of a file are not those of its model; None where all fit.
+
+    Args:
+        report: as the library gives it of a load: `missing_keys` and `unexpected_keys` are names,
+            `mismatched_keys` a name with its shape in the file and in the model.
+        own: the content of the checkpoint's config.json.
+    """
+    absent = set(report["missing_keys"])
+    unused = {name for name in report["unexpected_keys"] if not _fits(family.unused, name)}
+    if (prefix := _find_prefix(absent, unused, family)) is not None:
+        return (
+            f"the names of {len(unused)} weights begin with {prefix!r}, such as {min(unused)}, and "
+            "the model's do not, so none of them would be read; save the state_dict of the model "
+            "itself, not of what it was wrapped in, or take that beginning off the names"
+        )
+    if not absent.issuperset(family.embeddings):
+        absent.difference_update(family.embeddings)
+    if own.get("tie_word_embeddings") is not False:
+        absent.discard(HEAD)
+    absent = {name for name in absent if not _fits(family.absent, name)}
+    sizes = [
+        f"{name} ({_show_shape(held)} in the file, {_show_shape(asked)} by config.json)"
+        for name, held, asked in sorted(report["mismatched_keys"])
+    ]
+    parts = [
+        f"{len(names)} {said} ({_show_names(names)})"
+        for names, said in (
+            (sorted(absent), "absent"), (sorted(unused), "unused"), (sizes, "of another size"),
+        )
+        if names
+    ]  # fmt: skip
+    if not parts:
+        return None
+    return (
+        f"its weights are not those that its config.json describes: {'; '.join(parts)}. What "
+        "is absent would begin at random, what is unused would be lost. Copy config.json and "
+        "weights of one checkpoint again"
+    )
+
+
+def _fits(pattern: str | None, name: str) -> bool:
+    return pattern is not None and re.search(pattern, name) is not None
+
+
+def _find_prefix(absent: Collection[str], unused: Collection[str], family: Family) -> str | None:
+    """Return what stands before every unused name, where names without it are the absent ones."""
+    known = {*absent, *(name.removeprefix(f"{family.base}.") for name in absent)}
+    first = min(unused, default="")
+    for dot in re.finditer(r"\.", first):
+        prefix = first[: dot.end()]
+        if all(name.startswith(prefix) for name in unused) and any(
+            name.removeprefix(prefix) in known for name in unused
+        ):
+            return prefix
+    return None
+
+
+def _show_names(names: list[str]) -> str:
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _show_shape(shape: Collection[int]) -> str:
+    return " x ".join(str(size) for size in shape)
+
+
+def refuse_foreign_tokenizer(
+    vocabulary: Mapping[str, int], *, rows: int, source: str | Path
+) -> None:
+    """Refuse a checkpoint's tokenizer that has pieces without a row in its embeddings.
+
+    Fewer pieces than rows are usual: mT5 has 250,100 for 250,112.
+
+    Args:
+        vocabulary: piece to id, before any token is added.
+        rows: vocab_size of the checkpoint's config.json, which its embeddings must have.
+
+    Raises:
+        UnfitError: with both numbers.
+    """
+    needed = max(vocabulary.values(), default=-1) + 1
+    if needed > rows:
+        raise UnfitError(
+            f"model.checkpoint {source}: its tokenizer has pieces up to number {needed - 1:,}, but "
+            f"its embeddings have {rows:,} rows (vocab_size in config.json): tokenizer and weights "
+            "are of two checkpoints. Copy the tokenizer's files of this one again"
+        )

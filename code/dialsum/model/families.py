@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from dialsum.errors import UnfitError
 
@@ -25,6 +26,11 @@ class Family:
         norms: names of the normalisation layers.
         tiny_tokenizer: kind of tokenizer its checkpoints have: unigram or bpe.
         position_limit: key in its config that bounds the input, where positions are absolute.
+        base: what the weights of the model without its head are prefixed with in the whole model.
+        embeddings: places of the one matrix of input embeddings; a file need hold one of them.
+        absent: pattern of weights that a file need not hold: they are built anew, the same.
+        unused: pattern of weights that old files hold and no model reads any more.
+        defaults: what the library takes for keys that a config.json leaves out.
     """
 
     name: str
@@ -35,6 +41,11 @@ class Family:
     aliases: dict[str, tuple[str, ...]]
     norms: tuple[str, ...]
     tiny_tokenizer: str
+    base: str
+    embeddings: tuple[str, ...]
+    defaults: dict[str, Any]
+    absent: str | None = None
+    unused: str | None = None
     position_limit: str | None = None
 
 
@@ -45,6 +56,24 @@ T5_ALIASES = {
     "shared": ("embed_tokens",),
 }
 T5_NORMS = ("layer_norm", "final_layer_norm")
+T5_EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+T5_UNUSED = r"^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$"
+MT5_DEFAULTS = {
+    "decoder_start_token_id": 0, "vocab_size": 250112, "d_model": 512, "d_ff": 1024, "d_kv": 64,
+    "num_heads": 6, "num_layers": 8, "feed_forward_proj": "gated-gelu",
+}
+T5_DEFAULTS = {
+    "decoder_start_token_id": None, "vocab_size": 32128, "d_model": 512, "d_ff": 2048, "d_kv": 64,
+    "num_heads": 8, "num_layers": 6, "feed_forward_proj": "relu",
+}
+BART_DEFAULTS = {
+    "decoder_start_token_id": 2, "vocab_size": 50265, "d_model": 1024,
+    "max_position_embeddings": 1024, "encoder_layers": 12, "decoder_layers": 12,
+    "encoder_ffn_dim": 4096, "decoder_ffn_dim": 4096, "encoder_attention_heads": 16,
+    "decoder_attention_heads": 16,
+}
+HEAD = "lm_head.weight"
+"""The output layer's weight in every family; absent from a file where it is the embeddings'."""
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -52,12 +81,14 @@ FAMILIES: dict[str, Family] = {
         Family(
             name="mt5", model_type="mt5", model_class="MT5ForConditionalGeneration",
             linear=T5_LINEAR, attention=("q", "k", "v", "o"), aliases=T5_ALIASES, norms=T5_NORMS,
-            tiny_tokenizer="unigram",
+            tiny_tokenizer="unigram", base="transformer", embeddings=T5_EMBEDDINGS,
+            unused=T5_UNUSED, defaults=MT5_DEFAULTS,
         ),
         Family(
             name="t5", model_type="t5", model_class="T5ForConditionalGeneration",
             linear=T5_LINEAR, attention=("q", "k", "v", "o"), aliases=T5_ALIASES, norms=T5_NORMS,
-            tiny_tokenizer="unigram",
+            tiny_tokenizer="unigram", base="transformer", embeddings=T5_EMBEDDINGS,
+            unused=T5_UNUSED, defaults=T5_DEFAULTS,
         ),
         Family(
             name="bart", model_type="bart", model_class="BartForConditionalGeneration",
@@ -71,7 +102,12 @@ FAMILIES: dict[str, Family] = {
             },
             norms=("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm",
                    "layernorm_embedding"),
-            tiny_tokenizer="bpe", position_limit="max_position_embeddings",
+            tiny_tokenizer="bpe", position_limit="max_position_embeddings", base="model",
+            embeddings=("model.shared.weight", "model.encoder.embed_tokens.weight",
+                        "model.decoder.embed_tokens.weight"),
+            absent=r"^final_logits_bias$",
+            unused=r"(^|\.)((encoder|decoder)\.version|position_ids)$",
+            defaults=BART_DEFAULTS,
         ),
     )
 }

@@ -5,16 +5,24 @@ Must not know LoRA (adapt.py) nor data.
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dialsum.config.schema import Config
-from dialsum.errors import RunError, UnfitError, first_line
-from dialsum.model.checkpoint import find_checked_keys, find_config_problems, weight_format
+from dialsum.errors import DialsumError, RunError, UnfitError, first_line
+from dialsum.model.checkpoint import (
+    ADAPTER,
+    CONFIG,
+    find_folder_problems,
+    find_weight_problems,
+    read_own_config,
+    weight_format,
+)
 from dialsum.model.embeddings import add_rows, keep_head_as_it_is
 from dialsum.model.families import Family, get_family
 from dialsum.model.quantise import (
@@ -52,27 +60,51 @@ def read_model_config(source: str | Path, config: Config) -> Any:
     """Read a checkpoint's config.json and check it against the experiment.
 
     Raises:
-        UnfitError: unreachable, another architecture, own code without leave, inputs beyond its
-            positions, or no word on how decoding starts.
+        UnfitError: unreachable, another architecture, own code without leave, weights in bits, an
+            adapter beside them, inputs beyond its positions, or no word on how decoding starts.
     """
     from transformers import AutoConfig
 
-    family = get_family(config.model.architecture)
+    folder = fetch_folder(source, revision=config.model.revision)
+    if problems := find_folder_problems(folder, config, source=source):
+        raise UnfitError("; ".join(problems))
     try:
-        found: Any = AutoConfig.from_pretrained(
+        return AutoConfig.from_pretrained(
             str(source), revision=config.model.revision,
             trust_remote_code=config.model.trust_remote_code,
         )
+    except Exception as error:  # a config may be wrong in as many ways as the library has lines
+        raise _explain_unread(source, error) from error
+
+
+def fetch_folder(source: str | Path, *, revision: str | None) -> Path:
+    """Return the folder of a checkpoint's config.json, downloaded where it was not yet.
+
+    Raises:
+        UnfitError: unreachable.
+    """
+    if isinstance(source, Path):
+        return source
+    from transformers.utils.hub import cached_file
+
+    options: dict[str, Any] = {"revision": revision}
+    try:
+        path = cached_file(source, CONFIG, **options)
+        # Into the same folder, if there is one: it would take effect.
+        cached_file(
+            source, ADAPTER, _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False, **options,
+        )
     except (OSError, ValueError) as error:
-        raise UnfitError(
-            f"model.checkpoint {source}: its config could not be read "
-            f"({first_line(error)}). "
-            "Check the name and the network (or HF_HOME's cache), or give a local folder."
-        ) from error
-    own = {key: getattr(found, key, None) for key in find_checked_keys(family)}
-    if problems := find_config_problems(own, config, source=source):
-        raise UnfitError("; ".join(problems))
-    return found
+        raise _explain_unread(source, error) from error
+    return Path(str(path)).parent
+
+
+def _explain_unread(source: str | Path, error: Exception) -> UnfitError:
+    return UnfitError(
+        f"model.checkpoint {source}: its config could not be read ({first_line(error)}). "
+        "Check the name and the network (or HF_HOME's cache), or give a local folder."
+    )
 
 
 def load_model(
@@ -93,6 +125,9 @@ def load_model(
     """
     family = get_family(config.model.architecture)
     model_config = read_model_config(source, config)
+    # Under True the library ties what the file lacks, and leaves a head of its own as it is; under
+    # False, BART's encoder and decoder would not find the embeddings that they share.
+    model_config.tie_word_embeddings = True
     if config.model.dropout is not None:
         name = "dropout" if family.name == "bart" else "dropout_rate"
         setattr(model_config, name, config.model.dropout)
@@ -115,9 +150,12 @@ def _read_weights(
     source: str | Path, *, family: Family, model_config: Any, config: Config, device: str,
     dtype: Any, bits: Bits | None,
 ) -> tuple[PreTrainedModel, str]:
-    """Read safetensors where there are any, else pytorch_model.bin with weights_only."""
+    """Read safetensors where there are any, else pytorch_model.bin with weights_only.
+
+    Raises:
+        RunError: unreadable, or not the weights of this model.
+    """
     import transformers
-    from safetensors import SafetensorError
 
     # The library would start a thread that asks the hub to convert a checkpoint; nobody asked to.
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
@@ -126,29 +164,53 @@ def _read_weights(
         "config": model_config, "dtype": dtype, "device_map": {"": device}, "weights_only": True,
         "revision": config.model.revision, "attn_implementation": "sdpa",
     }
-    if bits is not None:
-        options["quantization_config"] = describe_quantisation(bits, compute=dtype)
     wanted = weight_format(source)
     formats = [wanted] if wanted else ["safetensors", "pytorch_model.bin"]
     failures = []
     for name in formats:
+        options["use_safetensors"] = name == "safetensors"
         try:
-            model = model_class.from_pretrained(
-                str(source), use_safetensors=name == "safetensors", **options
-            )
+            _refuse_partial(model_class, source, family=family, options=options)
+            if bits is not None:
+                options["quantization_config"] = describe_quantisation(bits, compute=dtype)
+            model = model_class.from_pretrained(str(source), **options)
+        except DialsumError:
+            raise
         except pickle.UnpicklingError:
             failures.append(
                 f"{name}: it is damaged, or holds more than weights, which could run code; "
                 "it was not read"
             )
             continue
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except Exception as error:  # files may be wrong in as many ways as the library has lines
             failures.append(f"{name}: {first_line(error)}")
             continue
         if bits == 4:
             compute_as_in_training(model)
         return model.eval(), name
     raise RunError(f"{source}: weights could not be loaded; {'; '.join(failures)}")
+
+
+def _refuse_partial(
+    model_class: Any, source: str | Path, *, family: Family, options: Mapping[str, Any]
+) -> None:
+    """Compare the names and sizes in a weight file with the model's, before any weight is held.
+
+    The library fills what is absent with random numbers; in 4 and 8 bits it does not even look at
+    sizes. Loaded as floats onto no device, and nothing tied, its report says what the file lacks.
+
+    Raises:
+        RunError: weights are absent, unused or of another size.
+    """
+    config = copy.deepcopy(options["config"])
+    config.tie_word_embeddings = False
+    _, report = model_class.from_pretrained(
+        str(source), output_loading_info=True, ignore_mismatched_sizes=True,
+        **(dict(options) | {"config": config, "device_map": {"": "meta"}}),
+    )
+    own = read_own_config(fetch_folder(source, revision=options["revision"]))
+    if problem := find_weight_problems(report, family=family, own=own):
+        raise RunError(f"{source}: {problem}")
 
 
 def _use_tokenizer_ids(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:

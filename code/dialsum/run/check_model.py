@@ -6,17 +6,19 @@ Must not import a library that loads models, nor ask the network.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError
-from dialsum.model.checkpoint import find_config_problems, resolve_checkpoint, weight_format
+from dialsum.model.checkpoint import (
+    find_folder,
+    find_folder_problems,
+    find_hub_cache,
+    find_weights,
+    resolve_checkpoint,
+    weight_format,
+)
 from dialsum.model.families import find_foreign_targets, get_family
-from dialsum.paths import shown
 
 
 def find_model_problems(
@@ -32,13 +34,16 @@ def find_model_problems(
     if config.model.initialise == "tiny" or foreign:
         return foreign, []
     try:
+        folder = find_folder(config, environment=environment)
+        problems = [] if folder is None else find_folder_problems(folder, config)
         source = resolve_checkpoint(config.model.checkpoint)
-        if isinstance(source, str):
-            return _check_cache(source, environment)
+        if isinstance(source, str) and (folder is None or find_weights(folder) is None):
+            absent, notes = _need_network(source, environment)
+            return [*problems, *absent], notes
         weight_format(source)
+        return problems, []
     except UnfitError as error:
         return [str(error)], []
-    return _check_local(source, config), []
 
 
 def _find_foreign_targets(config: Config) -> list[str]:
@@ -55,25 +60,9 @@ def _find_foreign_targets(config: Config) -> list[str]:
     ]
 
 
-def _check_local(folder: Path, config: Config) -> list[str]:
-    """Hold a local checkpoint's own config against the experiment's."""
-    try:
-        own: dict[str, Any] = dict(
-            json.loads((folder / "config.json").read_text(encoding="utf-8")).items()
-        )
-    except (OSError, ValueError, AttributeError) as error:
-        return [
-            f"model.checkpoint {shown(folder)}: its config.json cannot be read ({error}); copy "
-            "the checkpoint again"
-        ]
-    return find_config_problems(own, config, source=folder)
-
-
-def _check_cache(name: str, environment: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Look whether a hub checkpoint was downloaded before; without it, the network is needed."""
+def _need_network(name: str, environment: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Say of a hub checkpoint that was not downloaded before that it will be, or cannot be."""
     cache = find_hub_cache(environment)
-    if (cache / f"models--{name.replace('/', '--')}" / "snapshots").is_dir():
-        return [], []
     if environment.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return [
             f"model.checkpoint {name}: not in the cache {cache}, and HF_HUB_OFFLINE forbids its "
@@ -85,13 +74,3 @@ def _check_cache(name: str, environment: Mapping[str, str]) -> tuple[list[str], 
         "start"
     ]
 
-
-def find_hub_cache(environment: Mapping[str, str]) -> Path:
-    """Return the folder in which the hub's library keeps downloads, by its own rules."""
-    if cache := environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(os.path.expandvars(cache)).expanduser()
-    home = (
-        environment.get("HF_HOME")
-        or f"{environment.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    )
-    return Path(os.path.expandvars(home)).expanduser() / "hub"
