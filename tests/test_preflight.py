@@ -12,7 +12,8 @@ import pytest
 from batch_world import make_options, write_configs
 from dialsum.config.read import load_config
 from dialsum.errors import UnfitError
-from dialsum.model.checkpoint import find_hub_cache
+from dialsum.model.checkpoint import find_hub_cache, find_size
+from dialsum.profile_tables import BASE_SIZES
 from dialsum.run.check_model import find_model_problems
 from dialsum.run.check_place import find_other_batch, find_place_problems
 from dialsum.run.estimates import estimate_disk_bytes
@@ -241,3 +242,43 @@ CACHES = [
 @pytest.mark.parametrize(("environment", "expected"), CACHES)
 def test_where_the_hubs_cache_is(environment: dict[str, str], expected: Path) -> None:
     assert find_hub_cache(environment) == expected
+
+
+SIZES = [
+    # config.json of KoBART, as far as its size goes
+    ({"d_model": 768, "encoder_layers": 6, "decoder_layers": 6, "encoder_ffn_dim": 3072,
+      "decoder_ffn_dim": 3072, "vocab_size": 30000, "max_position_embeddings": 1026},
+     BASE_SIZES["bart"].parameters, "124 million parameters by its config.json"),
+    # What is left out has the library's values: those of bart-large.
+    ({}, 405_000_000, "by its config.json"),
+    ({"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16,
+      "decoder_ffn_dim": 16, "vocab_size": 100, "max_position_embeddings": 8}, 6_000,
+     "0.0 million"),
+    ({"d_model": "wide"}, BASE_SIZES["bart"].parameters, "says d_model: wide, which is no size"),
+    ({"d_model": 0}, BASE_SIZES["bart"].parameters, "taken for a base-size bart"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("own", "parameters", "why"), SIZES)
+def test_memory_and_disk_go_by_the_checkpoints_own_config(
+    tmp_path: Path, own: dict[str, Any], parameters: int, why: str
+) -> None:
+    content = json.dumps({"model_type": "bart"} | own)
+    config = pretrained(tmp_path, str(write_checkpoint(tmp_path / "checkpoint", content)))
+    config = config.model_copy(update={
+        "model": config.model.model_copy(update={"architecture": "bart"})})  # fmt: skip
+    found = find_size(config, environment={})
+    assert found.value.parameters == pytest.approx(parameters, rel=0.05)
+    assert why in found.why
+    estimated = estimate_disk_bytes(config)
+    kept = 1 + 3 * config.training.save_total_limit
+    learning = (estimated - 20 * 2**20) / 4 / kept
+    assert learning <= found.value.parameters * 1.01
+
+
+def test_a_checkpoint_that_is_not_here_yet_is_taken_for_its_familys_base(tmp_path: Path) -> None:
+    found = find_size(
+        pretrained(tmp_path, "someone/something"), environment={"HF_HOME": str(tmp_path)}
+    )
+    assert found.value in BASE_SIZES.values()
+    assert "someone/something is not downloaded yet, taken for a base-size" in found.why

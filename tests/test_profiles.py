@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from dialsum.gpu_driver import GIB
-from dialsum.profile_tables import CARD_GIB, LENGTHS, RESERVE_SHARE, ROWS
+from dialsum.profile_tables import BASE_SIZES, CARD_GIB, LENGTHS, RESERVE_SHARE, ROWS, Size
 from dialsum.profiles import (
     count_fitting_rows,
     estimate_training_gib,
@@ -125,3 +125,41 @@ def test_more_beams_and_longer_inputs_never_raise_the_evaluation_batch() -> None
             assert rows == sorted(rows, reverse=True)
             assert 1 <= rows[-1] <= rows[0] <= 64
     assert recommend_eval_batch(10, 1024, 8 * GIB, architecture="mt5", lora=False).value == 1
+
+
+SMALL = Size(800_000, (2, 2), 64, 4, 4_128)
+LARGE = Size(1_230_000_000, (24, 24), 1024, 16, 250_112)
+
+
+def test_estimates_go_by_the_size_not_by_the_family() -> None:
+    small, large = (
+        estimate_training_gib("mt5", 512, batch=8, lora=False, size=size) for size in (SMALL, LARGE)
+    )
+    base = estimate_training_gib("mt5", 512, batch=8, lora=False)
+    assert small < 1.5 < 2 * base < large
+    assert base == estimate_training_gib("mt5", 512, batch=8, lora=False, size=BASE_SIZES["mt5"])
+    card = 8 * GIB
+    assert count_fitting_rows("mt5", 512, card, lora=False) == 0
+    assert count_fitting_rows("mt5", 512, card, lora=False, size=SMALL) > 100
+    assert not recommend_checkpointing("mt5", 512, card, lora=False, batch=8, size=SMALL).value
+    assert recommend_checkpointing("mt5", 512, card, lora=False, batch=8).value
+    batch, _, why = recommend_batch("mt5", 512, card, lora=False, size=SMALL)
+    assert batch == 24
+    assert "mt5 of 0.8 million parameters" in why
+    assert "profile" not in why
+    beams = {"architecture": "mt5", "lora": False}
+    assert recommend_eval_batch(10, 1024, card, **beams, size=SMALL).value == 64
+    assert recommend_eval_batch(10, 1024, card, **beams).value == 1
+
+
+@pytest.mark.parametrize("lora", [True, False], ids=["lora", "full"])
+@pytest.mark.parametrize("checkpointing", [True, False], ids=["checkpointing", "plain"])
+def test_no_part_of_an_estimate_is_below_nothing(lora: bool, checkpointing: bool) -> None:
+    for family, length in itertools.product(FAMILIES, (16, 512, 768, 1024, 4096)):
+        needed = [
+            estimate_training_gib(
+                family, length, batch=rows, lora=lora, checkpointing=checkpointing,
+                size=Size(1, (1, 1), 1, 1, 1),
+            ) for rows in (0, 1, 1000)
+        ]  # fmt: skip
+        assert 0 < needed[0] < needed[1] < needed[2]

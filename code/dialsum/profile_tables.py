@@ -7,10 +7,12 @@ the experiments (mT5-base, T5 v1.1-base, KoBART) the tensors that autograd keeps
 pass were counted from their published configurations with torch 2.13 and transformers 5.17: in bf16
 autocast, with dropout, targets of 128 tokens at 512 input tokens and of 150 above, LoRA of rank 64
 on every linear layer, attention with the kernel that needs most (math). They are meant as upper
-bounds. Larger checkpoints need more than this table says.
+bounds. What other sizes need is scaled from these (profiles.py).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 LENGTHS = (512, 768, 1024)
 """Input tokens of the three columns; a length takes the first column that is not shorter."""
@@ -88,12 +90,39 @@ ROWS: dict[int, dict[str, dict[str, tuple[int, int, int]]]] = {
 24 whose estimate leaves a tenth of the card free; 0 where not one row does. Change what you
 measured otherwise."""
 
-DECODER_SHAPES: dict[str, tuple[int, int, int]] = {
-    "mt5": (12, 12, 250112),
-    "t5": (12, 12, 50358),
-    "bart": (6, 16, 30000),
-}
-"""Decoder layers, attention heads and vocabulary of the base-size checkpoints, all of width 768."""
+TARGETS = (128, 150, 150)
+"""Target tokens that ROW_GIB counts logits of, for each of LENGTHS."""
+LOGIT_BYTES = 8
 
-WIDTH = 768
+
+@dataclass(frozen=True)
+class Size:
+    """What the memory of a checkpoint depends on.
+
+    Args:
+        layers: of the encoder and of the decoder.
+        vocabulary: rows of the embeddings.
+    """
+
+    parameters: int
+    layers: tuple[int, int]
+    width: int
+    heads: int
+    vocabulary: int
+
+    def describe(self) -> str:
+        """Return `582 million parameters`."""
+        millions = self.parameters / 1e6
+        return f"{millions:,.0f} million parameters" if millions >= 10 else (
+            f"{millions:.1f} million parameters"
+        )
+
+
+BASE_SIZES: dict[str, Size] = {
+    "mt5": Size(582_352_896, (12, 12), 768, 12, 250112),
+    "t5": Size(275_530_752, (12, 12), 768, 12, 50358),
+    "bart": Size(123_706_368, (6, 6), 768, 16, 30000),
+}
+"""The checkpoints of the tables above."""
+
 MOST_EVAL_ROWS = 64

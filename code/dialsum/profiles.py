@@ -10,17 +10,19 @@ from dialsum.choice import Choice
 from dialsum.gpu_driver import GIB
 from dialsum.precision import Precision
 from dialsum.profile_tables import (
+    BASE_SIZES,
     CARD_GIB,
     CONTEXT_GIB,
-    DECODER_SHAPES,
     EFFECTIVE_BATCH_SIZE,
     FIXED_GIB,
     LENGTHS,
+    LOGIT_BYTES,
     MOST_EVAL_ROWS,
     RESERVE_SHARE,
     ROW_GIB,
     ROWS,
-    WIDTH,
+    TARGETS,
+    Size,
 )
 
 SMALLEST = min(CARD_GIB)
@@ -49,15 +51,18 @@ def estimate_training_gib(
     lora: bool,
     checkpointing: bool = False,
     precision: Precision = "bf16",
+    size: Size | None = None,
 ) -> float:
-    """Return the estimated memory of training a base-size checkpoint, GiB.
+    """Return the estimated memory of training a checkpoint, GiB.
 
     Args:
         architecture: mt5, t5 or bart.
         batch: rows per forward pass; 0 gives what is needed whatever the batch.
+        size: the checkpoint's; the base size of its family where it is unknown.
     """
-    row = _row_gib(architecture, encoder_max_len, _name_way(lora, checkpointing), precision)
-    return CONTEXT_GIB + FIXED_GIB["lora" if lora else "full"][architecture] + batch * row
+    size = size or BASE_SIZES[architecture]
+    row = _row_gib(architecture, encoder_max_len, _name_way(lora, checkpointing), precision, size)
+    return CONTEXT_GIB + _fixed_gib(architecture, lora, size) + batch * row
 
 
 def recommend_checkpointing(
@@ -68,6 +73,7 @@ def recommend_checkpointing(
     lora: bool,
     batch: int | None = None,
     precision: Precision = "bf16",
+    size: Size | None = None,
 ) -> Choice[bool]:
     """Choose gradient checkpointing: only where needed, since it makes steps about a third slower.
 
@@ -77,7 +83,7 @@ def recommend_checkpointing(
     """
     wanted = batch or 2  # one row a pass leaves a GPU idle; rather recompute
     needed = estimate_training_gib(
-        architecture, encoder_max_len, batch=wanted, lora=lora, precision=precision
+        architecture, encoder_max_len, batch=wanted, lora=lora, precision=precision, size=size
     )
     room = _room_gib(memory_bytes)
     rows = f"{wanted} row{'s' if wanted > 1 else ''} of up to {encoder_max_len} tokens"
@@ -93,15 +99,17 @@ def count_fitting_rows(
     lora: bool,
     checkpointing: bool = False,
     precision: Precision = "bf16",
+    size: Size | None = None,
 ) -> int:
     """Return the rows of a pass that fit, by the table, else by the estimate; 0 for none."""
     way = _name_way(lora, checkpointing)
-    card = _find_table(encoder_max_len, memory_bytes, precision)
+    size = size or BASE_SIZES[architecture]
+    card = _find_table(architecture, encoder_max_len, memory_bytes, precision, size)
     if card is not None:
         return ROWS[card][way][architecture][_find_column(encoder_max_len)]
-    fixed = estimate_training_gib(architecture, encoder_max_len, batch=0, lora=lora)
+    fixed = estimate_training_gib(architecture, encoder_max_len, batch=0, lora=lora, size=size)
     free = max(0.0, _room_gib(memory_bytes) - fixed)
-    return int(free / _row_gib(architecture, encoder_max_len, way, precision))
+    return int(free / _row_gib(architecture, encoder_max_len, way, precision, size))
 
 
 def recommend_batch(
@@ -113,6 +121,7 @@ def recommend_batch(
     checkpointing: bool = False,
     precision: Precision = "bf16",
     effective_batch_size: int = EFFECTIVE_BATCH_SIZE,
+    size: Size | None = None,
 ) -> tuple[int, int, str]:
     """Return rows per forward pass, passes per optimizer step, and why.
 
@@ -121,20 +130,24 @@ def recommend_batch(
         effective_batch_size: rows per optimizer step wanted; the product is exactly that.
     """
     way = _name_way(lora, checkpointing)
-    card = _find_table(encoder_max_len, memory_bytes, precision)
+    size = size or BASE_SIZES[architecture]
+    card = _find_table(architecture, encoder_max_len, memory_bytes, precision, size)
     rows = count_fitting_rows(
         architecture, encoder_max_len, memory_bytes,
-        lora=lora, checkpointing=checkpointing, precision=precision,
+        lora=lora, checkpointing=checkpointing, precision=precision, size=size,
     )  # fmt: skip
     batch = _largest_divisor(effective_batch_size, max(rows, 1))
     needed = estimate_training_gib(
         architecture, encoder_max_len,
-        batch=batch, lora=lora, checkpointing=checkpointing, precision=precision,
+        batch=batch, lora=lora, checkpointing=checkpointing, precision=precision, size=size,
     )  # fmt: skip
     is_profile = card is not None and memory_bytes is not None
     source = f"profile of {card} GB" if is_profile else describe_memory(memory_bytes)
+    what = architecture if size == BASE_SIZES[architecture] else (
+        f"{architecture} of {size.describe()}"
+    )
     why = (
-        f"{source}, {architecture} ({way}, {precision}), up to {encoder_max_len} tokens: "
+        f"{source}, {what} ({way}, {precision}), up to {encoder_max_len} tokens: "
         f"about {needed:.1f} GiB (estimate)"
     )
     if not rows:
@@ -160,6 +173,7 @@ def recommend_eval_batch(
     architecture: str,
     lora: bool,
     decoder_max_len: int = 150,
+    size: Size | None = None,
 ) -> Choice[int]:
     """Choose the rows of a generation batch: a power of two up to 64 that fits beside training.
 
@@ -167,12 +181,11 @@ def recommend_eval_batch(
     four copies of the logits; for each row: two copies of the encoder's attention weights. Weights
     and optimizer state stay in memory meanwhile.
     """
-    layers, heads, vocabulary = DECODER_SHAPES[architecture]
-    beam = layers * 2 * WIDTH * (encoder_max_len + decoder_max_len) * 4 + vocabulary * 16
-    row_gib = (num_beams * beam + 2 * heads * encoder_max_len**2 * 4) / GIB
-    room = (
-        _room_gib(memory_bytes) - CONTEXT_GIB - FIXED_GIB["lora" if lora else "full"][architecture]
-    )
+    size = size or BASE_SIZES[architecture]
+    keys = size.layers[1] * 2 * size.width * (encoder_max_len + decoder_max_len) * 4
+    beam = keys + size.vocabulary * 16
+    row_gib = (num_beams * beam + 2 * size.heads * encoder_max_len**2 * 4) / GIB
+    room = _room_gib(memory_bytes) - CONTEXT_GIB - _fixed_gib(architecture, lora, size)
     rows = 1
     while rows < MOST_EVAL_ROWS and 2 * rows * row_gib <= room:
         rows *= 2
@@ -184,9 +197,13 @@ def _take_memory(memory_bytes: int | None) -> int:
     return int(CARD_GIB[SMALLEST] * GIB) if memory_bytes is None else memory_bytes
 
 
-def _find_table(encoder_max_len: int, memory_bytes: int | None, precision: Precision) -> int | None:
+def _find_table(
+    architecture: str, encoder_max_len: int, memory_bytes: int | None, precision: Precision,
+    size: Size,
+) -> int | None:
     """Return the profile whose table answers; None where only the estimate can."""
-    if precision == "fp32" or encoder_max_len > LENGTHS[-1]:
+    other = size != BASE_SIZES[architecture]
+    if other or precision == "fp32" or encoder_max_len > LENGTHS[-1]:
         return None
     return find_card(memory_bytes)
 
@@ -205,10 +222,25 @@ def _find_column(encoder_max_len: int) -> int:
     return next(longer, len(LENGTHS) - 1)
 
 
-def _row_gib(architecture: str, encoder_max_len: int, way: str, precision: Precision) -> float:
-    """Return the activations of one row; beyond the last column attention grows with the square."""
+def _fixed_gib(architecture: str, lora: bool, size: Size) -> float:
+    """Return weights, gradients and moments: in proportion to the parameters."""
+    share = size.parameters / BASE_SIZES[architecture].parameters
+    return FIXED_GIB["lora" if lora else "full"][architecture] * share
+
+
+def _row_gib(
+    architecture: str, encoder_max_len: int, way: str, precision: Precision, size: Size
+) -> float:
+    """Return the activations of one row; beyond the last column attention grows with the square.
+
+    Logits go by the vocabulary; the rest by the layers, and by width or heads, whichever is more.
+    """
+    base, column = BASE_SIZES[architecture], _find_column(encoder_max_len)
+    logit = LOGIT_BYTES * TARGETS[column] / GIB
+    rest = ROW_GIB[way][architecture][column] - logit * base.vocabulary
+    wider = max(size.width / base.width, size.heads / base.heads)
+    row = rest * sum(size.layers) / sum(base.layers) * wider + logit * size.vocabulary
     stretch = max(1.0, (encoder_max_len / LENGTHS[-1]) ** 2)
-    row = ROW_GIB[way][architecture][_find_column(encoder_max_len)]
     return row * stretch * (2 if precision == "fp32" else 1)
 
 

@@ -5,12 +5,15 @@ Must not know data or weights.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from dialsum.config.schema import Config
 from dialsum.device import Choice, Device, pick_device, pick_num_workers, pick_precision, pick_tf32
 from dialsum.host import peak_resident_bytes
+from dialsum.model.checkpoint import find_size
+from dialsum.profile_tables import Size
 from dialsum.profiles import (
     recommend_accumulation,
     recommend_batch,
@@ -28,6 +31,7 @@ class Choices:
 
     Args:
         lines: one sentence per choice, for the screen.
+        size: of the checkpoint, which estimates of memory go by.
         record: requested, used and why of device and precision, for result.json.
     """
 
@@ -41,6 +45,7 @@ class Choices:
     num_workers: int
     lines: list[str]
     record: dict[str, Any]
+    size: Size | None = None
 
     @property
     def device(self) -> str:
@@ -74,7 +79,7 @@ class Choices:
         return recommend_eval_batch(
             num_beams, self.config.tokenizer.encoder_max_len, self.where.memory_total_bytes,
             architecture=self.config.model.architecture, lora=self.config.qlora.use_qlora,
-            decoder_max_len=self.config.tokenizer.decoder_max_len,
+            decoder_max_len=self.config.tokenizer.decoder_max_len, size=self.size,
         ).value
 
     def training_plan(self, rows: int) -> TrainingPlan:
@@ -120,14 +125,18 @@ def choose(config: Config, *, device: Choice[Device] | None = None) -> Choices:
     ]
     if asked.dataloader_num_workers == "auto":
         lines.append(_say("data loader processes", str(workers.value), workers.why))
-    checkpointing = _choose_checkpointing(config, where, precision.value, lines)
+    size = find_size(config, environment=os.environ)
+    if "auto" in (asked.per_device_train_batch_size, asked.per_device_eval_batch_size,
+                  asked.gradient_checkpointing):
+        lines.append(_say("memory is estimated for", config.model.architecture, size.why))
+    checkpointing = _choose_checkpointing(config, where, precision.value, size.value, lines)
     batch, accumulation = _choose_batch(
-        config, where, precision.value, checkpointing, lines
+        config, where, precision.value, checkpointing, size.value, lines
     )
     return Choices(
         config=config, where=where, precision=precision.value, tf32=tf32.value,
         gradient_checkpointing=checkpointing, batch_size=batch, accumulation=accumulation,
-        num_workers=workers.value, lines=lines,
+        num_workers=workers.value, lines=lines, size=size.value,
         record={
             "name": where.name, "kind": where.kind,
             "precision": {"requested": _requested(config), "used": precision.value,
@@ -147,7 +156,7 @@ def _requested(config: Config) -> str:
 
 
 def _choose_checkpointing(
-    config: Config, where: Device, precision: Precision, lines: list[str]
+    config: Config, where: Device, precision: Precision, size: Size, lines: list[str]
 ) -> bool:
     asked = config.training.gradient_checkpointing
     if asked != "auto":
@@ -156,13 +165,15 @@ def _choose_checkpointing(
     chosen: Choice[bool] = recommend_checkpointing(
         config.model.architecture, config.tokenizer.encoder_max_len, where.memory_total_bytes,
         lora=config.qlora.use_qlora, batch=None if batch == "auto" else batch, precision=precision,
+        size=size,
     )
     lines.append(_say("gradient checkpointing", "on" if chosen.value else "off", chosen.why))
     return chosen.value
 
 
 def _choose_batch(
-    config: Config, where: Device, precision: Precision, checkpointing: bool, lines: list[str]
+    config: Config, where: Device, precision: Precision, checkpointing: bool, size: Size,
+    lines: list[str],
 ) -> tuple[int, int]:
     batch = config.training.per_device_train_batch_size
     accumulation = config.training.gradient_accumulation_steps
@@ -170,6 +181,7 @@ def _choose_batch(
         rows, passes, why = recommend_batch(
             config.model.architecture, config.tokenizer.encoder_max_len, where.memory_total_bytes,
             lora=config.qlora.use_qlora, checkpointing=checkpointing, precision=precision,
+            size=size,
         )
         batch = rows
         if accumulation == "auto":

@@ -12,10 +12,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from dialsum.choice import Choice
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError, first_line
-from dialsum.model.families import HEAD, Family, get_family
+from dialsum.model.families import HEAD, Family, get_family, measure_size
 from dialsum.paths import project_path, shown
+from dialsum.profile_tables import BASE_SIZES, Size
 
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -127,6 +129,41 @@ def read_own_config(folder: Path) -> dict[str, Any]:
             f"{type(found).__name__}, not names with values); copy the checkpoint again"
         )
     return found
+
+
+def find_size(config: Config, *, environment: Mapping[str, str]) -> Choice[Size]:
+    """Return what memory goes by, the sizes in a checkpoint's own config.json, and why these.
+
+    A hub checkpoint that was not downloaded yet, or one that says no sizes, is taken for the base
+    size of its family, and that is the reason given.
+
+    Args:
+        environment: environment variables, which say where the hub's cache is.
+    """
+    family = get_family(config.model.architecture)
+    if config.model.initialise == "tiny":
+        tiny = config.model.tiny
+        own = {
+            "vocab_size": config.tokenizer.vocab_size, "d_model": tiny.d_model,
+            "d_ff": tiny.d_ff, "num_heads": tiny.heads, "d_kv": max(1, tiny.d_model // tiny.heads),
+            "num_layers": tiny.layers, "encoder_layers": tiny.layers, "decoder_layers": tiny.layers,
+            "encoder_ffn_dim": tiny.d_ff, "decoder_ffn_dim": tiny.d_ff,
+            "encoder_attention_heads": tiny.heads, "decoder_attention_heads": tiny.heads,
+            "max_position_embeddings": config.tokenizer.encoder_max_len,
+            "tie_word_embeddings": family.name == "bart",
+        }  # fmt: skip
+        size = measure_size(own, family=family)
+        return Choice(size, f"{size.describe()} by model.tiny")
+    unknown = f"taken for a base-size {family.name}"
+    try:
+        folder = find_folder(config, environment=environment)
+        if folder is None:
+            why = f"{config.model.checkpoint} is not downloaded yet, {unknown}"
+            return Choice(BASE_SIZES[family.name], why)
+        size = measure_size(read_own_config(folder), family=family)
+    except UnfitError as error:
+        return Choice(BASE_SIZES[family.name], f"{error}; {unknown}")
+    return Choice(size, f"{size.describe()} by its config.json")
 
 
 def find_folder_problems(

@@ -5,11 +5,12 @@ Must not load anything: importing this starts no torch. A new family is a new ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dialsum.errors import UnfitError
+from dialsum.profile_tables import Size
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,50 @@ def get_family(architecture: str) -> Family:
             f"choose from {', '.join(FAMILIES)}"
         )
     return FAMILIES[architecture]
+
+
+def measure_size(own: Mapping[str, Any], *, family: Family) -> Size:
+    """Count a checkpoint's parameters and layers from its config.json.
+
+    Biases and norms, below one in a hundred, are left out.
+
+    Args:
+        own: the content of its config.json; a key that is absent has the family's default.
+
+    Raises:
+        UnfitError: a size is no whole number above 0.
+    """
+    own = {**family.defaults, **own}
+
+    def get(key: str) -> int:
+        value = own[key]
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UnfitError(f"its config.json says {key}: {str(value)[:20]}, which is no size")
+        return value
+
+    width, vocabulary = get("d_model"), get("vocab_size")
+    if family.name == "bart":
+        layers = get("encoder_layers"), get("decoder_layers")
+        heads = max(get("encoder_attention_heads"), get("decoder_attention_heads"))
+        attention = 4 * width * width
+        forward = 2 * width * get("encoder_ffn_dim"), 2 * width * get("decoder_ffn_dim")
+        positions = 2 * get("max_position_embeddings") * width
+    else:
+        first = get("num_layers")
+        layers = first, first if own.get("num_decoder_layers") is None else (
+            get("num_decoder_layers")
+        )
+        heads = get("num_heads")
+        attention = 4 * width * heads * get("d_kv")
+        gated = str(own["feed_forward_proj"]).startswith("gated")
+        forward = ((3 if gated else 2) * width * get("d_ff"),) * 2
+        positions = 0
+    matrices = 2 if own.get("tie_word_embeddings") is False else 1
+    parameters = (
+        matrices * vocabulary * width + positions
+        + layers[0] * (attention + forward[0]) + layers[1] * (2 * attention + forward[1])
+    )
+    return Size(parameters, layers, width, heads, vocabulary)
 
 
 def find_foreign_targets(asked: Iterable[str], *, family: Family) -> list[str]:

@@ -6,16 +6,14 @@ Must not look at the machine: it only says what is needed.
 from __future__ import annotations
 
 import math
-from pathlib import Path
+import os
 
 from dialsum.config.schema import Config
+from dialsum.model.checkpoint import find_size
 from dialsum.run.plan import PlannedExperiment
 
 EXPECTED_FOR_ROWS = 12_457
 """Training rows that general.expected_minutes is stated for."""
-BASE_PARAMETERS = {"mt5": 580e6, "t5": 220e6, "bart": 120e6}
-"""Parameters of the base size of each family; who trains a larger one needs more than is asked
-here."""
 BYTES_PER_WEIGHT = 4
 OPTIMIZER_COPIES = 2
 """AdamW keeps two numbers beside each weight that learns."""
@@ -53,20 +51,11 @@ def expect_minutes(experiment: PlannedExperiment, *, kind: str) -> float | None:
 def estimate_disk_bytes(config: Config) -> int:
     """Return the least bytes that a run leaves on the disk: its model, its checkpoints with
     optimizer, its logs."""
-    weights = _learning_parameters(config) * BYTES_PER_WEIGHT
+    size = find_size(config, environment=os.environ).value
+    learning = float(size.parameters)
+    if config.qlora.use_qlora:
+        learning *= ADAPTED_SHARE
+        learning += size.vocabulary * size.width if config.qlora.train_embeddings else 0
+    weights = learning * BYTES_PER_WEIGHT
     checkpoints = config.training.save_total_limit * weights * (1 + OPTIMIZER_COPIES)
     return int(weights + checkpoints + LOGS_BYTES)
-
-
-def _learning_parameters(config: Config) -> float:
-    if config.model.initialise == "tiny":
-        size = config.model.tiny
-        return float(2 * config.tokenizer.vocab_size * size.d_model)
-    folder = Path(config.model.checkpoint).expanduser()
-    whole = BASE_PARAMETERS[config.model.architecture]
-    if folder.is_dir():
-        whole = (
-            sum(file.stat().st_size for file in folder.glob("*.safetensors")) / BYTES_PER_WEIGHT
-            or whole
-        )
-    return whole * ADAPTED_SHARE if config.qlora.use_qlora else whole
