@@ -223,7 +223,8 @@ def test_particles_after_slot_values(script: ModuleType, scenes: dict[str, Any])
     lists = [*vocabulary.values(), *(values for values in own if isinstance(values, list))]
     values = {value for entries in lists for value in entries if isinstance(value, str)}
     wrong = []
-    for after_vowel, particles in ((True, "은|을|과|으로|이라고"), (False, "는|를|와|라고")):
+    after_consonant = "은|을|과|으로|이(?:라고|라도|라면|야|나|랑|에요|었어요?|고|네요?|면)"
+    for after_vowel, particles in ((True, after_consonant), (False, "는|를|와|라고|야|예요|랑")):
         group = "|".join(re.escape(v) for v in values if ends_in_vowel(v) == after_vowel)
         wrong.append(rf"(?:{group})(?:{particles})")
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(wrong)})(?!\w)")
@@ -256,6 +257,16 @@ def test_particles_after_slot_values(script: ModuleType, scenes: dict[str, Any])
         ("콩이", "이에요", "콩이예요"),
         ("지훈", "아", "지훈아"),
         ("민수", "아", "민수야"),
+        ("후추", "이야", "후추야"),
+        ("소금", "이야", "소금이야"),
+        ("후추", "이었어요", "후추였어요"),
+        ("후추", "이다", "후추이다"),
+        ("소금", "이랑", "소금이랑"),
+        ("TV", "이랑", "TV랑"),
+        ("9", "이니까", "9니까"),
+        ("8", "으로는", "8로는"),
+        ("서울", "이거든요", "서울이거든요"),
+        ("제주도", "이거든요", "제주도거든요"),
     ],
 )
 def test_attach_particle(grammar: ModuleType, word: str, particle: str, expected: str) -> None:
@@ -285,6 +296,7 @@ def test_make_polite(grammar: ModuleType, plain: str, polite: str) -> None:
         ({"opening": ["어서 오세요."]}, "not a turn"),
         ({"opening": ["c: {gone:을} 샀어요."]}, "gone"),
         ({"opening": ["c: {thing:처음} 샀어요."]}, "unknown particle"),
+        ({"opening": ["c: {thing:이가} 샀어요."]}, "unknown particle"),
         ({"slots": {"thing": "gone"}}, "no vocabulary 'gone'"),
         ({}, "only 1 different rows of 5"),
     ],

@@ -21,18 +21,19 @@ PARTICLES = {
     "을": "를",
     "과": "와",
     "으로": "로",
-    "이나": "나",
     "아": "야",
     "이에요": "예요",
+    "이어": "여",
     "이었": "였",
-    "이라": "라",
-    "이요": "요",
-    "이면": "면",
-    "이고": "고",
-    "이네": "네",
-}
+    **{f"이{ending}": ending for ending in (
+        "나", "야", "라", "란", "래", "랑", "요", "면", "며", "고", "네", "니", "지", "죠", "든",
+        "던", "군", "거든", "잖아",
+    )},
+}  # fmt: skip
 """Form after a final consonant -> form after a vowel. Scenes always write the first one."""
-UNCHANGING = ("에게", "에서", "에", "의", "도", "만", "께", "까지", "부터", "인데", "이다", "이야")
+UNCHANGING = ("에게", "에서", "에", "의", "도", "만", "께", "까지", "부터", "인데", "이다")
+ALONE = ("이", "아")
+"""Particles that nothing follows: 이가 is no particle, and 이야 another one."""
 DIGIT_FINALS = dict(zip("0123456789", "ㅇㄹ-ㅁ--ㄱㄹㄹ-", strict=True))
 """How the Korean reading of a digit ends (영 일 이 삼 …); "-" is a vowel."""
 LETTER_FINALS = {"l": "ㄹ", "r": "ㄹ", "m": "ㅁ", "n": "ㄴ"}
@@ -108,7 +109,7 @@ def attach_particle(word: str, particle: str) -> str:
     if particle.startswith(UNCHANGING):
         return word + particle
     for key in sorted(PARTICLES, key=len, reverse=True):
-        if particle.startswith(key):
+        if particle.startswith(key) and (key not in ALONE or particle == key):
             final = final_of(word)
             after_vowel = final == "-" or (key == "으로" and final == "ㄹ")
             return word + (PARTICLES[key] if after_vowel else key) + particle.removeprefix(key)
