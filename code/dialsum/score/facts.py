@@ -43,6 +43,8 @@ WEEKDAY = re.compile(r"[월화수목금토일]요일|\b(?:Mon|Tues|Wednes|Thurs|
 SPEAKER_TAG = re.compile(r"#person\d+#", re.IGNORECASE | re.ASCII)
 AFTER_NAMES = ("J", "VCP", "XSN", "NNP", "S", "NNB", "NNG")
 """What may follow a name without a space: particles, the copula, 님, other nouns, marks."""
+GAP = "#"
+"""Stands where a tag or time was: what follows begins no word, it may be a particle."""
 SENTENCE_START = re.compile(r"(?:^|[.!?:\n]\s*|[\"'“‘(]\s*)$")
 
 
@@ -71,10 +73,10 @@ def find_facts(text: str) -> Facts:
 
 @functools.lru_cache(maxsize=1 << 10)
 def _find_all_but_names(text: str) -> Facts:
-    bare = TAG.sub(" ", text)
+    bare = TAG.sub(GAP, text)
     return Facts(
         names=frozenset(),
-        numbers=numbers_in_digits(CLOCK.sub(" ", bare)),
+        numbers=numbers_in_digits(CLOCK.sub(GAP, bare)),
         times=frozenset(_find_times(bare)),
         masks=frozenset(tag for tag in TAG.findall(text) if SPEAKER_TAG.fullmatch(tag) is None),
     )
@@ -91,7 +93,7 @@ def find_lacking(stated: Facts, text: str) -> dict[str, list[str]]:
     values: set[float] = set()
     if any(value not in facts.numbers for value in stated.numbers):
         # An hour may be repeated as a bare number, and a number be part of an hour.
-        values = numbers_in_words(TAG.sub(" ", lower)) | set(numbers_in_digits(lower))
+        values = numbers_in_words(TAG.sub(GAP, lower)) | set(numbers_in_digits(lower))
     return {
         "names": sorted(name for name in stated.names if name.lower() not in lower),
         "numbers": [
@@ -176,4 +178,4 @@ def _hour(word: str) -> int:
 
 
 def _minute(word: str) -> int:
-    return int(word) if word.isdecimal() else sino_value(word)
+    return int(sino_value(word))

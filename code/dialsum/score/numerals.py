@@ -6,16 +6,12 @@ Must not know dialogues or summaries.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-_PART = r"\d[\d,]*(?:\.\d+)?"
-PART = re.compile(rf"({_PART})\s?([십백천만억조]*)", re.ASCII)
-DIGITS = re.compile(rf"(?:{_PART}\s?[십백천만억조]+\s?)*{_PART}(?:\s?[십백천만억조]+)?"
-                    rf"|(?:{_PART}\s?[십백천만억조]+\s?)+", re.ASCII)  # fmt: skip
 SINO_DIGITS = {"영": 0, "공": 0, "일": 1, "이": 2, "삼": 3, "사": 4, "오": 5, "육": 6, "칠": 7,
                "팔": 8, "구": 9}  # fmt: skip
 SINO_UNITS = {"십": 10, "백": 100, "천": 1000}
 SINO_GROUPS = {"만": 10**4, "억": 10**8, "조": 10**12}
-SINO = re.compile(f"[{''.join((*SINO_DIGITS, *SINO_UNITS, *SINO_GROUPS))}]{{1,16}}")
 NATIVE_TENS = {"열": 10, "스물": 20, "스무": 20, "서른": 30, "마흔": 40, "쉰": 50, "예순": 60,
                "일흔": 70, "여든": 80, "아흔": 90}  # fmt: skip
 NATIVE_ONES = {"하나": 1, "한": 1, "둘": 2, "두": 2, "셋": 3, "세": 3, "넷": 4, "네": 4,
@@ -36,27 +32,71 @@ ENGLISH = {
 ENGLISH_WORD = re.compile(r"[a-z]+", re.IGNORECASE)
 
 
+def _sino_pattern(digit: str, *, last: str) -> re.Pattern[str]:
+    """Return the pattern of a Sino-Korean number: groups and units, each smaller than the one
+    before, a space at most between them.
+
+    Args:
+        digit: what stands before a unit or group.
+        last: the same, or less of it, at the number's end.
+    """
+    units = f"[{''.join((*SINO_UNITS, *SINO_GROUPS))}]"
+    # A lone 만 or 천 after a space begins a word as well (만족, 천사).
+    gap = rf"(?:\ (?={units}+(?:\ ?[{COUNTERS}]|[^가-힣]|\Z)))?"
+    small = "".join(
+        rf"(?:\ ?{digit}{gap}{unit}|{gap}{unit})?" for unit in reversed(SINO_UNITS)
+    )
+    groups = "".join(
+        rf"(?:{small}(?:\ ?{digit}{gap}|{gap}){group})?" for group in reversed(SINO_GROUPS)
+    )
+    starts = rf"(?=[\d{''.join(SINO_DIGITS)}]|{units})"
+    return re.compile(rf"{starts}{groups}{small}(?:{last}(?!{gap}{units}))?", re.ASCII)
+
+
+_FIGURES = r"(?>\d[\d,]*(?:\.\d+)?)"
+_DIGITS = rf"[{''.join(SINO_DIGITS)}]+"
+IN_FIGURES = _sino_pattern(rf"(?:{_FIGURES}|{_DIGITS})", last=rf"\ ?{_FIGURES}")
+IN_WORDS = _sino_pattern(_DIGITS, last=_DIGITS)
+FIGURES = re.compile(_FIGURES, re.ASCII)
+TOKEN = re.compile(rf"{_FIGURES}|[가-힣]", re.ASCII)
+GOES_ON = re.compile(r"\ ?[십백천만억조원]")
+
+
 def numbers_in_digits(text: str) -> dict[float, str]:
-    """Return the numbers that are written in digits, value to spelling: 3만 5천 is 35,000."""
+    """Return the numbers that have figures, value to spelling: 3만 5천 is 35,000, 만 2천 12,000."""
     found: dict[float, str] = {}
-    for match in DIGITS.finditer(text):
-        total = 0.0
-        for part in PART.finditer(match.group()):
-            value = float(part[1].replace(",", ""))
-            for unit in part[2]:
-                value *= (SINO_UNITS | SINO_GROUPS)[unit]
-            total += value
-        found.setdefault(total, match.group().rstrip(", "))
+    for spelt in _find_in_figures(text):
+        found.setdefault(sino_value(spelt), spelt.rstrip(", "))
     return found
+
+
+def _find_in_figures(text: str) -> Iterator[str]:
+    place = 0
+    while match := IN_FIGURES.search(text, place):
+        first = FIGURES.search(match.group())
+        if first and first.start() and not _is_one_number(text, match.start(), first.end()):
+            match = IN_FIGURES.match(text, match.start() + first.start()) or match
+        place = max(match.end(), match.start() + 1)
+        if first:
+            yield match.group()
+
+
+def _is_one_number(text: str, start: int, length: int) -> bool:
+    """Say whether a word and the figures after it are one number: the word begins there, and the
+    figures go on in a unit or in 원. 책만 2천 원 has a particle, and 만 19세 is an age."""
+    before = text[start - 1 : start]
+    return not (before.isalnum() or before == "#") and bool(GOES_ON.match(text, start + length))
 
 
 def numbers_in_words(text: str) -> set[float]:
     """Return the values of all that may be a number in words; rather one too many than too few."""
     found = {float(ENGLISH[word]) for word in map(str.lower, ENGLISH_WORD.findall(text))
              if word in ENGLISH}  # fmt: skip
-    for match in SINO.finditer(text):
+    for match in IN_WORDS.finditer(text):
         if len(match.group()) > 1 or text[match.end() :].lstrip()[:1] in set(COUNTERS):
-            found.add(float(sino_value(match.group())))
+            # 책만 오천 원: what looks like a part of it may be a particle.
+            parts = [part for part in match.group().split() if len(part) > 1]
+            found |= {sino_value(spelt) for spelt in (match.group(), *parts)}
     for match in NATIVE.finditer(text):
         if match.group() and (
             len(match.group()) > 1 or text[match.end() :].lstrip()[:1] in set(NATIVE_COUNTERS)
@@ -65,16 +105,18 @@ def numbers_in_words(text: str) -> set[float]:
     return found
 
 
-def sino_value(word: str) -> int:
-    """Return the value of a Sino-Korean number (`삼백이십`, `이공이오`)."""
-    total = group = digit = 0
-    for char in word:
-        if char in SINO_DIGITS:
-            digit = digit * 10 + SINO_DIGITS[char]
-        elif char in SINO_UNITS:
-            group, digit = group + (digit or 1) * SINO_UNITS[char], 0
+def sino_value(number: str) -> float:
+    """Return the value of a Sino-Korean number (`삼백이십`, `이공이오`, `3만 2천`)."""
+    total = group = digit = 0.0
+    for token in TOKEN.findall(number):
+        if token in SINO_DIGITS:
+            digit = digit * 10 + SINO_DIGITS[token]
+        elif token in SINO_UNITS:
+            group, digit = group + (digit or 1) * SINO_UNITS[token], 0
+        elif token in SINO_GROUPS:
+            total, group, digit = total + ((group + digit) or 1) * SINO_GROUPS[token], 0, 0
         else:
-            total, group, digit = total + ((group + digit) or 1) * SINO_GROUPS[char], 0, 0
+            digit = float(token.replace(",", ""))
     return total + group + digit
 
 
