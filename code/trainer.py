@@ -100,10 +100,13 @@ def explain_one(options: argparse.Namespace) -> int:
     """Print every value of the experiment with where it comes from."""
     from dialsum.config.explain import explain
     from dialsum.config.read import load_config
+    from dialsum.run.check_model import explain_checkpoint
 
-    print(explain(load_config(
+    loaded = load_config(
         options.config, overrides=collect_overrides(options), overlays=options.overlay
-    )))
+    )
+    own = explain_checkpoint(loaded.config, environment=os.environ)
+    print(explain(loaded, checkpoint=own))
     return EXIT_OK
 
 

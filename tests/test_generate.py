@@ -115,7 +115,9 @@ def search(
 
 SEARCH_OF_THE_CHECKPOINT = {
     "max_length": 6, "min_length": 5, "no_repeat_ngram_size": 2, "num_beams": 4,
-    "length_penalty": 0.6, "forced_bos_token_id": 7, "do_sample": True,
+    "length_penalty": 0.6, "forced_bos_token_id": 7, "forced_eos_token_id": 8, "do_sample": True,
+    "encoder_no_repeat_ngram_size": 2, "repetition_penalty": 1.9, "suppress_tokens": [9, 10, 11],
+    "early_stopping": False, "task_specific_params": {"summarization": {"min_length": 9}},
 }  # fmt: skip
 """In the manner of mT5 XLSum's: 84 tokens at most, n-grams of 2 banned, 4 beams."""
 

@@ -140,7 +140,7 @@ def test_estimates_go_by_the_size_not_by_the_family() -> None:
     assert base == estimate_training_gib("mt5", 512, batch=8, lora=False, size=BASE_SIZES["mt5"])
     card = 8 * GIB
     assert count_fitting_rows("mt5", 512, card, lora=False) == 0
-    assert count_fitting_rows("mt5", 512, card, lora=False, size=SMALL) > 100
+    assert count_fitting_rows("mt5", 512, card, lora=False, size=SMALL) > 50
     assert not recommend_checkpointing("mt5", 512, card, lora=False, batch=8, size=SMALL).value
     assert recommend_checkpointing("mt5", 512, card, lora=False, batch=8).value
     batch, _, why = recommend_batch("mt5", 512, card, lora=False, size=SMALL)

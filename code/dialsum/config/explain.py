@@ -5,6 +5,7 @@ Must not know how it was loaded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from dialsum.config.describe import show_whole
@@ -13,9 +14,12 @@ from dialsum.paths import shown
 from dialsum.text_table import align
 
 
-def explain(loaded: LoadedConfig) -> str:
+def explain(loaded: LoadedConfig, *, checkpoint: Sequence[str] = ()) -> str:
     """Return all values of one experiment in the schema's order, each with its origin, then what
     was understood.
+
+    Args:
+        checkpoint: what the checkpoint's own files ask for beside them, as lines.
     """
     rows = [
         (key, show_whole(_value(loaded, key)), origin.text)
@@ -31,6 +35,8 @@ def explain(loaded: LoadedConfig) -> str:
         lines.append(line)
     if loaded.notes:
         lines += ["", "understood:", *(f"  {note}" for note in loaded.notes)]
+    if checkpoint:
+        lines += ["", *checkpoint]
     lines += ["", f"sha256 of these values: {loaded.sha256}"]
     return "\n".join(lines)
 

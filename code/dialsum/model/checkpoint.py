@@ -24,7 +24,12 @@ PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 LENGTHS = ("encoder_max_len", "decoder_max_len")
 DECODER_START = "decoder_start_token_id"
 CONFIG = "config.json"
+SEARCH = "generation_config.json"
+TASK = "task_specific_params"
 ADAPTER = "adapter_config.json"
+TOKENIZER = "tokenizer.json"
+LONGEST_VALUE = 40
+"""Characters of a checkpoint's own value that a message gives."""
 SHOWN_NAMES = 3
 """How many names of weights a message gives."""
 
@@ -109,23 +114,23 @@ def find_hub_cache(environment: Mapping[str, str]) -> Path:
     return Path(os.path.expandvars(home)).expanduser() / "hub"
 
 
-def read_own_config(folder: Path) -> dict[str, Any]:
-    """Return what a checkpoint's config.json says, as it stands there.
+def read_own_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
+    """Return what a checkpoint's config.json says, or another JSON file of it, as it stands there.
 
     Raises:
         UnfitError: it cannot be read, or holds no mapping.
     """
-    path = folder / CONFIG
+    path = folder / name
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UnfitError(
-            f"model.checkpoint {shown(folder)}: its config.json cannot be read "
+            f"model.checkpoint {shown(folder)}: its {name} cannot be read "
             f"({first_line(error)}); copy the checkpoint again"
         ) from error
     if not isinstance(found, dict):
         raise UnfitError(
-            f"model.checkpoint {shown(folder)}: its config.json cannot be read (it holds a "
+            f"model.checkpoint {shown(folder)}: its {name} cannot be read (it holds a "
             f"{type(found).__name__}, not names with values); copy the checkpoint again"
         )
     return found
@@ -321,3 +326,80 @@ def refuse_foreign_tokenizer(
             f"its embeddings have {rows:,} rows (vocab_size in config.json): tokenizer and weights "
             "are of two checkpoints. Copy the tokenizer's files of this one again"
         )
+
+
+def describe_own_search(folder: Path, config: Config) -> list[tuple[str, str, str]]:
+    """Say what a checkpoint's files would have generation do where something else is done here.
+
+    Nothing of it acts but the token that decoding starts with, which the weights were trained for.
+    The library takes generation_config.json where there is one, else old keys of config.json; only
+    its pipelines read what config.json has for the task of summarisation.
+
+    Returns:
+        Key, the checkpoint's value with its file, and ours.
+
+    Raises:
+        UnfitError: a file cannot be read.
+    """
+    own = read_own_config(folder)
+    family = get_family(config.model.architecture)
+    name = SEARCH if (folder / SEARCH).is_file() else CONFIG
+    said = own if name == CONFIG else read_own_config(folder, name)
+    tasks = own.get(TASK)
+    task = tasks.get("summarization") if isinstance(tasks, dict) else None
+    ours = _our_search(config)
+    rows = [
+        (key, f"{_show_own(key, found[key], folder)} ({place})", f"here {_show_ours(ours[key])}")
+        for found, place in (
+            (said, name), (task if isinstance(task, dict) else {}, f"{CONFIG}, for pipelines")
+        )
+        for key in ours
+        if found.get(key) is not None and found[key] != ours[key][0]
+    ]
+    whole = {**family.defaults, **own}
+    start = whole[DECODER_START]
+    if start not in (None, whole["pad_token_id"], whole["eos_token_id"]):
+        token = _show_own(DECODER_START, start, folder)
+        rows.append((DECODER_START, f"{token} ({CONFIG})", "kept, as trained"))
+    return rows
+
+
+def _our_search(config: Config) -> dict[str, tuple[Any, str]]:
+    """Return the keys that a checkpoint may set, each with our value and the key that says it."""
+    asked = config.generation
+    longest = asked.max_new_tokens or config.tokenizer.decoder_max_len
+    where = "generation.max_new_tokens" if asked.max_new_tokens else "tokenizer.decoder_max_len"
+    named = {key: (getattr(asked, key), f"generation.{key}") for key in (
+        "num_beams", "no_repeat_ngram_size", "length_penalty", "repetition_penalty",
+        "early_stopping")}  # fmt: skip
+    return named | {
+        "max_length": (longest, where), "max_new_tokens": (longest, where),
+        "min_length": (asked.min_new_tokens, "generation.min_new_tokens"),
+        "min_new_tokens": (asked.min_new_tokens, "generation.min_new_tokens"),
+        "prefix": (config.tokenizer.input_prefix, "tokenizer.input_prefix"),
+        "do_sample": (False, ""), "encoder_no_repeat_ngram_size": (0, ""),
+        "num_beam_groups": (1, ""), "diversity_penalty": (0.0, ""),
+        **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids",
+                         "suppress_tokens", "begin_suppress_tokens"), (None, "")),
+    }  # fmt: skip
+
+
+def _show_ours(ours: tuple[Any, str]) -> str:
+    value, key = ours
+    return ("nothing" if value is None else json.dumps(value, ensure_ascii=False)) + (
+        f" ({key})" if key else ""
+    )
+
+
+def _show_own(key: str, value: Any, folder: Path) -> str:
+    """Return a checkpoint's value, with its token where it is the number of a special one."""
+    text = json.dumps(value)
+    if len(text) > LONGEST_VALUE:
+        text = f"{text[:LONGEST_VALUE]}…"
+    if not key.endswith("_token_id") or not (folder / TOKENIZER).is_file():
+        return text
+    added = read_own_config(folder, TOKENIZER).get("added_tokens")
+    names = {one.get("id"): one.get("content") for one in added or [] if isinstance(one, dict)}
+    if not isinstance(value, int) or value not in names:
+        return text
+    return f"{text}, " + "".join(one if one.isprintable() else "?" for one in str(names[value]))

@@ -60,16 +60,18 @@ T5_NORMS = ("layer_norm", "final_layer_norm")
 T5_EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 T5_UNUSED = r"^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$"
 MT5_DEFAULTS = {
-    "decoder_start_token_id": 0, "vocab_size": 250112, "d_model": 512, "d_ff": 1024, "d_kv": 64,
+    "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1, "vocab_size": 250112,
+    "d_model": 512, "d_ff": 1024, "d_kv": 64,
     "num_heads": 6, "num_layers": 8, "feed_forward_proj": "gated-gelu",
 }
 T5_DEFAULTS = {
-    "decoder_start_token_id": None, "vocab_size": 32128, "d_model": 512, "d_ff": 2048, "d_kv": 64,
+    "decoder_start_token_id": None, "pad_token_id": 0, "eos_token_id": 1, "vocab_size": 32128,
+    "d_model": 512, "d_ff": 2048, "d_kv": 64,
     "num_heads": 8, "num_layers": 6, "feed_forward_proj": "relu",
 }
 BART_DEFAULTS = {
-    "decoder_start_token_id": 2, "vocab_size": 50265, "d_model": 1024,
-    "max_position_embeddings": 1024, "encoder_layers": 12, "decoder_layers": 12,
+    "decoder_start_token_id": 2, "pad_token_id": 1, "eos_token_id": 2, "vocab_size": 50265,
+    "d_model": 1024, "max_position_embeddings": 1024, "encoder_layers": 12, "decoder_layers": 12,
     "encoder_ffn_dim": 4096, "decoder_ffn_dim": 4096, "encoder_attention_heads": 16,
     "decoder_attention_heads": 16,
 }

@@ -5,6 +5,7 @@ What code/auto_experiment_runner.py calls. Must not decide anything that the ste
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,6 +15,7 @@ from dialsum.errors import EXIT_OK, ConfigError, ProblemsError
 from dialsum.report.closing import format_closing
 from dialsum.report.summaries import write_batch_files, write_closing_text
 from dialsum.run.batch import note_unwritten, run_batch
+from dialsum.run.check_model import explain_checkpoint
 from dialsum.run.interrupts import listen_for_interrupts
 from dialsum.run.options import BatchOptions
 from dialsum.run.outcome import BatchOutcome
@@ -114,4 +116,7 @@ def explain_batch(options: BatchOptions) -> str:
     loaded, problems = load_selected(options)
     if problems:
         raise ConfigError(problems)
-    return "\n\n".join(explain(one) for one in loaded.values())
+    return "\n\n".join(
+        explain(one, checkpoint=explain_checkpoint(one.config, environment=os.environ))
+        for one in loaded.values()
+    )

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError
 from dialsum.model.checkpoint import (
+    describe_own_search,
     find_folder,
     find_folder_problems,
     find_hub_cache,
@@ -19,6 +20,7 @@ from dialsum.model.checkpoint import (
     weight_format,
 )
 from dialsum.model.families import find_foreign_targets, get_family
+from dialsum.text_table import align
 
 
 def find_model_problems(
@@ -74,3 +76,28 @@ def _need_network(name: str, environment: Mapping[str, str]) -> tuple[list[str],
         "start"
     ]
 
+
+
+def explain_checkpoint(config: Config, *, environment: Mapping[str, str]) -> list[str]:
+    """Return what a checkpoint's own files ask of generation beside the experiment, as lines.
+
+    Args:
+        environment: environment variables, which say where the hub's cache is.
+    """
+    if config.model.initialise == "tiny":
+        return []
+    checkpoint = config.model.checkpoint
+    try:
+        folder = find_folder(config, environment=environment)
+        if folder is None:
+            return [
+                f"{checkpoint} is not downloaded yet: what its own files ask of generation is not "
+                "known (nothing of it acts)"
+            ]
+        rows = describe_own_search(folder, config)
+    except UnfitError as error:
+        return [str(error)]
+    if not rows:
+        return [f"{checkpoint} asks nothing else of generation than what is done here"]
+    lines = [f"{checkpoint} asks of generation, and what is done instead:"]
+    return lines + [f"  {line}" for line in align(rows, left=range(3))]
