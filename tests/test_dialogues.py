@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dialsum.data.dialogues import Kind, check_splits, load_split
+from dialsum.data.rows import name_rows
 from dialsum.data.splits import load_splits
 from dialsum.errors import EXIT_UNFIT, DataError
 
@@ -70,7 +73,7 @@ REFUSED: list[tuple[str, Kind, bytes, list[str]]] = [
     ("summary of invisible characters", "dev", with_cell(0, "summary", "\u200b"),
      ["row 1", "summary holds only '\\u200b'"]),
     ("empty fname", "train", with_cell(1, "fname", ""), [":4  row 2: fname is empty"]),
-    ("fname twice", "train", with_cell(1, "fname", "train_0"),
+    ("fname twice", "dev", with_cell(1, "fname", "train_0"),
      [":4  row 2: fname 'train_0' is that of row 1 (line 2) already"]),
 ]  # fmt: skip
 
@@ -96,7 +99,7 @@ def test_every_kind_of_problem_of_a_file_is_shown_with_its_count(tmp_path: Path)
         ("r1", "#Person1#: 네", "답한다.")
     ]
     with pytest.raises(DataError) as caught:
-        load_split(write_rows(tmp_path / "train.csv", rows), kind="train")
+        load_split(write_rows(tmp_path / "dev.csv", rows), kind="dev")
     text = str(caught.value)
     assert text.count("dialogue is empty") == text.count("summary is empty") == 10
     assert text.count("and 5 more rows like these") == 2
@@ -293,3 +296,134 @@ def test_data_at_hand_loads_whole(
     assert splits.test is not None
     assert (len(splits.train), len(splits.dev), len(splits.test)) == rows
     assert not any("stand in" in note or "no speaker tag" in note for note in splits.notes)
+
+
+P1, P2 = "#Person1#: 안녕?", "#Person2#: C:\\new\\report를 봐."
+LITERAL: list[tuple[str, list[tuple[str, str]], list[tuple[str, str]]]] = [
+    # what, (dialogue, summary) as written, the same as read
+    ("paths", [(f"{P1}\n{P2}", "C:\\new를 본다.")], [(f"{P1}\n{P2}", "C:\\new를 본다.")]),
+    ("a path in the only turn", [(P2, "본다.")], [(P2, "본다.")]),
+    ("a path in Latin", [("A: see C:\\notes now", "C:\\r")], [("A: see C:\\notes now", "C:\\r")]),
+    ("written so", [("#Person1#: 네\\n음\\n#Person2#: 응", "둘은\\n만난다.")],
+     [("#Person1#: 네\n음\n#Person2#: 응", "둘은 만난다.")]),
+    ("written so with \\r", [("#Person1#: 네\\r\\n #고객명#: 응\\r#@이름#: 네", "a")],
+     [("#Person1#: 네\n#고객명#: 응\n#@이름#: 네", "a")]),
+    ("written so without tags", [("A: hi\\nB: ho", "a\\nb")], [("A: hi\nB: ho", "a b")]),
+    ("one row written so, one with a path",
+     [("#Person1#: 네\\n#Person2#: 응", "a"), (f"{P1}\n{P2}", "\\n을 쓴다.")],
+     [("#Person1#: 네\n#Person2#: 응", "a"), (f"{P1}\n{P2}", "\\n을 쓴다.")]),
+    ("breaks of HTML", [(f"{P1}<br>{P2}", "a<BR/>b")], [(f"{P1}\n{P2}", "a b")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [case[1:] for case in LITERAL], ids=[case[0] for case in LITERAL]
+)
+def test_a_literal_line_end_is_one_where_the_file_shows_it(
+    written: list[tuple[str, str]], read: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    rows = [(f"r{number}", *cells) for number, cells in enumerate(written)]
+    split = load_split(write_rows(tmp_path / "train.csv", rows), kind="train")
+    assert [(row.dialogue, row.summary) for row in split.rows] == read
+    kept = any("\\" in text for cells in read for text in cells)
+    assert any("as text, kept so" in note for note in split.notes) == kept
+
+
+SAYS_NOTHING = [
+    "#NAME?", "#N/A", "#N/A N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!", "#SPILL!",
+    "#이름?", "#####", "Err:502", "NA", "N/A", "NaN", "-nan", "NaT", "null", "None", "<NA>",
+    "(null)", "\\N", "undefined", "없음", "-", "--", "–", "…", "?", ".", "_", " - ", "#", "''",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cell", SAYS_NOTHING)
+@pytest.mark.parametrize("column", ["dialogue", "summary"])
+def test_a_cell_that_says_nothing_is_an_empty_one(
+    cell: str, column: str, tmp_path: Path
+) -> None:
+    (tmp_path / "dev.csv").write_bytes(with_cell(1, column, cell))
+    with pytest.raises(DataError, match=f"row 2, fname 'train_1': {column} holds only"):
+        load_split(tmp_path / "dev.csv", kind="dev")
+
+
+@pytest.mark.parametrize("said", ["nan", "-", "#Person2#: NaT"])
+def test_a_speaker_who_says_nothing_is_an_empty_dialogue(said: str, tmp_path: Path) -> None:
+    (tmp_path / "dev.csv").write_bytes(with_cell(0, "dialogue", f"#Person1#: …\n{said}"))
+    with pytest.raises(DataError, match="says nothing"):
+        load_split(tmp_path / "dev.csv", kind="dev")
+
+
+@pytest.mark.parametrize(
+    "cell", ["네", "0", "#Person1#", "#고객명#", "👍", "ㅋㅋ", "null은 값.", "Non", "#1!은 뭐지?"]
+)
+def test_a_short_cell_that_says_something_stays(cell: str, tmp_path: Path) -> None:
+    (tmp_path / "dev.csv").write_bytes(with_cell(1, "summary", cell))
+    assert load_split(tmp_path / "dev.csv", kind="dev").rows[1].summary == cell
+
+
+@pytest.mark.parametrize(("empty", "fits"), [(0, True), (1, True), (2, True), (3, False)])
+def test_a_few_train_rows_without_text_are_left_out_and_said(
+    empty: int, fits: bool, tmp_path: Path
+) -> None:
+    rows = [[f"r{number}", f"#Person1#: {number}번", "답한다."] for number in range(200)]
+    for number in range(empty):
+        rows[50 + number][1 + number % 2] = "#NAME?"
+    path = write_rows(tmp_path / "train.csv", rows)
+    if not fits:
+        with pytest.raises(DataError, match="row 53, fname 'r52': dialogue holds only '#NAME"):
+            load_split(path, kind="train")
+        return
+    split = load_split(path, kind="train")
+    assert [row.row for row in split.rows] == [n for n in range(1, 201) if not 50 < n <= 50 + empty]
+    said = [note for note in split.notes if "left out" in note]
+    assert len(said) == bool(empty)
+    assert all(f"{empty} of 200 rows" in note and "row 51 (line 52" in note for note in said)
+    if empty:
+        with pytest.raises(DataError, match="row 51"):
+            load_split(path, kind="dev")
+
+
+def test_train_rows_may_repeat_a_name_and_it_is_said(tmp_path: Path) -> None:
+    rows = [*GOOD, ("train_0", "#Person1#: 안녕하세요?\n#Person2#: 네.", "서로 인사한다.")]
+    path = write_rows(tmp_path / "rows.csv", rows)
+    split = load_split(path, kind="train")
+    (note,) = [note for note in split.notes if "fname" in note and "repeat" in note]
+    assert "1 of 3 rows" in note
+    assert "= row 1" in note
+    assert name_rows(split.rows) == ["train_0 (row 1)", "train_1", "train_0 (row 3)"]
+    kinds: tuple[Kind, ...] = ("dev", "test")
+    for kind in kinds:
+        with pytest.raises(DataError, match="is that of row 1"):
+            load_split(path, kind=kind)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.ndjson", "ROWS.JSONL"])
+def test_json_lines_are_read_as_csv_is(name: str, tmp_path: Path) -> None:
+    rows = [(*GOOD[0], "인사"), (*GOOD[1], "")]
+    header = (*HEADER, "topic")
+    lines = [json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False) for row in rows]
+    (tmp_path / name).write_text("\n".join([*lines, ""]), encoding="utf-8")
+    kinds: tuple[Kind, ...] = ("train", "dev", "test")
+    for kind in kinds:
+        found = load_split(tmp_path / name, kind=kind)
+        same = load_split(write_rows(tmp_path / "x.csv", rows, header=header), kind=kind)
+        assert [replace(row, line=0) for row in found.rows] == [
+            replace(row, line=0) for row in same.rows
+        ]
+        assert [row.line for row in found.rows] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"dialogue": "A: a", "summary": "b"}', [":1", "no key 'fname'"]),
+        ('{"fname": "a", "dialogue": ["A: a"], "summary": "b"}', [":1", "no text but"]),
+        ('\n{"fname": "a", "dialogue": "A: a", "summary": null}', [":2", "summary is empty"]),
+        ('[{"fname": "a"}]', [":1", "no JSON object"]),
+    ],
+)
+def test_json_lines_that_are_not_fit(text: str, words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "dev.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        load_split(tmp_path / "dev.jsonl", kind="dev")
+    assert all(word in str(caught.value) for word in words)

@@ -366,7 +366,6 @@ def test_a_submission_is_checked(
         (("pred.csv", "ref.csv", "--check-submission", "a", "--test", "b"), "without predictions"),
         (("pred.csv", "ref.csv", "--html", "pred.csv"), "ends in .html"),
         (("pred.csv", "ref.csv", "--html", "nowhere/page.html"), "no folder nowhere"),
-        (("pred.csv", "ref.json"), ".jsonl"),
     ],
 )
 def test_options_that_do_not_go_together(

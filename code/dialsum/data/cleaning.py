@@ -1,13 +1,19 @@
 """Cleaning of one cell of text at the CSV border, as named steps.
 
 Must not know rows, files or tokenizers. A step changes how a text is written, never what it says.
+
+A line end written as text (`\\n`, `\\r\\n`, `\\r`) is one where the text shows it: a turn's start
+follows one in the same dialogue, or the file writes its line ends so (writes_literal_ends).
+Elsewhere it is what it says: `C:\\new\\report`. `<br>` says nothing else and is one always.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+from dialsum.data.tags import TURN_START
 
 STEP_MEANINGS: dict[str, str] = {
     "literal_line_ends": "a line break written as text (\\n, \\r\\n or <br>) became a line break",
@@ -22,6 +28,9 @@ STEP_MEANINGS: dict[str, str] = {
 }
 """Each step by its name, in the order in which they are taken, as the notes of a split say it."""
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character, which no library takes."""
+
 _LINE_END = "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 # Zero-width joiners stay: emoji are made of them.
 _INVISIBLE = (
@@ -32,34 +41,79 @@ _OTHER_SPACE = "\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
 
 # Nearly all cells hold none of these: one search for all of them saves four.
 _RARE = re.compile(f"[{_LINE_END}{_INVISIBLE}{_WIDTH_VARIANT}{_OTHER_SPACE}]")
-_LITERAL_LINE_END = re.compile(r"\\r\\n|\\n|\\r|<br\s*/?>", re.IGNORECASE)
+_BREAK_TAG = re.compile(r"<br\s*/?>", re.IGNORECASE)
+_LITERAL_LINE_END = re.compile(r"\\r\\n|\\n|\\r")
+_LITERAL_BEFORE_TURN = re.compile(rf"(?:{_LITERAL_LINE_END.pattern})(?:{TURN_START.pattern})")
+# Dialogues without tags: `A: …\nB: …`. A path in one has no name before it, or a line break too.
+_LITERAL_BEFORE_NAME = re.compile(
+    rf"[\w ]{{1,30}}:\s.*?(?:{_LITERAL_LINE_END.pattern})\s*[\w ]{{1,30}}:\s"
+)
 _OTHER_LINE_END = re.compile(f"\r\n|[{_LINE_END}]")
 _INVISIBLES = re.compile(f"[{_INVISIBLE}]")
 _WIDTH_VARIANTS = re.compile(f"[{_WIDTH_VARIANT}]+")
 _OTHER_SPACES = re.compile(f"[{_OTHER_SPACE}]")
-# Without its colon a tag alone may be a mask on a line of its own, which says something.
-_EMPTY_TURN = re.compile(r"(?:#\w+# *:)?")
 _CONJOINING_JAMO = re.compile("[\u1100-\u11ff]")
 
 Step = tuple[str, Callable[[str], str]]
 
 
-def clean_dialogue(text: str) -> tuple[str, tuple[str, ...]]:
+def clean_dialogue(text: str, *, literal_ends: bool = False) -> tuple[str, tuple[str, ...]]:
     """Clean a dialogue, one turn a line; return it with the names of the steps that changed it.
 
     An empty string means that nothing was said in it.
+
+    Args:
+        literal_ends: the file writes its line ends as text.
     """
-    return _take_steps(text, (*_choose_steps(text), *_DIALOGUE_STEPS))
+    literal_ends = literal_ends or has_literal_ends(text)
+    return _take_steps(text, (*_choose_steps(text, literal_ends), *_DIALOGUE_STEPS))
 
 
-def clean_summary(text: str) -> tuple[str, tuple[str, ...]]:
-    """Clean a summary, which is one line; return it with the names of the steps that changed it."""
-    return _take_steps(text, (*_choose_steps(text), *_SUMMARY_STEPS))
+def clean_summary(text: str, *, literal_ends: bool = False) -> tuple[str, tuple[str, ...]]:
+    """Clean a summary, which is one line (the rest as clean_dialogue)."""
+    return _take_steps(text, (*_choose_steps(text, literal_ends), *_SUMMARY_STEPS))
 
 
-def _choose_steps(text: str) -> tuple[Step, ...]:
-    if "\\" in text or "<" in text:
+def writes_literal_ends(dialogues: Iterable[str]) -> bool:
+    """Say whether a file writes its line ends as text.
+
+    It does where more of its dialogues have one before a turn's start than have a true line break.
+    """
+    literal = true = 0
+    for text in dialogues:
+        literal += has_literal_ends(text)
+        true += "\n" in text.strip() or "\r" in text.strip()
+    return literal > true
+
+
+def has_literal_ends(dialogue: str) -> bool:
+    """Say whether a line end written as text stands before the start of a turn."""
+    if "\\" not in dialogue:
+        return False
+    if _LITERAL_BEFORE_TURN.search(dialogue):
+        return True
+    return "\n" not in dialogue.strip() and _LITERAL_BEFORE_NAME.match(dialogue) is not None
+
+
+def has_literal_end(text: str) -> bool:
+    """Say whether a cleaned text holds what would be a line end in another file."""
+    return _LITERAL_LINE_END.search(text) is not None
+
+
+def split_lines(dialogue: str) -> list[str]:
+    """Return the lines of a raw dialogue, without empty ones: each turn, and what goes on one."""
+    text = _BREAK_TAG.sub("\n", dialogue)
+    if has_literal_ends(text):
+        text = _LITERAL_LINE_END.sub("\n", text)
+    lines = _OTHER_LINE_END.sub("\n", text).split("\n")
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _choose_steps(text: str, literal_ends: bool) -> tuple[Step, ...]:
+    if literal_ends and "\\" in text:
         return (*_LITERAL_STEPS, *_RARE_STEPS)
+    if "<" in text:
+        return (*_BREAK_TAG_STEPS, *_RARE_STEPS)
     return _RARE_STEPS if _RARE.search(text) else ()
 
 
@@ -74,7 +128,11 @@ def _take_steps(text: str, steps: tuple[Step, ...]) -> tuple[str, tuple[str, ...
 
 
 def _break_at_literals(text: str) -> str:
-    return _LITERAL_LINE_END.sub("\n", text)
+    return _LITERAL_LINE_END.sub("\n", _break_at_tags(text))
+
+
+def _break_at_tags(text: str) -> str:
+    return _BREAK_TAG.sub("\n", text)
 
 
 def _break_at_line_ends(text: str) -> str:
@@ -124,7 +182,13 @@ def _strip_lines(text: str) -> str:
 def _drop_empty_turns(text: str) -> str:
     if not (text.endswith((":", "\n")) or text.startswith("\n") or "\n\n" in text or ":\n" in text):
         return text
-    return "\n".join(turn for turn in text.split("\n") if not _EMPTY_TURN.fullmatch(turn))
+    return "\n".join(turn for turn in text.split("\n") if turn and not _is_start(turn))
+
+
+def _is_start(line: str) -> bool:
+    # Without its colon a tag alone may be a mask on a line of its own, which says something.
+    start = TURN_START.match(line)
+    return start is not None and start.end() == len(line)
 
 
 def _join_lines(text: str) -> str:
@@ -132,6 +196,7 @@ def _join_lines(text: str) -> str:
 
 
 _LITERAL_STEPS: tuple[Step, ...] = (("literal_line_ends", _break_at_literals),)
+_BREAK_TAG_STEPS: tuple[Step, ...] = (("literal_line_ends", _break_at_tags),)
 _RARE_STEPS: tuple[Step, ...] = (
     ("line_ends", _break_at_line_ends),
     ("invisible", _drop_invisible),

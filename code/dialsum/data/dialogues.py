@@ -1,4 +1,4 @@
-"""Dialogues and summaries as the program sees them: read from CSV, cleaned, checked, counted.
+"""Dialogues and summaries as the program sees them: read, cleaned, checked, counted.
 
 One file at a time; splits.py reads the three of an experiment. Must not know tokens or models.
 """
@@ -11,8 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from dialsum.data.cleaning import STEP_MEANINGS, clean_dialogue, clean_summary
-from dialsum.data.row_checks import find_problems, note_oddities
+from dialsum.data import aihub
+from dialsum.data.cleaning import (
+    STEP_MEANINGS,
+    clean_dialogue,
+    clean_summary,
+    writes_literal_ends,
+)
+from dialsum.data.row_checks import find_problems, leave_out_empty, note_oddities
 from dialsum.data.rows import (
     OPTIONS,
     REQUIRED_COLUMNS,
@@ -23,7 +29,7 @@ from dialsum.data.rows import (
     say_first,
 )
 from dialsum.data.split_checks import check_splits
-from dialsum.data.tables import TableRow, read_table
+from dialsum.data.tables import DATA_ENDINGS, TableRow, read_rows
 from dialsum.data.text_files import read_file_bytes
 from dialsum.errors import DataError
 
@@ -34,8 +40,8 @@ def load_split(path: Path, *, kind: Kind, max_rows: int | None = None) -> Split:
     """Read, clean and check one file.
 
     Args:
-        path: a CSV file with the columns of REQUIRED_COLUMNS; `topic` is kept, others are noted
-            and left.
+        path: CSV or JSON Lines with the columns of REQUIRED_COLUMNS; `topic` is kept, others are
+            noted and left.
         kind: a test split has no summaries; such a column is left, too.
         max_rows: keep the first rows only. The whole file is checked all the same.
 
@@ -43,13 +49,18 @@ def load_split(path: Path, *, kind: Kind, max_rows: int | None = None) -> Split:
         DataError: every problem of the file, each kind with its first rows and their count.
     """
     _check_place(path, kind)
-    table = read_table(path, required=REQUIRED_COLUMNS[kind])
+    table = read_rows(path, required=REQUIRED_COLUMNS[kind])
     rows, changes = _clean_rows(table, kind)
-    problems = find_problems(rows, table, path=path)
+    changed = _note_changes(changes, path, len(rows))
+    left_out: list[str] = []
+    if kind == "train":
+        rows, left_out = leave_out_empty(rows, path)
+    problems = find_problems(rows, table, kind=kind, path=path)
     if problems:
         raise DataError(problems, summary=UNFIT_DATA)
     notes = [
-        *_note_changes(changes, path, len(rows)),
+        *left_out,
+        *changed,
         *note_oddities(rows, path),
         *_note_unused(table[0], kind, path),
     ]
@@ -60,7 +71,7 @@ def load_split(path: Path, *, kind: Kind, max_rows: int | None = None) -> Split:
 
 
 def _check_place(path: Path, kind: Kind) -> None:
-    """Refuse what is no file, naming the CSV files that are there; permissions are the reader's."""
+    """Refuse what is no file, naming the data files there; permissions are the reader's."""
     way_out = f"give another place with --data-dir DIR or {OPTIONS[kind]} FILE"
     if kind == "test":
         way_out += ", or do without a submission: --set data.test_file=null"
@@ -68,22 +79,27 @@ def _check_place(path: Path, kind: Kind) -> None:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         folder = path.parent
-        there = f"the folder holds {_name_csvs(folder)}"
+        there = f"the folder holds {_name_tables(folder)}"
         found = there if folder.is_dir() else f"nor a folder {folder}"
         raise DataError([f"{path}: no such file; {found}; {way_out}"]) from None
     except OSError:
         return
     if stat.S_ISDIR(mode):
-        problem = f"{path}: is a folder, not a CSV file; it holds {_name_csvs(path)}; {way_out}"
+        problem = f"{path}: is a folder, not a data file; it holds {_name_tables(path)}; {way_out}"
         raise DataError([problem])
 
 
-def _name_csvs(folder: Path) -> str:
+def _name_tables(folder: Path) -> str:
     try:
-        names = sorted(other.name for other in folder.iterdir() if other.suffix.lower() == ".csv")
+        files = sorted(other.name for other in folder.iterdir())
     except OSError as error:
         return f"files that cannot be listed ({error.strerror or error})"
-    return say_first(names, limit=8) if names else "no CSV file"
+    names = [name for name in files if name.lower().endswith(DATA_ENDINGS)]
+    if names:
+        return say_first(names, limit=8)
+    json = any(name.lower().endswith(".json") for name in files)
+    hint = f" (dialogues of AI-Hub, .json: {aihub.COMMAND} '{folder}' --output NAME.csv)"
+    return "no CSV or JSON Lines file" + (hint if json else "")
 
 
 def _clean_rows(
@@ -92,12 +108,15 @@ def _clean_rows(
     """Return the rows and, for each cleaning step and column, the number of changed cells."""
     rows: list[Dialogue] = []
     changes: Counter[tuple[str, str]] = Counter()
+    literal = writes_literal_ends(row.values["dialogue"] for row in table)
     for row in table:
-        dialogue, dialogue_steps = clean_dialogue(row.values["dialogue"])
+        dialogue, dialogue_steps = clean_dialogue(row.values["dialogue"], literal_ends=literal)
         changes.update((step, "dialogue") for step in dialogue_steps)
         summary: str | None = None
         if kind != "test":
-            summary, summary_steps = clean_summary(row.values["summary"])
+            summary, summary_steps = clean_summary(
+                row.values["summary"], literal_ends=literal
+            )
             changes.update((step, "summary") for step in summary_steps)
         rows.append(
             Dialogue(

@@ -5,6 +5,7 @@ Must not know files, cleaning or checks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,12 @@ class Split:
 def say_row(row: Dialogue) -> str:
     """Name a row within its file: row, line and fname."""
     return f"row {row.row} (line {row.line}, fname {row.fname!r})"
+
+
+def name_rows(rows: Sequence[Dialogue]) -> list[str]:
+    """Return each row's fname; where several train rows have one, with the row's place."""
+    counts = Counter(row.fname for row in rows)
+    return [row.fname if counts[row.fname] == 1 else f"{row.fname} (row {row.row})" for row in rows]
 
 
 def say_first(places: Sequence[str], *, limit: int) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from dialsum.atomic import write_csv
+from dialsum.data.row_checks import has_no_text
 from dialsum.data.rows import Dialogue
 from dialsum.data.summary_checks import Remarks, remark_on_summaries
 from dialsum.data.tables import SHOWN_PROBLEMS, TableRow, read_table
@@ -59,8 +60,10 @@ def write_predictions(path: Path, rows: Sequence[Dialogue], summaries: Sequence[
     )
 
 
-def check_submission(path: Path, test_rows: Sequence[Dialogue]) -> Remarks:
-    """Refuse a submission whose form is not right (see inspect_submission).
+def check_submission(
+    path: Path, test_rows: Sequence[Dialogue], *, known: Collection[str] = ()
+) -> Remarks:
+    """Refuse a submission whose form is not right (arguments as inspect_submission).
 
     Returns:
         What is to be said of the summaries, which is the caller's to judge.
@@ -68,17 +71,22 @@ def check_submission(path: Path, test_rows: Sequence[Dialogue]) -> Remarks:
     Raises:
         RunError: each problem of the form.
     """
-    problems, remarks = inspect_submission(path, test_rows)
+    problems, remarks = inspect_submission(path, test_rows, known=known)
     if problems:
         raise RunError("\n".join([UNFIT, *(f"  {line}" for line in problems)]))
     return remarks
 
 
-def inspect_submission(path: Path, test_rows: Sequence[Dialogue]) -> tuple[list[str], Remarks]:
+def inspect_submission(
+    path: Path, test_rows: Sequence[Dialogue], *, known: Collection[str] = ()
+) -> tuple[list[str], Remarks]:
     """Hold a submission against the test file.
 
     Its form has to be right: header, index, every id once and in order, no empty summary, one line
     each, composed Unicode.
+
+    Args:
+        known: tags that train has (tags.loose_tags).
 
     Returns:
         The problems of the form with their lines, the first of each kind, and what is to be said of
@@ -93,7 +101,7 @@ def inspect_submission(path: Path, test_rows: Sequence[Dialogue]) -> tuple[list[
                  for line in _shorten(kind, path)]  # fmt: skip
     dialogues = {row.fname: row.dialogue for row in test_rows}
     summaries = {row.values["fname"]: row.values["summary"] for row in table}
-    return problems, remark_on_summaries(summaries, dialogues)
+    return problems, remark_on_summaries(summaries, dialogues, known=known)
 
 
 def find_header_problems(path: Path) -> list[str]:
@@ -134,8 +142,9 @@ def _find_row_problems(
         elif name not in places:
             unknown.append(f"{place}: fname {name!r} is not in the test file")
         seen.add(name)
-        if not summary.strip():
-            empty.append(f"{place}: the summary of {name!r} is empty")
+        if has_no_text(summary):
+            holds = f"holds only {summary!r}, which says nothing" if summary.strip() else "is empty"
+            empty.append(f"{place}: the summary of {name!r} {holds}")
         if "\n" in summary or "\r" in summary:
             broken.append(f"{place}: the summary of {name!r} has a line break")
         if not unicodedata.is_normalized("NFC", summary):

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from statistics import median
 
 from dialsum.data.tables import name_some
-from dialsum.data.tags import TAG
+from dialsum.data.tags import SPEAKER, TURN_START, find_tags, has_broken_tag
 
 SPECIAL = re.compile(
     r"</?(?:s|pad|unk|mask|usr|sys|eos|bos|sep|cls|start_of_turn|end_of_turn|unused\d+|extra_id_\d+)>"
@@ -21,10 +21,6 @@ SPECIAL = re.compile(
 """Special tokens of the usual families, a word mark of theirs, and what is left of half a
 character."""
 INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff]")
-MISSPELT_TAG = re.compile(r"#(?!(?-i:Person)\d+#)person\d+#", re.IGNORECASE)
-BARE_SPEAKER = re.compile(r"Person\d")
-TURN_START = re.compile(r"\s*#Person\d+#\s*:")
-SPACED_TAG = re.compile(r"#\s+[A-Za-z]\w*\s*#|#[A-Za-z]\w*\s+#")
 SAME = 3
 LONG, SHORT = 3.0, 0.25
 """Times the median length beyond which a summary is an outlier."""
@@ -43,20 +39,26 @@ class Remarks:
     oddities: list[str]
 
 
-def remark_on_summaries(summaries: Mapping[str, str], dialogues: Mapping[str, str]) -> Remarks:
+def remark_on_summaries(
+    summaries: Mapping[str, str], dialogues: Mapping[str, str], *, known: Collection[str] = ()
+) -> Remarks:
     """Look for what is wrong or odd.
 
     Args:
         summaries: name to text.
         dialogues: name to the dialogue that it summarises.
+        known: tags that train has, in whatever spelling (tags.loose_tags): right in any summary.
     """
     leftover = {
         name: found.group() for name, text in summaries.items() if (found := SPECIAL.search(text))
     }
-    broken = [name for name, text in summaries.items() if _has_broken_tag(text)]
+    broken = [
+        name for name, text in summaries.items()
+        if has_broken_tag(text, source=dialogues.get(name, ""), known=known)
+    ]
     strange = {
         name: unknown for name, text in summaries.items()
-        if (unknown := sorted(set(TAG.findall(text)) - set(TAG.findall(dialogues.get(name, "")))))
+        if (unknown := sorted({*find_tags(text)} - {*find_tags(dialogues.get(name, ""))}))
     }  # fmt: skip
     faults, oddities = [], []
     if leftover:
@@ -70,7 +72,10 @@ def remark_on_summaries(summaries: Mapping[str, str], dialogues: Mapping[str, st
     if strange:
         tags = ", ".join(sorted({tag for tags in strange.values() for tag in tags})[:5])
         oddities.append(_say(f"name tags that their dialogues have not ({tags})", list(strange)))
-    turns = [name for name, text in summaries.items() if TURN_START.match(text)]
+    turns = [
+        name for name, text in summaries.items()
+        if (start := TURN_START.match(text)) and SPEAKER.fullmatch(start[1])
+    ]
     if turns:
         oddities.append(_say("begin as a turn does (#Person1#:)", turns))
     said = Counter(text.strip() for text in summaries.values())
@@ -78,12 +83,6 @@ def remark_on_summaries(summaries: Mapping[str, str], dialogues: Mapping[str, st
     if same:
         oddities.append(_say("are word for word the same as two others or more", same))
     return Remarks(faults, oddities + _find_outliers(summaries))
-
-
-def _has_broken_tag(text: str) -> bool:
-    bare = TAG.sub("", text)
-    patterns = {MISSPELT_TAG: text, SPACED_TAG: text, BARE_SPEAKER: bare}
-    return "#" in bare or any(one.search(where) for one, where in patterns.items())
 
 
 def _find_outliers(summaries: Mapping[str, str]) -> list[str]:

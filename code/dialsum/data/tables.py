@@ -1,4 +1,4 @@
-"""Reads a CSV file whole and strictly: encoding, header, every row by its line.
+"""Reads a table whole and strictly: CSV, JSON Lines, or one summary a line; every row by its line.
 
 Must not know what a dialogue or a summary is: it hands out cells as they stand in the file. What
 the cells mean, and which of them may be empty, is for the callers.
@@ -9,16 +9,25 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import json
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dialsum.data import aihub
+from dialsum.data.cleaning import SURROGATE
 from dialsum.data.text_files import read_text_file
 from dialsum.errors import DataError
 from dialsum.reading import shorten
 
 SHOWN_PROBLEMS = 10  # of one kind; a broken file has thousands, a screen has thirty lines
+JSON_LINES = (".jsonl", ".ndjson")
+PLAIN_LINES = (".txt",)
+DATA_ENDINGS = (".csv", *JSON_LINES)
+TEXT_KEYS = re.compile(r"fname|dialogue|summary\d*")
+"""Columns whose values are text: a list or an object there is a mistake."""
+HEAD_LINES = 200
 MAX_CELL_CHARS = 16 * 1024 * 1024
 # Excel and pandas write an index as a first column with an empty name; pandas reads that back as
 # "Unnamed: 0".
@@ -41,6 +50,88 @@ class TableRow:
     values: dict[str, str]
 
 
+def read_rows(
+    path: Path, *, required: Sequence[str], nameless: bool = False
+) -> list[TableRow]:
+    """Read a table of any of the three kinds, told by the name's ending.
+
+    Args:
+        required: columns that it must have; a text file has `summary` alone.
+        nameless: do without `fname` in JSON Lines and text files.
+
+    Raises:
+        DataError: as read_table; a line that is no JSON object, or that lacks a key.
+    """
+    ending = path.suffix.lower()
+    if ending not in (".json", *JSON_LINES, *PLAIN_LINES):
+        return read_table(path, required=required)
+    if nameless:
+        required = [name for name in required if name != "fname"]
+    if ending in PLAIN_LINES:
+        lacking = [name for name in required if name != "summary"]
+        if lacking:
+            raise DataError([f"{path}: a text file holds one summary a line and no {lacking[0]}"])
+        return [
+            TableRow(row, row, {"summary": line})
+            for row, line in enumerate(_split_text(path), start=1)
+        ]
+    lines = _split_text(path)
+    _refuse_aihub("\n".join(lines[:HEAD_LINES]), path)
+    if ending == ".json":
+        raise DataError([f"{path}: give one JSON object a line, in a file that ends in .jsonl"])
+    return _read_json_lines(lines, path, required=required)
+
+
+def _refuse_aihub(head: str, path: Path) -> None:
+    hint = aihub.explain(head, path)
+    if hint is not None:
+        raise DataError([f"{path}: {hint}"])
+
+
+def _split_text(path: Path) -> list[str]:
+    """Return the lines of a file; a last one that is empty is none."""
+    lines = read_text_file(path).replace("\r\n", "\n").split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise DataError([f"{path}: is empty"])
+    return lines
+
+
+def _read_json_lines(
+    lines: Sequence[str], path: Path, *, required: Sequence[str]
+) -> list[TableRow]:
+    rows: list[TableRow] = []
+    problems: list[str] = []
+    for line, text in enumerate(lines, start=1):
+        if not text.strip():
+            continue
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            problems.append(f"{path}:{line}  is no JSON: {error}")
+            continue
+        if not isinstance(found, dict):
+            problems.append(f"{path}:{line}  is no JSON object but {text[:30]!r}")
+            continue
+        values = {key: "" if value is None else str(value) for key, value in found.items()}
+        odd = [key for key, value in found.items() if isinstance(value, (list, dict))]
+        read = [key for key in odd if TEXT_KEYS.fullmatch(key)]
+        if read:
+            problems.append(f"{path}:{line}  {read[0]!r} is no text but {str(found[read[0]])[:30]}")
+        if any(SURROGATE.search(value) for value in values.values()):
+            problems.append(f"{path}:{line}  holds half a character (a lone \\ud800 or the like)")
+        lacking = [name for name in required if name not in values]
+        if lacking:
+            keys = ", ".join(map(repr, values)) or "none"
+            problems.append(f"{path}:{line}  no key {lacking[0]!r}; its keys are {keys}")
+        rows.append(TableRow(len(rows) + 1, line, values))
+    raise_problems(problems)
+    if not rows:
+        raise DataError([f"{path}: has no row"])
+    return rows
+
+
 def read_table(path: Path, *, required: Sequence[str]) -> list[TableRow]:
     """Read a CSV file with a header; UTF-8 with or without BOM, comma separated.
 
@@ -54,6 +145,7 @@ def read_table(path: Path, *, required: Sequence[str]) -> list[TableRow]:
             or no data row at all.
     """
     text = read_text_file(path)
+    _refuse_aihub(text, path)
     if re.match(r"\s*(\{\s*[\"}]|\[\s*[{\[])", text):
         problem = (
             f"{path}: is JSON, not CSV; rows as one JSON object a line stand in a file that ends "

@@ -10,6 +10,7 @@ from typing import Any
 
 from dialsum.config.schema import Config, Target
 from dialsum.data.dialogues import Dialogue
+from dialsum.data.row_checks import has_no_text
 from dialsum.score.api import score_report, score_texts
 from dialsum.score.rows import Rows
 from dialsum.train.evaluation import Scorer
@@ -90,17 +91,18 @@ def check_target(target: Target, *, scores: dict[str, Any] | None) -> dict[str, 
 
 
 def fill_empty(summaries: Sequence[str], rows: Sequence[Dialogue]) -> tuple[list[str], int]:
-    """Put the first utterance where a test summary came out empty: no cell may be empty.
+    """Put the first utterance where a test summary says nothing: no cell may be empty.
 
     Returns:
         The summaries, and how many were filled; the record and a warning say that number.
     """
     filled, count = [], 0
     for summary, row in zip(summaries, rows, strict=True):
-        if summary.strip():
+        if not has_no_text(summary):
             filled.append(summary)
             continue
         count += 1
-        first = row.dialogue.strip().split("\n")[0]
-        filled.append(first.split(":", 1)[-1].strip() or first)
+        lines = row.dialogue.strip().split("\n")
+        said = (line.split(":", 1)[-1].strip() or line for line in lines)
+        filled.append(next((text for text in said if not has_no_text(text)), lines[0]))
     return filled, count

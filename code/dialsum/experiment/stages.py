@@ -14,8 +14,10 @@ from dialsum.config.read import LoadedConfig
 from dialsum.config.schema import Config
 from dialsum.data.encode import EncodedSplit, EncodeSettings
 from dialsum.data.encode_cache import CachedEncoder
+from dialsum.data.rows import name_rows
 from dialsum.data.splits import Splits
 from dialsum.data.submission import check_submission, write_predictions, write_submission
+from dialsum.data.tags import loose_tags
 from dialsum.errors import RunError
 from dialsum.experiment.choices import Choices
 from dialsum.experiment.evaluate import evaluate_dev, fill_empty, make_dev_scorer
@@ -183,7 +185,7 @@ def train(
     result = fit(
         model.adapted.model, config=config, config_sha256=context.loaded.sha256, plan=plan,
         material=Material(
-            train=encoded["train"], names=[row.fname for row in context.splits.train.rows],
+            train=encoded["train"], names=name_rows(context.splits.train.rows),
             sha256=context.splits.train.sha256,
             dev=DevSet(
                 encoded=encoded["dev"].first(rows), tokenizer=tokens.tokenizer,
@@ -264,7 +266,10 @@ def predict_and_score(
             f"{filled} test summaries came out empty; each holds its dialogue's first utterance"
         )
     write_submission(context.paths.submission, splits.test.rows, summaries)
-    remarks = check_submission(context.paths.submission, splits.test.rows)
+    known = {
+        tag for row in splits.train.rows for tag in loose_tags(f"{row.dialogue}\n{row.summary}")
+    }
+    remarks = check_submission(context.paths.submission, splits.test.rows, known=known)
     for remark in (*remarks.faults, *remarks.oddities):
         context.progress.warn(f"submission: {remark}")
     context.outcome.add("submission", rows=len(summaries), filled_empty=filled)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dialsum.data.tags import TAG
+from dialsum.data.tags import SPEAKER_IN_ANY_CASE, find_tags, tag_spans, without_tags
 from dialsum.score.morphemes import load_mecab
 from dialsum.score.numerals import (
     ENGLISH,
@@ -40,7 +40,6 @@ CLOCK = re.compile(
 )
 WEEKDAY = re.compile(r"[월화수목금토일]요일|\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day",
                      re.IGNORECASE | re.ASCII)  # fmt: skip
-SPEAKER_TAG = re.compile(r"#person\d+#", re.IGNORECASE | re.ASCII)
 AFTER_NAMES = ("J", "VCP", "XSN", "NNP", "S", "NNB", "NNG")
 """What may follow a name without a space: particles, the copula, 님, other nouns, marks."""
 GAP = "#"
@@ -73,12 +72,14 @@ def find_facts(text: str) -> Facts:
 
 @functools.lru_cache(maxsize=1 << 10)
 def _find_all_but_names(text: str) -> Facts:
-    bare = TAG.sub(GAP, text)
+    bare = without_tags(text, GAP)
     return Facts(
         names=frozenset(),
         numbers=numbers_in_digits(CLOCK.sub(GAP, bare)),
         times=frozenset(_find_times(bare)),
-        masks=frozenset(tag for tag in TAG.findall(text) if SPEAKER_TAG.fullmatch(tag) is None),
+        masks=frozenset(
+            tag for tag in find_tags(text) if SPEAKER_IN_ANY_CASE.fullmatch(tag) is None
+        ),
     )
 
 
@@ -93,7 +94,7 @@ def find_lacking(stated: Facts, text: str) -> dict[str, list[str]]:
     values: set[float] = set()
     if any(value not in facts.numbers for value in stated.numbers):
         # An hour may be repeated as a bare number, and a number be part of an hour.
-        values = numbers_in_words(TAG.sub(GAP, lower)) | set(numbers_in_digits(lower))
+        values = numbers_in_words(without_tags(text, GAP).lower()) | set(numbers_in_digits(lower))
     return {
         "names": sorted(name for name in stated.names if name.lower() not in lower),
         "numbers": [
@@ -133,7 +134,7 @@ def _find_names(text: str) -> frozenset[str]:
     A proper noun begins a word and ends it, but for particles and the like: mecab takes pieces of
     words that it does not know (알`립니`다, `패셔`너블) for names.
     """
-    tags = [match.span() for match in TAG.finditer(text)]
+    tags = tag_spans(text)
     analysis = load_mecab().analyse(text)
     korean = has_hangul(text)
     names: list[tuple[int, int]] = []

@@ -1,25 +1,21 @@
 """Files of predictions and references to aligned rows; ids are compared before any score.
 
-CSV, JSON Lines (.jsonl), or one summary a line (.txt). Must not know how scores are made.
+Must not know how scores are made.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dialsum.data.tables import TableRow, check_unique, name_some, raise_problems, read_table
-from dialsum.data.text_files import read_text_file
+from dialsum.data.row_checks import MOST_WITHOUT_TEXT, has_no_text
+from dialsum.data.tables import TableRow, check_unique, name_some, raise_problems, read_rows
 from dialsum.errors import DataError
 from dialsum.score.rows import Rows
-from dialsum.score.tokenise import SURROGATE
 
 REFERENCE_COLUMN = re.compile(r"summary\d*")
-JSON_LINES = (".jsonl", ".ndjson")
-PLAIN_LINES = (".txt",)
 MOST_SHARED = 0.1
 """Share of the references that may stand among the train summaries by chance, 0-1."""
 
@@ -38,71 +34,6 @@ class ReferenceTable:
     dialogues: dict[str, str] = field(default_factory=dict)
     topics: dict[str, str] = field(default_factory=dict)
     numbered: bool = False
-
-
-def read_rows(path: Path, *, required: Sequence[str]) -> list[TableRow]:
-    """Read a table of any of the three kinds, told by the name's ending.
-
-    Args:
-        required: columns that it must have; a text file has `summary` alone. `fname` is not asked
-            of JSON Lines and text files: without it their rows are numbered.
-
-    Raises:
-        DataError: as read_table; a line that is no JSON object, or that lacks a key.
-    """
-    if path.suffix.lower() == ".json":
-        raise DataError([f"{path}: give one JSON object a line, in a file that ends in .jsonl"])
-    if path.suffix.lower() in JSON_LINES:
-        return _read_json_lines(path, required=[name for name in required if name != "fname"])
-    if path.suffix.lower() not in PLAIN_LINES:
-        return read_table(path, required=required)
-    lacking = [name for name in required if name not in ("fname", "summary")]
-    if lacking:
-        raise DataError([f"{path}: a text file holds one summary a line and no {lacking[0]}"])
-    lines = _split_text(path)
-    return [TableRow(row, row, {"summary": line}) for row, line in enumerate(lines, start=1)]
-
-
-def _split_text(path: Path) -> list[str]:
-    """Return the lines of a file; a last one that is empty is none."""
-    lines = read_text_file(path).replace("\r\n", "\n").split("\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    if not lines:
-        raise DataError([f"{path}: is empty"])
-    return lines
-
-
-def _read_json_lines(path: Path, *, required: Sequence[str]) -> list[TableRow]:
-    rows: list[TableRow] = []
-    problems: list[str] = []
-    for line, text in enumerate(_split_text(path), start=1):
-        if not text.strip():
-            continue
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            problems.append(f"{path}:{line}  is no JSON: {error}")
-            continue
-        if not isinstance(found, dict):
-            problems.append(f"{path}:{line}  is no JSON object but {text[:30]!r}")
-            continue
-        values = {key: "" if value is None else str(value) for key, value in found.items()}
-        odd = [key for key, value in found.items() if isinstance(value, (list, dict))]
-        read = [key for key in odd if REFERENCE_COLUMN.fullmatch(key) or key in required]
-        if read:
-            problems.append(f"{path}:{line}  {read[0]!r} is no text but {str(found[read[0]])[:30]}")
-        if any(SURROGATE.search(value) for value in values.values()):
-            problems.append(f"{path}:{line}  holds half a character (a lone \\ud800 or the like)")
-        lacking = [name for name in required if name not in values]
-        if lacking:
-            keys = ", ".join(map(repr, values)) or "none"
-            problems.append(f"{path}:{line}  no key {lacking[0]!r}; its keys are {keys}")
-        rows.append(TableRow(len(rows) + 1, line, values))
-    raise_problems(problems)
-    if not rows:
-        raise DataError([f"{path}: has no row"])
-    return rows
 
 
 def _name_rows(rows: Sequence[TableRow], path: Path) -> tuple[list[str], bool]:
@@ -127,7 +58,7 @@ def read_predictions(path: Path, references: ReferenceTable, *, against: str) ->
     Raises:
         DataError: as read_rows; an empty or doubled fname; other ids, or another number of rows.
     """
-    rows = read_rows(path, required=("fname", "summary"))
+    rows = read_rows(path, required=("fname", "summary"), nameless=True)
     names, numbered = _name_rows(rows, path)
     if numbered or references.numbered:
         if len(rows) != len(references.summaries):
@@ -149,7 +80,7 @@ def read_references(paths: Sequence[Path]) -> ReferenceTable:
     """
     table = ReferenceTable()
     for path in paths:
-        rows = read_rows(path, required=("fname",))
+        rows = read_rows(path, required=("fname",), nameless=True)
         names, numbered = _name_rows(rows, path)
         keys = {key for row in rows for key in row.values if REFERENCE_COLUMN.fullmatch(key)}
         columns = sorted(keys, key=lambda name: int(name[7:] or 0))
@@ -203,7 +134,7 @@ def read_dialogues(path: Path) -> dict[str, str]:
     Raises:
         DataError: as read_rows; an empty or doubled fname; an empty dialogue.
     """
-    rows = read_rows(path, required=("fname", "dialogue"))
+    rows = read_rows(path, required=("fname", "dialogue"), nameless=True)
     names, _ = _name_rows(rows, path)
     _check_filled(rows, "dialogue", path)
     return {name: row.values["dialogue"] for name, row in zip(names, rows, strict=True)}
@@ -217,11 +148,13 @@ def read_train_summaries(path: Path, *, scored: Mapping[str, Sequence[str]]) -> 
         scored: fname to references that will be reported on; train rows must not be among them.
 
     Raises:
-        DataError: as read_rows; an empty summary; a reference that stands in this file under the
-            same fname.
+        DataError: as read_rows; more empty summaries than training would leave out; a reference
+            that stands in this file under the same fname.
     """
-    rows = read_rows(path, required=("summary",))
-    _check_filled(rows, "summary", path)
+    read = read_rows(path, required=("summary",))
+    rows = [row for row in read if not has_no_text(row.values["summary"])]
+    if len(read) - len(rows) > MOST_WITHOUT_TEXT * len(read):
+        _check_filled(read, "summary", path)
     shared = [
         name
         for row in rows
@@ -286,5 +219,11 @@ def pick_dialogues(
 
 
 def _check_filled(rows: Sequence[TableRow], column: str, path: Path) -> None:
-    empty = [row for row in rows if not row.values.get(column, "").strip()]
-    raise_problems([f"{path}:{row.line}  row {row.number}: {column} is empty" for row in empty])
+    problems = []
+    for row in rows:
+        cell = row.values.get(column, "")
+        # Any name is a name.
+        if not cell.strip() or (column != "fname" and has_no_text(cell)):
+            found = f"holds only {cell!r}, which says nothing" if cell.strip() else "is empty"
+            problems.append(f"{path}:{row.line}  row {row.number}: {column} {found}")
+    raise_problems(problems)

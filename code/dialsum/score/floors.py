@@ -5,13 +5,12 @@ Must not see a reference, nor know how these texts are scored.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-# Raw files have turns parted by <br> or by a backslash and an n, too.
-TURN_BREAK = re.compile(r"\r\n|\r|\n|<br\s*/?>|\\n", re.IGNORECASE)
-SPEAKER = re.compile(r"\s*(#[A-Za-z][A-Za-z0-9_]*#)\s*[:：]\s*")
+from dialsum.data.cleaning import split_lines
+from dialsum.data.tags import TURN_START
+
 LEADS = (1, 2, 3)
 BLOCK_ROWS = 1024
 
@@ -21,12 +20,12 @@ def split_turns(dialogue: str) -> list[str]:
 
     A line without a speaker goes on with the turn before it; where no line has one, each is a turn.
     """
-    lines = [line.strip() for line in TURN_BREAK.split(dialogue) if line.strip()]
-    if not any(SPEAKER.match(line) for line in lines):
+    lines = split_lines(dialogue)
+    if not any(TURN_START.match(line) for line in lines):
         return lines
     turns: list[str] = []
     for line in lines:
-        speaker = SPEAKER.match(line)
+        speaker = TURN_START.match(line)
         if speaker is None and turns:
             turns[-1] += " " + line
         else:

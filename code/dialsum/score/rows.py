@@ -10,9 +10,9 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from dialsum.data.cleaning import SURROGATE
 from dialsum.data.tables import raise_problems
 from dialsum.errors import DataError
-from dialsum.score.tokenise import SURROGATE
 
 
 @dataclass(frozen=True)

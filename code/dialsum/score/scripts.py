@@ -9,7 +9,7 @@ import functools
 import re
 import unicodedata
 
-from dialsum.data.tags import TAG
+from dialsum.data.tags import without_tags
 
 SCRIPTS = ("latin", "vietnamese", "han", "kana", "cyrillic", "thai", "other")
 # A letter's Unicode name begins with its script, or has it after FULLWIDTH, HALFWIDTH …
@@ -35,7 +35,7 @@ def find_foreign(text: str, source: str | None = None) -> dict[str, list[str]]:
         Script of SCRIPTS to what was found, in order and each once; no empty lists.
     """
     found: dict[str, list[str]] = {}
-    text = unicodedata.normalize("NFC", TAG.sub(" ", text))
+    text = unicodedata.normalize("NFC", without_tags(text))
     known = "" if source is None else unicodedata.normalize("NFC", source)
     # Most texts are Hangul, ASCII and punctuation; a set of their letters is quickly gone through.
     for letter in dict.fromkeys(text):

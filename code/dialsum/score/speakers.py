@@ -5,9 +5,7 @@ Must not know how a score is made.
 
 from __future__ import annotations
 
-import re
-
-SPEAKER = re.compile(r"#Person(\d{1,4})#", re.ASCII)
+from dialsum.data.tags import SPEAKER
 
 
 def find_speakers(text: str) -> set[int]:

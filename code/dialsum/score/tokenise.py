@@ -6,18 +6,17 @@ Must not know what is done with the tokens. Every choice here is part of a score
 from __future__ import annotations
 
 import functools
-import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dialsum.data.tags import TAG
+from dialsum.data.cleaning import SURROGATE
+from dialsum.data.tags import find_tags, tag_spans
 from dialsum.errors import UnfitError
 from dialsum.score.morphemes import load_kiwi, load_mecab, missing_package
 
 TOKENIZERS = ("mecab", "kiwi", "whitespace", "char", "english")
 TAG_TREATMENTS = ("split", "one", "removed")
-SURROGATE = re.compile("[\ud800-\udfff]")
 
 Cutter = Callable[[str], list[str]]
 
@@ -43,11 +42,20 @@ class Tokeniser:
     def __call__(self, text: str) -> list[str]:
         """Return the tokens of a text; none for an empty one."""
         text = normalise(text)
-        if self.tags == "split" or TAG.search(text) is None:
+        tags = [] if self.tags == "split" else find_tags(text)
+        if not tags:
             return self.cut(text)
         tokens = self.cut_around_tags(text)
         if self.tags == "removed":
-            return [token for token in tokens if TAG.fullmatch(token) is None]
+            waiting = iter([*tags, None])
+            tag = next(waiting)
+            kept = []
+            for token in tokens:
+                if token == tag:
+                    tag = next(waiting)
+                else:
+                    kept.append(token)
+            return kept
         return tokens if self.case == "kept" else [token.lower() for token in tokens]
 
 
@@ -110,9 +118,9 @@ def _cut_segments(cut: Cutter) -> Cutter:
     def cut_around_tags(text: str) -> list[str]:
         tokens: list[str] = []
         place = 0
-        for match in TAG.finditer(text):
-            tokens += [*cut(text[place : match.start()]), match.group()]
-            place = match.end()
+        for start, end in tag_spans(text):
+            tokens += [*cut(text[place:start]), text[start:end]]
+            place = end
         return tokens + cut(text[place:])
 
     return cut_around_tags
@@ -127,7 +135,7 @@ def _cut_mecab_around_tags(text: str) -> list[str]:
 
     A morpheme that reaches over a tag's edge (`.#` in `.#Person1#`) is cut there.
     """
-    tags = [match.span() for match in TAG.finditer(text)]
+    tags = tag_spans(text)
     tokens: list[str] = []
     waiting = 0
     for start, end in load_mecab().analyse(text).spans:

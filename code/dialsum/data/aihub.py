@@ -1,0 +1,127 @@
+"""AI-Hub's Korean dialogue summaries (한국어 대화 요약) as rows of a table.
+
+Must not know how rows are cleaned or checked: the CSV is read like any other. The form:
+
+    {"data": [{"header": {"dialogueInfo": {"dialogueID": …, "topic": …}},
+               "body": {"dialogue": [{"participantID": "P01", "utterance": …}, …],
+                        "summary": …}}, …]}
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dialsum.data.text_files import read_text_file
+from dialsum.errors import DataError
+
+COMMAND = ".venv/bin/python scripts/convert_aihub.py"
+HEAD_CHARS = 64 * 1024
+_OWN_KEY = re.compile(r'"(?:dialogueInfo|participantsInfo|participantID)"\s*:')
+_PARTICIPANT = re.compile(r"(?<![A-Za-z0-9])P\d{2}(?!\d)")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One dialogue.
+
+    Attributes:
+        fname: its dialogueID.
+        dialogue: a line for each utterance, `#Person1#: …`; speakers are numbered as they begin.
+        summary: None where the file has none.
+    """
+
+    fname: str
+    dialogue: str
+    summary: str | None
+    topic: str
+
+
+def explain(text: str, path: Path) -> str | None:
+    """Say how a file in AI-Hub's form is made a table; None for any other file.
+
+    Args:
+        text: the file's beginning, HEAD_CHARS of it or more.
+    """
+    head = text[:HEAD_CHARS]
+    if not head.lstrip().startswith(("{", "[")) or _OWN_KEY.search(head) is None:
+        return None
+    return (
+        f"holds dialogues as AI-Hub hands them out; make a table of them: {COMMAND} '{path}' "
+        "--output NAME.csv"
+    )
+
+
+def read_dialogues(paths: Sequence[Path]) -> list[Row]:
+    """Read files, and the .json files of folders, in order.
+
+    Raises:
+        DataError: a file that cannot be read, is no JSON or not in this form; no dialogue at all.
+    """
+    rows: list[Row] = []
+    problems: list[str] = []
+    for path in _find_files(paths):
+        try:
+            found = json.loads(read_text_file(path))
+        except (ValueError, RecursionError) as error:
+            problems.append(f"{path}: is no JSON: {error}")
+            continue
+        except DataError as error:
+            problems += error.problems
+            continue
+        items = found.get("data", [found]) if isinstance(found, dict) else found
+        if not isinstance(items, list):
+            items = [items]
+        for number, item in enumerate(items, start=1):
+            try:
+                rows.append(_read_item(item))
+            except (KeyError, TypeError, AttributeError, IndexError) as error:
+                problems.append(
+                    f"{path}: dialogue {number} is not in AI-Hub's form (header.dialogueInfo."
+                    f"dialogueID, body.dialogue with participantID and utterance): {error!r}"
+                )
+    if problems:
+        more = [f"… and {len(problems) - 10:,} more like these"] if len(problems) > 10 else []
+        raise DataError([*problems[:10], *more])
+    if not rows:
+        raise DataError([f"{', '.join(map(str, paths))}: holds no dialogue"])
+    return rows
+
+
+def _find_files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        inside = sorted(path.rglob("*.json"))
+        if not inside:
+            raise DataError([f"{path}: a folder without a .json file"])
+        yield from inside
+
+
+def _read_item(item: Any) -> Row:
+    info, body = item["header"]["dialogueInfo"], item["body"]
+    numbers: dict[str, int] = {}
+    lines = []
+    for turn in body["dialogue"]:
+        number = numbers.setdefault(turn["participantID"], len(numbers) + 1)
+        lines.append(f"#Person{number}#: {' '.join(turn['utterance'].split())}")
+    summary = body.get("summary")
+    return Row(
+        fname=str(info["dialogueID"]), dialogue="\n".join(lines),
+        summary=None if summary is None else _name_speakers(summary, numbers),
+        topic=str(info.get("topic") or ""),
+    )
+
+
+def _name_speakers(summary: str, numbers: dict[str, int]) -> str:
+    """Call speakers in a summary as the dialogue does now."""
+    return _PARTICIPANT.sub(
+        lambda match: f"#Person{numbers[match.group()]}#" if match.group() in numbers
+        else match.group(),
+        summary,
+    )  # fmt: skip
