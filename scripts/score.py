@@ -56,7 +56,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--html", type=Path, metavar="FILE.html",
         help="also write a page with the worst rows there; an older page is replaced")
     add("--check-submission", type=Path, metavar="FILE",
-        help="say whether a submission is fit to hand in; needs --test")
+        help="say whether a submission is fit to hand in; needs --test; tags that --train has "
+             "are right")
     add("--test", type=Path, metavar="FILE", help="the test file: columns fname, dialogue")
     options = parser.parse_args(arguments)
     _check_what(parser, options)
@@ -235,6 +236,15 @@ def print_tables(
         print(f"the worst rows of each measure: {options.html}")
 
 
+def read_known_tags(path: Path) -> set[str]:
+    """Return the tags that a train file has, in whatever spelling."""
+    from dialsum.data.dialogues import load_split
+    from dialsum.data.tags import loose_tags
+
+    rows = load_split(path, kind="train").rows
+    return {tag for row in rows for tag in loose_tags(f"{row.dialogue}\n{row.summary}")}
+
+
 def check(options: argparse.Namespace) -> int:
     """Check a submission against its test file; what is only odd is told."""
     from dialsum.data.dialogues import load_split
@@ -242,7 +252,8 @@ def check(options: argparse.Namespace) -> int:
     from dialsum.errors import UnfitError
 
     test = load_split(options.test, kind="test")
-    problems, remarks = inspect_submission(options.check_submission, test.rows)
+    known = read_known_tags(options.train) if options.train else set()
+    problems, remarks = inspect_submission(options.check_submission, test.rows, known=known)
     for remark in remarks.oddities:
         print(f"worth a look: {remark}")
     if problems or remarks.faults:

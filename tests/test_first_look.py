@@ -74,6 +74,22 @@ def test_only_the_files_that_are_missing_are_named(project: Path) -> None:
     assert problem.startswith("data: dev.csv not found")
 
 
+def test_files_named_by_set_are_looked_for_instead(project: Path) -> None:
+    mine = project / "mine"
+    (mine / "train.csv").rename(mine / "train.jsonl")
+    (mine / "test.csv").unlink()
+    (mine / "dialogues.json").touch()
+    asked = ["--demo", "--data-dir", str(mine)]
+    (problem,) = first_look.find_missing(asked, repository=project, environment={})
+    assert "train.jsonl is there: --set data.train_file=train.jsonl" in problem
+    assert "scripts/convert_aihub.py" in problem
+    words = ["--set", "data.train_file=train.jsonl", "--set=data.test_file=null"]
+    assert first_look.find_missing([*asked, *words], repository=project, environment={}) == []
+    words = ["--set", "data.train_file=other.jsonl", "--set=data.test_file=null"]
+    (problem,) = first_look.find_missing([*asked, *words], repository=project, environment={})
+    assert problem.startswith("data: other.jsonl not found")
+
+
 def test_a_folder_in_the_place_of_a_file_is_called_one(project: Path) -> None:
     mine = project / "mine"
     (mine / "dev.csv").unlink()

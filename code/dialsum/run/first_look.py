@@ -18,11 +18,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dialsum.data import aihub
 from dialsum.errors import EXIT_OK, UnfitError, run_script
 from dialsum.paths import PROJECT_ROOT, shown
-from dialsum.reading import BINARY, EMPTY, TEXT, UTF16, look_at
+from dialsum.reading import BINARY, EMPTY, JSON, JSON_LINES, TEXT, UTF16, look_at
 
 COMMAND = "bash run_main_7_experiments.sh"
+AIHUB = f"{aihub.COMMAND} FILE --output NAME.csv"
 DATA_FILES = ("train.csv", "dev.csv", "test.csv")
 PINNED_TORCH_CUDA = "13.0"
 """What the torch of requirements.txt is built for: its wheel depends on cuda-toolkit 13.0."""
@@ -140,11 +142,11 @@ def find_driver_problems(gpus: Sequence[SmiGpu], cuda: str | None) -> list[str]:
     return ["\n".join(lines)]
 
 
-def find_data_problems(folder: Path) -> list[str]:
-    """Say which of the three data files are missing in folder, are no files, or hold something
+def find_data_problems(folder: Path, names: Sequence[str] = DATA_FILES) -> list[str]:
+    """Say which of the data files are missing in folder, are no files, or hold something
     else by their first bytes; what text says is the reader's to judge."""
     problems, missing = [], []
-    for name in DATA_FILES:
+    for name in names:
         try:
             look = look_at(folder / name)
         except (FileNotFoundError, NotADirectoryError):
@@ -154,20 +156,37 @@ def find_data_problems(folder: Path) -> list[str]:
         except OSError as error:
             problems.append(f"data: {shown(folder / name)}: {error.strerror or error}.")
         else:
+            if look.kind in (JSON, JSON_LINES) and Path(name).suffix in (".jsonl", ".ndjson"):
+                continue
             if look.kind not in (TEXT, UTF16, EMPTY, BINARY):
-                said = look.explain(wanted="a CSV file", otherwise="give the table as CSV")
+                otherwise = (
+                    f"give the table as CSV, or as JSON Lines in a .jsonl file; AI-Hub's: {AIHUB}"
+                )
+                said = look.explain(wanted="a CSV file", otherwise=otherwise)
                 problems.append(f"data: {shown(folder / name)} {said}.")
     if not missing:
         return problems
     if folder.is_file():
         return [f"data: {shown(folder)} is a file; --data-dir names the folder that holds "
-                f"{', '.join(DATA_FILES)}."]
+                f"{', '.join(names)}."]
     what = f"{', '.join(missing)} not found in" if folder.is_dir() else "there is no folder"
     return [*problems,
             f"data: {what} {shown(folder)}.\n"
             "      Put train.csv and dev.csv (columns fname,dialogue,summary) and test.csv "
             "(fname,dialogue) there,\n      or name their folder: --data-dir DIR "
-            "(--demo without it: sample data)"]
+            "(--demo without it: sample data)" + _other_data(folder, missing)]
+
+
+def _other_data(folder: Path, missing: Sequence[str]) -> str:
+    """Say how files of other kinds in the folder are used."""
+    said = ""
+    for name in missing:
+        lines = Path(name).with_suffix(".jsonl")
+        if name in DATA_FILES and (folder / lines).is_file():
+            said += f"\n      {lines} is there: --set data.{lines.stem}_file={lines}"
+    if any(folder.glob("*.json")):
+        said += f"\n      .json files are there; AI-Hub's become a table by {AIHUB}"
+    return said
 
 
 def find_gpu_problems(repository: Path, environment: Mapping[str, str]) -> list[str]:
@@ -216,10 +235,17 @@ def find_missing(
     if options.explain or options.dry_run:
         return []
     default = repository / "data" / "sample" if options.demo else repository / "data"
-    problems = find_data_problems(options.data_dir or default)
+    problems = find_data_problems(options.data_dir or default, _asked_files(options.overrides))
     if options.needs_gpu:
         problems += find_gpu_problems(repository, environment)
     return problems + find_set_problems(options.overrides)
+
+
+def _asked_files(overrides: Sequence[str]) -> list[str]:
+    """Return the names of the data files, as --set has them where it does."""
+    asked = dict(re.findall(r"^data\.(train|dev|test)_file=(.*)$", "\n".join(overrides), re.M))
+    names = [asked.get(Path(name).stem, name) for name in DATA_FILES]
+    return [name for name in names if name not in ("null", "~", "")]
 
 
 def find_set_problems(overrides: Sequence[str]) -> list[str]:
