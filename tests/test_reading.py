@@ -35,7 +35,7 @@ def zipped(*names: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in names:
-            archive.writestr(name, "x")
+            archive.writestr(zipfile.ZipInfo(name), "x")
     return buffer.getvalue()
 
 
@@ -87,7 +87,9 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("content", "kind"), KINDS)
+@pytest.mark.parametrize(
+    ("content", "kind"), KINDS, ids=[f"{kind}-{at}" for at, (_, kind) in enumerate(KINDS)]
+)
 def test_a_file_is_told_by_its_first_bytes(content: bytes, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
