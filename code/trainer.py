@@ -1,6 +1,6 @@
 """Train, evaluate and record one experiment, in this process.
 
-    python code/trainer.py --config config/experiments/01_mt5_xlsum.yaml --output-dir outputs/first
+    python code/trainer.py --config config/experiments/01_mt5_xlsum.yaml
 
 Parses the command line and calls dialsum; holds nothing else.
 """
@@ -50,9 +50,11 @@ def make_parser() -> CommandLine:
     add("--val-data", type=Path, metavar="FILE", help="dev rows")
     add("--test-data", type=Path, metavar="FILE", help="rows to predict")
     add("--output-dir", type=Path, metavar="DIR",
-        help="the run's own folder (default: outputs/NAME)")
+        help="stands for outputs/; the run goes to DIR/NAME")
+    add("--run-dir", type=Path, metavar="DIR",
+        help="the run's own folder: new, empty, or one that holds a run (default: outputs/NAME)")
     add("--model-dir", type=Path, metavar="DIR",
-        help="where the best model goes (default: OUTPUT_DIR/model)")
+        help="the best model's own folder (default: RUN/model)")
     add("--one-epoch", "-1", action="store_true", help="one epoch only")
     add("--resume", action="store_true",
         help="go on with this run from its latest whole checkpoint, where it did not finish")
@@ -116,33 +118,38 @@ def take_job(options: argparse.Namespace) -> Job:
     from dialsum.run.alone import check_fit
 
     job = read_job(options.job)
-    check_fit(job.loaded, environment=os.environ)
+    check_fit(job.loaded, environment=os.environ, place=job.paths, resume=job.resume)
     return job
 
 
 def make_job(options: argparse.Namespace) -> Job:
     """Turn the options into a job; refuse what is unfit with every reason."""
     from dialsum.experiment.job import Job, kind_of
-    from dialsum.paths import PROJECT_ROOT, RunPaths
     from dialsum.run.alone import load_fit
+    from dialsum.run.check_place import choose_place
 
+    paths = choose_place(
+        options.config.stem, output_dir=options.output_dir, run_dir=options.run_dir,
+        model_dir=options.model_dir,
+    )
     loaded = load_fit(
         options.config, overrides=collect_overrides(options), overlays=options.overlay,
-        environment=os.environ,
+        environment=os.environ, place=paths, resume=options.resume,
     )
-    folder = (options.output_dir or PROJECT_ROOT / "outputs" / loaded.name).resolve()
-    model = options.model_dir.resolve() if options.model_dir else folder / "model"
     kind = kind_of(loaded.config, one_epoch=options.one_epoch)
-    return Job(loaded, RunPaths(folder=folder, model=model), kind, resume=options.resume)
+    return Job(loaded, paths, kind, resume=options.resume)
 
 
 def run_one(job: Job) -> int:
     """Run a job and return the exit status."""
+    from dialsum.run.lock import hold_run
+
     for note in job.loaded.notes:
         print(note)
-    from dialsum.experiment.run import run_experiment
+    with hold_run(job.paths):
+        from dialsum.experiment.run import run_experiment
 
-    record = run_experiment(job)
+        record = run_experiment(job)
     return EXIT_OK if record["status"] == "success" else EXIT_FAILED
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from datetime import datetime
 from io import StringIO
@@ -116,3 +117,13 @@ def write_result(folder: Path, content: dict[str, Any]) -> Path:
 def now() -> datetime:
     """Return the present moment with offset."""
     return datetime.now().astimezone()
+
+
+def leave(free: int, folder: Path) -> None:
+    """Fill the disk of a folder but for so many bytes."""
+    with (folder / "filler").open("ab", buffering=0) as file:
+        while (left := shutil.disk_usage(folder).free - free) > 0:
+            try:
+                file.write(bytes(min(left, 2**20)))
+            except OSError:
+                return  # full for this user before the system says so

@@ -21,12 +21,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
-from dialsum.atomic import append_json_line, write_json, write_text
+from dialsum.atomic import append_json_line, dump_json, write_json, write_text
 from dialsum.errors import run_script
+from dialsum.experiment.environment import describe_environment
 from dialsum.experiment.job import Job, read_job
 from dialsum.parent_watch import watch_parent
 from dialsum.paths import RunPaths
 from dialsum.record import archive_previous
+from dialsum.run.lock import hold_run
 
 LONG_SECONDS = 600
 
@@ -83,10 +85,11 @@ def main() -> int:
         print("error: 1 problem found; nothing was started:\n  the checkpoint is no checkpoint")
         return 2
     paths = asked.paths
-    archive_previous(paths)
-    started = datetime.now().astimezone()
-    write_json(paths.environment, {"started_at": started.isoformat(timespec="seconds")})
-    return behave(act, paths, asked, started)
+    with hold_run(paths):
+        started = datetime.now().astimezone()
+        environment = describe_environment(started=started, paths=paths, seed=1, devices=[])
+        archive_previous(paths, first={paths.environment: dump_json(environment)})
+        return behave(act, paths, asked, started)
 
 
 def behave(act: str, paths: RunPaths, asked: Job, started: datetime) -> int:

@@ -16,7 +16,7 @@ from dialsum.report.closing import format_closing
 from dialsum.report.door import start_batch
 from dialsum.report.summaries import write_batch_files
 from dialsum.run.batch import run_batch
-from dialsum.run.lock import hold_folders
+from dialsum.run.lock import hold_batch
 from dialsum.run.options import BatchOptions
 from dialsum.run.outcome import BatchOutcome
 from dialsum.run.plan import BatchPlan, load_selected, make_plan
@@ -163,7 +163,8 @@ def test_a_folder_that_cannot_be_made_stops_the_batch_before_its_start(tmp_path:
 def test_two_batches_do_not_share_a_folder(tmp_path: Path) -> None:
     plan = plan_batch(make_options(tmp_path, "ok"))
     plan.paths.runs.mkdir(parents=True)
-    with hold_folders([plan.paths.runs]), pytest.raises(UnfitError, match="another batch"):
+    runs = [one.paths for one in plan.experiments]
+    with hold_batch(plan.paths, runs), pytest.raises(UnfitError, match="another batch"):
         run_batch(plan, screen=make_screen()[0], write_results=write_batch_files)
     assert not plan.paths.results(plan.started_at).exists()
 

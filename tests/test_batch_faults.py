@@ -7,14 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from batch_world import make_options, make_screen
-from dialsum.paths import BatchPaths
+from batch_world import leave, make_options, make_screen
+from dialsum.paths import LOCK, BatchPaths
 from dialsum.record import find_records
 from dialsum.report.closing import format_closing
 from dialsum.report.summaries import write_batch_files
@@ -24,51 +23,41 @@ from test_batch import plan_batch, read_json, run_stand_ins
 from test_executor import is_gone, wait_for
 
 
-@pytest.fixture
-def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of so many MiB; skips where this user may not mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={request.param}m", "tmpfs", str(folder)],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    if mounted.returncode != 0:
-        pytest.skip("needs the right to mount a small file system")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+def files(folder: Path) -> dict[str, bytes]:
+    """Return what every file below a folder holds."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*")) if path.is_file()
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("disk", [1], indirect=True)
-def test_a_disk_that_fills_loses_nothing_that_stood_there_and_is_no_success(
+@pytest.mark.parametrize("disk", [100], indirect=True)
+def test_on_a_full_disk_nothing_is_started_and_nothing_that_stood_there_is_touched(
     tmp_path: Path, disk: Path
 ) -> None:
     options = make_options(tmp_path, "ok", "crash", output_dir=disk, log_dir=tmp_path / "log")
-    first, _ = run_stand_ins(options)
-    kept = read_json(first.plan.paths.results(first.plan.started_at))
+    run_stand_ins(options)
     plan = plan_batch(options)
     screen, shown = make_screen()
-    calls: list[int] = []
+    before: dict[str, bytes] = {}
 
-    def fill_then_write(outcome: BatchOutcome) -> None:
-        calls.append(len(outcome.outcomes))
+    def write_then_fill(outcome: BatchOutcome) -> None:
         write_batch_files(outcome)
-        if len(calls) == 1:
-            with (disk / "filler").open("wb", buffering=0) as file:
-                try:
-                    while True:
-                        file.write(b"x" * 1024)
-                except OSError:
-                    pass
+        if not before:
+            leave(0, disk)
+            before.update(files(disk / "auto_experiments"))
 
-    outcome = run_batch(plan, screen=screen, write_results=fill_then_write)
+    outcome = run_batch(plan, screen=screen, write_results=write_then_fill)
     assert outcome.exit_status == 1
-    assert len(outcome.outcomes) == 2
-    assert "no space left on the disk" in shown.getvalue()
-    assert "everything is recorded: " in "\n".join(format_closing(outcome))
-    assert read_json(first.plan.paths.results(first.plan.started_at)) == kept
-    for path in disk.rglob("*.json"):
-        read_json(path)
+    assert outcome.outcomes == []
+    after = files(disk / "auto_experiments")
+    for name in before.keys() | after.keys():
+        assert after.get(name) == before.get(name) or name.endswith(LOCK), name
+    closing = "\n".join(format_closing(outcome))
+    assert "the disk is full, so nothing was started from L_ok on: " in shown.getvalue()
+    assert "the disk is full, so nothing was started from L_ok on: " in closing
+    assert "Not started\n  1 L_ok\n  2 L_crash" in closing
+    assert "everything is recorded: no space left on the disk" in closing
 
 
 DRIVER = """
@@ -94,27 +83,33 @@ def start_runner(folder: Path, *names: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("disk", [400], indirect=True)
-def test_each_failure_after_the_disk_filled_says_so_and_the_closing_lists_only_what_is_there(
+def test_a_disk_that_fills_ends_the_queue_and_the_closing_lists_only_what_is_there(
     disk: Path,
 ) -> None:
+    again = start_runner(disk, "ok_2", "ok_3")
+    assert again.wait(timeout=120) == 0
+    root = disk / "out" / "auto_experiments"
+    kept = files(root)
     runner = start_runner(disk, "ok", "fill", "ok_2", "ok_3")
     shown, _ = runner.communicate(timeout=120)
     assert runner.returncode == 1, shown
-    runs = disk / "out" / "auto_experiments" / "experiments"
-    for name in ("fill", "ok_2", "ok_3"):
-        [line] = [line for line in shown.splitlines() if f"L_{name}  FAILED" in line]
-        assert f"no space left on the disk of {runs / name}: its process ended" in line
-        assert f"not be recorded: no space left on the disk, {runs / name}/result.json" in shown
+    runs = root / "experiments"
+    [line] = [line for line in shown.splitlines() if "L_fill  FAILED" in line]
+    assert f"no space left on the disk of {runs / 'fill'}: its process ended" in line
+    assert f"not be recorded: no space left on the disk, {runs / 'fill'}/result.json" in shown
     assert shown.count("warning: ") == 1
+    # What finished before stands as it stood: model, record and all.
+    for name, content in kept.items():
+        assert ("_2/" not in name and "_3/" not in name) or files(root)[name] == content
     closing = shown.partition("\nBatch ")[2]
-    files, following = closing.partition("\nFiles\n")[2].split("\nNext\n")
-    listed = [Path(line.split()[-1]) for line in files.splitlines() if line]
+    assert "Not started\n  3 L_ok_2\n  4 L_ok_3" in closing
+    assert "the disk is full, so nothing was started from L_ok_2 on: " in closing
+    listed_files, following = closing.partition("\nFiles\n")[2].split("\nNext\n")
+    listed = [Path(line.split()[-1]) for line in listed_files.splitlines() if line]
     assert all(path.exists() for path in listed)
-    assert not any(path.suffix == ".json" for path in listed)
     [unwritten] = [line for line in closing.splitlines() if "everything is recorded" in line]
-    for name in ("experiment_results_", "experiment_summary.json", "experiment_summary.txt",
-                 *(str(runs / name / "result.json") for name in ("fill", "ok_2", "ok_3"))):
-        assert name in unwritten
+    assert not any(str(path) in unwritten for path in listed if path.suffix == ".json")
+    assert str(runs / "fill" / "result.json") in unwritten
     assert following.startswith("  free space on the disk of ")
     for line in following.splitlines():
         log = line.partition("read why in ")[2]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import resource
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from batch_world import leave, make_result, write_result
 from dialsum.errors import EXIT_FAILED, EXIT_OK, EXIT_UNFIT
 from small_models import write_checkpoint
+from test_executor import wait_for
 from trainer_runs import (
     REPOSITORY,
     command,
@@ -32,7 +31,7 @@ SAMPLE = REPOSITORY / "data" / "sample"
 def stand_a_run(folder: Path) -> dict[str, tuple[int, int]]:
     """Put what an earlier run left into a folder and return how it looks."""
     (folder / "results").mkdir(parents=True)
-    (folder / "result.json").write_text('{"status": "success"}', encoding="utf-8")
+    write_result(folder, make_result())
     (folder / "results" / "submission.csv").write_text("of that run", encoding="utf-8")
     return tree(folder)
 
@@ -98,31 +97,21 @@ def test_a_failure_in_the_middle_is_recorded(tmp_path: Path) -> None:
     assert not (folder / "model" / "model_info.json").exists()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of two megabytes; skips where none can be made."""
-    if os.geteuid() != 0 or not shutil.which("mount"):
-        pytest.skip("a small disk can only be mounted by root")
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
-    done = subprocess.run(mount, capture_output=True, text=True)
-    if done.returncode != 0:
-        pytest.skip(f"no disk could be mounted here: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def test_a_disk_that_fills_up_while_training_leaves_a_record(small_disk: Path) -> None:
-    # There is room for the first checkpoint's adapter, but not for its optimizer.
-    (small_disk / "filler").write_bytes(bytes(900_000))
-    folder = small_disk / "run"
-    done = run(command(MT5, folder))
-    assert done.returncode == EXIT_FAILED
+@pytest.mark.parametrize("disk", [40], indirect=True)
+def test_a_disk_that_fills_up_while_training_leaves_a_record(disk: Path) -> None:
+    folder = disk / "run"
+    with subprocess.Popen(
+        command(MT5, folder), env=environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        wait_for((folder / "environment.json").exists)
+        # There is room for the first checkpoint's adapter, but not for its optimizer.
+        leave(1_100_000, disk)
+        shown, _ = process.communicate(timeout=300)
+    assert process.returncode == EXIT_FAILED
     record = read_result(folder)
     assert record["status"] == "failed"
     assert "disk was full" in record["reason"]
-    assert record["reason"] in done.stdout
+    assert record["reason"] in shown
     assert not list(folder.glob("checkpoints/*"))
 
 

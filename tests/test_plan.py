@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -79,13 +80,19 @@ def test_every_files_problems_are_shown_and_fit_ones_loaded(tmp_path: Path) -> N
 ROOTS = [
     ({}, "auto_experiments"),
     ({"one_epoch": True}, "quick_test"),
-    ({"demo": True}, "demo"),
-    ({"demo": True, "one_epoch": True}, "demo"),
+    ({"demo": True}, "demo_own_data"),
+    ({"demo": True, "one_epoch": True}, "demo_own_data_quick_test"),
+    ({"demo": True, "data_dir": None}, "demo"),
+    ({"demo": True, "data_dir": None, "one_epoch": True}, "demo_quick_test"),
+    ({"demo": True, "data_dir": Path(os.path.relpath(PROJECT_ROOT / "data/sample"))}, "demo"),
+    ({"demo": True, "data_dir": None, "overrides": ("data.dev_file=/x/dev.csv",)}, "demo_own_data"),
 ]
 
 
 @pytest.mark.parametrize(("options", "root"), ROOTS)
-def test_each_kind_has_its_own_root(tmp_path: Path, options: dict[str, Any], root: str) -> None:
+def test_each_sort_of_batch_has_its_own_root(
+    tmp_path: Path, options: dict[str, Any], root: str
+) -> None:
     plan = plan_of(make_options(tmp_path, "a", **options))
     assert plan.paths.root == tmp_path / "out" / root
     assert plan.paths.log_root == tmp_path / "out" / "logs"

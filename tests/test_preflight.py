@@ -15,9 +15,9 @@ from dialsum.errors import UnfitError
 from dialsum.model.checkpoint import find_hub_cache, find_size
 from dialsum.profile_tables import BASE_SIZES
 from dialsum.run.check_model import find_model_problems
-from dialsum.run.check_place import find_other_batch, find_place_problems
+from dialsum.run.check_place import find_others_at_work, find_place_problems
 from dialsum.run.estimates import estimate_disk_bytes
-from dialsum.run.lock import hold_folders
+from dialsum.run.lock import hold_batch
 from dialsum.run.preflight import check_plan
 from test_plan import plan_of
 from trainer_runs import command, run
@@ -108,16 +108,16 @@ def test_a_folder_that_another_batch_uses_is_refused(tmp_path: Path) -> None:
     plan = plan_of(make_options(tmp_path, "a"))
     plan.paths.root.mkdir(parents=True)
     assert find_place_problems(plan) == []
-    with hold_folders([plan.paths.root]):
-        [problem] = find_other_batch(plan)
-        assert "another batch is running" in problem
+    with hold_batch(plan.paths, []):
+        [problem] = find_others_at_work(plan)
+        assert "another batch is at work" in problem
         assert check_plan(plan).problems == [problem]
         rehearsed = check_plan(plan, dry_run=True)
         assert rehearsed.problems == []
         assert f"a start now would be refused: {problem}" in rehearsed.notes
-        with pytest.raises(UnfitError, match="another batch"), hold_folders([plan.paths.root]):
+        with pytest.raises(UnfitError, match="another batch"), hold_batch(plan.paths, []):
             raise AssertionError("held twice")
-    assert find_other_batch(plan) == []
+    assert find_others_at_work(plan) == []
 
 
 def test_a_folder_without_rights_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 from datetime import timedelta
 from pathlib import Path
@@ -136,7 +137,9 @@ def fill_run(
     (paths.model / "weights").write_text("w")
     (paths.metrics).write_text("{}\n")
     if started is not None:
-        paths.environment.write_text(json.dumps({"started_at": started}))
+        model = os.path.relpath(paths.model, paths.folder)
+        content_of_environment = {"schema_version": 1, "started_at": started, "model": model}
+        paths.environment.write_text(json.dumps(content_of_environment))
     if content is not None:
         write_result(paths.folder, content)
 
@@ -180,9 +183,9 @@ def test_archive_takes_the_start_from_the_record_else_the_environment_else_says_
     first = archive_previous(paths)
     fill_run(paths, None, started="2026-05-05T00:00:00+00:00")
     second = archive_previous(paths)
-    fill_run(paths, None)
+    fill_run(paths, None, started="no time")
     third = archive_previous(paths)
-    fill_run(paths, None)
+    fill_run(paths, None, started="no time")
     fourth = archive_previous(paths)
     assert first is not None and second is not None and third is not None and fourth is not None
     # Local time of the test's machine; only the day is sure.

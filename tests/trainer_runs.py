@@ -50,7 +50,7 @@ def environment(**values: str) -> dict[str, str]:
 def command(experiment: str, folder: Path, *options: str, demo: bool = True) -> list[str]:
     """Return the command line of a short run of one of the experiments on the sample."""
     line = [sys.executable, str(REPOSITORY / "code" / "trainer.py")]
-    line += ["--config", str(EXPERIMENTS / f"{experiment}.yaml"), "--output-dir", str(folder)]
+    line += ["--config", str(EXPERIMENTS / f"{experiment}.yaml"), "--run-dir", str(folder)]
     if demo:
         line += ["--overlay", str(DEMO)]
     cache = f"data.cache_dir={json.dumps(str(folder.parent / 'encoded'), ensure_ascii=False)}"

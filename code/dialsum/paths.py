@@ -12,8 +12,9 @@ from pathlib import Path
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 
 OUTPUTS = "outputs"
-BATCH_ROOTS = {"full": "auto_experiments", "one_epoch": "quick_test", "demo": "demo"}
-"""Folder under outputs/ for each kind of batch: a quick test never displaces a night's result."""
+LOCK = ".dialsum-lock"
+"""A folder's lock while somebody is at work in it (run/lock.py); what a killed process left of it
+holds nobody up."""
 
 
 def project_path(path: str | Path) -> Path:
@@ -33,6 +34,18 @@ def shown(path: Path) -> str:
         if path.is_relative_to(base):
             return path.relative_to(base).as_posix()
     return path.as_posix()
+
+
+def batch_root(*, demo: bool, own_data: bool, one_epoch: bool) -> str:
+    """Return the folder under outputs/ of a batch: each sort has its own, so that none displaces
+    the results of another.
+
+    Args:
+        own_data: whether a demo is on other data than the sample.
+    """
+    if not demo:
+        return "quick_test" if one_epoch else "auto_experiments"
+    return "demo" + ("_own_data" if own_data else "") + ("_quick_test" if one_epoch else "")
 
 
 def timestamp(moment: datetime) -> str:
@@ -125,9 +138,31 @@ class RunPaths:
         return self.model / "model_info.json"
 
     @property
+    def wandb(self) -> Path:
+        """Folder of what Weights & Biases keeps of the run."""
+        return self.folder / "wandb"
+
+    @property
     def previous(self) -> Path:
         """Folder of earlier runs of the same name, one folder each, named by their start."""
         return self.folder / "previous"
+
+    @property
+    def has_outside_model(self) -> bool:
+        """Whether the model goes to a folder of its own, outside of the run's."""
+        return not self.model.is_relative_to(self.folder)
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """All that a run writes into its own folder; what tells when it started comes last.
+
+        Whatever else stands there is somebody else's.
+        """
+        inside = () if self.has_outside_model else (self.model,)
+        return (
+            *inside, self.resolved_config, self.metrics, self.train_log, self.results,
+            self.tensorboard, self.checkpoints, self.wandb, self.environment, self.result,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -170,6 +205,11 @@ class BatchPaths:
         """Return the batch's closing table as text."""
         return self.logs(started) / "experiment_summary.txt"
 
+    @property
+    def models(self) -> Path:
+        """Folder of the runs' models."""
+        return self.root / "models"
+
     def run(self, name: str) -> RunPaths:
         """Name the files of one experiment's run in this root."""
-        return RunPaths(folder=self.runs / name, model=self.root / "models" / name)
+        return RunPaths(folder=self.runs / name, model=self.models / name)

@@ -11,9 +11,11 @@ import subprocess
 import sys
 from datetime import datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-from dialsum.paths import PROJECT_ROOT
+from dialsum.paths import PROJECT_ROOT, RunPaths
+from dialsum.record.read import SCHEMA_VERSION
 
 PACKAGES = (
     "torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "unsloth", "numpy",
@@ -22,12 +24,13 @@ PACKAGES = (
 
 
 def describe_environment(
-    *, started: datetime, seed: int, devices: list[dict[str, Any]]
+    *, started: datetime, paths: RunPaths, seed: int, devices: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Return the record of this machine and these libraries.
 
     Args:
         started: when the run began; names its folder once a newer run replaces it.
+        paths: the run's; what will stand as its model is known as its own from its first moment.
         devices: as dialsum.device lists them.
     """
     versions = {}
@@ -37,7 +40,9 @@ def describe_environment(
         except metadata.PackageNotFoundError:
             continue
     return {
+        "schema_version": SCHEMA_VERSION,
         "started_at": started.isoformat(timespec="seconds"), "seed": seed,
+        "model": Path(os.path.relpath(paths.model, paths.folder)).as_posix(),
         "python": platform.python_version(), "platform": platform.platform(),
         "cpu_count": os.cpu_count(), "packages": versions, "devices": devices,
         "commit": _commit(), "argv": sys.argv,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,23 +80,29 @@ def _status(paths: RunPaths) -> str | None:
     return status
 
 
-def reopen_run(paths: RunPaths, point: ResumePoint) -> None:
+def reopen_run(paths: RunPaths, point: ResumePoint, *, first: Mapping[Path, str]) -> None:
     """Take back what an unfinished run wrote after the checkpoint: it comes again.
 
-    Its record goes, since a record means that a run has ended; checkpoints that are not whole go;
-    and of metrics.jsonl the training events after the checkpoint's step.
+    Of metrics.jsonl the training events after the checkpoint's step go, then checkpoints that are
+    not whole, then the record, since a record means that a run has ended.
+
+    Args:
+        first: files that the resumed run writes anew, path to text. They come before anything goes:
+            on a full disk the run stays as it is.
     """
-    paths.result.unlink(missing_ok=True)
+    texts = dict(first)
+    if paths.metrics.is_file():
+        kept = [
+            line for line in paths.metrics.read_text(encoding="utf-8").splitlines()
+            if line.strip() and _is_before(line, point.step)
+        ]
+        texts[paths.metrics] = "".join(f"{line}\n" for line in kept)
+    for path, text in texts.items():
+        write_text(path, text)
     for checkpoint in list_checkpoints(paths.checkpoints):
         if step_of(checkpoint) > point.step or find_damage(checkpoint) is not None:
             shutil.rmtree(checkpoint)
-    if not paths.metrics.is_file():
-        return
-    kept = [
-        line for line in paths.metrics.read_text(encoding="utf-8").splitlines()
-        if line.strip() and _is_before(line, point.step)
-    ]
-    write_text(paths.metrics, "".join(f"{line}\n" for line in kept))
+    paths.result.unlink(missing_ok=True)
 
 
 def _is_before(line: str, step: int) -> bool:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import write_json, write_text
+from dialsum.atomic import dump_json
 from dialsum.config.read import dump_yaml
 from dialsum.data.splits import Splits
 from dialsum.device import list_devices, use_one_gpu
@@ -155,18 +155,18 @@ def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Outcome
     """Move an older run aside, or open it again, and write what is known before loading."""
     started = datetime.now().astimezone()
     loaded, paths = job.loaded, job.paths
-    if point is not None:
-        reopen_run(paths, point)
-    elif (moved := archive_previous(paths)) is not None:
-        print(f"the earlier run of {loaded.name} now stands in {shown(moved)}")
-    write_json(
-        paths.environment,
-        describe_environment(
-            started=started, seed=loaded.config.training.seed,
-            devices=[device.to_record() for device in list_devices()],
-        ),
+    environment = describe_environment(
+        started=started, paths=paths, seed=loaded.config.training.seed,
+        devices=[device.to_record() for device in list_devices()],
     )
-    write_text(paths.resolved_config, dump_yaml(loaded.config, remarks=job.attempt.remarks()))
+    first = {
+        paths.environment: dump_json(environment),
+        paths.resolved_config: dump_yaml(loaded.config, remarks=job.attempt.remarks()),
+    }
+    if point is not None:
+        reopen_run(paths, point, first=first)
+    elif (moved := archive_previous(paths, first=first)) is not None:
+        print(f"the earlier run of {loaded.name} now stands in {shown(moved)}")
     head: dict[str, Any] = {
         "experiment": loaded.name, "label": loaded.config.general.label or loaded.name,
         "kind": job.kind, "batch": job.batch, "config_sha256": loaded.sha256,

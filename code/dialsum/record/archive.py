@@ -1,82 +1,193 @@
 """Keeps what earlier runs left: moves them aside before a new run, and records runs that could not
 record themselves.
 
-Must not know why a run ended; it is told. A move that is cut off is taken up again by the next one.
+Only names that a run writes are moved, and all of them or none. Must not know why a run ended; it
+is told. A move that was cut off by the death of its process is taken up again by the next one.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import write_json
-from dialsum.errors import RunError
+from dialsum.atomic import dump_json, write_json, write_text
+from dialsum.errors import DiskFullError, RunError, UnfitError
 from dialsum.paths import RunPaths, shown, timestamp
 from dialsum.reading import read_regular
+from dialsum.record.place import find_foreign, find_model
 from dialsum.record.read import SCHEMA_VERSION, Record, parse_moment, read_record
 
 UNKNOWN_START = "unknown_start"
 """Folder name for what a run left that died before it wrote when it started."""
+DRAFT = ".draft"
+"""Ends the name of what is to stand at a place once everything else is done."""
 
 
-def archive_previous(paths: RunPaths) -> Path | None:
-    """Move what stands at a run's place, its model too, to `previous/STARTED/`; finished or not.
+def archive_previous(paths: RunPaths, *, first: Mapping[Path, str] | None = None) -> Path | None:
+    """Move what a run left at a place, its model too, to `previous/STARTED/`, finished or not, and
+    put the first files of the new run there: all of this, or nothing.
 
-    The record is moved last and rewritten on the way, so that every path in its `artifacts` stays
-    true.
+    The moved record is rewritten, so that every path in its `artifacts` stays true. Files of others
+    beside the run's stay where they are.
+
+    Args:
+        first: path to text. They are on the disk before anything is moved: where it is full, the
+            earlier run stays as it is.
 
     Returns:
         The new folder, None where nothing stood there.
 
     Raises:
-        RunError: something cannot be moved; what was moved until then stands in the new folder.
+        UnfitError: what stands there was not written by this program.
+        DiskFullError, RunError: there is no room, or something cannot be moved; everything stands
+            where it stood.
     """
-    entries = _list_entries(paths)
-    has_outside_model = _is_outside(paths) and paths.model.exists()
-    if not entries and not has_outside_model:
+    foreign = find_foreign(paths)
+    if foreign is not None:
+        raise UnfitError(foreign)
+    change = _Change()
+    try:
+        for path, text in (first or {}).items():
+            change.write_draft(path, text)
+        target = _move_run(paths, change)
+        change.place_drafts()
+    except OSError as error:
+        change.undo()
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(paths.folder) from error
+        raise RunError(
+            f"{shown(paths.folder)}: the earlier run cannot be moved to {shown(paths.previous)}: "
+            f"{error.strerror or error}; it stands where it stood. Move it away by hand, or write "
+            "elsewhere with --output-dir."
+        ) from error
+    except BaseException:
+        change.undo()
+        raise
+    change.remove_sources()
+    return target
+
+
+class _Change:
+    """What is done to a place, step by step, so that it can be undone."""
+
+    def __init__(self) -> None:
+        self._made: list[Path] = []
+        self._drafts: list[Path] = []
+        self._moved: list[tuple[Path, Path]] = []
+        self._copied: list[tuple[Path, Path]] = []
+
+    def make(self, folder: Path) -> None:
+        """Make a folder and those above it that are missing."""
+        for one in reversed([folder, *folder.parents]):
+            if not one.is_dir():
+                one.mkdir()
+                self._made.append(one)
+
+    def write_draft(self, path: Path, text: str) -> None:
+        """Write a file that is to stand at path in the end; the last one is placed last."""
+        self.make(path.parent)
+        draft = path.with_name(path.name + DRAFT)
+        self._drafts.append(draft)
+        write_text(draft, text)
+
+    def move(self, source: Path, target: Path) -> None:
+        """Rename, or copy to another file system: there the source goes when all is done."""
+        try:
+            source.rename(target)
+            self._moved.append((source, target))
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            draft = target.with_name(target.name + DRAFT)
+            shutil.rmtree(draft, ignore_errors=True)  # of a copy that was cut off
+            self._copied.append((source, draft))
+            try:
+                shutil.copytree(source, draft, symlinks=True, copy_function=_copy)
+            except _CopyError as failed:
+                raise failed.why from failed
+            draft.rename(target)
+            self._copied[-1] = (source, target)
+
+    def place_drafts(self) -> None:
+        """Give each draft its name."""
+        while self._drafts:
+            self._drafts[0].rename(str(self._drafts[0]).removesuffix(DRAFT))
+            del self._drafts[0]
+
+    def remove_sources(self) -> None:
+        """Remove what was copied to another file system."""
+        for source, _ in self._copied:
+            shutil.rmtree(source)
+
+    def undo(self) -> None:
+        """Bring everything back to where it stood.
+
+        Raises:
+            RunError: something cannot be moved back, with where it stands now.
+        """
+        for source, target in reversed(self._moved):
+            try:
+                target.rename(source)
+            except OSError as error:
+                raise RunError(
+                    f"{shown(target)}: cannot be moved back to {shown(source)}: "
+                    f"{error.strerror or error}; move it by hand"
+                ) from error
+        for _, copy in self._copied:
+            shutil.rmtree(copy, ignore_errors=True)
+        for draft in self._drafts:
+            draft.unlink(missing_ok=True)
+        for folder in reversed(self._made):
+            with suppress(OSError):  # not empty: somebody else uses it by now
+                folder.rmdir()
+
+
+class _CopyError(Exception):
+    """Ends the copy of a folder at the first file that cannot be copied, which copytree does not.
+
+    Args:
+        why: with its number, which copytree drops.
+    """
+
+    def __init__(self, why: OSError) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+
+def _copy(source: str, target: str) -> None:
+    try:
+        shutil.copy2(source, target)
+    except OSError as error:
+        raise _CopyError(error) from error
+
+
+def _move_run(paths: RunPaths, change: _Change) -> Path | None:
+    """Move the run that stands at a place; return its new folder, None where none stands there."""
+    sources = [path for path in paths.written if os.path.lexists(path)]
+    if paths.has_outside_model and paths.model.is_dir() and find_model(paths.folder) == paths.model:
+        sources.insert(0, paths.model)
+    if not sources:
         return None
     started = _read_start(paths)
     target = RunPaths.alone(_choose_target(paths, timestamp(started) if started else UNKNOWN_START))
+    change.make(target.folder)
     try:
-        target.folder.mkdir(parents=True, exist_ok=True)
-        if has_outside_model:
-            shutil.move(paths.model, target.model)
-        for entry in entries:
-            if entry == paths.result:
-                _move_result(paths, target)
-            else:
-                shutil.move(entry, target.folder / entry.name)
-    except OSError as error:
-        raise RunError(
-            f"{shown(paths.folder)}: the earlier run cannot be moved to {shown(target.folder)}: "
-            f"{error.strerror or error}. Move it away by hand, or write elsewhere with "
-            "--output-dir."
-        ) from error
+        content = read_record(paths.result).content
+    except RunError:
+        content = None  # none, or a damaged one that goes along as it is, for a person to look at
+    if content is not None:
+        change.write_draft(target.result, dump_json(_follow_record(content, paths, target)))
+    for source in sources:
+        name = target.model.name if source == paths.model else source.name
+        change.move(source, target.folder / name)
     return target.folder
-
-
-def _list_entries(paths: RunPaths) -> list[Path]:
-    """List the run's own files in the order of moving: what says when it started, then the record,
-    last."""
-    if not paths.folder.is_dir():
-        return []
-    try:
-        entries = sorted(entry for entry in paths.folder.iterdir() if entry != paths.previous)
-    except OSError as error:
-        raise RunError(
-            f"{shown(paths.folder)}: the earlier run in it cannot be looked at: "
-            f"{error.strerror or error}. Mend its permissions, or write elsewhere with --output-dir"
-        ) from error
-    last = [entry for entry in (paths.environment, paths.result) if entry in entries]
-    return [entry for entry in entries if entry not in last] + last
-
-
-def _is_outside(paths: RunPaths) -> bool:
-    return not paths.model.is_relative_to(paths.folder)
 
 
 def _read_start(paths: RunPaths) -> datetime | None:
@@ -95,26 +206,21 @@ def _choose_target(paths: RunPaths, name: str) -> Path:
     number = 1
     while True:
         target = RunPaths.alone(paths.previous / (name if number == 1 else f"{name}_{number}"))
-        began_only = name != UNKNOWN_START and not (
-            target.result.exists() or target.environment.exists()
+        # Environment and record are moved last.
+        began_only = name != UNKNOWN_START and not target.result.exists() and not (
+            target.environment.exists() and paths.environment.exists()
         )
         if not target.folder.exists() or began_only:
             return target.folder
         number += 1
 
 
-def _move_result(paths: RunPaths, target: RunPaths) -> None:
-    try:
-        content = read_record(paths.result).content
-    except RunError:
-        # Not ours to mend: it goes along as it is, for a person to look at.
-        shutil.move(paths.result, target.result)
-        return
+def _follow_record(content: dict[str, Any], paths: RunPaths, target: RunPaths) -> dict[str, Any]:
+    """Return a record as it has to read in the folder that it moves to."""
     moved = _follow_artifacts(content, paths, target)
     if "attempts" in content:
         moved["attempts"] = [_follow_artifacts(one, paths, target) for one in content["attempts"]]
-    write_json(target.result, moved)
-    paths.result.unlink()
+    return moved
 
 
 def _follow_artifacts(
@@ -194,12 +300,15 @@ def write_failed_record(paths: RunPaths, content: dict[str, Any]) -> Record:
             artifacts.
 
     Raises:
-        DiskFullError, RunError: the record cannot be written.
+        UnfitError: something that this program did not write stands at the place.
+        DiskFullError, RunError: the record cannot be written; an earlier run stays as it is.
     """
-    if not _belongs_to_run(paths, parse_moment(content["started_at"])):
-        archive_previous(paths)
-    whole = {**content, "artifacts": _find_artifacts(paths)}
-    write_json(paths.result, whole)
+    if _belongs_to_run(paths, parse_moment(content["started_at"])):
+        whole = {**content, "artifacts": _find_artifacts(paths)}
+        write_json(paths.result, whole)
+    else:
+        whole = {**content, "artifacts": {}}
+        archive_previous(paths, first={paths.result: dump_json(whole)})
     return Record(path=paths.result, content=whole)
 
 

@@ -88,7 +88,7 @@ def _list_files(outcome: BatchOutcome) -> list[str]:
     started = outcome.plan.started_at
     files = [
         ("runs", paths.runs),
-        ("models", paths.root / "models"),
+        ("models", paths.models),
         ("this batch", paths.results(started)),
         ("all latest runs", paths.summary),
         ("logs", paths.logs(started)),

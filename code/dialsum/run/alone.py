@@ -10,9 +10,11 @@ from pathlib import Path
 
 from dialsum.config.read import LoadedConfig, load_config
 from dialsum.errors import ConfigError, ProblemsError
+from dialsum.paths import RunPaths
 from dialsum.run.check_data import check_data
 from dialsum.run.check_machine import find_machine_problems
 from dialsum.run.check_model import find_model_problems
+from dialsum.run.check_place import find_run_problems
 
 
 def load_fit(
@@ -21,12 +23,14 @@ def load_fit(
     overrides: Sequence[str],
     overlays: Sequence[Path],
     environment: Mapping[str, str],
+    place: RunPaths,
+    resume: bool,
 ) -> LoadedConfig:
     """Load an experiment that can run here, as far as that can be known without loading its model
     (see check_fit).
 
     Raises:
-        ProblemsError: configuration, machine, checkpoint or data are unfit; all that is known.
+        ProblemsError: configuration, place, machine, checkpoint or data are unfit: all of it.
     """
     wrong: list[str] = []
     try:
@@ -36,25 +40,28 @@ def load_fit(
         if mended is None:
             raise
         loaded, wrong = mended, error.problems
-    check_fit(loaded, environment=environment, known=wrong)
+    check_fit(loaded, environment=environment, place=place, resume=resume, known=wrong)
     return loaded
 
 
 def check_fit(
-    loaded: LoadedConfig, *, environment: Mapping[str, str], known: Sequence[str] = ()
+    loaded: LoadedConfig, *, environment: Mapping[str, str], place: RunPaths, resume: bool,
+    known: Sequence[str] = (),
 ) -> None:
-    """Refuse an experiment that cannot run on this machine.
+    """Refuse an experiment that cannot run on this machine, or not at its place.
 
     Its data are read only where something else is wrong: the run itself reads them next.
 
     Args:
         environment: environment variables, which may hide cards or name the hub's cache.
+        place: where its files go.
+        resume: whether it goes on with the run that stands there.
         known: what is wrong with its configuration.
 
     Raises:
-        ProblemsError: machine, checkpoint or data are unfit, or the configuration was.
+        ProblemsError: place, machine, checkpoint or data are unfit, or the configuration was.
     """
-    wrong = [*known]
+    wrong = [*known, *find_run_problems(place, loaded.config, resume=resume)]
     wrong += find_machine_problems([loaded.config], environment=environment)
     wrong += find_model_problems(loaded.config, environment=environment)[0]
     if wrong:

@@ -16,7 +16,7 @@ from dialsum.run.attempts import first_attempt
 from dialsum.run.executor import GRACE_SECONDS
 from dialsum.run.handover import CardUse, read_card_use
 from dialsum.run.interrupts import Interrupts, listen_for_interrupts
-from dialsum.run.lock import hold_folders
+from dialsum.run.lock import hold_batch
 from dialsum.run.outcome import BatchOutcome
 from dialsum.run.plan import BatchPlan
 from dialsum.run.queue import Queue, write_job
@@ -52,7 +52,8 @@ def run_batch(
     outcome = BatchOutcome(plan)
     _make_folders(plan)
     hearing = nullcontext(interrupts) if interrupts else listen_for_interrupts()
-    with hold_folders([plan.paths.root, plan.paths.runs]), hearing as interrupts:
+    runs = [one.paths for one in plan.experiments]
+    with hold_batch(plan.paths, runs), hearing as interrupts:
         _write_first(outcome, write_results)
         queue = Queue(outcome, screen, interrupts, grace_seconds, read_use)
         queue.say_cards(none="no NVIDIA GPU in this machine")
@@ -60,6 +61,8 @@ def run_batch(
             if outcome.outcomes:
                 queue.hand_over(outcome.outcomes[-1].experiment)
             if interrupts.wanted:
+                break
+            if not queue.has_room(experiment):
                 break
             queue.run_one(experiment)
             _write_or_say(outcome, write_results, screen)

@@ -1,22 +1,31 @@
-"""Whether a batch's files can be written where they are to go: folders, rights, space, nobody else
-at work there.
+"""Where the files of a batch or a run go, and whether they can: folders, rights, space, nothing of
+others in the way, nobody else at work there.
 
 Must not write anything to find out.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
-from dialsum.paths import shown
+from dialsum.config.schema import Config
+from dialsum.errors import UnfitError
+from dialsum.paths import OUTPUTS, BatchPaths, RunPaths, project_path, shown
+from dialsum.reading import read_regular
+from dialsum.record.place import find_foreign, find_model, holds_run
 from dialsum.run.estimates import estimate_disk_bytes
-from dialsum.run.lock import describe_held, is_held
-from dialsum.run.plan import BatchPlan
+from dialsum.run.lock import find_batch_around, find_batches_at_work, find_runs_at_work
+from dialsum.run.plan import BatchPlan, PlannedExperiment
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
+ROOM_FOR_WORDS_BYTES = 2**16
+"""Where less is free, nothing can be recorded, and an empty log does not mean that nothing was
+said."""
 WAY_OUT = "give another place with --output-dir DIR"
 
 
@@ -25,14 +34,71 @@ def find_place_problems(plan: BatchPlan) -> list[str]:
     paths = plan.paths
     folders = dict.fromkeys([paths.root, paths.runs, paths.log_root])
     problems = [problem for folder in folders if (problem := _find_obstacle(folder))]
-    return list(dict.fromkeys(problems)) or _find_lack_of_space(plan)
+    problems += _find_foreign_summary(paths)
+    runs = [one.paths for one in plan.experiments]
+    problems += [problem for run in runs if (problem := find_foreign(run))]
+    return list(dict.fromkeys(problems)) or find_lack_of_space(
+        [(run.folder, one.config) for run, one in zip(runs, plan.experiments, strict=True)]
+    )
 
 
-def find_other_batch(plan: BatchPlan) -> list[str]:
-    """Return that another batch is at work in the folders of this one, if it is."""
-    folders = dict.fromkeys([plan.paths.root, plan.paths.runs])
-    # One batch holds both folders; saying it once is enough.
-    return [describe_held(folder) for folder in folders if is_held(folder)][:1]
+def find_run_problems(paths: RunPaths, config: Config, *, resume: bool) -> list[str]:
+    """Return what is wrong with the place of a run that no batch started.
+
+    Args:
+        resume: whether it goes on with the run there, part of which is on the disk already.
+    """
+    problem = _find_obstacle(paths.folder) or _find_obstacle(paths.model.parent)
+    found = [problem or find_foreign(paths) or find_batch_around(paths)]
+    found += find_runs_at_work([paths])
+    problems = [problem for problem in found if problem is not None]
+    return problems or ([] if resume else find_lack_of_space([(paths.folder, config)]))
+
+
+def choose_place(
+    name: str, *, output_dir: Path | None, run_dir: Path | None, model_dir: Path | None
+) -> RunPaths:
+    """Return where a run by itself goes; one that stands there already keeps its model's place.
+
+    Args:
+        name: of the experiment.
+        output_dir: stands for outputs/; the run goes to a folder of its name in it.
+        run_dir: the run's own folder.
+        model_dir: the model's own folder.
+
+    Raises:
+        UnfitError: both output_dir and run_dir are given.
+    """
+    if output_dir is not None and run_dir is not None:
+        raise UnfitError(
+            "--output-dir and --run-dir: give one of them; --run-dir is the run's own folder, "
+            "--output-dir the folder in which it gets one of its name"
+        )
+    folder = (run_dir or (output_dir or project_path(OUTPUTS)) / name).resolve()
+    model = model_dir.resolve() if model_dir else find_model(folder) if holds_run(folder) else None
+    return RunPaths(folder=folder, model=model or RunPaths.alone(folder).model)
+
+
+def find_others_at_work(plan: BatchPlan) -> list[str]:
+    """Return that another batch or run is at work in the folders of this one, if it is."""
+    runs = [one.paths for one in plan.experiments]
+    return find_batches_at_work(plan.paths) or find_runs_at_work(runs)
+
+
+def _find_foreign_summary(paths: BatchPaths) -> list[str]:
+    """Refuse a summary that another program wrote: a batch writes its own over it."""
+    try:
+        content = json.loads(read_regular(paths.summary).decode("utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, RecursionError):
+        content = None
+    if isinstance(content, dict) and "schema_version" in content:
+        return []
+    return [
+        f"{shown(paths.summary)}: was not written by this program, which writes its own file of "
+        f"that name there; move it, or {WAY_OUT}"
+    ]
 
 
 def _find_obstacle(folder: Path) -> str | None:
@@ -58,23 +124,45 @@ def nearest_existing(path: Path) -> Path:
     return path
 
 
-def _find_lack_of_space(plan: BatchPlan) -> list[str]:
-    """Compare what the runs leave at least with what is free, disk by disk."""
+def find_lack_of_space(runs: Sequence[tuple[Path, Config]]) -> list[str]:
+    """Compare what runs leave at least with what is free, disk by disk.
+
+    Args:
+        runs: folder and configuration of each.
+    """
     needed: dict[int, int] = defaultdict(int)
     places: dict[int, Path] = {}
-    for experiment in plan.experiments:
-        place = nearest_existing(experiment.paths.folder)
+    for folder, config in runs:
+        place = nearest_existing(folder)
         device = place.stat().st_dev
         places[device] = place
-        needed[device] += estimate_disk_bytes(experiment.config)
-    runs = count_word(len(plan.experiments))
+        needed[device] += estimate_disk_bytes(config)
     return [
-        f"{shown(place)}: {free / GIB:.1f} GiB free, but models and checkpoints of {runs} take at "
-        f"least about {needed[device] / GIB:.1f} GiB; free space, run fewer at a time (--only), "
-        f"or {WAY_OUT}"
+        f"{shown(place)}: {_show(free)} free, but models and checkpoints of "
+        f"{count_word(len(runs))} take at least about {_show(needed[device])}; free space, "
+        f"run fewer at a time (--only), or {WAY_OUT}"
         for device, place in places.items()
         if (free := shutil.disk_usage(place).free) < needed[device]
     ]
+
+
+def find_full_disk(experiment: PlannedExperiment) -> str | None:
+    """Say why an experiment of a running batch has no room; None where it has.
+
+    What it leaves at least must be free where its run goes, and some where its log and model go.
+    """
+    lack = find_lack_of_space([(experiment.paths.folder, experiment.config)])
+    places = [nearest_existing(path) for path in (experiment.log, experiment.paths.model)]
+    lack += [
+        f"{shown(place)}: no space left on the disk; free some, or {WAY_OUT}"
+        for place in places
+        if shutil.disk_usage(place).free < ROOM_FOR_WORDS_BYTES
+    ]
+    return lack[0] if lack else None
+
+
+def _show(size: int) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / MIB:.1f} MiB"
 
 
 def count_word(experiments: int) -> str:

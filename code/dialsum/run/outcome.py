@@ -13,14 +13,13 @@ from pathlib import Path
 from dialsum.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from dialsum.paths import shown
 from dialsum.record import Record
+from dialsum.run.check_place import ROOM_FOR_WORDS_BYTES
 from dialsum.run.executor import ChildEnd
 from dialsum.run.plan import BatchPlan, PlannedExperiment
 from dialsum.run.unwritten import DISK_FULL
 
 LOG_TAIL_BYTES = 16_384
 REASON_LINES = 4
-ROOM_FOR_WORDS_BYTES = 2**16
-"""Where less is free, an empty log does not mean that nothing was said."""
 
 
 @dataclass(frozen=True)

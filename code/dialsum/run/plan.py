@@ -18,16 +18,16 @@ from dialsum.config.read import LoadedConfig, load_configs
 from dialsum.config.schema import Config
 from dialsum.errors import ConfigError
 from dialsum.paths import (
-    BATCH_ROOTS,
     OUTPUTS,
     PROJECT_ROOT,
     BatchPaths,
     RunPaths,
+    batch_root,
     project_path,
     shown,
     timestamp,
 )
-from dialsum.run.options import BatchOptions, select_numbers
+from dialsum.run.options import DEMO_DATA, BatchOptions, select_numbers
 
 TRAINER = (sys.executable, str(PROJECT_ROOT / "code" / "trainer.py"))
 """The command that runs one experiment."""
@@ -178,7 +178,9 @@ def make_plan(
     outputs = (options.output_dir or project_path(OUTPUTS)).absolute()
     default_logs = outputs / "logs" if options.output_dir else PROJECT_ROOT / "logs"
     paths = BatchPaths.make(
-        outputs / BATCH_ROOTS[options.kind],
+        outputs / batch_root(
+            demo=options.demo, own_data=_has_own_data(loaded), one_epoch=options.one_epoch
+        ),
         (options.log_dir or default_logs).absolute(),
         runs=options.runs_dir.absolute() if options.runs_dir else None,
     )
@@ -189,10 +191,24 @@ def make_plan(
     return replace(plan, experiments=experiments)
 
 
+def _has_own_data(loaded: dict[int, LoadedConfig]) -> bool:
+    """Tell whether an experiment reads another file than the sample's."""
+    folders = {
+        (project_path(one.config.data.data_dir) / file).resolve().parent
+        for one in loaded.values()
+        for file in (
+            one.config.data.train_file, one.config.data.dev_file, one.config.data.test_file
+        ) if file
+    }  # fmt: skip
+    return bool(folders - {DEMO_DATA.resolve()})
+
+
 def _plan_one(
     plan: BatchPlan, number: int, loaded: LoadedConfig, trainer: Sequence[str]
 ) -> PlannedExperiment:
-    run = plan.paths.run(loaded.name)
+    named = plan.paths.run(loaded.name)
+    # Where a link leads is what is looked at, and what paths in records are relative to.
+    run = RunPaths(folder=named.folder.resolve(), model=named.model.resolve())
     data = loaded.config.data
     folder = project_path(data.data_dir)
     return PlannedExperiment(

@@ -16,7 +16,7 @@ from dialsum.run.alone import find_problems_beside
 from dialsum.run.check_data import check_data
 from dialsum.run.check_machine import find_machine_problems
 from dialsum.run.check_model import find_model_problems
-from dialsum.run.check_place import find_other_batch, find_place_problems
+from dialsum.run.check_place import find_others_at_work, find_place_problems
 from dialsum.run.options import select_numbers
 from dialsum.run.plan import BatchPlan, all_overrides
 from dialsum.run.versions import find_version_problems
@@ -69,7 +69,7 @@ def check_plan(
         wrong, remarks = find_model_problems(experiment.config, environment=environment)
         problems += [f"{experiment.number} {experiment.label}: {problem}" for problem in wrong]
         notes += [*remarks, *experiment.loaded.notes]
-    held = find_other_batch(plan)
+    held = find_others_at_work(plan)
     gpu = find_machine_problems(
         [experiment.config for experiment in plan.experiments], environment=environment
     )

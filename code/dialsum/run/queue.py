@@ -25,11 +25,13 @@ from dialsum.run.attempts import (
     plan_next,
     point_to_failed,
 )
+from dialsum.run.check_place import find_full_disk
 from dialsum.run.estimates import expect_minutes
 from dialsum.run.executor import ChildEnd, run_child
 from dialsum.run.follow import Follower
 from dialsum.run.handover import CardUse, wait_until_free
 from dialsum.run.interrupts import Interrupts
+from dialsum.run.lock import hold_run
 from dialsum.run.outcome import BatchOutcome, Outcome, explain_end
 from dialsum.run.plan import BatchPlan, PlannedExperiment
 from dialsum.run.progress import Rest, RunProgress, estimate_rest, format_duration
@@ -66,6 +68,19 @@ class Queue:
             following = self._prepare_next(attempt, result)
         self.outcome.outcomes.append(result)
 
+    def has_room(self, experiment: PlannedExperiment) -> bool:
+        """Tell whether the disk has room for an experiment; say and note where it has not."""
+        full = find_full_disk(experiment)
+        if full is None and any(one.unwritten == DISK_FULL for one in self.outcome.outcomes):
+            # As under a quota, which no free space shows.
+            full = f"{DISK_FULL} for the last record"
+        if full is None:
+            return True
+        problem = f"the disk is full, so nothing was started from {experiment.label} on: {full}"
+        self.screen.say("", problem)
+        self.outcome.problems.append(problem)
+        return False
+
     def _prepare_next(self, attempt: Attempt, result: Outcome) -> Attempt | None:
         """Decide about a fresh attempt, and move what the failed one left out of its way."""
         if self.interrupts.wanted or result.unwritten:
@@ -77,9 +92,13 @@ class Queue:
         self.hand_over(attempt.experiment)
         if self.interrupts.wanted:
             return None
+        if full := find_full_disk(attempt.planned):
+            self.screen.say(f"  no fresh attempt: {full}")
+            return None
         try:
             following = plan_next(attempt, decision, result.record)
-            kept = archive_previous(attempt.planned.paths)
+            with hold_run(attempt.planned.paths):
+                kept = archive_previous(attempt.planned.paths)
         except DialsumError as error:
             self.screen.say(f"  no fresh attempt: {error}")
             return None
@@ -155,7 +174,8 @@ class Queue:
             killed_in=progress if killed and status == "failed" else None,
         )  # fmt: skip
         try:
-            return Outcome(experiment, write_failed_record(experiment.paths, content))
+            with hold_run(experiment.paths):
+                return Outcome(experiment, write_failed_record(experiment.paths, content))
         except DialsumError as error:
             cause = name_cause(error)
             if cause == DISK_FULL:
