@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from batch_world import REPOSITORY, make_result, write_result
+from batch_world import REPOSITORY, make_record, make_result, write_result
 from dialsum.record import find_records
 from dialsum.report.collect import flatten, format_overview, write_comparison
 from dialsum.report.summaries import summarise_root
+from dialsum.report.table import format_ranking
 
 SCRIPT = REPOSITORY / "scripts" / "collect_results.py"
 
@@ -84,11 +85,46 @@ def test_one_row_a_run_best_first_within_a_recipe(runs: Path, tmp_path: Path) ->
 
 def test_overview_parts_the_rankings(runs: Path) -> None:
     lines = format_overview(find_records(runs)[0])
-    assert lines.count("") == 2
-    assert lines[-2:] == [
-        "ranking 1: rouge|tok:mecab-ko|tags:split|refs:1",
-        "ranking 2: rouge|tok:char",
-    ]
+    starts = [line.strip().split("  ")[0] for line in lines]
+    assert starts == [
+        "#", "", "ranking 1: rouge|tok:mecab-ko|tags:split|refs:1", "1", "2", "3",
+        "", "ranking 2: rouge|tok:char", "1", "", "without a score", "-", "",
+        "scores of two rankings say nothing about each other", "", "kind", "data",
+    ]  # fmt: skip
+    assert lines[-2:] == ["kind       full", f"data       2 dev rows (sha256 {'d' * 12})"]
+
+
+OTHERS: list[tuple[dict[str, Any], str]] = [
+    (
+        {"data": {"sha256": {"dev": "e" * 64}, "files": {"dev": "data/other.csv"}}},
+        f"2 dev rows of data/other.csv (sha256 {'e' * 12})",
+    ),
+    ({"data": {"rows": {"dev": 2}}}, "2 dev rows (sha256 unknown)"),
+    (
+        {"data": {"sha256": {"dev": "e" * 64}}, "kind": "demo"},
+        f"2 dev rows (sha256 {'e' * 12}); demo",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), OTHERS)
+def test_rankings_of_one_signature_say_that_their_data_differ(
+    changes: dict[str, Any], said: str
+) -> None:
+    records = [make_record("a"), make_record("b"), make_record("c", **changes)]
+    for lines in (format_overview(records), format_ranking(records)):
+        headings = [line for line in lines if line.lower().startswith("ranking 2: ")]
+        assert [line.partition(": ")[2] for line in headings] == [said]
+    assert any(line.startswith("signature  rouge|") for line in format_overview(records))
+
+
+def test_a_lone_ranking_has_no_number() -> None:
+    lines = format_overview([make_record("a")])
+    assert not any(line.startswith("ranking") for line in lines)
+    assert [line.split()[0] for line in lines if line] == ["#", "1", "signature", "kind", "data"]
+    failed = format_overview([make_record("a", mean=None, status="failed")])
+    assert failed[1:3] == ["", "without a score"]
+    assert failed[3].startswith("-  L_a") and len(failed) == 4
 
 
 def test_summary_of_a_root_has_each_latest_run_once(runs: Path) -> None:

@@ -90,7 +90,7 @@ REQUIRED = {
         "schema_version", "experiment", "label", "kind", "status", "started_at", "finished_at",
         "duration_seconds", "config_sha256", "tracking", "artifacts",
     ),
-    "data": ("rows", "sha256", "encoded"),
+    "data": ("rows", "sha256", "files", "encoded"),
     "model": (
         "checkpoint", "architecture", "parameters_total", "parameters_trainable", "loader",
         "weights",

@@ -48,6 +48,13 @@ def batch_root(*, demo: bool, own_data: bool, one_epoch: bool) -> str:
     return "demo" + ("_own_data" if own_data else "") + ("_quick_test" if one_epoch else "")
 
 
+def in_project(path: Path) -> str:
+    """Return a path as a record names a file that is no part of it: below the project's root, else
+    whole."""
+    base = PROJECT_ROOT
+    return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
+
+
 def timestamp(moment: datetime) -> str:
     """Return a moment as it stands in file names: YYYYmmdd_HHMMSS, local time."""
     return moment.astimezone().strftime("%Y%m%d_%H%M%S")

@@ -25,7 +25,7 @@ from dialsum.experiment.prepare import check_checkpoint, read_splits
 from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.experiment.stages import Context, run_stages
 from dialsum.experiment.stop_signals import StopSignals, listen_for_stop_signals
-from dialsum.paths import PROJECT_ROOT, shown
+from dialsum.paths import PROJECT_ROOT, in_project, shown
 from dialsum.record.archive import archive_previous
 from dialsum.train.progress import Progress
 from dialsum.train.tracking import WandbRun, read_env_file
@@ -178,6 +178,7 @@ def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Outcome
     outcome.add(
         "data", rows={split.kind: len(split.rows) for split in present},
         sha256={split.kind: split.sha256 for split in present},
+        files={split.kind: in_project(split.path) for split in present},
     )
     return outcome
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from dialsum.atomic import to_plain, write_table_for_people
 from dialsum.record import Record
-from dialsum.report.ranking import group_records, is_ranked
+from dialsum.report.ranking import group_records, is_ranked, name_differences
 from dialsum.report.summaries import rank_records, relative, without_rows
 from dialsum.text_table import align
 
@@ -34,6 +34,9 @@ FIRST_COLUMNS = (
     "evaluation.dev.rouge_mean",
     "evaluation.dev.floors.constant.rouge_mean",
     "evaluation.dev.signature",
+    "evaluation.dev.rows",
+    "data.files.dev",
+    "data.sha256.dev",
     "reason",
     "record",
 )
@@ -72,7 +75,8 @@ def sort_records(records: Sequence[Record]) -> list[Record]:
 
 
 def format_overview(records: Sequence[Record]) -> list[str]:
-    """Return a short table of all runs in the CSV's order; a blank line parts the rankings."""
+    """Return a short table of all runs in the CSV's order, each ranking under what parts it from
+    the others."""
     ranks = rank_records(records)
     rows = [["#", "experiment", "kind", "started", "status", "R1", "R2", "RL", "mean"]]
     for record in sort_records(records):
@@ -88,12 +92,17 @@ def format_overview(records: Sequence[Record]) -> list[str]:
             ]
         )
     lines = align(rows, left=[1, 2, 3, 4])
-    places = [ranks.get(record.path, {}).get("ranking", 0) for record in sort_records(records)]
-    parted = lines[:1]
-    for line, before, place in zip(lines[1:], [places[0], *places], places, strict=False):
-        parted += ([""] if place != before else []) + [line]
+    parted, body = lines[:1], iter(lines[1:])
     groups = group_records(records)
-    return parted + [f"ranking {n}: {group.signature}" for n, group in enumerate(groups, 1)]
+    own, common = name_differences(groups)
+    for number, (group, what) in enumerate(zip(groups, own, strict=True), start=1):
+        parted += ["", f"ranking {number}: {what}"] if len(groups) > 1 else []
+        parted += [next(body) for _ in group.records]
+    unranked = list(body)
+    parted += ["", "without a score", *unranked] if unranked else []
+    if len(groups) > 1:
+        parted += ["", "scores of two rankings say nothing about each other"]
+    return [*parted, *([""] if common else []), *common]
 
 
 def flatten(content: dict[str, Any], *, prefix: str = "") -> dict[str, Any]:

@@ -50,6 +50,32 @@ def group_records(records: Iterable[Record]) -> list[RankedGroup]:
     return sorted(ranked, key=lambda group: -len(group.records))
 
 
+def name_differences(groups: Sequence[RankedGroup]) -> tuple[list[str], list[str]]:
+    """Say what parts rankings: the recipe, the dev data, the kind of run.
+
+    Returns:
+        For each group, what it has where they differ; then what all have in common.
+    """
+    facts = [
+        {"signature": group.signature, "data": _describe_data(group), "kind": _kinds(group)}
+        for group in groups
+    ]
+    common = {key for key in facts[0] if len({one[key] for one in facts}) == 1} if facts else set()
+    own = ["; ".join(one[key] for key in one if key not in common) for one in facts]
+    return own, [f"{key:<9}  {facts[0][key]}" for key in sorted(common, reverse=True)]
+
+
+def _describe_data(group: RankedGroup) -> str:
+    rows = "dev rows" if group.dev_rows is None else f"{group.dev_rows:,} dev rows"
+    files = sorted({str(name) for one in group.records if (name := one.value("data.files.dev"))})
+    of = f" of {' and '.join(files)}" if files else ""
+    return f"{rows}{of} (sha256 {(group.dev_sha256 or 'unknown')[:12]})"
+
+
+def _kinds(group: RankedGroup) -> str:
+    return " and ".join(sorted({str(one.value("kind") or "unknown") for one in group.records}))
+
+
 def is_ranked(record: Record) -> bool:
     """Tell whether a run succeeded and has scores."""
     return (

@@ -15,6 +15,7 @@ from dialsum.report.ranking import (
     compare_with_best,
     group_records,
     is_ranked,
+    name_differences,
     points_above_floor,
     whitespace_number,
 )
@@ -45,7 +46,9 @@ def format_ranking(
             "say nothing about each other",
             "",
         ]
-    for group in groups:
+    own, _ = name_differences(groups)
+    for number, (group, what) in enumerate(zip(groups, own, strict=True), start=1):
+        lines += [f"Ranking {number}: {what}"] if len(groups) > 1 else []
         lines += [*_format_group(group, shown), ""]
     lines += _format_failures([record for record in records if not is_ranked(record)], shown)
     return lines[:-1] if lines and not lines[-1] else lines
