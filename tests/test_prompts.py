@@ -45,6 +45,8 @@ def test_standard_tokens_are_seven_speakers_and_nine_masks() -> None:
         (["#맛집#카페#여행"] * 2, []),
         (["#맛집 #카페 #여행"] * 2, []),
         (["#Person1##Person2#"] * 2, ["#Person1#", "#Person2#"]),
+        (["#@이름#이 #@시스템#사진#을"] * 2, ["#@시스템#사진#", "#@이름#"]),
+        (["#food#cafe#travel"] * 2, []),
         (["C#과 F#을"] * 2, []),
         ([f"#{'a' * 31}#"] * 2, []),
     ],

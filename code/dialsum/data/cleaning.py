@@ -97,7 +97,7 @@ def has_literal_ends(dialogue: str) -> bool:
 
 def has_literal_end(text: str) -> bool:
     """Say whether a cleaned text holds what would be a line end in another file."""
-    return _LITERAL_LINE_END.search(text) is not None
+    return "\\" in text and _LITERAL_LINE_END.search(text) is not None
 
 
 def split_lines(dialogue: str) -> list[str]:

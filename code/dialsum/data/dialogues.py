@@ -18,7 +18,7 @@ from dialsum.data.cleaning import (
     clean_summary,
     writes_literal_ends,
 )
-from dialsum.data.row_checks import find_problems, leave_out_empty, note_oddities
+from dialsum.data.row_checks import find_problems, has_no_text, leave_out_empty, note_oddities
 from dialsum.data.rows import (
     OPTIONS,
     REQUIRED_COLUMNS,
@@ -123,7 +123,7 @@ def _clean_rows(
                 fname=row.values["fname"],
                 dialogue=dialogue,
                 summary=summary,
-                topic=row.values.get("topic") or None,
+                topic=None if has_no_text(topic := row.values.get("topic", "")) else topic,
                 row=row.number,
                 line=row.line,
             )

@@ -13,7 +13,7 @@ from pathlib import Path
 from dialsum.data.cleaning import has_literal_end
 from dialsum.data.rows import Dialogue, Kind, say_first, say_row
 from dialsum.data.tables import SHOWN_PROBLEMS, TableRow
-from dialsum.data.tags import TURN_START, tag_spans
+from dialsum.data.tags import TURN_START, has_tag
 
 NO_TEXT = frozenset({
     "nan", "-nan", "nat", "na", "n/a", "n.a.", "<na>", "(na)", "none", "null", "<null>", "(null)",
@@ -33,11 +33,17 @@ _CELL_ERROR = re.compile(r"#[\w/ ]+[?!]|#N/A(?: N/A)?|#GETTING_DATA|Err:\d+", re
 def has_no_text(text: str) -> bool:
     """Say whether a text says nothing: empty, a word or an error in the place of a value (`NaN`,
     `#NAME?`), or marks alone (`-`, `…`), in every line. A speaker before a colon does not count."""
-    return all(_says_nothing(TURN_START.sub("", line, count=1)) for line in text.split("\n"))
+    rest = text
+    while rest:
+        line, _, rest = rest.partition("\n")
+        if not _says_nothing(line):
+            return False
+    return True
 
 
 def _says_nothing(line: str) -> bool:
-    said = line.strip()
+    start = TURN_START.match(line)
+    said = line[start.end() if start else 0 :].strip()
     if said.lower() in NO_TEXT or _CELL_ERROR.fullmatch(said):
         return True
     # Letters, digits, and symbols such as emoji.
@@ -106,9 +112,11 @@ def note_oddities(rows: Sequence[Dialogue], path: Path) -> list[str]:
         for row in rows
         if (earlier := first.setdefault(row.dialogue, row)) is not row
     ]
-    untagged = [say_row(row) for row in rows if not tag_spans(row.dialogue)]
+    untagged = [say_row(row) for row in rows if not has_tag(row.dialogue)]
     literal = [
-        say_row(row) for row in rows if has_literal_end(f"{row.dialogue} {row.summary or ''}")
+        say_row(row)
+        for row in rows
+        if has_literal_end(row.dialogue) or has_literal_end(row.summary or "")
     ]
     names: dict[str, Dialogue] = {}
     renamed = [

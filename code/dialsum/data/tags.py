@@ -68,6 +68,11 @@ def _blank(text: str, spans: list[tuple[int, int]], filling: str) -> str:
     return "".join([*parts, text[place:]])
 
 
+def has_tag(text: str) -> bool:
+    """Say whether a text has a tag."""
+    return _CERTAIN.search(text) is not None or bool(tag_spans(text))
+
+
 def find_tags(text: str) -> list[str]:
     """Return the tags of a text, in order and as often as they stand there."""
     return [text[start:end] for start, end in tag_spans(text)]
