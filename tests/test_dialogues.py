@@ -332,7 +332,8 @@ def test_a_literal_line_end_is_one_where_the_file_shows_it(
 SAYS_NOTHING = [
     "#NAME?", "#N/A", "#N/A N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!", "#SPILL!",
     "#이름?", "#####", "Err:502", "NA", "N/A", "NaN", "-nan", "NaT", "null", "None", "<NA>",
-    "(null)", "\\N", "undefined", "없음", "-", "--", "–", "…", "?", ".", "_", " - ", "#", "''",
+    "(null)", "\\N", "undefined", "없음", "없음.", "N.A.",
+    "-", "--", "–", "…", "?", ".", "_", " - ", "#", "''",
 ]  # fmt: skip
 
 

@@ -73,6 +73,8 @@ BROKEN = [
     ("#1호차#는 간다.", "#Person1#: 네", True),
     ("#담당 직원#은 간다.", "#담당 직원#: 네", False),
     ("Person1은 간다.", "Person1: 네", False),
+    ("#Person1#은 간다.", "Person1: 네", False),
+    ("#Person1은 간다.", "Person1: 네", True),
     ("#person1#은 간다.", "#person1#: 네", False),
     ("#맛집#카페#여행을 올린다.", "#Person1#: #맛집#카페#여행을 올려", False),
     ("C#을 배운다.", "#Person1#: C#과 F#", False),

@@ -16,7 +16,7 @@ from dialsum.data.tables import SHOWN_PROBLEMS, TableRow
 from dialsum.data.tags import TURN_START, has_tag
 
 NO_TEXT = frozenset({
-    "nan", "-nan", "nat", "na", "n/a", "n.a.", "<na>", "(na)", "none", "null", "<null>", "(null)",
+    "nan", "-nan", "nat", "na", "n/a", "n.a", "<na>", "(na)", "none", "null", "<null>", "(null)",
     "nil", "undefined", "\\n", "tbd", "없음", "해당없음", "해당 없음",
 })  # fmt: skip
 """What programs and people write for a cell that has no value, in lower case; `\\N` is MySQL's."""
@@ -44,7 +44,8 @@ def has_no_text(text: str) -> bool:
 def _says_nothing(line: str) -> bool:
     start = TURN_START.match(line)
     said = line[start.end() if start else 0 :].strip()
-    if said.lower() in NO_TEXT or _CELL_ERROR.fullmatch(said):
+    words = {said.lower(), said.lower().rstrip(" .")}
+    if words & NO_TEXT or _CELL_ERROR.fullmatch(said):
         return True
     # Letters, digits, and symbols such as emoji.
     return not any(unicodedata.category(char)[0] in "LN" or unicodedata.category(char) == "So"

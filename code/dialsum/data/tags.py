@@ -101,7 +101,10 @@ def has_broken_tag(text: str, *, source: str = "", known: Collection[str] = ()) 
     """
     runs = set(_MARKED_RUN.findall(source))
     runs |= {run[: run.rindex("#") + 1] for run in runs if not run.startswith("#")}
-    for one in sorted({*loose_tags(source), *runs, *known}, key=len, reverse=True):
-        text = text.replace(one, " ")
+    right = sorted({*loose_tags(source), *runs, *known}, key=len, reverse=True)
+    for one in right:
+        text = text.replace(one, " ") if "#" in one else text
     bare = without_tags(text)
+    for one in right:
+        bare = bare.replace(one, " ")
     return bool("#" in bare or _MISSPELT.search(text) or _BARE_SPEAKER.search(bare))
