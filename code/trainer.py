@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -118,8 +119,10 @@ def take_job(options: argparse.Namespace) -> Job:
     from dialsum.run.alone import check_fit
 
     job = read_job(options.job)
-    check_fit(job.loaded, environment=os.environ, place=job.paths, resume=job.resume)
-    return job
+    loaded = check_fit(
+        job.loaded, environment=os.environ, place=job.paths, resume=job.resume
+    )
+    return replace(job, loaded=loaded)
 
 
 def make_job(options: argparse.Namespace) -> Job:

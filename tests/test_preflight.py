@@ -12,7 +12,8 @@ import pytest
 from batch_world import make_options, write_configs
 from dialsum.config.read import load_config
 from dialsum.errors import UnfitError
-from dialsum.model.checkpoint import find_hub_cache, find_size
+from dialsum.model.checkpoint import find_size
+from dialsum.model.hub import find_hub_cache
 from dialsum.profile_tables import BASE_SIZES
 from dialsum.run.check_model import find_model_problems
 from dialsum.run.check_place import find_others_at_work, find_place_problems
@@ -152,12 +153,13 @@ def write_checkpoint(folder: Path, config: str) -> Path:
     """Write what a checkpoint's folder holds, without real weights."""
     folder.mkdir()
     (folder / "config.json").write_text(config)
-    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     return folder
 
 
 CHECKPOINTS = [
-    ("{", "its config.json cannot be read"),
+    ("{", "config.json is text, not JSON"),
     ("[]", "its config.json cannot be read"),
     ('{"model_type": "gpt2"}', "is of type 'gpt2'"),
     (
@@ -165,7 +167,8 @@ CHECKPOINTS = [
         "encoder_max_len 64 is beyond the 32",
     ),
     ('{"model_type": "bart", "decoder_start_token_id": null}', "has no decoder_start_token_id"),
-    ("[" * 100_000, "its config.json cannot be read"),
+    ("[" * 100_000, "config.json breaks off in the middle"),
+    ("[" * 100_000 + "]", "its config.json cannot be read"),
     (
         '{"model_type": "bart", "quantization_config": {"quant_method": "gptq"}}',
         "has a quantization_config (gptq), by which its weights are held in bits",
@@ -216,7 +219,12 @@ def test_a_hub_checkpoint_needs_a_network_or_the_cache(tmp_path: Path) -> None:
     (cached / "snapshots").mkdir()
     snapshot = write_checkpoint(cached / "snapshots" / "abc123", '{"model_type": "bart"}')
     offline = {**environment, "HF_HUB_OFFLINE": "1"}
-    assert find_model_problems(config, environment=offline) == ([], [])
+    problems, notes = find_model_problems(config, environment=offline)
+    assert problems == []
+    assert notes == [
+        "model.checkpoint someone/something: in the cache, at commit abc123; no newer one is asked "
+        "for"
+    ]
     # What lies in the cache is looked at like a local folder.
     (snapshot / "config.json").write_text('{"model_type": "gpt2"}')
     [problem], _ = find_model_problems(config, environment=offline)

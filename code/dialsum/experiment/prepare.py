@@ -5,6 +5,7 @@ Must not train, nor write a record.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dia
 from dialsum.data.splits import Splits, load_splits
 from dialsum.model.adapt import AdaptedModel, adapt_model, require_trainable
 from dialsum.model.checkpoint import (
+    fetch_folder,
     refuse_foreign_tokenizer,
-    resolve_checkpoint,
     weight_format,
 )
 from dialsum.model.families import get_family
@@ -58,9 +59,9 @@ def check_checkpoint(config: Config) -> None:
     """
     if config.model.initialise == "tiny":
         return
-    source = resolve_checkpoint(config.model.checkpoint)
-    if weight_format(source) is not None:
-        read_model_config(source, config)
+    source = fetch_folder(config, environment=os.environ)
+    weight_format(source)
+    read_model_config(source, config)
 
 
 def dialogue_tokens(config: Config, rows: list[Dialogue]) -> list[str]:
@@ -82,7 +83,7 @@ class PreparedTokenizer:
 
     Args:
         tokenizer: a fast tokenizer.
-        source: hub name or folder of the checkpoint.
+        source: folder of the checkpoint.
         new_tokens: tokens that the checkpoint did not have.
         tag_ids: ids of all speaker tags and masks.
         round_trip: how many of the training and dev summaries survive encoding.
@@ -90,7 +91,7 @@ class PreparedTokenizer:
     """
 
     tokenizer: Any
-    source: str | Path
+    source: Path
     new_tokens: list[str]
     tag_ids: list[int]
     round_trip: RoundTrip
@@ -110,11 +111,11 @@ def prepare_tokenizer(config: Config, splits: Splits, *, tiny_folder: Path) -> P
     """
     tokens = dialogue_tokens(config, splits.train.rows)
     if config.model.initialise == "tiny":
-        source: str | Path = tiny_folder
+        source = tiny_folder
         tokenizer = _write_tiny(config, splits, tokens, tiny_folder)
         new: list[str] = []
     else:
-        source = resolve_checkpoint(config.model.checkpoint)
+        source = fetch_folder(config, environment=os.environ)
         own = read_model_config(source, config)
         tokenizer = load_tokenizer(
             source, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
@@ -133,7 +134,7 @@ def prepare_tokenizer(config: Config, splits: Splits, *, tiny_folder: Path) -> P
 
 
 def _trim(
-    config: Config, splits: Splits, tokenizer: Any, *, source: str | Path, new_tokens: list[str]
+    config: Config, splits: Splits, tokenizer: Any, *, source: Path, new_tokens: list[str]
 ) -> TrimmedTokenizer | None:
     """Cut the vocabulary to what the rows need, if asked.
 
@@ -165,7 +166,7 @@ def _write_tiny(config: Config, splits: Splits, tokens: list[str], folder: Path)
             vocab_size=config.tokenizer.vocab_size, exclude=tokens,
         )
     else:
-        tokenizer = load_tokenizer(resolve_checkpoint(config.model.checkpoint))
+        tokenizer = load_tokenizer(fetch_folder(config, environment=os.environ))
     add_dialogue_tokens(tokenizer, tokens)
     limit = max(config.tokenizer.encoder_max_len, config.tokenizer.decoder_max_len)
     write_tiny_checkpoint(

@@ -8,6 +8,7 @@ Must not know how it was trained.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from dialsum.atomic import write_json
 from dialsum.config.read import LoadedConfig
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError
+from dialsum.model.checkpoint import fetch_folder
 from dialsum.model.load import LoadedModel, load_model
 from dialsum.model.save import load_extra, save_weights
 from dialsum.model.tokenizers import load_tokenizer
@@ -42,6 +44,7 @@ def save_model(
     if config.qlora.use_qlora:
         for adapter in model.peft_config.values():
             adapter.base_model_name_or_path = tiny_base or config.model.checkpoint
+            adapter.revision = None if tiny_base else config.model.revision
     save_weights(model, paths.model)
     tokenizer.save_pretrained(paths.model)
     write_json(paths.model_info, {
@@ -126,8 +129,13 @@ def load_saved_base(
         config, new_tokens = config.model_copy(update={"qlora": whole}), []
     elif "kept_pieces" in saved.info:
         kept = KeptPieces.from_record(saved.info["kept_pieces"])
+    base = saved.base
+    if not isinstance(base, Path):
+        model = config.model.model_copy(update={"checkpoint": base})
+        asked = config.model_copy(update={"model": model})
+        base = fetch_folder(asked, environment=os.environ)
     return load_model(
-        saved.base, config=config, tokenizer=saved.tokenizer, new_tokens=new_tokens,
+        base, config=config, tokenizer=saved.tokenizer, new_tokens=new_tokens,
         device=device, dtype=dtype, kept=kept,
     )
 

@@ -138,6 +138,7 @@ def load_network(context: Context, tokens: PreparedTokenizer) -> PreparedModel:
         parameters_trainable=trainable, loader=loader, weights=model.loaded.weights,
         tied_head=model.loaded.tied, lora_targets=model.adapted.targets or None,
         vocabulary_trimmed=model.vocabulary_trimmed,
+        **({"revision": config.model.revision} if config.model.revision else {}),
     )
     return model
 

@@ -6,27 +6,30 @@ Must not import a library that loads models: it runs before every batch as well 
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from dialsum.choice import Choice
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError, first_line
+from dialsum.model.checkpoint_files import (
+    ADAPTER,
+    CONFIG,
+    explain_adapter,
+    name_place,
+    weight_files,
+)
 from dialsum.model.families import HEAD, Family, get_family, measure_size
+from dialsum.model.hub import fetch_snapshot, find_snapshot
 from dialsum.paths import project_path, shown
 from dialsum.profile_tables import BASE_SIZES, Size
 
-SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 LENGTHS = ("encoder_max_len", "decoder_max_len")
 DECODER_START = "decoder_start_token_id"
-CONFIG = "config.json"
 SEARCH = "generation_config.json"
 TASK = "task_specific_params"
-ADAPTER = "adapter_config.json"
 TOKENIZER = "tokenizer.json"
 LONGEST_VALUE = 40
 """Characters of a checkpoint's own value that a message gives."""
@@ -42,7 +45,9 @@ def resolve_checkpoint(checkpoint: str) -> str | Path:
     """
     for folder in (Path(checkpoint).expanduser(), project_path(checkpoint)):
         if folder.is_dir():
-            if not (folder / "config.json").is_file():
+            if not (folder / CONFIG).is_file():
+                if (folder / ADAPTER).is_file():
+                    raise UnfitError(explain_adapter(folder, place=name_place(folder)))
                 raise UnfitError(
                     f"model.checkpoint {folder}: this folder has no config.json, so it holds no "
                     "checkpoint"
@@ -75,9 +80,10 @@ def weight_format(source: str | Path) -> str | None:
 
 def find_weights(folder: Path) -> str | None:
     """Say which weight file of a folder is read; None where it holds none."""
-    if any((folder / name).is_file() for name in SAFETENSORS):
-        return "safetensors"
-    return "pytorch_model.bin" if any((folder / name).is_file() for name in PICKLES) else None
+    files = weight_files({path.name for path in folder.iterdir()})
+    if not files:
+        return None
+    return "safetensors" if files[0].startswith("model.safetensors") else "pytorch_model.bin"
 
 
 def find_folder(config: Config, *, environment: Mapping[str, str]) -> Path | None:
@@ -87,7 +93,7 @@ def find_folder(config: Config, *, environment: Mapping[str, str]) -> Path | Non
         environment: environment variables, which say where the cache is.
 
     Returns:
-        None for a hub name that was not downloaded yet.
+        None for a hub name that was not downloaded yet, or not to its end.
 
     Raises:
         UnfitError: it looks like a folder and is none, or a folder without config.json.
@@ -95,23 +101,21 @@ def find_folder(config: Config, *, environment: Mapping[str, str]) -> Path | Non
     source = resolve_checkpoint(config.model.checkpoint)
     if isinstance(source, Path):
         return source
-    folder = find_hub_cache(environment) / f"models--{source.replace('/', '--')}"
-    revision = config.model.revision or "main"
-    reference = folder / "refs" / revision
-    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
-    snapshot = folder / "snapshots" / commit
-    return snapshot if (snapshot / CONFIG).is_file() else None
+    return find_snapshot(source, config.model.revision, environment)
 
 
-def find_hub_cache(environment: Mapping[str, str]) -> Path:
-    """Return the folder in which the hub's library keeps downloads, by its own rules."""
-    if cache := environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(os.path.expandvars(cache)).expanduser()
-    home = (
-        environment.get("HF_HOME")
-        or f"{environment.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    )
-    return Path(os.path.expandvars(home)).expanduser() / "hub"
+def fetch_folder(
+    config: Config, *, environment: Mapping[str, str], say: Callable[[str], object] = print
+) -> Path:
+    """Return the folder of an experiment's checkpoint as find_folder does; download what is absent.
+
+    Raises:
+        UnfitError: as find_folder, and where it cannot be downloaded.
+    """
+    source = resolve_checkpoint(config.model.checkpoint)
+    if isinstance(source, Path):
+        return source
+    return fetch_snapshot(config.model, environment=environment, say=say)
 
 
 def read_own_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 from dialsum.config.schema import Config
 from dialsum.errors import DialsumError, RunError, UnfitError, first_line
 from dialsum.model.checkpoint import (
-    ADAPTER,
-    CONFIG,
     find_folder_problems,
     find_weight_problems,
     read_own_config,
@@ -56,7 +54,7 @@ class LoadedModel:
     trimmed: TrimmedRows | None = None
 
 
-def read_model_config(source: str | Path, config: Config) -> Any:
+def read_model_config(source: Path, config: Config) -> Any:
     """Read a checkpoint's config.json and check it against the experiment.
 
     Raises:
@@ -65,8 +63,7 @@ def read_model_config(source: str | Path, config: Config) -> Any:
     """
     from transformers import AutoConfig
 
-    folder = fetch_folder(source, revision=config.model.revision)
-    if problems := find_folder_problems(folder, config, source=source):
+    if problems := find_folder_problems(source, config):
         raise UnfitError("; ".join(problems))
     try:
         return AutoConfig.from_pretrained(
@@ -77,30 +74,7 @@ def read_model_config(source: str | Path, config: Config) -> Any:
         raise _explain_unread(source, error) from error
 
 
-def fetch_folder(source: str | Path, *, revision: str | None) -> Path:
-    """Return the folder of a checkpoint's config.json, downloaded where it was not yet.
-
-    Raises:
-        UnfitError: unreachable.
-    """
-    if isinstance(source, Path):
-        return source
-    from transformers.utils.hub import cached_file
-
-    options: dict[str, Any] = {"revision": revision}
-    try:
-        path = cached_file(source, CONFIG, **options)
-        # Into the same folder, if there is one: it would take effect.
-        cached_file(
-            source, ADAPTER, _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False, **options,
-        )
-    except (OSError, ValueError) as error:
-        raise _explain_unread(source, error) from error
-    return Path(str(path)).parent
-
-
-def _explain_unread(source: str | Path, error: Exception) -> UnfitError:
+def _explain_unread(source: Path, error: Exception) -> UnfitError:
     return UnfitError(
         f"model.checkpoint {source}: its config could not be read ({first_line(error)}). "
         "Check the name and the network (or HF_HOME's cache), or give a local folder."
@@ -108,7 +82,7 @@ def _explain_unread(source: str | Path, error: Exception) -> UnfitError:
 
 
 def load_model(
-    source: str | Path, *, config: Config, tokenizer: PreTrainedTokenizerFast,
+    source: Path, *, config: Config, tokenizer: PreTrainedTokenizerFast,
     new_tokens: Sequence[str], device: str, dtype: Any, kept: KeptPieces | None = None,
 ) -> LoadedModel:
     """Load the network, quantised if asked, with a row for every token.
@@ -147,7 +121,7 @@ def load_model(
 
 
 def _read_weights(
-    source: str | Path, *, family: Family, model_config: Any, config: Config, device: str,
+    source: Path, *, family: Family, model_config: Any, config: Config, device: str,
     dtype: Any, bits: Bits | None,
 ) -> tuple[PreTrainedModel, str]:
     """Read safetensors where there are any, else pytorch_model.bin with weights_only.
@@ -192,7 +166,7 @@ def _read_weights(
 
 
 def _refuse_partial(
-    model_class: Any, source: str | Path, *, family: Family, options: Mapping[str, Any]
+    model_class: Any, source: Path, *, family: Family, options: Mapping[str, Any]
 ) -> None:
     """Compare the names and sizes in a weight file with the model's, before any weight is held.
 
@@ -208,7 +182,7 @@ def _refuse_partial(
         str(source), output_loading_info=True, ignore_mismatched_sizes=True,
         **(dict(options) | {"config": config, "device_map": {"": "meta"}}),
     )
-    own = read_own_config(fetch_folder(source, revision=options["revision"]))
+    own = read_own_config(source)
     if problem := find_weight_problems(report, family=family, own=own):
         raise RunError(f"{source}: {problem}")
 

@@ -21,7 +21,7 @@ from dialsum.run.options import BatchOptions
 from dialsum.run.outcome import BatchOutcome
 from dialsum.run.plan import TRAINER, BatchPlan, load_selected, make_plan
 from dialsum.run.plan_text import describe_plan, describe_replaced
-from dialsum.run.preflight import Findings, check_plan
+from dialsum.run.preflight import Findings, check_plan, pin_checkpoints
 from dialsum.run.screen import Screen
 from dialsum.run.unwritten import UnwrittenFilesError
 
@@ -64,6 +64,7 @@ def start_batch(
             + "; nothing was written",
         )
         return EXIT_OK
+    plan = pin_checkpoints(plan, say=screen.say)
     with listen_for_interrupts() as interrupts:
         outcome = run_batch(
             plan, screen=screen, write_results=write_batch_files, interrupts=interrupts

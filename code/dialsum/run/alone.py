@@ -13,7 +13,7 @@ from dialsum.errors import ConfigError, ProblemsError
 from dialsum.paths import RunPaths
 from dialsum.run.check_data import check_data
 from dialsum.run.check_machine import find_machine_problems
-from dialsum.run.check_model import find_model_problems
+from dialsum.run.check_model import find_model_problems, pin_checkpoint
 from dialsum.run.check_place import find_run_problems
 
 
@@ -40,15 +40,15 @@ def load_fit(
         if mended is None:
             raise
         loaded, wrong = mended, error.problems
-    check_fit(loaded, environment=environment, place=place, resume=resume, known=wrong)
-    return loaded
+    return check_fit(loaded, environment=environment, place=place, resume=resume, known=wrong)
 
 
 def check_fit(
     loaded: LoadedConfig, *, environment: Mapping[str, str], place: RunPaths, resume: bool,
     known: Sequence[str] = (),
-) -> None:
-    """Refuse an experiment that cannot run on this machine, or not at its place.
+) -> LoadedConfig:
+    """Refuse an experiment that cannot run on this machine, or not at its place; fetch its
+    checkpoint where it can.
 
     Its data are read only where something else is wrong: the run itself reads them next.
 
@@ -58,6 +58,9 @@ def check_fit(
         resume: whether it goes on with the run that stands there.
         known: what is wrong with its configuration.
 
+    Returns:
+        The experiment with the commit of its checkpoint (pin_checkpoint).
+
     Raises:
         ProblemsError: place, machine, checkpoint or data are unfit, or the configuration was.
     """
@@ -66,6 +69,7 @@ def check_fit(
     wrong += find_model_problems(loaded.config, environment=environment)[0]
     if wrong:
         raise ProblemsError([*wrong, *check_data([loaded.config]).problems])
+    return pin_checkpoint(loaded, environment=environment)
 
 
 def load_without_wrong(

@@ -1,25 +1,30 @@
 """Whether an experiment's checkpoint is where it will be looked for, as far as that is known
 without loading it.
 
-Must not import a library that loads models, nor ask the network.
+And its download, before anything starts. Must not import a library that loads models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 
+from dialsum.config.problems import Origin
+from dialsum.config.read import LoadedConfig
 from dialsum.config.schema import Config
-from dialsum.errors import UnfitError
+from dialsum.errors import ProblemsError, UnfitError
 from dialsum.model.checkpoint import (
     describe_own_search,
+    fetch_folder,
     find_folder,
     find_folder_problems,
-    find_hub_cache,
-    find_weights,
     resolve_checkpoint,
     weight_format,
 )
+from dialsum.model.checkpoint_files import find_file_problems, name_place
 from dialsum.model.families import find_foreign_targets, get_family
+from dialsum.model.hub import explain_offline, find_hub_cache, is_offline
 from dialsum.text_table import align
 
 
@@ -36,16 +41,47 @@ def find_model_problems(
     if config.model.initialise == "tiny" or foreign:
         return foreign, []
     try:
-        folder = find_folder(config, environment=environment)
-        problems = [] if folder is None else find_folder_problems(folder, config)
         source = resolve_checkpoint(config.model.checkpoint)
-        if isinstance(source, str) and (folder is None or find_weights(folder) is None):
-            absent, notes = _need_network(source, environment)
-            return [*problems, *absent], notes
-        weight_format(source)
-        return problems, []
+        folder = find_folder(config, environment=environment)
+        if folder is None:
+            return _need_network(config.model.checkpoint, environment)
+        place = name_place(folder) if isinstance(source, Path) else f"model.checkpoint {source}"
+        problems = find_file_problems(folder, place=place)
+        if not problems:
+            weight_format(folder)
+            problems = find_folder_problems(folder, config, source=source)
+        cached = f"{place}: in the cache, at commit {folder.name[:12]}; no newer one is asked for"
+        return problems, [] if isinstance(source, Path) else [cached]
     except UnfitError as error:
         return [str(error)], []
+
+
+def pin_checkpoint(
+    loaded: LoadedConfig, *, environment: Mapping[str, str], say: Callable[[str], object] = print
+) -> LoadedConfig:
+    """Return an experiment whose hub checkpoint is in the cache, fit, and stated by its commit.
+
+    A checkpoint of a local folder, or none at all, is nothing to pin.
+
+    Raises:
+        UnfitError: it cannot be downloaded, or what came is not fit.
+    """
+    config = loaded.config
+    if config.model.initialise == "tiny" or isinstance(
+        resolve_checkpoint(config.model.checkpoint), Path
+    ):
+        return loaded
+    commit = fetch_folder(config, environment=environment, say=say).name
+    model = config.model.model_copy(update={"revision": commit})
+    origin = Origin(None, None, "the hub's commit that was looked at before the start")
+    pinned = replace(
+        loaded, config=config.model_copy(update={"model": model}),
+        origins={**loaded.origins, "model.revision": origin},
+    )  # fmt: skip
+    problems, _ = find_model_problems(pinned.config, environment=environment)
+    if problems:
+        raise ProblemsError(problems)
+    return pinned
 
 
 def _find_foreign_targets(config: Config) -> list[str]:
@@ -64,16 +100,11 @@ def _find_foreign_targets(config: Config) -> list[str]:
 
 def _need_network(name: str, environment: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Say of a hub checkpoint that was not downloaded before that it will be, or cannot be."""
-    cache = find_hub_cache(environment)
-    if environment.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return [
-            f"model.checkpoint {name}: not in the cache {cache}, and HF_HUB_OFFLINE forbids its "
-            "download; unset "
-            "HF_HUB_OFFLINE, set HF_HOME to where it is, or give a local folder"
-        ], []
+    if is_offline(environment):
+        return [explain_offline(name, environment)], []
     return [], [
-        f"model.checkpoint {name} is not in the cache {cache} yet and will be downloaded at its "
-        "start"
+        f"model.checkpoint {name} is not in the cache {find_hub_cache(environment)} yet and will "
+        "be downloaded before the first experiment starts"
     ]
 
 

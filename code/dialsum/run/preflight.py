@@ -1,21 +1,22 @@
 """Everything that can be known to be wrong before a batch starts, found together, without loading a
 model.
 
-Must not write anything, nor stop at the first problem.
+And what is downloaded then, so that no experiment meets the network at night. A check must not
+write anything, nor stop at the first problem.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dialsum.errors import UnfitError
+from dialsum.errors import ProblemsError, UnfitError
 from dialsum.paths import PROJECT_ROOT
 from dialsum.run.alone import find_problems_beside
 from dialsum.run.check_data import check_data
 from dialsum.run.check_machine import find_machine_problems
-from dialsum.run.check_model import find_model_problems
+from dialsum.run.check_model import find_model_problems, pin_checkpoint
 from dialsum.run.check_place import find_others_at_work, find_place_problems
 from dialsum.run.options import select_numbers
 from dialsum.run.plan import BatchPlan, all_overrides
@@ -88,6 +89,32 @@ def check_plan(
     return Findings(
         counted, list(dict.fromkeys(problems)), list(dict.fromkeys(notes)), machine_fit=not gpu
     )
+
+
+def pin_checkpoints(
+    plan: BatchPlan, *, say: Callable[[str], object], environment: Mapping[str, str] | None = None
+) -> BatchPlan:
+    """Download every hub checkpoint of a plan that is not in the cache, and look at each.
+
+    Returns:
+        The plan, each experiment with the commit of its checkpoint as model.revision.
+
+    Raises:
+        ProblemsError: those that cannot be downloaded or are not fit; nothing was started.
+    """
+    environment = os.environ if environment is None else environment
+    pinned, problems = [], []
+    for one in plan.experiments:
+        try:
+            loaded = pin_checkpoint(one.loaded, environment=environment, say=say)
+        except UnfitError as error:
+            found = error.problems if isinstance(error, ProblemsError) else [str(error)]
+            problems += [f"{one.number} {one.label}: {problem}" for problem in found]
+        else:
+            pinned.append(replace(one, loaded=loaded))
+    if problems:
+        raise ProblemsError(problems)
+    return replace(plan, experiments=tuple(pinned))
 
 
 def _look_beside(plan: BatchPlan, environment: Mapping[str, str]) -> list[str]:
