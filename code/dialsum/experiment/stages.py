@@ -103,6 +103,14 @@ def load_tokens(context: Context) -> PreparedTokenizer:
             f"{tokens.source}, such as {text!r} -> {back!r}: it is not the one that the checkpoint "
             "was trained with. Give a folder with the right tokenizer.json as model.checkpoint"
         )
+    if trip.lacks_the_language and not config.tokenizer.train_on_data:
+        raise RunError(
+            f"{tokens.source}: {trip.describe_unknown()}. Nothing can be learnt of such pieces: "
+            "give a checkpoint whose vocabulary holds the data's language as model.checkpoint, "
+            "such as google/mt5-small (many languages) or paust/pko-t5-base (Korean)"
+        )
+    if trip.with_unknown:
+        context.progress.warn(trip.describe_unknown())
     if trip.failed:
         text, back = trip.failed[0]
         context.progress.warn(
@@ -112,6 +120,7 @@ def load_tokens(context: Context) -> PreparedTokenizer:
     context.outcome.add(
         "model", tokens_added=len(tokens.new_tokens), vocabulary=len(tokens.tokenizer),
         summaries_not_kept=len(trip.failed), summaries_with_unknown_pieces=trip.with_unknown,
+        unknown_target_tokens=trip.unknown_tokens,
     )
     return tokens
 

@@ -9,9 +9,11 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dialsum.config.schema import Config
+from dialsum.model.writable import LONGEST, WHOLE, WritablePieces, find_writable
 
 if TYPE_CHECKING:
     import torch
@@ -91,6 +93,7 @@ def generate_summaries(
 
     was_training = model.training
     model.eval()
+    writable = find_writable(tokenizer)
     order = sorted(range(len(inputs)), key=lambda index: -len(inputs[index]))
     summaries: list[str] = [""] * len(inputs)
     done = 0
@@ -99,7 +102,9 @@ def generate_summaries(
             while done < len(order):
                 chosen = order[done : done + batch_size]
                 try:
-                    texts = _generate_batch(model, tokenizer, [inputs[i] for i in chosen], settings)
+                    texts = _generate_batch(
+                        model, tokenizer, [inputs[i] for i in chosen], settings, writable
+                    )
                 except torch.cuda.OutOfMemoryError:
                     if batch_size == 1:
                         raise
@@ -120,7 +125,7 @@ def generate_summaries(
 
 def _generate_batch(
     model: Any, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Sequence[int]],
-    settings: GenerationSettings,
+    settings: GenerationSettings, writable: WritablePieces,
 ) -> list[str]:
     import torch
 
@@ -132,7 +137,8 @@ def _generate_batch(
     with autocast:
         written = model.generate(
             **batch, generation_config=_generation_config(model, settings),
-            logits_processor=_processors(settings), past_key_values=_make_cache(),
+            logits_processor=_processors(settings, writable, device=model.device),
+            past_key_values=_make_cache(),
         )
     return [
         str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
@@ -175,21 +181,47 @@ def _make_cache() -> Any:
     return StillCrossAttentionCache(DynamicCache(), DynamicCache())
 
 
-def _processors(settings: GenerationSettings) -> LogitsProcessorList:
+def _processors(
+    settings: GenerationSettings, writable: WritablePieces, *, device: Any
+) -> LogitsProcessorList:
+    import torch
     from transformers import LogitsProcessor, LogitsProcessorList
 
+    never = -float("inf")
+    exempt = settings.exempt | writable.parts
+
     class NoRepeatNgramExceptTags(LogitsProcessor):
-        """no_repeat_ngram_size that leaves out speaker tags and masks: a summary repeats them."""
+        """no_repeat_ngram_size that leaves out what summaries repeat: tags, masks, bytes."""
 
         def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
             for row, written in enumerate(input_ids.tolist()):
                 # The first id is the decoder's start, which no n-gram holds.
-                ban = banned_tokens(
-                    written[1:], size=settings.no_repeat_ngram_size, exempt=settings.exempt
-                )
+                ban = banned_tokens(written[1:], size=settings.no_repeat_ngram_size, exempt=exempt)
                 if ban:
-                    scores[row, ban] = -float("inf")
+                    scores[row, ban] = never
             return scores
 
+    class OnlyWritable(LogitsProcessor):
+        """Leave out what no target holds; of a wide vocabulary few columns are touched."""
+
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            left = settings.max_new_tokens + 1 - input_ids.shape[1]
+            states = map(writable.state_of, input_ids.tolist()) if writable.parts else ()
+            inside = {row: state for row, state in enumerate(states) if state != WHOLE}
+            kept = scores[list(inside)]
+            scores.index_fill_(1, unwritable(scores.shape[1], min(left, LONGEST)), never)
+            for (row, state), before in zip(inside.items(), kept, strict=True):
+                may = writable.may_follow(state, left=left)
+                scores[row] = never
+                scores[row, may] = before[may]
+            return scores
+
+    @cache
+    def unwritable(width: int, left: int) -> torch.Tensor:
+        """Return what may not come between two characters."""
+        begin = writable.may_follow(WHOLE, left=left)
+        banned = {*writable.never, *range(writable.rows, width), *writable.parts.difference(begin)}
+        return torch.tensor(sorted(banned), dtype=torch.long, device=device)
+
     processors = [NoRepeatNgramExceptTags()] if settings.no_repeat_ngram_size else []
-    return LogitsProcessorList(processors)
+    return LogitsProcessorList([*processors, OnlyWritable()])

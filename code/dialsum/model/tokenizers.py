@@ -1,8 +1,7 @@
 """Tokenizers: load or train one, add the dialogue's tags as ordinary tokens, prove text survives.
 
-Must not know models. Three faults of the stock tokenizers are mended here: a space put after every
-added token (`#Person1# 은`), line ends lost (T5 family), and special tokens that a bare
-tokenizer.json does not name (KoBART).
+Must not know models. tokenizer_files.py reads and mends what a checkpoint has; added here are line
+ends, which T5's lose, and the special tokens that a bare tokenizer.json does not name (KoBART).
 """
 
 from __future__ import annotations
@@ -17,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from dialsum.data.encode import fold_spaces
 from dialsum.errors import RunError, UnfitError, first_line
+from dialsum.model.tokenizer_files import ROLES, TokenizerFiles, mend
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 NEWLINE = "\n"
-PROBE = "건강검진을 받으러 왔다."
-"""Hangul that a tokenizer of Korean encodes in whole pieces."""
 SPECIAL_NAMES = {
     "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>",
     "bos_token": "<s>", "mask_token": "<mask>",
@@ -49,84 +47,45 @@ def load_tokenizer(
         source: hub name or local folder.
 
     Raises:
-        UnfitError: there is none, it is no fast tokenizer, or it has no end or padding token.
-    """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    try:
-        loaded: Any = AutoTokenizer.from_pretrained(
-            str(source), revision=revision, trust_remote_code=trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise UnfitError(
-            f"{source}: no tokenizer could be loaded ({first_line(error)}). Give a hub name that "
-            "can be reached (or is in the cache), or a local folder that holds tokenizer.json or "
-            "spiece.model."
-        ) from error
-    if not getattr(loaded, "is_fast", False):
-        raise UnfitError(
-            f"{source}: {type(loaded).__name__} is a slow tokenizer; a tokenizer.json is needed"
-        )
-    backend = _true_backend(loaded, source, revision)
-    vocabulary = backend.get_vocab()
-    names = {key: _special_token(loaded, key, vocabulary) for key in SPECIAL_NAMES}
-    for key in ("pad_token", "eos_token"):
-        if names[key] is None:
-            raise UnfitError(f"{source}: the tokenizer has no {key} ({SPECIAL_NAMES[key]})")
-    keep_spelling_after_added_tokens(backend)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, clean_up_tokenization_spaces=False,
-        model_max_length=int(1e9), **{key: name for key, name in names.items() if name is not None},
-    )
-
-
-def _true_backend(loaded: Any, source: str | Path, revision: str | None) -> Any:
-    """Return the tokenizer as its tokenizer.json has it, where the library made another of it.
-
-    From a config.json of BART it builds RoBERTa's byte-level tokenizer around any vocabulary:
-    KoBART's then splits Hangul into unknown bytes, and nothing says so.
+        UnfitError: there is none, it cannot be read, or it has no end or padding token.
     """
     from tokenizers import Tokenizer
-    from transformers.utils.hub import cached_file
+    from transformers import PreTrainedTokenizerFast
 
-    path = cached_file(
-        str(source), "tokenizer.json", revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
+    try:
+        files = TokenizerFiles(source, revision=revision, trust_remote_code=trust_remote_code)
+        described = files.describe()
+        known = _pieces(described)
+        names = {role: files.named(role) for role in ROLES}
+        usual = {role: name for role, name in SPECIAL_NAMES.items() if names[role] not in known}
+        roles = {role: name for role, name in (names | usual).items() if name in known}
+        backend = Tokenizer.from_str(json.dumps(mend(described, roles=roles)))
+    except UnfitError:
+        raise
+    except BaseException as error:
+        # The library raises whatever it likes, and panics with what is not even an Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UnfitError(
+            f"{source}: no tokenizer could be loaded ({type(error).__name__}: {first_line(error)})"
+            ". Give a hub name that can be reached (or is in the cache), or a local folder that "
+            "holds a whole tokenizer.json or spiece.model."
+        ) from error
+    for role in ("pad_token", "eos_token"):
+        if role not in roles:
+            raise UnfitError(f"{source}: the tokenizer has no {role} ({SPECIAL_NAMES[role]})")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, clean_up_tokenization_spaces=False,
+        model_max_length=int(1e9), **{role: roles[role] for role in SPECIAL_NAMES if role in roles},
     )
-    if path is None:
-        return loaded.backend_tokenizer
-    own = Tokenizer.from_file(str(path))
-    both = [
-        one.encode(PROBE, add_special_tokens=False).ids for one in (own, loaded.backend_tokenizer)
-    ]
-    return loaded.backend_tokenizer if both[0] == both[1] else own
 
 
-def _special_token(tokenizer: Any, key: str, vocabulary: Mapping[str, int]) -> str | None:
-    """Return the token that a tokenizer names for a role, else the usual one if it has that."""
-    named = getattr(tokenizer, key, None)
-    if named and str(named) in vocabulary:
-        return str(named)
-    usual = SPECIAL_NAMES[key]
-    return usual if usual in vocabulary else None
-
-
-def keep_spelling_after_added_tokens(backend: Any) -> None:
-    """Make a Metaspace tokenizer put its word mark only where the text has a space.
-
-    The stock setting (`prepend_scheme="always"`, for mT5 after a split on white space) starts a new
-    word after every added token: `#Person1#은` comes back as `#Person1# 은`. With "first" the text
-    comes back as it was. Tokenizers of another kind are left as they are.
-    """
-    from tokenizers import decoders, pre_tokenizers
-
-    if "Metaspace" not in str(backend.pre_tokenizer):
-        return
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(
-        replacement="▁", prepend_scheme="first", split=True
-    )
-    backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="first", split=True)
+def _pieces(described: Mapping[str, Any]) -> set[str]:
+    """Return all pieces and added tokens of a tokenizer in the form of tokenizer.json."""
+    vocabulary = described["model"]["vocab"]
+    if not isinstance(vocabulary, dict):
+        vocabulary = (piece for piece, _ in vocabulary)
+    return {*vocabulary, *(token["content"] for token in described.get("added_tokens") or [])}
 
 
 def add_dialogue_tokens(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> list[str]:
@@ -148,6 +107,11 @@ def add_dialogue_tokens(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str
     return wanted
 
 
+MOST_UNKNOWN_TOKENS, MOST_UNKNOWN_TEXTS = 0.05, 0.20
+"""Shares of unknown tokens, and of texts that hold one, beyond which nothing can be learnt."""
+SHOWN_EXAMPLES, SHOWN_CHARACTERS = 3, 80
+
+
 @dataclass(frozen=True)
 class RoundTrip:
     """How many texts come back from encoding as they went in (spaces folded, NFKC)."""
@@ -157,20 +121,56 @@ class RoundTrip:
     """Text and what came back, where they differ though every piece is known."""
     with_unknown: int
     """Texts with a piece that the vocabulary lacks; they cannot come back whole."""
+    tokens: int = 0
+    unknown_tokens: int = 0
+    unknown_examples: tuple[tuple[str, str], ...] = ()
+    """The first of those texts, and as what they are read."""
+
+    @property
+    def lacks_the_language(self) -> bool:
+        """Say whether so much is unknown that the vocabulary is not one for these texts."""
+        return (
+            self.unknown_tokens > MOST_UNKNOWN_TOKENS * self.tokens
+            or self.with_unknown > MOST_UNKNOWN_TEXTS * self.texts
+        )
+
+    def describe_unknown(self) -> str:
+        """Say how much the vocabulary lacks, with examples."""
+        shown = "; ".join(
+            f"{text[:SHOWN_CHARACTERS]!r} is read as {back[:SHOWN_CHARACTERS]!r}"
+            for text, back in self.unknown_examples
+        )
+        return (
+            f"{self.with_unknown:,} of {self.texts:,} summaries "
+            f"({self.with_unknown / self.texts:.1%}) hold pieces that the tokenizer's vocabulary "
+            f"lacks, {self.unknown_tokens / self.tokens:.2%} of their tokens: {shown}"
+        )
 
 
 def check_round_trip(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> RoundTrip:
     """Encode and decode every text and compare."""
     items = [fold_spaces(text) for text in texts]
-    failed, unknown = [], 0
+    failed: list[tuple[str, str]] = []
+    examples: list[tuple[str, str]] = []
+    with_unknown = tokens = lost = 0
+    unknown = tokenizer.unk_token_id
+    hidden = {*tokenizer.all_special_ids} - {unknown}
     for text, ids in zip(items, tokenizer(items)["input_ids"] if items else [], strict=True):
-        if tokenizer.unk_token_id in ids:
-            unknown += 1
+        tokens += len(ids)
+        if unknown in ids:
+            with_unknown += 1
+            lost += ids.count(unknown)
+            if len(examples) < SHOWN_EXAMPLES:
+                read = tokenizer.decode([one for one in ids if one not in hidden])
+                examples.append((text, str(read).strip()))
             continue
         back = str(tokenizer.decode(ids, skip_special_tokens=True))
         if fold_text(back) != fold_text(text):
             failed.append((text, back))
-    return RoundTrip(texts=len(items), failed=failed, with_unknown=unknown)
+    return RoundTrip(
+        texts=len(items), failed=failed, with_unknown=with_unknown, tokens=tokens,
+        unknown_tokens=lost, unknown_examples=tuple(examples),
+    )
 
 
 def train_tokenizer(
