@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import unicodedata
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ def is_text(content: bytes) -> bool:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         return False
-    return not any(ord(one) < 0x20 and one not in "\t\n" or 0x7F <= ord(one) < 0xA0 for one in text)
+    return not any(one not in "\t\n" and unicodedata.category(one) == "Cc" for one in text)
 
 
 def state_of(content: bytes) -> int:
@@ -47,8 +49,8 @@ def test_every_character_and_no_other_bytes_are_text() -> None:
     "content",
     [
         b"\x80", b"\xc0\x80", b"\xc1\xbf", b"\xc2\x80", b"\xe0\x80\x80", b"\xed\xa0\x80",
-        b"\xf0\x80\x80\x80", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\xff", b"\xebA", b"\xeb\xeb",
-        b"\x00", b"\x7f", b"\r", b"\xff\x80A",
+        b"\xf0\x80\x80\x80", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\xff", b"\xebA",
+        b"\xeb\xeb", b"\x00", b"\x7f", b"\r", b"\xff\x80A",
     ],
 )  # fmt: skip
 def test_what_is_no_utf_8_cannot_come(content: bytes) -> None:
@@ -108,8 +110,6 @@ def byte_level() -> Any:
 
 def byte_fallback() -> Any:
     """Return a unigram tokenizer with byte pieces and sentinels that are pieces, as mT5's."""
-    import json
-
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -160,7 +160,9 @@ def test_what_no_target_holds_is_never_written(kind: str) -> None:
     sentinels = [piece for piece in tokenizer.get_vocab() if "<extra_id_" in piece]
     assert set(sentinels) <= set(never)
     assert sentinels or kind == "trimmed"
-    assert ("<0x41>" in never) == (kind != "level")
+    # A control character; a line end and a capital letter are spelled so in this small vocabulary.
+    assert ("<0x00>" in never) == (kind != "level")
+    assert not {"<0x0A>", "<0x51>"} & set(never)
 
 
 @pytest.mark.training

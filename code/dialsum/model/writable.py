@@ -101,11 +101,10 @@ def find_writable(tokenizer: PreTrainedTokenizerFast) -> WritablePieces:
     decoder = str(tokenizer.backend_tokenizer.decoder)
     if "ByteFallback" in decoder:
         contents = {vocabulary[BYTE_PIECES[byte]]: bytes([byte]) for byte in range(0x80, 0x100)}
-        # Others of ASCII are control characters, or letters with a piece of their own.
-        needed = (byte for byte in range(0x21, 0x7F) if chr(byte) not in vocabulary)
-        never |= {vocabulary[piece] for piece in BYTE_PIECES[:0x80]}.difference(
-            vocabulary[BYTE_PIECES[byte]] for byte in needed
-        )
+        # Of ASCII only what has no piece of its own is spelled so: in small vocabularies.
+        single = [f"a{chr(byte)}a" for byte in range(0x80) if read_byte(WHOLE, byte) == WHOLE]
+        spelled = {one for ids in tokenizer(single)["input_ids"] for one in ids}
+        never |= {vocabulary[piece] for piece in BYTE_PIECES[:0x80]} - spelled
     else:
         contents = _find_parts(tokenizer, vocabulary) if "ByteLevel" in decoder else {}
     after: list[dict[int, int]] = [{} for _ in MORE]
