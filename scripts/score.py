@@ -83,6 +83,11 @@ def _check_what(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
 def main(arguments: Sequence[str] | None) -> int:
     """Score, compare or check; returns the exit status."""
     options = parse_arguments(arguments)
+    from dialsum.data.text_files import check_files
+
+    named = [options.predictions, *options.references, *options.compare, options.dialogues,
+             options.train, options.check_submission, options.test]  # fmt: skip
+    check_files(path for path in named if path)
     if options.check_submission:
         return check(options)
     systems, train = read_systems(options)
@@ -248,7 +253,7 @@ def read_known_tags(path: Path) -> set[str]:
 def check(options: argparse.Namespace) -> int:
     """Check a submission against its test file; what is only odd is told."""
     from dialsum.data.dialogues import load_split
-    from dialsum.data.submission import UNFIT, inspect_submission
+    from dialsum.data.submission import inspect_submission, say_unfit
     from dialsum.errors import UnfitError
 
     test = load_split(options.test, kind="test")
@@ -257,7 +262,7 @@ def check(options: argparse.Namespace) -> int:
     for remark in remarks.oddities:
         print(f"worth a look: {remark}")
     if problems or remarks.faults:
-        raise UnfitError("\n  ".join([UNFIT, *problems, *remarks.faults]))
+        raise UnfitError(say_unfit(options.check_submission, [*problems, *remarks.faults]))
     print(f"{options.check_submission}: fit to hand in: {len(test.rows):,} rows, ids, order, index "
           "and columns as they must be, no empty summary")  # fmt: skip
     return 0

@@ -357,6 +357,20 @@ def test_a_submission_is_checked(
     assert "special tokens (</s>)" in capsys.readouterr().err
 
 
+def test_every_missing_file_is_named_and_no_option_that_there_is_not(
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["a.csv", "b.csv", "--compare", "c.csv", "--train", "d.csv", "--dialogues", "e.csv"]
+    assert run(script, *asked) == 2
+    error = capsys.readouterr().err
+    assert [f"{name}.csv: no such file" in error for name in "abcde"] == [True] * 5
+    spoil(sub=",fname,summary\n0,t1,가.\n")
+    assert run(script, "--check-submission", "sub.csv", "--test", "tset.csv") == 2
+    error = capsys.readouterr().err
+    assert "tset.csv: no such file" in error
+    assert "--data-dir" not in error and "--set" not in error
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

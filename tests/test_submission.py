@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dialsum.data.dialogues import Dialogue
-from dialsum.data.submission import check_submission, write_predictions, write_submission
+from dialsum.data.submission import (
+    check_submission,
+    inspect_submission,
+    say_unfit,
+    write_predictions,
+    write_submission,
+)
 from dialsum.errors import EXIT_FAILED, RunError
 
 ROWS = [
@@ -45,7 +52,7 @@ def test_an_empty_summary_is_written_and_then_named(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     write_submission(path, ROWS, ["하나", " ", "셋"])
     with pytest.raises(
-        RunError, match=r"submission.csv:3  row 2: the summary of 'test_1' is empty"
+        RunError, match=r"line 3  row 2: the summary of 'test_1' is empty"
     ):
         check_submission(path, ROWS)
 
@@ -55,21 +62,21 @@ UNFIT = [
     ("other columns", "fname,text\ntest_0,a\n", ["no column 'summary'"]),
     ("row missing", ",fname,summary\n0,test_0,a\n1,test_2,c\n", ["no row for fname 'test_1'"]),
     ("row too many", ",fname,summary\n0,test_0,a\n1,test_1,b\n2,test_2,c\n3,test_9,d\n",
-     [":5  row 4: fname 'test_9' is not in the test file"]),
+     ["line 5  row 4: fname 'test_9' is not in the test file"]),
     ("row twice", ",fname,summary\n0,test_0,a\n1,test_1,b\n2,test_1,c\n",
-     [":4  row 3: fname 'test_1' stands already", "no row for fname 'test_2'"]),
+     ["line 4  row 3: fname 'test_1' stands already", "no row for fname 'test_2'"]),
     ("other order", ",fname,summary\n0,test_0,a\n1,test_2,c\n2,test_1,b\n",
-     [":3  row 2: fname 'test_2' stands where the test file has 'test_1'"]),
+     ["line 3  row 2: fname 'test_2' stands where the test file has 'test_1'"]),
     ("no index", "fname,summary\ntest_0,a\ntest_1,b\ntest_2,c\n",
-     [":1  the first line is 'fname,summary' and must be ',fname,summary'", "index=False"]),
+     ["line 1  the first line is 'fname,summary' and must be ',fname,summary'", "index=False"]),
     ("column too many", ",fname,summary,x\n0,test_0,a,1\n1,test_1,b,1\n2,test_2,c,1\n",
-     [":1  the first line is ',fname,summary,x'"]),
+     ["line 1  the first line is ',fname,summary,x'"]),
     ("index from 1", ",fname,summary\n1,test_0,a\n2,test_1,b\n3,test_2,c\n",
      ["row 1 has the index '1' where 0 belongs, and 2 more"]),
     ("line break", ',fname,summary\n0,test_0,"a\nb"\n1,test_1,b\n2,test_2,c\n',
-     [":2  row 1: the summary of 'test_0' has a line break"]),
+     ["line 2  row 1: the summary of 'test_0' has a line break"]),
     ("decomposed", ",fname,summary\n0,test_0,\u1112\u1161\u11ab\n1,test_1,b\n2,test_2,c\n",
-     [":2  row 1: the summary of 'test_0' is not composed; unicodedata.normalize('NFC'"]),
+     ["line 2  row 1: the summary of 'test_0' is not composed; unicodedata.normalize('NFC'"]),
 ]  # fmt: skip
 
 
@@ -82,9 +89,26 @@ def test_unfit_submission_is_named_by_row(tmp_path: Path, content: str, words: l
     with pytest.raises(RunError) as caught:
         check_submission(path, ROWS)
     assert caught.value.exit_code == EXIT_FAILED
-    assert str(path) in str(caught.value)
+    head, *lines = str(caught.value).splitlines()
+    assert head == f"{path} is not fit to hand in:" and lines
+    assert str(path) not in "".join(lines)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_another_file_s_ids_are_said_once_and_its_tags_not_judged(tmp_path: Path) -> None:
+    rows = [Dialogue(f"t{number}", "d", None, None, row=number + 1) for number in range(30)]
+    others = [replace(row, fname=f"dev_{row.fname}") for row in rows]
+    path = tmp_path / "submission.csv"
+    write_submission(path, others, [f"#Email#로 {number}을 묻는다." for number in range(30)])
+    problems, remarks = inspect_submission(path, rows)
+    assert (remarks.faults, remarks.oddities) == ([], [])
+    assert say_unfit(path, problems).splitlines() == [
+        f"{path} is not fit to hand in:",
+        "  no row for 30 of 30 fnames of the test file: 't0', 't1', 't2', 't3', 't4' and 25 more",
+        "  line 2  row 1: the first of 30 rows whose fname is not in the test file: 'dev_t0', "
+        "'dev_t1', 'dev_t2', 'dev_t3', 'dev_t4' and 25 more",
+    ]
 
 
 def test_many_problems_are_counted(tmp_path: Path) -> None:

@@ -15,13 +15,12 @@ from dialsum.atomic import write_csv
 from dialsum.data.row_checks import has_no_text
 from dialsum.data.rows import Dialogue
 from dialsum.data.summary_checks import Remarks, remark_on_summaries
-from dialsum.data.tables import SHOWN_PROBLEMS, TableRow, read_table
+from dialsum.data.tables import SHOWN_PROBLEMS, TableRow, name_some, read_table
 from dialsum.data.text_files import read_text_file
 from dialsum.errors import DataError, RunError
 from dialsum.reading import shorten
 
 HEADER = ["", "fname", "summary"]
-UNFIT = "the submission is not fit to hand in:"
 
 
 def write_submission(path: Path, test_rows: Sequence[Dialogue], summaries: Sequence[str]) -> None:
@@ -73,7 +72,7 @@ def check_submission(
     """
     problems, remarks = inspect_submission(path, test_rows, known=known)
     if problems:
-        raise RunError("\n".join([UNFIT, *(f"  {line}" for line in problems)]))
+        raise RunError(say_unfit(path, problems))
     return remarks
 
 
@@ -102,6 +101,21 @@ def inspect_submission(
     dialogues = {row.fname: row.dialogue for row in test_rows}
     summaries = {row.values["fname"]: row.values["summary"] for row in table}
     return problems, remark_on_summaries(summaries, dialogues, known=known)
+
+
+def say_unfit(path: Path, problems: Sequence[str]) -> str:
+    """Return one text of all that is wrong with a submission, its path said once.
+
+    Args:
+        problems: those of its form, which begin with the path; those of its summaries.
+    """
+    lines = [f"  {_without_path(problem, path)}" for problem in problems]
+    return "\n".join([f"{path} is not fit to hand in:", *lines])
+
+
+def _without_path(problem: str, path: Path) -> str:
+    rest = problem.removeprefix(f"{path}:")
+    return f"line {rest}" if rest != problem and rest[:1].isdecimal() else rest.lstrip()
 
 
 def find_header_problems(path: Path) -> list[str]:
@@ -140,7 +154,7 @@ def _find_row_problems(
         if name in seen:
             doubled.append(f"{place}: fname {name!r} stands already in an earlier row")
         elif name not in places:
-            unknown.append(f"{place}: fname {name!r} is not in the test file")
+            unknown.append((place, name))
         seen.add(name)
         if has_no_text(summary):
             holds = f"holds only {summary!r}, which says nothing" if summary.strip() else "is empty"
@@ -152,12 +166,18 @@ def _find_row_problems(
                 f"{place}: the summary of {name!r} is not composed; unicodedata.normalize('NFC', "
                 "text) composes it"
             )
-    absent = [
-        f"{path}: no row for fname {name!r} of the test file" for name in expected
-        if name not in seen
-    ]  # fmt: skip
+    lacking = [name for name in expected if name not in seen]
+    absent = [f"{path}: no row for fname {name!r} of the test file" for name in lacking[:1]]
+    if len(lacking) > 1:
+        count = f"{len(lacking):,} of {len(expected):,} fnames of the test file"
+        absent = [f"{path}: no row for {count}: {name_some(lacking)}"]
+    foreign = [f"{place}: fname {name!r} is not in the test file" for place, name in unknown[:1]]
+    if len(unknown) > 1:
+        names = name_some([name for _, name in unknown])
+        foreign = [f"{unknown[0][0]}: the first of {len(unknown):,} rows whose fname is not in the "
+                   f"test file: {names}"]  # fmt: skip
     misplaced = []
-    if not (absent or doubled or unknown) and found != expected:
+    if not (lacking or doubled or unknown) and found != expected:
         number = next(
             place for place, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b
         )
@@ -165,7 +185,7 @@ def _find_row_problems(
             f"{path}:{table[number].line}  row {number + 1}: fname {found[number]!r} stands where "
             f"the test file has {expected[number]!r}; the order must be that of the test file"
         )
-    return [absent, doubled, unknown, misplaced, empty, broken, decomposed]
+    return [absent, doubled, foreign, misplaced, empty, broken, decomposed]
 
 
 def _check_count(path: Path, rows: Sequence[Dialogue], summaries: Sequence[str]) -> None:

@@ -46,19 +46,20 @@ def remark_on_summaries(
 
     Args:
         summaries: name to text.
-        dialogues: name to the dialogue that it summarises.
+        dialogues: name to the dialogue that it summarises; tags are looked at only where there is
+            one.
         known: tags that train has, in whatever spelling (tags.loose_tags): right in any summary.
     """
     leftover = {
         name: found.group() for name, text in summaries.items() if (found := SPECIAL.search(text))
     }
+    pairs = [(name, text, dialogues[name]) for name, text in summaries.items() if name in dialogues]
     broken = [
-        name for name, text in summaries.items()
-        if has_broken_tag(text, source=dialogues.get(name, ""), known=known)
+        name for name, text, source in pairs if has_broken_tag(text, source=source, known=known)
     ]
     strange = {
-        name: unknown for name, text in summaries.items()
-        if (unknown := sorted({*find_tags(text)} - {*find_tags(dialogues.get(name, ""))}))
+        name: unknown for name, text, source in pairs
+        if (unknown := sorted({*find_tags(text)} - {*find_tags(source)}))
     }  # fmt: skip
     faults, oddities = [], []
     if leftover:

@@ -6,6 +6,7 @@ Must not know what the text is.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 from dialsum.errors import DataError
@@ -18,6 +19,7 @@ from dialsum.reading import (
     TEXT,
     UTF16,
     Look,
+    look_at,
     read_regular,
     tell_kind,
 )
@@ -44,14 +46,35 @@ def read_file_bytes(path: Path) -> bytes:
     """
     try:
         return read_regular(path)
-    except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
-        hint = f"; did you mean {path.with_name(near[0])}?" if near else ""
-        raise DataError([f"{path}: no such file{hint}"]) from None
-    except IsADirectoryError:
-        raise DataError([f"{path}: is a folder; a file is wanted here"]) from None
     except OSError as error:
-        raise DataError([f"{path}: cannot be read: {error.strerror or error}"]) from error
+        raise DataError([_explain_unread(path, error)]) from None
+
+
+def check_files(paths: Iterable[Path]) -> None:
+    """Refuse files that cannot be read, before any is.
+
+    Raises:
+        DataError: as read_file_bytes, for every one of them.
+    """
+    problems = []
+    for path in dict.fromkeys(paths):
+        try:
+            look_at(path)
+        except OSError as error:
+            problems.append(_explain_unread(path, error))
+    if problems:
+        raise DataError(problems)
+
+
+def _explain_unread(path: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
+        return f"{path}: no such file" + (
+            f"; did you mean {path.with_name(near[0])}?" if near else ""
+        )
+    if isinstance(error, IsADirectoryError):
+        return f"{path}: is a folder; a file is wanted here"
+    return f"{path}: cannot be read: {error.strerror or error}"
 
 
 def decode_text(content: bytes, path: Path) -> str:
