@@ -62,7 +62,10 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         help=configs,
     )
     add("-1", "--one-epoch", action="store_true", help="one epoch each, in outputs/quick_test")
-    demo = "tiny models from scratch in place of the checkpoints, on data/sample, in outputs/demo"
+    demo = (
+        "tiny models from scratch in place of the checkpoints, on data/sample, in outputs/demo; "
+        "on other data in outputs/demo_own_data; with --one-epoch, _quick_test is added"
+    )
     add("--demo", action="store_true", help=demo)
     add("--dry-run", action="store_true", help="check everything, print the plan, write nothing")
     add("--only", metavar="NUMBERS", help="run these of the experiments, such as 1,4 or 2-5")

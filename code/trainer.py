@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from dialsum.command_line import CommandLine
-from dialsum.errors import EXIT_FAILED, EXIT_OK, run_script
+from dialsum.errors import EXIT_FAILED, EXIT_OK, DialsumError, run_script
 from dialsum.optional import require_packages
 from dialsum.parent_watch import watch_parent
 from dialsum.run.in_use import use_environment
@@ -41,7 +41,7 @@ def make_parser() -> CommandLine:
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config", type=Path, metavar="FILE", help="the experiment")
-    # All that a batch asks, as it was checked: no other option counts then.
+    # All that a batch asks, as it was checked: no other option but --resume counts then.
     what.add_argument("--job", type=Path, help=argparse.SUPPRESS)
     add("--overlay", action="append", default=[], type=Path, metavar="FILE",
         help="values that go over the experiment's, such as config/demo.yaml (repeatable)")
@@ -90,13 +90,13 @@ def interrupt(_signal: int, _frame: FrameType | None) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one experiment and return the exit status."""
     options = make_parser().parse_args(arguments)
-    watch_parent()
+    alone = watch_parent() is None
     signal.signal(signal.SIGTERM, interrupt)
     with use_environment():
         require_packages(__file__)
         if options.explain:
             return explain_one(options)
-        return run_one(take_job(options) if options.job else make_job(options))
+        return run_one(take_job(options) if options.job else make_job(options), alone=alone)
 
 
 def explain_one(options: argparse.Namespace) -> int:
@@ -119,10 +119,9 @@ def take_job(options: argparse.Namespace) -> Job:
     from dialsum.run.alone import check_fit
 
     job = read_job(options.job)
-    loaded = check_fit(
-        job.loaded, environment=os.environ, place=job.paths, resume=job.resume
-    )
-    return replace(job, loaded=loaded)
+    resume = job.resume or options.resume
+    loaded = check_fit(job.loaded, environment=os.environ, place=job.paths, resume=resume)
+    return replace(job, loaded=loaded, resume=resume)
 
 
 def make_job(options: argparse.Namespace) -> Job:
@@ -143,8 +142,12 @@ def make_job(options: argparse.Namespace) -> Job:
     return Job(loaded, paths, kind, resume=options.resume)
 
 
-def run_one(job: Job) -> int:
-    """Run a job and return the exit status."""
+def run_one(job: Job, *, alone: bool) -> int:
+    """Run a job and return the exit status.
+
+    Args:
+        alone: no batch started this process, so that nobody else renews the summary of its root.
+    """
     from dialsum.run.lock import hold_run
 
     for note in job.loaded.notes:
@@ -152,8 +155,22 @@ def run_one(job: Job) -> int:
     with hold_run(job.paths):
         from dialsum.experiment.run import run_experiment
 
-        record = run_experiment(job)
+        try:
+            record = run_experiment(job)
+        finally:
+            if alone:
+                refresh_summary(job)
     return EXIT_OK if record["status"] == "success" else EXIT_FAILED
+
+
+def refresh_summary(job: Job) -> None:
+    """Let the summary of the root say how this run ended; that it cannot is said."""
+    from dialsum.report.summaries import refresh_root
+
+    try:
+        refresh_root(job.paths)
+    except DialsumError as error:
+        print(f"warning: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

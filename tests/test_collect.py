@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from batch_world import REPOSITORY, make_record, make_result, write_result
+from dialsum.atomic import write_json
+from dialsum.paths import BatchPaths, RunPaths
 from dialsum.record import find_records
 from dialsum.report.collect import flatten, format_overview, write_comparison
-from dialsum.report.summaries import summarise_root
+from dialsum.report.summaries import refresh_root, summarise_root
 from dialsum.report.table import format_ranking
 
 SCRIPT = REPOSITORY / "scripts" / "collect_results.py"
@@ -135,6 +137,28 @@ def test_summary_of_a_root_has_each_latest_run_once(runs: Path) -> None:
     assert found == [("high", 1, 1), ("low", 1, 2), ("other", 2, 1), ("failed", None, None)]
     assert summary["experiments"][1]["started_at"].startswith("2026-01-02")
     assert "foreign" in summary["unreadable"][0]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_run_by_itself_renews_the_summary_of_its_root(tmp_path: Path, elsewhere: bool) -> None:
+    root = tmp_path / "root"
+    batch = BatchPaths.make(root, root, runs=tmp_path / "runs" if elsewhere else None)
+    paths = batch.run("a")
+    write_result(paths.folder, make_result("a", status="interrupted"))
+    refresh_root(paths)
+    assert not batch.summary.exists()  # no batch, no summary
+    write_json(batch.summary, summarise_root(batch.runs, batch.summary))
+    write_result(paths.folder, make_result("a"))
+    refresh_root(paths)
+    [one] = json.loads(batch.summary.read_text())["experiments"]
+    assert one["status"] == "success"
+    # A run that is none of the root's, and a file of that name that is another program's.
+    before = batch.summary.read_bytes()
+    refresh_root(RunPaths(folder=root / "others" / "b", model=paths.model))
+    assert batch.summary.read_bytes() == before
+    batch.summary.write_text('{"of": "another program"}')
+    refresh_root(paths)
+    assert batch.summary.read_text() == '{"of": "another program"}'
 
 
 def test_summary_of_an_empty_root(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 import time
@@ -10,8 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from batch_world import now
+from dialsum.atomic import write_json
 from dialsum.errors import EXIT_OK, EXIT_UNFIT
+from dialsum.paths import BatchPaths, RunPaths
+from dialsum.record import write_failed_record
+from dialsum.report.summaries import summarise_root
 from dialsum.train.checkpoints import MANIFEST
+from test_record import dead_run
 from trainer_runs import command, environment, read_events, read_result, run, tree
 
 pytestmark = pytest.mark.training
@@ -47,15 +54,21 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 
 
 def test_a_killed_run_goes_on_to_the_same_model(tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    root = BatchPaths.make(tmp_path / "root", tmp_path / "logs")
+    whole, killed = tmp_path / "whole", root.run("killed").folder
     assert run(command(KOBART_LORA, whole, *LONGER)).returncode == EXIT_OK
+    started = now()
     kill_after_a_checkpoint(killed)
     assert not (killed / "result.json").exists()
+    write_failed_record(RunPaths.alone(killed), dead_run(status="interrupted", started_at=started))
+    write_json(root.summary, summarise_root(root.runs, root.summary))
     done = run(command(KOBART_LORA, killed, *LONGER, "--resume"))
     assert done.returncode == EXIT_OK, done.stdout + done.stderr
     assert "going on after step" in done.stdout
     record, expected = read_result(killed), read_result(whole)
     assert record["status"] == "success"
+    [summed] = json.loads(root.summary.read_text(encoding="utf-8"))["experiments"]
+    assert (summed["status"], summed["record"]) == ("success", "experiments/killed/result.json")
     assert record["resumed_after_step"] in (6, 9)
     assert record["training"]["steps"] == 12
     assert record["evaluation"]["dev"] == expected["evaluation"]["dev"]

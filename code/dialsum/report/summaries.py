@@ -5,12 +5,15 @@ Must not know how text or rankings are made. Every path in these files is relati
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dialsum.atomic import write_json, write_report
+from dialsum.paths import BatchPaths, RunPaths
+from dialsum.reading import read_regular
 from dialsum.record import SCHEMA_VERSION, Record, find_records, latest_runs
 from dialsum.report.ranking import group_records, is_ranked, points_above_floor
 from dialsum.run.outcome import BatchOutcome, Outcome
@@ -34,6 +37,8 @@ COPIED = (
     "tracking",
 )
 """Keys of a run's record that stand in the summaries as well."""
+RUNS = "experiments"
+"""Where the runs of a root are that does not say it."""
 OVER_ROWS = ("per_row", "worst")
 """Keys of what a record says of single rows; the record alone has them."""
 
@@ -133,11 +138,31 @@ def summarise_root(runs: Path, file: Path) -> dict[str, Any]:
     )
     return {
         "schema_version": SCHEMA_VERSION,
+        "runs": relative(runs, file.parent),
         "experiments": [
             summarise_record(record, ranks=ranks, folder=file.parent) for record in ordered
         ],
         "unreadable": problems or None,
     }
+
+
+def refresh_root(paths: RunPaths) -> None:
+    """Write the summary of a run's root anew where it has one, after a run that no batch started.
+
+    Raises:
+        DiskFullError, RunError: it cannot be written; the old one still stands.
+    """
+    roots = [paths.folder.parent.parent, *([paths.model.parent.parent] if paths.has_outside_model
+                                           else [])]  # fmt: skip
+    for root in dict.fromkeys(roots):
+        file = BatchPaths.make(root, root).summary
+        try:
+            content = json.loads(read_regular(file).decode("utf-8"))
+            runs = (root / content.get("runs", RUNS)).resolve()
+        except (OSError, ValueError, RecursionError, AttributeError, TypeError):
+            continue  # no root, or a file of somebody else's
+        if "schema_version" in content and runs == paths.folder.parent:
+            write_json(file, summarise_root(runs, file))
 
 
 def rank_records(records: Iterable[Record]) -> dict[Path, dict[str, int]]:
