@@ -92,7 +92,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("evaluation_strategy", "no", "cannot be switched off"),
     ("save_strategy", "best", "set training.save_steps"),
     ("warmup_ratio", 1, "a share below 1, or training.warmup_steps"),
-    ("warmup_ratio", "0.1", 'the text "0.1" → a number (≥ 0): write 0.1'),
+    ("warmup_ratio", "0.1", 'the text "0.1" → a number (≥ 0, ≤ 10,000,000): write 0.1'),
     ("generation_max_length", "100", "write 100 without quotes"),
     ("group_by_length", "yes", "training.train_sampling_strategy"),
     ("report_to", "mlflow", "wandb, tensorboard, both in a list, all or none"),

@@ -39,6 +39,12 @@ class CommandLine(argparse.ArgumentParser):
             UnfitError: a word that is no option, or an option with a value that it cannot have.
         """
         words = list(sys.argv[1:] if args is None else args)
+        for word in words:
+            if not _is_text(word):
+                raise UnfitError(
+                    f"{self.prog}: {ascii(word)[:80]} holds bytes that are no UTF-8; rename the "
+                    f"file or folder, or write the value in UTF-8.{WAY_OUT}"
+                )
         # Before argparse looks: it would say that an option is missing, not that it is misspelt.
         end = words.index("--") if "--" in words else len(words)
         unknown = [word for word in words[:end] if self._is_unknown(word)]
@@ -79,3 +85,8 @@ class CommandLine(argparse.ArgumentParser):
         longer = [name for name in bare if len(text) > 2 and name.startswith(text)]
         near = longer or difflib.get_close_matches(text, bare, n=1, cutoff=NEAR_ENOUGH)
         return bare[near[0]] if near else None
+
+
+def _is_text(word: str) -> bool:
+    """Say whether a word came as UTF-8; other bytes stand in it as halves of characters."""
+    return not any(0xD800 <= ord(char) <= 0xDFFF for char in word)

@@ -5,6 +5,7 @@ Nobody else joins these paths. Must not know what is inside the files, and write
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,30 @@ OUTPUTS = "outputs"
 LOCK = ".dialsum-lock"
 """A folder's lock while somebody is at work in it (run/lock.py); what a killed process left of it
 holds nobody up."""
+
+
+NAME_BYTES = 200
+"""Longest name of an experiment or label, in bytes of UTF-8: file systems take 255, and what is put
+around it (`experiment_12_`, `.attempt_3.job.json`, the name while it is written) takes up to 52."""
+RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def find_name_fault(name: str) -> str | None:
+    """Say why files and folders cannot be called so on the usual file systems; None where they can.
+    """
+    if not name.strip(" ."):
+        return "nothing but dots or spaces"
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in name):
+        return "bytes that are no UTF-8"
+    if odd := [char for char in name if char in '/\\<>:"|?*' or not (char.isprintable())]:
+        return f"the character {odd[0]} in it" if odd[0].isprintable() else (
+            f"the control character U+{ord(odd[0]):04X} in it")
+    if name[0] in ". " or name[-1] in ". ":
+        return "a dot or space first or last"
+    if RESERVED_NAMES.fullmatch(name):
+        return "a name that Windows keeps for devices"
+    size = len(name.encode())
+    return f"{size:,} bytes, above {NAME_BYTES}" if size > NAME_BYTES else None
 
 
 def project_path(path: str | Path) -> Path:

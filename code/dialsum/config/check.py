@@ -24,7 +24,7 @@ from dialsum.config.rules_retry import RETRY_RULES
 from dialsum.config.rules_schedule import SCHEDULE_RULES
 from dialsum.config.schema import Config
 from dialsum.config.sources import Source
-from dialsum.config.statements import Statement
+from dialsum.config.statements import Statement, Statements
 from dialsum.config.view import NotKnownError, Rule, View
 from dialsum.errors import ConfigError
 
@@ -33,14 +33,20 @@ RULES: tuple[Rule, ...] = (
 )  # fmt: skip
 
 
-def check(resolved: Resolved) -> tuple[Config | None, list[Problem]]:
-    """Return the config, or None and every problem: a wrong value does not hide a broken rule."""
+def check(
+    resolved: Resolved, *, open_keys: bool = False
+) -> tuple[Config | None, list[Problem]]:
+    """Return the config, or None and every problem: a wrong value does not hide a broken rule.
+
+    Args:
+        open_keys: a key without a value is no problem.
+    """
     config, faults = None, {}
     try:
         config = Config.model_validate(resolved.nested())
     except ValidationError as error:
         faults = _faulty_keys(error)
-    problems = list(_explain_faults(faults, resolved))
+    problems = list(_explain_faults(faults, resolved, open_keys=open_keys))
     view = View(resolved, set(faults))
     for rule in RULES:
         with suppress(NotKnownError):
@@ -48,11 +54,14 @@ def check(resolved: Resolved) -> tuple[Config | None, list[Problem]]:
     return (None if problems else config), problems
 
 
-def check_conditions(overlay: Source) -> Iterator[Problem]:
-    """Give each `when` of an overlay whose value the key can never have: such a case would never
-    hold. And each wrong value of a case, whether or not it holds for the experiments at hand.
+def check_source(source: Source) -> Iterator[Problem]:
+    """Give each value that its key can never have, whatever is laid over it later.
+
+    Also each `when` of an overlay of which that is true: such a case would never hold; and each
+    wrong value of a case, whether or not it holds for the experiments at hand.
     """
-    for case in overlay.cases:
+    yield from _check_values(source.statements)
+    for case in source.cases:
         for asked in case.when.said:
             values = asked.value if isinstance(asked.value, list) else [asked.value]
             for value in values:
@@ -60,10 +69,14 @@ def check_conditions(overlay: Source) -> Iterator[Problem]:
                     field = schema_keys()[asked.key]
                     found, meant = describe_found(value), describe_meant(field, value)
                     yield Problem(asked.origin, f"when {asked.key}", found, meant)
-        for set_ in case.then.said:
-            # A part of a mapping is checked with the whole, which only an experiment has.
-            if not set_.part and (places := _faults_of(set_.key, set_.value)):
-                yield from _explain_statement(set_, places)
+        yield from _check_values(case.then)
+
+
+def _check_values(statements: Statements) -> Iterator[Problem]:
+    for one in statements.said:
+        # A part of a mapping is checked with the whole, which only an experiment has.
+        if not one.part and (places := _faults_of(one.key, one.value)):
+            yield from _explain_statement(one, places)
 
 
 def check_unique_names(paths: Sequence[Path]) -> None:
@@ -118,13 +131,13 @@ def _faulty_keys(error: ValidationError) -> dict[str, list[tuple[str | int, ...]
 
 
 def _explain_faults(
-    faults: dict[str, list[tuple[str | int, ...]]], resolved: Resolved
+    faults: dict[str, list[tuple[str | int, ...]]], resolved: Resolved, *, open_keys: bool
 ) -> Iterator[Problem]:
     for key, places in faults.items():
         statement = resolved.stated.get(key)
         if statement is not None and places:
             yield from _explain_statement(statement, places)
-        elif key not in resolved.unread and not _meant_elsewhere(key, resolved.meant):
+        elif not (open_keys or key in resolved.unread or _meant_elsewhere(key, resolved.meant)):
             meant = f"{describe_type(schema_keys()[key])}: {description(key)}"
             yield Problem(Origin.at(resolved.path), key, "not given", meant)
 

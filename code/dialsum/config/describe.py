@@ -33,6 +33,29 @@ LOOKS_BOOLEAN = {
 }
 
 
+INTERPOLATION = re.compile(r"\$\{[^}]*\}?|^\$[A-Za-z_]\w*|\$\([^)]*\)?")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def find_text_fault(text: str) -> tuple[str, str] | None:
+    """Return what is wrong with a text, wherever it stands, and what is meant."""
+    if found := INTERPOLATION.search(text):
+        return (
+            f"{_quote(found[0])}, which nothing fills in",
+            "the value itself; `extends` inherits whole files, and a shell fills in "
+            '--set KEY="$NAME"',
+        )
+    if found := CONTROL.search(text):
+        return f"the control character U+{ord(found[0]):04X} in the text", "remove it"
+    if found := SURROGATE.search(text):
+        return (
+            f"half a character (U+{ord(found[0]):04X}) in the text",
+            "UTF-8 text; an emoji as itself, or as both of its halves",
+        )
+    return None
+
+
 def show_value(value: Any) -> str:
     """Return a value on one line as it could stand in a YAML file, shortened for a message."""
     return shorten(show_whole(value))

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
 
-from dialsum.config.check import check, check_conditions
+from dialsum.config.check import check, check_source
 from dialsum.config.keys import schema_keys
 from dialsum.config.problems import Origin, Problem, problem_lines
 from dialsum.config.resolve import Replaced, Resolved, replaced_by_overlays, resolve
@@ -31,7 +31,7 @@ from dialsum.config.sources import (
 from dialsum.config.statements import Statement, Statements
 from dialsum.config.yaml_scalars import dump_yaml_text
 from dialsum.errors import ConfigError
-from dialsum.paths import shown
+from dialsum.paths import find_name_fault, shown
 
 __all__ = ["LoadedConfig", "Origin", "Replaced", "dump_yaml", "load_config", "load_configs"]
 
@@ -127,13 +127,13 @@ def load_configs(
     over = [source for path in overlays if (source := library.get(path, overlay=True))]
     command_line = read_overrides(overrides)
     library.problems += command_line.statements.problems
-    for overlay in over:
-        library.problems += check_conditions(overlay)
     loaded = [
         one
         for path in paths
         if (one := _load(path, library, overlays=over, overrides=command_line))
     ]
+    for source in (*library.sources.values(), command_line):
+        library.add_new(check_source(source))
     if library.problems:
         raise ConfigError(problem_lines(library.problems))
     return loaded
@@ -182,6 +182,11 @@ class _Library:
             self.problems += self.sources[path].statements.problems
         return self.sources[path]
 
+    def add_new(self, problems: Iterable[Problem]) -> None:
+        """Take problems, but none of a line and key that has one already."""
+        known = {_place(problem) for problem in self.problems}
+        self.problems += [one for one in problems if _place(one) not in known]
+
     def chain(self, source: Source) -> tuple[list[Source], bool]:
         """Return a file's source with all that it inherits, the last base first; and whether all
         could be read.
@@ -206,11 +211,19 @@ class _Library:
         return chain, True
 
 
+def _place(problem: Problem) -> tuple[Origin, str]:
+    """Return where a problem is: its line, and its key without another spelling."""
+    return problem.origin, problem.key.partition(" (written ")[0]
+
+
 def _load(
     path: Path, library: _Library, *, overlays: Sequence[Source], overrides: Source
 ) -> LoadedConfig | None:
     """Load one file; None where anything is wrong, which the library then holds."""
     own = library.get(path)
+    if fault := find_name_fault(path.stem):
+        found = f"{fault}: no name for the folder of its run"
+        library.problems.append(Problem(Origin.at(path), "", found, "rename the file"))
     if own is None:
         return None
     chain, complete = library.chain(own)
@@ -219,6 +232,10 @@ def _load(
     resolved = resolve(file, chain, overlays=overlays, overrides=overrides, complete=complete)
     config, problems = check(resolved)
     library.problems += problems
+    if overlays:
+        # What an overlay puts right here is still wrong in the file. It may well leave keys open
+        # that only an overlay gives.
+        library.add_new(check(files, open_keys=True)[1])
     if config is None:
         return None
     replaced: list[Replaced] = []

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dialsum.config.describe import describe_found, show_value
 from dialsum.config.problems import Problem
 from dialsum.config.view import Rule, View
+from dialsum.paths import NAME_BYTES, find_name_fault
 
 T5_FAMILY = ("mt5", "t5")
 KOBART_POSITIONS = 1024
@@ -124,9 +125,11 @@ def label_can_be_a_file_name(view: View) -> Iterator[Problem]:
     label = view["general.label"]
     if label is None:
         return
-    if not label or re.search(r"[\s/\\\x00-\x1f]", label) or label.startswith("."):
-        better = re.sub(r"[\s/\\]+", "_", label.strip().lstrip(".")) or "a_name"
-        found = f"{describe_found(label)}; log files are named by it"
+    fault = find_name_fault(label)
+    if fault or re.search(r"\s", label):
+        better = re.sub(r"\W+", "_", label).strip("_")[:NAME_BYTES // 4] or "a_name"
+        better = "a_name" if find_name_fault(better) else better
+        found = f"{describe_found(label)} ({fault or 'a space in it'}); log files are named by it"
         yield view.problem("general.label", found, meant=f"no space or slash: {better}")
 
 

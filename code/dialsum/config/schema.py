@@ -12,10 +12,22 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Auto = Literal["auto"]
-PositiveInt = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Length = Annotated[int, Field(ge=2)]
+# No bound forbids what a run could mean: beyond each stands a slip of the keyboard.
+Steps = Annotated[int, Field(ge=1, le=10_000_000)]
+"""Optimizer steps."""
+Rows = Annotated[int, Field(ge=1, le=1_000_000_000)]
+BatchRows = Annotated[int, Field(ge=1, le=65_536)]
+"""Rows on the device at once, or forward passes to a step."""
+Size = Annotated[int, Field(ge=1, le=65_536)]
+"""A width of the network, or a rank."""
+Parts = Annotated[int, Field(ge=1, le=256)]
+"""Layers or heads."""
+Beams = Annotated[int, Field(ge=1, le=256)]
+Length = Annotated[int, Field(ge=2, le=1_000_000)]
 """In tokens: the end token and one before it at least."""
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
+Seconds = Annotated[float, Field(ge=0, le=86_400)]
+"""A day: no wait of the queue is longer."""
 Share = Annotated[float, Field(ge=0, lt=1)]
 Architecture = Literal["mt5", "t5", "bart"]
 BestMetric = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum", "loss"]
@@ -39,7 +51,7 @@ class General(Section):
     """Name on screen and in log file names; the file's stem when absent. No slash or space."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """Where it trains; auto takes CUDA, then Apple MPS, then CPU."""
-    expected_minutes: PositiveInt | None = None
+    expected_minutes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Estimated duration on one RTX 3090 with the real checkpoint and 12,457 rows, minutes."""
     next: str | None = None
     """Stem of the experiment to run after this one, named in the closing lines."""
@@ -48,17 +60,17 @@ class General(Section):
 class TinyModel(Section):
     """Size of a model built from scratch (model.initialise: tiny)."""
 
-    d_model: PositiveInt = 128
+    d_model: Size = 128
     """Width of the hidden states."""
-    layers: PositiveInt = 2
+    layers: Parts = 2
     """Layers of the encoder, and as many of the decoder."""
-    heads: PositiveInt = 4
+    heads: Parts = 4
     """Attention heads per layer."""
-    d_ff: PositiveInt = 512
+    d_ff: Size = 512
     """Width of the feed-forward layers."""
     dropout: Share = 0.0
     """Dropout probability; a small model on few rows has none to give away."""
-    init_std_scale: Annotated[float, Field(gt=0)] = 1.0
+    init_std_scale: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Std of the initial embeddings (BART: of every weight), in multiples of d_model**-0.5."""
 
 
@@ -98,7 +110,7 @@ class Tokenizer(Section):
     """Ordinary tokens to add: speaker tags and masks; data: also every #Word# of the train rows."""
     train_on_data: bool = False
     """Train a tokenizer of the family's kind on the train rows (demo) instead of loading one."""
-    vocab_size: PositiveInt = 4000
+    vocab_size: Annotated[int, Field(ge=1, le=10_000_000)] = 4000
     """Pieces of a tokenizer trained on the data."""
     trim_vocabulary: bool = False
     """Cut mT5's or T5's vocabulary, with embeddings and head, to the pieces that the data use, all
@@ -121,28 +133,28 @@ class Data(Section):
     touched), relative to the project's root or absolute;
     null: none are kept.
     """
-    max_train_rows: PositiveInt | None = None
+    max_train_rows: Rows | None = None
     """Use the first rows only; all when absent."""
-    max_dev_rows: PositiveInt | None = None
+    max_dev_rows: Rows | None = None
     """Use the first rows only; all when absent."""
-    max_test_rows: PositiveInt | None = None
+    max_test_rows: Rows | None = None
     """Use the first rows only; all when absent."""
 
 
 class Training(Section):
     """The optimisation; names are those of transformers' TrainingArguments."""
 
-    learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    learning_rate: Annotated[float, Field(ge=1e-12, lt=1)]
     """Peak learning rate of AdamW."""
-    num_train_epochs: Annotated[float, Field(gt=0)]
+    num_train_epochs: Annotated[float, Field(ge=1e-4, le=100_000)]
     """Passes over the training rows."""
-    max_steps: PositiveInt | None = None
+    max_steps: Steps | None = None
     """Optimizer steps; overrides num_train_epochs when given."""
-    per_device_train_batch_size: PositiveInt | Auto
+    per_device_train_batch_size: BatchRows | Auto
     """Rows per forward pass; auto takes the device profile's."""
-    per_device_eval_batch_size: PositiveInt | Auto = "auto"
+    per_device_eval_batch_size: BatchRows | Auto = "auto"
     """Rows per generation batch; auto makes beams x rows fit the device."""
-    gradient_accumulation_steps: PositiveInt | Auto
+    gradient_accumulation_steps: BatchRows | Auto
     """Forward passes per optimizer step; effective batch size = batch x accumulation."""
     lr_scheduler_type: Literal[
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant",
@@ -151,11 +163,11 @@ class Training(Section):
     """Shape of the learning rate over the run."""
     lr_scheduler_kwargs: dict[str, Any] = {}
     """Arguments of that shape, such as num_cycles."""
-    warmup_steps: Annotated[float, Field(ge=0)] = 0
+    warmup_steps: Annotated[float, Field(ge=0, le=10_000_000)] = 0
     """Steps of rising learning rate; below 1 it is a share of all steps."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=100)] = 0.0
     """AdamW's decoupled weight decay."""
-    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    max_grad_norm: Annotated[float, Field(ge=0, le=1_000_000)] = 1.0
     """Gradients are scaled down to this global norm; 0 never clips."""
     label_smoothing_factor: Share = 0.0
     """Share of the target's probability spread over all pieces."""
@@ -170,17 +182,17 @@ class Training(Section):
     """TensorFloat-32 matrix products; auto: where the GPU has them."""
     gradient_checkpointing: bool | Auto = False
     """Recompute activations instead of keeping them: less memory, about a third slower."""
-    eval_steps: PositiveInt
+    eval_steps: Steps
     """Optimizer steps between evaluations on dev; a shorter run is evaluated at its end."""
-    save_steps: PositiveInt | None = None
+    save_steps: Steps | None = None
     """Optimizer steps between checkpoints, a multiple of eval_steps; eval_steps when absent."""
-    save_total_limit: Annotated[int, Field(ge=2)] = 2
+    save_total_limit: Annotated[int, Field(ge=2, le=100_000)] = 2
     """Checkpoints kept: the last and the best at least."""
-    logging_steps: PositiveInt = 50
+    logging_steps: Steps = 50
     """Optimizer steps between lines of loss."""
-    early_stopping_patience: PositiveInt | None = None
+    early_stopping_patience: Steps | None = None
     """Evaluations without improvement after which training stops; never when absent."""
-    early_stopping_threshold: Annotated[float, Field(ge=0)] = 0.0
+    early_stopping_threshold: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Smallest gain, in points of the metric, that counts as improvement."""
     metric_for_best_model: BestMetric = "rouge_mean"
     """Dev metric that chooses the best checkpoint; loss: the smallest wins."""
@@ -190,7 +202,7 @@ class Training(Section):
     on_nan: Literal["rollback", "skip", "stop"] = "rollback"
     """After a step that is not finite: go back to good weights at half the learning rate; leave
     the step out; or fail. Up to three times, each reported in results/nan_report.json."""
-    dataloader_num_workers: Count | Auto = "auto"
+    dataloader_num_workers: Annotated[int, Field(ge=0, le=1024)] | Auto = "auto"
     """Processes that prepare batches; auto goes by cores and memory."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Seed of initialisation, order, dropout."""
@@ -207,9 +219,9 @@ class Qlora(Section):
     """Hold it in 8-bit LLM.int8 (bitsandbytes) instead; then load_in_4bit must be false."""
     use_unsloth: bool = False
     """Ask for Unsloth; decoder-only models on NVIDIA GPUs get it, others PEFT, which is said."""
-    lora_rank: PositiveInt = 16
+    lora_rank: Size = 16
     """Rank r of the update."""
-    lora_alpha: PositiveInt = 32
+    lora_alpha: Size = 32
     """Scale: the update counts alpha / r."""
     use_rslora: bool = False
     """Rank-stabilised LoRA: the update counts alpha / sqrt(r), so that a high rank still learns."""
@@ -228,17 +240,17 @@ class Qlora(Section):
 class Generation(Section):
     """How summaries are written, for the reported scores and the submission."""
 
-    num_beams: PositiveInt = 4
+    num_beams: Beams = 4
     """Width of the beam search; 1 is greedy."""
     min_new_tokens: Count = 0
     """Shortest summary in tokens."""
-    max_new_tokens: PositiveInt | None = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Longest summary in tokens; tokenizer.decoder_max_len when absent."""
     no_repeat_ngram_size: Count = 0
     """No n tokens in a row come twice (0: off); speaker tags and masks are exempt."""
-    length_penalty: float = 1.0
+    length_penalty: Annotated[float, Field(ge=-100, le=100)] = 1.0
     """Above 1 prefers longer beams, below 1 shorter ones."""
-    repetition_penalty: Annotated[float, Field(ge=1)] = 1.0
+    repetition_penalty: Annotated[float, Field(ge=1, le=100)] = 1.0
     """Above 1 discourages tokens already written."""
     early_stopping: bool = True
     """End the search when num_beams summaries are complete."""
@@ -263,9 +275,9 @@ class Evaluation(Section):
     tokenizer: Scale = "mecab"
     """Unit that ROUGE counts; the competition counts mecab-ko morphemes. kiwi has to be installed
     (requirements-kiwi.txt); english is rouge_score's own, which drops Hangul."""
-    training_num_beams: PositiveInt = 1
+    training_num_beams: Beams = 1
     """Beams of the evaluations during training; the reported score uses generation.num_beams."""
-    training_max_rows: PositiveInt | None = None
+    training_max_rows: Rows | None = None
     """Dev rows (the first) of the evaluations during training; all when absent."""
     target: Target = Target()
     """What the run was expected to reach."""
@@ -287,16 +299,16 @@ class Tracking(Section):
 class Batch(Section):
     """What the queue does around this experiment."""
 
-    cooldown_seconds: Annotated[float, Field(ge=0)] | Literal["until_free"] = "until_free"
+    cooldown_seconds: Seconds | Literal["until_free"] = "until_free"
     """Pause before the next run: until the driver says the memory is free; a number adds to it."""
-    free_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    free_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 120.0
     """Longest wait for the memory to come free before it is said and the queue goes on."""
     retry: list[Rung] = []
     """What fresh attempts change, one more each time, after training ended in NaN or full memory:
     lr_half halves the learning rate (skipped where memory was full), batch_half the batch while
     accumulation doubles, rank_half lora_rank and lora_alpha. A batch alone starts them; trainer.py
     never tries again by itself."""
-    memory_limit_gib: Annotated[float, Field(gt=0)] = 24.0
+    memory_limit_gib: Annotated[float, Field(gt=0, le=1_000_000)] = 24.0
     """GPU memory that the closing lines hold the run against, GiB."""
 
 

@@ -6,12 +6,12 @@ whether a value fits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dialsum.config.describe import describe_found, show_value
+from dialsum.config.describe import describe_found, find_text_fault, show_value
 from dialsum.config.keys import mapping_keys, schema_keys, schema_sections, suggest
 from dialsum.config.problems import Origin, Problem
 from dialsum.config.spellings import SECTIONS, normalise_value, understand
@@ -172,6 +172,10 @@ class _Reading:
         if not member.whole():
             self.result.unread.add(key)
             return
+        if faults := list(self._faulty_texts(written, member)):
+            self.result.problems += faults
+            self.result.unread.add(key)
+            return
         value = normalise_value(key, value)
         dotted = f"{key}.{part}" if part else key
         if written != dotted or repr(value) != repr(found):
@@ -179,6 +183,15 @@ class _Reading:
             self.result.notes.append(f"{origin.text} {note}")
         statement = Statement(key, part, value, origin, written, self._places(member))
         self.result.add(statement)
+
+    def _faulty_texts(self, written: str, member: Located) -> Iterator[Problem]:
+        """Give each text in a value that no value can be."""
+        if isinstance(member.value, dict | list):
+            inner = member.value
+            for part in inner.values() if isinstance(inner, dict) else inner:
+                yield from self._faulty_texts(written, part)
+        elif isinstance(member.value, str) and (fault := find_text_fault(member.value)):
+            yield Problem(self._origin(member), written, *fault)
 
     def _places(self, member: Located) -> dict[str | int, Origin]:
         """Return where each part of a mapping or list stands."""

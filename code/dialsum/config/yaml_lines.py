@@ -16,11 +16,12 @@ from yaml.reader import Reader
 from yaml.scanner import Scanner
 
 from dialsum.config.problems import Origin, Problem
-from dialsum.config.yaml_scalars import TAG, Resolver, read_scalar
+from dialsum.config.yaml_scalars import TAG, HugeNumberError, Resolver, read_scalar
 from dialsum.config.yaml_text import (
     decode,
     drop_control_characters,
     explain_syntax,
+    mend_odd_spaces,
     refuse_other_kinds,
 )
 from dialsum.reading import read_regular, shorten
@@ -109,7 +110,8 @@ def parse_yaml(text: str, file: Path) -> Located:
 def _read_document(text: str, file: Path, problems: list[Problem]) -> Document:
     """Read the first document of text, after the problems that are known already."""
     text, forbidden = drop_control_characters(text, file)
-    problems = [*problems, *forbidden]
+    text, odd = mend_odd_spaces(text, file)
+    problems = [*problems, *forbidden, *odd]
     loader = _Loader(text)
     try:
         node = loader.get_node() if loader.check_node() else None
@@ -117,7 +119,9 @@ def _read_document(text: str, file: Path, problems: list[Problem]) -> Document:
         second = loader.peek_event() if more else None  # type: ignore[no-untyped-call]
         tree = Located(None, 1) if node is None else _Locator(file, problems).locate(node, "")
     except yaml.MarkedYAMLError as error:
-        raise YamlError(*problems, explain_syntax(error, text, file=file)) from error
+        # After odd spaces, it may be their consequence alone.
+        syntax = [] if odd else [explain_syntax(error, text, file=file)]
+        raise YamlError(*problems, *syntax) from error
     except RecursionError as error:
         deep = Problem(Origin.at(file), "", "nested too deep to be read", "three levels at most")
         raise YamlError(*problems, deep) from error
@@ -192,6 +196,8 @@ class _Locator:
     def _scalar(self, node: Any, line: int, *, key: str) -> Located:
         try:
             return Located(read_scalar(node.tag, node.value), line)
+        except HugeNumberError as error:
+            return self._refuse(line, key, str(error), "a number that a run could have")
         except (ValueError, KeyError):
             found = f"{shorten(node.value)!r} under the tag {node.tag}"
             return self._refuse(line, key, found, "plain values, without a tag")

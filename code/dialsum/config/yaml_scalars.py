@@ -31,6 +31,14 @@ SCALARS: list[tuple[str, str, list[str]]] = [
 ]
 
 
+DIGITS = 40
+"""Longest whole number that is read: Python itself does not write one of more than 4,300."""
+
+
+class HugeNumberError(ValueError):
+    """A whole number that no value of a run could be; its text says how long it is."""
+
+
 class Resolver(BaseResolver):
     """Which plain scalars are numbers, booleans or null."""
 
@@ -67,12 +75,22 @@ def _float(text: str) -> float:
     return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
 
 
+def _text(text: str) -> str:
+    """Join the two halves of a character that was written as two escapes, as JSON writes it."""
+    return re.sub(
+        "[\ud800-\udbff][\udc00-\udfff]",
+        lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), text,
+    )  # fmt: skip
+
+
 def _int(text: str) -> int:
+    if len(text) > DIGITS:
+        raise HugeNumberError(f"a whole number of {len(text):,} digits")
     return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
 
 
 READERS: dict[str, Callable[[str], Any]] = {
-    "str": str,
+    "str": _text,
     "null": lambda _: None,
     "bool": lambda text: {"true": True, "false": False}[text.lower()],
     "int": _int,

@@ -5,6 +5,8 @@ What can still be read is handed on beside its problem. Must not know which keys
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from pathlib import Path
 
 import yaml
@@ -66,6 +68,40 @@ def drop_control_characters(text: str, file: Path) -> tuple[str, list[Problem]]:
         found += f", the first of {count:,}"
     origin = Origin.at(file, text.count("\n", 0, control.start()) + 1)
     return clean, [Problem(origin, "", found, "delete it: most editors do not show it")]
+
+
+ODD_SPACE = re.compile("[\u00a0\u00ad\u1680\u2000-\u200d\u202f\u205f\u2060\u3000\ufeff]")
+"""What looks like a space, or like nothing, and is none to YAML."""
+BEFORE_VALUE = re.compile(r" *(?:- +)*(?:[\w.\"'-]+ *:? *)?")
+BLOCK_TEXT = re.compile(r"[^#]*[:-] +[|>][-+0-9]*\s*(#.*)?")
+
+
+def mend_odd_spaces(text: str, file: Path) -> tuple[str, list[Problem]]:
+    """Return text with plain spaces for others in indentation, around keys and at ends of lines,
+    and a problem for each such line: YAML takes those for letters.
+    """
+    if ODD_SPACE.search(text) is None:
+        return text, []
+    problems, lines, block = [], text.split("\n"), None
+    for number, line in enumerate(lines, start=1):
+        indent = len(line) - len(line.lstrip(" "))
+        if block is not None and (indent > block or not line.strip(" ")):
+            continue  # text of its own, which may hold any character
+        block = indent if BLOCK_TEXT.fullmatch(line) else None
+        odd = ODD_SPACE.search(line)
+        if odd is None or line.lstrip(" ").startswith("#"):
+            continue
+        before, rest = line[: odd.start()], ODD_SPACE.sub(" ", line[odd.start() :])
+        if rest.strip() == "" or BEFORE_VALUE.fullmatch(before):
+            name = unicodedata.name(odd[0], "a format character").lower()
+            where = "indentation" if not before.strip(" -") else "line"
+            found = f"U+{ord(odd[0]):04X} ({name}) in the {where}, column {odd.start() + 1}"
+            problems.append(
+                Problem(Origin.at(file, number), "", found, "plain spaces there (a text that "
+                        "begins or ends so stands in quotes)")
+            )  # fmt: skip
+            lines[number - 1] = before + rest
+    return "\n".join(lines), problems
 
 
 def explain_syntax(error: yaml.MarkedYAMLError, text: str, *, file: Path) -> Problem:
