@@ -97,7 +97,7 @@ def describe_meant(field: FieldInfo, value: Any) -> str:
     meant = describe_type(field)
     number = _read_number(value)
     if "number" in meant and number is not None and not math.isfinite(number):
-        return f"{meant}; {value} is not a finite number"
+        return f"{meant}; {shorten(str(value))} is not a finite number"
     members = _member_choices(field.annotation)
     if isinstance(value, list) and members:
         wrong = [item for item in value if isinstance(item, str) and item not in members]
@@ -117,7 +117,7 @@ def describe_meant(field: FieldInfo, value: Any) -> str:
         return f"{meant}; did you mean {near[0]}?"
     if "number" in meant and number is not None:
         plain = value.replace("_", "").replace(",", "").strip()
-        return f"{meant}: write {plain}{' without quotes' if plain == value else ''}"
+        return f"{meant}: write {shorten(plain)}{' without quotes' if plain == value else ''}"
     return meant
 
 

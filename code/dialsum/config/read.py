@@ -257,6 +257,13 @@ def _load(
 def _notes(resolved: Resolved, *, files: Resolved) -> list[str]:
     """Return what the sources' spellings were taken for, and what rules over what."""
     notes = list(resolved.notes)
+    if resolved.value("model.trust_remote_code") is True:
+        notes.append(
+            f"WARNING: {resolved.origin('model.trust_remote_code').text} "
+            "model.trust_remote_code: true: Python code that comes with "
+            f"{resolved.value('model.checkpoint')} will run as you, with all your files and keys; "
+            "remove the line unless you have read that code"
+        )
     steps = resolved.value("training.max_steps")
     if steps is not None and "training.num_train_epochs" in resolved.stated:
         place = resolved.origin("training.max_steps").text

@@ -31,6 +31,10 @@ KNOWN_CHECKPOINTS = {
 }
 
 
+PIECE_CHARACTERS = 16
+"""Longest pieces that sentencepiece makes; the tokenizer itself is asked when it is loaded."""
+
+
 def fp16_fits_the_family(view: View) -> Iterator[Problem]:
     """T5's activations pass float16's 65,504: the loss becomes NaN."""
     if view["training.fp16"] is True and view["model.architecture"] in T5_FAMILY:
@@ -87,11 +91,10 @@ def shortest_is_below_longest(view: View) -> Iterator[Problem]:
 
 def prefix_leaves_room(view: View) -> Iterator[Problem]:
     """Each word of the prefix takes a token at least, and the end token one."""
-    words = len(view["tokenizer.input_prefix"].split())
-    if view["tokenizer.encoder_max_len"] <= words + 1:
-        found = (
-            f"{view['tokenizer.encoder_max_len']} tokens, of which the prefix and the end take all"
-        )
+    prefix, longest = view["tokenizer.input_prefix"], view["tokenizer.encoder_max_len"]
+    least = max(len(prefix.split()), len("".join(prefix.split())) // PIECE_CHARACTERS)
+    if longest <= least + 1:
+        found = f"{longest} tokens, of which the prefix and the end take all"
         yield view.problem("tokenizer.encoder_max_len", found, meant="512, or more")
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dialsum.atomic import write_text
-from dialsum.errors import UnfitError
+from dialsum.errors import RunError, UnfitError
 from dialsum.paths import RunPaths, shown
+from dialsum.record import read_record
 from dialsum.train.checkpoints import (
     find_damage,
     latest_whole_checkpoint,
@@ -76,8 +77,13 @@ def find_resume_point(paths: RunPaths, *, config_sha256: str, data_sha256: str) 
 def _status(paths: RunPaths) -> str | None:
     if not paths.result.is_file():
         return None
-    status: str | None = json.loads(paths.result.read_text(encoding="utf-8")).get("status")
-    return status
+    try:
+        return read_record(paths.result).status
+    except RunError as error:
+        raise UnfitError(
+            f"{error}. Whether the run is finished cannot be told: move that file away to go on "
+            "from the latest checkpoint, or start without --resume"
+        ) from error
 
 
 def reopen_run(paths: RunPaths, point: ResumePoint, *, first: Mapping[Path, str]) -> None:
@@ -105,12 +111,13 @@ def reopen_run(paths: RunPaths, point: ResumePoint, *, first: Mapping[Path, str]
     paths.result.unlink(missing_ok=True)
 
 
-def _is_before(line: str, step: int) -> bool:
+def _is_before(line: str, last: int) -> bool:
     """Say whether an event belongs to the steps up to the checkpoint."""
     try:
         event = json.loads(line)
-    except ValueError:
-        return False  # the last line of a run that was killed while it wrote
+        step = int(event.get("step", 0))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return False  # such as the last line of a run that was killed while it wrote
     if event.get("event") == "stage":
         return event.get("stage") not in ("generate", "score", "done")
-    return int(event.get("step", 0)) <= step
+    return step <= last

@@ -14,8 +14,11 @@ from typing import Any
 
 from dialsum.atomic import dump_json
 from dialsum.config.read import dump_yaml
+from dialsum.config.rules_schedule import find_length_problems
+from dialsum.config.schema import Config
 from dialsum.data.splits import Splits
 from dialsum.device import list_devices, use_one_gpu
+from dialsum.errors import ProblemsError
 from dialsum.experiment.choices import Choices, choose
 from dialsum.experiment.environment import describe_environment
 from dialsum.experiment.job import Job
@@ -46,6 +49,7 @@ def run_experiment(job: Job) -> dict[str, Any]:
     _quiet_libraries()
     splits = read_splits(config)
     check_checkpoint(config)
+    _refuse_wrong_length(config, splits)
     choices = choose(config)
     point = _find_point(job, splits)
     with listen_for_stop_signals() as signals:
@@ -141,6 +145,14 @@ def _quiet_libraries() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def _refuse_wrong_length(config: Config, splits: Splits) -> None:
+    problems, notes = find_length_problems(config, train_rows=len(splits.train.rows))
+    if problems:
+        raise ProblemsError(problems)
+    for note in notes:
+        print(note)
 
 
 def _find_point(job: Job, splits: Splits) -> ResumePoint | None:

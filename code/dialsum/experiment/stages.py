@@ -95,6 +95,7 @@ def load_tokens(context: Context) -> PreparedTokenizer:
                   f"{size.layers}+{size.layers} layers) in place of {source}")
     context.progress.stage("model", source)
     tokens = prepare_tokenizer(config, context.splits, tiny_folder=context.paths.model / TINY_BASE)
+    _require_room(config, tokens)
     trip = tokens.round_trip
     if 2 * len(trip.failed) > trip.texts:
         text, back = trip.failed[0]
@@ -123,6 +124,18 @@ def load_tokens(context: Context) -> PreparedTokenizer:
         unknown_target_tokens=trip.unknown_tokens,
     )
     return tokens
+
+
+def _require_room(config: Config, tokens: PreparedTokenizer) -> None:
+    """Refuse a prefix that leaves no room for a dialogue, before any weight is loaded."""
+    asked = config.tokenizer
+    taken = len(tokens.tokenizer(asked.input_prefix)["input_ids"])
+    if taken >= asked.encoder_max_len:
+        raise RunError(
+            f"tokenizer.encoder_max_len {asked.encoder_max_len}: tokenizer.input_prefix and the "
+            f"end token take {taken:,} tokens, so that none is left for a dialogue; shorten the "
+            "prefix or allow longer inputs, such as 512"
+        )
 
 
 def load_network(context: Context, tokens: PreparedTokenizer) -> PreparedModel:

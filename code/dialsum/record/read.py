@@ -120,7 +120,7 @@ def read_record(path: Path) -> Record:
         content = json.loads(read_regular(path).decode("utf-8"))
     except OSError as error:
         raise RunError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(
             f"{shown(path)}: is no valid JSON ({error}); the run's metrics.jsonl may still be whole"
         ) from error

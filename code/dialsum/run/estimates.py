@@ -5,7 +5,6 @@ Must not look at the machine: it only says what is needed.
 
 from __future__ import annotations
 
-import math
 import os
 
 from dialsum.config.schema import Config
@@ -20,19 +19,6 @@ OPTIMIZER_COPIES = 2
 ADAPTED_SHARE = 0.05
 """Part of the weights that adapters amount to, at the least ranks in use."""
 LOGS_BYTES = 20 * 2**20
-
-
-def count_steps(config: Config, *, train_rows: int | None) -> int | None:
-    """Return the optimizer steps of a whole run, as transformers counts them; None where the batch
-    is `auto`."""
-    training = config.training
-    if training.max_steps is not None:
-        return training.max_steps
-    batch, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
-    if train_rows is None or batch == "auto" or accumulation == "auto":
-        return None
-    per_epoch = math.ceil(math.ceil(train_rows / batch) / accumulation)
-    return math.ceil(per_epoch * training.num_train_epochs)
 
 
 def expect_minutes(experiment: PlannedExperiment, *, kind: str) -> float | None:

@@ -11,9 +11,10 @@ from typing import Any
 
 from dialsum.config.describe import show_value
 from dialsum.config.read import Replaced
+from dialsum.config.rules_schedule import count_steps
 from dialsum.config.schema import Config
 from dialsum.paths import shown
-from dialsum.run.estimates import count_steps, expect_minutes
+from dialsum.run.estimates import expect_minutes
 from dialsum.run.plan import BatchPlan, PlannedExperiment
 from dialsum.run.progress import format_duration
 from dialsum.text_table import align

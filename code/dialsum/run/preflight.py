@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from dialsum.config.rules_schedule import find_length_problems
 from dialsum.errors import ProblemsError, UnfitError
 from dialsum.paths import PROJECT_ROOT
 from dialsum.run.alone import find_problems_beside
@@ -70,6 +71,10 @@ def check_plan(
         wrong, remarks = find_model_problems(experiment.config, environment=environment)
         problems += [f"{experiment.number} {experiment.label}: {problem}" for problem in wrong]
         notes += [*remarks, *experiment.loaded.notes]
+    for experiment in counted.experiments:
+        wrong, remarks = find_length_problems(experiment.config, train_rows=experiment.train_rows)
+        problems += [f"{experiment.number} {experiment.label}: {problem}" for problem in wrong]
+        notes += [f"{experiment.number} {experiment.label}: {remark}" for remark in remarks]
     held = find_others_at_work(plan)
     gpu = find_machine_problems(
         [experiment.config for experiment in plan.experiments], environment=environment

@@ -35,11 +35,20 @@ def seal_checkpoint(folder: Path, *, config_sha256: str, data_sha256: str) -> No
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return a checkpoint's manifest, or None where it was not written to its end."""
+    """Return a checkpoint's manifest, or None where it was not written to its end.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         return None
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for known in manifest["files"].values():
+            int(known["bytes"]), str(known["sha256"])
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"it is no manifest: {type(error).__name__}") from error
     return manifest
 
 
