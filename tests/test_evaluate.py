@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dialsum.config.read import load_config
 from dialsum.data.dialogues import Dialogue
-from dialsum.experiment.evaluate import evaluate_dev
+from dialsum.experiment.evaluate import evaluate_dev, fill_empty
 from dialsum.paths import PROJECT_ROOT
 
 
@@ -28,3 +28,13 @@ def test_the_constant_is_chosen_on_train() -> None:
         assert "환불" in constant and "비둘기" not in constant
     assert found["num_beams"] == 1
     assert len(found["per_row"]["rouge_mean"]) == 12
+
+
+def test_a_summary_that_says_nothing_becomes_the_first_words_that_do() -> None:
+    dialogues = ["#Person1#: …\n#Person2#: 네, 가요", "#Person1#: 안녕\n#Person2#: 응", "a\nb", "c"]
+    rows = [
+        Dialogue(f"r{place}", text, None, None, row=place + 1)
+        for place, text in enumerate(dialogues)
+    ]
+    filled = fill_empty(["-", " ", "nan", "둘은 만난다."], rows)
+    assert filled == (["네, 가요", "안녕", "a", "둘은 만난다."], 3)
