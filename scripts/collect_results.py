@@ -27,7 +27,14 @@ def make_parser() -> CommandLine:
         "2 no runs found",
     )
     add = parser.add_argument
-    add("--output", required=True, type=Path, metavar="FILE", help="the CSV to write")
+    formulas = "text that a spreadsheet would run as a formula gets a ' before it"
+    add(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help=f"the CSV to write; {formulas}",
+    )
     add(
         "--root",
         type=Path,
