@@ -7,13 +7,19 @@ Parses the command line and calls dialsum; holds nothing else.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from dialsum.environment_variables import start_without_kept_out
+
+if __name__ == "__main__":
+    start_without_kept_out()
+
+import argparse
+from collections.abc import Sequence
+from contextlib import nullcontext
 
 from dialsum.command_line import CommandLine
 from dialsum.errors import EXIT_OK, UnfitError, run_script

@@ -7,18 +7,24 @@ Parses the command line and calls dialsum; holds nothing else.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from dialsum.environment_variables import describe_variables, start_without_kept_out
+
+if __name__ == "__main__":
+    start_without_kept_out()
+
 import argparse
 import json
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from dialsum.command_line import CommandLine
 from dialsum.errors import EXIT_FAILED, EXIT_OK, DialsumError, run_script
@@ -96,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         require_packages(__file__)
         if options.explain:
             return explain_one(options)
+        for line in take_environment():
+            print(line)
         return run_one(take_job(options) if options.job else make_job(options), alone=alone)
 
 
@@ -111,6 +119,13 @@ def explain_one(options: argparse.Namespace) -> int:
     own = explain_checkpoint(loaded.config, environment=os.environ)
     print(explain(loaded, checkpoint=own))
     return EXIT_OK
+
+
+def take_environment() -> list[str]:
+    """Take what a file .env may give; return what to say of the environment."""
+    from dialsum.run.alone import take_env_file
+
+    return [*take_env_file(), *describe_variables(os.environ)]
 
 
 def take_job(options: argparse.Namespace) -> Job:

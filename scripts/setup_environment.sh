@@ -22,6 +22,16 @@ ready_stamp="$venv/.dialsum-ready"
 dev_ready_stamp="$venv/.dialsum-dev-ready"
 use_lock="$venv/.dialsum-use"
 
+# These would put something in the place of .venv's packages, or stop Python itself; the programs
+# name what they find in DIALSUM_KEPT_OUT (code/dialsum/environment_variables.py).
+for name in PYTHONHOME PYTHONPATH PYTHONPLATLIBDIR PYTHONWARNINGS PYTHONINSPECT; do
+  if [[ -n ${!name+set} ]]; then
+    export DIALSUM_KEPT_OUT="${DIALSUM_KEPT_OUT:+$DIALSUM_KEPT_OUT,}$name"
+    unset "$name"
+  fi
+done
+unset name
+
 say() { printf '%s\n' "$*" >&2; }
 
 refuse() {
@@ -189,15 +199,21 @@ installed_torch() {
 
 # Decides what has to be redone, and does it. The lock is held.
 build_environment() {
-  local wanted="$1" mode="$2" started=$SECONDS version
+  local wanted="$1" mode="$2" started=$SECONDS version main_is_right="" had_tools=""
   read_stamp
+  if [[ -f $dev_ready_stamp ]]; then had_tools=yes; fi
   rm -f "$ready_stamp" "$dev_ready_stamp"
   version="$(version_of "$venv_python")" || version=none
   if base_is_right "$version"; then
     flavour="$stamped_flavour" torch_build="$stamped_torch"
     if [[ $torch_build != default ]]; then export UV_TORCH_BACKEND="$torch_build"; fi
+    if [[ $stamped == "$(main_stamp_text "$version" "$flavour" "$torch_build")" ]]; then
+      main_is_right=yes
+    fi
     if [[ $mode == repair ]]; then
       say "reinstalling every package at the version that requirements.txt names"
+    elif [[ $main_is_right && -z $had_tools ]]; then
+      say "adding the tools of the tests (requirements-dev.txt) to .venv"
     else
       say "updating .venv: the list of packages to install has changed"
     fi
@@ -226,7 +242,6 @@ ensure_environment() {
   # every one of them compiles it anew, for 9 of its first 15 seconds.
   unset PYTHONDONTWRITEBYTECODE
   if [[ $mode != repair ]] && environment_is_whole "$wanted"; then return; fi
-  unset PYTHONHOME
   export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
   refuse_foreign_venv
   take_lock

@@ -20,7 +20,8 @@ COPIED = (
     "code/dialsum/reading.py", "code/dialsum/printable.py",
     "scripts/setup", "code/dialsum/__init__.py", "code/dialsum/errors.py",
     "code/dialsum/paths.py", "code/dialsum/optional.py", "code/dialsum/command_line.py",
-    "code/dialsum/run",
+    "code/dialsum/environment_variables.py", "code/dialsum/printable.py",
+    "code/dialsum/reading.py", "code/dialsum/data", "code/dialsum/run",
     "code/auto_experiment_runner.py",
 )
 

@@ -4,7 +4,7 @@ Started by the tests of the queue in place of code/trainer.py. What it does is t
 up to its first `_`: ok, numpy, fail, unfit, crash, silent, hang, stubborn, early (dies before it
 touches its folder), late (crashes after its record), fill (fills the disk to the last byte), nan_2
 and memory_2 (fail for that reason in the first two attempts), nanhang and nancrash
-(meet NaN first, then hang or crash).
+(meet NaN first, then hang or crash), untracked (finds no W&B; its log says what it was told of it).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from dialsum.parent_watch import watch_parent
 from dialsum.paths import RunPaths
 from dialsum.record import archive_previous
 from dialsum.run.lock import hold_run
+from dialsum.train.tracking import BATCH_OFF, COULD_NOT_START
 
 LONG_SECONDS = 600
 
@@ -130,6 +131,10 @@ def behave(act: str, paths: RunPaths, asked: Job, started: datetime) -> int:
         parts["training"] = {"max_grad_norm": np.float32(1.5), "steps": np.int64(2)}
     else:
         parts["training"] = {"steps": 2, "best_step": 2, "stopped_early": False, "nan_events": 0}
+    if act == "untracked":
+        told = os.environ.get(BATCH_OFF)
+        print(f"told of W&B: {told}", flush=True)
+        parts["tracking"] = {"used": "off", "why": told or f"{COULD_NOT_START}it does not answer"}
     record(paths, asked, started, status="success", **parts)
     if act == "late":
         os.kill(os.getpid(), signal.SIGSEGV)

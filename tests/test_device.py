@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from dialsum.device import (
     choose_device,
     explain_missing_cuda,
     free_memory,
+    list_devices,
     pick_num_workers,
     pick_precision,
     pick_tf32,
@@ -26,7 +28,7 @@ from dialsum.device import (
 from dialsum.errors import UnfitError
 from dialsum.gpu_driver import GIB
 from dialsum.machine import describe_choices, describe_driver, describe_recommendations
-from dialsum.torch_devices import cuda_attention, cuda_precisions
+from dialsum.torch_devices import cuda_attention, cuda_precisions, name_bf16_instructions
 from gpu_states import make_gpu
 
 
@@ -41,6 +43,7 @@ AMPERE = make_cuda((8, 6))
 TURING = make_cuda((7, 5), name="T4", gib=14.6)
 MPS = Device("mps", 0, "Apple GPU", 16 * GIB, 16 * GIB, None, ("fp32", "bf16", "fp16"), ("math",))
 CPU = Device("cpu", 0, "CPU with 4 cores", 16 * GIB, 8 * GIB, None, ("fp32", "bf16"), ("math",))
+BF16_CPU = replace(CPU, bf16_instructions="avx512_bf16")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +72,9 @@ PRECISIONS = [
     ("auto", False, "mt5", MPS, "fp32", "untested", False),
     (True, False, "mt5", AMPERE, "bf16", "as asked", False),
     (True, False, "mt5", TURING, "fp32", "T4 does not compute in bf16", True),
-    (True, False, "mt5", CPU, "fp32", "yours may differ", True),
+    (True, False, "mt5", CPU, "fp32", "shows no bf16 instructions", True),
+    ("auto", False, "mt5", BF16_CPU, "fp32", "its bf16 instructions (avx512_bf16)", False),
+    (True, False, "mt5", BF16_CPU, "fp32", "its bf16 instructions (avx512_bf16)", True),
     (True, False, "mt5", MPS, "bf16", "as asked", False),
     (False, False, "mt5", AMPERE, "fp32", "training.bf16 is false", False),
     ("auto", True, "bart", AMPERE, "fp16", "as asked", False),
@@ -87,6 +92,31 @@ def test_precision_is_chosen_with_its_reason(
     choice = pick_precision(bf16, fp16=fp16, architecture=family, device=device)
     assert (choice.value, choice.fell_back) == (used, fell_back)
     assert why in choice.why
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "named"),
+    [
+        ({}, ""),
+        ({"avx2": True, "avx512_bf16": False, "cpu_name": "bf16"}, ""),
+        ({"avx512_bf16": True, "avx2": True, "amx_bf16": True}, "amx_bf16, avx512_bf16"),
+    ],
+)
+def test_bf16_instructions_are_those_that_the_cpu_has(
+    capabilities: dict[str, bool | str], named: str
+) -> None:
+    assert name_bf16_instructions(capabilities) == named
+
+
+def test_what_is_said_of_this_cpu_is_what_torch_knows_of_it() -> None:
+    import torch
+
+    cpu = list_devices()[-1]
+    known = torch.cpu.get_capabilities()
+    for name in filter(None, cpu.bf16_instructions.split(", ")):
+        assert known[name] is True
+    if not cpu.bf16_instructions:
+        assert not known.get("avx512_bf16") and not known.get("amx_bf16")
 
 
 @pytest.mark.parametrize("architecture", ["t5", "mt5"])

@@ -16,7 +16,10 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 CODE = REPOSITORY / "code"
 LAYERS: list[list[str]] = [
-    ["printable", "errors", "optional", "atomic", "command_line", "text_table", "reading"],
+    [
+        "printable", "errors", "optional", "environment_variables", "atomic", "command_line",
+        "text_table", "reading",
+    ],
     [
         "paths", "parent_watch",
         "host", "gpu_driver", "torch_devices", "choice", "precision", "profile_tables", "profiles",
@@ -34,8 +37,8 @@ LAYERS: list[list[str]] = [
 """Modules and packages of dialsum; each imports only from its own row and those above it."""
 
 START_AT_ONCE = [
-    "printable", "errors", "optional", "atomic", "command_line", "text_table", "reading", "paths",
-    "parent_watch", "host", "gpu_driver",
+    "printable", "errors", "optional", "environment_variables", "atomic", "command_line",
+    "text_table", "reading", "paths", "parent_watch", "host", "gpu_driver",
     "torch_devices", "choice", "precision", "profile_tables", "profiles", "machine", "device",
     "config", "data", "score", "record", "run", "report",
 ]  # fmt: skip

@@ -164,10 +164,27 @@ def test_wrong_value_is_said_beside_what_is_missing(usable: Path, tools: Path) -
         assert said in done.stderr
 
 
+CHANGED = "updating .venv: the list of packages to install has changed"
+TOOLS = "adding the tools of the tests (requirements-dev.txt) to .venv"
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        (lambda root: append(root / "requirements.txt"), (), CHANGED),
+        (lambda root: append(root / "requirements-dev.txt"), ("--dev",), CHANGED),
+        (lambda root: (root / ".venv/.dialsum-dev-ready").unlink(), ("--dev",), TOOLS),
+    ],
+    ids=["pins", "dev pins", "first tests"],
+)
 def test_update_of_the_environment_is_said_in_words_that_need_no_insider(
-    usable: Path, tools: Path
+    change: Callable[[Path], None],
+    options: tuple[str, ...],
+    said: str,
+    usable: Path,
+    tools: Path,
 ) -> None:
-    append(usable / "requirements.txt")
+    change(usable)
     write_program(
         tools / "uv",
         """
@@ -177,13 +194,15 @@ def test_update_of_the_environment_is_said_in_words_that_need_no_insider(
       esac""",
     )
     script = usable / "scripts" / "setup_environment.sh"
-    done = run_script(script, tools=tools, PIP_FIND_LINKS="/wheels", PIP_CONFIG_FILE="/dev/null")
+    done = run_script(
+        script, *options, tools=tools, PIP_FIND_LINKS="/wheels", PIP_CONFIG_FILE="/dev/null"
+    )
     assert done.returncode == 0, done.stderr
     # On a busy machine bash itself sometimes complains of a process that is gone already.
     lines = [line for line in done.stderr.splitlines() if ": wait_for: No record" not in line]
     assert len(lines) == 3, done.stderr
     first, second, last = lines
-    assert first == "updating .venv: the list of packages to install has changed"
+    assert first == said
     assert second == "installing with uv 0.13.8, with this machine's own package sources"
     assert last.startswith("environment ready in ")
 

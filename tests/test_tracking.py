@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,9 @@ from typing import Any
 import psutil
 import pytest
 
+from dialsum.config.schema import Tracking
 from dialsum.errors import EXIT_OK
+from dialsum.train.tracking import BATCH_OFF, UnreachableError, WandbRun, find_answer
 from small_models import KINDS, train_sample_tokenizer, write_checkpoint
 from trainer_runs import (
     REPOSITORY,
@@ -27,8 +31,6 @@ from trainer_runs import (
     wait_for_training,
 )
 from wandb_server import WandbServer
-
-pytestmark = pytest.mark.training
 
 MT5, KOBART_LORA = "01_mt5_xlsum_optimized_v2", "03_high_learning_rate_rtx3090"
 
@@ -51,6 +53,88 @@ def without_patience(line: list[str]) -> list[str]:
     """Return a command that runs the same with less patience for Weights & Biases."""
     program = IMPATIENT.format(code=str(REPOSITORY / "code"))
     return [sys.executable, "-c", program, *line[2:]]
+
+
+ON = {"WANDB_API_KEY": SECRETS["WANDB_API_KEY"]}
+WHY_OFF = [
+    (False, ON, "tracking.wandb is false"),
+    ("auto", {}, "WANDB_API_KEY is set neither"),
+    (True, {}, "WANDB_API_KEY is set neither"),
+    ("auto", {**ON, "WANDB_MODE": "disabled"}, "WANDB_MODE is disabled in the environment"),
+    (True, {**ON, "WANDB_MODE": "disabled"}, "WANDB_MODE is disabled in the environment"),
+    (True, {**ON, "WANDB_DISABLED": "true"}, "WANDB_DISABLED is true in the environment"),
+    ("auto", {**ON, "WANDB_DISABLED": "1"}, "WANDB_DISABLED is 1 in the environment"),
+    ("auto", {**ON, BATCH_OFF: "could not start: x"}, "could not start: x"),
+]
+
+
+@pytest.mark.parametrize(("asked", "variables", "why"), WHY_OFF)
+def test_tracking_that_is_off_says_why_and_asks_nobody(
+    asked: Any, variables: dict[str, str], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DISABLED", BATCH_OFF):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    # Whoever asks all the same gets another reason.
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    tracking = WandbRun(Tracking(wandb=asked), name="x", group=None, config={}, folder=tmp_path)
+    assert tracking.record["used"] == "off"
+    assert tracking.record["why"].startswith(why)
+    assert list(tmp_path.iterdir()) == []
+
+
+def answer_once(server: socket.socket, content: bytes) -> None:
+    """Answer the first that connects with these bytes; nothing: never."""
+    connection = server.accept()[0]
+    with connection:
+        received = connection.recv(65536)
+        if content:
+            connection.sendall(content)
+        while received:
+            received = connection.recv(65536)
+
+
+def reply(status: str, body: bytes) -> bytes:
+    """Return an HTTP answer."""
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+ANSWERS = [
+    (b"", "has not answered within 0.5 s"),
+    (b"SSH-2.0-OpenSSH_9.6\r\n", "answers, but not as W&B does"),
+    (reply("200 OK", b"<html>Log in to this hotel's network</html>"), "not as W&B does"),
+    (reply("503 Service Unavailable", b""), "answers 503"),
+    (reply("200 OK", b'{"data": {"viewer": null}}'), None),
+    (reply("401 Unauthorized", b"no key"), None),
+]
+
+
+@pytest.mark.parametrize(("content", "wrong"), ANSWERS)
+def test_an_address_is_asked_before_a_run_waits_for_it(content: bytes, wrong: str | None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer_once, args=(server, content), daemon=True).start()
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+        url = f"http://user:{SECRETS['HF_TOKEN']}@{place}/"
+        # Long for those that answer, on a busy machine; short for the one that never does.
+        patience = 0.5 if not content else 60.0
+        if wrong is None:
+            find_answer(url, max_seconds=patience)
+            return
+        with pytest.raises(UnreachableError, match=wrong) as caught:
+            find_answer(url, max_seconds=patience)
+    assert place in str(caught.value) and SECRETS["HF_TOKEN"] not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "http://no-such-host.invalid"])
+def test_an_address_where_nobody_is_is_named(url: str) -> None:
+    with pytest.raises(UnreachableError, match=url.removeprefix("http://")):
+        find_answer(url)
+
+
+def test_the_test_server_answers_as_wandb_does() -> None:
+    with WandbServer.running() as server:
+        find_answer(server.url, max_seconds=60)
 
 
 def check_no_secret(folder: Path, done: subprocess.CompletedProcess[str]) -> None:
@@ -79,12 +163,13 @@ def check_dead_tracking(
     """Hold a run whose W&B was dead against what it must say of that."""
     tracking = record["tracking"]
     assert (tracking["requested"], tracking["used"]) == ("auto", "off")
-    assert "could not start" in tracking["why"]
+    assert tracking["why"].startswith("could not start: 127.0.0.1:9 cannot be reached: ")
     assert "url" not in tracking
     assert done.stdout.count("Weights & Biases") == 1
     check_no_secret(folder, done)
 
 
+@pytest.mark.training
 def test_dead_tracking_ends_no_run_and_no_key_is_written(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint"
     write_checkpoint(checkpoint, "bart", tokenizer=train_sample_tokenizer(KINDS["bart"]))
@@ -128,6 +213,7 @@ def check_recorded(
     return tracking
 
 
+@pytest.mark.training
 @pytest.mark.slow
 def test_tracking_that_falls_silent_in_mid_run_holds_up_no_run(tmp_path: Path) -> None:
     folder = tmp_path / "run"
@@ -141,6 +227,7 @@ def test_tracking_that_falls_silent_in_mid_run_holds_up_no_run(tmp_path: Path) -
     assert "Weights & Biases has not taken everything" in said[0]
 
 
+@pytest.mark.training
 def test_tracking_whose_service_is_killed_in_mid_run_is_recorded_as_stopped(
     tmp_path: Path,
 ) -> None:

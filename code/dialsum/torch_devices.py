@@ -5,6 +5,7 @@ Must not know what is chosen, nor why (device.py). torch is imported inside of f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ class Device:
         compute_capability: major and minor; None but for CUDA.
         precisions: of fp32, tf32, bf16, fp16 and 4-bit, those that it has.
         attention: of flash, mem-efficient and math, the kernels that torch's attention has there.
+        bf16_instructions: of a CPU, those that compute in bf16; empty where it has none.
     """
 
     kind: DeviceKind
@@ -36,6 +38,7 @@ class Device:
     compute_capability: tuple[int, int] | None
     precisions: tuple[str, ...]
     attention: tuple[str, ...]
+    bf16_instructions: str = ""
 
     @property
     def torch_name(self) -> str:
@@ -66,7 +69,7 @@ class Device:
             "compute_capability": f"{capability[0]}.{capability[1]}" if capability else None,
             "precisions": list(self.precisions),
             "attention": list(self.attention),
-        }
+        } | ({"bf16_instructions": self.bf16_instructions} if self.bf16_instructions else {})
 
 
 def list_devices() -> list[Device]:
@@ -82,9 +85,20 @@ def list_devices() -> list[Device]:
         Device(
             "cpu", 0, name, memory.total_bytes, memory.free_bytes, None,
             ("fp32", "bf16", "4-bit"), ("flash", "math"),
+            name_bf16_instructions(torch.cpu.get_capabilities()),
         )
     )  # fmt: skip
     return devices
+
+
+def name_bf16_instructions(capabilities: Mapping[str, Any]) -> str:
+    """Return the CPU's instructions that compute in bf16, such as avx512_bf16; empty without any.
+
+    Args:
+        capabilities: as torch.cpu.get_capabilities() names them.
+    """
+    names = [name for name, there in capabilities.items() if "bf16" in name and there is True]
+    return ", ".join(sorted(names))
 
 
 def cuda_precisions(capability: tuple[int, int]) -> tuple[str, ...]:

@@ -9,18 +9,25 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from dialsum.environment_variables import record_variables
 from dialsum.paths import PROJECT_ROOT, RunPaths
 from dialsum.record.read import SCHEMA_VERSION
 
-PACKAGES = (
-    "torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "unsloth", "numpy",
-    "tokenizers", "sentencepiece", "python-mecab-ko", "python-mecab-ko-dic", "wandb",
-)
+PACKAGES = {
+    **{name: name for name in (
+        "torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "unsloth",
+        "numpy", "tokenizers", "sentencepiece", "safetensors", "wandb",
+    )},
+    "python-mecab-ko": "mecab", "python-mecab-ko-dic": "mecab_ko_dic",
+}  # fmt: skip
+"""The packages that decide a result, each with the name that it is imported by."""
 
 
 def describe_environment(
@@ -34,19 +41,47 @@ def describe_environment(
         devices: as dialsum.device lists them.
     """
     versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    for package, module in PACKAGES.items():
+        with suppress(metadata.PackageNotFoundError):
+            # What was imported says so itself; what comes later is what stands here
+            # (find_shadowed_packages).
+            imported = getattr(sys.modules.get(module), "__version__", None)
+            versions[package] = str(imported or metadata.version(package))
     return {
         "schema_version": SCHEMA_VERSION,
         "started_at": started.isoformat(timespec="seconds"), "seed": seed,
         "model": Path(os.path.relpath(paths.model, paths.folder)).as_posix(),
-        "python": platform.python_version(), "platform": platform.platform(),
+        "python": platform.python_version(), "interpreter": sys.executable,
+        "platform": platform.platform(),
         "cpu_count": os.cpu_count(), "packages": versions, "devices": devices,
-        "commit": _commit(), "argv": sys.argv,
+        "commit": _commit(), "argv": sys.argv, "variables": record_variables(os.environ),
     }
+
+
+def find_shadowed_packages() -> list[str]:
+    """Say which packages Python would import from elsewhere than where they are installed.
+
+    Their recorded version would be that of a package which did not run. Nothing is imported.
+    """
+    problems = []
+    for package, module in PACKAGES.items():
+        try:
+            installed = metadata.distribution(package)
+        except metadata.PackageNotFoundError:
+            continue
+        # An editable install stands elsewhere by the user's wish.
+        if "editable" in (installed.read_text("direct_url.json") or ""):
+            continue
+        folder = Path(str(installed.locate_file(""))).resolve()
+        spec = find_spec(module)
+        places = [spec.origin, *(spec.submodule_search_locations or [])] if spec else []
+        found = next((Path(place).resolve() for place in places if place), None)
+        if found is not None and folder not in found.parents:
+            problems.append(
+                f"{found}: Python would import this in place of {package} {installed.version}, "
+                f"which is installed in {folder}; rename it or move it away"
+            )
+    return problems
 
 
 def _commit() -> str | None:

@@ -28,10 +28,10 @@ from dialsum.experiment.prepare import check_checkpoint, read_splits
 from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.experiment.stages import Context, run_stages
 from dialsum.experiment.stop_signals import StopSignals, listen_for_stop_signals
-from dialsum.paths import PROJECT_ROOT, in_project, shown
+from dialsum.paths import in_project, shown
 from dialsum.record.archive import archive_previous
 from dialsum.train.progress import Progress
-from dialsum.train.tracking import WandbRun, read_env_file
+from dialsum.train.tracking import WandbRun
 
 
 def run_experiment(job: Job) -> dict[str, Any]:
@@ -42,7 +42,6 @@ def run_experiment(job: Job) -> dict[str, Any]:
         KeyboardInterrupt: interrupted; the record says so.
     """
     config = job.loaded.config
-    read_env_file(PROJECT_ROOT / ".env")
     card = use_one_gpu()
     if card is not None:
         print(f"CUDA_VISIBLE_DEVICES={card.value} ({card.why}); set it yourself to take another")

@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from dialsum.config.explain import explain
+from dialsum.environment_variables import describe_variables
 from dialsum.errors import EXIT_OK, ConfigError, ProblemsError
 from dialsum.report.closing import format_closing
 from dialsum.report.summaries import write_batch_files, write_closing_text
+from dialsum.run.alone import take_env_file
 from dialsum.run.batch import note_unwritten, run_batch
 from dialsum.run.check_model import explain_checkpoint
 from dialsum.run.interrupts import listen_for_interrupts
@@ -48,10 +51,13 @@ def start_batch(
             started.
     """
     screen = screen or Screen.on(sys.stdout)
+    variables, unread = _take_environment()
     loaded, problems = load_selected(options)
+    problems += unread
     plan = make_plan(options, loaded, started_at=datetime.now().astimezone(), trainer=trainer)
     findings = check_plan(plan, dry_run=dry_run, refused=problems)
     plan = findings.plan
+    findings = replace(findings, notes=[*variables, *findings.notes])
     _say_plan(plan, findings, screen)
     problems = [*problems, *findings.problems]
     if problems:
@@ -72,6 +78,19 @@ def start_batch(
         # Still listening: a second Ctrl-C must not cost the table.
         _close(outcome, screen)
     return outcome.exit_status
+
+
+def _take_environment() -> tuple[list[str], list[str]]:
+    """Take what a file .env may give.
+
+    Returns:
+        What to say of the environment; what is wrong with the file.
+    """
+    try:
+        notes, problems = take_env_file(), []
+    except ProblemsError as error:
+        notes, problems = [], error.problems
+    return [*notes, *describe_variables(os.environ)], problems
 
 
 def _say_plan(plan: BatchPlan, findings: Findings, screen: Screen) -> None:

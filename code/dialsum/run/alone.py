@@ -5,12 +5,15 @@ Also the checks of one run that no batch started. Must not start anything, nor l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dialsum.config.read import LoadedConfig, load_config
+from dialsum.environment_variables import read_env_file
 from dialsum.errors import ConfigError, ProblemsError
-from dialsum.paths import RunPaths
+from dialsum.experiment.environment import find_shadowed_packages
+from dialsum.paths import PROJECT_ROOT, RunPaths
 from dialsum.run.check_data import check_data
 from dialsum.run.check_machine import find_machine_problems
 from dialsum.run.check_model import find_model_problems, pin_checkpoint
@@ -64,12 +67,27 @@ def check_fit(
     Raises:
         ProblemsError: place, machine, checkpoint or data are unfit, or the configuration was.
     """
-    wrong = [*known, *find_run_problems(place, loaded.config, resume=resume)]
+    wrong = [*known, *find_shadowed_packages()]
+    wrong += find_run_problems(place, loaded.config, resume=resume)
     wrong += find_machine_problems([loaded.config], environment=environment)
     wrong += find_model_problems(loaded.config, environment=environment)[0]
     if wrong:
         raise ProblemsError([*wrong, *check_data([loaded.config]).problems])
     return pin_checkpoint(loaded, environment=environment)
+
+
+def take_env_file(path: Path = PROJECT_ROOT / ".env") -> list[str]:
+    """Take what a file .env may give into this process's environment; return what to say of it.
+
+    Raises:
+        ProblemsError: it cannot be read.
+    """
+    found = read_env_file(path)
+    if found.problems:
+        raise ProblemsError(found.problems)
+    for name, value in found.values.items():
+        os.environ.setdefault(name, value)
+    return found.notes
 
 
 def load_without_wrong(

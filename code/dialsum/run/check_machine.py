@@ -9,11 +9,9 @@ from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 
 from dialsum.config.schema import Config
+from dialsum.environment_variables import WORLD_SIZES
 from dialsum.paths import PROJECT_ROOT
 from dialsum.run.first_look import COMMAND, find_gpu_problems
-
-WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Where torchrun and the MPI launchers say how many processes they start; what accelerate reads."""
 
 
 def wants_gpu(config: Config) -> bool:
@@ -68,10 +66,4 @@ def find_launcher_problems(environment: Mapping[str, str]) -> list[str]:
                 "GPUs, start one batch for each: CUDA_VISIBLE_DEVICES=1 … --only 4-7 "
                 "--output-dir DIR"
             ]
-    rank = environment.get("LOCAL_RANK", "-1").strip()
-    if rank != "-1" and "MASTER_ADDR" not in environment:
-        return [
-            f"LOCAL_RANK={rank} stays from a launcher such as torchrun, without the others that it "
-            "sets; unset LOCAL_RANK"
-        ]
     return []

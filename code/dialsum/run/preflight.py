@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from dialsum.config.rules_schedule import find_length_problems
 from dialsum.errors import ProblemsError, UnfitError
+from dialsum.experiment.environment import find_shadowed_packages
 from dialsum.paths import PROJECT_ROOT
 from dialsum.run.alone import find_problems_beside
 from dialsum.run.check_data import check_data
@@ -137,6 +138,7 @@ def _look_beside(plan: BatchPlan, environment: Mapping[str, str]) -> list[str]:
 
 def _check_packages() -> list[str]:
     try:
-        return find_version_problems(PROJECT_ROOT / "requirements.txt")
+        wrong = find_version_problems(PROJECT_ROOT / "requirements.txt")
     except UnfitError as error:
-        return [str(error)]
+        wrong = [str(error)]
+    return [*wrong, *find_shadowed_packages()]

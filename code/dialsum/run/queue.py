@@ -38,6 +38,7 @@ from dialsum.run.progress import Rest, RunProgress, estimate_rest, format_durati
 from dialsum.run.screen import Screen, describe_cards
 from dialsum.run.unwritten import DISK_FULL, name_cause
 from dialsum.score.show import format_final
+from dialsum.train.tracking import BATCH_OFF, COULD_NOT_START
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Queue:
     _use_before: CardUse = field(default_factory=lambda: CardUse({}, {}))
     _group: int = 0
     _stopping_said: bool = False
+    _for_child: dict[str, str] = field(default_factory=dict)
 
     def run_one(self, planned: PlannedExperiment) -> None:
         """Run one experiment to its end, fresh attempts included, and take its outcome in."""
@@ -64,6 +66,7 @@ class Queue:
         while following is not None:
             attempt = following
             result = self._run_attempt(attempt)
+            self._note_tracking(result.record)
             self.screen.say(*describe_outcome(self._title(attempt), result))
             following = self._prepare_next(attempt, result)
         self.outcome.outcomes.append(result)
@@ -80,6 +83,15 @@ class Queue:
         self.screen.say("", problem)
         self.outcome.problems.append(problem)
         return False
+
+    def _note_tracking(self, record: Record) -> None:
+        """Spare the experiments to come the wait for a W&B that cannot be had."""
+        why = str(record.value("tracking.why"))
+        if record.value("tracking.used") != "off" or not why.startswith(COULD_NOT_START):
+            return
+        if BATCH_OFF not in self._for_child:
+            self._for_child[BATCH_OFF] = f"{why} (as an earlier experiment of this batch found)"
+            self.screen.say(f"Weights & Biases is off for the rest of this batch: it {why}")
 
     def _prepare_next(self, attempt: Attempt, result: Outcome) -> Attempt | None:
         """Decide about a fresh attempt, and move what the failed one left out of its way."""
@@ -130,6 +142,7 @@ class Queue:
                 interrupts=self.interrupts,
                 on_start=self._note_group,
                 on_poll=lambda: self._poll(follower),
+                environment=self._for_child,
                 grace_seconds=self.grace_seconds,
             )
         except DialsumError as error:

@@ -7,6 +7,7 @@ training goes on without it.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,17 +16,17 @@ from typing import Any
 from dialsum.config.schema import Tracking
 from dialsum.errors import first_line
 
-INIT_TIMEOUT_SECONDS = 30
+ANSWER_SECONDS = 5.0  # time that W&B's address has to answer, before anything else is asked
+INIT_TIMEOUT_SECONDS = 15
 FINISH_TIMEOUT_SECONDS = 60
 MOST_CHARACTERS = 300  # of an error's text in the record
+MOST_BYTES = 4096  # of an answer
 
 
-def read_env_file(path: Path) -> None:
-    """Take HF_TOKEN, WANDB_API_KEY and the like from a .env file; the environment goes first."""
-    if path.is_file():
-        from dotenv import load_dotenv
-
-        load_dotenv(path, override=False)
+COULD_NOT_START = "could not start: "
+"""How `why` begins in the record where W&B was asked for and could not be had."""
+BATCH_OFF = "DIALSUM_WANDB_OFF"
+"""Variable in which a batch tells its later experiments why an earlier one could not start W&B."""
 
 
 class WandbRun:
@@ -39,10 +40,9 @@ class WandbRun:
                  folder: Path) -> None:
         self._run: Any = None
         self.record: dict[str, str] = {"requested": str(asked.wandb).lower()}
-        if asked.wandb is False:
-            self._off("tracking.wandb is false")
-        elif not os.environ.get("WANDB_API_KEY") and os.environ.get("WANDB_MODE") != "offline":
-            self._off("WANDB_API_KEY is set neither in the environment nor in .env")
+        why_off = _find_why_off(asked, os.environ)
+        if why_off is not None:
+            self._off(why_off)
         else:
             self._start(asked, name=name, group=group, config=config, folder=folder)
 
@@ -55,7 +55,14 @@ class WandbRun:
         os.environ.setdefault("WANDB_SILENT", "true")
         try:
             import wandb
+            from wandb.sdk import wandb_setup
 
+            settings = wandb_setup.singleton().settings
+            if settings.mode == "disabled":
+                self._off("its own settings say disabled (`wandb online` turns it on)")
+                return
+            if settings.mode != "offline":
+                find_answer(settings.base_url)
             self._run = wandb.init(
                 project=asked.project, entity=asked.entity, name=name, group=group,
                 config=dict(config), dir=str(folder), reinit="finish_previous",
@@ -74,10 +81,14 @@ class WandbRun:
         # W&B raises its own errors, the network's, its service's: none may end a night's training.
         except Exception as error:
             text = first_line(error)[:MOST_CHARACTERS]
-            self._off(f"could not start: {type(error).__name__}: {text}")
+            kind = "" if isinstance(error, UnreachableError) else f"{type(error).__name__}: "
+            self._off(f"{COULD_NOT_START}{kind}{text}")
             return
         why = "a key was found" if asked.wandb == "auto" else "asked for"
         self.record |= {"used": "on", "why": why}
+        if self._run.offline:
+            where = "WANDB_MODE is" if "WANDB_MODE" in os.environ else "its own settings say"
+            self.record |= {"used": "offline", "why": f"{where} {settings.mode}"}
         if getattr(self._run, "url", None):
             self.record["url"] = str(self._run.url)
 
@@ -85,7 +96,9 @@ class WandbRun:
         """Say in one line whether W&B is on, where, or why not."""
         if self.record["used"] == "off":
             return f"Weights & Biases off: {self.record['why']}"
-        return f"Weights & Biases on: {self.record.get('url', 'offline, in the run folder')}"
+        if self.record["used"] == "offline":
+            return f"Weights & Biases offline, in the run folder: {self.record['why']}"
+        return f"Weights & Biases on: {self.record.get('url', 'no address is known')}"
 
     def __call__(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Send one event; a failure turns W&B off for the rest of the run."""
@@ -119,6 +132,95 @@ class WandbRun:
         self._off(f"stopped: {type(error).__name__}: {text}")
         if isinstance(error, ConnectionError):
             _forget_dead_service()
+
+
+def _find_why_off(asked: Tracking, environment: Mapping[str, str]) -> str | None:
+    """Return why W&B is off before anything of it is asked; None where it is to be tried."""
+    mode = environment.get("WANDB_MODE", "").strip()
+    disabled = environment.get("WANDB_DISABLED", "").strip()
+    if asked.wandb is False:
+        return "tracking.wandb is false"
+    if mode == "disabled":
+        return "WANDB_MODE is disabled in the environment"
+    if disabled.lower() in ("1", "true", "t", "yes", "y", "on"):
+        return f"WANDB_DISABLED is {disabled} in the environment"
+    if mode in ("offline", "dryrun"):
+        return None
+    if not environment.get("WANDB_API_KEY"):
+        return "WANDB_API_KEY is set neither in the environment nor in .env"
+    return environment.get(BATCH_OFF)
+
+
+class UnreachableError(Exception):
+    """W&B's address does not answer as it should; the text says which and how."""
+
+
+def find_answer(base_url: str, *, max_seconds: float = ANSWER_SECONDS) -> None:
+    """Return once W&B's address has answered a question, whatever it answers.
+
+    W&B itself tries a dead address for half a minute, and each experiment would wait for that.
+
+    Args:
+        max_seconds: for all of it, the look-up of the name too.
+
+    Raises:
+        UnreachableError: no connection, no answer in time, or not W&B's answer.
+    """
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(base_url)
+    place = parts.netloc.rpartition("@")[2] or base_url  # without a name and password
+    url = parts._replace(netloc=place).geturl()
+    said: list[str] = []
+
+    def ask() -> None:
+        with suppress(TimeoutError):
+            said.append(_ask(url, max_seconds))
+
+    # The look-up of a name knows no limit of time, so that a thread waits for it.
+    asking = threading.Thread(target=ask, name="wandb-answer", daemon=True)
+    asking.start()
+    asking.join(max_seconds)
+    wrong = said[0] if said else f"has not answered within {max_seconds:g} s"
+    if wrong:
+        raise UnreachableError(f"{place} {wrong}")
+
+
+def _ask(base_url: str, max_seconds: float) -> str:
+    """Return what is wrong with the answer; empty where W&B answers.
+
+    Raises:
+        TimeoutError: no answer in time.
+    """
+    import ssl
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    try:
+        request = Request(
+            f"{base_url.rstrip('/')}/graphql", data=b'{"query": "query { viewer { id } }"}',
+            headers={"Content-Type": "application/json", "User-Agent": "dialsum"},
+        )
+        with urlopen(request, timeout=max_seconds) as answer:
+            is_json = answer.read(MOST_BYTES).lstrip().startswith(b"{")
+    except HTTPError as error:
+        # It refuses a question without a key; that is an answer.
+        return "" if error.code < 500 else f"answers {error.code} {error.reason}"
+    except ssl.SSLError:
+        return ""  # it is there; W&B has certificates of its own
+    except OSError as error:
+        cause = getattr(error, "reason", error)
+        if isinstance(cause, ssl.SSLError):
+            return ""
+        if isinstance(cause, TimeoutError):
+            raise TimeoutError from None
+        return f"cannot be reached: {getattr(cause, 'strerror', None) or cause}"
+    except HTTPException:
+        return "answers, but not as W&B does"
+    except ValueError as error:
+        return f"is no address: {error}"
+    return "" if is_json else "answers, but not as W&B does"
 
 
 def _forget_dead_service() -> None:
