@@ -24,6 +24,21 @@ def test_help_needs_nothing(clone: Path, tools: Path) -> None:
     assert not (clone / ".venv").exists()
 
 
+def test_a_clone_that_turns_line_ends_keeps_the_scripts(repository: Path, tmp_path: Path) -> None:
+    if not (repository / ".git").exists():
+        pytest.skip("no git repository here that could be cloned")
+    copy = tmp_path / "copy"
+    git = ["git", "-c", "core.autocrlf=true"]
+    subprocess.run([*git, "clone", "-q", str(repository), str(copy)], check=True)
+    listed = subprocess.run(
+        [*git, "-C", str(copy), "ls-files", "--eol"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "w/lf" in listed and "w/crlf" not in listed and "w/mixed" not in listed
+    for script in ("run_main_7_experiments.sh", "run_tests.sh", "scripts/setup_environment.sh"):
+        done = subprocess.run(["bash", str(copy / script), "--help"], capture_output=True)
+        assert done.returncode == 0, done.stderr
+
+
 def test_help_names_every_option_of_the_runner(clone: Path, repository: Path, tools: Path) -> None:
     runner = repository / "code" / "auto_experiment_runner.py"
     asked = [sys.executable, str(runner), "--help"]
