@@ -49,9 +49,9 @@ def find_run_problems(paths: RunPaths, config: Config, *, resume: bool) -> list[
         resume: whether it goes on with the run there, part of which is on the disk already.
     """
     problem = _find_obstacle(paths.folder) or _find_obstacle(paths.model.parent)
-    found = [problem or find_foreign(paths) or find_batch_around(paths)]
-    found += find_runs_at_work([paths])
-    problems = [problem for problem in found if problem is not None]
+    problem = problem or find_foreign(paths) or find_batch_around(paths)
+    # A run holds its folder and its model's; saying it once is enough.
+    problems = find_runs_at_work([paths])[:1] if problem is None else [problem]
     return problems or ([] if resume else find_lack_of_space([(paths.folder, config)]))
 
 
