@@ -285,6 +285,6 @@ def test_resume_beside_damaged_files_says_which(tmp_path: Path, text: str) -> No
         read_record(paths.result)
     with pytest.raises(UnfitError, match=r"result\.json.*cannot be told"):
         find_resume_point(paths, config_sha256="c", data_sha256="d")
-    reopen_run(paths, point)
+    reopen_run(paths, point, first={})
     kept = paths.metrics.read_text().splitlines()
     assert kept[0] == '{"event": "train", "step": 1}'
