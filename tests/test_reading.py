@@ -248,7 +248,7 @@ LONG = "x" * 500
         f"training:\n  learning_rate: {LONG}: 2\n",
         f"training:\n  optim: {LONG}\n",
         f"training:\n  bf16: [{LONG}, {LONG}]\n",
-        f"training:\n  seed: !!int {LONG}\n",
+        f"training:\n  seed: !!float {LONG}\n",
         f"extends: [{LONG}]\n",
     ],
 )
