@@ -139,6 +139,22 @@ def test_the_real_kobart_tokenizer_trains_offline_from_a_local_folder(
     assert predict(folder)["loaded"] == list(written.values())
 
 
+def test_a_vocabulary_without_the_language_is_refused(tmp_path: Path) -> None:
+    from dialsum.model.tokenizers import train_tokenizer
+
+    words = "the weather report said that tomorrow every person would get another number again"
+    checkpoint, folder = tmp_path / "checkpoint", tmp_path / "run"
+    tokenizer = train_tokenizer([words] * 9, kind="unigram", vocab_size=60)
+    write_checkpoint(checkpoint, "mt5", tokenizer=tokenizer)
+    line = command(MT5, folder, "--set", f"model.checkpoint={checkpoint}", demo=False)
+    done = run(line)
+    assert done.returncode == EXIT_FAILED, done.stdout + done.stderr
+    reason = read_result(folder)["reason"]
+    assert reason.count("is read as") == 3 and "<unk>" in reason
+    assert f"{checkpoint}: " in reason and "model.checkpoint" in reason
+    assert "Traceback" not in done.stderr
+
+
 def test_a_full_disk_is_said_without_a_trace(tmp_path: Path) -> None:
     from dialsum.experiment.outcome import explain_failure, explain_foreseen
 
