@@ -108,8 +108,12 @@ def test_what_a_checkpoint_asks_of_generation_is_said(
 ) -> None:  # fmt: skip
     folder, name = tmp_path / "model", str(tmp_path / "model")
     if place == "cache":
-        folder, name = tmp_path / "models--some--one" / "snapshots" / "main", "some/one"
+        cache, name, commit = tmp_path / "models--some--one", "some/one", "c" * 40
+        folder = cache / "snapshots" / commit
+        (cache / "refs").mkdir(parents=True)
+        (cache / "refs/main").write_text(commit)
     folder.mkdir(parents=True)
+    (folder / "model.safetensors").touch()
     (folder / "config.json").write_text(json.dumps(own))
     if search is not None:
         (folder / "generation_config.json").write_text(json.dumps(search))

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from dialsum.config.read import load_config
-from dialsum.data.tables import read_table
+from dialsum.data.tables import read_rows, read_table
 from dialsum.errors import ConfigError, DataError
 from dialsum.reading import NotRegularError, TooLargeError, look_at, read_regular, shorten
 from dialsum.run.first_look import find_data_problems
@@ -202,11 +202,14 @@ SECRETS = [
     f"a,{SECRET}\nb,c,d\n",
     f'HF_TOKEN,{SECRET}\n"open\n',
     f'{{"token": "{SECRET}"}}\n',
+    f"seed: {SECRET}\nwandb: {SECRET}\ngeneral: {SECRET}\n",
+    f'{SECRET}: 1\ntracking: {{wandb: {SECRET}}}\nextends: {SECRET}\n',
+    f'"{SECRET}"\n["{SECRET}"]\n{{"fname": {{"key": "{SECRET}"}}}}\n{{"fname": ["{SECRET}"]}}\n',
 ]
 
 
 @pytest.mark.parametrize("content", SECRETS)
-@pytest.mark.parametrize("where", ["config", "extends", "train_file", "score"])
+@pytest.mark.parametrize("where", ["config", "extends", "train_file", "score", "json lines"])
 def test_what_is_another_file_is_never_quoted(where: str, content: str, tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text(content, encoding="utf-8")
@@ -217,6 +220,9 @@ def test_what_is_another_file_is_never_quoted(where: str, content: str, tmp_path
             load_config(path)
         elif where == "extends":
             load_config(own)
+        elif where == "json lines":
+            lines = path.rename(tmp_path / ".env.jsonl")
+            read_rows(lines, required=("fname", "dialogue"))
         else:
             required = ("fname", "summary") if where == "score" else ("fname", "dialogue")
             read_table(path, required=required)

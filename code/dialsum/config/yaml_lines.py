@@ -87,8 +87,8 @@ class YamlError(Exception):
 
 
 def read_yaml(file: Path) -> Document:
-    """Read one file as far as it goes; raises YamlError where its text is no YAML, OSError where it
-    cannot be read, is no regular file, or is too large for a config.
+    """Read one file as far as it goes; raises YamlError where its text or its name is no config's,
+    OSError where it cannot be read, is no regular file, or is too large for one.
     """
     raw = read_regular(file, max_bytes=MAX_YAML_BYTES)
     if foreign := refuse_other_kinds(raw, file):

@@ -27,14 +27,18 @@ from dialsum.reading import (
 
 SAVE = "save the file as UTF-8"
 ENDINGS = (".yaml", ".yml")
-"""Of a file of another name nothing is quoted: `.env` and its like hold secrets."""
+"""Of a file of another name nothing is read, so that nothing is quoted: `.env` and its like hold
+secrets."""
 
 
 def refuse_other_kinds(raw: bytes, file: Path) -> Problem | None:
-    """Say that a file is no text at all, by its first bytes; None where it may be YAML."""
+    """Say that a file is no YAML, by its first bytes or its name; None where it may be."""
     kind = tell_kind(raw[:HEAD_BYTES], file)
     if kind in (TEXT, UTF16, JSON, EMPTY, BINARY):
-        return None
+        if file.suffix.lower() in ENDINGS:
+            return None
+        meant = "name a config, or rename this file if it is one"
+        return Problem(Origin.at(file), "", "no config by its name, which ends in .yaml", meant)
     said = Look(file, len(raw), kind).explain(wanted="a YAML file", otherwise="name a YAML file")
     found, _, meant = said.partition("; ")
     return Problem(Origin.at(file), "", found, meant)
@@ -108,9 +112,6 @@ def explain_syntax(error: yaml.MarkedYAMLError, text: str, *, file: Path) -> Pro
     """Say a syntax error in words, at the line that causes it."""
     mark = error.problem_mark or error.context_mark
     number = mark.line + 1 if mark else 1
-    if file.suffix.lower() not in ENDINGS:
-        meant = "a YAML file, whose name ends in .yaml"
-        return Problem(Origin.at(file, number), "", "not YAML", meant)
     lines = text.splitlines() or [""]
     line = lines[min(number, len(lines)) - 1]
     found = f"not YAML: {shorten(error.problem or error.context or '')}"

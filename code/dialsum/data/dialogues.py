@@ -29,7 +29,7 @@ from dialsum.data.rows import (
     say_first,
 )
 from dialsum.data.split_checks import check_splits
-from dialsum.data.tables import DATA_ENDINGS, TableRow, read_rows
+from dialsum.data.tables import DATA_ENDINGS, TableRow, name_some, read_rows
 from dialsum.data.text_files import read_file_bytes
 from dialsum.errors import DataError
 
@@ -142,7 +142,7 @@ def _note_changes(changes: Counter[tuple[str, str]], path: Path, total: int) -> 
 
 def _note_unused(row: TableRow, kind: Kind, path: Path) -> list[str]:
     used = {*REQUIRED_COLUMNS[kind], "topic"}
-    unused = [repr(name) for name in row.values if name not in used]
+    unused = [name for name in row.values if name not in used]
     if not unused:
         return []
-    return [f"{path}: column{'s' if len(unused) > 1 else ''} {', '.join(unused)} not used"]
+    return [f"{path}: column{'s' if len(unused) > 1 else ''} {name_some(unused)} not used"]

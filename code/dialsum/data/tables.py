@@ -112,18 +112,20 @@ def _read_json_lines(
             problems.append(f"{path}:{line}  is no JSON: {error}")
             continue
         if not isinstance(found, dict):
-            problems.append(f"{path}:{line}  is no JSON object but {text[:30]!r}")
+            # Not quoted: what is no table may be anything, secrets too.
+            problems.append(f"{path}:{line}  is no JSON object ({{\"fname\": …}})")
             continue
         values = {key: "" if value is None else str(value) for key, value in found.items()}
         odd = [key for key, value in found.items() if isinstance(value, (list, dict))]
         read = [key for key in odd if TEXT_KEYS.fullmatch(key)]
         if read:
-            problems.append(f"{path}:{line}  {read[0]!r} is no text but {str(found[read[0]])[:30]}")
+            sort = "a list" if isinstance(found[read[0]], list) else "an object"
+            problems.append(f"{path}:{line}  {read[0]!r} is no text but {sort}")
         if any(SURROGATE.search(value) for value in values.values()):
             problems.append(f"{path}:{line}  holds half a character (a lone \\ud800 or the like)")
         lacking = [name for name in required if name not in values]
         if lacking:
-            keys = ", ".join(map(repr, values)) or "none"
+            keys = name_some(values, limit=20) if values else "none"
             problems.append(f"{path}:{line}  no key {lacking[0]!r}; its keys are {keys}")
         rows.append(TableRow(len(rows) + 1, line, values))
     raise_problems(problems)
