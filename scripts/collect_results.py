@@ -33,7 +33,7 @@ def make_parser() -> CommandLine:
         required=True,
         type=Path,
         metavar="FILE",
-        help=f"the CSV to write; {formulas}",
+        help=f"the CSV to write, new or an older one of this command; {formulas}",
     )
     add(
         "--root",

@@ -88,6 +88,11 @@ def main(arguments: Sequence[str] | None) -> int:
     named = [options.predictions, *options.references, *options.compare, options.dialogues,
              options.train, options.check_submission, options.test]  # fmt: skip
     check_files(path for path in named if path)
+    if options.html:
+        from dialsum.reading import refuse_foreign
+        from dialsum.score.html import BEGIN, write_page
+
+        refuse_foreign(options.html, is_ours=lambda head: head.startswith(BEGIN.encode()))
     if options.check_submission:
         return check(options)
     systems, train = read_systems(options)
@@ -99,8 +104,6 @@ def main(arguments: Sequence[str] | None) -> int:
     }
     compared = compare_reports(blocks) if len(blocks) > 1 else None
     if options.html:
-        from dialsum.score.html import write_page
-
         write_page(options.html, blocks, compared, systems=systems)
     if options.json:
         print_json(blocks, compared, systems, options)

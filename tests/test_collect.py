@@ -13,6 +13,7 @@ import pytest
 
 from batch_world import REPOSITORY, make_record, make_result, write_result
 from dialsum.atomic import write_json
+from dialsum.errors import UnfitError
 from dialsum.paths import BatchPaths, RunPaths
 from dialsum.record import find_records
 from dialsum.report.collect import flatten, format_overview, write_comparison
@@ -83,6 +84,25 @@ def test_one_row_a_run_best_first_within_a_recipe(runs: Path, tmp_path: Path) ->
     assert rows[0]["training.stopped_early"] == "false"
     assert list(rows[0])[:5] == ["ranking", "rank", "experiment", "label", "status"]
     assert len(set(rows[0])) == len(list(rows[0]))
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("train.csv", "fname,dialogue,summary\nd_0,x,y\n"),
+    ("result.json", '{"experiment": "one", "status": "success"}'),
+    ("notes", "experiment, status and record"),
+])  # fmt: skip
+def test_a_file_of_somebody_else_is_never_replaced(
+    runs: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    records, _ = find_records(runs)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UnfitError, match=f"{name}: was not written by this command"):
+        write_comparison(records, tmp_path / name)
+    assert (tmp_path / name).read_text() == content
+    (tmp_path / name).write_text("")
+    for _ in range(2):
+        write_comparison(records, tmp_path / name)
+        assert len(read_rows(tmp_path / name)) == len(records)
 
 
 def test_overview_parts_the_rankings(runs: Path) -> None:

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from dialsum.errors import run_script
+from dialsum.errors import EXIT_UNFIT, run_script
 
 PREDICTIONS = 'fname,summary\nd1,#Person1#은 역에 간다.\nd2,"둘은 저녁을\n먹는다."\n'
 REFERENCES = (
@@ -296,6 +296,10 @@ def test_a_comparison_says_which_difference_is_real(
     # The worst rows can be judged: their references stand beside them.
     assert "둘은 0번 역에 간다." in page
     Path("page.html").write_text(page + "<!-- older -->", encoding="utf-8")
+    Path("thesis.html").write_text("<!doctype html><title>mine</title>", encoding="utf-8")
+    assert run(script, *asked[:-1], "thesis.html") == EXIT_UNFIT
+    assert "thesis.html: was not written by this command" in capsys.readouterr().err
+    assert "mine" in Path("thesis.html").read_text(encoding="utf-8")
     assert run(script, *asked, "--json") == 0
     record = json.loads(capsys.readouterr().out)
     assert set(record["systems"]) == {"good.csv", "bad.csv"}

@@ -13,8 +13,11 @@ import re
 import shlex
 import stat
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from dialsum.errors import UnfitError
 
 QUOTED_CHARS = 80
 """The most of a file's or a command line's text that a message repeats."""
@@ -155,6 +158,30 @@ def read_regular(path: Path, *, max_bytes: int | None = None) -> bytes:
         found = f"holds {max(size, len(content)):,} bytes, more than the {max_bytes:,} that it may"
         raise TooLargeError(errno.EFBIG, found, str(path))
     return content
+
+
+def refuse_foreign(path: Path, *, is_ours: Callable[[bytes], bool]) -> None:
+    """Refuse to write over a file that this program did not write; an empty one is nobody's.
+
+    Args:
+        is_ours: tells it by its first HEAD_BYTES bytes.
+
+    Raises:
+        UnfitError: somebody else's file stands there, or something that cannot be looked at.
+    """
+    try:
+        _check_regular(path)
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UnfitError(f"{path}: {error.strerror or error}; give another name") from error
+    if head and not is_ours(head):
+        raise UnfitError(
+            f"{path}: was not written by this command and would be lost; it was not touched. "
+            "Give another name, or move it away"
+        )
 
 
 def tell_kind(head: bytes, path: Path) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.atomic import to_plain, write_table_for_people
+from dialsum.reading import refuse_foreign
 from dialsum.record import Record
 from dialsum.report.ranking import group_records, is_ranked, name_differences
 from dialsum.report.summaries import rank_records, relative, without_rows
@@ -45,11 +46,13 @@ FIRST_COLUMNS = (
 
 def write_comparison(records: Sequence[Record], path: Path) -> None:
     """Write the CSV: runs of one recipe and dev set together, best first; those without a score
-    last, by their start.
+    last, by their start. An older one at its place is replaced.
 
     Raises:
+        UnfitError: another file than an older comparison stands there.
         DiskFullError, RunError: it cannot be written.
     """
+    refuse_foreign(path, is_ours=_is_comparison)
     ranks = rank_records(records)
     rows = [
         {
@@ -64,6 +67,11 @@ def write_comparison(records: Sequence[Record], path: Path) -> None:
     columns += [key for key in present if key not in columns]
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     write_table_for_people(path, columns, cells)
+
+
+def _is_comparison(head: bytes) -> bool:
+    names = head.decode("utf-8-sig", "replace").partition("\n")[0].strip().split(",")
+    return {"experiment", "status", "started_at", "record"} <= set(names)
 
 
 def sort_records(records: Sequence[Record]) -> list[Record]:

@@ -24,6 +24,8 @@ from dialsum.score.show import (
 )
 from dialsum.score.verdicts import explain_real, say_against_constant, say_difference, sum_up
 
+BEGIN = '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Scores</title>'
+"""Every page begins so, and is known by it."""
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
@@ -60,8 +62,7 @@ def write_page(
         body += [f"<h2>{escape(name)}: {block['rows']:,} rows</h2>", _scales(block, name)]
         body += [_unseen(block, systems[name]), _slices(block)]
     page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>Scores</title><style>{STYLE}</style></head>\n<body>\n"
+        f"{BEGIN}<style>{STYLE}</style></head>\n<body>\n"
         + "\n".join(filter(None, body)) + "\n</body></html>\n"
     )  # fmt: skip
     write_text(path, page)
