@@ -17,7 +17,6 @@ TOOLS = (
 COPIED = (
     "run_main_7_experiments.sh", "run_tests.sh", "pyproject.toml", "requirements.txt",
     "requirements-gpu.txt", "requirements-dev.txt", "scripts/setup_environment.sh",
-    "code/dialsum/reading.py", "code/dialsum/printable.py", "code/dialsum/data",
     "scripts/setup", "code/dialsum/__init__.py", "code/dialsum/errors.py",
     "code/dialsum/paths.py", "code/dialsum/optional.py", "code/dialsum/command_line.py",
     "code/dialsum/environment_variables.py", "code/dialsum/printable.py",
