@@ -102,6 +102,12 @@ def test_a_missing_folder_is_no_hub_name(place: str) -> None:
     assert place in str(caught.value)
 
 
+def test_a_file_of_a_checkpoint_is_not_the_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UnfitError, match="is a file; give the folder"):
+        resolve_checkpoint(str(tmp_path / "model.safetensors"))
+
+
 def test_what_is_no_folder_is_a_hub_name() -> None:
     assert resolve_checkpoint("digit82/kobart-summarization") == "digit82/kobart-summarization"
 
@@ -118,7 +124,7 @@ def test_a_folder_without_config_is_no_checkpoint(tmp_path: Path) -> None:
     [
         ("", "its config.json cannot be read"), ("{", "its config.json cannot be read"),
         ("[]", "it holds a list"), ("null", "it holds a NoneType"),
-        ('{"model_type": "unheard_of"}', "is of type 'unheard_of'"), ("{}", "is of type None"),
+        ('{"model_type": "unheard_of"}', "is of type 'unheard_of'"), ("{}", "names no model_type"),
         ('{"model_type": "t5", "decoder_start_token_id": 0, "num_layers": "six"}',
          "its config could not be read"),
     ],

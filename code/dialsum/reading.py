@@ -208,7 +208,7 @@ def tell_kind(head: bytes, path: Path) -> str:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text:
         return EMPTY
-    if re.match(rb"<(!doctype|html|head|body|\?xml|error)\b", text, flags=re.IGNORECASE):
+    if re.match(rb"<(!--|(!doctype|html|head|body|\?xml|error)\b)", text, flags=re.IGNORECASE):
         return PAGE
     if len(head) < 512 and _HUB_REFUSALS.match(text):
         return REFUSAL

@@ -41,7 +41,7 @@ def resolve_checkpoint(checkpoint: str) -> str | Path:
     """Return the local folder that a checkpoint names, or the name itself for the hub.
 
     Raises:
-        UnfitError: it looks like a folder and is none, or a folder without config.json.
+        UnfitError: a file, what looks like a folder and is none, or a folder without config.json.
     """
     for folder in (Path(checkpoint).expanduser(), project_path(checkpoint)):
         if folder.is_dir():
@@ -53,6 +53,11 @@ def resolve_checkpoint(checkpoint: str) -> str | Path:
                     "checkpoint"
                 )
             return folder
+        if folder.is_file():
+            raise UnfitError(
+                f"model.checkpoint {checkpoint}: is a file; give the folder that holds it, with "
+                "config.json, weights and tokenizer"
+            )
     if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
         raise UnfitError(
             f"model.checkpoint {checkpoint}: no such folder (and no hub name, which is OWNER/NAME)"
@@ -207,9 +212,14 @@ def find_config_problems(
     """
     family = get_family(config.model.architecture)
     place = f"model.checkpoint {shown(source) if isinstance(source, Path) else source}"
-    if own.get("model_type") != family.model_type:
+    if not own.get("model_type"):
         return [
-            f"{place} is of type {own.get('model_type')!r}, but model.architecture says "
+            f"{place}: its config.json names no model_type, so it is no checkpoint's; copy the "
+            "checkpoint again"
+        ]
+    if own["model_type"] != family.model_type:
+        return [
+            f"{place} is of type {own['model_type']!r}, but model.architecture says "
             f"{config.model.architecture!r}; set model.architecture to what the checkpoint is"
         ]
     own = {**family.defaults, **own}

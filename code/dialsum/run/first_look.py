@@ -163,7 +163,7 @@ def find_data_problems(folder: Path, names: Sequence[str] = DATA_FILES) -> list[
                     f"give the table as CSV, or as JSON Lines in a .jsonl file; AI-Hub's: {AIHUB}"
                 )
                 said = look.explain(wanted="a CSV file", otherwise=otherwise)
-                problems.append(f"data: {shown(folder / name)} {said}.")
+                problems.append(f"data: {shown(folder / name)} {said}")
     if not missing:
         return problems
     if folder.is_file():
