@@ -95,7 +95,9 @@ def test_lengths_beyond_the_positions_are_refused(
     check_checkpoint(make_config("mt5", checkpoints("mt5"), lengths=(2048, 600)))
 
 
-@pytest.mark.parametrize("place", ["./absent", "/absent/model", "~/absent", "a/b/c"])
+@pytest.mark.parametrize(
+    "place", ["./absent", "/absent/model", "~/absent", "a/b/c", "나의 모델", "a b/c"]
+)
 def test_a_missing_folder_is_no_hub_name(place: str) -> None:
     with pytest.raises(UnfitError, match="no such folder") as caught:
         resolve_checkpoint(place)

@@ -332,7 +332,8 @@ def test_a_literal_line_end_is_one_where_the_file_shows_it(
 SAYS_NOTHING = [
     "#NAME?", "#N/A", "#N/A N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!", "#SPILL!",
     "#이름?", "#####", "Err:502", "NA", "N/A", "NaN", "-nan", "NaT", "null", "None", "<NA>",
-    "(null)", "\\N", "undefined", "없음", "없음.", "N.A.",
+    "(null)", "\\N", "undefined", "없음", "없음.", "N.A.", "[NA]", "내용 없음", "해당사항 없음",
+    "(비어 있음)", "ㅡ", "無",
     "-", "--", "–", "…", "?", ".", "_", " - ", "#", "''",
 ]  # fmt: skip
 

@@ -65,6 +65,11 @@ INTERPOLATED = [
     ("data.train_file", "$(ls data)/x", "$(ls data)"),
     ("qlora.target_modules", "[q, '${layers}']", "${layers}"),
     ("training.lr_scheduler_kwargs", "{num_cycles: '${n}'}", "${n}"),
+    ("model.checkpoint", "'{{ checkpoint }}'", "{{ checkpoint }}"),
+    ("tokenizer.input_prefix", "'요약: {dialogue}'", "{dialogue}"),
+    ("tokenizer.input_prefix", "'요약 $LANG: '", "$LANG"),
+    ("data.data_dir", "/data/$USER/x", "$USER"),
+    ("general.label", "'run_%(name)s'", "%(name)s"),
 ]
 
 
@@ -137,6 +142,7 @@ SPACES = [
     ("tokenizer:\n  vocab_size\u00a0: 5\n", 2, "U+00A0 (no-break space) in the line", 13),
     ("tokenizer:\n  vocab_size:\u2003512\n", 2, "U+2003 (em space) in the line", 14),
     ("tokenizer:\n  vocab_size: 512\u200b\n", 2, "U+200B (zero width space) in the line", 18),
+    ("tokenizer:\n  vocab_size: 512\u00a0# few\n", 2, "U+00A0 (no-break space) in the line", 18),
     ("tokenizer:\n\u00a0\n", 2, "U+00A0 (no-break space) in the indentation", 1),
     ("qlora.target_modules:\n  -\u00a0q\n", 2, "U+00A0 (no-break space) in the indentation", 4),
 ]
@@ -254,6 +260,25 @@ def test_steps_beyond_the_run_are_said_before_it(
     fitting = make_options(tmp_path, "a", overrides=("training.eval_steps=8",))
     text = "".join((found := check_plan(plan_of(fitting))).problems + found.notes)
     assert "the run has" not in text
+
+
+def test_more_restarts_than_steps_are_refused_before_the_run(tmp_path: Path) -> None:
+    for cycles, refused in ((8, False), (9, True)):
+        overrides = (
+            "training.lr_scheduler_type=cosine_with_restarts",
+            f"training.lr_scheduler_kwargs={{num_cycles: {cycles}}}",
+        )
+        problems = check_plan(plan_of(make_options(tmp_path, "a", overrides=overrides))).problems
+        assert ("num_cycles 9: the run has 8 optimizer" in "".join(problems)) == refused
+
+
+def test_the_demo_takes_a_file_with_steps_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    text = WHOLE.replace("eval_steps: 100", "eval_steps: 50\n  save_steps: 150\n  max_steps: 900")
+    path.write_text(text, encoding="utf-8")
+    assert load_config(path).config.training.save_steps == 150
+    demo = load_config(path, overlays=[DEMO]).config.training
+    assert (demo.save_steps, demo.max_steps) == (None, None)
 
 
 def test_a_prefix_beyond_the_encoder_is_refused_by_its_characters(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ SELECTIONS = [
     (" 2 - 4 , 7 ", [2, 3, 4, 7]),
     ("3,3", [3]),
 ]
-BAD_SELECTIONS = ["", "0", "8", "1,9", "5-3", "a", "1.5", "-1", "1,,2", "1;2"]
+BAD_SELECTIONS = ["", "0", "8", "1,9", "5-3", "a", "1.5", "-1", "1,,2", "1;2", "１"]
 
 
 @pytest.mark.parametrize(("only", "expected"), SELECTIONS)
@@ -42,6 +42,12 @@ def test_a_selection_that_means_nothing_is_refused(only: str) -> None:
     with pytest.raises(UnfitError, match="--only") as caught:
         select_numbers(only, configs=SEVEN)
     assert repr(only) in str(caught.value)
+
+
+def test_a_number_of_thousands_of_digits_is_refused_in_words() -> None:
+    with pytest.raises(UnfitError, match="is no number of an experiment") as caught:
+        select_numbers("1" * 5000, configs=SEVEN)
+    assert len(str(caught.value)) < 400
 
 
 def test_a_number_out_of_range_names_the_experiments() -> None:

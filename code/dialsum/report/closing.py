@@ -142,7 +142,9 @@ def _are_the_seven(configs: Sequence[Path]) -> bool:
 
 def _format_collect(options: BatchOptions) -> str:
     words = [_python(), _in_command(COLLECT), "--output", "results_comparison.csv"]
-    words += ["--root", str(options.output_dir)] if options.output_dir else []
+    # Runs in a folder of their own are in no other.
+    root = options.runs_dir or options.output_dir
+    words += ["--root", str(root)] if root else []
     return shlex.join(words)
 
 

@@ -50,8 +50,7 @@ def find_run_problems(paths: RunPaths, config: Config, *, resume: bool) -> list[
     """
     problem = _find_obstacle(paths.folder) or _find_obstacle(paths.model.parent)
     problem = problem or find_foreign(paths) or find_batch_around(paths)
-    # A run holds its folder and its model's; saying it once is enough.
-    problems = find_runs_at_work([paths])[:1] if problem is None else [problem]
+    problems = find_runs_at_work([paths]) if problem is None else [problem]
     return problems or ([] if resume else find_lack_of_space([(paths.folder, config)]))
 
 

@@ -95,8 +95,11 @@ def find_batches_at_work(paths: BatchPaths) -> list[str]:
 
 def find_runs_at_work(runs: Iterable[RunPaths]) -> list[str]:
     """Say for each place of a run who is at work there, if somebody is."""
-    locks = [lock for run in runs for lock in (run.folder / LOCK, _model_lock(run))]
-    return [problem for lock in locks if (problem := _find_problem(lock))]
+    # A run holds its folder and its model's; saying it once is enough.
+    problems = (
+        _find_problem(run.folder / LOCK) or _find_problem(_model_lock(run)) for run in runs
+    )
+    return [problem for problem in problems if problem]
 
 
 def find_batch_around(paths: RunPaths) -> str | None:
