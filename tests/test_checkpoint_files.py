@@ -116,6 +116,7 @@ WRONG: list[tuple[dict[str, bytes | None], str]] = [
         {"model__safetensors": None, "model__safetensors__index__json": b'{"weights": 1}'},
         "model.safetensors.index.json is no index of weights",
     ),
+    ({"tokenizer__json": b"\xef\xbb\xbf{}"}, "tokenizer.json begins with a byte order mark"),
 ]  # fmt: skip
 
 
@@ -138,7 +139,7 @@ ADAPTERS = [
     (b'{"peft_type": "LORA", "base_model_name_or_path": "a/b"}', "holds a LoRA adapter", "on a/b"),
     (
         b'{"peft_type": "IA3", "base_model_name_or_path": ""}',
-        "a IA3 adapter",
+        "an IA3 adapter",
         "not name its base",
     ),
     (b"{", "a PEFT adapter", "does not name its base"),

@@ -503,6 +503,10 @@ def test_a_sentencepiece_model_alone_is_a_tokenizer(byte_fallback: bool, tmp_pat
     assert len(known) > 600
     assert [ours.decode(row, skip_special_tokens=True) for row in known] == theirs.decode(known)
     assert byte_fallback == (len(known) == len(ids))
+    # A null beside the pieces says as much as no word.
+    nulls = {"added_tokens_decoder": None, "extra_ids": None}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(nulls), encoding="utf-8")
+    assert load_tokenizer(tmp_path).get_vocab() == ours.get_vocab()
 
 
 def test_tokens_beside_a_sentencepiece_model_keep_their_ids(tmp_path: Path) -> None:
@@ -558,5 +562,15 @@ def test_a_vocabulary_that_lacks_the_language(
     trip = check_round_trip(load_tokenizer(tmp_path), texts)
     assert trip.lacks_the_language == lacks
     if lacks:
+        assert f"'{texts[0][:80]}' is read as" in trip.show_unknown()
+    if trip.with_unknown:
+        # The warning of a few names what is unknown, and repeats no summary.
         said = trip.describe_unknown()
-        assert f"1 of {len(texts)} summaries" in said and f"'{texts[0][:80]}' is read as" in said
+        assert said.startswith(f"1 of {len(texts)} summaries (")
+        assert said.endswith("of all their tokens, such as '쀍'")
+
+
+@pytest.mark.parametrize("family", TRAINED)
+def test_what_is_unknown_is_cut_out_of_its_text(family: str) -> None:
+    texts = [f"#Person1#은 {piece} 그렇게  말했다." for piece in ("쀍", "쀍", "鬱", "👾")]
+    assert check_round_trip(trained(family), texts).unknown_pieces == ("쀍", "鬱")

@@ -106,9 +106,10 @@ def load_tokens(context: Context) -> PreparedTokenizer:
         )
     if trip.lacks_the_language and not config.tokenizer.train_on_data:
         raise RunError(
-            f"{tokens.source}: {trip.describe_unknown()}. Nothing can be learnt of such pieces: "
-            "give a checkpoint whose vocabulary holds the data's language as model.checkpoint, "
-            "such as google/mt5-small (many languages) or paust/pko-t5-base (Korean)"
+            f"{tokens.source}: {trip.describe_unknown()}: {trip.show_unknown()}. Nothing can be "
+            "learnt of such text: give a checkpoint whose vocabulary holds the data's language as "
+            "model.checkpoint, such as google/mt5-small (many languages) or paust/pko-t5-base "
+            "(Korean)"
         )
     if trip.with_unknown:
         context.progress.warn(trip.describe_unknown())

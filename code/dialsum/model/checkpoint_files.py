@@ -6,6 +6,7 @@ loads models, nor know an experiment.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import zipfile
@@ -117,11 +118,12 @@ def explain_adapter(folder: Path, *, place: str) -> str:
         whose, give = "which does not name its base", "the checkpoint that it was trained on"
     else:
         whose, give = f"which belongs on {shorten(base)}", shorten(base)
+    article = "an" if sort[0] in "AEIO" else "a"
     return (
-        f"{place}: holds a {sort} adapter ({ADAPTER}), {whose}, and no whole model; give the base "
-        f"(model.checkpoint: {give}), or merge the two first (a model of this program: "
-        "merge_adapter, docs/training.md; another: peft's merge_and_unload and save_pretrained) "
-        "and give the merged folder"
+        f"{place}: holds {article} {sort} adapter ({ADAPTER}), {whose}, and no whole model; "
+        f"give the base (model.checkpoint: {give}), or merge the two first (a model of this "
+        "program: merge_adapter, docs/training.md; another: peft's merge_and_unload and "
+        "save_pretrained) and give the merged folder"
     )
 
 
@@ -156,6 +158,8 @@ def _find_json_problem(look: Look) -> str | None:
     if look.kind != JSON:
         return look.explain(wanted="JSON", otherwise=AGAIN)
     with look.path.open("rb") as file:
+        if file.read(3) == codecs.BOM_UTF8:
+            return "begins with a byte order mark, which JSON may not have; save it as plain UTF-8"
         file.seek(max(0, look.size - 64))
         end = file.read().rstrip()[-1:]
     return None if end in (b"}", b"]") else f"breaks off in the middle; {AGAIN}"

@@ -137,7 +137,8 @@ class TokenizerFiles:
         ]
         if not any("<extra_id_" in piece for piece, _ in vocabulary):
             # T5's lie behind its pieces and stand in no file; mT5's are pieces.
-            count = int(self.config.get("extra_ids", 100))
+            asked = self.config.get("extra_ids")
+            count = 100 if asked is None else int(asked)
             special += range(len(vocabulary), len(vocabulary) + count)
             vocabulary += [(f"<extra_id_{one}>", 0.0) for one in reversed(range(count))]
         charsmap = model.normalizer_spec.precompiled_charsmap
@@ -174,7 +175,7 @@ class TokenizerFiles:
         """Return the tokens that stand beside a sentencepiece model, in the order of their ids."""
         added = {
             int(at): _added(int(at), token["content"], special=bool(token.get("special")))
-            for at, token in self.config.get("added_tokens_decoder", {}).items()
+            for at, token in (self.config.get("added_tokens_decoder") or {}).items()
         } | {
             at: _added(at, content, special=False)
             for content, at in self._read_settings("added_tokens.json").items()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dialsum.data.encode import fold_spaces
 from dialsum.errors import RunError, UnfitError, first_line
 from dialsum.model.tokenizer_files import ROLES, TokenizerFiles, mend
+from dialsum.reading import shorten
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -125,6 +126,8 @@ class RoundTrip:
     unknown_tokens: int = 0
     unknown_examples: tuple[tuple[str, str], ...] = ()
     """The first of those texts, and as what they are read."""
+    unknown_pieces: tuple[str, ...] = ()
+    """What of the first of those texts is unknown, each once."""
 
     @property
     def lacks_the_language(self) -> bool:
@@ -135,15 +138,19 @@ class RoundTrip:
         )
 
     def describe_unknown(self) -> str:
-        """Say how much the vocabulary lacks, with examples."""
-        shown = "; ".join(
-            f"{text[:SHOWN_CHARACTERS]!r} is read as {back[:SHOWN_CHARACTERS]!r}"
-            for text, back in self.unknown_examples
-        )
+        """Say how much the vocabulary lacks, and what of the first texts."""
+        shown = ", ".join(repr(shorten(piece, limit=20)) for piece in self.unknown_pieces)
         return (
             f"{self.with_unknown:,} of {self.texts:,} summaries "
-            f"({self.with_unknown / self.texts:.1%}) hold pieces that the tokenizer's vocabulary "
-            f"lacks, {self.unknown_tokens / self.tokens:.2%} of their tokens: {shown}"
+            f"({self.with_unknown / self.texts:.1%}) hold text that the tokenizer's vocabulary "
+            f"lacks, {self.unknown_tokens / self.tokens:.2%} of all their tokens, such as {shown}"
+        )
+
+    def show_unknown(self) -> str:
+        """Show the first of those texts, and as what they are read."""
+        return "; ".join(
+            f"{text[:SHOWN_CHARACTERS]!r} is read as {back[:SHOWN_CHARACTERS]!r}"
+            for text, back in self.unknown_examples
         )
 
 
@@ -152,10 +159,13 @@ def check_round_trip(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -
     items = [fold_spaces(text) for text in texts]
     failed: list[tuple[str, str]] = []
     examples: list[tuple[str, str]] = []
+    pieces: list[str] = []
     with_unknown = tokens = lost = 0
     unknown = tokenizer.unk_token_id
     hidden = {*tokenizer.all_special_ids} - {unknown}
-    for text, ids in zip(items, tokenizer(items)["input_ids"] if items else [], strict=True):
+    encodings = tokenizer(items).encodings or [] if items else []
+    for text, encoding in zip(items, encodings, strict=True):
+        ids = encoding.ids
         tokens += len(ids)
         if unknown in ids:
             with_unknown += 1
@@ -163,6 +173,11 @@ def check_round_trip(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -
             if len(examples) < SHOWN_EXAMPLES:
                 read = tokenizer.decode([one for one in ids if one not in hidden])
                 examples.append((text, str(read).strip()))
+                pieces += [
+                    text[start:end].strip()
+                    for one, (start, end) in zip(ids, encoding.offsets, strict=True)
+                    if one == unknown
+                ]
             continue
         back = str(tokenizer.decode(ids, skip_special_tokens=True))
         if fold_text(back) != fold_text(text):
@@ -170,6 +185,7 @@ def check_round_trip(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -
     return RoundTrip(
         texts=len(items), failed=failed, with_unknown=with_unknown, tokens=tokens,
         unknown_tokens=lost, unknown_examples=tuple(examples),
+        unknown_pieces=tuple(dict.fromkeys(pieces))[:SHOWN_EXAMPLES],
     )
 
 
