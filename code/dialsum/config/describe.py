@@ -33,7 +33,11 @@ LOOKS_BOOLEAN = {
 }
 
 
-INTERPOLATION = re.compile(r"\$\{[^}]*\}?|^\$[A-Za-z_]\w*|\$\([^)]*\)?")
+INTERPOLATION = re.compile(
+    r"\$\{[^}]*\}?|(?<![^\s/])\$[A-Za-z_]\w*|\$\([^)]*\)?"
+    r"|\{\{.*?\}\}|\{[A-Za-z_][A-Za-z0-9_.]*\}|%\(\w+\)s"
+)
+"""Of Hydra and shells, of Jinja and Python; `{요약}` is text."""
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 

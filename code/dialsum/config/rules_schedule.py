@@ -128,6 +128,12 @@ def find_length_problems(config: Config, *, train_rows: int | None) -> tuple[lis
             f"training.warmup_steps {training.warmup_steps:,.0f}: the run has {steps:,} optimizer "
             "steps, so the peak learning rate is never reached; give fewer, or a share below 1"
         )
+    cycles = training.lr_scheduler_kwargs.get("num_cycles", 0)
+    if training.lr_scheduler_type == "cosine_with_restarts" and cycles > steps:
+        problems.append(
+            f"training.lr_scheduler_kwargs num_cycles {cycles:,}: the run has {steps:,} optimizer "
+            "steps, so no cycle has a step of its own; give fewer"
+        )
     if steps < training.eval_steps:
         notes.append(
             f"training.eval_steps {training.eval_steps:,}: the run has {steps:,} optimizer steps, "

@@ -96,7 +96,7 @@ def mend_odd_spaces(text: str, file: Path) -> tuple[str, list[Problem]]:
         if odd is None or line.lstrip(" ").startswith("#"):
             continue
         before, rest = line[: odd.start()], ODD_SPACE.sub(" ", line[odd.start() :])
-        if rest.strip() == "" or BEFORE_VALUE.fullmatch(before):
+        if rest.strip() == "" or rest.lstrip().startswith("#") or BEFORE_VALUE.fullmatch(before):
             name = unicodedata.name(odd[0], "a format character").lower()
             where = "indentation" if not before.strip(" -") else "line"
             found = f"U+{ord(odd[0]):04X} ({name}) in the {where}, column {odd.start() + 1}"

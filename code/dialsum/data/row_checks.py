@@ -16,8 +16,8 @@ from dialsum.data.tables import SHOWN_PROBLEMS, TableRow
 from dialsum.data.tags import TURN_START, has_tag
 
 NO_TEXT = frozenset({
-    "nan", "-nan", "nat", "na", "n/a", "n.a", "<na>", "(na)", "none", "null", "<null>", "(null)",
-    "nil", "undefined", "\\n", "tbd", "없음", "해당없음", "해당 없음",
+    "nan", "-nan", "nat", "na", "n/a", "n.a", "none", "null", "nil", "undefined", "\\n", "tbd",
+    "無", "ㅡ", "비어있음", "비어 있음",
 })  # fmt: skip
 """What programs and people write for a cell that has no value, in lower case; `\\N` is MySQL's."""
 
@@ -27,6 +27,7 @@ MOST_WITHOUT_TEXT = 0.01
 SHOWN_ODDITIES = 3
 
 # `#NAME?`, `#REF!`, `#DIV/0!`, `#이름?` of spreadsheets, with the three that have another end.
+_NOTHING = re.compile("(?:해당|내용|요약|값|데이터)?(?: ?사항)? ?없음")
 _CELL_ERROR = re.compile(r"#[\w/ ]+[?!]|#N/A(?: N/A)?|#GETTING_DATA|Err:\d+", re.IGNORECASE)
 
 
@@ -44,8 +45,8 @@ def has_no_text(text: str) -> bool:
 def _says_nothing(line: str) -> bool:
     start = TURN_START.match(line)
     said = line[start.end() if start else 0 :].strip()
-    words = {said.lower(), said.lower().rstrip(" .")}
-    if words & NO_TEXT or _CELL_ERROR.fullmatch(said):
+    word = said.lower().strip(" .\"'()[]<>")
+    if word in NO_TEXT or _NOTHING.fullmatch(word) or _CELL_ERROR.fullmatch(said):
         return True
     # Letters, digits, and symbols such as emoji.
     return not any(unicodedata.category(char)[0] in "LN" or unicodedata.category(char) == "So"

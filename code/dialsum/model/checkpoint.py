@@ -22,7 +22,7 @@ from dialsum.model.checkpoint_files import (
     weight_files,
 )
 from dialsum.model.families import HEAD, Family, get_family, measure_size
-from dialsum.model.hub import fetch_snapshot, find_snapshot
+from dialsum.model.hub import NAME, fetch_snapshot, find_snapshot
 from dialsum.paths import project_path, shown
 from dialsum.profile_tables import BASE_SIZES, Size
 
@@ -58,7 +58,7 @@ def resolve_checkpoint(checkpoint: str) -> str | Path:
                 f"model.checkpoint {checkpoint}: is a file; give the folder that holds it, with "
                 "config.json, weights and tokenizer"
             )
-    if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
+    if checkpoint.startswith((".", "/")) or not NAME.fullmatch(checkpoint):
         raise UnfitError(
             f"model.checkpoint {checkpoint}: no such folder (and no hub name, which is OWNER/NAME)"
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dialsum.errors import UnfitError
 from dialsum.paths import project_path
+from dialsum.reading import shorten
 
 DEMO_OVERLAY = project_path("config/demo.yaml")
 DEMO_DATA = project_path("data/sample")
@@ -72,11 +73,11 @@ def select_numbers(only: str | None, *, configs: Sequence[Path]) -> list[int]:
         return list(range(1, len(configs) + 1))
     chosen: set[int] = set()
     for part in only.split(","):
-        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        match = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?", part)
         if match is None:
             raise UnfitError(
-                f"--only {only!r}: {part!r} is no number; write numbers as in --only 1,4 or "
-                "--only 2-5"
+                f"--only {shorten(only)!r}: {shorten(part)!r} is no number of an experiment; "
+                "write numbers as in --only 1,4 or --only 2-5"
             )
         first, last = int(match[1]), int(match[2] or match[1])
         if not 1 <= first <= last <= len(configs):
