@@ -100,6 +100,16 @@ def test_stop_on_error_starts_no_other_and_says_so(tmp_path: Path) -> None:
     assert "all finished: 1 of 3 (L_fail failed, L_ok_2 not started)" in text
 
 
+@pytest.mark.parametrize("runs", [None, "elsewhere"])
+def test_the_closing_collects_where_the_runs_are(tmp_path: Path, runs: str | None) -> None:
+    options = make_options(tmp_path, "ok", runs_dir=tmp_path / runs if runs else None)
+    [line] = [
+        line for line in format_closing(run_stand_ins(options)[0]) if "every run so far" in line
+    ]
+    root = Path(line.rpartition("--root ")[2])
+    assert [record.name for record in find_records(root)[0]] == ["ok"]
+
+
 def test_a_second_run_keeps_the_first_with_its_model(tmp_path: Path) -> None:
     options = make_options(tmp_path, "ok_30")
     first, _ = run_stand_ins(options)

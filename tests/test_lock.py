@@ -74,7 +74,7 @@ def test_a_run_by_itself_keeps_a_batch_out_of_its_folder_alone(tmp_path: Path) -
         pass
     for paths in (own, RunPaths(folder=tmp_path / "elsewhere", model=own.model)):
         holder = start_holder(paths)
-        [problem, *_] = find_others_at_work(plan)
+        [problem] = find_others_at_work(plan)
         assert f"process {holder.pid}" in problem
         with pytest.raises(UnfitError, match=f"another run is at work .*process {holder.pid}"):
             run_batch(plan, screen=make_screen()[0], write_results=write_batch_files)
