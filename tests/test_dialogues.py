@@ -422,7 +422,7 @@ def test_json_lines_are_read_as_csv_is(name: str, tmp_path: Path) -> None:
         ('{"fname": "a", "dialogue": ["A: a"], "summary": "b"}', [":1", "no text but"]),
         ('\n{"fname": "a", "dialogue": "A: a", "summary": null}', [":2", "summary is empty"]),
         ('[{"fname": "a"}]', [":1", "no JSON object"]),
-        ('{\n "fname": "a"\n}', [":1", ":2", 'no whole JSON object ({"fname"']),
+        ('{\n "fname": "a"\n}', [":1", ":2", 'no JSON ({"fname": …} on one line)']),
     ],
 )
 def test_json_lines_that_are_not_fit(text: str, words: list[str], tmp_path: Path) -> None:

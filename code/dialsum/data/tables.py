@@ -109,7 +109,7 @@ def _read_json_lines(
         try:
             found = json.loads(text)
         except (ValueError, RecursionError) as error:
-            problems.append(f"{path}:{line}  is no whole JSON object ({{\"fname\": …}}): {error}")
+            problems.append(f"{path}:{line}  is no JSON ({{\"fname\": …}} on one line): {error}")
             continue
         if not isinstance(found, dict):
             # Not quoted: what is no table may be anything, secrets too.
