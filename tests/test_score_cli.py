@@ -281,7 +281,7 @@ def test_a_comparison_says_which_difference_is_real(
     spoil(
         ref="fname,summary\n" + "".join(f"r{row},둘은 {row}번 역에 간다.\n" for row in range(rows)),
         good="fname,summary\n" + "".join(f"r{row},둘은 역에 간다.\n" for row in range(rows)),
-        bad="fname,summary\n" + "".join(f"r{row},<b>모른다\n" for row in range(rows)),
+        bad="fname,summary\n" + "".join(f"r{row},<b>모른다\u202e\x9b\n" for row in range(rows)),
     )
     asked = ("bad.csv", "ref.csv", "--compare", "good.csv", "--html", "page.html")
     assert run(script, *asked) == 0
@@ -293,6 +293,7 @@ def test_a_comparison_says_which_difference_is_real(
     assert "good.csv is ahead of bad.csv by" in page and "What ROUGE does not see" in page
     assert "http" not in page
     assert "<b>" not in page and "&lt;b&gt;" in page
+    assert not {"\u202e", "\x9b"} & set(page) and "모른다\\u202e\\x9b" in page
     # The worst rows can be judged: their references stand beside them.
     assert "둘은 0번 역에 간다." in page
     Path("page.html").write_text(page + "<!-- older -->", encoding="utf-8")

@@ -262,7 +262,7 @@ def _notes(resolved: Resolved, *, files: Resolved) -> list[str]:
             f"WARNING: {resolved.origin('model.trust_remote_code').text} "
             "model.trust_remote_code: true: Python code that comes with "
             f"{resolved.value('model.checkpoint')} will run as you, with all your files and keys; "
-            "remove the line unless you have read that code"
+            "leave it out unless you have read that code"
         )
     steps = resolved.value("training.max_steps")
     if steps is not None and "training.num_train_epochs" in resolved.stated:

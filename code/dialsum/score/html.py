@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import write_text
+from dialsum.atomic import write_report
 from dialsum.score.rows import Rows
 from dialsum.score.show import (
     CEILING,
@@ -65,7 +65,7 @@ def write_page(
         f"{BEGIN}<style>{STYLE}</style></head>\n<body>\n"
         + "\n".join(filter(None, body)) + "\n</body></html>\n"
     )  # fmt: skip
-    write_text(path, page)
+    write_report(path, page)
 
 
 def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
