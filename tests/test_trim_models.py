@@ -317,7 +317,9 @@ def train_cut(name: str, folder: Path, checkpoint: Path) -> list[str]:
     experiment, _, options = EXPERIMENTS[name]
     sets = (
         f"model.checkpoint={checkpoint}", "tokenizer.trim_vocabulary=true",
-        "training.learning_rate=5e-3", "generation.num_beams=2", *options,
+        "training.learning_rate=5e-3", "generation.num_beams=2",
+        # A model that learnt nothing may repeat one piece for ever, and that may be a space.
+        "generation.no_repeat_ngram_size=1", *options,
     )  # fmt: skip
     line = command(experiment, folder, demo=False)
     for one in sets:
