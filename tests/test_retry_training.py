@@ -135,7 +135,7 @@ def test_rungs_that_do_not_help_end_in_a_failure_with_every_attempt(tmp_path: Pa
 
 
 def test_trainer_alone_never_tries_again(tmp_path: Path) -> None:
-    config = write_config(tmp_path, decay=1e12, retry="lr_half")
+    config = write_config(tmp_path, decay=1000, retry="lr_half")
     done = run_script("trainer.py", config, "--run-dir", str(tmp_path / "run"))
     assert done.returncode == 1, done.stdout + done.stderr
     result = read_result(tmp_path / "run")

@@ -165,7 +165,7 @@ class Training(Section):
     """Arguments of that shape, such as num_cycles."""
     warmup_steps: Annotated[float, Field(ge=0, le=10_000_000)] = 0
     """Steps of rising learning rate; below 1 it is a share of all steps."""
-    weight_decay: Annotated[float, Field(ge=0, le=100)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.0
     """AdamW's decoupled weight decay."""
     max_grad_norm: Annotated[float, Field(ge=0, le=1_000_000)] = 1.0
     """Gradients are scaled down to this global norm; 0 never clips."""
