@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dialsum.errors import EXIT_INTERRUPTED
+from dialsum.paths import LOCK
 from trainer_runs import command, environment, read_result, wait_for_training
 
 pytestmark = pytest.mark.training
@@ -79,7 +80,9 @@ def test_signals_that_come_again_and_again_do_not_cost_the_record(
 def test_a_signal_while_the_record_is_opened_leaves_a_record(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with start_endless(folder) as process:
-        while not folder.exists() and process.poll() is None:
+        # The lock comes first; what a signal meets before the first draft leaves nothing behind.
+        while not {*folder.glob("*"), *folder.glob(".*")} - {folder / LOCK}:
+            assert process.poll() is None
             time.sleep(0.0005)
         while process.poll() is None and not (folder / "result.json").exists():
             process.send_signal(signal.SIGTERM)

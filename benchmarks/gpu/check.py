@@ -33,7 +33,7 @@ from dialsum.command_line import CommandLine
 from dialsum.device import nvidia_gpus, use_one_gpu
 from dialsum.errors import EXIT_FAILED, EXIT_OK, UnfitError, run_script
 from dialsum.experiment.environment import describe_environment
-from dialsum.paths import shown, timestamp
+from dialsum.paths import RunPaths, shown, timestamp
 from dialsum.run.in_use import use_environment
 from gpu.children import environment, run_jobs, run_tests
 from gpu.jobs import Libraries, Settings, choose_warm_up, plan_jobs, select_jobs
@@ -204,7 +204,10 @@ def check(options: argparse.Namespace) -> int:
     started = datetime.now().astimezone()
     stem = f"gpu_check_{timestamp(started)}"
     path = options.output_dir / f"{stem}.json"
-    record: dict[str, Any] = describe_environment(started=started, seed=42, devices=[])
+    record: dict[str, Any] = describe_environment(
+        started=started, paths=RunPaths.alone(options.output_dir), seed=42, devices=[]
+    )
+    del record["model"]  # of a run; the check leaves none
     record |= {
         "gpus": [asdict(gpu) for gpu in nvidia_gpus()], "libraries": asdict(Libraries.find()),
         "results": [], "interrupted": True,
