@@ -83,7 +83,7 @@ def problems_of(
         ("training.seed", float("inf"), "inf is not a finite number"),
         ("training.seed", "1_000", "write 1000"),
         ("training.eval_steps", "1,000", "write 1000"),
-        ("training.weight_decay", "0,01", 'the text "0,01" → a number (≥ 0, ≤ 1000)'),
+        ("training.weight_decay", "0,01", 'the text "0,01" → a number (≥ 0, ≤ 1,000)'),
         ("training.seed", 1e3, "1000.0 → a whole number (≥ 0, < 4,294,967,296): write 1000"),
         ("training.seed", 1.5, "1.5 → a whole number"),
         ("training.seed", -1, "-1 → a whole number (≥ 0"),
