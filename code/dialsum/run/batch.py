@@ -11,12 +11,11 @@ from contextlib import nullcontext
 from datetime import datetime
 
 from dialsum.errors import DialsumError, UnfitError
-from dialsum.paths import shown
 from dialsum.run.attempts import first_attempt
 from dialsum.run.executor import GRACE_SECONDS
 from dialsum.run.handover import CardUse, read_card_use
 from dialsum.run.interrupts import Interrupts, listen_for_interrupts
-from dialsum.run.lock import hold_batch
+from dialsum.run.lock import hold_batch, make_folder
 from dialsum.run.outcome import BatchOutcome
 from dialsum.run.plan import BatchPlan
 from dialsum.run.queue import Queue, write_job
@@ -50,7 +49,8 @@ def run_batch(
         UnfitError: the folders cannot be made or another batch holds them; nothing was started.
     """
     outcome = BatchOutcome(plan)
-    _make_folders(plan)
+    for folder in (plan.paths.root, plan.paths.runs, plan.paths.logs(plan.started_at)):
+        make_folder(folder)
     hearing = nullcontext(interrupts) if interrupts else listen_for_interrupts()
     runs = [one.paths for one in plan.experiments]
     with hold_batch(plan.paths, runs), hearing as interrupts:
@@ -72,17 +72,6 @@ def run_batch(
         outcome.finished_at = datetime.now().astimezone()
         _write_or_say(outcome, write_results, screen)
     return outcome
-
-
-def _make_folders(plan: BatchPlan) -> None:
-    for folder in (plan.paths.root, plan.paths.runs, plan.paths.logs(plan.started_at)):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UnfitError(
-                f"{shown(folder)}: this folder cannot be made: {error.strerror or error}. "
-                "Mend its permissions, or give another place with --output-dir DIR"
-            ) from error
 
 
 def _write_first(outcome: BatchOutcome, write_results: WriteResults) -> None:

@@ -136,7 +136,7 @@ def _model_lock(paths: RunPaths) -> Path:
 
 @contextmanager
 def _hold(lock: Path, what: str) -> Iterator[None]:
-    made = _make_folder(lock.parent)
+    made = make_folder(lock.parent)
     try:
         descriptor = _acquire(lock, what)
         try:
@@ -151,8 +151,12 @@ def _hold(lock: Path, what: str) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _make_folder(folder: Path) -> list[Path]:
-    """Make a folder; return those that were made, the deepest first."""
+def make_folder(folder: Path) -> list[Path]:
+    """Make a folder; return those that were made, the deepest first.
+
+    Raises:
+        UnfitError: it cannot be made.
+    """
     missing = [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
