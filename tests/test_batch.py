@@ -193,7 +193,7 @@ def test_the_whole_way_from_options_to_table(tmp_path: Path) -> None:
     assert start_batch(options, trainer=TRAINER, screen=screen) == 0
     text = shown.getvalue()
     for expected in (
-        "2 experiments, full training",
+        "2 experiments, as configured",
         "Ranking by the mean of ROUGE-1, -2 and -L",
         "1  2 L_ok_40",
         "2  1 L_ok_30",

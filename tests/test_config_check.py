@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dialsum.config.check import RULES, check_unique_names
+from dialsum.config.check import RULES
 from dialsum.config.describe import describe_type, show_value
 from dialsum.config.keys import description, schema_keys, suggest
 from dialsum.config.read import load_config, load_configs
@@ -395,29 +395,6 @@ def test_korean_text_keeps_the_columns_aligned(tmp_path: Path) -> None:
     ]
     # Three Korean characters take three columns more than the same number of characters.
     assert found[0] + 3 == found[1]
-
-
-@pytest.mark.parametrize(
-    ("names", "problem"),
-    [
-        (["a.yaml"], ""),
-        (["a.yaml", "b.yaml"], ""),
-        (["a.yaml", "a.yaml"], "given twice"),
-        (["a.yaml", "sub/a.yaml"], "the same name as "),
-        (["a.yaml", "sub/a.yml"], "the same name as "),
-        (["a.yaml", "sub/A.yaml"], "the same name as "),
-        (["한.yaml", "sub/한.yaml"], "the same name as "),
-    ],
-)
-def test_one_name_comes_once_in_a_batch(tmp_path: Path, names: list[str], problem: str) -> None:
-    paths = [tmp_path / name for name in names]
-    if not problem:
-        check_unique_names(paths)
-        return
-    with pytest.raises(ConfigError) as caught:
-        check_unique_names(paths)
-    assert problem in caught.value.problems[0]
-    assert "runs are named by it" in caught.value.problems[0]
 
 
 def test_every_rule_says_why_it_is_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from pathlib import Path
 
@@ -79,10 +80,13 @@ def test_files_named_by_set_are_looked_for_instead(project: Path) -> None:
     (mine / "train.csv").rename(mine / "train.jsonl")
     (mine / "test.csv").unlink()
     (mine / "dialogues.json").touch()
+    (mine / "test.csv.gz").write_bytes(gzip.compress(b"fname,dialogue\n"))
+    (mine / "test.csv.old").mkdir()
     asked = ["--demo", "--data-dir", str(mine)]
     (problem,) = first_look.find_missing(asked, repository=project, environment={})
     assert "train.jsonl is there: --set data.train_file=train.jsonl" in problem
     assert "scripts/convert_aihub.py" in problem
+    assert f"test.csv.gz is packed by gzip, not a CSV file; unpack it: gunzip {mine}" in problem
     words = ["--set", "data.train_file=train.jsonl", "--set=data.test_file=null"]
     assert first_look.find_missing([*asked, *words], repository=project, environment={}) == []
     words = ["--set", "data.train_file=other.jsonl", "--set=data.test_file=null"]

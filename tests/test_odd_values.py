@@ -144,6 +144,8 @@ SPACES = [
     ("tokenizer:\n  vocab_size: 512\u200b\n", 2, "U+200B (zero width space) in the line", 18),
     ("tokenizer:\n  vocab_size: 512\u00a0# few\n", 2, "U+00A0 (no-break space) in the line", 18),
     ("tokenizer:\n\u00a0\n", 2, "U+00A0 (no-break space) in the indentation", 1),
+    ("tokenizer:\n  vocab_size\uff1a 512\n", 2, "U+FF1A (fullwidth colon) after the key", 13),
+    ("tokenizer\uff1a\n  vocab_size: 5\n", 1, "U+FF1A (fullwidth colon) after the key", 10),
     ("qlora.target_modules:\n  -\u00a0q\n", 2, "U+00A0 (no-break space) in the indentation", 4),
 ]
 
@@ -164,7 +166,8 @@ def test_odd_spaces_are_named_where_they_stand(
 
 def test_odd_spaces_inside_a_text_stay(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
-    for value in ('"\u3000요약\u00a0"', "요\u3000약", "|\n    \u3000요약\n     \u00a0둘\n"):
+    block = "|\n    \u3000요약\n     \u00a0둘\n    a\uff1ab\n"
+    for value in ('"\u3000요약\u00a0"', "요\u3000약", block):
         path.write_text(WHOLE.replace("tokenizer:\n", f"tokenizer:\n  input_prefix: {value}\n"))
         assert "\u3000" in load_config(path).config.tokenizer.input_prefix
 

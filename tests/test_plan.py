@@ -55,6 +55,19 @@ def test_a_number_out_of_range_names_the_experiments() -> None:
         select_numbers("8", configs=SEVEN)
 
 
+@pytest.mark.parametrize(
+    ("names", "clash"),
+    [
+        (["a", "b"], False), (["a", "sub/a"], True), (["a", "sub/A"], True),
+        (["\ud55c", "sub/\u1112\u1161\u11ab"], True),  # one syllable, and its three letters
+    ],
+)  # fmt: skip
+def test_a_name_comes_once_in_a_batch(tmp_path: Path, names: list[str], clash: bool) -> None:
+    paths = tuple(tmp_path / f"{name}.yaml" for name in names)
+    _, problems = load_selected(BatchOptions(configs=paths))
+    assert any("rename the file" in problem for problem in problems) == clash
+
+
 def plan_of(options: BatchOptions) -> BatchPlan:
     """Return the plan of options that are fit."""
     loaded, problems = load_selected(options)
@@ -191,10 +204,10 @@ def test_expected_minutes_are_scaled_by_rows_and_to_one_epoch(tmp_path: Path) ->
 def test_the_plan_as_text(tmp_path: Path) -> None:
     plan = plan_of(make_options(tmp_path, "a", "b", only="2"))
     text = "\n".join(describe_plan(check_plan(plan).plan))
-    assert "1 experiment of 2 (--only 2), full training" in text
+    assert "1 experiment of 2 (--only 2), as configured" in text
     assert "2  L_b" in text
     assert "64/16" in text and "2 x 1 = 2" in text and "8 " in text and "all weights" in text
-    assert "2 start from tiny bart" in text
+    assert "2 starts from tiny bart" in text
     assert describe_replaced(plan.experiments) == []
 
 

@@ -172,7 +172,7 @@ def test_dry_run_of_the_seven_writes_nothing_and_needs_no_gpu(tmp_path: Path) ->
     out = ["--output-dir", str(tmp_path / "out")]
     done = run("--config", *configs_of_the_seven(), *data, *out, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "7 experiments, full training" in done.stdout
+    assert "7 experiments, as configured" in done.stdout
     assert "nothing was written" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
     assert sorted(REPOSITORY.glob("*")) == before

@@ -136,7 +136,7 @@ def test_dry_run_without_data_prints_the_plan_and_what_is_missing(
     before = sorted(path for path in usable.rglob("*") if "__pycache__" not in path.parts)
     done = run_script(usable / "run_main_7_experiments.sh", "--dry-run", tools=tools)
     assert done.returncode == 2, done.stderr
-    assert "7 experiments, full training\n" in done.stdout
+    assert "7 experiments, as configured\n" in done.stdout
     for label in ("mT5_XLSum_1단계", "eenzeenee_T5", "배치_최적화"):
         assert label in done.stdout
     assert "there is no folder data." in done.stderr and "--data-dir DIR" in done.stderr

@@ -360,7 +360,7 @@ def test_mt5_reads_and_writes_every_text_as_sentencepiece_does(shared_dir: Path)
     "text",
     [
         "다시 뵀다", "뵀뷁쀍", "\U0001f9cc 쀍", "a \u200b b", "\u200ba", "½ Ⅷ ㎏",
-        "<0x41> a<0xEB>b", "<0xZZ>",
+        "<0x41> a<0xEB>b", "<0xZZ>", "ㅋㅋㅠㅠ", "ㅋㅖ ㅎㅏㄴ", "ｶﾞ か\u3099",
     ],
 )  # fmt: skip
 def test_mt5_reads_rare_text_as_sentencepiece_does(text: str, shared_dir: Path) -> None:

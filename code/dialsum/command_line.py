@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from dialsum.errors import UnfitError
@@ -29,6 +31,7 @@ class CommandLine(argparse.ArgumentParser):
     def __init__(self, *, prog: str, hidden: Sequence[str] = (), **settings: Any) -> None:
         super().__init__(prog=prog, allow_abbrev=False, **settings)
         self._hidden = frozenset(hidden)
+        self.register("type", Path, read_path)
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -85,6 +88,11 @@ class CommandLine(argparse.ArgumentParser):
         longer = [name for name in bare if len(text) > 2 and name.startswith(text)]
         near = longer or difflib.get_close_matches(text, bare, n=1, cutoff=NEAR_ENOUGH)
         return bare[near[0]] if near else None
+
+
+def read_path(text: str) -> Path:
+    """Return a path as it was meant: a shell leaves the ~ of `--run-dir=~/x` alone."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 (Path's own raises where nobody is so called)
 
 
 def _is_text(word: str) -> bool:

@@ -135,7 +135,7 @@ def look_at(path: Path) -> Look:
         OSError: it is absent, a folder, unreadable, or no regular file (NotRegularError).
     """
     size = _check_regular(path)
-    with path.open("rb") as file:
+    with open(path, "rb", opener=_without_waiting) as file:
         return Look(path, size, tell_kind(file.read(HEAD_BYTES), path))
 
 
@@ -149,7 +149,7 @@ def read_regular(path: Path, *, max_bytes: int | None = None) -> bytes:
         OSError: as look_at; TooLargeError beyond max_bytes.
     """
     size = _check_regular(path)
-    with path.open("rb") as file:
+    with open(path, "rb", opener=_without_waiting) as file:
         if max_bytes is None:
             return file.read()
         # Files of /proc say that they have no bytes, and have many.
@@ -171,7 +171,7 @@ def refuse_foreign(path: Path, *, is_ours: Callable[[bytes], bool]) -> None:
     """
     try:
         _check_regular(path)
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             head = file.read(HEAD_BYTES)
     except FileNotFoundError:
         return
@@ -239,6 +239,11 @@ def _check_regular(path: Path) -> int:
     )  # fmt: skip
     sort = next((name for test, name in sorts if test(found.st_mode)), "something else")
     raise NotRegularError(errno.EINVAL, f"is {sort}, no regular file", str(path))
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open what passes for a regular file: reading the kernel's log in /proc would never end."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _tell_zip(head: bytes, path: Path) -> str:

@@ -5,17 +5,15 @@ Must not know how YAML is read, nor who wins between sources.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from dialsum.config.describe import describe_found, describe_meant, describe_type
 from dialsum.config.keys import description, schema_keys
-from dialsum.config.problems import Origin, Problem, problem_lines
+from dialsum.config.problems import Origin, Problem
 from dialsum.config.resolve import Resolved
 from dialsum.config.rules import MODEL_RULES
 from dialsum.config.rules_adapters import ADAPTER_RULES
@@ -26,7 +24,6 @@ from dialsum.config.schema import Config
 from dialsum.config.sources import Source
 from dialsum.config.statements import Statement, Statements
 from dialsum.config.view import NotKnownError, Rule, View
-from dialsum.errors import ConfigError
 
 RULES: tuple[Rule, ...] = (
     *MODEL_RULES, *ADAPTER_RULES, *SCHEDULE_RULES, *EFFECT_RULES, *RETRY_RULES,
@@ -77,24 +74,6 @@ def _check_values(statements: Statements) -> Iterator[Problem]:
         # A part of a mapping is checked with the whole, which only an experiment has.
         if not one.part and (places := _faults_of(one.key, one.value)):
             yield from _explain_statement(one, places)
-
-
-def check_unique_names(paths: Sequence[Path]) -> None:
-    """Raise ConfigError where two files of one batch have the same stem, by which their runs are
-    named.
-    """
-    first: dict[str, Path] = {}
-    problems = []
-    for path in paths:
-        # Folders of some systems do not tell case or the two ways of writing Hangul apart.
-        name = unicodedata.normalize("NFC", path.stem).casefold()
-        if name in first:
-            here, there = Origin.at(path.absolute()), Origin.at(first[name].absolute())
-            same = "given twice" if here.text == there.text else f"the same name as {there.text}"
-            problems.append(Problem(here, "", same, "one file per name: runs are named by it"))
-        first.setdefault(name, path)
-    if problems:
-        raise ConfigError(problem_lines(problems))
 
 
 def _faults_of(key: str, value: Any) -> list[tuple[str | int, ...]]:

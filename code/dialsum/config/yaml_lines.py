@@ -21,7 +21,7 @@ from dialsum.config.yaml_text import (
     decode,
     drop_control_characters,
     explain_syntax,
-    mend_odd_spaces,
+    mend_odd_characters,
     refuse_other_kinds,
 )
 from dialsum.reading import read_regular, shorten
@@ -110,7 +110,7 @@ def parse_yaml(text: str, file: Path) -> Located:
 def _read_document(text: str, file: Path, problems: list[Problem]) -> Document:
     """Read the first document of text, after the problems that are known already."""
     text, forbidden = drop_control_characters(text, file)
-    text, odd = mend_odd_spaces(text, file)
+    text, odd = mend_odd_characters(text, file)
     problems = [*problems, *forbidden, *odd]
     loader = _Loader(text)
     try:

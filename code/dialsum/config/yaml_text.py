@@ -76,15 +76,17 @@ def drop_control_characters(text: str, file: Path) -> tuple[str, list[Problem]]:
 
 ODD_SPACE = re.compile("[\u00a0\u00ad\u1680\u2000-\u200d\u202f\u205f\u2060\u3000\ufeff]")
 """What looks like a space, or like nothing, and is none to YAML."""
+WIDE_COLON = re.compile(r"( *(?:- +)*[A-Za-z_][\w.]*) *\uff1a")
 BEFORE_VALUE = re.compile(r" *(?:- +)*(?:[\w.\"'-]+ *:? *)?")
 BLOCK_TEXT = re.compile(r"[^#]*[:-] +[|>][-+0-9]*\s*(#.*)?")
 
 
-def mend_odd_spaces(text: str, file: Path) -> tuple[str, list[Problem]]:
+def mend_odd_characters(text: str, file: Path) -> tuple[str, list[Problem]]:
     """Return text with plain spaces for others in indentation, around keys and at ends of lines,
-    and a problem for each such line: YAML takes those for letters.
+    with plain colons for wide ones after keys, and a problem for each such line: YAML takes those
+    for letters.
     """
-    if ODD_SPACE.search(text) is None:
+    if ODD_SPACE.search(text) is None and "\uff1a" not in text:
         return text, []
     problems, lines, block = [], text.split("\n"), None
     for number, line in enumerate(lines, start=1):
@@ -92,6 +94,11 @@ def mend_odd_spaces(text: str, file: Path) -> tuple[str, list[Problem]]:
         if block is not None and (indent > block or not line.strip(" ")):
             continue  # text of its own, which may hold any character
         block = indent if BLOCK_TEXT.fullmatch(line) else None
+        if wide := WIDE_COLON.match(line):
+            found = f"U+FF1A (fullwidth colon) after the key, column {wide.end()}"
+            meant = "a plain colon and a space"
+            problems.append(Problem(Origin.at(file, number), "", found, meant))
+            lines[number - 1] = line = f"{wide[1]}: {line[wide.end() :]}"
         odd = ODD_SPACE.search(line)
         if odd is None or line.lstrip(" ").startswith("#"):
             continue

@@ -141,7 +141,6 @@ class TokenizerFiles:
             count = 100 if asked is None else int(asked)
             special += range(len(vocabulary), len(vocabulary) + count)
             vocabulary += [(f"<extra_id_{one}>", 0.0) for one in reversed(range(count))]
-        charsmap = model.normalizer_spec.precompiled_charsmap
         end = self.named("eos_token") or "</s>"
         closing = {"SpecialToken": {"id": end, "type_id": 0}}
         first, second = ({"Sequence": {"id": one, "type_id": 0}} for one in "AB")
@@ -152,10 +151,7 @@ class TokenizerFiles:
                 *(_added(at, vocabulary[at][0], special=True) for at in special),
                 *self._tokens_added_later(ids),
             ],
-            "normalizer": None if not charsmap else {
-                "type": "Precompiled",
-                "precompiled_charsmap": base64.b64encode(charsmap).decode(),
-            },
+            "normalizer": _normalize(model.normalizer_spec),
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
                 {"type": "WhitespaceSplit"}, METASPACE,
             ]},
@@ -189,6 +185,21 @@ class TokenizerFiles:
                 "checkpoint was trained with"
             )
         return later
+
+
+def _normalize(spec: Any) -> dict[str, Any] | None:
+    """Describe how a sentencepiece model normalises a text.
+
+    The library maps character by character. Of NFKC's rules, those of several are left: the ㅋㅠ
+    of `ㅋㅋㅠㅠ` is 큐 to sentencepiece.
+    """
+    if not spec.precompiled_charsmap:
+        return None
+    charsmap = base64.b64encode(spec.precompiled_charsmap).decode()
+    mapped = {"type": "Precompiled", "precompiled_charsmap": charsmap}
+    if "nfkc" not in spec.name:
+        return mapped
+    return {"type": "Sequence", "normalizers": [mapped, {"type": "NFC"}]}
 
 
 def _added(at: int, content: str, *, special: bool) -> dict[str, Any]:

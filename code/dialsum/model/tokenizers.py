@@ -140,10 +140,13 @@ class RoundTrip:
     def describe_unknown(self) -> str:
         """Say how much the vocabulary lacks, and what of the first texts."""
         shown = ", ".join(repr(shorten(piece, limit=20)) for piece in self.unknown_pieces)
+        share = self.unknown_tokens / self.tokens
+        # Next to nothing must not read as nothing.
+        of_tokens = f"{share:.2%}" if share >= 0.0001 else "under 0.01%"
         return (
             f"{self.with_unknown:,} of {self.texts:,} summaries "
             f"({self.with_unknown / self.texts:.1%}) hold text that the tokenizer's vocabulary "
-            f"lacks, {self.unknown_tokens / self.tokens:.2%} of all their tokens, such as {shown}"
+            f"lacks, {of_tokens} of all their tokens, such as {shown}"
         )
 
     def show_unknown(self) -> str:

@@ -29,7 +29,7 @@ COLLECT = PROJECT_ROOT / "scripts" / "collect_results.py"
 SEVEN = PROJECT_ROOT / "run_main_7_experiments.sh"
 EXPERIMENTS = PROJECT_ROOT / "config" / "experiments"
 KIND_WORDS = {
-    "full": "full training",
+    "full": "as configured",
     "one_epoch": "one epoch each: scores near the constant sentence are expected",
     "demo": "demo, tiny models from scratch: their scores say nothing about the real checkpoints",
 }

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dialsum.command_line import read_path
 from dialsum.data import aihub
 from dialsum.errors import EXIT_OK, UnfitError, run_script
 from dialsum.paths import PROJECT_ROOT, shown
@@ -184,6 +185,11 @@ def _other_data(folder: Path, missing: Sequence[str]) -> str:
         lines = Path(name).with_suffix(".jsonl")
         if name in DATA_FILES and (folder / lines).is_file():
             said += f"\n      {lines} is there: --set data.{lines.stem}_file={lines}"
+        for packed in sorted(folder.glob(f"{name}.*")):
+            if not (packed.is_file() and os.access(packed, os.R_OK)):
+                continue
+            what = look_at(packed).explain(wanted="a CSV file", otherwise="rename it if it is one")
+            said += f"\n      {packed.name} {what}"
     if any(folder.glob("*.json")):
         said += f"\n      .json files are there; AI-Hub's become a table by {AIHUB}"
     return said
@@ -206,7 +212,7 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--demo", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--explain", action="store_true")
-    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--data-dir", type=read_path)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     try:
         options = parser.parse_known_args(list(arguments))[0]

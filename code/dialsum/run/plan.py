@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -152,12 +153,14 @@ def _find_twins(configs: Sequence[Path]) -> list[str]:
     first: dict[str, Path] = {}
     problems = []
     for path in configs:
-        if path.stem in first:
+        # Folders of some systems do not tell case or the two ways of writing Hangul apart.
+        name = unicodedata.normalize("NFC", path.stem).casefold()
+        if name in first:
             problems.append(
                 f"{shown(path)}: an experiment named {path.stem!r} is in this batch already "
-                f"({shown(first[path.stem])}); rename the file, or run it in another batch"
+                f"({shown(first[name])}); rename the file, or run it in another batch"
             )
-        first.setdefault(path.stem, path)
+        first.setdefault(name, path)
     return problems
 
 

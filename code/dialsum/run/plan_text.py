@@ -19,7 +19,7 @@ from dialsum.run.plan import BatchPlan, PlannedExperiment
 from dialsum.run.progress import format_duration
 from dialsum.text_table import align
 
-KIND_WORDS = {"full": "full training", "one_epoch": "one epoch each", "demo": "demo on tiny models"}
+KIND_WORDS = {"full": "as configured", "one_epoch": "one epoch each", "demo": "demo on tiny models"}
 WIDTH = 100
 HIDDEN = ("general.expected_minutes", "evaluation.target.", "tracking.")
 """Replaced keys, or beginnings of them, that say nothing of how the experiment learns."""
@@ -83,7 +83,10 @@ def _describe_models(plan: BatchPlan) -> list[str]:
     users: dict[str, list[str]] = {}
     for experiment in plan.experiments:
         users.setdefault(describe_model(experiment.config), []).append(str(experiment.number))
-    return [f"{', '.join(numbers)} start from {model}" for model, numbers in users.items()]
+    return [
+        f"{', '.join(numbers)} {'start' if len(numbers) > 1 else 'starts'} from {model}"
+        for model, numbers in users.items()
+    ]
 
 
 def _describe_retries(plan: BatchPlan) -> list[str]:

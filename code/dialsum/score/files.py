@@ -193,7 +193,8 @@ def check_same_ids(
         count = f"{len(missing)} of {len(left_ids)} ids of {left} are missing"
         problems.append(f"{right}: {count}: {name_some(missing)}")
     if extra:
-        problems.append(f"{right}: {len(extra)} ids that {left} does not have: {name_some(extra)}")
+        ids = "1 id" if len(extra) == 1 else f"{len(extra)} ids"
+        problems.append(f"{right}: {ids} that {left} does not have: {name_some(extra)}")
     counts = f"{left} ({len(left_ids)} rows) and {right} ({len(right_ids)} rows)"
     raise_problems(problems, summary=f"{counts} must have the same fname values:")
 
