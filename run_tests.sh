@@ -40,13 +40,15 @@ run_pytest() {
   return "$status"
 }
 
-# Units share the processors, four at most; tests that train have two each. A file's tests stay
-# together: they share what one of them trained.
+# Four processes at most; those that train share the processors, so that none waits for a thread of
+# another. A file's tests stay together: they share what one of them trained.
 run_units() { run_pytest -n auto --maxprocesses 4 -m "$1"; }
 run_training() {
-  local workers=$(($(getconf _NPROCESSORS_ONLN) / 2))
-  export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
-  run_pytest -n $((workers < 1 ? 1 : workers > 4 ? 4 : workers)) --dist loadfile -m "$1"
+  local processors workers
+  processors="$(getconf _NPROCESSORS_ONLN)"
+  workers=$((processors > 4 ? 4 : processors))
+  export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((processors / workers))}"
+  run_pytest -n "$workers" --dist loadfile -m "$1"
 }
 
 check_style() {

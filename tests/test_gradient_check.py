@@ -135,6 +135,7 @@ def test_gradients_that_are_not_finite_are_another_matter(build: Build) -> None:
     assert take_steps(case.model, case.batch()).done
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 def test_checkpointing_that_cuts_the_gradients_off_is_found(build: Build) -> None:
     # Blocks that are recomputed the old way from inputs without gradients give none to what is in
     # them; the head alone, behind them, learns.

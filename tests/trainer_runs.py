@@ -43,7 +43,7 @@ def environment(**values: str) -> dict[str, str]:
         name: value for name, value in os.environ.items()
         if not name.startswith(("WANDB_", "HF_", "DIALSUM_"))
     }  # fmt: skip
-    fixed = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2", "PYTHONPATH": str(REPOSITORY / "code")}
+    fixed = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY / "code")}
     return {**kept, **fixed, **values}
 
 
