@@ -78,7 +78,8 @@ def add_rows(
         _give_stacks_their_own_layer(model)
     if not new_tokens:
         return
-    new_ids = set(tokenizer.convert_tokens_to_ids(list(new_tokens)))
+    vocabulary = tokenizer.get_vocab()
+    new_ids = {vocabulary[token] for token in new_tokens}
     matrices = {id(module.weight): module.weight
                 for module in (model.get_input_embeddings(), model.get_output_embeddings())}
     with torch.no_grad():
