@@ -210,6 +210,13 @@ ENV_FILES = [
     (f"{KEY}={SECRET}\n".encode("utf-16"), {}, "", ".env:1: not UTF-8, perhaps UTF-16"),
     (f"{KEY}={SECRET}\n".encode("utf-16-le"), {}, "", ".env:1: not UTF-8, perhaps UTF-16"),
     (f"{KEY}=x\n{KEY} {SECRET}!\n'oops\n".encode(), {KEY: "x"}, "", ".env:2: not KEY=value"),
+    (f"{KEY}=x\n\n\n{SECRET}\n".encode(), {KEY: "x"}, "", ".env:4: not KEY=value"),
+    (f"export {SECRET}\n".encode(), {}, "", ".env:1: not KEY=value"),
+    (f"{KEY}\n".encode(), {}, "", ".env:1: not KEY=value"),
+    (
+        f"PATH=/x\n{SECRET}=\nhf_{SECRET}==\n".encode(),
+        {}, "not taken: PATH, 2 of other spelling, not shown;", "",
+    ),
     (b"#" * 2**21, {}, "", "over 1 MiB"),
 ]  # fmt: skip
 

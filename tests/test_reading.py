@@ -19,10 +19,18 @@ from pathlib import Path
 
 import pytest
 
+from dialsum import reading
 from dialsum.config.read import load_config
 from dialsum.data.tables import read_rows, read_table
-from dialsum.errors import ConfigError, DataError
-from dialsum.reading import NotRegularError, TooLargeError, look_at, read_regular, shorten
+from dialsum.errors import ConfigError, DataError, UnfitError
+from dialsum.reading import (
+    NotRegularError,
+    TooLargeError,
+    look_at,
+    read_regular,
+    refuse_foreign,
+    shorten,
+)
 from dialsum.run.first_look import find_data_problems
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -135,6 +143,28 @@ def test_what_is_no_file_is_never_opened(
         with pytest.raises(ConfigError) as caught:
             load_config(config)
         assert f"{place} {word}, no regular file → a YAML file" in str(caught.value)
+
+
+@pytest.mark.parametrize("first", [b"", b"a: 1\n"])
+def test_what_waits_for_more_at_its_end_is_no_file(
+    first: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's log passes for a regular file, as does this pipe here."""
+    monkeypatch.setattr(reading, "_check_regular", lambda path: 0)
+    path = tmp_path / "log.yaml"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)
+    try:
+        for read in (look_at, read_regular, lambda path: read_regular(path, max_bytes=100)):
+            os.write(writer, first)
+            with pytest.raises(NotRegularError, match="is a stream, no regular file"):
+                read(path)
+        with pytest.raises(UnfitError, match="is a stream, no regular file; give another name"):
+            refuse_foreign(path, is_ours=lambda head: True)
+        with pytest.raises(ConfigError, match="is a stream, no regular file → a YAML file"):
+            load_config(path)
+    finally:
+        os.close(writer)
 
 
 def test_a_yaml_file_of_a_megabyte_is_none_of_ours(tmp_path: Path) -> None:

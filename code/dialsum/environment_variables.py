@@ -10,6 +10,7 @@ know what a run does.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -138,6 +139,8 @@ ENV_FILE_KEYS = (
     "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_MODE",
 )  # fmt: skip
 """What is taken from a file .env; the environment goes first."""
+SHOWN_KEY = re.compile(r"[A-Z][A-Z0-9_]*")
+"""What names a variable; anything else before a sign `=` may be a secret or a part of one."""
 
 
 def family_of(name: str) -> Family | None:
@@ -226,7 +229,7 @@ class EnvFile:
 
     Attributes:
         values: of the keys that are taken.
-        notes: which keys are not taken; never a value.
+        notes: which keys are not taken; never a value, nor what may be one.
         problems: why it cannot be read.
     """
 
@@ -275,10 +278,13 @@ def _read_env_text(name: str, text: str) -> EnvFile:
     found = EnvFile()
     others: list[str] = []
     for binding in parse_stream(StringIO(text)):
-        if binding.error:
+        if binding.error or (binding.key is not None and binding.value is None):
+            # Empty lines before it are a part of what was read for it.
+            written = binding.original.string
+            empty = written[: len(written) - len(written.lstrip())].count("\n")
             found.problems.append(
-                f"{name}:{binding.original.line}: not KEY=value; what stands there is not shown, "
-                "because it may be a secret"
+                f"{name}:{binding.original.line + empty}: not KEY=value; what stands there is not "
+                "shown, because it may be a secret"
             )
         elif binding.key in ENV_FILE_KEYS:
             if binding.value:
@@ -286,8 +292,11 @@ def _read_env_text(name: str, text: str) -> EnvFile:
         elif binding.key is not None:
             others.append(binding.key)
     if others:
+        shown = [key for key in dict.fromkeys(others) if SHOWN_KEY.fullmatch(key)]
+        if hidden := sum(SHOWN_KEY.fullmatch(key) is None for key in others):
+            shown.append(f"{hidden:,} of other spelling, not shown")
         found.notes.append(
-            f"{name}: not taken: {', '.join(map(_show, dict.fromkeys(others)))}; "
+            f"{name}: not taken: {', '.join(map(_show, shown))}; "
             f"from there come only {', '.join(ENV_FILE_KEYS)}. For the others: export KEY=value"
         )
     return found

@@ -135,8 +135,7 @@ def look_at(path: Path) -> Look:
         OSError: it is absent, a folder, unreadable, or no regular file (NotRegularError).
     """
     size = _check_regular(path)
-    with open(path, "rb", opener=_without_waiting) as file:
-        return Look(path, size, tell_kind(file.read(HEAD_BYTES), path))
+    return Look(path, size, tell_kind(_read(path, HEAD_BYTES), path))
 
 
 def read_regular(path: Path, *, max_bytes: int | None = None) -> bytes:
@@ -149,11 +148,10 @@ def read_regular(path: Path, *, max_bytes: int | None = None) -> bytes:
         OSError: as look_at; TooLargeError beyond max_bytes.
     """
     size = _check_regular(path)
-    with open(path, "rb", opener=_without_waiting) as file:
-        if max_bytes is None:
-            return file.read()
-        # Files of /proc say that they have no bytes, and have many.
-        content = file.read(max_bytes + 1)
+    if max_bytes is None:
+        return _read(path, -1)
+    # Files of /proc say that they have no bytes, and have many.
+    content = _read(path, max_bytes + 1)
     if max(size, len(content)) > max_bytes:
         found = f"holds {max(size, len(content)):,} bytes, more than the {max_bytes:,} that it may"
         raise TooLargeError(errno.EFBIG, found, str(path))
@@ -171,8 +169,7 @@ def refuse_foreign(path: Path, *, is_ours: Callable[[bytes], bool]) -> None:
     """
     try:
         _check_regular(path)
-        with open(path, "rb", opener=_without_waiting) as file:
-            head = file.read(HEAD_BYTES)
+        head = _read(path, HEAD_BYTES)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -241,8 +238,22 @@ def _check_regular(path: Path) -> int:
     raise NotRegularError(errno.EINVAL, f"is {sort}, no regular file", str(path))
 
 
+def _read(path: Path, most: int) -> bytes:
+    """Read what passes for a regular file: all of it (-1), or the first bytes.
+
+    The kernel's log in /proc passes for one, and waits for more at its end.
+    """
+    parts = []
+    with open(path, "rb", buffering=0, opener=_without_waiting) as file:
+        while part := file.read(most):
+            parts.append(part)
+            most -= len(part) if most > 0 else 0
+    if part is None:
+        raise NotRegularError(errno.EINVAL, "is a stream, no regular file", str(path))
+    return b"".join(parts)
+
+
 def _without_waiting(path: str, flags: int) -> int:
-    """Open what passes for a regular file: reading the kernel's log in /proc would never end."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
