@@ -147,6 +147,30 @@ SPACES = [
     ("tokenizer:\n  vocab_size\uff1a 512\n", 2, "U+FF1A (fullwidth colon) after the key", 13),
     ("tokenizer\uff1a\n  vocab_size: 5\n", 1, "U+FF1A (fullwidth colon) after the key", 10),
     ("qlora.target_modules:\n  -\u00a0q\n", 2, "U+00A0 (no-break space) in the indentation", 4),
+    ("tokenizer:\n\u3164 vocab_size: 5\n", 2, "U+3164 (hangul filler) in the indentation", 1),
+    ("tokenizer:\n  vocab_size:\uffa0512\n", 2, "U+FFA0 (halfwidth hangul filler) in the line", 14),
+    ("tokenizer:\n  vocab_size: \u2800512\n", 2, "U+2800 (braille pattern blank) in the l", 15),
+    ("tokenizer:\n  vocab_size: 512\u1160\n", 2, "U+1160 (hangul jungseong filler) in the l", 18),
+    ("tokenizer:\n\u115f vocab_size: 512\n", 2, "U+115F (hangul choseong filler) in the i", 1),
+    ("tokenizer:\n  vocab_size:\u180e512\n", 2, "U+180E (mongolian vowel separator) in the", 14),
+    ("tokenizer:\n  vocab_size:\u180b512\n", 2, "U+180B (mongolian free variation selector", 14),
+    ("tokenizer:\n  vocab_size:\ufe0f512\n", 2, "U+FE0F (variation selector-16) in the line", 14),
+    ("tokenizer:\n  vocab_size: 5\U000e0020\n", 2, "U+E0020 (tag space) in the line", 16),
+    ("tokenizer:\n  vocab_size: 5\u2062\r\n", 2, "U+2062 (invisible times) in the line", 16),
+    ("tokenizer:\n  vocab\u200b_size: 5\n", 2, "U+200B (zero width space) in the line", 8),
+    ("tokenizer.input_prefix: a\u00a0b\u00a0\n", 1, "U+00A0 (no-break space) in the l", 28),
+    ("training:\n  seed: 1 # a\u2028b\n", 2, "U+2028 (line separator) inside the line", 14),
+    ("general.label: a\x85b\n", 1, "U+0085 (next line) inside the line", 17),
+    ("tokenizer.input_prefix: |\n  a\u2029b\n", 2, "U+2029 (paragraph separator) inside the l", 4),
+    ('tokenizer:\n  "vocab_size"\uff1a 5\n', 2, "U+FF1A (fullwidth colon) after the key", 15),
+    ("tokenizer:\n  vocab_size\ufe55 5\n", 2, "U+FE55 (small colon) after the key", 13),
+    ("tokenizer:\n  vocab_size\u2236 5\n", 2, "U+2236 (ratio) after the key", 13),
+    ("tokenizer:\n  vocab_size\ua789 5\n", 2, "U+A789 (modifier letter colon) after the key", 13),
+    ("evaluation.target.rouge1: [18,\u00a022]\n", 1, "U+00A0 (no-break space) in the line", 31),
+    ("evaluation.target.rouge1: [18,\n  22\u00a0,\n]\n", 2, "U+00A0 (no-break space) in the l", 5),
+    ("evaluation.target.minimum: {rouge1\uff1a25}\n", 1, "U+FF1A (fullwidth colon) after", 35),
+    ("evaluation.target.minimum: {rouge1:\u00a025}\n", 1, "U+00A0 (no-break space) in the l", 36),
+    ("{training.seed: 1,\n training.max_steps\uff1a 3}\n", 2, "U+FF1A (fullwidth colon) after", 20),
 ]
 
 
@@ -154,20 +178,37 @@ SPACES = [
 def test_odd_spaces_are_named_where_they_stand(
     tmp_path: Path, text: str, number: int, words: str, column: int
 ) -> None:
-    head = "# a comment\u00a0may hold them\nextends: base.yaml\n"
-    said = [
-        line for line in problems_of(tmp_path, head + text, base=WHOLE) if "U+" in line
-    ]
+    head = "# a comment\u00a0may hold them\n" + "extends: base.yaml\n" * (text[0] != "{")
+    every = problems_of(tmp_path, head + text, base=WHOLE)
+    said = [line for line in every if "U+" in line]
     assert len(said) == 1
-    assert said[0].startswith(f"x.yaml:{number + 2} {words}")
+    assert said[0].startswith(f"x.yaml:{number + head.count(chr(10))} {words}")
     assert f"column {column} →" in said[0]
-    assert "second colon" not in "".join(said)
+    assert not any(words in line for line in every for words in ("second colon", "not YAML"))
+
+
+def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
+    text = "extends: base.yaml\n# a\u2028b\x85c\u2029d\nsed: 1\n"
+    odd, unknown = problems_of(tmp_path, text, base=WHOLE)
+    assert odd.startswith("x.yaml:2 U+2028 (line separator) inside the line, column 4")
+    assert unknown.startswith("x.yaml:3 sed unknown key")
+
+
+@pytest.mark.parametrize("blank", ["\v", "\f", "\x01"])
+def test_what_a_forbidden_character_leaves_is_no_second_problem(
+    tmp_path: Path, blank: str
+) -> None:
+    text = f"extends: base.yaml\ntraining:\n{blank} seed: 1\n{blank}{blank} a: 1\n    b: 1\n"
+    [said] = problems_of(tmp_path, text, base=WHOLE)
+    assert said.startswith(f"x.yaml:3 control character U+{ord(blank):04X}, the first of 3")
 
 
 def test_odd_spaces_inside_a_text_stay(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     block = "|\n    \u3000요약\n     \u00a0둘\n    a\uff1ab\n"
-    for value in ('"\u3000요약\u00a0"', "요\u3000약", block):
+    emoji = "'요\u3000약：' # ❤\ufe0f"
+    texts = ("요\u3000약 [a,\u3000b]\uff1a ❤\ufe0f", "it's a\u3000b 'c", "요약\uff1a\u3000a")
+    for value in ('"\u3000요약\u00a0"', "요\u3000약", block, emoji, *texts):
         path.write_text(WHOLE.replace("tokenizer:\n", f"tokenizer:\n  input_prefix: {value}\n"))
         assert "\u3000" in load_config(path).config.tokenizer.input_prefix
 

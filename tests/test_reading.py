@@ -150,7 +150,7 @@ def test_what_waits_for_more_at_its_end_is_no_file(
     first: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel's log passes for a regular file, as does this pipe here."""
-    monkeypatch.setattr(reading, "_check_regular", lambda path: 0)
+    monkeypatch.setattr(reading, "_check_regular", lambda _: 0)
     path = tmp_path / "log.yaml"
     os.mkfifo(path)
     writer = os.open(path, os.O_RDWR)
@@ -160,7 +160,7 @@ def test_what_waits_for_more_at_its_end_is_no_file(
             with pytest.raises(NotRegularError, match="is a stream, no regular file"):
                 read(path)
         with pytest.raises(UnfitError, match="is a stream, no regular file; give another name"):
-            refuse_foreign(path, is_ours=lambda head: True)
+            refuse_foreign(path, is_ours=lambda _: True)
         with pytest.raises(ConfigError, match="is a stream, no regular file → a YAML file"):
             load_config(path)
     finally:
@@ -261,6 +261,37 @@ def test_what_is_another_file_is_never_quoted(where: str, content: str, tmp_path
     assert ".env" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("HF_TOKEN: {}: x\n", "x.yaml:1  a second colon: HF_TOKEN: … →"),
+        ("a:\n    b: 1\n  wandb: {}\n", "x.yaml:3  indentation that fits no line above: wandb: …"),
+        ("a:\n    b: 1\n  - {}\n", "x.yaml:3  indentation that fits no line above →"),
+        ("a: {}\n  {} b: c\n", "x.yaml:2  a second colon →"),
+        ("a: *{}\n", "x.yaml:1  not YAML: found undefined alias →"),
+        ("a: !{} 1\n", "a tag (!) →"),
+        ("a: !!int {}\n", "a tag (!) →"),
+        ("a: !{}!b 1\n", "x.yaml:1  not YAML: found undefined tag handle →"),
+        ("a: &{0} 1\nb: &{0} 1\n", "x.yaml"),
+        ("a: [{}\nb: ]\n", "x.yaml"),
+        ('a: "{}\n', "x.yaml"),
+        ("a: '{}' {}\n", "x.yaml"),
+        ("a: |{}\n", "x.yaml"),
+        ("a: @{}\n", "x.yaml"),
+        ("a: %{}\n", "x.yaml"),
+    ],
+)
+def test_of_a_line_that_is_no_yaml_only_the_key_is_quoted(
+    text: str, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text.replace("{}", SECRET).replace("{0}", SECRET), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert words in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
 def test_no_door_prints_a_secret(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text(f"HF_TOKEN={SECRET}\n", encoding="utf-8")
@@ -282,10 +313,9 @@ LONG = "x" * 500
         f"{LONG}: 1\n",
         f"training: {LONG}\n",
         f"model: [{LONG}]\n",
-        f"training:\n  learning_rate: {LONG}: 2\n",
+        f"training:\n  {LONG}: 1: 2\n",
         f"training:\n  optim: {LONG}\n",
         f"training:\n  bf16: [{LONG}, {LONG}]\n",
-        f"training:\n  seed: !!float {LONG}\n",
         f"extends: [{LONG}]\n",
     ],
 )

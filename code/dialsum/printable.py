@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 from typing import TextIO
 
 HARMFUL = re.compile(
@@ -14,6 +15,11 @@ HARMFUL = re.compile(
 )
 """What rules a terminal instead of being shown (control characters but for tab and line end), turns
 text around, parts lines, or is half a character."""
+SELECTORS = frozenset(map(chr, [*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]))
+FILLERS = SELECTORS | frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+)
+"""What shows nothing though it is a letter, a mark or a symbol by its Unicode class."""
 PASSING_LINE = re.compile("\r(?:\x1b\\[K)?|\n*(?:\x1b\\[A)+$")
 """How a progress bar begins a write to a terminal: back to the start of its line, or up to that of
 another bar."""
@@ -29,6 +35,11 @@ def visible(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def shows_nothing(char: str) -> bool:
+    """Say whether a character looks like a space, or like nothing."""
+    return char in FILLERS or unicodedata.category(char) in ("Zs", "Zl", "Zp", "Cc", "Cf")
 
 
 def escape_in_quotes(text: str) -> str:

@@ -119,8 +119,8 @@ def _read_document(text: str, file: Path, problems: list[Problem]) -> Document:
         second = loader.peek_event() if more else None  # type: ignore[no-untyped-call]
         tree = Located(None, 1) if node is None else _Locator(file, problems).locate(node, "")
     except yaml.MarkedYAMLError as error:
-        # After odd spaces, it may be their consequence alone.
-        syntax = [] if odd else [explain_syntax(error, text, file=file)]
+        # After odd or forbidden characters, it may be their consequence alone.
+        syntax = [] if odd or forbidden else [explain_syntax(error, text, file=file)]
         raise YamlError(*problems, *syntax) from error
     except RecursionError as error:
         deep = Problem(Origin.at(file), "", "nested too deep to be read", "three levels at most")
@@ -153,8 +153,7 @@ class _Locator:
             return self._refuse(line, key, "an alias (*) of a mapping or list", "write it out")
         self.seen.add(id(node))
         if node.tag not in (TAG + "map", TAG + "seq"):
-            found = f"the tag {node.tag}"
-            return self._refuse(line, key, found, "plain values, without a tag")
+            return self._refuse(line, key, "a tag (!)", "plain values, without a tag")
         if isinstance(node, yaml.SequenceNode):
             return Located([self.locate(item, key) for item in node.value], line)
         return self._locate_members(node, line, key=key)
@@ -199,8 +198,7 @@ class _Locator:
         except HugeNumberError as error:
             return self._refuse(line, key, str(error), "a number that a run could have")
         except (ValueError, KeyError):
-            found = f"{shorten(node.value)!r} under the tag {node.tag}"
-            return self._refuse(line, key, found, "plain values, without a tag")
+            return self._refuse(line, key, "a tag (!)", "plain values, without a tag")
 
     def _refuse(self, line: int, key: str, found: str, meant: str) -> Located:
         self._say(line, key, found, meant)
