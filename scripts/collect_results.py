@@ -37,6 +37,7 @@ def make_parser() -> CommandLine:
     )
     add(
         "--root",
+        action="append",
         type=Path,
         metavar="DIR",
         help="where to look, earlier runs under previous/ included (default: outputs)",
@@ -47,12 +48,14 @@ def make_parser() -> CommandLine:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Collect the records and return the exit status."""
     asked = make_parser().parse_args(arguments)
+    if len(asked.root or []) > 1:
+        raise UnfitError("--root is given twice; name one folder that holds all the runs")
     require_packages(__file__)
     from dialsum.paths import OUTPUTS, project_path, shown
     from dialsum.record import find_records
     from dialsum.report.collect import format_overview, write_comparison
 
-    root = (asked.root or project_path(OUTPUTS)).absolute()
+    root = (asked.root[0] if asked.root else project_path(OUTPUTS)).absolute()
     records, problems = find_records(root)
     for problem in problems:
         print(f"skipped: {problem}", file=sys.stderr)

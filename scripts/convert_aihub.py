@@ -26,7 +26,7 @@ def make_parser() -> CommandLine:
         epilog="exit status: 0 written, 2 nothing was written, with what to mend",
     )
     add = parser.add_argument
-    add("files", nargs="+", type=Path, metavar="FILE", help=".json files, or folders of them")
+    add("files", nargs="+", type=Path, metavar="FILE", help=".json files (or .jsonl), or folders")
     add("--output", required=True, type=Path, metavar="NAME.csv", help="the new file")
     return parser
 

@@ -79,6 +79,34 @@ def test_without_summaries_it_becomes_test_rows(tmp_path: Path) -> None:
     assert load_split(tmp_path / "test.csv", kind="test").rows[0].fname == "a1"
 
 
+def test_json_lines_are_read_one_by_one(tmp_path: Path) -> None:
+    lines = [json.dumps(one, ensure_ascii=False) for one in (FIRST, {"data": [SECOND]})]
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n" + "\n\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"convert_aihub\.py '.*train\.jsonl' --output NAME\.csv"):
+        load_split(path, kind="train")
+    done = convert(path, "--output", tmp_path / "train.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [row.fname for row in load_split(tmp_path / "train.csv", kind="train").rows] == [
+        "a1", "a2",
+    ]  # fmt: skip
+    path.write_text(lines[0] + "\n{oops\n", encoding="utf-8")
+    assert "is no JSON: Expecting property name" in (said := convert(path, "--output", "x.csv")).stderr
+    assert "line 2 column 2" in said.stderr
+
+
+def test_what_macos_leaves_beside_files_is_no_data(tmp_path: Path) -> None:
+    write(tmp_path / ".in" / "c.json", SECOND)
+    for name in ("._c.json", "__MACOSX/c.json", "__MACOSX/x/._c.json", ".ipynb_checkpoints/c.json"):
+        place = tmp_path / ".in" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"\0\x05\x16\x07\0\x02\0\0Mac OS X")
+    done = convert(tmp_path / ".in", "--output", tmp_path / "train.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    (tmp_path / ".in" / "c.json").unlink()
+    assert "a folder without a .json file" in convert(tmp_path / ".in", "--output", "x.csv").stderr
+
+
 BAD: list[tuple[str, list[str]]] = [
     ("", ["is no JSON"]),
     ("[]", ["holds no dialogue"]),

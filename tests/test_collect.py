@@ -202,4 +202,7 @@ def test_script_without_runs_or_folder_or_arguments(tmp_path: Path) -> None:
     done = collect("--output", out, "--root", str(tmp_path / "none"))
     assert (done.returncode, "no such folder" in done.stderr) == (2, True)
     assert collect().returncode == 2
+    done = collect("--output", out, "--root", str(tmp_path), "--root", str(tmp_path))
+    assert done.returncode == 2
+    assert "--root is given twice" in done.stderr
     assert not (tmp_path / "all.csv").exists()

@@ -85,6 +85,7 @@ def problems_of(
         ("training.eval_steps", "1,000", "write 1000"),
         ("training.weight_decay", "0,01", 'the text "0,01" → a number (≥ 0, ≤ 1,000)'),
         ("training.seed", 1e3, "1000.0 → a whole number (≥ 0, < 4,294,967,296): write 1000"),
+        ("general.expected_minutes", 1e300, "1e+300 → a whole number"),
         ("training.seed", 1.5, "1.5 → a whole number"),
         ("training.seed", -1, "-1 → a whole number (≥ 0"),
         ("training.seed", False, "false → a whole number"),
@@ -128,6 +129,7 @@ def test_each_wrong_value_is_said_in_plain_words(
         assert said == []
         return
     assert any(words in problem for problem in said), said
+    assert max(map(len, said)) < 300
     assert not any("pydantic" in problem or "validation" in problem.lower() for problem in said)
     assert not any("input_" in p.replace("input_prefix", "") for p in said)
 

@@ -309,6 +309,22 @@ LITERAL: list[tuple[str, list[tuple[str, str]], list[tuple[str, str]]]] = [
     ("written so with \\r", [("#Person1#: 네\\r\\n #고객명#: 응\\r#@이름#: 네", "a")],
      [("#Person1#: 네\n#고객명#: 응\n#@이름#: 네", "a")]),
     ("written so without tags", [("A: hi\\nB: ho", "a\\nb")], [("A: hi\nB: ho", "a b")]),
+    ("written so by words", [("철수: 네\\n상담사 1: 응", "a\\nb"), ("user: a\\nbot: b\\nuser: c", "a")],
+     [("철수: 네\n상담사 1: 응", "a b"), ("user: a\nbot: b\nuser: c", "a")]),
+    *(
+        (f"a path on one line: {said}", *[[(said, "C:\\new를 본다."), ("A: 네 B: 응", "\\n이다")]] * 2)
+        for said in (
+            "A: 로그는 C:\\runs\\new 폴더에 있어 B: 그래? 알았어.",
+            "철수: 경로는 C:\\new folder: 거기 있어",
+            "철수: 경로는 C:\\new: 거기 있어",
+            "철수: D:\\runs\\Reports\\n1: 거기 있어",
+            "철수: \\\\server\\n1: 거기 있어",
+            "철수: docs\\new: 거기 있어",
+        )
+    ),
+    ("one row written so, one with a path on its line",
+     [("A: 네\\nB: 응", "a"), ("A: C:\\new에 있어 B: 응", "C:\\new를 본다.")],
+     [("A: 네\nB: 응", "a"), ("A: C:\\new에 있어 B: 응", "C:\\new를 본다.")]),
     ("one row written so, one with a path",
      [("#Person1#: 네\\n#Person2#: 응", "a"), (f"{P1}\n{P2}", "\\n을 쓴다.")],
      [("#Person1#: 네\n#Person2#: 응", "a"), (f"{P1}\n{P2}", "\\n을 쓴다.")]),
@@ -334,7 +350,7 @@ SAYS_NOTHING = [
     "#이름?", "#####", "Err:502", "NA", "N/A", "NaN", "-nan", "NaT", "null", "None", "<NA>",
     "(null)", "\\N", "undefined", "없음", "없음.", "N.A.", "[NA]", "내용 없음", "해당사항 없음",
     "(비어 있음)", "ㅡ", "無",
-    "-", "--", "–", "…", "?", ".", "_", " - ", "#", "''",
+    "-", "--", "–", "…", "?", ".", "_", " - ", "#", "''", "\u3164", "\uffa0", "\u2800 \u1160.",
 ]  # fmt: skip
 
 

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from dialsum.data.summary_checks import remark_on_summaries
-from dialsum.data.tags import find_tags, has_broken_tag, tag_spans, without_tags
+from dialsum.data.tags import (
+    find_tags,
+    has_broken_tag,
+    loose_tags,
+    tag_spans,
+    without_tags,
+)
 from dialsum.score.facts import find_facts
 from dialsum.score.floors import lead
 from dialsum.score.scripts import find_foreign
@@ -79,6 +85,17 @@ BROKEN = [
     ("#맛집#카페#여행을 올린다.", "#Person1#: #맛집#카페#여행을 올려", False),
     ("C#을 배운다.", "#Person1#: C#과 F#", False),
     ("C#을 배운다.", "#Person1#: 씨샵", True),
+    ("# 버튼을 누르라고 한다.", "#Person1#: # 버튼을 누르세요.", False),
+    ("우물정(#)자를 누른다.", "#Person1#: 우물정(#)자요.", False),
+    ("우물정(#)자를 누른다.", "#Person1#: 우물정자요.", True),
+    ("# Person1#은 # 버튼을 누른다.", "#Person1#: # 버튼을 누르세요.", True),
+    ("#Person1은 # 버튼을 누른다.", "#Person1#: # 버튼을 누르세요.", True),
+    ("#101호다.", "#Person1#: #101호예요.", False),
+    ("#101호다.", "#Person1#: #101호입니다.", False),
+    ("#1을 고른다.", "#Person1#: #1이요", False),
+    ("#102호다.", "#Person1#: #101호예요.", True),
+    ("#고객은 간다.", "#고객#: #101호예요.", True),
+    ("#Person1은 간다.", "#Person1#: #Party로 와", True),
 ]
 
 
@@ -95,6 +112,12 @@ def test_a_tag_that_train_has_is_not_broken() -> None:
     assert has_broken_tag("#1호차#는 간다.")
     assert not has_broken_tag("#1호차#는 간다.", known=["#1호차#"])
     assert not remark_on_summaries({"a": "#1호차#"}, {"a": ""}, known=["#1호차#"]).faults
+    written = "#고객 A#은 #@소속 기관#에 C#을 # #맛집#카페#여행에 올린다."
+    known = loose_tags(f"#Person1#: 네\n{written}")
+    for tag in ("#고객 A#", "#@소속 기관#", "C#", "#맛집#카페#여행에"):
+        assert has_broken_tag(f"{tag} 간다.") and not has_broken_tag(f"{tag} 간다.", known=known)
+    for broken in ("#", "#Person1", "#고객", "#@소속"):
+        assert has_broken_tag(f"{broken} 간다.", known=known)
 
 
 def test_korean_tags_count_as_others_in_scores() -> None:

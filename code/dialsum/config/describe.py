@@ -22,6 +22,7 @@ from dialsum.printable import visible
 from dialsum.reading import shorten
 
 BOUNDS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
+WRITTEN_OUT = 1e12  # no whole number of a config is larger
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 LOOKS_BOOLEAN = {
     "yes": "true",
@@ -109,7 +110,7 @@ def describe_meant(field: FieldInfo, value: Any) -> str:
         return f"{meant}; did you mean {' and '.join(near)}?" if near else meant
     if not isinstance(value, str):
         if isinstance(value, float) and value.is_integer() and "whole number" in meant:
-            return f"{meant}: write {value:.0f}"
+            return meant if abs(value) > WRITTEN_OUT else f"{meant}: write {value:.0f}"
         return meant
     choices = [item for item in _choices(field.annotation) if isinstance(item, str)]
     boolean = LOOKS_BOOLEAN.get(value.lower())

@@ -57,7 +57,7 @@ def explain(text: str, path: Path) -> str | None:
 
 
 def read_dialogues(paths: Sequence[Path]) -> list[Row]:
-    """Read files, and the .json files of folders, in order.
+    """Read files (JSON, JSON Lines), and the .json files of folders, in order.
 
     Raises:
         DataError: a file that cannot be read, is no JSON or not in this form; no dialogue at all.
@@ -66,16 +66,13 @@ def read_dialogues(paths: Sequence[Path]) -> list[Row]:
     problems: list[str] = []
     for path in _find_files(paths):
         try:
-            found = json.loads(read_text_file(path))
+            items = _read_items(read_text_file(path))
         except (ValueError, RecursionError) as error:
             problems.append(f"{path}: is no JSON: {error}")
             continue
         except DataError as error:
             problems += error.problems
             continue
-        items = found.get("data", [found]) if isinstance(found, dict) else found
-        if not isinstance(items, list):
-            items = [items]
         for number, item in enumerate(items, start=1):
             try:
                 rows.append(_read_item(item))
@@ -92,12 +89,32 @@ def read_dialogues(paths: Sequence[Path]) -> list[Row]:
     return rows
 
 
+def _read_items(text: str) -> list[Any]:
+    """Return the dialogues of one JSON text, or of several, as JSON Lines has them."""
+    decoder = json.JSONDecoder()
+    items: list[Any] = []
+    place, end = 0, len(text.rstrip())
+    while True:
+        while text[place : place + 1].isspace():
+            place += 1
+        found, place = decoder.raw_decode(text, place)
+        inner = found.get("data", [found]) if isinstance(found, dict) else found
+        items += inner if isinstance(inner, list) else [inner]
+        if place >= end:
+            return items
+
+
 def _find_files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if not path.is_dir():
             yield path
             continue
-        inside = sorted(path.rglob("*.json"))
+        # macOS leaves notes of its own beside files (`._a.json`) and in archives.
+        inside = sorted(
+            file for file in path.rglob("*.json")
+            if not any(part.startswith(".") or part == "__MACOSX"
+                       for part in file.relative_to(path).parts)
+        )  # fmt: skip
         if not inside:
             raise DataError([f"{path}: a folder without a .json file"])
         yield from inside

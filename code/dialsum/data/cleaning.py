@@ -3,7 +3,8 @@
 Must not know rows, files or tokenizers. A step changes how a text is written, never what it says.
 
 A line end written as text (`\\n`, `\\r\\n`, `\\r`) is one where the text shows it: a turn's start
-follows one in the same dialogue, or the file writes its line ends so (writes_literal_ends).
+follows one in the same dialogue (`#Person2#: `, or a name before a colon where there are no tags),
+or the file writes its line ends so (writes_literal_ends).
 Elsewhere it is what it says: `C:\\new\\report`. `<br>` says nothing else and is one always.
 """
 
@@ -44,10 +45,11 @@ _RARE = re.compile(f"[{_LINE_END}{_INVISIBLE}{_WIDTH_VARIANT}{_OTHER_SPACE}]")
 _BREAK_TAG = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _LITERAL_LINE_END = re.compile(r"\\r\\n|\\n|\\r")
 _LITERAL_BEFORE_TURN = re.compile(rf"(?:{_LITERAL_LINE_END.pattern})(?:{TURN_START.pattern})")
-# Dialogues without tags: `A: …\nB: …`. A path in one has no name before it, or a line break too.
-_LITERAL_BEFORE_NAME = re.compile(
-    rf"[\w ]{{1,30}}:\s.*?(?:{_LITERAL_LINE_END.pattern})\s*[\w ]{{1,30}}:\s"
-)
+# Dialogues without tags, `A: …\nB: …`: a name is one word, perhaps with a number or a letter.
+_NAME = r"(\w{1,20}(?: [A-Z0-9]{1,2})?) ?:\s"
+_NAMED_TURN = re.compile(rf"\s*{_NAME}")
+_LITERAL_BEFORE_NAME = re.compile(rf"(?:{_LITERAL_LINE_END.pattern})\s*{_NAME}")
+_PATH = re.compile(r"[A-Za-z]:\\|\\\\[^\\]+\\")
 _OTHER_LINE_END = re.compile(f"\r\n|[{_LINE_END}]")
 _INVISIBLES = re.compile(f"[{_INVISIBLE}]")
 _WIDTH_VARIANTS = re.compile(f"[{_WIDTH_VARIANT}]+")
@@ -77,13 +79,17 @@ def clean_summary(text: str, *, literal_ends: bool = False) -> tuple[str, tuple[
 def writes_literal_ends(dialogues: Iterable[str]) -> bool:
     """Say whether a file writes its line ends as text.
 
-    It does where more of its dialogues have one before a turn's start than have a true line break.
+    It does where more of its dialogues have one before a turn's start than have a true line break,
+    or such text with no turn's start behind it.
     """
-    literal = true = 0
+    shown = other = 0
     for text in dialogues:
-        literal += has_literal_ends(text)
-        true += "\n" in text.strip() or "\r" in text.strip()
-    return literal > true
+        is_shown = has_literal_ends(text)
+        shown += is_shown
+        other += "\n" in text.strip() or "\r" in text.strip() or (
+            has_literal_end(text) and not is_shown
+        )
+    return shown > other
 
 
 def has_literal_ends(dialogue: str) -> bool:
@@ -92,7 +98,20 @@ def has_literal_ends(dialogue: str) -> bool:
         return False
     if _LITERAL_BEFORE_TURN.search(dialogue):
         return True
-    return "\n" not in dialogue.strip() and _LITERAL_BEFORE_NAME.match(dialogue) is not None
+    return "\n" not in dialogue.strip() and _has_literal_before_name(dialogue)
+
+
+def _has_literal_before_name(dialogue: str) -> bool:
+    first = _NAMED_TURN.match(dialogue)
+    if first is None:
+        return False
+    for found in _LITERAL_BEFORE_NAME.finditer(dialogue):
+        word = dialogue[dialogue.rfind(" ", 0, found.start()) + 1 : found.start() + 1]
+        # In `docs\new: …`, what follows is the rest of a word.
+        rest = found[1] != first[1] and "a" <= found[1][0] <= "z"
+        if not rest and not _PATH.search(word):
+            return True
+    return False
 
 
 def has_literal_end(text: str) -> bool:

@@ -14,6 +14,7 @@ from dialsum.data.cleaning import has_literal_end
 from dialsum.data.rows import Dialogue, Kind, say_first, say_row
 from dialsum.data.tables import SHOWN_PROBLEMS, TableRow
 from dialsum.data.tags import TURN_START, has_tag
+from dialsum.printable import FILLERS
 
 NO_TEXT = frozenset({
     "nan", "-nan", "nat", "na", "n/a", "n.a", "none", "null", "nil", "undefined", "\\n", "tbd",
@@ -48,9 +49,12 @@ def _says_nothing(line: str) -> bool:
     word = said.lower().strip(" .\"'()[]<>")
     if word in NO_TEXT or _NOTHING.fullmatch(word) or _CELL_ERROR.fullmatch(said):
         return True
-    # Letters, digits, and symbols such as emoji.
-    return not any(unicodedata.category(char)[0] in "LN" or unicodedata.category(char) == "So"
-                   for char in said)  # fmt: skip
+    # Letters, digits, and symbols such as emoji, but for those that nobody sees.
+    return not any(
+        (unicodedata.category(char)[0] in "LN" or unicodedata.category(char) == "So")
+        and char not in FILLERS
+        for char in said
+    )
 
 
 def leave_out_empty(rows: Sequence[Dialogue], path: Path) -> tuple[list[Dialogue], list[str]]:

@@ -37,6 +37,9 @@ _LOOSE = re.compile(r"#[^\s#]{1,30}#|#[^#\n]{1,30}#(?=\s*[:：])|Person\d+")
 """What a text may write for a tag, in no grammar; with a space only where a colon follows."""
 _MARKED_RUN = re.compile(r"[\w@]+#[\w@#]*|#[\w@][\w@#]*")
 """Hashtags, `C#`, `#1`."""
+_SPACED = re.compile(r"#@?\w[\w ]{0,28}\w#")
+_LONE_MARK = re.compile(r"(?<![\w#@])#(?![\w#@])")
+_ENDED_RUN = re.compile(r"(#\w*?(?:\d|\w\w))([가-힣]{1,3})")
 _MISSPELT = re.compile(r"#(?!(?-i:Person)\d+#)person\d+#", re.IGNORECASE)
 _BARE_SPEAKER = re.compile(r"Person\d")
 
@@ -88,23 +91,37 @@ def without_tags(text: str, filling: str = " ") -> str:
 
 
 def loose_tags(text: str) -> set[str]:
-    """Return what may stand for a tag in a text, in the grammar or not: `#1호차#`, `Person1`."""
-    return {*find_tags(text), *_LOOSE.findall(text)}
+    """Return what may stand for a tag in a text, in the grammar or not: `#1호차#`, `Person1`, and
+    all else that it writes with marks, without particles: `#고객 A#`, `#맛집#카페`, `C#`."""
+    bare = without_tags(text, "\n")
+    runs = set(_MARKED_RUN.findall(bare))
+    runs |= {run[: run.rindex("#") + 1] for run in runs if not run.startswith("#")}
+    return {*find_tags(text), *_LOOSE.findall(text), *_SPACED.findall(bare), *runs}
 
 
 def has_broken_tag(text: str, *, source: str = "", known: Collection[str] = ()) -> bool:
     """Say whether a text holds a tag that was meant and is not right: `#Person1`, `Person1`, `#`.
 
     Args:
-        source: the dialogue; what it writes with marks is right here, too.
+        source: the dialogue; what it writes with marks is right here, too, with other endings
+            (`#101호예요`, `#101호다`), and so is a mark alone.
         known: loose tags of the data, which are right as well.
     """
-    runs = set(_MARKED_RUN.findall(source))
-    runs |= {run[: run.rindex("#") + 1] for run in runs if not run.startswith("#")}
-    right = sorted({*loose_tags(source), *runs, *known}, key=len, reverse=True)
+    own = loose_tags(source)
+    right = sorted({*own, *_stems(own), *known}, key=len, reverse=True)
+    if _LONE_MARK.search(source):
+        text = _LONE_MARK.sub(" ", text)
     for one in right:
         text = text.replace(one, " ") if "#" in one else text
     bare = without_tags(text)
     for one in right:
         bare = bare.replace(one, " ")
     return bool("#" in bare or _MISSPELT.search(text) or _BARE_SPEAKER.search(bare))
+
+
+def _stems(runs: Collection[str]) -> Iterator[str]:
+    """Return hashtags and numbers (`#101호예요`) without the last letters, which may be endings."""
+    for run in runs:
+        if found := _ENDED_RUN.fullmatch(run):
+            stem, ending = found.groups()
+            yield from (stem + ending[:kept] for kept in range(len(ending)))
