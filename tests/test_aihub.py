@@ -91,8 +91,8 @@ def test_json_lines_are_read_one_by_one(tmp_path: Path) -> None:
         "a1", "a2",
     ]  # fmt: skip
     path.write_text(lines[0] + "\n{oops\n", encoding="utf-8")
-    assert "is no JSON: Expecting property name" in (said := convert(path, "--output", "x.csv")).stderr
-    assert "line 2 column 2" in said.stderr
+    said = convert(path, "--output", tmp_path / "x.csv").stderr
+    assert "is no JSON: Expecting property name" in said and "line 2 column 2" in said
 
 
 def test_what_macos_leaves_beside_files_is_no_data(tmp_path: Path) -> None:

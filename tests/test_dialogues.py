@@ -309,10 +309,11 @@ LITERAL: list[tuple[str, list[tuple[str, str]], list[tuple[str, str]]]] = [
     ("written so with \\r", [("#Person1#: 네\\r\\n #고객명#: 응\\r#@이름#: 네", "a")],
      [("#Person1#: 네\n#고객명#: 응\n#@이름#: 네", "a")]),
     ("written so without tags", [("A: hi\\nB: ho", "a\\nb")], [("A: hi\nB: ho", "a b")]),
-    ("written so by words", [("철수: 네\\n상담사 1: 응", "a\\nb"), ("user: a\\nbot: b\\nuser: c", "a")],
+    ("written so by words",
+     [("철수: 네\\n상담사 1: 응", "a\\nb"), ("user: a\\nbot: b\\nuser: c", "a")],
      [("철수: 네\n상담사 1: 응", "a b"), ("user: a\nbot: b\nuser: c", "a")]),
     *(
-        (f"a path on one line: {said}", *[[(said, "C:\\new를 본다."), ("A: 네 B: 응", "\\n이다")]] * 2)
+        (f"a path on one line: {said}", *[[(said, "C:\\new를 봐."), ("A: 네 B: 응", "\\n다")]] * 2)
         for said in (
             "A: 로그는 C:\\runs\\new 폴더에 있어 B: 그래? 알았어.",
             "철수: 경로는 C:\\new folder: 거기 있어",

@@ -37,7 +37,7 @@ _LOOSE = re.compile(r"#[^\s#]{1,30}#|#[^#\n]{1,30}#(?=\s*[:：])|Person\d+")
 """What a text may write for a tag, in no grammar; with a space only where a colon follows."""
 _MARKED_RUN = re.compile(r"[\w@]+#[\w@#]*|#[\w@][\w@#]*")
 """Hashtags, `C#`, `#1`."""
-_SPACED = re.compile(r"#@?\w[\w ]{0,28}\w#")
+_SPACED = re.compile(r"(?<!\w)#@?\w[\w ]{0,28}\w#")
 _LONE_MARK = re.compile(r"(?<![\w#@])#(?![\w#@])")
 _ENDED_RUN = re.compile(r"(#\w*?(?:\d|\w\w))([가-힣]{1,3})")
 _MISSPELT = re.compile(r"#(?!(?-i:Person)\d+#)person\d+#", re.IGNORECASE)
@@ -94,7 +94,7 @@ def loose_tags(text: str) -> set[str]:
     """Return what may stand for a tag in a text, in the grammar or not: `#1호차#`, `Person1`, and
     all else that it writes with marks, without particles: `#고객 A#`, `#맛집#카페`, `C#`."""
     bare = without_tags(text, "\n")
-    runs = set(_MARKED_RUN.findall(bare))
+    runs = set(_MARKED_RUN.findall(_SPACED.sub("\n", bare)))
     runs |= {run[: run.rindex("#") + 1] for run in runs if not run.startswith("#")}
     return {*find_tags(text), *_LOOSE.findall(text), *_SPACED.findall(bare), *runs}
 
