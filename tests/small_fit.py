@@ -1,4 +1,4 @@
-"""Trains small models with the real trainer, for the tests of everything that looks on.
+"""Trains small models with the real loop, for the tests of everything that looks on.
 
 Loads torch only when a function is called.
 """
@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dialsum.data.dialogues import Dialogue
 from dialsum.data.encode import encode_rows
 from dialsum.model.generate import GenerationSettings
-from dialsum.train.arguments import TrainingPlan, make_arguments
-from dialsum.train.evaluation import DevSet
-from dialsum.train.fit import Material, Places, make_trainer, supervise
+from dialsum.train.batches import BatchShape
 from dialsum.train.progress import Progress
 from small_models import KINDS, make_config, make_model, train_sample_tokenizer
 
@@ -69,12 +67,15 @@ class SmallTraining:
     change: Callable[[Any, Any], None] | None = None
     gpu: bool = False
 
-    def trainer(self, folder: Path, *, resume: Path | None = None) -> Any:
-        """Return the trainer, its files below folder."""
+    def loop(self, folder: Path, *, resume: Path | None = None) -> Any:
+        """Return the training loop, its files below folder."""
         import torch
 
         from dialsum.model.adapt import adapt_model
         from dialsum.model.load import LoadedModel
+        from dialsum.train import loop
+        from dialsum.train.evaluation import DevSet
+        from dialsum.train.passes import SummaryTask
 
         tokenizer = train_sample_tokenizer(KINDS[self.sort])
         config = make_config(
@@ -90,41 +91,51 @@ class SmallTraining:
         tied = network.get_output_embeddings().weight is network.get_input_embeddings().weight
         loaded = LoadedModel(model=network, weights="safetensors", tied=tied, quantised=False)
         torch.manual_seed(4)
+        device = torch.device("cuda" if self.gpu else "cpu")
         model = adapt_model(
             loaded, config=config, new_token_ids=[], gradient_checkpointing=False
-        ).model
+        ).model.to(device)
         encoded = encode_rows(
             self.rows, tokenizer, prefix="", encoder_max_len=64, decoder_max_len=64
         )
-        plan = TrainingPlan(
-            batch_size=self.batch, accumulation=self.accumulation, rows=len(self.rows),
-            bf16=self.gpu, fp16=False, tf32=False, gradient_checkpointing=False,
-            num_workers=self.workers, use_cpu=not self.gpu,
+        asked = config.training
+        task = SummaryTask(
+            encoded, names=[row.fname for row in self.rows], sha256="d" * 64,
+            shape=BatchShape(self.batch, self.accumulation, max_input=64, max_target=64),
+            seed=asked.seed, pad_token_id=tokenizer.pad_token_id,
+            by_length=asked.train_sampling_strategy == "token_budget",
+            label_smoothing=asked.label_smoothing_factor,
         )  # fmt: skip
+        machine = loop.Machine(
+            device, precision="bf16" if self.gpu else "fp32", num_workers=self.workers
+        )
         script = list(self.scores)
 
         def score(_: Sequence[str]) -> dict[str, float]:
             return dict.fromkeys(SCORES, script.pop(0) if len(script) > 1 else script[0])
 
         dev = DevSet(
-            encoded=encoded.first(1), tokenizer=tokenizer, score=score, batch_size=1,
-            settings=GenerationSettings.from_config(config, exempt=(), bf16=False),
+            replace(task, encoded=encoded.first(1), label_smoothing=0.0), tokenizer=tokenizer,
+            score=score, settings=GenerationSettings.from_config(config, exempt=(), bf16=False),
+            batch_size=1, machine=machine,
         )  # fmt: skip
-        checkpoints = folder / "checkpoints"
-        arguments = make_arguments(config, plan=plan, checkpoints=checkpoints)
-        if self.optim is not None:
-            arguments.optim = self.optim
-        supervision = supervise(
-            config, config_sha256="c" * 64, plan=plan,
-            material=Material(
-                train=encoded, names=[row.fname for row in self.rows], sha256="d" * 64, dev=dev
-            ),
-            places=Places(
-                checkpoints=checkpoints, nan_report=folder / "nan_report.json", resume=resume
-            ),
-            progress=Progress(folder / "metrics.jsonl", tensorboard=None),
-        )  # fmt: skip
-        return make_trainer(model, config=config, arguments=arguments, supervision=supervision)
+        usual = loop.make_optimizer
+        if self.optim == "sgd":
+            loop.make_optimizer = lambda model, asked: torch.optim.SGD(
+                [one for one in model.parameters() if one.requires_grad], lr=asked.learning_rate
+            )
+        try:
+            return loop.Loop(
+                model, task, evaluate=dev, measured={"rows": 1, "num_beams": 1},
+                tokenizer=tokenizer, asked=asked, machine=machine,
+                places=loop.Places(
+                    checkpoints=folder / "checkpoints", nan_report=folder / "nan_report.json",
+                    config_sha256="c" * 64, resume=resume,
+                ),
+                progress=Progress(folder / "metrics.jsonl", tensorboard=None),
+            )  # fmt: skip
+        finally:
+            loop.make_optimizer = usual
 
 
 def set_dropout(model: Any, share: float) -> None:

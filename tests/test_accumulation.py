@@ -20,10 +20,9 @@ def one_step(folder: Path, **asked: Any) -> tuple[dict[str, Any], dict[str, Any]
     training = {"learning_rate": 0.5, "max_steps": 1, "max_grad_norm": 0.0}
     asked["training"] = training | asked.get("training", {})
     # Adam would hide the gradient's size, dropout its direction.
-    trainer = SmallTraining(optim="sgd", **asked).trainer(folder)
+    trainer = SmallTraining(optim="sgd", **asked).loop(folder)
     before = weights_of(trainer.model)
-    trainer.train()
-    trainer._load_best_model()
+    trainer.run()
     after = weights_of(trainer.model)
     (event,) = read_events(folder, "train")
     return {name: after[name] - before[name] for name in before}, event
@@ -63,8 +62,8 @@ def test_the_reported_loss_is_the_mean_over_target_tokens(tmp_path: Path) -> Non
 
     trainer = SmallTraining(
         batch=3, accumulation=4, training={"max_steps": 1}, optim="sgd"
-    ).trainer(tmp_path)
-    encoded = trainer.supervision.dataset
+    ).loop(tmp_path)
+    encoded = trainer.task
     rows = encoded[range(len(encoded))]
     with torch.no_grad():
         expected = float(
@@ -73,7 +72,7 @@ def test_the_reported_loss_is_the_mean_over_target_tokens(tmp_path: Path) -> Non
                 labels=rows["labels"],
             ).loss
         )  # fmt: skip
-    trainer.train()
+    trainer.run()
     assert read_events(tmp_path, "train")[0]["loss"] == pytest.approx(expected, rel=1e-5)
 
 

@@ -13,11 +13,10 @@ from dialsum.data.splits import load_splits
 from dialsum.train.batches import (
     BatchShape,
     Step,
-    heaviest_pass,
+    find_heaviest,
     padding_share,
     plan_random,
-    plan_token_budget,
-    share_of,
+    plan_steps,
 )
 
 SHAPES = [(1, 1), (8, 1), (32, 1), (12, 2), (7, 2), (8, 3), (6, 4), (4, 8), (1, 16)]
@@ -50,14 +49,14 @@ def test_every_row_comes_once_in_steps_of_the_stated_size(
     shape = make_shape(batch, accumulation)
     inputs, targets = draw_lengths(rows)
     for steps in (
-        plan_token_budget(inputs, targets, shape=shape, seed=1, epoch=0),
+        plan_steps(inputs, targets, shape=shape, seed=1, epoch=0),
         plan_random(inputs, shape=shape, seed=1, epoch=0),
     ):
         assert sorted(all_rows(steps)) == list(range(rows))
         sizes = sorted(sum(map(len, step)) for step in steps)
         whole, spare = divmod(rows, batch * accumulation)
         assert sizes == sorted([batch * accumulation] * whole + [spare] * bool(spare))
-        assert len(steps) == shape.count_steps(rows)
+        assert len(steps) == -(-rows // (batch * accumulation))
         assert all(len(rows) for step in steps for rows in step)
 
 
@@ -69,7 +68,7 @@ def test_no_pass_takes_more_room_than_the_stated_batch_at_full_length(
     inputs, targets = draw_lengths(500)
     inputs[:40] = 512
     targets[20:60] = 128
-    for step in plan_token_budget(inputs, targets, shape=shape, seed=1, epoch=0):
+    for step in plan_steps(inputs, targets, shape=shape, seed=1, epoch=0):
         for rows in step:
             assert len(rows) * inputs[rows].max() <= batch * 512
             assert len(rows) * targets[rows].max() <= batch * 128
@@ -80,7 +79,7 @@ def test_seed_and_epoch_alone_decide() -> None:
     shape = make_shape(6, 4)
 
     def order(seed: int, epoch: int) -> list[int]:
-        steps = plan_token_budget(inputs, targets, shape=shape, seed=seed, epoch=epoch)
+        steps = plan_steps(inputs, targets, shape=shape, seed=seed, epoch=epoch)
         return all_rows(steps)
 
     assert order(1, 0) == order(1, 0)
@@ -91,7 +90,7 @@ def test_rows_meet_others_in_the_next_epoch() -> None:
     inputs, targets = draw_lengths(2000)
 
     def partners(epoch: int) -> list[set[int]]:
-        steps = plan_token_budget(
+        steps = plan_steps(
             inputs, targets, shape=make_shape(6, 4), seed=1, epoch=epoch
         )
         met: list[set[int]] = [set() for _ in inputs]
@@ -112,7 +111,7 @@ def test_lengths_come_in_no_order(batch: int, accumulation: int) -> None:
     inputs, targets = draw_lengths(4000)
     correlations, neighbours = [], []
     for epoch in range(10):
-        steps = plan_token_budget(
+        steps = plan_steps(
             inputs, targets, shape=make_shape(batch, accumulation), seed=3, epoch=epoch
         )
         means = np.array([inputs[np.concatenate(step)].mean() for step in steps])
@@ -133,7 +132,7 @@ def test_long_rows_do_not_come_early() -> None:
     targets = np.full(400, 20, dtype=np.int32)
     gaps = []
     for seed in range(300):
-        steps = plan_token_budget(inputs, targets, shape=make_shape(4, 8), seed=seed, epoch=0)
+        steps = plan_steps(inputs, targets, shape=make_shape(4, 8), seed=seed, epoch=0)
         means = np.array([inputs[np.concatenate(step)].mean() for step in steps])
         quarter = len(means) // 4
         gaps.append(means[:quarter].mean() - means[-quarter:].mean())
@@ -142,7 +141,7 @@ def test_long_rows_do_not_come_early() -> None:
 
 def test_lengths_within_an_accumulated_step_differ() -> None:
     inputs, targets = draw_lengths(2000)
-    steps = plan_token_budget(inputs, targets, shape=make_shape(6, 4), seed=1, epoch=0)
+    steps = plan_steps(inputs, targets, shape=make_shape(6, 4), seed=1, epoch=0)
     assert all(len(step) >= 2 for step in steps if sum(map(len, step)) == 24)
 
 
@@ -162,7 +161,7 @@ def test_padding_of_the_seven_on_real_lengths(
     inputs = np.clip([len(rows[row].dialogue) / 1.9 for row in drawn] * jitter, 8, 512)
     targets = np.clip([len(rows[row].summary or "") / 1.9 for row in drawn] * jitter, 4, 128)
     shape, lengths = make_shape(batch, accumulation), (inputs.astype(int), targets.astype(int))
-    steps = plan_token_budget(*lengths, shape=shape, seed=1, epoch=0)
+    steps = plan_steps(*lengths, shape=shape, seed=1, epoch=0)
     assert padding_share(steps, *lengths) <= most
     assert padding_share(plan_random(lengths[0], shape=shape, seed=1, epoch=0), *lengths) > 0.25
 
@@ -175,36 +174,21 @@ def test_padding_counts_positions() -> None:
     assert rounded == pytest.approx(1 - 31 / (2 * 20 + 11))
 
 
-def test_the_heaviest_pass_is_that_of_most_positions() -> None:
-    steps = [[np.array([0, 1]), np.array([2])], [np.array([3, 4, 5])]]
+def test_the_heaviest_passes_are_those_of_most_tokens_and_of_most_attention() -> None:
+    first = [[np.array([0, 1]), np.array([2])]]
+    later = [[np.array([3, 4, 5])]]
     inputs = np.array([100, 90, 250, 60, 60, 60])
-    assert list(heaviest_pass(steps, inputs, np.full(6, 10))) == [2]
-    assert list(heaviest_pass(steps, inputs, np.full(6, 80))) == [3, 4, 5]
 
+    def find(target: int) -> list[list[int]]:
+        return [list(rows) for rows in find_heaviest([first, later], inputs, np.full(6, target))]
 
-@pytest.mark.parametrize("world", [1, 2, 3, 8])
-def test_devices_share_every_step_without_overlap(world: int) -> None:
-    inputs, targets = draw_lengths(1003)
-    shape = make_shape(6, 4)
-    whole = plan_token_budget(inputs, targets, shape=shape, seed=1, epoch=0, world=world)
-    parts = [share_of(whole, inputs, rank=rank, world=world) for rank in range(world)]
-    assert {len(part) for part in parts} == {shape.count_steps(1003, world=world)}
-    for step, shares in zip(whole, zip(*parts, strict=True), strict=True):
-        together = sorted(all_rows(list(shares)))
-        assert together == sorted(all_rows([step]))
-        if len(together) >= world:
-            assert all(shares)
-
-
-def test_a_step_of_fewer_rows_than_devices_leaves_some_without() -> None:
-    step = [np.array([0, 1])]
-    parts = [share_of([step], np.array([9, 9]), rank=rank, world=3)[0] for rank in range(3)]
-    assert sorted(map(len, parts)) == [0, 1, 1]
+    assert find(10) == [[2]]
+    assert find(80) == [[3, 4, 5], [2]]
 
 
 def test_equal_lengths_are_no_trouble() -> None:
     lengths = np.full(50, 30)
-    steps = plan_token_budget(lengths, lengths, shape=make_shape(4, 3), seed=0, epoch=0)
+    steps = plan_steps(lengths, lengths, shape=make_shape(4, 3), seed=0, epoch=0)
     assert sorted(all_rows(steps)) == list(range(50))
     assert padding_share(steps, lengths, lengths) == 0.0
     assert all(len(a) and len(b) for a, b in pairwise(steps))

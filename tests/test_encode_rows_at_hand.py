@@ -198,8 +198,9 @@ def test_the_decoder_begins_and_ends_as_its_family_does(sort: str) -> None:
     """Labels end in the end token and are padded with -100; the decoder is given its own start."""
     import torch
 
-    from dialsum.train.loader import PassDataset
-    from dialsum.train.loss import IGNORED
+    from dialsum.train.batches import BatchShape
+    from dialsum.train.head_loss import IGNORED
+    from dialsum.train.passes import SummaryTask
 
     tokenizer = trained("bart" if sort == "bart" else "mt5")
     rows = read(SAMPLE)[0][1][:6]
@@ -212,7 +213,9 @@ def test_the_decoder_begins_and_ends_as_its_family_does(sort: str) -> None:
         {"bart": tokenizer.eos_token_id}.get(sort, tokenizer.pad_token_id),
         tokenizer.eos_token_id, tokenizer.pad_token_id,
     )  # fmt: skip
-    batch = PassDataset(encoded, pad_token_id=pad)[range(6)]
+    batch = SummaryTask(
+        encoded, names=[], sha256="", shape=BatchShape(6, 1, 512, 128), seed=1, pad_token_id=pad
+    )[range(6)]
     given = model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
     assert given.shape == batch["labels"].shape == (6, int(encoded.target_lengths.max()))
     for row, ids in enumerate(encoded.targets):

@@ -24,23 +24,22 @@ torch.set_num_threads(1)
 from small_fit import SmallTraining, make_rows, read_events, weights_of
 folder = Path(sys.argv[1])
 rows = make_rows([60] * 256)
-trainer = SmallTraining(
+loop = SmallTraining(
     rows=rows, batch=int(sys.argv[3]), accumulation=int(sys.argv[4]), width=256, optim="sgd",
     training={{"max_steps": 2, "eval_steps": 2, "max_grad_norm": 0.0}},
-).trainer(folder)
+).loop(folder)
 if sys.argv[2] != "0":
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = used + int(sys.argv[2]) * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-evaluate = trainer.evaluate
-def evaluate_freely(*arguments, **options):
+evaluate = loop.evaluate
+def evaluate_freely(model):
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    return evaluate(*arguments, **options)
-trainer.evaluate = evaluate_freely
-trainer.train()
-torch.save(weights_of(trainer.model), folder / "weights.pt")
-print(json.dumps({{"retries": trainer.supervision.limit.retries,
-                   "positions": trainer.supervision.limit.positions}}))
+    return evaluate(model)
+loop.evaluate = evaluate_freely
+loop.run()
+torch.save(weights_of(loop.model), folder / "weights.pt")
+print(json.dumps({{"retries": loop.limit.retries, "positions": loop.limit.positions}}))
 """
 
 
@@ -86,25 +85,28 @@ def test_memory_too_small_for_one_row_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit"])
-def test_the_rehearsal_holds_what_the_optimizer_will(optim: str, tmp_path: Path) -> None:
+def test_the_rehearsal_holds_what_the_optimizer_will(
+    optim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dialsum.train import loop as module
     from dialsum.train.memory import allocate_states
 
     held: list[int] = []
-    trainer = SmallTraining(optim=optim, width=64, training={"max_steps": 1}).trainer(tmp_path)
-    rehearse = trainer._runner.rehearse
 
-    def look(*given: Any, beside: Any) -> None:
-        held.append(sum(one.nbytes for one in beside))
-        rehearse(*given, beside=beside)
+    def look(optimizer: Any) -> list[Any]:
+        found = allocate_states(optimizer)
+        held.append(sum(one.nbytes for one in found))
+        return found
 
-    trainer._runner.rehearse = look
-    trainer.train()
+    monkeypatch.setattr(module, "allocate_states", look)
+    loop = SmallTraining(width=64, training={"max_steps": 1, "optim": optim}).loop(tmp_path)
+    loop.run()
     states = [
-        one for state in trainer.optimizer.optimizer.state.values() for one in state.values()
+        one for state in loop.optimizer.state.values() for one in state.values()
         if hasattr(one, "nbytes") and one.numel() > 256
     ]  # fmt: skip
     large = sum(one.nbytes for one in states)
     assert large > 0
     # Small weights, and 256 numbers of a code book in 8 bits, are the difference.
     assert abs(held[0] - large) < 0.05 * large + 8 * 256 * len(states)
-    assert allocate_states(trainer.optimizer) == []
+    assert allocate_states(loop.optimizer) == []

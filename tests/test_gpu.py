@@ -110,10 +110,10 @@ def test_adapters_learn_over_a_base_of_4_bits(sort: str, card: Any, tmp_path: Pa
 
 def test_a_pass_that_fills_the_memory_is_halved_until_it_fits(card: Any, tmp_path: Path) -> None:
     import torch
+    from dialsum.train.step import StepRunner
 
     from dialsum.train.memory import PassLimit
     from dialsum.train.progress import Progress
-    from dialsum.train.step import StepRunner
 
     torch.manual_seed(0)
     rows, columns, each = 8, 4, 256 * MIB

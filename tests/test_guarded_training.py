@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,49 +42,94 @@ BAD: dict[str, Any] = {
     "sort": "mt5", "rows": rows_with_a_rare_word(), "batch": 2, "change": break_rare_word,
     "qlora": {"use_qlora": True, "load_in_4bit": False, "lora_rank": 2, "lora_alpha": 4},
 }  # fmt: skip
+GOOD: dict[str, Any] = {"sort": "mt5", "batch": 2, "qlora": BAD["qlora"]}
 
 
-def train_with_a_bad_row(folder: Path, policy: str, **asked: Any) -> tuple[Any, dict[str, Any]]:
-    """Train adapters on a frozen base in which one row's word is infinite."""
-    trainer = SmallTraining(
-        **BAD | {"training": {"max_steps": 12, "eval_steps": 12, "on_nan": policy} | asked}
-    ).trainer(folder)
+def spoil_steps(loop: Any, steps: Sequence[int]) -> None:
+    """Make the loss of all rows NaN in some steps, as a rate that is too high does."""
+    usual = loop.task.loss
+
+    def loss(*given: Any, **options: Any) -> Any:
+        found = usual(*given, **options)
+        return found * float("nan") if loop.progress.step in steps else found
+
+    loop.task.loss = loss
+
+
+def train_with_bad_steps(
+    folder: Path, policy: str, steps: Sequence[int] = (3, 8), *, resume: Path | None = None,
+    **asked: Any,
+) -> tuple[Any, RunError | None, dict[str, Any]]:
+    """Train while some steps are spoilt; return the loop, what ended it, and its report."""
+    training = {"max_steps": 12, "eval_steps": 12, "on_nan": policy} | asked
+    loop = SmallTraining(**GOOD | {"training": training}).loop(folder, resume=resume)
+    spoil_steps(loop, steps)
     failure = None
     try:
-        trainer.train()
+        loop.run()
     except RunError as error:
         failure = error
-    report = json.loads((folder / "nan_report.json").read_text(encoding="utf-8"))
-    return (trainer, failure), report
+    return loop, failure, json.loads((folder / "nan_report.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("policy", ["skip", "rollback"])
-def test_a_bad_row_is_named_and_training_goes_on(policy: str, tmp_path: Path) -> None:
+def test_a_row_that_is_not_finite_by_itself_is_left_out_for_good(
+    policy: str, tmp_path: Path
+) -> None:
     import torch
 
-    (trainer, failure), report = train_with_a_bad_row(tmp_path, policy)
+    training = {"max_steps": 30, "eval_steps": 30, "on_nan": policy}  # five epochs
+    loop = SmallTraining(**BAD | {"training": training}).loop(tmp_path)
+    result = loop.run()
+    assert result.left_out == [f"row_{BAD_ROW + 1}"]
+    assert all(torch.isfinite(one).all() for one in weights_of(loop.model).values())
+    (event,) = json.loads((tmp_path / "nan_report.json").read_text(encoding="utf-8"))["events"]
+    assert event["action"] == "rows left out"
+    assert event["left_out"] == [f"row_{BAD_ROW + 1}"]
+    assert set(event["left_out"]) < set(event["rows"])
+    assert event["found_in"] == "forward"
+    assert "embed" in event["layer"] or "shared" in event["layer"]
+    assert event["loss"] in ("nan", "inf")
+    steps = read_events(tmp_path, "train")
+    assert [one["step"] for one in steps] == list(range(1, 31))
+    assert all(isinstance(one["loss"], float) for one in steps)
+    assert steps[-1]["learning_rate"] == pytest.approx(1e-2)
+    assert loop.progress.nan_events == 1
+
+
+def test_rows_are_left_out_up_to_a_few_only(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    rows = [replace(row, dialogue=f"{row.dialogue} {RARE}") for row in UNEQUAL[:4]]
+    training = {"max_steps": 40, "eval_steps": 40, "on_nan": "skip"}
+    loop = SmallTraining(
+        **BAD | {"rows": [*rows, *UNEQUAL[4:]], "training": training}
+    ).loop(tmp_path)  # fmt: skip
+    with pytest.raises(RunError, match="more than 3 such steps"):
+        loop.run()
+    assert len(loop.left_out) == 3
+
+
+@pytest.mark.parametrize("policy", ["skip", "rollback"])
+def test_bad_steps_are_answered_by_policy(policy: str, tmp_path: Path) -> None:
+    import torch
+
+    loop, failure, report = train_with_bad_steps(tmp_path, policy)
     assert failure is None
-    assert all(torch.isfinite(one).all() for one in weights_of(trainer.model).values())
-    (first, second) = report["events"]  # two epochs
-    assert first["action"] == second["action"] == policy
-    assert f"row_{BAD_ROW + 1}" in first["rows"]
-    assert first["found_in"] == "forward"
-    assert "embed" in first["layer"] or "shared" in first["layer"]
-    assert first["loss"] in ("nan", "inf")
+    assert all(torch.isfinite(one).all() for one in weights_of(loop.model).values())
+    assert [(one["step"], one["action"]) for one in report["events"]] == [(3, policy), (8, policy)]
+    assert report["events"][0]["found_in"] == "loss"
     rates = {event["step"]: event["learning_rate"] for event in read_events(tmp_path, "train")}
-    expected = 1e-2 / 4 if policy == "rollback" else 1e-2
-    assert rates[12] == pytest.approx(expected)
-    losses = [event["loss"] for event in read_events(tmp_path, "train")]
-    assert all(isinstance(loss, float) for loss in losses)
-    assert trainer.supervision.progress.nan_events == 2
-    assert trainer.state.global_step == 12
+    assert rates[12] == pytest.approx(1e-2 / 4 if policy == "rollback" else 1e-2)
+    assert loop.progress.nan_events == 2
+    assert (loop.state.global_step, loop.left_out) == (12, set())
 
 
 def test_the_rows_of_the_pass_and_of_the_whole_step_are_named(tmp_path: Path) -> None:
     training = SmallTraining(
         **BAD | {"accumulation": 3, "training": {"max_steps": 2, "eval_steps": 2, "on_nan": "skip"}}
     )
-    training.trainer(tmp_path).train()
+    training.loop(tmp_path).run()
     (event,) = json.loads((tmp_path / "nan_report.json").read_text(encoding="utf-8"))["events"]
     assert f"row_{BAD_ROW + 1}" in event["rows"]
     assert set(event["rows"]) < set(event["step_rows"])
@@ -93,17 +139,13 @@ def test_the_rows_of_the_pass_and_of_the_whole_step_are_named(tmp_path: Path) ->
 def test_a_skipped_step_changes_no_weight(tmp_path: Path) -> None:
     import torch
 
-    seen: list[dict[str, Any]] = []
-    training = SmallTraining(
-        sort="mt5", rows=rows_with_a_rare_word(), batch=12, change=break_rare_word,
-        qlora={"use_qlora": True, "load_in_4bit": False, "lora_rank": 2, "lora_alpha": 4},
-        training={"max_steps": 2, "eval_steps": 2, "on_nan": "skip"},
-    )  # fmt: skip
-    trainer = training.trainer(tmp_path)
-    seen.append(weights_of(trainer.model))
-    trainer.train()
-    after = weights_of(trainer.model)
-    assert all(torch.equal(seen[0][name], after[name]) for name in after)
+    training = {"max_steps": 2, "eval_steps": 2, "on_nan": "skip"}
+    loop = SmallTraining(**GOOD | {"training": training}).loop(tmp_path)
+    spoil_steps(loop, (1, 2))
+    before = weights_of(loop.model)
+    loop.run()
+    after = weights_of(loop.model)
+    assert all(torch.equal(before[name], after[name]) for name in after)
 
 
 @pytest.mark.parametrize("every", [2, 3, 4, 12])
@@ -111,12 +153,10 @@ def test_the_logged_mean_is_that_of_the_good_steps(every: int, tmp_path: Path) -
     single, together = tmp_path / "single", tmp_path / "together"
     for folder, steps in ((single, 1), (together, every)):
         folder.mkdir()
-        train_with_a_bad_row(folder, "skip", logging_steps=steps, learning_rate=1e-12)
-    good = {event["step"]: event["loss"] for event in read_events(single, "train")}
-    bad = {event["step"] for event in read_events(single, "nan")}
-    assert len(bad) == 2
-    assert sorted(good.keys() | bad) == list(range(1, 13))
-    assert not good.keys() & bad
+        train_with_bad_steps(folder, "skip", logging_steps=steps, learning_rate=1e-12)
+    events = read_events(single, "train")
+    good = {event["step"]: event["loss"] for event in events if "loss" in event}
+    assert sorted(good) == [step for step in range(1, 13) if step not in (3, 8)]
     before = 0
     for event in read_events(together, "train"):
         window = [good[step] for step in range(before + 1, event["step"] + 1) if step in good]
@@ -134,102 +174,114 @@ def test_a_run_that_goes_on_remembers_its_bad_steps(tmp_path: Path) -> None:
     for folder in (whole, again):
         folder.mkdir()
     asked = {"eval_steps": 2, "save_total_limit": 20, "max_steps": 18}
-    (trainer, failure), report = train_with_a_bad_row(whole, "rollback", **asked)
+    first, failure, report = train_with_bad_steps(whole, "rollback", (3, 9, 15), **asked)
     assert failure is None
-    steps = [event["step"] for event in report["events"]]
-    assert len(steps) == 3
-    assert steps[1] - steps[0] > 1
-    kept = steps[0] + steps[0] % 2  # the first checkpoint after the first bad step
-    checkpoint = again / "checkpoints" / f"checkpoint-{kept}"
-    for step in range(2, kept + 1, 2):
-        name = f"checkpoint-{step}"
-        shutil.copytree(whole / "checkpoints" / name, again / "checkpoints" / name)
+    shutil.copytree(whole / "checkpoints", again / "checkpoints")
     shutil.copy(whole / "nan_report.json", again / "nan_report.json")
-    second = SmallTraining(
-        **BAD | {"training": {"on_nan": "rollback", **asked}}
-    ).trainer(again, resume=checkpoint)  # fmt: skip
-    second.train(resume_from_checkpoint=str(checkpoint))
-    assert json.loads((again / "nan_report.json").read_text(encoding="utf-8")) == report
-    assert second.supervision.progress.nan_events == 3
-    curve = [(event["step"], event["loss"]) for event in read_events(again, "train")]
+    second, _, report_again = train_with_bad_steps(
+        again, "rollback", (9, 15), resume=again / "checkpoints" / "checkpoint-4", **asked
+    )
+    assert report_again == report
+    assert second.progress.nan_events == 3
+    curve = [(event["step"], event.get("loss")) for event in read_events(again, "train")]
     assert curve == [
-        (event["step"], event["loss"]) for event in read_events(whole, "train")
-        if event["step"] > kept
-    ]
-    ours, theirs = weights_of(second.model), weights_of(trainer.model)
+        (event["step"], event.get("loss")) for event in read_events(whole, "train")
+        if event["step"] > 4
+    ]  # fmt: skip
+    ours, theirs = weights_of(second.model), weights_of(first.model)
     assert all(torch.equal(one, theirs[name]) for name, one in ours.items())
 
 
 def test_the_policy_stop_fails_with_the_report(tmp_path: Path) -> None:
-    (_, failure), report = train_with_a_bad_row(tmp_path, "stop")
-    assert failure is not None
-    assert "training.on_nan is stop" in str(failure)
-    assert f"row_{BAD_ROW + 1}" in str(failure)
-    assert [event["action"] for event in report["events"]] == ["stop"]
+    loop = SmallTraining(
+        **BAD | {"training": {"max_steps": 12, "eval_steps": 12, "on_nan": "stop"}}
+    ).loop(tmp_path)
+    with pytest.raises(RunError, match=r"training\.on_nan is stop") as caught:
+        loop.run()
+    assert f"row_{BAD_ROW + 1}" in str(caught.value)
+    (event,) = json.loads((tmp_path / "nan_report.json").read_text(encoding="utf-8"))["events"]
+    assert event["action"] == "stop"
 
 
 def test_the_fourth_bad_step_fails(tmp_path: Path) -> None:
-    (_, failure), report = train_with_a_bad_row(tmp_path, "skip", max_steps=60, eval_steps=60)
+    _, failure, report = train_with_bad_steps(tmp_path, "skip", (2, 4, 6, 8))
     assert failure is not None
     assert "more than 3" in str(failure)
     assert [event["action"] for event in report["events"]] == ["skip", "skip", "skip", "stop"]
 
 
 @pytest.mark.parametrize("policy", ["rollback", "skip"])
-def test_weights_that_break_are_seen_at_their_step(policy: str, tmp_path: Path) -> None:
+def test_weights_that_break_are_seen_at_the_next_step(policy: str, tmp_path: Path) -> None:
     import torch
-    from transformers import TrainerCallback
 
-    class Breaker(TrainerCallback):
-        """Damages a weight after the third optimizer step, as a failing card does."""
-
-        def on_pre_optimizer_step(self, *event: Any, model: Any = None, **_: Any) -> None:
-            _arguments, state, _control = event
-            if state.global_step == 2:
-                weight = next(iter(model.parameters()))
-                with torch.no_grad():
-                    weight[0] = float("nan")
-
-    trainer = SmallTraining(
+    loop = SmallTraining(
         training={"max_steps": 6, "eval_steps": 6, "on_nan": policy}
-    ).trainer(tmp_path)
-    trainer.add_callback(Breaker())
+    ).loop(tmp_path)
+    usual, done = loop.optimizer.step, []
+
+    def damage(*_: Any) -> None:
+        usual()
+        done.append(len(done))
+        if len(done) == 3:
+            with torch.no_grad():
+                next(iter(loop.model.parameters()))[0] = float("nan")
+
+    loop.optimizer.step = damage
     if policy == "skip":
         with pytest.raises(RunError, match="weights themselves are damaged"):
-            trainer.train()
+            loop.run()
     else:
-        trainer.train()
-        assert all(torch.isfinite(one).all() for one in weights_of(trainer.model).values())
+        loop.run()
+        assert all(torch.isfinite(one).all() for one in weights_of(loop.model).values())
     (event,) = json.loads((tmp_path / "nan_report.json").read_text(encoding="utf-8"))["events"]
-    assert (event["step"], event["found_in"]) == (3, "weights")
+    assert (event["step"], event["found_in"]) == (4, "weights")
     assert event["rows"]
+
+
+def test_weights_that_break_in_the_last_step_are_never_saved(tmp_path: Path) -> None:
+    import torch
+
+    loop = SmallTraining(training={"max_steps": 3, "eval_steps": 3}).loop(tmp_path)
+    usual = loop._take_step
+
+    def damage(passes: Any) -> None:
+        usual(passes)
+        if loop.state.global_step == 3:
+            with torch.no_grad():
+                next(iter(loop.model.parameters()))[0] = float("inf")
+
+    loop._take_step = damage
+    loop.run()
+    assert all(torch.isfinite(one).all() for one in weights_of(loop.model).values())
+    (event,) = json.loads((tmp_path / "nan_report.json").read_text(encoding="utf-8"))["events"]
+    assert (event["found_in"], event["action"]) == ("weights", "rollback")
 
 
 def test_going_back_restores_weights_and_optimizer(tmp_path: Path) -> None:
     import torch
 
-    from dialsum.train.nonfinite import Snapshot
+    from dialsum.train.guard import Snapshot
 
-    trainer = SmallTraining(training={"max_steps": 3, "eval_steps": 3}).trainer(tmp_path)
-    trainer.train()
-    snapshot = Snapshot(trainer.model, trainer.optimizer, step=3)
-    weights = weights_of(trainer.model)
+    loop = SmallTraining(training={"max_steps": 3, "eval_steps": 3}).loop(tmp_path)
+    loop.run()
+    snapshot = Snapshot(loop.model, loop.optimizer, step=3)
+    weights = weights_of(loop.model)
     moments = {
         key: value.clone()
-        for state in trainer.optimizer.state.values() for key, value in state.items()
+        for state in loop.optimizer.state.values() for key, value in state.items()
         if value.numel() > 1
     }  # fmt: skip
     with torch.no_grad():
-        for one in trainer.model.parameters():
+        for one in loop.model.parameters():
             one.add_(float("nan"))
-        for state in trainer.optimizer.state.values():
+        for state in loop.optimizer.state.values():
             for value in state.values():
                 value.fill_(float("nan"))
-    snapshot.restore(trainer.model, trainer.optimizer)
-    assert all(torch.equal(weights[name], one) for name, one in weights_of(trainer.model).items())
+    snapshot.restore(loop.model, loop.optimizer)
+    assert all(torch.equal(weights[name], one) for name, one in weights_of(loop.model).items())
     again = {
         key: value
-        for state in trainer.optimizer.state.values() for key, value in state.items()
+        for state in loop.optimizer.state.values() for key, value in state.items()
         if value.numel() > 1
     }  # fmt: skip
     assert moments
@@ -240,19 +292,17 @@ def test_a_scaler_that_never_finds_its_scale_is_a_fault(tmp_path: Path) -> None:
     """Infinite gradients are how a float16 scaler looks for its scale, but not for ever."""
     import torch
 
-    trainer = SmallTraining(training={"max_steps": 60, "eval_steps": 60}).trainer(tmp_path)
-    trainer.accelerator.scaler = scaler = torch.amp.GradScaler("cpu")
-    # As accelerate does where it computes in float16, which a CPU does not.
-    trainer.accelerator.unscale_gradients = lambda *_: scaler.unscale_(trainer.optimizer.optimizer)
-    weight = next(one for one in trainer.model.parameters() if one.requires_grad)
+    loop = SmallTraining(training={"max_steps": 60, "eval_steps": 60}).loop(tmp_path)
+    loop.scaler = torch.amp.GradScaler("cpu")
+    weight = next(one for one in loop.model.parameters() if one.requires_grad)
     weight.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(RunError, match="not finite"):
-        trainer.train()
+        loop.run()
     (first, *_) = json.loads((tmp_path / "nan_report.json").read_text(encoding="utf-8"))["events"]
     assert first["step"] == 21
     assert first["found_in"] == "gradients"
 
 
 def test_nothing_is_reported_where_nothing_was_wrong(tmp_path: Path) -> None:
-    SmallTraining().trainer(tmp_path).train()
+    SmallTraining().loop(tmp_path).run()
     assert not (tmp_path / "nan_report.json").exists()

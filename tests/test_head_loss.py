@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adapted_models import EVERYTHING, FOUR_BIT, LORA, SORTS, Build, Case
-from dialsum.train.loss import IGNORED, pass_loss, sum_token_losses
+from dialsum.train.head_loss import IGNORED, sum_token_losses
 from tensor_sizes import tensors_made
 
 pytestmark = pytest.mark.training
@@ -37,6 +37,18 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(head_loss, "CHUNK_BYTES", 4 * 1017 * ROWS)
     monkeypatch.setattr(head_loss, "BLOCK_BYTES", 4 * 1017 * 2)
+
+
+def plain_loss(
+    model: Any, batch: dict[str, Any], *, count: int | None, label_smoothing: float
+) -> Any:
+    """Return the loss as the model's own logits give it, all of them at once."""
+    labels = batch["labels"]
+    rest = {key: value for key, value in batch.items() if key != "labels"}
+    decoder = model.prepare_decoder_input_ids_from_labels(labels=labels)
+    logits = model(**rest, decoder_input_ids=decoder).logits
+    total = sum_token_losses(logits, labels, label_smoothing=label_smoothing)
+    return total / (int((labels != IGNORED).sum()) if count is None else count)
 
 
 def make_batch(case: Case, *, equal: bool = False, ignored: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -104,7 +116,7 @@ def compare(
     from dialsum.train.head_loss import summary_loss
 
     found = []
-    for way in (pass_loss, summary_loss):
+    for way in (plain_loss, summary_loss):
         torch.manual_seed(0)
         loss = way(case.model, batch, count=count, label_smoothing=smoothing)
         found.append((loss.detach(), gradients_of(case, loss)))
@@ -196,7 +208,7 @@ def test_bfloat16_is_near_float32(sort: str, way: str, build: Build) -> None:
     batch = make_batch(case)
     exact = summary_loss(case.model, batch, count=11, label_smoothing=0.1)
     found = []
-    for one in (pass_loss, summary_loss):
+    for one in (plain_loss, summary_loss):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = one(case.model, batch, count=11, label_smoothing=0.1)
         assert loss.dtype == torch.float32
@@ -299,7 +311,7 @@ def test_no_logits_of_a_whole_pass_are_held(sort: str, way: str, build: Build) -
     assert sum(scored) == tokens
     assert biggest_with(made, vocabulary) <= ROWS + 1
     with tensors_made() as made:
-        gradients_of(case, pass_loss(case.model, batch, count=11, label_smoothing=0.1))
+        gradients_of(case, plain_loss(case.model, batch, count=11, label_smoothing=0.1))
     assert biggest_with(made, vocabulary) >= tokens
 
 

@@ -137,8 +137,8 @@ def test_a_resumed_training_has_the_same_curve_and_weights(
 ) -> None:
     import torch
 
-    whole = SmallTraining(sort=sort, qlora=qlora, **ASKED).trainer(tmp_path / "whole")
-    whole.train()
+    whole = SmallTraining(sort=sort, qlora=qlora, **ASKED).loop(tmp_path / "whole")
+    whole.run()
     (tmp_path / "again").mkdir()
     for kept in (2, 4, 6):
         if kept <= step:
@@ -150,8 +150,8 @@ def test_a_resumed_training_has_the_same_curve_and_weights(
     scores = ASKED["scores"][step // 2 :]
     again = SmallTraining(
         sort=sort, qlora=qlora, **(ASKED | {"scores": scores})
-    ).trainer(tmp_path / "again", resume=checkpoint)
-    again.train(resume_from_checkpoint=str(checkpoint))
+    ).loop(tmp_path / "again", resume=checkpoint)
+    again.run()
     assert curve(tmp_path / "again") == curve(tmp_path / "whole")[step:]
     assert again.state.best_global_step == whole.state.best_global_step == 4
     first, second = weights_of(whole.model), weights_of(again.model)
@@ -165,13 +165,13 @@ def test_patience_goes_on_counting(tmp_path: Path) -> None:
         "training": ASKED["training"] | {"early_stopping_patience": 3, "max_steps": 20},
         "scores": [5.0, 1.0, 1.0, 1.0, 1.0, 1.0],
     }
-    whole = SmallTraining(**asked).trainer(tmp_path / "whole")
-    whole.train()
+    whole = SmallTraining(**asked).loop(tmp_path / "whole")
+    whole.run()
     assert whole.state.global_step == 8
     shutil.copytree(tmp_path / "whole" / "checkpoints", tmp_path / "again" / "checkpoints")
     checkpoint = tmp_path / "again" / "checkpoints" / "checkpoint-6"
-    again = SmallTraining(**(asked | {"scores": [1.0]})).trainer(tmp_path / "again")
-    again.train(resume_from_checkpoint=str(checkpoint))
+    again = SmallTraining(**(asked | {"scores": [1.0]})).loop(tmp_path / "again", resume=checkpoint)
+    again.run()
     assert again.state.global_step == 8
 
 
@@ -182,11 +182,13 @@ def test_a_run_that_had_stopped_early_stays_stopped(tmp_path: Path) -> None:
         | {"early_stopping_patience": 1, "eval_steps": 2, "max_steps": 10},
         "scores": [5.0, 3.0],
     }
-    whole = SmallTraining(**asked).trainer(tmp_path / "whole")
-    whole.train()
+    whole = SmallTraining(**asked).loop(tmp_path / "whole")
+    whole.run()
     shutil.copytree(tmp_path / "whole" / "checkpoints", tmp_path / "again" / "checkpoints")
-    again = SmallTraining(**(asked | {"scores": [9.0]})).trainer(tmp_path / "again")
-    again.train(resume_from_checkpoint=str(tmp_path / "again" / "checkpoints" / "checkpoint-4"))
+    again = SmallTraining(**(asked | {"scores": [9.0]})).loop(
+        tmp_path / "again", resume=tmp_path / "again" / "checkpoints" / "checkpoint-4"
+    )
+    again.run()
     for one in (whole, again):
         assert (one.state.global_step, one.state.best_global_step) == (4, 2)
         assert one.state.best_metric == 5.0
@@ -200,10 +202,11 @@ def test_a_mean_of_losses_goes_on_over_a_checkpoint(tmp_path: Path) -> None:
     asked = ASKED | {
         "training": ASKED["training"] | {"logging_steps": 5, "eval_steps": 3, "max_steps": 10}
     }
-    SmallTraining(**asked).trainer(tmp_path / "whole").train()
+    SmallTraining(**asked).loop(tmp_path / "whole").run()
     shutil.copytree(tmp_path / "whole" / "checkpoints", tmp_path / "again" / "checkpoints")
-    again = SmallTraining(**asked).trainer(tmp_path / "again")
-    again.train(resume_from_checkpoint=str(tmp_path / "again" / "checkpoints" / "checkpoint-9"))
+    SmallTraining(**asked).loop(
+        tmp_path / "again", resume=tmp_path / "again" / "checkpoints" / "checkpoint-9"
+    ).run()
     lines = {
         name: [one for one in read_events(tmp_path / name, "train") if one["step"] == 10]
         for name in ("whole", "again")
@@ -218,10 +221,10 @@ def test_workers_change_nothing(workers: int, tmp_path: Path) -> None:
     import torch
 
     asked = ASKED | {"training": ASKED["training"] | {"eval_steps": 10}}
-    alone = SmallTraining(**asked).trainer(tmp_path / "alone")
-    alone.train()
-    helped = SmallTraining(workers=workers, **asked).trainer(tmp_path / "helped")
-    helped.train()
+    alone = SmallTraining(**asked).loop(tmp_path / "alone")
+    alone.run()
+    helped = SmallTraining(workers=workers, **asked).loop(tmp_path / "helped")
+    helped.run()
     assert curve(tmp_path / "alone") == curve(tmp_path / "helped")
     first, second = weights_of(alone.model), weights_of(helped.model)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -231,18 +234,19 @@ KILLED = """
 import os, signal, sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
-from transformers import TrainerCallback
 from small_fit import SmallTraining
 from test_resume_training import ASKED
 
-class Killer(TrainerCallback):
-    def on_step_end(self, arguments, state, control, **_):
-        if state.global_step == 7:
-            os.kill(os.getpid(), signal.SIGKILL)
+loop = SmallTraining(**ASKED).loop(Path(sys.argv[1]))
+take_step = loop._take_step
 
-trainer = SmallTraining(**ASKED).trainer(Path(sys.argv[1]))
-trainer.add_callback(Killer())
-trainer.train()
+def die_after(passes):
+    take_step(passes)
+    if loop.state.global_step == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+loop._take_step = die_after
+loop.run()
 """
 
 
@@ -261,10 +265,10 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> Non
     assert step_of(checkpoint) == 6
     (tmp_path / "killed" / "metrics.jsonl").unlink()
     asked = ASKED | {"scores": ASKED["scores"][3:]}
-    again = SmallTraining(**asked).trainer(tmp_path / "killed", resume=checkpoint)
-    again.train(resume_from_checkpoint=str(checkpoint))
-    whole = SmallTraining(**ASKED).trainer(tmp_path / "whole")
-    whole.train()
+    again = SmallTraining(**asked).loop(tmp_path / "killed", resume=checkpoint)
+    again.run()
+    whole = SmallTraining(**ASKED).loop(tmp_path / "whole")
+    whole.run()
     assert curve(tmp_path / "killed") == curve(tmp_path / "whole")[6:]
     first, second = weights_of(whole.model), weights_of(again.model)
     assert all(torch.equal(first[name], second[name]) for name in first)

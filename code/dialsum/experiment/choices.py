@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dialsum.config.schema import Config
 from dialsum.device import Choice, Device, pick_device, pick_num_workers, pick_precision, pick_tf32
@@ -20,7 +20,9 @@ from dialsum.profiles import (
     recommend_checkpointing,
     recommend_eval_batch,
 )
-from dialsum.train.arguments import TrainingPlan
+
+if TYPE_CHECKING:
+    from dialsum.train.loop import Machine
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -82,13 +84,15 @@ class Choices:
             decoder_max_len=self.config.tokenizer.decoder_max_len, size=self.size,
         ).value
 
-    def training_plan(self, rows: int) -> TrainingPlan:
-        """Return what the trainer's arguments need of these choices."""
-        return TrainingPlan(
-            batch_size=self.batch_size, accumulation=self.accumulation, rows=rows,
-            bf16=self.bf16, fp16=self.precision == "fp16", tf32=self.tf32,
+    def machine(self) -> Machine:
+        """Return what the training loop needs of these choices."""
+        import torch
+
+        from dialsum.train.loop import Machine
+
+        return Machine(
+            device=torch.device(self.device), precision=self.precision, tf32=self.tf32,
             gradient_checkpointing=self.gradient_checkpointing, num_workers=self.num_workers,
-            use_cpu=self.where.kind == "cpu",
         )
 
     def peak_memory_bytes(self) -> dict[str, int]:

@@ -5,7 +5,7 @@ Must not train.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dialsum.config.schema import Config, Target
@@ -13,12 +13,13 @@ from dialsum.data.dialogues import Dialogue
 from dialsum.data.row_checks import has_no_text
 from dialsum.score.api import score_report, score_texts
 from dialsum.score.rows import Rows
-from dialsum.train.evaluation import Scorer
 
 TRAINING_SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum")
 
 
-def make_dev_scorer(config: Config, rows: Sequence[Dialogue]) -> Scorer:
+def make_dev_scorer(
+    config: Config, rows: Sequence[Dialogue]
+) -> Callable[[Sequence[str]], dict[str, float]]:
     """Return the function that scores predictions of these dev rows on the experiment's scale."""
     references = [[row.summary or ""] for row in rows]
 

@@ -7,8 +7,9 @@ the record.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dialsum.config.read import LoadedConfig
 from dialsum.config.schema import Config
@@ -29,12 +30,16 @@ from dialsum.experiment.prepare import (
     prepare_tokenizer,
 )
 from dialsum.experiment.saving import save_model
+from dialsum.model.families import get_family
 from dialsum.model.generate import GenerationSettings, generate_summaries
 from dialsum.paths import RunPaths, project_path, shown
 from dialsum.score.show import describe_measured, format_final
-from dialsum.train.evaluation import DevSet
-from dialsum.train.fit import FitResult, Material, Places, fit
+from dialsum.train.batches import BatchShape, padding_share, plan_random
 from dialsum.train.progress import Progress
+
+if TYPE_CHECKING:
+    from dialsum.train.loop import Trained
+    from dialsum.train.passes import SummaryTask
 
 TINY_BASE = "base"
 """Folder, inside the saved model's, of a tiny checkpoint: its adapter is nothing without it."""
@@ -192,57 +197,80 @@ def encode(context: Context, tokens: PreparedTokenizer) -> dict[str, EncodedSpli
 def train(
     context: Context, tokens: PreparedTokenizer, *, model: PreparedModel,
     encoded: Mapping[str, EncodedSplit],
-) -> FitResult:
+) -> Trained:
     """Train, evaluating on dev as asked, and leave the best weights in the model."""
-    config, choices = context.config, context.choices
-    plan = choices.training_plan(len(encoded["train"]))
+    config, choices, asked = context.config, context.choices, context.config.training
     context.progress.stage(
-        "train", f"{plan.batch_size} x {plan.accumulation} rows a step, learning rate "
-        f"{config.training.learning_rate:g}, {config.training.lr_scheduler_type}",
+        "train", f"{choices.batch_size} x {choices.accumulation} rows a step, learning rate "
+        f"{asked.learning_rate:g}, {asked.lr_scheduler_type}",
     )
     context.outcome.add(
-        "training", per_device_train_batch_size=plan.batch_size,
-        gradient_accumulation_steps=plan.accumulation,
+        "training", per_device_train_batch_size=choices.batch_size,
+        gradient_accumulation_steps=choices.accumulation,
     )
-    beams = config.evaluation.training_num_beams
-    rows = min(config.evaluation.training_max_rows or len(encoded["dev"]), len(encoded["dev"]))
-    result = fit(
-        model.adapted.model, config=config, config_sha256=context.loaded.sha256, plan=plan,
-        material=Material(
-            train=encoded["train"], names=name_rows(context.splits.train.rows),
-            sha256=context.splits.train.sha256,
-            dev=DevSet(
-                encoded=encoded["dev"].first(rows), tokenizer=tokens.tokenizer,
-                score=make_dev_scorer(config, context.splits.dev.rows[:rows]),
-                settings=_search(context, tokens, num_beams=beams),
-                batch_size=choices.eval_batch_size(beams),
-            ),
+    from dialsum.train.evaluation import DevSet
+    from dialsum.train.loop import Loop, Places
+    from dialsum.train.passes import SummaryTask
+
+    beams, splits = config.evaluation.training_num_beams, context.splits
+    machine = choices.machine()
+    bounded = get_family(config.model.architecture).position_limit is not None
+    task = SummaryTask(
+        encoded["train"], names=name_rows(splits.train.rows), sha256=splits.train.sha256,
+        shape=BatchShape(
+            batch_size=choices.batch_size, accumulation=choices.accumulation,
+            max_input=config.tokenizer.encoder_max_len, max_target=config.tokenizer.decoder_max_len,
         ),
+        seed=asked.seed, pad_token_id=int(tokens.tokenizer.pad_token_id),
+        by_length=asked.train_sampling_strategy == "token_budget",
+        label_smoothing=asked.label_smoothing_factor,
+        multiple=1 if machine.device.type == "cpu" else 8,
+        position_limit=config.tokenizer.encoder_max_len if bounded else None,
+    )
+    rows = min(config.evaluation.training_max_rows or len(encoded["dev"]), len(encoded["dev"]))
+    dev = replace(
+        task, encoded=encoded["dev"].first(rows), names=name_rows(splits.dev.rows[:rows]),
+        label_smoothing=0.0, multiple=1, position_limit=None,
+    )
+    result = Loop(
+        model.adapted.model, task, measured={"rows": rows, "num_beams": beams},
+        evaluate=DevSet(
+            dev, tokenizer=tokens.tokenizer, score=make_dev_scorer(config, splits.dev.rows[:rows]),
+            settings=_search(context, tokens, num_beams=beams),
+            batch_size=choices.eval_batch_size(beams), machine=machine,
+        ),
+        tokenizer=tokens.tokenizer, asked=asked, machine=machine,
         places=Places(
             checkpoints=context.paths.checkpoints, nan_report=context.paths.nan_report,
-            resume=context.resume,
+            config_sha256=context.loaded.sha256, resume=context.resume,
         ),
         progress=context.progress,
-    )
-    _record_training(context, result, rows=rows)
+    ).run()
+    _record_training(context, result, task)
     return result
 
 
-def _record_training(context: Context, result: FitResult, *, rows: int) -> None:
+def _record_training(context: Context, result: Trained, task: SummaryTask) -> None:
     config, choices, progress = context.config, context.choices, context.progress
+    inputs, targets = task.encoded.input_lengths, task.encoded.target_lengths
+    drawn = plan_random(inputs, shape=task.shape, seed=task.seed, epoch=0)
+    planned, at_random = (
+        round(padding_share(steps, inputs, targets, multiple=task.multiple), 4)
+        for steps in (task.steps(0), drawn)
+    )
     context.outcome.add(
         "training", steps=result.steps, epochs=round(result.epochs, 3), best_step=result.best_step,
         best_metric={
             "name": config.training.metric_for_best_model, "value": result.best_metric,
-            "rows": rows, "num_beams": config.evaluation.training_num_beams,
+            **result.measured,
         },
         effective_batch_size=choices.batch_size * choices.accumulation,
         stopped_early=result.stopped_early, seconds=round(result.seconds, 2),
         tokens_per_second=round(result.tokens_per_second, 1),
         peak_memory_bytes=choices.peak_memory_bytes(), nan_events=progress.nan_events,
         memory_retries=result.memory_retries, max_grad_norm=progress.max_grad_norm,
-        padding_share={"value": round(result.padding_share, 4),
-                       "drawn_at_random": round(result.padding_share_random, 4)},
+        padding_share={"value": planned, "drawn_at_random": at_random},
+        **({"rows_left_out": result.left_out} if result.left_out else {}),
         remarks=progress.remarks,
         learning_rate=config.training.learning_rate, seed=config.training.seed,
         device=choices.record,

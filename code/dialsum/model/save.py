@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.atomic import give_usual_mode
+from dialsum.errors import RunError
 
 EXTRA_FILE = "trained_base.safetensors"
 ADAPTER_MARKS = ("lora_", "trainable_tokens_", "modules_to_save")
@@ -84,6 +85,40 @@ def _save_whole(model: Any, folder: Path) -> None:
         model.save_pretrained(folder)
     finally:
         own.tie_word_embeddings = said
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Copy what save_weights wrote from folder back into the model that it was saved from.
+
+    Raises:
+        RunError: the files lack weights of the model, or hold others.
+    """
+    from safetensors.torch import load_file
+
+    if hasattr(model, "peft_config"):
+        from peft import set_peft_model_state_dict
+
+        found = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+        unknown, missing = found.unexpected_keys, []
+        load_extra(model, folder)
+    else:
+        tensors = {
+            name: tensor for file in sorted(folder.glob("model*.safetensors"))
+            for name, tensor in load_file(file).items()
+        }  # fmt: skip
+        found = model.load_state_dict(tensors, strict=False)
+        named = dict(model.named_parameters(remove_duplicate=False))
+        # A tied weight has several names, one of which is in the files.
+        filled = {id(one) for name, one in named.items() if name in tensors}
+        unknown = found.unexpected_keys
+        missing = [
+            one for one in found.missing_keys if one in named and id(named[one]) not in filled
+        ]
+    if unknown or missing:
+        raise RunError(
+            f"{folder}: is not of this model: lacks {missing[:3] or 'nothing'}, holds "
+            f"{unknown[:3] or 'nothing'} beside it"
+        )
 
 
 def load_extra(model: Any, folder: Path) -> None:

@@ -8,7 +8,7 @@ number of rows. Must not know tensors, files or the trainer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ class BatchShape:
     """What bounds a forward pass and a step.
 
     Args:
-        batch_size: rows per forward pass at full length, on one device.
+        batch_size: rows per forward pass at full length.
         accumulation: such passes per optimizer step.
         max_input, max_target: full length in tokens.
     """
@@ -53,12 +53,8 @@ class BatchShape:
 
     @property
     def rows_per_step(self) -> int:
-        """Rows per optimizer step and device: the effective batch size."""
+        """Rows per optimizer step: the effective batch size."""
         return self.batch_size * self.accumulation
-
-    def count_steps(self, rows: int, *, world: int = 1) -> int:
-        """Return the optimizer steps of an epoch; the last may have fewer rows."""
-        return -(-rows // (self.rows_per_step * world))
 
     def sizes(self) -> range:
         """Return the numbers of rows that a pass may have.
@@ -73,34 +69,31 @@ class BatchShape:
         return range(least, max(self.batch_size, self.rows_per_step // 4) + 1)
 
 
-def plan_random(
-    inputs: Lengths, *, shape: BatchShape, seed: int, epoch: int, world: int = 1
-) -> list[Step]:
+def plan_random(inputs: Lengths, *, shape: BatchShape, seed: int, epoch: int) -> list[Step]:
     """Return an epoch of steps whose rows are drawn at random, batch_size rows to a pass."""
     order = _generator(seed, epoch).permutation(len(inputs))
-    whole = shape.rows_per_step * world
+    whole = shape.rows_per_step
     return [
         [part[at : at + shape.batch_size] for at in range(0, len(part), shape.batch_size)]
         for part in (order[start : start + whole] for start in range(0, len(order), whole))
     ]
 
 
-def plan_token_budget(
-    inputs: Lengths, targets: Lengths, *, shape: BatchShape, seed: int, epoch: int, world: int = 1
+def plan_steps(
+    inputs: Lengths, targets: Lengths, *, shape: BatchShape, seed: int, epoch: int
 ) -> list[Step]:
     """Return an epoch of steps whose passes hold rows of like length.
 
-    Every row comes once. Every step but one has exactly rows_per_step x world rows, and the order
-    of steps is random: long and short rows come at any time of the epoch. No pass has more
+    Every row comes once. Every step but one has exactly rows_per_step rows, and the order of steps
+    is random: long and short rows come at any time of the epoch. No pass has more
     padded input or target tokens than batch_size rows of full length.
 
     Args:
         inputs, targets: tokens of every row, [rows].
         seed, epoch: the same pair gives the same steps.
-        world: devices that train together; a step's rows are theirs together.
     """
     generator = _generator(seed, epoch)
-    whole = shape.rows_per_step * world
+    whole = shape.rows_per_step
     order = _sort_by_length(inputs, targets, generator)
     spare = len(order) % whole
     at = int(generator.integers(len(order) - spare + 1)) if spare else 0
@@ -115,35 +108,6 @@ def plan_token_budget(
         last = _cut(rest, inputs, targets, shape)
         steps.insert(int(generator.integers(len(steps) + 1)), last)
     return steps
-
-
-def share_of(
-    steps: list[Step], inputs: Lengths, *, rank: int, world: int
-) -> list[Step]:
-    """Return one device's part of each step; together the parts hold every row once.
-
-    Passes go, the heaviest first, to the device that has least so far; where there are fewer passes
-    than devices, the largest are halved. A device is left with nothing only by a step of fewer rows
-    than devices.
-    """
-    parts = []
-    for step in steps:
-        passes = list(step)
-        while len(passes) < world and max(map(len, passes)) > 1:
-            passes.sort(key=len)
-            largest = passes.pop()
-            middle = len(largest) // 2
-            passes += [largest[:middle], largest[middle:]]
-        weights = [len(rows) * int(inputs[rows].max()) for rows in passes]
-        loads = [0] * world
-        mine: Step = []
-        for index in np.argsort([-weight for weight in weights], kind="stable"):
-            device = int(np.argmin(loads))
-            loads[device] += weights[index]
-            if device == rank:
-                mine.append(passes[index])
-        parts.append(mine)
-    return parts
 
 
 def padding_share(
@@ -162,13 +126,21 @@ def padding_share(
     return 1 - real / padded if padded else 0.0
 
 
-def heaviest_pass(steps: list[Step], inputs: Lengths, targets: Lengths) -> Rows:
-    """Return the pass that takes most memory: by padded tokens, then by its longest input."""
-    def weight(rows: Rows) -> tuple[int, int]:
-        width, out = int(inputs[rows].max()), int(targets[rows].max())
-        return len(rows) * (width + out), width
+def find_heaviest(
+    epochs: Iterable[list[Step]], inputs: Lengths, targets: Lengths
+) -> list[Rows]:
+    """Return the passes that take most memory: that of most padded tokens, and that of most cells
+    of attention where it is another one.
+    """
+    def count_tokens(rows: Rows) -> int:
+        return len(rows) * (int(inputs[rows].max()) + int(targets[rows].max()))
 
-    return max((rows for step in steps for rows in step), key=weight)
+    def count_cells(rows: Rows) -> int:
+        return len(rows) * int(inputs[rows].max()) ** 2
+
+    passes = [rows for steps in epochs for step in steps for rows in step]
+    found = [max(passes, key=count_tokens), max(passes, key=count_cells)]
+    return found[:1] if found[0] is found[1] else found
 
 
 def _generator(seed: int, epoch: int) -> np.random.Generator:

@@ -94,6 +94,17 @@ def latest_whole_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     return None, damaged
 
 
+def prune(folder: Path, *, keep: Path, limit: int) -> None:
+    """Remove older checkpoints until limit are left; keep and the last one stay.
+
+    Called after a new one was sealed: a run that dies here still has a whole one.
+    """
+    removable = [one for one in list_checkpoints(folder)[1:] if one != keep]
+    spared = limit - 1 - (keep != list_checkpoints(folder)[0] and keep.is_dir())
+    for checkpoint in removable[max(spared, 0):]:
+        shutil.rmtree(checkpoint)
+
+
 def drop_unsealed_checkpoints(folder: Path) -> None:
     """Remove checkpoints without a manifest: no run can go on from them.
 

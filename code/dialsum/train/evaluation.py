@@ -1,69 +1,77 @@
 """Evaluation during training: the dev rows' loss, and the scores of the summaries written for them.
 
-Must not know the trainer, nor how a summary is scored (it is handed a function).
+Must not know the loop, nor how a summary is scored (it is handed a function).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from dialsum.data.encode import EncodedSplit
+import torch
+
 from dialsum.model.generate import GenerationSettings, generate_summaries
+from dialsum.train.loop import Machine
+from dialsum.train.memory import PassLimit, free_memory, is_out_of_memory, words_of
+from dialsum.train.passes import SummaryTask, count_targets
 
 Scorer = Callable[[Sequence[str]], dict[str, float]]
 """Predictions of the evaluated dev rows to scores, 0-100, as metric_for_best_model names them."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class DevSet:
-    """What an evaluation during training needs.
+    """What an evaluation during training needs; called with a model, it measures it.
 
     Args:
-        encoded: the dev rows that are evaluated.
+        task: the dev rows that are evaluated, without label smoothing.
         tokenizer: turns token ids back into text.
         score: scores their predictions.
         settings: the search used for them.
-        batch_size: rows per generation batch.
+        batch_size: rows per pass and per generation batch.
+        limit: of a pass; lowered where memory runs out.
     """
 
-    encoded: EncodedSplit
+    task: SummaryTask
     tokenizer: Any
     score: Scorer
     settings: GenerationSettings
     batch_size: int
+    machine: Machine
+    limit: PassLimit = field(default_factory=PassLimit)
 
+    def __call__(self, model: Any) -> dict[str, float]:
+        """Return the mean loss per target token, and the scores of the summaries written."""
+        was_training = model.training
+        model.eval()
+        loss = self._mean_loss(model)
+        summaries = generate_summaries(
+            model, self.tokenizer, self.task.encoded.inputs, settings=self.settings,
+            batch_size=self.batch_size,
+        )
+        model.train(was_training)
+        return {"loss": loss, **self.score(summaries)}
 
-def write_and_score(model: Any, dev: DevSet) -> dict[str, float]:
-    """Return the scores of the summaries that the model writes for the dev rows."""
-    return dev.score(generate_summaries(
-        model, dev.tokenizer, dev.encoded.inputs, settings=dev.settings, batch_size=dev.batch_size
-    ))
-
-
-def dev_loss(model: Any, dev: DevSet, *, prepare: Callable[[Any], Any]) -> float:
-    """Return the mean loss per target token of the dev rows, without label smoothing.
-
-    Args:
-        prepare: moves a batch to the model's device.
-    """
-    import torch
-
-    from dialsum.train.head_loss import sum_summary_loss
-    from dialsum.train.loader import ROWS, PassDataset
-    from dialsum.train.loss import IGNORED
-
-    rows = PassDataset(dev.encoded, pad_token_id=dev.tokenizer.pad_token_id)
-    order = sorted(range(len(rows)), key=lambda row: len(dev.encoded.inputs[row]))
-    was_training = model.training
-    model.eval()
-    total, count = 0.0, 0
-    with torch.no_grad():
-        for start in range(0, len(order), dev.batch_size):
-            batch = rows[order[start : start + dev.batch_size]]
-            batch.pop(ROWS)
-            total += float(sum_summary_loss(model, prepare(batch), label_smoothing=0.0))
-            count += int((batch["labels"] != IGNORED).sum())
-    model.train(was_training)
-    return total / max(count, 1)
+    def _mean_loss(self, model: Any) -> float:
+        order = sorted(range(len(self.task)), key=lambda row: len(self.task.encoded.inputs[row]))
+        waiting = [
+            self.task[order[start : start + self.batch_size]]
+            for start in range(0, len(order), self.batch_size)
+        ]  # fmt: skip
+        total, count = 0.0, count_targets(waiting)
+        while waiting:
+            batch, *rest = self.limit.fit(waiting[:1])
+            failed = None
+            try:
+                with torch.no_grad(), self.machine.autocast():
+                    total += float(self.task.loss(model, self.machine.place(batch), count=1))
+                waiting[:1] = rest
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                failed = words_of(error)
+            if failed is not None:
+                free_memory(self.machine.device)
+                print(f"in the dev loss, {self.limit.lower(batch, failed)}", flush=True)
+        return total / max(count, 1)

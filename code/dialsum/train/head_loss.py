@@ -5,7 +5,11 @@ them four times over. Here the decoder's outputs are scored in chunks of tokens 
 chunk's logits are replaced by the loss's gradient, block by block, and taken backward while they
 are there, so that nothing is computed twice (the scheme of Liger's fused linear cross-entropy, Hsu
 et al. 2024; its kernels take a plain matrix on a GPU, while a head here may have an adapter or
-learned rows). Loss and gradients are those of loss.pass_loss. Must not know the trainer.
+learned rows).
+
+The mean is over all target tokens of an optimizer step: transformers averages each forward pass of
+an encoder-decoder model by itself and then sums over the accumulation, so that batch 2 x 4 has four
+times the gradient of batch 8 x 1. Must not know the loop.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from dialsum.train.loss import IGNORED, sum_token_losses
+IGNORED = -100
+"""Label of a place that does not count."""
 
 CHUNK_BYTES = 256 * 2**20
 """Logits of a chunk in float32, held once (by an adapter on the head up to four times): a third of
@@ -103,6 +108,21 @@ def _decode(base: Any, batch: dict[str, Any]) -> torch.Tensor:
     if base.config.model_type == "t5" and base.config.scale_decoder_outputs:
         hidden = hidden * base.model_dim**-0.5
     return hidden
+
+
+def sum_token_losses(logits: Any, labels: Any, *, label_smoothing: float = 0.0) -> Any:
+    """Return the summed cross-entropy, in float32.
+
+    Args:
+        logits: [batch, length, vocabulary].
+        labels: [batch, length], -100 where nothing counts.
+    """
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(
+        logits.reshape(-1, logits.shape[-1]).float(), labels.reshape(-1).to(logits.device),
+        ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="sum",
+    )
 
 
 @dataclass(frozen=True)

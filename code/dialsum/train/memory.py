@@ -1,6 +1,6 @@
 """Memory that runs out inside a step: recognise it, free what there is, go on with smaller passes.
 
-Must not know the trainer's loop, nor what a step computes.
+Must not know the loop, nor what a step computes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dialsum.errors import FullMemoryError, first_line
-from dialsum.train.loader import count_positions, split_pass
+from dialsum.train.passes import Batch, count_positions, halve
 
 SIGNS = (
     "out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "not enough memory",
@@ -88,18 +88,18 @@ class PassLimit:
     positions: int | None = None
     retries: int = 0
 
-    def fit(self, passes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def fit(self, passes: Sequence[Batch]) -> list[Batch]:
         """Return the passes with those beyond the limit halved until they fit."""
-        fitting: list[dict[str, Any]] = []
+        fitting: list[Batch] = []
         for batch in passes:
             fits = self.positions is None or count_positions(batch) <= self.positions
             if fits or len(batch["input_ids"]) == 1:
                 fitting.append(batch)
             else:
-                fitting += self.fit(split_pass(batch))
+                fitting += self.fit(halve(batch))
         return fitting
 
-    def lower(self, batch: dict[str, Any], error: str) -> str:
+    def lower(self, batch: Batch, error: str) -> str:
         """Take note that memory ran out in this pass, and say so in words.
 
         Args:

@@ -1,11 +1,10 @@
 """What a run tells while it goes on: events in metrics.jsonl, lines on screen, TensorBoard.
 
-Must not know the trainer: it is handed numbers.
+Must not know the loop: it is handed numbers.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -42,6 +41,18 @@ class Progress:
         self._started = time.monotonic()
         self._last_step = (0, self._started)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run that goes on from here has to know, as JSON can hold it."""
+        return {
+            "nan_events": self.nan_events, "remarks": self.remarks,
+            "max_grad_norm": self.max_grad_norm,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what state_dict returned."""
+        self.nan_events, self.remarks = state["nan_events"], state["remarks"]
+        self.max_grad_norm = state["max_grad_norm"]
+
     def add_listener(self, listener: Any) -> None:
         """Also hand every numeric event to listener(kind, step, values) (Weights & Biases)."""
         self._listeners.append(listener)
@@ -74,8 +85,6 @@ class Progress:
     def train_step(self, step: int, total: int, logs: Mapping[str, float]) -> None:
         """Record a line of loss."""
         loss, norm = logs.get("loss"), logs.get("grad_norm")
-        if norm is not None and math.isfinite(norm):
-            self.max_grad_norm = max(self.max_grad_norm, norm)
         self.event(
             "train", step=step, total_steps=total, epoch=logs.get("epoch"), loss=loss,
             grad_norm=norm, learning_rate=logs.get("learning_rate"),

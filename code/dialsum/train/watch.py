@@ -59,7 +59,7 @@ class Watch:
         self._flat = 0
         self._over_fitting = False
 
-    def memory(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what a run that goes on from here has to know, as JSON can hold it."""
         return {
             "losses": list(self._losses), "norms": list(self._norms), "first": self._first,
@@ -67,14 +67,14 @@ class Watch:
             "evaluations": self._evaluations, "over_fitting": self._over_fitting,
         }
 
-    def remember(self, memory: dict[str, Any]) -> None:
-        """Go on from what memory() returned."""
-        self._losses.extend(memory["losses"])
-        self._norms.extend(memory["norms"])
-        self._first, self._last_told = memory["first"], memory["last_told"]
-        self._checked, self._flat = memory["checked"], memory["flat"]
-        self._evaluations = [(step, dev, train) for step, dev, train in memory["evaluations"]]
-        self._over_fitting = memory["over_fitting"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what state_dict returned."""
+        self._losses.extend(state["losses"])
+        self._norms.extend(state["norms"])
+        self._first, self._last_told = state["first"], state["last_told"]
+        self._checked, self._flat = state["checked"], state["flat"]
+        self._evaluations = [(step, dev, train) for step, dev, train in state["evaluations"]]
+        self._over_fitting = state["over_fitting"]
 
     def step(self, step: int, *, loss: float, grad_norm: float) -> list[Remark]:
         """Take in a finished optimizer step; both numbers finite."""

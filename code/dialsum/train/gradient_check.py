@@ -2,7 +2,7 @@
 
 An adapter in a place that the network never computes with (`shared` of T5 and BART), or behind
 recomputed blocks whose inputs need no gradient, trains to the end and learns nothing; no library
-says so. Must not know the trainer: it is called after a step's backward passes.
+says so. Must not know the loop: it is called after a step's backward passes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,564 @@
+"""The training loop, for every family: read `Loop.run` first.
+
+An optimizer step is a list of forward passes whose gradients add up to that of the mean loss over
+all target tokens of the step. Passes may differ in size, are halved where memory is full, and are
+dropped together where something is not finite. Evaluations choose the best weights; checkpoints
+hold all that a run needs to go on bit for bit. Must not know what a row is, how a summary is
+scored, nor where records go.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+from torch.utils.data import DataLoader
+from transformers import get_scheduler, set_seed
+from transformers.trainer_callback import TrainerState
+
+from dialsum.config.schema import Training
+from dialsum.errors import RunError
+from dialsum.model.save import load_weights, save_weights
+from dialsum.train.batches import Rows, Step
+from dialsum.train.checkpoints import find_damage, prune, seal_checkpoint
+from dialsum.train.gradient_check import GradientCheck
+from dialsum.train.guard import BadStep, Guard, Origin, all_finite, find_origin, learning
+from dialsum.train.memory import PassLimit, allocate_states, free_memory, is_out_of_memory, words_of
+from dialsum.train.optimizer import make_optimizer
+from dialsum.train.passes import (
+    ROWS,
+    Batch,
+    count_targets,
+    count_tokens,
+    leave_out,
+    rows_of,
+)
+from dialsum.train.progress import Progress
+from dialsum.train.watch import Watch
+
+STATE, TENSORS = "trainer_state.json", "training_state.pt"
+"""Files of a checkpoint besides the weights: numbers as the library's tools know them, tensors."""
+MOST_OVERFLOWS = 20
+"""Steps in a row whose gradients a float16 scaler may find infinite: from its first scale, 2**16,
+down to 1 it needs 16. More are not its search but a fault."""
+MOST_LEFT_OUT = 0.01
+"""Share of the rows that may be left out one by one for not being finite; three in any case."""
+
+
+class Task(Protocol):
+    """What is learned from."""
+
+    names: Sequence[str]
+    """Of every row, for reports."""
+    sha256: str
+    """Of what the rows say."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Rows | Sequence[int]) -> Batch:
+        """Return a forward pass of rows, on the CPU."""
+
+    def steps(self, epoch: int) -> list[Step]:
+        """Return an epoch's steps, the same for the same epoch, as many in each."""
+
+    def find_heaviest(self, epochs: int) -> list[Rows]:
+        """Return the passes of all epochs that take most memory."""
+
+    def loss(self, model: Any, batch: Batch, *, count: int | None) -> torch.Tensor:
+        """Return the loss of a pass: its sum over target tokens over count (None: its own)."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was chosen for this machine.
+
+    Args:
+        precision: of the computation: fp32, bf16 or fp16.
+        tf32: TensorFloat-32 matrix products.
+        gradient_checkpointing: recompute activations.
+        num_workers: processes that prepare passes.
+    """
+
+    device: torch.device
+    precision: str = "fp32"
+    tf32: bool = False
+    gradient_checkpointing: bool = False
+    num_workers: int = 0
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which a forward pass computes."""
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32")
+
+    def place(self, batch: Batch) -> Batch:
+        """Return a pass on the device, without the names of its rows."""
+        return {
+            key: value.to(self.device, non_blocking=True)
+            for key, value in batch.items() if key != ROWS
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a training writes.
+
+    Args:
+        checkpoints: folder of its checkpoints.
+        nan_report: file for steps that are not finite; absent while there was none.
+        config_sha256: of the resolved config; only the same goes on from its checkpoints.
+        resume: checkpoint that it goes on from; None: it begins.
+    """
+
+    checkpoints: Path
+    nan_report: Path
+    config_sha256: str
+    resume: Path | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training came to, earlier parts of a resumed run included.
+
+    Args:
+        tokens: trained on, in and out, padding not counted.
+        positions_per_pass: limit that running out of memory set; None: it never did.
+        left_out: names of rows that were left out for not being finite.
+        measured: rows and num_beams of the evaluations.
+    """
+
+    steps: int
+    epochs: float
+    best_step: int
+    best_metric: float
+    stopped_early: bool
+    seconds: float
+    tokens: int
+    memory_retries: int
+    positions_per_pass: int | None
+    left_out: list[str]
+    measured: dict[str, int]
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens trained on per second, evaluations and checkpoints included."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+Evaluate = Callable[[Any], dict[str, float]]
+"""Measures a model on dev: `loss` and the scores that metric_for_best_model may name."""
+
+
+class Loop:
+    """One training, from its first step or from a checkpoint to its best weights.
+
+    Args:
+        model: on its device; what requires a gradient learns.
+        evaluate: measures it on dev.
+        measured: rows and num_beams of that, for what is said of it.
+        tokenizer: is saved beside the weights.
+        asked: the config's training section; batch sizes are the task's matter.
+    """
+
+    def __init__(
+        self, model: Any, task: Task, *, evaluate: Evaluate, measured: dict[str, int],
+        tokenizer: Any, asked: Training, machine: Machine, places: Places, progress: Progress,
+    ) -> None:
+        set_seed(asked.seed)
+        if machine.tf32:
+            torch.set_float32_matmul_precision("high")
+        if machine.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model, self.task, self.evaluate, self.measured = model, task, evaluate, measured
+        self.tokenizer, self.asked, self.machine = tokenizer, asked, machine
+        self.places, self.progress = places, progress
+        self.per_epoch = len(task.steps(0))
+        total = asked.max_steps or math.ceil(asked.num_train_epochs * self.per_epoch)
+        self.learning = learning(model)
+        self.optimizer = make_optimizer(model, asked)
+        warmup = asked.warmup_steps
+        self.scheduler = get_scheduler(
+            asked.lr_scheduler_type, self.optimizer,
+            num_warmup_steps=math.ceil(warmup if warmup >= 1 else total * warmup),
+            num_training_steps=total, scheduler_specific_kwargs=dict(asked.lr_scheduler_kwargs),
+        )
+        self.scaler = torch.amp.GradScaler(
+            machine.device.type, enabled=machine.precision == "fp16"
+        )
+        self.guard = Guard(asked.on_nan, places.nan_report, task.names, progress)
+        self.limit, self.watch, self.gradients = PassLimit(), Watch(), GradientCheck(model)
+        self.state = TrainerState(
+            max_steps=total, num_train_epochs=math.ceil(total / self.per_epoch),
+            logging_steps=asked.logging_steps, eval_steps=min(asked.eval_steps, total),
+            save_steps=min(asked.save_steps or asked.eval_steps, total),
+        )
+        self.left_out: set[int] = set()
+        self.best_loss = math.inf
+        self.without_gain, self.overflows, self.tokens = 0, 0, 0
+        self.unlogged: list[float] = []
+        self.seconds, self._since = 0.0, time.monotonic()
+
+    def run(self) -> Trained:
+        """Train to the last step, or until early stopping, and leave the best weights in the model.
+
+        Raises:
+            NonFiniteError, FullMemoryError: beyond what can be answered.
+            RunError: something that should learn gets no gradient, or no evaluation was finite.
+        """
+        random_state = None if self.places.resume is None else self._load(self.places.resume)
+        state = self.state
+        if state.global_step < state.max_steps and not self._is_out_of_patience():
+            self._rehearse()
+            if random_state is not None:
+                set_random_state(random_state, self.machine.device)
+            for passes in self._load_steps():
+                self._take_step(passes)
+                last = state.global_step == state.max_steps
+                better = False
+                if last or state.global_step % state.eval_steps == 0:
+                    better = self._evaluate()
+                if better or last or state.global_step % state.save_steps == 0:
+                    self._save()
+                if self._is_out_of_patience():
+                    break
+        self._load_best()
+        return Trained(
+            steps=state.global_step, epochs=float(state.epoch or 0.0),
+            best_step=int(state.best_global_step or 0), best_metric=float(state.best_metric or 0.0),
+            stopped_early=state.global_step < state.max_steps, seconds=self._count_seconds(),
+            tokens=self.tokens, memory_retries=self.limit.retries,
+            positions_per_pass=self.limit.positions,
+            left_out=[self.task.names[row] for row in sorted(self.left_out)],
+            measured=self.measured,
+        )
+
+    def _load_steps(self) -> Iterator[list[Batch]]:
+        """Give the passes of each step to come.
+
+        A generator of its own keeps the loader from drawing on the global random state: dropout is
+        the same whatever the number of workers.
+        """
+        order: Any = _Order(self.task, self.state.global_step, self.state.max_steps)
+        return iter(DataLoader(
+            self.task,  # type: ignore[arg-type]
+            batch_sampler=order, collate_fn=list, num_workers=self.machine.num_workers,
+            pin_memory=self.machine.device.type == "cuda",
+            generator=torch.Generator().manual_seed(self.asked.seed),
+        ))
+
+    def _rehearse(self) -> None:
+        """Run the heaviest passes and forget them: memory runs out now or not at all."""
+        random_state = read_random_state(self.machine.device)
+        beside = allocate_states(self.optimizer)
+        self.model.train()
+        for rows in self.task.find_heaviest(self.state.num_train_epochs):
+            self._add_up_gradients([self.task[rows]], 1, random_state)
+            self.optimizer.zero_grad(set_to_none=True)
+        set_random_state(random_state, self.machine.device)
+        del beside
+
+    def _take_step(self, passes: list[Batch]) -> None:
+        """Take one optimizer step, or leave it out where it is not finite."""
+        self.model.train()
+        self.progress.step = step = self.state.global_step + 1
+        self.guard.keep(self.model, self.optimizer, step=self.state.global_step)
+        rate = self.scheduler.get_last_lr()[0]
+        random_state = read_random_state(self.machine.device)
+        taken, norm, scale = False, None, self.scaler.get_scale()
+        while not taken and (passes := leave_out(passes, self.left_out)):
+            total = self._add_up_gradients(passes, count_targets(passes), random_state)
+            self.gradients.after_backward()
+            self.scaler.unscale_(self.optimizer)
+            found = clip_grad_norm_(self.learning.values(), self.asked.max_grad_norm or math.inf)
+            loss, norm = torch.stack([total.float(), found.float()]).tolist()
+            taken = self._is_finite(loss, norm)
+            if taken:
+                self.scaler.step(self.optimizer)
+            self.scaler.update()
+            if taken:
+                self.unlogged.append(loss)
+                self.tokens += count_tokens(passes)
+                break
+            set_random_state(random_state, self.machine.device)
+            again = self._answer(self._describe_bad(loss, norm, rate, passes))
+            self.optimizer.zero_grad(set_to_none=True)
+            if not again:
+                self.optimizer.step()  # without gradients it changes nothing; schedules look for it
+                break
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.scaler.get_scale() >= scale or not taken:
+            self.scheduler.step()
+        self.state.global_step = step
+        self.state.epoch = step / self.per_epoch
+        if taken and norm is not None and math.isfinite(norm):
+            self.progress.max_grad_norm = max(self.progress.max_grad_norm, norm)
+            for remark in self.watch.step(step, loss=loss, grad_norm=norm):
+                self.progress.remark(remark)
+        if step == 1 or step % self.state.logging_steps == 0:
+            self._log(rate, norm if taken else None)
+
+    def _add_up_gradients(
+        self, passes: Sequence[Batch], count: int, random_state: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Run passes forward and backward, all again in smaller ones where memory is full.
+
+        Args:
+            count: target tokens of the whole step.
+            random_state: at its beginning, so that dropout comes again.
+
+        Returns:
+            The loss of the step, without a graph.
+
+        Raises:
+            FullMemoryError: memory was full with a single row.
+        """
+        while True:
+            total, failed = torch.zeros((), device=self.machine.device), None
+            for batch in self.limit.fit(passes):
+                try:
+                    with self.machine.autocast():
+                        loss = self.task.loss(self.model, self.machine.place(batch), count=count)
+                    self.scaler.scale(loss).backward()
+                    total += loss.detach()
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    failed = batch, words_of(error)
+                    break
+            if failed is None:
+                return total
+            # Outside of the handler: the error would hold on to the tensors of the pass.
+            self.optimizer.zero_grad(set_to_none=True)
+            free_memory(self.machine.device)
+            step, said = self.progress.step, self.limit.lower(*failed)
+            self.progress.event(
+                "memory_retry", step=step or 0, positions=self.limit.positions, message=said
+            )
+            self.progress.warn(said if step is None else f"step {step}: {said}")
+            set_random_state(random_state, self.machine.device)
+
+    def _is_finite(self, loss: float, norm: float) -> bool:
+        """Say whether a step is to be taken; with a scaler, infinite gradients are how it finds its
+        scale, and it leaves such a step out by itself.
+        """
+        self.overflows = 0 if math.isfinite(norm) else self.overflows + 1
+        searching = self.scaler.is_enabled() and self.overflows <= MOST_OVERFLOWS
+        return math.isfinite(loss) and (math.isfinite(norm) or searching)
+
+    def _describe_bad(
+        self, loss: float, norm: float | None, rate: float, passes: Sequence[Batch]
+    ) -> BadStep:
+        return BadStep(
+            step=self.state.global_step + 1, epoch=float(self.state.epoch or 0),
+            learning_rate=rate, loss=loss, grad_norm=norm,
+            origin=find_origin(self.model, passes, loss=self._loss_alone),
+            step_rows=rows_of(passes),
+            scaler_scale=self.scaler.get_scale() if self.scaler.is_enabled() else None,
+        )
+
+    def _loss_alone(self, batch: Batch) -> torch.Tensor:
+        with self.machine.autocast():
+            return self.task.loss(self.model, self.machine.place(batch), count=None)
+
+    def _answer(self, bad: BadStep) -> bool:
+        """Answer a step that is not finite; say whether it is to be tried again without some rows.
+
+        Rows that are not finite by themselves, where others are, are left out for good: going back
+        and halving the rate would meet them again in each epoch.
+        """
+        if self.asked.on_nan != "stop" and bad.origin.where in ("forward", "loss", "gradients"):
+            alone = [row for row in bad.origin.rows if not self._is_finite_alone(row)]
+            others = (*bad.origin.rows, *bad.step_rows, *range(len(self.task)))
+            other = next((row for row in others if row not in alone), None)
+            most = max(3, int(MOST_LEFT_OUT * len(self.task)))
+            if (
+                alone and len(self.left_out) + len(alone) <= most
+                and other is not None and self._is_finite_alone(other)
+            ):  # fmt: skip
+                self.left_out.update(alone)
+                self.guard.report_left_out(bad, alone)
+                return True
+        self.guard.answer(bad, model=self.model, optimizer=self.optimizer, scheduler=self.scheduler)
+        return False
+
+    def _is_finite_alone(self, row: int) -> bool:
+        found = find_origin(self.model, [self.task[[row]]], loss=self._loss_alone)
+        return found.where == "nowhere"
+
+    def _check_weights(self) -> None:
+        """Go back, or stop, where the weights themselves are not finite."""
+        if all_finite(list(self.learning.values())):
+            return
+        name = next(name for name, one in self.learning.items() if not all_finite([one]))
+        bad = BadStep(
+            step=self.state.global_step, epoch=float(self.state.epoch or 0),
+            learning_rate=self.scheduler.get_last_lr()[0], loss=math.nan, grad_norm=None,
+            origin=Origin("weights", name), step_rows=(),
+        )
+        self.guard.answer(bad, model=self.model, optimizer=self.optimizer, scheduler=self.scheduler)
+
+    def _log(self, rate: float, norm: float | None) -> None:
+        """Report the mean loss since the last line, over the steps that were taken."""
+        logs = {"epoch": float(self.state.epoch or 0), "learning_rate": rate}
+        if norm is not None:
+            logs["grad_norm"] = norm
+        if self.unlogged:
+            logs["loss"] = math.fsum(self.unlogged) / len(self.unlogged)
+            self.unlogged = []
+        self.state.log_history.append(logs | {"step": self.state.global_step})
+        self.progress.train_step(self.state.global_step, self.state.max_steps, logs)
+
+    def _evaluate(self) -> bool:
+        """Measure on dev; say whether the weights are the best so far.
+
+        Of two equal metrics the one with the smaller dev loss is the better.
+        """
+        self._check_weights()
+        started, state = time.monotonic(), self.state
+        values = self.evaluate(self.model)
+        name = self.asked.metric_for_best_model
+        metric, before = values[name], state.best_metric
+        gain = math.inf if before is None else (
+            before - metric if name == "loss" else metric - before
+        )
+        better = math.isfinite(metric) and (
+            gain > 0 or (gain == 0 and values["loss"] < self.best_loss)
+        )
+        # NaN is no gain, whatever was best.
+        gained = math.isfinite(metric) and gain > self.asked.early_stopping_threshold
+        self.without_gain = 0 if gained or before is None else self.without_gain + 1
+        if better:
+            state.best_metric, state.best_global_step = metric, state.global_step
+            self.best_loss = values["loss"]
+        state.log_history.append(
+            {f"eval_{key}": value for key, value in values.items()}
+            | {"epoch": float(state.epoch or 0), "step": state.global_step}
+        )
+        self.progress.evaluation(
+            state.global_step, state.max_steps, epoch=float(state.epoch or 0),
+            values={"eval_loss" if key == "loss" else key: value for key, value in values.items()},
+            best=better, seconds=time.monotonic() - started, **self.measured,
+        )
+        for remark in self.watch.evaluation(
+            state.global_step, dev_loss=values["loss"], better=better
+        ):
+            self.progress.remark(remark)
+        return better
+
+    def _is_out_of_patience(self) -> bool:
+        patience = self.asked.early_stopping_patience
+        return patience is not None and self.without_gain >= patience
+
+    def _save(self) -> None:
+        """Write a checkpoint, seal it, and only then remove older ones: the best and the last stay.
+        """
+        state = self.state
+        folder = self.places.checkpoints / f"checkpoint-{state.global_step}"
+        self.guard.keep(self.model, self.optimizer, step=state.global_step, due=True)
+        save_weights(self.model, folder)
+        self.tokenizer.save_pretrained(folder)
+        torch.save({
+            "optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": read_random_state(self.machine.device),
+        }, folder / TENSORS)
+        best = self.places.checkpoints / f"checkpoint-{state.best_global_step}"
+        state.best_model_checkpoint = None if state.best_global_step is None else str(best)
+        state.stateful_callbacks = {
+            "guard": self.guard.state_dict(), "watch": self.watch.state_dict(),
+            "progress": self.progress.state_dict(), "limit": vars(self.limit),
+            "loop": {
+                "left_out": sorted(self.left_out),
+                "best_loss": None if math.isinf(self.best_loss) else self.best_loss,
+                "without_gain": self.without_gain, "overflows": self.overflows,
+                "tokens": self.tokens, "unlogged": self.unlogged,
+                "seconds": self._count_seconds(),
+            },
+        }
+        state.save_to_json(str(folder / STATE))
+        seal_checkpoint(
+            folder, config_sha256=self.places.config_sha256, data_sha256=self.task.sha256
+        )
+        prune(self.places.checkpoints, keep=best, limit=self.asked.save_total_limit)
+
+    def _load(self, folder: Path) -> dict[str, torch.Tensor]:
+        """Take over all that a checkpoint holds; return its random state."""
+        load_weights(self.model, folder)
+        tensors = torch.load(folder / TENSORS, map_location="cpu", weights_only=True)
+        self.optimizer.load_state_dict(tensors["optimizer"])
+        self.scheduler.load_state_dict(tensors["scheduler"])
+        self.scaler.load_state_dict(tensors["scaler"])
+        self.state = state = TrainerState.load_from_json(str(folder / STATE))
+        kept: Any = state.stateful_callbacks
+        self.guard.load_state_dict(kept["guard"])
+        self.watch.load_state_dict(kept["watch"])
+        self.progress.load_state_dict(kept["progress"])
+        self.limit = PassLimit(**kept["limit"])
+        own = kept["loop"]
+        self.left_out = set(own["left_out"])
+        self.best_loss = math.inf if own["best_loss"] is None else own["best_loss"]
+        self.without_gain, self.overflows = own["without_gain"], own["overflows"]
+        self.tokens, self.unlogged, self.seconds = own["tokens"], own["unlogged"], own["seconds"]
+        best = self.places.checkpoints / f"checkpoint-{state.best_global_step}"
+        if state.best_global_step is not None and (damage := find_damage(best)):
+            self.progress.warn(
+                f"the best checkpoint so far, {best.name}, is gone or damaged ({damage}): the best "
+                "is chosen from here on"
+            )
+            state.best_metric = state.best_global_step = state.best_model_checkpoint = None
+            self.best_loss = math.inf
+        random_state: dict[str, torch.Tensor] = tensors["random"]
+        return random_state
+
+    def _load_best(self) -> None:
+        if self.state.best_global_step is None:
+            raise RunError(
+                f"no evaluation on dev gave a finite {self.asked.metric_for_best_model}, so there "
+                "are no best weights; choose another training.metric_for_best_model or lower "
+                "training.learning_rate"
+            )
+        load_weights(
+            self.model, self.places.checkpoints / f"checkpoint-{self.state.best_global_step}"
+        )
+
+    def _count_seconds(self) -> float:
+        return self.seconds + time.monotonic() - self._since
+
+
+class _Order:
+    """The rows of every step from one on, for a DataLoader."""
+
+    def __init__(self, task: Task, first: int, total: int) -> None:
+        self._task, self._steps = task, range(first, total)
+
+    def __iter__(self) -> Iterator[Step]:
+        epoch, steps = -1, self._task.steps(0)
+        for step in self._steps:
+            if step // len(steps) != epoch:
+                epoch = step // len(steps)
+                steps = self._task.steps(epoch)
+            yield steps[step % len(steps)]
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+
+def read_random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """Return the random state of the CPU and of the device."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Set the random state back to what read_random_state returned."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

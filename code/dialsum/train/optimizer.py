@@ -1,0 +1,44 @@
+"""Optimizers by transformers' names, made as its trainer makes them.
+
+Must not know the loop.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from dialsum.config.schema import Training
+
+NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
+"""Names of parameters without weight decay, as the library's trainer has them."""
+
+
+def make_optimizer(model: Any, asked: Training) -> Any:
+    """Return the optimizer of what learns; biases and norms do not decay."""
+    import torch
+    from transformers.trainer_pt_utils import get_parameter_names
+
+    decaying = set(get_parameter_names(model, [torch.nn.LayerNorm], [NO_DECAY.pattern]))
+    named = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+    groups = [
+        {"params": [one for name, one in named if name in decaying],
+         "weight_decay": asked.weight_decay},
+        {"params": [one for name, one in named if name not in decaying], "weight_decay": 0.0},
+    ]  # fmt: skip
+    rate = asked.learning_rate
+    if asked.optim == "adafactor":
+        from transformers import Adafactor
+
+        return Adafactor(groups, lr=rate, scale_parameter=False, relative_step=False)
+    if asked.optim in ("adamw_torch", "adamw_torch_fused"):
+        # None lets torch choose; it never chooses fused.
+        fused = True if asked.optim.endswith("fused") else None
+        return torch.optim.AdamW(groups, lr=rate, fused=fused)
+    from bitsandbytes.optim import AdamW, GlobalOptimManager
+
+    manager = GlobalOptimManager.get_instance()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            manager.register_module_override(module, "weight", {"optim_bits": 32})
+    return AdamW(groups, lr=rate, optim_bits=8, is_paged=asked.optim.startswith("paged"))
