@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bare_trainer import make_bare_trainer
+from bare_loop import make_bare_loop
 from dialsum.host import peak_resident_bytes
 from random_mt5 import write_random_mt5
 
@@ -151,7 +151,7 @@ def train_stock(
     )
     from transformers.trainer_callback import PrinterCallback
 
-    from dialsum.train.loss import IGNORED, sum_token_losses
+    from dialsum.train.head_loss import IGNORED, sum_token_losses
 
     positions = [0]
     collate = DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=IGNORED)
@@ -190,25 +190,27 @@ def train_ours(
     model: Any, tokenizer: Any, encoded: Any, *, config: Any, asked: argparse.Namespace
 ) -> tuple[float, list[float], int]:
     """Train as trainer.py does, without the evaluation at the end."""
-    from dialsum.train.arguments import TrainingPlan
+    import torch
 
-    plan = TrainingPlan(
-        batch_size=BATCH, accumulation=ACCUMULATION, rows=len(encoded), bf16=False, fp16=False,
-        tf32=False, gradient_checkpointing=bool(config.training.gradient_checkpointing),
-        num_workers=0, use_cpu=True,
+    from dialsum.train.loop import Machine
+
+    machine = Machine(
+        torch.device("cpu"),
+        gradient_checkpointing=bool(config.training.gradient_checkpointing),
     )
     folder = asked.folder / asked.side
     folder.mkdir()
-    trainer = make_bare_trainer(
-        model, tokenizer, encoded, config=config, plan=plan, folder=folder
+    loop = make_bare_loop(
+        model, tokenizer, encoded, config=config, machine=machine, batch=(BATCH, ACCUMULATION),
+        folder=folder,
     )
     began = time.perf_counter()
-    trainer.train()
+    loop.run()
     seconds = time.perf_counter() - began
-    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    losses = [line["loss"] for line in loop.state.log_history if "loss" in line]
     inputs, targets = encoded.input_lengths, encoded.target_lengths
     positions = sum(
         len(rows) * int(inputs[rows].max() + targets[rows].max())
-        for step in trainer.supervision.order.steps(0) for rows in step
+        for step in loop.task.steps(0) for rows in step
     )
     return seconds, losses, positions

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bare_trainer import make_bare_trainer
+from bare_loop import make_bare_loop
 from dialsum.config.schema import Config
 from dialsum.data.encoded import EncodedSplit
 from dialsum.experiment.choices import Choices
@@ -99,26 +99,25 @@ class Bench:
             settings.steps * choices.batch_size * choices.accumulation,
             end=tokens.tokenizer.eos_token_id, seed=SEED,
         )
-        trainer = make_bare_trainer(
-            model, tokens.tokenizer, rows, config=self.config,
-            plan=choices.training_plan(len(rows)), folder=folder,
+        loop = make_bare_loop(
+            model, tokens.tokenizer, rows, config=self.config, machine=choices.machine(),
+            batch=(choices.batch_size, choices.accumulation), folder=folder,
         )
-        ends = watch_steps(trainer, choices.where)
-        trainer.train()
-        supervision = trainer.supervision
-        losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-        if supervision.progress.nan_events:
+        ends = watch_steps(loop, choices.where)
+        loop.run()
+        losses = [line["loss"] for line in loop.state.log_history if "loss" in line]
+        if loop.progress.nan_events:
             raise ArithmeticError(
-                f"{supervision.progress.nan_events} of {settings.steps} steps were not finite; "
+                f"{loop.progress.nan_events} of {settings.steps} steps were not finite; "
                 f"see {folder / 'nan_report.json'}"
             )
-        steps = supervision.order.steps(0)[settings.warm_up :]
+        steps = loop.task.steps(0)[settings.warm_up :]
         seconds = ends[-1] - ends[settings.warm_up - 1] if settings.warm_up else 0.0
-        multiple = supervision.dataset.multiple
+        multiple = loop.task.multiple
         return {
             "steps": len(ends), "timed_steps": len(steps),
             "first_loss": losses[0], "last_loss": losses[-1],
-            "memory_retries": supervision.limit.retries,
+            "memory_retries": loop.limit.retries,
             "padding_share": padding_share(
                 steps, rows.input_lengths, rows.target_lengths, multiple=multiple
             ),
@@ -163,19 +162,15 @@ class Bench:
         }
 
 
-def watch_steps(trainer: Any, where: Any) -> list[float]:
+def watch_steps(loop: Any, where: Any) -> list[float]:
     """Return a list that gets the time at which each optimizer step ends."""
-    from transformers import TrainerCallback
-
     ends: list[float] = []
+    take_step = loop._take_step
 
-    class Clock(TrainerCallback):
-        """Waits for the card after each step, and looks at the clock."""
+    def take_and_look(passes: Any) -> None:
+        take_step(passes)
+        ends.append(read_clock(where))
 
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            """Take note of the time."""
-            ends.append(read_clock(where))
-
-    trainer.add_callback(Clock())
+    loop._take_step = take_and_look
     return ends
 

@@ -20,8 +20,13 @@ T5_FAMILY = ("t5", "mt5")
 # plain AVX-512, 7.5 to 13 times with it held to AVX2.
 
 
-def _explain_fp32_on_cpu(instructions: str) -> str:
+def _explain_fp32_on_cpu(instructions: str, *, asked: bool) -> str:
     """Say why a CPU computes in fp32; instructions: those that it has for bf16, or none."""
+    if instructions and asked:
+        return (
+            "a CPU trains in fp32 here, also where it has bf16 instructions "
+            f"({instructions}): bf16 is for GPUs"
+        )
     if instructions:
         return (
             f"a CPU trains in fp32; with its bf16 instructions ({instructions}) bf16 could take "
@@ -52,7 +57,8 @@ def pick_precision(
     requested = "bf16" if bf16 is True else None
     if device.kind == "cpu":
         return Choice(
-            "fp32", _explain_fp32_on_cpu(device.bf16_instructions), requested=requested
+            "fp32", _explain_fp32_on_cpu(device.bf16_instructions, asked=requested is not None),
+            requested=requested,
         )
     if "bf16" not in device.precisions:
         return Choice("fp32", f"the {device.name} does not compute in bf16", requested=requested)

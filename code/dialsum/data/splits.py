@@ -27,6 +27,12 @@ class Splits:
     test: Split | None
     notes: list[str]
 
+    @property
+    def sha256(self) -> dict[str, str]:
+        """Hash of what the rows of each file say."""
+        present = [split for split in (self.train, self.dev, self.test) if split is not None]
+        return {split.kind: split.sha256 for split in present}
+
 
 def load_splits(
     train: Path,

@@ -7,7 +7,8 @@ trainer.py alone builds the same. Must not know how a run goes, nor import what 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dialsum.config.read import LoadedConfig
@@ -28,6 +29,7 @@ class Job:
         batch: the batch it belongs to, if any.
         resume: go on from the run's latest whole checkpoint.
         attempt: which of its batch's attempts it is.
+        data_sha256: of the rows that its batch checked, by kind; empty: none did.
     """
 
     loaded: LoadedConfig
@@ -36,13 +38,15 @@ class Job:
     batch: str | None = None
     resume: bool = False
     attempt: AttemptOfRun = FIRST
+    data_sha256: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the job as text; null is a value here, and stays."""
         content = {
             "kind": self.kind, "batch": self.batch, "resume": self.resume,
             "folder": str(self.paths.folder), "model": str(self.paths.model),
-            "attempt": self.attempt.to_record(), **self.loaded.to_record(),
+            "attempt": self.attempt.to_record(), "data_sha256": dict(self.data_sha256),
+            **self.loaded.to_record(),
         }  # fmt: skip
         return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
@@ -65,6 +69,7 @@ def read_job(file: Path) -> Job:
             paths=RunPaths(folder=Path(content["folder"]), model=Path(content["model"])),
             kind=content["kind"], batch=content["batch"], resume=content["resume"],
             attempt=AttemptOfRun.from_record(content["attempt"]),
+            data_sha256=content["data_sha256"],
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UnfitError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -21,13 +21,17 @@ class _Copy:
         self._stream, self._file = stream, file
 
     def write(self, text: str) -> int:
-        if not PASSING_LINE.match(text):
-            self._file.write(text)
-        return self._stream.write(text)
+        written = self._stream.write(text)
+        # The disk of the log may be full, and threads of libraries outlive it.
+        with suppress(OSError, ValueError):
+            if not PASSING_LINE.match(text):
+                self._file.write(text)
+        return written
 
     def flush(self) -> None:
-        self._file.flush()
         self._stream.flush()
+        with suppress(OSError, ValueError):
+            self._file.flush()
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)

@@ -18,7 +18,7 @@ from dialsum.config.rules_schedule import find_length_problems
 from dialsum.config.schema import Config
 from dialsum.data.splits import Splits
 from dialsum.device import list_devices, use_one_gpu
-from dialsum.errors import ProblemsError
+from dialsum.errors import ProblemsError, UnfitError
 from dialsum.experiment.choices import Choices, choose
 from dialsum.experiment.environment import describe_environment
 from dialsum.experiment.job import Job
@@ -47,6 +47,7 @@ def run_experiment(job: Job) -> dict[str, Any]:
         print(f"CUDA_VISIBLE_DEVICES={card.value} ({card.why}); set it yourself to take another")
     _quiet_libraries()
     splits = read_splits(config)
+    _refuse_other_data(job, splits)
     check_checkpoint(config)
     _refuse_wrong_length(config, splits)
     choices = choose(config)
@@ -146,6 +147,19 @@ def _quiet_libraries() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
+def _refuse_other_data(job: Job, splits: Splits) -> None:
+    """Refuse files that changed since the batch checked them: what was checked is what runs."""
+    changed = [
+        shown(split.path) for split in (splits.train, splits.dev, splits.test)
+        if split and job.data_sha256.get(split.kind, split.sha256) != split.sha256
+    ]
+    if changed:
+        raise UnfitError(
+            f"{', '.join(changed)}: changed since the batch was started, so this experiment would "
+            "not be comparable with those before it; give the rows back, or start a batch anew"
+        )
+
+
 def _refuse_wrong_length(config: Config, splits: Splits) -> None:
     problems, notes = find_length_problems(config, train_rows=len(splits.train.rows))
     if problems:
@@ -187,8 +201,7 @@ def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Outcome
     outcome = Outcome(paths=paths, started=started, head=head, attempt=job.attempt)
     present = [split for split in (splits.train, splits.dev, splits.test) if split is not None]
     outcome.add(
-        "data", rows={split.kind: len(split.rows) for split in present},
-        sha256={split.kind: split.sha256 for split in present},
+        "data", rows={split.kind: len(split.rows) for split in present}, sha256=splits.sha256,
         files={split.kind: in_project(split.path) for split in present},
     )
     return outcome

@@ -116,12 +116,18 @@ def fetch_snapshot(
         raise UnfitError(f"{place}: {explained}") from error
 
 
+def _cache_variable(environment: Mapping[str, str]) -> str:
+    """Return the variable that decides where the hub's cache is."""
+    names = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+    return next((name for name in names if environment.get(name)), "HF_HOME")
+
+
 def explain_offline(name: str, environment: Mapping[str, str]) -> str:
     """Say that a checkpoint is not in the cache, whole, and may not be downloaded."""
     return (
         f"model.checkpoint {name}: not in the cache {find_hub_cache(environment)}, or not all of "
-        "it, and HF_HUB_OFFLINE forbids its download; unset HF_HUB_OFFLINE, set HF_HOME to where "
-        "it is, or give a local folder"
+        "it, and HF_HUB_OFFLINE forbids its download; unset HF_HUB_OFFLINE, set "
+        f"{_cache_variable(environment)} to where it is, or give a local folder"
     )
 
 
@@ -153,7 +159,8 @@ def _check_space(
     if needed > free:
         raise UnfitError(
             f"{place}: its {len(absent)} files take {_show_bytes(needed)}, but {cache} has "
-            f"{_show_bytes(free)} free; free space there, or set HF_HOME to a larger disk"
+            f"{_show_bytes(free)} free; free space there, or set {_cache_variable(os.environ)} "
+            "to a larger disk"
         )
     say(
         f"downloading {place.removeprefix('model.checkpoint ')} at {str(info.sha)[:12]}: "
@@ -190,7 +197,8 @@ def _explain(error: Exception, asked: Model, *, endpoint: str, cache: Path) -> s
             return f"the hub refuses the token that it was given ({status}); {token}, or unset it"
         return f"the hub answers {status or first_line(error)}; start again in some minutes"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk of {cache} is full; free space there, or set HF_HOME to a larger one"
+        variable = _cache_variable(os.environ)
+        return f"the disk of {cache} is full; free space there, or set {variable} to a larger one"
     if isinstance(error, httpx.HTTPError | LocalEntryNotFoundError | ConnectionError):
         cause = _find_cause(error)
         if isinstance(cause, httpx.RemoteProtocolError | httpx.ReadError | httpx.ReadTimeout):

@@ -98,7 +98,9 @@ def load_weights(model: Any, folder: Path) -> None:
     if hasattr(model, "peft_config"):
         from peft import set_peft_model_state_dict
 
-        found = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+        found: Any = set_peft_model_state_dict(
+            model, load_file(folder / "adapter_model.safetensors")
+        )
         unknown, missing = found.unexpected_keys, []
         load_extra(model, folder)
     else:

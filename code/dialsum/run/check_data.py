@@ -20,27 +20,27 @@ class DataFindings:
     """What was found in the data of experiments.
 
     Attributes:
-        train_rows: of each experiment, in order; None where its data could not be read.
+        splits: of each experiment, in order; None where its data could not be read.
     """
 
-    train_rows: list[int | None]
+    splits: list[Splits | None]
     problems: list[str]
     notes: list[str]
 
 
 def check_data(configs: Iterable[Config]) -> DataFindings:
     """Read the files of every experiment, those that several share once."""
-    found: dict[str, int | None] = {}
+    found: dict[str, Splits | None] = {}
     findings = DataFindings([], [], [])
     for config in configs:
         key = config.data.model_dump_json()
         if key not in found:
             found[key] = _read(config.data, findings)
-        findings.train_rows.append(found[key])
+        findings.splits.append(found[key])
     return findings
 
 
-def _read(data: Data, findings: DataFindings) -> int | None:
+def _read(data: Data, findings: DataFindings) -> Splits | None:
     folder = project_path(data.data_dir)
     names = tuple(name for name in (data.train_file, data.dev_file, data.test_file) if name)
     missing = find_data_problems(folder) if names == DATA_FILES else []
@@ -63,7 +63,7 @@ def _read(data: Data, findings: DataFindings) -> int | None:
         findings.problems.append(str(error))
         return None
     findings.notes.extend([_count_rows(splits), *splits.notes])
-    return len(splits.train)
+    return splits
 
 
 def _count_rows(splits: Splits) -> str:

@@ -139,7 +139,7 @@ def find_lack_of_space(runs: Sequence[tuple[Path, Config]]) -> list[str]:
     return [
         f"{shown(place)}: {_show(free)} free, but models and checkpoints of "
         f"{count_word(len(runs))} take at least about {_show(needed[device])}; free space, "
-        f"run fewer at a time (--only), or {WAY_OUT}"
+        f"{'run fewer at a time (--only), ' if len(runs) > 1 else ''}or {WAY_OUT}"
         for device, place in places.items()
         if (free := shutil.disk_usage(place).free) < needed[device]
     ]

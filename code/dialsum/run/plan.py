@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -43,7 +43,8 @@ class PlannedExperiment:
         paths: its run's files. log: what its process prints.
         train, dev, test: its data; test None where no submission is wanted.
         trainer: program and first arguments of its process.
-        train_rows: rows of its training data, None until they were read.
+        train_rows: rows of its training data, None until they were read; data_sha256: of the rows
+            of each file, then.
     """
 
     number: int
@@ -55,6 +56,7 @@ class PlannedExperiment:
     test: Path | None
     trainer: tuple[str, ...]
     train_rows: int | None = None
+    data_sha256: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -62,8 +62,11 @@ def check_plan(
     counted = replace(
         plan,
         experiments=tuple(
-            replace(one, train_rows=rows)
-            for one, rows in zip(plan.experiments, data.train_rows, strict=True)
+            replace(
+                one, train_rows=None if splits is None else len(splits.train),
+                data_sha256={} if splits is None else splits.sha256,
+            )
+            for one, splits in zip(plan.experiments, data.splits, strict=True)
         ),
     )
     problems = [*data.problems, *find_place_problems(plan), *_check_packages()]

@@ -252,7 +252,10 @@ def write_job(attempt: Attempt, plan: BatchPlan) -> None:
     """Write all that the process of an attempt is asked: what was checked is what runs."""
     experiment = attempt.experiment
     kind = kind_of(experiment.config, one_epoch=plan.options.one_epoch)
-    job = Job(experiment.loaded, experiment.paths, kind, plan.batch_id, attempt=attempt.run)
+    job = Job(
+        experiment.loaded, experiment.paths, kind, plan.batch_id, attempt=attempt.run,
+        data_sha256=experiment.data_sha256,
+    )
     write_text(experiment.job_file, job.to_json())
 
 

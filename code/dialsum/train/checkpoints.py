@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """Return a run's checkpoint folders, the latest step first."""
     found = [
         path for path in folder.glob("checkpoint-*")
-        if path.is_dir() and path.name.rpartition("-")[2].isdigit()
+        if path.is_dir() and re.fullmatch(r"checkpoint-[0-9]+", path.name)  # copies are the user's
     ]
     return sorted(found, key=step_of, reverse=True)
 
@@ -99,9 +100,10 @@ def prune(folder: Path, *, keep: Path, limit: int) -> None:
 
     Called after a new one was sealed: a run that dies here still has a whole one.
     """
-    removable = [one for one in list_checkpoints(folder)[1:] if one != keep]
-    spared = limit - 1 - (keep != list_checkpoints(folder)[0] and keep.is_dir())
-    for checkpoint in removable[max(spared, 0):]:
+    last, *earlier = list_checkpoints(folder)
+    removable = [one for one in earlier if one != keep]
+    spared = limit - (1 if keep in (last, *earlier) and keep != last else 0) - 1
+    for checkpoint in removable[max(spared, 0) :]:
         shutil.rmtree(checkpoint)
 
 

@@ -470,7 +470,7 @@ class Loop:
         }, folder / TENSORS)
         best = self.places.checkpoints / f"checkpoint-{state.best_global_step}"
         state.best_model_checkpoint = None if state.best_global_step is None else str(best)
-        state.stateful_callbacks = {
+        kept: Any = {
             "guard": self.guard.state_dict(), "watch": self.watch.state_dict(),
             "progress": self.progress.state_dict(), "limit": vars(self.limit),
             "loop": {
@@ -481,6 +481,7 @@ class Loop:
                 "seconds": self._count_seconds(),
             },
         }
+        state.stateful_callbacks = kept
         state.save_to_json(str(folder / STATE))
         seal_checkpoint(
             folder, config_sha256=self.places.config_sha256, data_sha256=self.task.sha256

@@ -35,10 +35,11 @@ def make_optimizer(model: Any, asked: Training) -> Any:
         # None lets torch choose; it never chooses fused.
         fused = True if asked.optim.endswith("fused") else None
         return torch.optim.AdamW(groups, lr=rate, fused=fused)
-    from bitsandbytes.optim import AdamW, GlobalOptimManager
+    from bitsandbytes import optim
 
-    manager = GlobalOptimManager.get_instance()
+    library: Any = optim  # untyped
+    manager = library.GlobalOptimManager.get_instance()
     for module in model.modules():
         if isinstance(module, torch.nn.Embedding):
             manager.register_module_override(module, "weight", {"optim_bits": 32})
-    return AdamW(groups, lr=rate, optim_bits=8, is_paged=asked.optim.startswith("paged"))
+    return library.AdamW(groups, lr=rate, optim_bits=8, is_paged=asked.optim.startswith("paged"))

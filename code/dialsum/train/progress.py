@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -136,16 +137,27 @@ class Progress:
 
     def _report(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         if self._tensorboard_folder is not None:
-            if self._writer is None:
-                from torch.utils.tensorboard import SummaryWriter
-
-                self._writer = SummaryWriter(str(self._tensorboard_folder))
-            for key, value in values.items():
-                self._writer.add_scalar(f"{kind}/{key}", value, step)
+            try:
+                self._write_curves(self._tensorboard_folder, kind, step, values)
+            except OSError as error:
+                self._tensorboard_folder = None
+                self.warn(f"TensorBoard's curves end here: {error.strerror or error}")
         for listener in self._listeners:
             listener(kind, step, values)
+
+    def _write_curves(
+        self, folder: Path, kind: str, step: int, values: Mapping[str, float]
+    ) -> None:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # What a run had written after the checkpoint from which it goes on comes again.
+            self._writer = SummaryWriter(str(folder), purge_step=step)
+        for key, value in values.items():
+            self._writer.add_scalar(f"{kind}/{key}", value, step)
 
     def close(self) -> None:
         """Flush TensorBoard."""
         if self._writer is not None:
-            self._writer.close()
+            with suppress(OSError):
+                self._writer.close()
