@@ -74,7 +74,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     )
     add("--demo", action="store_true", help=demo)
     add("--dry-run", action="store_true", help="check everything, print the plan, write nothing")
-    add("--only", metavar="NUMBERS", help="run these of the experiments, such as 1,4 or 2-5")
+    add("--only", metavar="NUMBERS", help="run these of the experiments, in order: 1,4 or 2-5")
     add("--stop-on-error", action="store_true", help="start none after one that failed")
     override = "another value in every experiment, such as training.learning_rate=3e-5 (repeatable)"
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help=override)

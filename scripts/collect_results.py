@@ -52,13 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UnfitError("--root is given twice; name one folder that holds all the runs")
     require_packages(__file__)
     from dialsum.paths import OUTPUTS, project_path, shown
-    from dialsum.record import find_records
+    from dialsum.record import find_records, find_unfinished
     from dialsum.report.collect import format_overview, write_comparison
 
     root = (asked.root[0] if asked.root else project_path(OUTPUTS)).absolute()
     records, problems = find_records(root)
     for problem in problems:
         print(f"skipped: {problem}", file=sys.stderr)
+    for folder in find_unfinished(root):
+        print(f"not finished: {shown(folder)} has no result.json: at work, or cut off (--resume)")
     if not records:
         raise UnfitError(
             f"{shown(root)}: no result.json of any run in it; run experiments first, or name their "

@@ -111,7 +111,7 @@ BAD: list[tuple[str, list[str]]] = [
     ("", ["is no JSON"]),
     ("[]", ["holds no dialogue"]),
     ("3", ["a.json: dialogue 1 is not in AI-Hub's form"]),
-    ('{"data": [{"header": {}}]}', ["dialogue 1", "KeyError('dialogueInfo')"]),
+    ('{"data": [{"header": {}}]}', ["dialogue 1", "it lacks 'dialogueInfo'"]),
     (json.dumps({"data": [FIRST, item("b", ("P01", "네"), summary=None)]}), ["no summary", "'b'"]),
 ]
 

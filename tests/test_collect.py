@@ -192,6 +192,10 @@ def test_script_writes_prints_and_names_what_it_skipped(runs: Path, tmp_path: Pa
     assert "5 runs -> " in done.stdout
     assert len(read_rows(tmp_path / "sub" / "all.csv")) == 5
     (runs / "foreign" / "result.json").unlink()
+    (runs / "cut_off").mkdir()
+    (runs / "cut_off" / "environment.json").write_text("{}", encoding="utf-8")
+    again = collect("--output", str(tmp_path / "b.csv"), "--root", str(runs))
+    assert f"not finished: {runs / 'cut_off'} has no result.json" in again.stdout
     assert collect("--output", str(tmp_path / "b.csv"), "--root", str(runs)).returncode == 0
 
 

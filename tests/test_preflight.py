@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from batch_world import make_options, write_configs
+from batch_world import make_options, write_configs, write_data
 from dialsum.config.read import load_config
 from dialsum.errors import UnfitError
 from dialsum.model.checkpoint import find_size
@@ -103,6 +103,16 @@ def test_missing_data_is_said_once_for_all(tmp_path: Path) -> None:
     [problem] = check_plan(plan_of(options)).problems
     assert "none" in problem
     assert "--data-dir DIR" in problem
+
+
+def test_files_beside_a_missing_one_are_read_all_the_same(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "a", data_dir=write_data(tmp_path / "mine"))
+    (tmp_path / "mine" / "test.csv").unlink()
+    train = tmp_path / "mine" / "train.csv"
+    train.write_text(train.read_text(encoding="utf-8").replace("summary", "요약", 1), "utf-8")
+    missing, header = check_plan(plan_of(options)).problems
+    assert "test.csv not found" in missing
+    assert "train.csv:1" in header and "'summary'" in header
 
 
 def test_a_folder_that_another_batch_uses_is_refused(tmp_path: Path) -> None:

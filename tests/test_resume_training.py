@@ -21,6 +21,7 @@ from dialsum.train.checkpoints import (
     find_damage,
     latest_whole_checkpoint,
     list_checkpoints,
+    prune,
     read_manifest,
     seal_checkpoint,
     step_of,
@@ -101,7 +102,8 @@ def test_a_damaged_checkpoint_is_left_out_and_the_one_before_taken(
 def test_checkpoints_are_ordered_by_step_not_by_name(tmp_path: Path) -> None:
     for step in (900, 1000, 99):
         write_checkpoint_files(tmp_path, step)
-    (tmp_path / "checkpoint-best").mkdir()
+    for name in ("checkpoint-best", "checkpoint-1000-keep", "checkpoint-notes-7"):
+        (tmp_path / name).mkdir()
     (tmp_path / "checkpoint-5").write_text("a file", encoding="utf-8")
     assert [step_of(one) for one in list_checkpoints(tmp_path)] == [1000, 900, 99]
     assert latest_whole_checkpoint(tmp_path / "none") == (None, [])
@@ -157,6 +159,36 @@ def test_a_resumed_training_has_the_same_curve_and_weights(
     first, second = weights_of(whole.model), weights_of(again.model)
     assert first
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_older_checkpoints_go_and_copies_stay(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        write_checkpoint_files(tmp_path, step)
+    shutil.copytree(tmp_path / "checkpoint-1", tmp_path / "checkpoint-1-keep")
+    prune(tmp_path, keep=tmp_path / "checkpoint-2", limit=3)
+    assert [step_of(one) for one in list_checkpoints(tmp_path)] == [4, 3, 2]
+    prune(tmp_path, keep=tmp_path / "checkpoint-2", limit=2)
+    assert [step_of(one) for one in list_checkpoints(tmp_path)] == [4, 2]
+    prune(tmp_path, keep=tmp_path / "checkpoint-4", limit=2)
+    assert [step_of(one) for one in list_checkpoints(tmp_path)] == [4, 2]
+    assert (tmp_path / "checkpoint-1-keep" / MANIFEST).is_file()
+
+
+@training
+def test_a_run_that_died_after_its_last_step_trains_no_more(tmp_path: Path) -> None:
+    """Twelve rows in steps of four are three steps an epoch: ten end in mid-epoch."""
+    asked = ASKED | {"scores": [1.0, 5.0, 2.0, 3.0, 4.0]}
+    whole = SmallTraining(**asked).loop(tmp_path / "whole")
+    result = whole.run()
+    shutil.copytree(tmp_path / "whole" / "checkpoints", tmp_path / "again" / "checkpoints")
+    again = SmallTraining(**(asked | {"scores": [99.0]})).loop(
+        tmp_path / "again", resume=tmp_path / "again" / "checkpoints" / "checkpoint-10"
+    )
+    found = again.run()
+    assert (found.steps, found.best_step, found.tokens) == (10, 4, result.tokens)
+    assert found.seconds >= result.seconds
+    first, second = weights_of(whole.model), weights_of(again.model)
+    assert all((first[name] == second[name]).all() for name in first)
 
 
 @training

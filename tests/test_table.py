@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from batch_world import make_options, make_record, now
+from dialsum.atomic import write_json
 from dialsum.record import Record
 from dialsum.report.checks import make_checks
 from dialsum.report.closing import format_closing, suggest_next
@@ -68,6 +69,8 @@ def test_best_first_with_interval_floors_and_recipe() -> None:
 def test_a_run_at_its_floor_is_not_above_it() -> None:
     text = "\n".join(format_ranking([make_record("a", mean=10.0)]))
     assert "+0.00 NOT" in text
+    assert "NOT        not above the constant text" in text
+    assert "NOT  " not in "\n".join(format_ranking([make_record("a", mean=13.0)]))
 
 
 def test_unlike_recipes_and_unlike_rows_are_never_ranked_together() -> None:
@@ -325,6 +328,10 @@ def test_next_after_an_interrupt_is_to_start_again_and_no_log(tmp_path: Path) ->
     assert not any(str(log) in line for line in lines)
     [again] = [line for line in lines if line.startswith("start again what is missing")]
     assert f"--config {tmp_path}/configs/b.yaml" in again
+    assert "--resume" not in "\n".join(lines)
+    write_json(outcome.outcomes[1].experiment.paths.checkpoints / "checkpoint-30/manifest.json", {})
+    [on] = [line for line in suggest_next(outcome) if line.startswith("go on with L_b after")]
+    assert on.endswith(f"--job {outcome.outcomes[1].experiment.job_file} --resume")
 
 
 def test_next_after_the_demo_of_an_own_file_is_its_real_run(tmp_path: Path) -> None:

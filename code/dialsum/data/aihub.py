@@ -79,7 +79,8 @@ def read_dialogues(paths: Sequence[Path]) -> list[Row]:
             except (KeyError, TypeError, AttributeError, IndexError) as error:
                 problems.append(
                     f"{path}: dialogue {number} is not in AI-Hub's form (header.dialogueInfo."
-                    f"dialogueID, body.dialogue with participantID and utterance): {error!r}"
+                    f"dialogueID, body.dialogue with participantID and utterance): "
+                    + _say_fault(error)
                 )
     if problems:
         more = [f"… and {len(problems) - 10:,} more like these"] if len(problems) > 10 else []
@@ -102,6 +103,10 @@ def _read_items(text: str) -> list[Any]:
         items += inner if isinstance(inner, list) else [inner]
         if place >= end:
             return items
+
+
+def _say_fault(error: Exception) -> str:
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _find_files(paths: Sequence[Path]) -> Iterator[Path]:

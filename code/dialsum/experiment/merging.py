@@ -23,6 +23,7 @@ from dialsum.experiment.saving import (
     load_saved_model,
     read_saved,
 )
+from dialsum.model.load import quiet_libraries
 from dialsum.model.merge import (
     TokenRow,
     compute_logits,
@@ -76,6 +77,7 @@ def merge_adapter(
         UnfitError: no adapter in folder, out exists, or no rows.
         RunError: the merged model would not say the same, with the figure; out is not there.
     """
+    quiet_libraries()
     saved = read_saved(folder)
     if saved.kind != "adapter":
         raise UnfitError(f"{folder}: a {saved.kind} model was saved here, no adapter to merge")

@@ -28,6 +28,7 @@ from dialsum.experiment.prepare import check_checkpoint, read_splits
 from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.experiment.stages import Context, run_stages
 from dialsum.experiment.stop_signals import StopSignals, listen_for_stop_signals
+from dialsum.model.load import quiet_libraries
 from dialsum.paths import in_project, shown
 from dialsum.record.archive import archive_previous
 from dialsum.train.progress import Progress
@@ -45,7 +46,7 @@ def run_experiment(job: Job) -> dict[str, Any]:
     card = use_one_gpu()
     if card is not None:
         print(f"CUDA_VISIBLE_DEVICES={card.value} ({card.why}); set it yourself to take another")
-    _quiet_libraries()
+    quiet_libraries()
     splits = read_splits(config)
     _refuse_other_data(job, splits)
     check_checkpoint(config)
@@ -134,17 +135,6 @@ class _Run:
             numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
             self.tracker.finish(numbers, exit_code=0 if status == "success" else 1)
         return record
-
-
-def _quiet_libraries() -> None:
-    """Keep the libraries' bars and hints out of a log that a person reads; errors still come."""
-    import logging
-
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _refuse_other_data(job: Job, splits: Splits) -> None:

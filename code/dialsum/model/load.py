@@ -200,3 +200,14 @@ def _use_tokenizer_ids(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=model.config.decoder_start_token_id,
     )
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' bars and hints out of a log that a person reads; errors still come."""
+    import logging
+
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -16,6 +16,7 @@ from dialsum.record.read import (
     best_run,
     find_records,
     find_saved_models,
+    find_unfinished,
     latest_runs,
     read_record,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "find_own_record",
     "find_records",
     "find_saved_models",
+    "find_unfinished",
     "latest_runs",
     "read_record",
     "write_failed_record",

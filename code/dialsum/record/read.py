@@ -176,6 +176,12 @@ def find_records(root: Path) -> tuple[list[Record], list[str]]:
     return sorted(records, key=lambda record: (record.started_at, record.path)), problems
 
 
+def find_unfinished(root: Path) -> list[Path]:
+    """Return the folders of runs that began and left no record: at work, or cut off."""
+    folders = (path.parent for path in root.rglob(RunPaths.alone(Path()).environment.name))
+    return sorted(one for one in folders if not RunPaths.alone(one).result.exists())
+
+
 def _walk_results(root: Path, onerror: Callable[[OSError], None]) -> Iterable[Path]:
     for folder, folders, files in os.walk(root, onerror=onerror):
         own = RunPaths.alone(Path(folder))

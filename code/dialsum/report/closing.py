@@ -14,7 +14,7 @@ from pathlib import Path
 from dialsum.errors import EXIT_OK
 from dialsum.paths import PROJECT_ROOT, shown
 from dialsum.record import Record
-from dialsum.record.attempts import list_overrides
+from dialsum.record.attempts import KILLED, list_overrides
 from dialsum.report.checks import format_verdict, make_checks
 from dialsum.report.ranking import group_records
 from dialsum.report.table import format_ranking
@@ -23,7 +23,9 @@ from dialsum.run.outcome import BatchOutcome
 from dialsum.run.plan import BatchPlan, PlannedExperiment
 from dialsum.run.progress import format_duration
 from dialsum.run.unwritten import DISK_FULL, word_causes
+from dialsum.train.checkpoints import find_sealed_checkpoint
 
+TRAINER = PROJECT_ROOT / "code" / "trainer.py"
 RUNNER = PROJECT_ROOT / "code" / "auto_experiment_runner.py"
 COLLECT = PROJECT_ROOT / "scripts" / "collect_results.py"
 SEVEN = PROJECT_ROOT / "run_main_7_experiments.sh"
@@ -157,6 +159,15 @@ def _suggest_for_unfinished(outcome: BatchOutcome) -> list[str]:
     if not outcome.interrupted:
         lines += [f"{one.label}: read why in {shown(one.log)}" for one in told]
     again = [*failed, *outcome.not_started]
+    cut_off = [
+        one.experiment for one in outcome.outcomes
+        if one.record.status == "interrupted" or one.record.value("failure.cause") == KILLED
+    ]
+    for one in cut_off:
+        if whole := find_sealed_checkpoint(one.paths.checkpoints):
+            job = [_in_command(TRAINER), "--job", _in_command(one.job_file), "--resume"]
+            command = shlex.join([_python(), *job])
+            lines.append(f"go on with {one.label} after {whole.name}: {command}")
     if again:
         what = (
             "start again what is missing, each from its beginning"

@@ -70,6 +70,15 @@ def _format_group(group: RankedGroup, names: Mapping[str, str]) -> list[str]:
         "constant   one text said to every dialogue: the best that a search over the training "
         "summaries found",
         "lead-2     the dialogue's first two turns",
+        *(
+            ["NOT        not above the constant text"]
+            if any(
+                points is not None and points <= 0
+                for one in group.records
+                for points in (points_above_floor(one), points_above_floor(one, scale="tags_one"))
+            )
+            else []
+        ),
         "",
         *_verdicts(group.records, names),
         "The same runs on other scales (compare within a column only)" + targets,

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from dialsum.config.schema import Config, Data
+from dialsum.data.dialogues import load_split
+from dialsum.data.rows import Kind
 from dialsum.data.splits import Splits, load_splits
 from dialsum.errors import DialsumError, ProblemsError
 from dialsum.paths import project_path, shown
@@ -46,6 +49,7 @@ def _read(data: Data, findings: DataFindings) -> Splits | None:
     missing = find_data_problems(folder) if names == DATA_FILES else []
     if missing:
         findings.problems.extend(missing)
+        findings.problems.extend(_find_beside(folder))
         return None
     try:
         splits = load_splits(
@@ -64,6 +68,21 @@ def _read(data: Data, findings: DataFindings) -> Splits | None:
         return None
     findings.notes.extend([_count_rows(splits), *splits.notes])
     return splits
+
+
+def _find_beside(folder: Path) -> list[str]:
+    """Return what is wrong with those files that are there where others are missing."""
+    problems: list[str] = []
+    kinds: tuple[Kind, ...] = ("train", "dev", "test")
+    for kind, name in zip(kinds, DATA_FILES, strict=True):
+        # What is no table at all was named already.
+        if not find_data_problems(folder, [name]):
+            try:
+                load_split(folder / name, kind=kind)
+            except DialsumError as error:
+                found = error.problems if isinstance(error, ProblemsError) else [str(error)]
+                problems += found
+    return problems
 
 
 def _count_rows(splits: Splits) -> str:

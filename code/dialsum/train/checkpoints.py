@@ -95,6 +95,12 @@ def latest_whole_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     return None, damaged
 
 
+def find_sealed_checkpoint(folder: Path) -> Path | None:
+    """Return the latest checkpoint that was written to its end, unread; None where there is none.
+    """
+    return next((one for one in list_checkpoints(folder) if (one / MANIFEST).is_file()), None)
+
+
 def prune(folder: Path, *, keep: Path, limit: int) -> None:
     """Remove older checkpoints until limit are left; keep and the last one stay.
 
