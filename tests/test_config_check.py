@@ -144,12 +144,7 @@ RULE_CASES: list[tuple[str, dict[str, Any], str]] = [
     ("wrong family", {"model.checkpoint": "google/mt5-small"}, "→ architecture: mt5"),
     ("no checkpoint", {"model.checkpoint": " "}, "an empty text"),
     ("save at evaluations", {"training.save_steps": 200}, ""),
-    (
-        "save between",
-        {"training.save_steps": 150},
-        "150, no multiple of eval_steps 100 → 100 or 200",
-    ),
-    ("save before", {"training.save_steps": 50}, "→ 100, or remove it"),
+    ("save between", {"training.save_steps": 50}, ""),
     ("shortest equals longest", {"generation.min_new_tokens": 128}, ""),
     ("shortest above longest", {"generation.min_new_tokens": 129}, "129, above the longest, 128"),
     (

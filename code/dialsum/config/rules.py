@@ -68,19 +68,6 @@ def checkpoint_is_named(view: View) -> Iterator[Problem]:
         yield view.problem("model.checkpoint", "an empty text", meant=meant)
 
 
-def saves_at_evaluations(view: View) -> Iterator[Problem]:
-    """The best checkpoint can only be one that was saved when it was evaluated."""
-    save, every = view["training.save_steps"], view["training.eval_steps"]
-    if save is not None and save % every:
-        below, above = save // every * every, (save // every + 1) * every
-        multiple = f"{below} or {above}" if below else f"{above}"
-        yield view.problem(
-            "training.save_steps",
-            f"{save}, no multiple of eval_steps {every}",
-            meant=f"{multiple}, or remove it: it follows eval_steps",
-        )
-
-
 def shortest_is_below_longest(view: View) -> Iterator[Problem]:
     """A summary cannot be longer than the longest."""
     longest = view["generation.max_new_tokens"] or view["tokenizer.decoder_max_len"]
@@ -223,7 +210,6 @@ MODEL_RULES: tuple[Rule, ...] = (
     one_mixed_precision,
     checkpoint_is_of_the_family,
     checkpoint_is_named,
-    saves_at_evaluations,
     shortest_is_below_longest,
     prefix_leaves_room,
     prefix_has_real_line_breaks,

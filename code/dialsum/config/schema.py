@@ -185,7 +185,8 @@ class Training(Section):
     eval_steps: Steps
     """Optimizer steps between evaluations on dev; a shorter run is evaluated at its end."""
     save_steps: Steps | None = None
-    """Optimizer steps between checkpoints, a multiple of eval_steps; eval_steps when absent."""
+    """Optimizer steps between checkpoints to go on from; eval_steps when absent. Each new best is
+    saved besides."""
     save_total_limit: Annotated[int, Field(ge=2, le=100_000)] = 2
     """Checkpoints kept: the last and the best at least."""
     logging_steps: Steps = 50

@@ -46,18 +46,17 @@ def allocate_states(optimizer: Any) -> list[Any]:
     states already, as in a run that goes on.
 
     Args:
-        optimizer: a torch optimizer, or accelerate's around one.
+        optimizer: a torch optimizer, or one of bitsandbytes.
     """
     import torch
 
-    inner = getattr(optimizer, "optimizer", optimizer)
-    if not isinstance(inner, torch.optim.AdamW) and "adam" not in type(inner).__name__.lower():
+    if "adam" not in type(optimizer).__name__.lower():
         return []
     return [
-        torch.empty_like(weight, requires_grad=False, dtype=_state_type(inner, at, place, weight))
-        for at, group in enumerate(inner.param_groups)
+        torch.empty_like(weight, requires_grad=False, dtype=_state_type(optimizer, at, place, weight))
+        for at, group in enumerate(optimizer.param_groups)
         for place, weight in enumerate(group["params"])
-        if weight.requires_grad and not inner.state.get(weight)
+        if weight.requires_grad and not optimizer.state.get(weight)
         for _state in range(2)
     ]
 
