@@ -85,6 +85,12 @@ REFUSED: list[tuple[str, dict[str, str | bytes], list[str], list[str]]] = [
         ["two.csv", "missing: 'd2'"],
     ),
     (
+        "ids of the other split",
+        {"pred": "fname,summary\nt1,a\nt2,b\n"},
+        [],
+        ["2 of 2 ids of ref.csv are missing", "predictions_dev.csv is of the dev rows"],
+    ),
+    (
         "dialogues lack one",
         {"dia": "fname,dialogue\nd1,a\n"},
         ["--dialogues", "dia.csv"],

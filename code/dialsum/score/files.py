@@ -195,6 +195,11 @@ def check_same_ids(
     if extra:
         ids = "1 id" if len(extra) == 1 else f"{len(extra)} ids"
         problems.append(f"{right}: {ids} that {left} does not have: {name_some(extra)}")
+    if problems and len(missing) == len(left_ids):
+        problems.append(
+            "not one id is in both: of a run, predictions_dev.csv is of the dev rows, "
+            "submission.csv of the test rows"
+        )
     counts = f"{left} ({len(left_ids)} rows) and {right} ({len(right_ids)} rows)"
     raise_problems(problems, summary=f"{counts} must have the same fname values:")
 
