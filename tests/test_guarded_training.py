@@ -211,6 +211,7 @@ def test_the_fourth_bad_step_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("policy", ["rollback", "skip"])
+@pytest.mark.filterwarnings("ignore:Seems like `optimizer.step\\(\\)` has been overridden")
 def test_weights_that_break_are_seen_at_the_next_step(policy: str, tmp_path: Path) -> None:
     import torch
 
