@@ -74,7 +74,7 @@ PRECISIONS = [
     (True, False, "mt5", TURING, "fp32", "T4 does not compute in bf16", True),
     (True, False, "mt5", CPU, "fp32", "shows no bf16 instructions", True),
     ("auto", False, "mt5", BF16_CPU, "fp32", "its bf16 instructions (avx512_bf16)", False),
-    (True, False, "mt5", BF16_CPU, "fp32", "its bf16 instructions (avx512_bf16)", True),
+    (True, False, "mt5", BF16_CPU, "fp32", "has bf16 instructions (avx512_bf16)", True),
     (True, False, "mt5", MPS, "bf16", "as asked", False),
     (False, False, "mt5", AMPERE, "fp32", "training.bf16 is false", False),
     ("auto", True, "bart", AMPERE, "fp16", "as asked", False),

@@ -118,7 +118,7 @@ def test_a_run_that_goes_on_is_remarked_on_as_a_whole_one() -> None:
     whole, first, second = Watch(), Watch(), Watch()
     told = follow(whole, losses[:170]) + evaluate(whole, [1.0, 1.1, 1.2])
     assert follow(first, losses[:170]) + evaluate(first, [1.0, 1.1, 1.2]) == told
-    second.remember(json.loads(json.dumps(first.memory())))
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     rest = follow(whole, losses[170:], first=171) + evaluate(whole, [1.3], better=False)
     assert follow(second, losses[170:], first=171) + evaluate(second, [1.3], better=False) == rest
     assert [one.kind for one in rest] == ["convergence", "loss_spike", "over_fitting"]

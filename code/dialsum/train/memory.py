@@ -53,7 +53,9 @@ def allocate_states(optimizer: Any) -> list[Any]:
     if "adam" not in type(optimizer).__name__.lower():
         return []
     return [
-        torch.empty_like(weight, requires_grad=False, dtype=_state_type(optimizer, at, place, weight))
+        torch.empty_like(
+            weight, requires_grad=False, dtype=_state_type(optimizer, at, place, weight)
+        )
         for at, group in enumerate(optimizer.param_groups)
         for place, weight in enumerate(group["params"])
         if weight.requires_grad and not optimizer.state.get(weight)
