@@ -422,6 +422,95 @@ def test_bart_finds_its_embeddings_whatever_its_config_says_of_ties(
     assert torch.equal(rows_of(loaded)[1], shared if tied else shared + 1.0)
 
 
+def give_own_head(folder: Path) -> None:
+    """Untie the head of a checkpoint on disk, in its weights and in its config.json."""
+    from safetensors.torch import save_file
+
+    state = read_weights(folder)
+    head = next(one for name, one in state.items() if name.endswith("shared.weight")) + 1.0
+    save_file(state | {HEAD: head}, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    path = folder / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8")) | {"tie_word_embeddings": False}
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.mark.parametrize("own_head", [False, True], ids=["as it is", "own head"])
+@pytest.mark.parametrize("sort", SORTS)
+def test_the_embeddings_are_found_under_whichever_name_the_file_keeps(
+    sort: str, own_head: bool, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import save_file, save_model
+
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints(sort), folder)
+    if own_head:
+        give_own_head(folder)
+    original, _, _ = load(folder, sort)
+    untied = own_head or sort in UNTIED
+    assert original.tied is not untied
+    whole = {name: weight.clone() for name, weight in original.model.state_dict().items()}
+    places = FAMILIES[sort.partition("_")[0]].embeddings
+    file = str(folder / "model.safetensors")
+    save_model(original.model, file, metadata={"format": "pt"})
+    files = [read_weights(folder)]
+    assert len({*places, HEAD}.intersection(files[0])) == 1 + untied
+    names = [(place,) for place in places] + [places[1:], places]
+    names += [] if untied else [(HEAD,), (HEAD, places[1])]
+    for held in names:
+        kept = {*held, HEAD} if untied else set(held)
+        files.append({name: one for name, one in whole.items()
+                      if name in kept or name not in {*places, HEAD}})  # fmt: skip
+    for state in files:
+        save_file(state, file, metadata={"format": "pt"})
+        for bits in ({}, FOUR_BIT):
+            again, _, _ = load(folder, sort, qlora=bits)
+            found = again.model.state_dict()
+            assert again.tied is not untied
+            for name in whole if not bits else (*places, HEAD):
+                assert torch.equal(found[name], whole[name]), name
+            assert again.model.all_tied_weights_keys == original.model.all_tied_weights_keys
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_a_stack_with_embeddings_of_its_own_keeps_them(
+    sort: str, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints(sort), folder)
+    state = read_weights(folder)
+    shared, encoder, decoder = FAMILIES[sort.partition("_")[0]].embeddings
+    one = state.pop(shared)
+    state |= {encoder: one, decoder: one * 2}
+    save_file(state, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    found = load(folder, sort)[0].model.state_dict()
+    assert torch.equal(found[shared], one)
+    assert torch.equal(found[encoder], one)
+    assert torch.equal(found[decoder], one * 2)
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("part", ["shared.weight", "fc1.weight", "layer_norm.bias"])
+def test_weights_that_are_not_finite_are_refused_with_their_names(
+    part: str, value: str, bits: str, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints("bart"), folder)
+    state = read_weights(folder)
+    name = next(name for name in sorted(state) if name.endswith(part))
+    state[name].view(-1)[5] = float(value)
+    save_file(state, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    with pytest.raises(RunError, match=f"1 of its weights hold NaN or infinity .{name}") as caught:
+        load(folder, "bart", qlora=BITS[bits])
+    assert str(folder) in str(caught.value)
+
+
 @pytest.mark.parametrize(("rows", "fits"), [(99, False), (100, True), (128, True)])
 def test_a_tokenizer_with_more_pieces_than_rows_is_refused(rows: int, fits: bool) -> None:
     # Numbers may have gaps: the highest counts.

@@ -268,9 +268,9 @@ def find_weight_problems(
             "the model's do not, so none of them would be read; save the state_dict of the model "
             "itself, not of what it was wrapped in, or take that beginning off the names"
         )
-    if not absent.issuperset(family.embeddings):
+    if list_held_embeddings(report, family=family, own=own):
         absent.difference_update(family.embeddings)
-    if own.get("tie_word_embeddings") is not False:
+    if _ties_head(own):
         absent.discard(HEAD)
     absent = {name for name in absent if not _fits(family.absent, name)}
     sizes = [
@@ -278,7 +278,7 @@ def find_weight_problems(
         for name, held, asked in sorted(report["mismatched_keys"])
     ]
     parts = [
-        f"{len(names)} {said} ({_show_names(names)})"
+        f"{len(names)} {said} ({show_names(names)})"
         for names, said in (
             (sorted(absent), "absent"), (sorted(unused), "unused"), (sizes, "of another size"),
         )
@@ -291,6 +291,28 @@ def find_weight_problems(
         "is absent would begin at random, what is unused would be lost. Copy config.json and "
         "weights of one checkpoint again"
     )
+
+
+def list_held_embeddings(
+    report: Mapping[str, Collection[Any]], *, family: Family, own: Mapping[str, Any]
+) -> list[str]:
+    """Return the names under which a file holds the one matrix of input embeddings.
+
+    `save_model` of safetensors keeps any one name of a matrix that has several: of a tied model it
+    may be the head's.
+
+    Args:
+        report: as find_weight_problems has it.
+        own: the content of the checkpoint's config.json.
+    """
+    held = [name for name in family.embeddings if name not in report["missing_keys"]]
+    if not held and _ties_head(own) and HEAD not in report["missing_keys"]:
+        return [HEAD]
+    return held
+
+
+def _ties_head(own: Mapping[str, Any]) -> bool:
+    return own.get("tie_word_embeddings") is not False
 
 
 def _fits(pattern: str | None, name: str) -> bool:
@@ -310,7 +332,8 @@ def _find_prefix(absent: Collection[str], unused: Collection[str], family: Famil
     return None
 
 
-def _show_names(names: list[str]) -> str:
+def show_names(names: list[str]) -> str:
+    """Return names of weights as a message gives them: the first few."""
     more = len(names) - SHOWN_NAMES
     return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 

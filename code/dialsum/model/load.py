@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,12 @@ from dialsum.errors import DialsumError, RunError, UnfitError, first_line
 from dialsum.model.checkpoint import (
     find_folder_problems,
     find_weight_problems,
+    list_held_embeddings,
     read_own_config,
+    show_names,
     weight_format,
 )
+from dialsum.model.checkpoint_files import weight_files
 from dialsum.model.embeddings import add_rows, keep_head_as_it_is
 from dialsum.model.families import Family, get_family
 from dialsum.model.quantise import (
@@ -144,10 +148,12 @@ def _read_weights(
     for name in formats:
         options["use_safetensors"] = name == "safetensors"
         try:
-            _refuse_partial(model_class, source, family=family, options=options)
+            held = _refuse_partial(model_class, source, family=family, options=options)
+            _refuse_not_finite(source)
             if bits is not None:
                 options["quantization_config"] = describe_quantisation(bits, compute=dtype)
             model = model_class.from_pretrained(str(source), **options)
+            _share_embeddings(model, held, family=family)
         except DialsumError:
             raise
         except pickle.UnpicklingError:
@@ -167,11 +173,14 @@ def _read_weights(
 
 def _refuse_partial(
     model_class: Any, source: Path, *, family: Family, options: Mapping[str, Any]
-) -> None:
+) -> list[str]:
     """Compare the names and sizes in a weight file with the model's, before any weight is held.
 
     The library fills what is absent with random numbers; in 4 and 8 bits it does not even look at
     sizes. Loaded as floats onto no device, and nothing tied, its report says what the file lacks.
+
+    Returns:
+        The names under which the file holds the input embeddings.
 
     Raises:
         RunError: weights are absent, unused or of another size.
@@ -185,6 +194,73 @@ def _refuse_partial(
     own = read_own_config(source)
     if problem := find_weight_problems(report, family=family, own=own):
         raise RunError(f"{source}: {problem}")
+    return list_held_embeddings(report, family=family, own=own)
+
+
+def _share_embeddings(model: Any, held: list[str], *, family: Family) -> None:
+    """Put the matrix that the file holds in every place of the input embeddings.
+
+    The library fills an absent `shared` from the first tied name that it finds, which is the head's
+    for T5 and BART, even where the head is another matrix. A place for which the file has other
+    values keeps them, as a merge of adapters writes it.
+
+    Args:
+        held: the names under which the file holds it.
+    """
+    import torch
+
+    weight = model.get_parameter(held[0])
+    for name in family.embeddings:
+        layer, ties = model.get_submodule(name.rpartition(".")[0]), model.all_tied_weights_keys
+        if name in held and not torch.equal(layer.weight, weight):
+            ties.pop(name, None)
+            continue
+        layer.weight = weight
+        if name != family.embeddings[0]:
+            ties[name] = family.embeddings[0]
+
+
+def _refuse_not_finite(source: Path) -> None:
+    """Refuse weights that are not finite: every loss would be so, whatever trains on them.
+
+    Looked at in the file: quantised, a NaN becomes some number.
+
+    Raises:
+        RunError: with their names.
+    """
+    import torch
+
+    files = weight_files({path.name for path in source.iterdir()})
+    names = [
+        name
+        for file in files if not file.endswith(".json")
+        for name, weight in _read_tensors(source / file)
+        if weight.is_floating_point() and weight.numel()
+        # A sum of float16 may overflow where no weight does; NaN is least and largest.
+        and not torch.stack(torch.aminmax(weight.float())).isfinite().all()
+    ]  # fmt: skip
+    if names:
+        raise RunError(
+            f"{source}: {len(names)} of its weights hold NaN or infinity ({show_names(names)}), so "
+            "that every loss would be NaN; copy the checkpoint again, or give one that was saved "
+            "before it was spoilt"
+        )
+
+
+def _read_tensors(path: Path) -> Iterator[tuple[str, Any]]:
+    """Give each tensor of a weight file with its name; safetensors or a pickle of weights alone."""
+    import torch
+    from safetensors import safe_open
+
+    if path.suffix == ".safetensors":
+        with safe_open(str(path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                yield name, file.get_tensor(name)
+        return
+    # A pickle of the old form cannot be mapped into memory.
+    yield from torch.load(
+        path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+    ).items()
 
 
 def _use_tokenizer_ids(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
