@@ -128,7 +128,10 @@ def test_a_folder_without_config_is_no_checkpoint(tmp_path: Path) -> None:
         ("[]", "it holds a list"), ("null", "it holds a NoneType"),
         ('{"model_type": "unheard_of"}', "is of type 'unheard_of'"), ("{}", "names no model_type"),
         ('{"model_type": "t5", "decoder_start_token_id": 0, "num_layers": "six"}',
-         "its config could not be read"),
+         "its config.json says num_layers: six, which is no size"),
+        *((f'{{"model_type": "t5", "decoder_start_token_id": 0, "vocab_size": {value}}}',
+           "its config.json says vocab_size: .*, which is no size; copy")
+          for value in ("1e18", "1000000000000000000", "1e400", "NaN", "0", "-3", "true", "[]")),
     ],
 )  # fmt: skip
 def test_a_config_that_cannot_be_read_is_refused(

@@ -116,6 +116,15 @@ WRONG: list[tuple[dict[str, bytes | None], str]] = [
         {"model__safetensors": None, "model__safetensors__index__json": b'{"weights": 1}'},
         "model.safetensors.index.json is no index of weights",
     ),
+    *(
+        ({f"{name}__json": b'{"a": ' + b"[" * depth + b"]" * depth + b"}"},
+         f"{name}.json is nested too deep to be read; copy")
+        for depth in (900, 100_000)
+        for name in ("config", "tokenizer", "tokenizer_config", "special_tokens_map",
+                     "generation_config", "added_tokens")
+    ),
+    ({"generation_config__json": b'{"a" 1}'}, "generation_config.json is no valid JSON (Expecting"),
+    ({"tokenizer_config__json": b'{"a": "\xff"}'}, "tokenizer_config.json is no valid JSON ('utf"),
     ({"tokenizer__json": b"\xef\xbb\xbf{}"}, "tokenizer.json begins with a byte order mark"),
 ]  # fmt: skip
 

@@ -21,10 +21,13 @@ from dialsum.environment_variables import (
     family_of,
     find_kept_out,
     find_said,
+    find_secret_problems,
     read_env_file,
     record_variables,
 )
+from dialsum.errors import ProblemsError
 from dialsum.experiment.environment import find_shadowed_packages
+from dialsum.run.alone import take_env_file
 from trainer_runs import REPOSITORY, command, environment
 
 KEPT_OUT_ONES = {
@@ -232,6 +235,28 @@ def test_of_a_file_env_only_our_keys_are_taken(
     assert bool(found.notes) == bool(note) and note in "".join(found.notes)
     assert bool(found.problems) == bool(problem) and problem in "".join(found.problems)
     assert SECRET not in "".join([*found.notes, *found.problems])
+
+
+@pytest.mark.parametrize(
+    ("value", "in_file"),
+    [("hf_한글토큰", True), ("hf_한글토큰", False), (f"{SECRET}\r", False), (f"{SECRET}\n", False),
+     ("\udcb0", False)],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY"])
+def test_a_token_that_can_be_none_is_named_and_not_shown(
+    name: str, value: str, in_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    if in_file:
+        (tmp_path / ".env").write_text(f"{name}={value}\n", encoding="utf-8")
+    else:
+        os.environ[name] = value
+    with pytest.raises(ProblemsError) as caught:
+        take_env_file(tmp_path / ".env")
+    [problem] = caught.value.problems
+    assert problem.startswith(f"{name} (in the environment or in .env): holds characters that no")
+    assert value.strip() not in problem
+    assert find_secret_problems({name: SECRET, "HF_HOME": "/한글"}) == []
 
 
 def test_no_file_env_is_no_problem(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from dialsum.config.describe import describe_type
 from dialsum.config.keys import schema_keys
 from dialsum.config.read import load_config, load_configs
 from dialsum.errors import ConfigError, RunError, UnfitError
-from dialsum.experiment.resume import find_resume_point, reopen_run
+from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.paths import NAME_BYTES, RunPaths, find_name_fault
 from dialsum.record import read_record
 from dialsum.run.preflight import check_plan
+from dialsum.run.progress import EventFile
 from dialsum.train.checkpoints import MANIFEST, find_damage, seal_checkpoint
 from test_config_faults import HEAD, TAIL, TOKENIZER, TRAINING, WHOLE, problems_of
 from test_plan import plan_of
@@ -330,6 +331,33 @@ def test_a_prefix_beyond_the_encoder_is_refused_by_its_characters(tmp_path: Path
     for prefix in ("가" * 5000, "word " * 70):
         with pytest.raises(ConfigError, match="of which the prefix and the end take all"):
             load_config(path, overrides=[f"tokenizer.input_prefix={prefix}"])
+
+
+def make_interrupted_run(folder: Path) -> tuple[RunPaths, ResumePoint]:
+    """Write a run that was killed after its checkpoint of step 1."""
+    paths = RunPaths.alone(folder)
+    checkpoint = paths.checkpoints / "checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "weights").write_text("1")
+    seal_checkpoint(checkpoint, config_sha256="c", data_sha256="d")
+    return paths, find_resume_point(paths, config_sha256="c", data_sha256="d")
+
+
+def test_resume_drops_an_event_that_broke_off_within_a_character(tmp_path: Path) -> None:
+    paths, point = make_interrupted_run(tmp_path)
+    whole = '{"event": "train", "step": 1, "text": "요약\u2028"}\n'.encode()
+    torn = '{"event": "warning", "message": "손'.encode()[:-1]
+    paths.metrics.write_bytes(whole + torn)
+    reopen_run(paths, point, first={})
+    assert paths.metrics.read_bytes() == whole
+
+
+def test_resume_refuses_a_pipe_in_place_of_the_events(tmp_path: Path) -> None:
+    paths, point = make_interrupted_run(tmp_path)
+    os.mkfifo(paths.metrics)
+    with pytest.raises(UnfitError, match=r"metrics\.jsonl: cannot be read: is a pipe.*move it"):
+        reopen_run(paths, point, first={})
+    assert EventFile(paths.metrics).read_new() == []
 
 
 DAMAGED = ["", "{", "[]", "3", "null", "[" * 100_000, '{"files": 3}', '{"files": {"a": {}}}', "\0"]

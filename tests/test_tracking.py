@@ -65,6 +65,8 @@ WHY_OFF = [
     (True, {**ON, "WANDB_DISABLED": "true"}, "WANDB_DISABLED is true in the environment"),
     ("auto", {**ON, "WANDB_DISABLED": "1"}, "WANDB_DISABLED is 1 in the environment"),
     ("auto", {**ON, BATCH_OFF: "could not start: x"}, "could not start: x"),
+    (True, {**ON, "WANDB_MODE": " DISABLED "}, "WANDB_MODE is disabled in the environment"),
+    (True, {**ON, "WANDB_MODE": "of"}, "could not start: WANDB_MODE is 'of'; set it to one of onl"),
 ]
 
 
@@ -82,6 +84,47 @@ def test_tracking_that_is_off_says_why_and_asks_nobody(
     assert tracking.record["used"] == "off"
     assert tracking.record["why"].startswith(why)
     assert list(tmp_path.iterdir()) == []
+
+
+OFFLINE_RUN = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, {code!r})
+from dialsum.config.schema import Tracking
+from dialsum.train.tracking import WandbRun
+
+tracking = WandbRun(
+    Tracking(wandb=True), name="x", group=None, config={{}}, folder=Path(sys.argv[1])
+)
+tracking("train", 1, {{"loss": 1.0}})
+tracking.finish({{}}, exit_code=0)
+print(tracking.record)
+"""
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("mode", ["dryrun", "OFFLINE"])
+def test_a_mode_is_obeyed_in_each_of_its_spellings_and_each_run_has_its_own_id(
+    mode: str, tmp_path: Path
+) -> None:
+    settings = tmp_path / "settings"
+    settings.mkdir()
+    (settings / "settings").write_text("[default]\nrun_id = the_same\n", encoding="utf-8")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    variables = environment(
+        WANDB_API_KEY=SECRETS["WANDB_API_KEY"], WANDB_MODE=mode,
+        WANDB_BASE_URL="http://127.0.0.1:9", WANDB_CONFIG_DIR=str(settings),
+    )  # fmt: skip
+    program = OFFLINE_RUN.format(code=str(REPOSITORY / "code"))
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)],
+        env=variables, capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert f"'used': 'offline', 'why': 'WANDB_MODE is {mode.lower()}'" in done.stdout, done
+    [kept] = (folder / "wandb").glob("offline-run-*")
+    assert not kept.name.endswith("the_same")
 
 
 def answer_once(server: socket.socket, content: bytes) -> None:

@@ -141,6 +141,8 @@ ENV_FILE_KEYS = (
 """What is taken from a file .env; the environment goes first."""
 SHOWN_KEY = re.compile(r"[A-Z][A-Z0-9_]*")
 """What names a variable; anything else before a sign `=` may be a secret or a part of one."""
+SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
+"""Those of them that go into the head of a request, and are never shown."""
 
 
 def family_of(name: str) -> Family | None:
@@ -216,6 +218,17 @@ def describe_variables(environment: Mapping[str, str]) -> list[str]:
 def _show(value: str) -> str:
     text = value if value.isprintable() else ascii(value)
     return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
+
+
+def find_secret_problems(environment: Mapping[str, str]) -> list[str]:
+    """Name the tokens that cannot be ones: a template that was not filled in, a line end in it."""
+    return [
+        f"{name} (in the environment or in .env): holds characters that no token has, such as "
+        "Hangul or a line end (not shown, because it may be a secret); copy the token again from "
+        f"where it was issued, or unset {name}"
+        for name in SECRETS
+        if (value := environment.get(name, "")) and not (value.isascii() and value.isprintable())
+    ]
 
 
 def record_variables(environment: Mapping[str, str]) -> dict[str, object]:

@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from dialsum.errors import UnfitError
 
@@ -136,6 +137,16 @@ def look_at(path: Path) -> Look:
     """
     size = _check_regular(path)
     return Look(path, size, tell_kind(_read(path, HEAD_BYTES), path))
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Raises:
+        OSError: as look_at.
+    """
+    _check_regular(path)
+    return open(path, "rb", opener=_without_waiting)
 
 
 def read_regular(path: Path, *, max_bytes: int | None = None) -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 from dialsum.atomic import write_text
 from dialsum.errors import RunError, UnfitError
 from dialsum.paths import RunPaths, shown
+from dialsum.reading import read_regular
 from dialsum.record import read_record
 from dialsum.train.checkpoints import (
     find_damage,
@@ -95,14 +96,13 @@ def reopen_run(paths: RunPaths, point: ResumePoint, *, first: Mapping[Path, str]
     Args:
         first: files that the resumed run writes anew, path to text. They come before anything goes:
             on a full disk the run stays as it is.
+
+    Raises:
+        UnfitError: metrics.jsonl cannot be read.
     """
     texts = dict(first)
-    if paths.metrics.is_file():
-        kept = [
-            line for line in paths.metrics.read_text(encoding="utf-8").splitlines()
-            if line.strip() and _is_before(line, point.step)
-        ]
-        texts[paths.metrics] = "".join(f"{line}\n" for line in kept)
+    kept = [line for line in _read_lines(paths.metrics) if _is_before(line, point.step)]
+    texts[paths.metrics] = "".join(f"{line.decode()}\n" for line in kept)
     for path, text in texts.items():
         write_text(path, text)
     for checkpoint in list_checkpoints(paths.checkpoints):
@@ -111,10 +111,23 @@ def reopen_run(paths: RunPaths, point: ResumePoint, *, first: Mapping[Path, str]
     paths.result.unlink(missing_ok=True)
 
 
-def _is_before(line: str, last: int) -> bool:
+def _read_lines(path: Path) -> list[bytes]:
+    """Return the lines of metrics.jsonl; none where there is no such file."""
+    try:
+        return read_regular(path).splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UnfitError(
+            f"{shown(path)}: cannot be read: {error.strerror or error}; move it away to go on "
+            "without the events so far, or start without --resume"
+        ) from error
+
+
+def _is_before(line: bytes, last: int) -> bool:
     """Say whether an event belongs to the steps up to the checkpoint."""
     try:
-        event = json.loads(line)
+        event = json.loads(line.decode())
         step = int(event.get("step", 0))
     except (ValueError, TypeError, AttributeError, RecursionError):
         return False  # such as the last line of a run that was killed while it wrote

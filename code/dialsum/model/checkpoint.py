@@ -204,7 +204,9 @@ def find_folder_problems(
 def find_config_problems(
     own: Mapping[str, Any], config: Config, *, source: str | Path
 ) -> list[str]:
-    """Hold a checkpoint's own config against the experiment's: type, bits, start and positions.
+    """Hold a checkpoint's own config against the experiment's.
+
+    Looked at are type, bits, start, sizes and positions.
 
     Args:
         own: the content of its config.json; a key that is absent has the family's default.
@@ -235,6 +237,10 @@ def find_config_problems(
             f"{place}: its config.json has no {DECODER_START}; add the one that it was trained "
             "with (T5: the padding id, BART: the end id)"
         )
+    try:
+        measure_size(own, family=family)
+    except UnfitError as error:
+        problems.append(f"{place}: {error}; copy the checkpoint again")
     limit = own.get(family.position_limit) if family.position_limit else None
     problems += [
         f"tokenizer.{key} {asked} is beyond the {limit} positions of {place}; set "

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dialsum.errors import first_line
 from dialsum.paths import shown
 from dialsum.reading import (
     BINARY,
@@ -42,6 +43,10 @@ BESIDE = (
 )  # fmt: skip
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors format itself."""
+MAX_PARSED_BYTES = 2**20
+"""JSON up to this size is read whole: a tokenizer.json of megabytes would cost a dry run time."""
+MAX_DEPTH = 100
+"""Levels of a checkpoint's JSON: the libraries, called from deep within, break at some hundreds."""
 AGAIN = "copy the checkpoint again"
 
 
@@ -162,7 +167,28 @@ def _find_json_problem(look: Look) -> str | None:
             return "begins with a byte order mark, which JSON may not have; save it as plain UTF-8"
         file.seek(max(0, look.size - 64))
         end = file.read().rstrip()[-1:]
-    return None if end in (b"}", b"]") else f"breaks off in the middle; {AGAIN}"
+    if end not in (b"}", b"]"):
+        return f"breaks off in the middle; {AGAIN}"
+    if look.size > MAX_PARSED_BYTES:
+        return None
+    try:
+        content = json.loads(read_regular(look.path))
+    except RecursionError:
+        return f"is nested too deep to be read; {AGAIN}"
+    except ValueError as error:
+        return f"is no valid JSON ({first_line(error)}); {AGAIN}"
+    return f"is nested too deep to be read; {AGAIN}" if _is_deeper(content, MAX_DEPTH) else None
+
+
+def _is_deeper(content: Any, levels: int) -> bool:
+    """Say whether lists and mappings stand within each other beyond so many levels."""
+    within = [content]
+    for _ in range(levels):
+        within = [
+            child for one in within if isinstance(one, dict | list)
+            for child in (one.values() if isinstance(one, dict) else one)
+        ]  # fmt: skip
+    return any(isinstance(one, dict | list) for one in within)
 
 
 def _find_break(look: Look) -> str | None:

@@ -78,6 +78,9 @@ BART_DEFAULTS = {
 HEAD = "lm_head.weight"
 """The output layer's weight in every family; absent from a file where it is the embeddings'."""
 
+MAX_SIZE = 10**7
+"""Beyond any layer, vocabulary or length that there is: the number was spoilt."""
+
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
@@ -139,13 +142,13 @@ def measure_size(own: Mapping[str, Any], *, family: Family) -> Size:
         own: the content of its config.json; a key that is absent has the family's default.
 
     Raises:
-        UnfitError: a size is no whole number above 0.
+        UnfitError: a size is no whole number from 1 to MAX_SIZE.
     """
     own = {**family.defaults, **own}
 
     def get(key: str) -> int:
         value = own[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SIZE:
             raise UnfitError(f"its config.json says {key}: {str(value)[:20]}, which is no size")
         return value
 

@@ -34,6 +34,10 @@ TINY_SPECIALS = {
 """Special tokens of a tokenizer trained here, in the order of ids that T5 and BART have."""
 
 
+PROBE = "가 a\U0010fffd"
+"""Some text with a character that no vocabulary has: without its unknown token one breaks here."""
+
+
 def fold_text(text: str) -> str:
     """Return text in NFKC, every run of white space folded to one space: what must survive."""
     return " ".join(unicodedata.normalize("NFKC", text).split())
@@ -61,6 +65,7 @@ def load_tokenizer(
         usual = {role: name for role, name in SPECIAL_NAMES.items() if names[role] not in known}
         roles = {role: name for role, name in (names | usual).items() if name in known}
         backend = Tokenizer.from_str(json.dumps(mend(described, roles=roles)))
+        backend.encode(PROBE)
     except UnfitError:
         raise
     except BaseException as error:

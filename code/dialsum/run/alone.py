@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dialsum.config.read import LoadedConfig, load_config
-from dialsum.environment_variables import read_env_file
+from dialsum.environment_variables import find_secret_problems, read_env_file
 from dialsum.errors import ConfigError, ProblemsError
 from dialsum.experiment.environment import find_shadowed_packages
 from dialsum.paths import PROJECT_ROOT, RunPaths
@@ -80,13 +80,14 @@ def take_env_file(path: Path = PROJECT_ROOT / ".env") -> list[str]:
     """Take what a file .env may give into this process's environment; return what to say of it.
 
     Raises:
-        ProblemsError: it cannot be read.
+        ProblemsError: it cannot be read, or a token, here or there, is none.
     """
     found = read_env_file(path)
-    if found.problems:
-        raise ProblemsError(found.problems)
     for name, value in found.values.items():
         os.environ.setdefault(name, value)
+    problems = found.problems + find_secret_problems(os.environ)
+    if problems:
+        raise ProblemsError(problems)
     return found.notes
 
 

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dialsum.reading import NotRegularError, open_regular
 from dialsum.score.show import describe_measured
 
 C = TypeVar("C", int, int | None)
@@ -55,14 +56,14 @@ class EventFile:
         """Return the events that came since the last call; a line that is not complete yet comes
         next time."""
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 inode = os.fstat(file.fileno()).st_ino
                 if inode != self._inode:
                     self._inode, self._offset = inode, 0
                 file.seek(self._offset)
                 text = file.read()
-        except FileNotFoundError:
-            return []
+        except (FileNotFoundError, NotRegularError):
+            return []  # what is no file is refused by the run itself
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
         return [_parse(line) for line in whole.splitlines() if line.strip()]
@@ -71,7 +72,7 @@ class EventFile:
 def _parse(line: bytes) -> dict[str, Any]:
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         event = None
     if isinstance(event, dict):
         return event

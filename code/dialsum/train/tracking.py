@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dialsum.config.schema import Tracking
 from dialsum.errors import first_line
@@ -25,6 +26,11 @@ MOST_BYTES = 4096  # of an answer
 
 COULD_NOT_START = "could not start: "
 """How `why` begins in the record where W&B was asked for and could not be had."""
+MODES: dict[str, Literal["online", "offline", "disabled"]] = {
+    "online": "online", "run": "online", "offline": "offline", "dryrun": "offline",
+    "disabled": "disabled",
+}  # fmt: skip
+"""W&B's words for its mode, its old ones too, and the one that each stands for."""
 BATCH_OFF = "DIALSUM_WANDB_OFF"
 """Variable in which a batch tells its later experiments why an earlier one could not start W&B."""
 
@@ -54,17 +60,21 @@ class WandbRun:
                folder: Path) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
         try:
+            if said := _read_mode(os.environ):
+                os.environ["WANDB_MODE"] = MODES[said]  # W&B takes small letters alone
             import wandb
             from wandb.sdk import wandb_setup
 
             settings = wandb_setup.singleton().settings
-            if settings.mode == "disabled":
+            mode = MODES.get(settings.mode, "online")
+            if mode == "disabled":
                 self._off("its own settings say disabled (`wandb online` turns it on)")
                 return
-            if settings.mode != "offline":
+            if mode != "offline":
                 find_answer(settings.base_url)
             self._run = wandb.init(
-                project=asked.project, entity=asked.entity, name=name, group=group,
+                project=asked.project, entity=asked.entity, name=name, group=group, mode=mode,
+                id=uuid.uuid4().hex[:12],  # its settings may name one for every run
                 config=dict(config), dir=str(folder), reinit="finish_previous",
                 settings=wandb.Settings(
                     init_timeout=INIT_TIMEOUT_SECONDS,
@@ -87,8 +97,8 @@ class WandbRun:
         why = "a key was found" if asked.wandb == "auto" else "asked for"
         self.record |= {"used": "on", "why": why}
         if self._run.offline:
-            where = "WANDB_MODE is" if "WANDB_MODE" in os.environ else "its own settings say"
-            self.record |= {"used": "offline", "why": f"{where} {settings.mode}"}
+            where = "WANDB_MODE is" if said else "its own settings say"
+            self.record |= {"used": "offline", "why": f"{where} {said or settings.mode}"}
         if getattr(self._run, "url", None):
             self.record["url"] = str(self._run.url)
 
@@ -134,9 +144,14 @@ class WandbRun:
             _forget_dead_service()
 
 
+def _read_mode(environment: Mapping[str, str]) -> str:
+    """Return what WANDB_MODE says, in small letters; empty where it says nothing."""
+    return environment.get("WANDB_MODE", "").strip().lower()
+
+
 def _find_why_off(asked: Tracking, environment: Mapping[str, str]) -> str | None:
     """Return why W&B is off before anything of it is asked; None where it is to be tried."""
-    mode = environment.get("WANDB_MODE", "").strip()
+    mode = _read_mode(environment)
     disabled = environment.get("WANDB_DISABLED", "").strip()
     if asked.wandb is False:
         return "tracking.wandb is false"
@@ -144,7 +159,9 @@ def _find_why_off(asked: Tracking, environment: Mapping[str, str]) -> str | None
         return "WANDB_MODE is disabled in the environment"
     if disabled.lower() in ("1", "true", "t", "yes", "y", "on"):
         return f"WANDB_DISABLED is {disabled} in the environment"
-    if mode in ("offline", "dryrun"):
+    if mode and mode not in MODES:
+        return f"{COULD_NOT_START}WANDB_MODE is {mode[:20]!r}; set it to one of {', '.join(MODES)}"
+    if MODES.get(mode) == "offline":
         return None
     if not environment.get("WANDB_API_KEY"):
         return "WANDB_API_KEY is set neither in the environment nor in .env"
