@@ -293,6 +293,13 @@ def test_of_two_sets_the_later_wins_and_that_is_said(tmp_path: Path) -> None:
     assert "--set seed 2 wins over training.seed 1, given before it" in loaded.notes
 
 
+def test_a_wrong_set_is_said_though_a_later_one_wins(tmp_path: Path) -> None:
+    sets = ("training.learning_rate=fast", "learning_rate=-1", "training.learning_rate=1e-4")
+    with pytest.raises(ConfigError, match=r"--set") as caught:
+        load(tmp_path, overrides=sets)
+    assert "fast" in str(caught.value)
+
+
 OVERLAY = """\
 training:
   num_train_epochs: 20

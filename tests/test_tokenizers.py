@@ -437,6 +437,20 @@ def test_a_byte_level_tokenizer_under_t5_s_name_is_what_its_file_says(
         ("tokenizer.json", "null", "no tokenizer could be loaded (TypeError"),
         ("tokenizer.json", "{", "no tokenizer could be loaded (JSONDecodeError"),
         ("tokenizer.json", '{"model": {"type": "None", "vocab": {}}}', "(Exception: "),
+        (
+            "tokenizer.json",
+            '{"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": [], "unk_token": '
+            '"<unk>"}, "added_tokens": [{"id": 0, "content": "</s>", "special": true, '
+            '"single_word": false, "lstrip": false, "rstrip": false, "normalized": false}, '
+            '{"id": 1, "content": "<pad>", "special": true, "single_word": false, '
+            '"lstrip": false, "rstrip": false, "normalized": false}]}',
+            "no tokenizer could be loaded (Exception: ",
+        ),
+        (
+            "tokenizer.json",
+            '{"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}}',
+            "(ValueError: its vocabulary is empty)",
+        ),
     ],
 )
 def test_whatever_is_wrong_in_a_file_becomes_a_sentence(

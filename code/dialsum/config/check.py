@@ -70,7 +70,7 @@ def check_source(source: Source) -> Iterator[Problem]:
 
 
 def _check_values(statements: Statements) -> Iterator[Problem]:
-    for one in statements.said:
+    for one in (*statements.overruled, *statements.said):
         # A part of a mapping is checked with the whole, which only an experiment has.
         if not one.part and (places := _faults_of(one.key, one.value)):
             yield from _explain_statement(one, places)

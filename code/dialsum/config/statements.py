@@ -49,6 +49,8 @@ class Statements:
     """All that one source states, and what is wrong with it."""
 
     said: list[Statement] = field(default_factory=list)
+    overruled: list[Statement] = field(default_factory=list)
+    """Of those for one key on the command line all but the last."""
     claims: list[Statement] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -80,6 +82,7 @@ class Statements:
         same = [old for old in self.said if (old.key, old.part) == (statement.key, statement.part)]
         for old in same:
             self.said.remove(old)
+            self.overruled.append(old)
             if repr(old.value) != repr(statement.value):
                 self.notes.append(
                     f"{statement.origin.text} {statement.written} {show_value(statement.value)}"

@@ -66,6 +66,8 @@ def load_tokenizer(
         roles = {role: name for role, name in (names | usual).items() if name in known}
         backend = Tokenizer.from_str(json.dumps(mend(described, roles=roles)))
         backend.encode(PROBE)
+        if not described["model"]["vocab"]:
+            raise ValueError("its vocabulary is empty")
     except UnfitError:
         raise
     except BaseException as error:
