@@ -299,7 +299,7 @@ def test_memory_that_cannot_be_read_is_unknown_and_not_zero(
     ("arguments", "status", "words"),
     [
         ([], 0, ["cpu  CPU with", "precision of training", "bart, full", "up to 1024"]),
-        (["--device", "cpu"], 0, ["general.device                   cpu", "precision of training            fp32"]),
+        (["--device", "cpu"], 0, ["general.device  ", "precision of training            fp32"]),
         (["--device", "tpu"], 2, ["invalid choice: 'tpu'"]),
     ],
 )
