@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from small_fit import SmallTraining, make_rows, read_events
+from dialsum.errors import RunError
+from small_fit import UNEQUAL, SmallTraining, make_rows, read_events
 
 training = pytest.mark.training
 
@@ -89,3 +90,46 @@ def test_of_equal_scores_the_smaller_loss_is_the_best(tmp_path: Path) -> None:
     state, _, events = train(tmp_path, [30.0, 30.0, 30.0], qlora=FULL)
     losses = {event["step"]: event["eval_loss"] for event in events if event["event"] == "eval"}
     assert state.best_global_step == min(losses, key=losses.__getitem__) != 1
+
+
+@training
+def test_the_best_is_saved_though_no_checkpoint_was_due(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    state, model, _ = train(tmp_path, [1.0, 9.0, 2.0, 3.0], qlora=FULL, save_steps=4)
+    assert (state.global_step, state.best_global_step) == (4, 2)
+    (file,) = (tmp_path / "checkpoints" / "checkpoint-2").glob("*.safetensors")
+    own = model.state_dict()
+    assert all(torch.equal(tensor, own[name]) for name, tensor in load_file(str(file)).items())
+
+
+@training
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_metric_that_is_never_finite_is_no_success(score: float, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no evaluation on dev gave a finite rouge_mean"):
+        train(tmp_path, [score, score], qlora=FULL)
+
+
+@training
+def test_a_metric_that_is_not_finite_once_is_not_the_best(tmp_path: Path) -> None:
+    state, _, _ = train(tmp_path, [float("nan"), 2.0, float("inf")], qlora=FULL)
+    assert (state.best_global_step, state.best_metric) == (2, 2.0)
+
+
+@training
+def test_full_memory_in_the_dev_loss_is_answered_by_smaller_passes(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    loop = SmallTraining(rows=UNEQUAL).loop(tmp_path)
+    dev = replace(loop.evaluate, task=replace(loop.task), batch_size=6)
+    whole, usual = dev(loop.model), dev.task.loss
+
+    def loss(model: Any, batch: Any, *, count: int | None) -> Any:
+        if len(batch["input_ids"]) > 2:
+            raise MemoryError("not enough memory")
+        return usual(model, batch, count=count)
+
+    dev.task.loss = loss
+    assert dev(loop.model)["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+    assert dev.limit.retries > 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from batch_world import make_options, make_screen, write_configs
+from batch_world import make_options, make_screen, now, write_configs, write_data
 from dialsum.config.ladder import apply_rung, state_changes
 from dialsum.config.read import load_config
 from dialsum.errors import ConfigError, UnfitError
@@ -15,9 +16,14 @@ from dialsum.experiment.job import Job, read_job
 from dialsum.paths import PROJECT_ROOT, RunPaths
 from dialsum.record.attempts import AttemptOfRun
 from dialsum.report.summaries import write_batch_files
+from dialsum.run.attempts import first_attempt
 from dialsum.run.batch import run_batch
 from dialsum.run.outcome import BatchOutcome
+from dialsum.run.plan import load_selected, make_plan
+from dialsum.run.preflight import check_plan
+from dialsum.run.queue import write_job
 from test_batch import plan_batch
+from trainer_runs import environment
 
 SEVEN = sorted((PROJECT_ROOT / "config" / "experiments").glob("*.yaml"))
 EDITED = "training:\n  learning_rate: 0.9\n"
@@ -34,7 +40,10 @@ def test_a_job_reads_back_as_it_was(
     entry = {"number": 1, "changes": [], "status": "failed", "failure": {"cause": "non_finite"}}
     paths = RunPaths(folder=tmp_path / "실험 1", model=tmp_path / "모델")
     attempt = AttemptOfRun(2, changes, (), (entry,))
-    job = Job(loaded, paths, "full", "20260102_030405", resume=True, attempt=attempt)
+    job = Job(
+        loaded, paths, "full", "20260102_030405", resume=True, attempt=attempt,
+        data_sha256={"train": "0" * 64},
+    )  # fmt: skip
     file = tmp_path / "job.json"
     file.write_text(job.to_json(), encoding="utf-8")
     # What the plan alone needs stays with the plan.
@@ -101,3 +110,20 @@ def test_changed_values_that_do_not_fit_together_are_refused(tmp_path: Path) -> 
     source = state_changes(apply_rung("lr_half", loaded.config), left=[])
     with pytest.raises(ConfigError, match=r"lr_end: 0\.0008"):
         loaded.changed(source)
+
+
+@pytest.mark.training
+def test_rows_that_change_while_the_queue_runs_are_refused(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "mine")
+    options = make_options(tmp_path, "a", demo=True, data_dir=data)
+    plan = check_plan(make_plan(options, load_selected(options)[0], started_at=now())).plan
+    experiment = plan.experiments[0]
+    write_job(first_attempt(experiment), plan)
+    train = data / "train.csv"
+    train.write_text(train.read_text(encoding="utf-8").replace("물건을", "선물을"), "utf-8")
+    done = subprocess.run(
+        experiment.command, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "train.csv: changed since the batch was started" in done.stderr
+    assert not experiment.paths.folder.exists() or not experiment.paths.result.exists()
