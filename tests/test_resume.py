@@ -17,7 +17,7 @@ from dialsum.errors import EXIT_OK, EXIT_UNFIT
 from dialsum.paths import BatchPaths, RunPaths
 from dialsum.record import write_failed_record
 from dialsum.report.summaries import summarise_root
-from dialsum.train.checkpoints import MANIFEST
+from dialsum.train.checkpoints import MANIFEST, TENSORS
 from test_record import dead_run
 from trainer_runs import command, environment, read_events, read_result, run, tree
 
@@ -86,6 +86,7 @@ def test_a_killed_run_goes_on_to_the_same_model(tmp_path: Path) -> None:
         ("record", ["--resume", "--set", "training.weight_decay=0.5"], "other values"),
         ("record", ["--resume", "--seed", "7"], "other values"),
         ("record and checkpoints", ["--resume"], "no checkpoint to resume from"),
+        ("record and state", ["--resume"], "another version of this program"),
         ("all", ["--resume"], "no checkpoint to resume from"),
     ],
 )
@@ -104,6 +105,11 @@ def test_what_cannot_be_resumed_is_refused_and_left_alone(
     if "checkpoints" in spoil:
         for manifest in folder.rglob(MANIFEST):
             manifest.unlink()
+    if "state" in spoil:
+        for manifest in folder.rglob(MANIFEST):
+            (manifest.parent / TENSORS).rename(manifest.parent / "optimizer.pt")
+            text = manifest.read_text(encoding="utf-8").replace(TENSORS, "optimizer.pt")
+            manifest.write_text(text, encoding="utf-8")
     before = tree(folder)
     line = command(KOBART_LORA, folder, *options)
     line = [part.replace(str(tmp_path / "encoded"), str(finished.parent / "encoded"))

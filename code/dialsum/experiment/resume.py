@@ -17,6 +17,7 @@ from dialsum.paths import RunPaths, shown
 from dialsum.reading import read_regular
 from dialsum.record import read_record
 from dialsum.train.checkpoints import (
+    TENSORS,
     find_damage,
     latest_whole_checkpoint,
     list_checkpoints,
@@ -63,6 +64,11 @@ def find_resume_point(paths: RunPaths, *, config_sha256: str, data_sha256: str) 
             f"{place}: no checkpoint to resume from{found}. Start it without --resume"
         )
     manifest = read_manifest(checkpoint) or {}
+    if TENSORS not in manifest.get("files", {}):
+        raise UnfitError(
+            f"{place}: {checkpoint.name} was written by another version of this program, which "
+            "kept its state in other files; start without --resume, or go on with that version"
+        )
     for key, now, what in (
         ("config_sha256", config_sha256, f"other values (compare {shown(paths.resolved_config)})"),
         ("data_sha256", data_sha256, "other training rows"),

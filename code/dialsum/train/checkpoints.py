@@ -15,6 +15,8 @@ from typing import Any
 from dialsum.atomic import write_json
 
 MANIFEST = "manifest.json"
+STATE, TENSORS = "trainer_state.json", "training_state.pt"
+"""Files of a checkpoint besides the weights: numbers as the library's tools know them, tensors."""
 
 
 def seal_checkpoint(folder: Path, *, config_sha256: str, data_sha256: str) -> None:

@@ -27,7 +27,7 @@ from dialsum.config.schema import Training
 from dialsum.errors import RunError
 from dialsum.model.save import load_weights, save_weights
 from dialsum.train.batches import Rows, Step
-from dialsum.train.checkpoints import find_damage, prune, seal_checkpoint
+from dialsum.train.checkpoints import STATE, TENSORS, find_damage, prune, seal_checkpoint
 from dialsum.train.gradient_check import GradientCheck
 from dialsum.train.guard import BadStep, Guard, Origin, all_finite, find_origin, learning
 from dialsum.train.memory import PassLimit, allocate_states, free_memory, is_out_of_memory, words_of
@@ -43,8 +43,6 @@ from dialsum.train.passes import (
 from dialsum.train.progress import Progress
 from dialsum.train.watch import Watch
 
-STATE, TENSORS = "trainer_state.json", "training_state.pt"
-"""Files of a checkpoint besides the weights: numbers as the library's tools know them, tensors."""
 MOST_OVERFLOWS = 20
 """Steps in a row whose gradients a float16 scaler may find infinite: from its first scale, 2**16,
 down to 1 it needs 16. More are not its search but a fault."""
