@@ -20,7 +20,7 @@ from dialsum.paths import NAME_BYTES, RunPaths, find_name_fault
 from dialsum.record import read_record
 from dialsum.run.preflight import check_plan
 from dialsum.run.progress import EventFile
-from dialsum.train.checkpoints import MANIFEST, find_damage, seal_checkpoint
+from dialsum.train.checkpoints import MANIFEST, TENSORS, find_damage, seal_checkpoint
 from test_config_faults import HEAD, TAIL, TOKENIZER, TRAINING, WHOLE, problems_of
 from test_plan import plan_of
 
@@ -338,7 +338,7 @@ def make_interrupted_run(folder: Path) -> tuple[RunPaths, ResumePoint]:
     paths = RunPaths.alone(folder)
     checkpoint = paths.checkpoints / "checkpoint-1"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "weights").write_text("1")
+    (checkpoint / TENSORS).write_text("1")
     seal_checkpoint(checkpoint, config_sha256="c", data_sha256="d")
     return paths, find_resume_point(paths, config_sha256="c", data_sha256="d")
 
@@ -369,7 +369,7 @@ def test_resume_beside_damaged_files_says_which(tmp_path: Path, text: str) -> No
     for step in (1, 2):
         folder = paths.checkpoints / f"checkpoint-{step}"
         folder.mkdir(parents=True)
-        (folder / "weights").write_text(f"{step}")
+        (folder / TENSORS).write_text(f"{step}")
         seal_checkpoint(folder, config_sha256="c", data_sha256="d")
     (paths.checkpoints / "checkpoint-2" / MANIFEST).write_text(text)
     assert find_damage(paths.checkpoints / "checkpoint-2") is not None
