@@ -28,10 +28,14 @@ class Splits:
     notes: list[str]
 
     @property
+    def present(self) -> list[Split]:
+        """The splits that there are."""
+        return [split for split in (self.train, self.dev, self.test) if split is not None]
+
+    @property
     def sha256(self) -> dict[str, str]:
         """Hash of what the rows of each file say."""
-        present = [split for split in (self.train, self.dev, self.test) if split is not None]
-        return {split.kind: split.sha256 for split in present}
+        return {split.kind: split.sha256 for split in self.present}
 
 
 def load_splits(

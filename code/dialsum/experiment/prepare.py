@@ -146,9 +146,9 @@ def _trim(
     asked = config.tokenizer
     if not asked.trim_vocabulary or asked.train_on_data:
         return None
-    present = [split for split in (splits.train, splits.dev, splits.test) if split is not None]
     dialogues = [
-        build_input(asked.input_prefix, row.dialogue) for split in present for row in split.rows
+        build_input(asked.input_prefix, row.dialogue)
+        for split in splits.present for row in split.rows
     ]
     return trim_tokenizer(
         tokenizer, texts=[*dialogues, *(row.summary or "" for row in splits.train.rows)],

@@ -140,8 +140,8 @@ class _Run:
 def _refuse_other_data(job: Job, splits: Splits) -> None:
     """Refuse files that changed since the batch checked them: what was checked is what runs."""
     changed = [
-        shown(split.path) for split in (splits.train, splits.dev, splits.test)
-        if split and job.data_sha256.get(split.kind, split.sha256) != split.sha256
+        shown(split.path) for split in splits.present
+        if job.data_sha256.get(split.kind, split.sha256) != split.sha256
     ]
     if changed:
         raise UnfitError(
@@ -189,10 +189,10 @@ def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Outcome
     if point is not None:
         head["resumed_after_step"] = point.step
     outcome = Outcome(paths=paths, started=started, head=head, attempt=job.attempt)
-    present = [split for split in (splits.train, splits.dev, splits.test) if split is not None]
     outcome.add(
-        "data", rows={split.kind: len(split.rows) for split in present}, sha256=splits.sha256,
-        files={split.kind: in_project(split.path) for split in present},
+        "data", rows={split.kind: len(split.rows) for split in splits.present},
+        sha256=splits.sha256,
+        files={split.kind: in_project(split.path) for split in splits.present},
     )
     return outcome
 

@@ -82,9 +82,9 @@ def run_stages(context: Context) -> None:
 
 def say_data(context: Context) -> None:
     """Say which rows there are, what was cleaned, and what was chosen for this machine."""
-    splits = [context.splits.train, context.splits.dev, context.splits.test]
-    counts = ", ".join(f"{len(split.rows):,} {split.kind}" for split in splits if split)
-    folders = dict.fromkeys(shown(split.path.parent) for split in splits if split)
+    splits = context.splits.present
+    counts = ", ".join(f"{len(split.rows):,} {split.kind}" for split in splits)
+    folders = dict.fromkeys(shown(split.path.parent) for split in splits)
     context.progress.stage("data", f"{counts} rows from {', '.join(folders)}")
     for line in (*context.splits.notes, *context.choices.lines):
         print(f"  {line}")
@@ -183,9 +183,7 @@ def encode(context: Context, tokens: PreparedTokenizer) -> dict[str, EncodedSpli
         folder=None if folder is None else project_path(folder),
     )
     encoded: dict[str, EncodedSplit] = {}
-    for split in (context.splits.train, context.splits.dev, context.splits.test):
-        if split is None:
-            continue
+    for split in context.splits.present:
         encoded[split.kind] = encoder.encode(split.rows)
         print(f"  {split.kind}: {encoded[split.kind].describe()}")
     for warning in encoder.warnings:
@@ -199,6 +197,10 @@ def train(
     encoded: Mapping[str, EncodedSplit],
 ) -> Trained:
     """Train, evaluating on dev as asked, and leave the best weights in the model."""
+    from dialsum.train.evaluation import DevSet
+    from dialsum.train.loop import Loop, Places
+    from dialsum.train.passes import SummaryTask
+
     config, choices, asked = context.config, context.choices, context.config.training
     context.progress.stage(
         "train", f"{choices.batch_size} x {choices.accumulation} rows a step, learning rate "
@@ -208,10 +210,6 @@ def train(
         "training", per_device_train_batch_size=choices.batch_size,
         gradient_accumulation_steps=choices.accumulation,
     )
-    from dialsum.train.evaluation import DevSet
-    from dialsum.train.loop import Loop, Places
-    from dialsum.train.passes import SummaryTask
-
     beams, splits = config.evaluation.training_num_beams, context.splits
     machine = choices.machine()
     bounded = get_family(config.model.architecture).position_limit is not None
@@ -232,8 +230,9 @@ def train(
         task, encoded=encoded["dev"].first(rows), names=name_rows(splits.dev.rows[:rows]),
         label_smoothing=0.0, multiple=1, position_limit=None,
     )
+    measured = {"rows": rows, "num_beams": beams}
     result = Loop(
-        model.adapted.model, task, measured={"rows": rows, "num_beams": beams},
+        model.adapted.model, task, measured=measured,
         evaluate=DevSet(
             dev, tokenizer=tokens.tokenizer, score=make_dev_scorer(config, splits.dev.rows[:rows]),
             settings=_search(context, tokens, num_beams=beams),
@@ -246,11 +245,13 @@ def train(
         ),
         progress=context.progress,
     ).run()
-    _record_training(context, result, task)
+    _record_training(context, result, task, measured=measured)
     return result
 
 
-def _record_training(context: Context, result: Trained, task: SummaryTask) -> None:
+def _record_training(
+    context: Context, result: Trained, task: SummaryTask, *, measured: Mapping[str, int]
+) -> None:
     config, choices, progress = context.config, context.choices, context.progress
     inputs, targets = task.encoded.input_lengths, task.encoded.target_lengths
     drawn = plan_random(inputs, shape=task.shape, seed=task.seed, epoch=0)
@@ -262,7 +263,7 @@ def _record_training(context: Context, result: Trained, task: SummaryTask) -> No
         "training", steps=result.steps, epochs=round(result.epochs, 3), best_step=result.best_step,
         best_metric={
             "name": config.training.metric_for_best_model, "value": result.best_metric,
-            **result.measured,
+            **measured,
         },
         effective_batch_size=choices.batch_size * choices.accumulation,
         stopped_early=result.stopped_early, seconds=round(result.seconds, 2),

@@ -166,11 +166,12 @@ def find_records(root: Path) -> tuple[list[Record], list[str]]:
     if not root.is_dir():
         raise UnfitError(f"{shown(root)}: there is no such folder, so no runs either")
     records, problems = [], []
-    for path in _walk_results(
+    for run, is_recorded in _walk_runs(
         root, lambda error: problems.append(f"{error.filename}: cannot be read: {error.strerror}")
     ):
         try:
-            records.append(read_record(path))
+            if is_recorded:
+                records.append(read_record(run.result))
         except RunError as error:
             problems.append(str(error))
     return sorted(records, key=lambda record: (record.started_at, record.path)), problems
@@ -178,17 +179,19 @@ def find_records(root: Path) -> tuple[list[Record], list[str]]:
 
 def find_unfinished(root: Path) -> list[Path]:
     """Return the folders of runs that began and left no record: at work, or cut off."""
-    folders = (path.parent for path in root.rglob(RunPaths.alone(Path()).environment.name))
-    return sorted(one for one in folders if not RunPaths.alone(one).result.exists())
+    return sorted(run.folder for run, is_recorded in _walk_runs(root) if not is_recorded)
 
 
-def _walk_results(root: Path, onerror: Callable[[OSError], None]) -> Iterable[Path]:
+def _walk_runs(
+    root: Path, onerror: Callable[[OSError], None] | None = None
+) -> Iterable[tuple[RunPaths, bool]]:
+    """Give every run below a folder, and whether it has a record."""
     for folder, folders, files in os.walk(root, onerror=onerror):
         own = RunPaths.alone(Path(folder))
-        if own.result.name in files:
-            yield own.result
-        if own.result.name in files or own.environment.name in files:
-            # A run's folder: checkpoints and weights hold no records, earlier runs do.
+        is_recorded = own.result.name in files
+        if is_recorded or own.environment.name in files:
+            yield own, is_recorded
+            # Checkpoints and weights hold no records, earlier runs do.
             folders[:] = [name for name in folders if name == own.previous.name]
         folders.sort()
 

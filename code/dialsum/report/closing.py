@@ -25,7 +25,6 @@ from dialsum.run.progress import format_duration
 from dialsum.run.unwritten import DISK_FULL, word_causes
 from dialsum.train.checkpoints import find_sealed_checkpoint
 
-TRAINER = PROJECT_ROOT / "code" / "trainer.py"
 RUNNER = PROJECT_ROOT / "code" / "auto_experiment_runner.py"
 COLLECT = PROJECT_ROOT / "scripts" / "collect_results.py"
 SEVEN = PROJECT_ROOT / "run_main_7_experiments.sh"
@@ -165,8 +164,8 @@ def _suggest_for_unfinished(outcome: BatchOutcome) -> list[str]:
     ]
     for one in cut_off:
         if whole := find_sealed_checkpoint(one.paths.checkpoints):
-            job = [_in_command(TRAINER), "--job", _in_command(one.job_file), "--resume"]
-            command = shlex.join([_python(), *job])
+            trainer = [_in_command(Path(word)) for word in one.trainer]
+            command = shlex.join([*trainer, "--job", _in_command(one.job_file), "--resume"])
             lines.append(f"go on with {one.label} after {whole.name}: {command}")
     if again:
         what = (

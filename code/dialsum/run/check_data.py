@@ -86,5 +86,5 @@ def _find_beside(folder: Path) -> list[str]:
 
 
 def _count_rows(splits: Splits) -> str:
-    present = [split for split in (splits.train, splits.dev, splits.test) if split is not None]
-    return "data: " + ", ".join(f"{shown(split.path)} {len(split):,} rows" for split in present)
+    counts = (f"{shown(split.path)} {len(split):,} rows" for split in splits.present)
+    return f"data: {', '.join(counts)}"

@@ -138,9 +138,15 @@ def find_heaviest(
     def count_cells(rows: Rows) -> int:
         return len(rows) * int(inputs[rows].max()) ** 2
 
-    passes = [rows for steps in epochs for step in steps for rows in step]
-    found = [max(passes, key=count_tokens), max(passes, key=count_cells)]
-    return found[:1] if found[0] is found[1] else found
+    largest = widest = np.zeros(0, dtype=np.int64)
+    tokens = cells = 0
+    for rows in (rows for steps in epochs for step in steps for rows in step):
+        # One at a time: a long run has more epochs than memory holds.
+        if (count := count_tokens(rows)) > tokens:
+            largest, tokens = rows, count
+        if (count := count_cells(rows)) > cells:
+            widest, cells = rows, count
+    return [largest] if largest is widest else [largest, widest]
 
 
 def _generator(seed: int, epoch: int) -> np.random.Generator:

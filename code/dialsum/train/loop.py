@@ -128,7 +128,6 @@ class Trained:
         tokens: trained on, in and out, padding not counted.
         positions_per_pass: limit that running out of memory set; None: it never did.
         left_out: names of rows that were left out for not being finite.
-        measured: rows and num_beams of the evaluations.
     """
 
     steps: int
@@ -141,7 +140,6 @@ class Trained:
     memory_retries: int
     positions_per_pass: int | None
     left_out: list[str]
-    measured: dict[str, int]
 
     @property
     def tokens_per_second(self) -> float:
@@ -233,7 +231,6 @@ class Loop:
             tokens=self.tokens, memory_retries=self.limit.retries,
             positions_per_pass=self.limit.positions,
             left_out=[self.task.names[row] for row in sorted(self.left_out)],
-            measured=self.measured,
         )
 
     def _load_steps(self) -> Iterator[list[Batch]]:
