@@ -53,6 +53,7 @@ run_training() {
 
 check_style() {
   "$venv_python" -m ruff check .
+  "$venv_python" -m ruff format --check .
   "$venv_python" -m mypy
   "$venv/bin/shellcheck" -x ./*.sh scripts/*.sh scripts/setup/*.sh .ci/run
 }

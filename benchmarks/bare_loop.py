@@ -10,9 +10,15 @@ from dialsum.data.encoded import EncodedSplit
 
 
 def make_bare_loop(
-    model: Any, tokenizer: Any, rows: EncodedSplit, *, config: Config, machine: Any,
-    batch: tuple[int, int], folder: Path,
-) -> Any:  # fmt: skip
+    model: Any,
+    tokenizer: Any,
+    rows: EncodedSplit,
+    *,
+    config: Config,
+    machine: Any,
+    batch: tuple[int, int],
+    folder: Path,
+) -> Any:
     """Return a training loop as a run has it, that neither measures nor saves.
 
     Args:
@@ -28,18 +34,27 @@ def make_bare_loop(
 
     asked, lengths = config.training, config.tokenizer
     task = SummaryTask(
-        rows, names=[f"row {row}" for row in range(len(rows))], sha256="",
+        rows,
+        names=[f"row {row}" for row in range(len(rows))],
+        sha256="",
         shape=BatchShape(
             *batch, max_input=lengths.encoder_max_len, max_target=lengths.decoder_max_len
         ),
-        seed=asked.seed, pad_token_id=tokenizer.pad_token_id,
+        seed=asked.seed,
+        pad_token_id=tokenizer.pad_token_id,
         by_length=asked.train_sampling_strategy == "token_budget",
         label_smoothing=asked.label_smoothing_factor,
         multiple=1 if machine.device.type == "cpu" else 8,
-    )  # fmt: skip
+    )
     loop: Any = Loop(
-        model, task, evaluate=lambda _: {}, measured={}, tokenizer=tokenizer, asked=asked,
-        machine=machine, progress=Progress(folder / "metrics.jsonl", tensorboard=None),
+        model,
+        task,
+        evaluate=lambda _: {},
+        measured={},
+        tokenizer=tokenizer,
+        asked=asked,
+        machine=machine,
+        progress=Progress(folder / "metrics.jsonl", tensorboard=None),
         places=Places(folder / "checkpoints", folder / "nan_report.json", config_sha256=""),
     )
     loop._evaluate = lambda: False

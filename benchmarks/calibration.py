@@ -25,9 +25,11 @@ from dialsum.score.speakers import exchange_speakers
 from dialsum.score.tokenise import load_tokeniser
 
 SCALES = {
-    "whitespace": ("whitespace", "split"), "morphemes": ("mecab", "split"),
-    "morphemes, each tag one": ("mecab", "one"), "morphemes, tags removed": ("mecab", "removed"),
-}  # fmt: skip
+    "whitespace": ("whitespace", "split"),
+    "morphemes": ("mecab", "split"),
+    "morphemes, each tag one": ("mecab", "one"),
+    "morphemes, tags removed": ("mecab", "removed"),
+}
 SENTENCE = "#Person1#은 #Person2#에게 대해 이야기하고 #Person2#는 감사합니다."
 """A constant that a person wrote, beside those that the search finds."""
 

@@ -41,10 +41,18 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=REPOSITORY / "data/sample/train.csv",
-                        metavar="FILE", help="train rows (default: the sample's)")
-    parser.add_argument("--tokenizer", metavar="FOLDER",
-                        help="a checkpoint's (default: one trained on the sample, mT5's kind)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=REPOSITORY / "data/sample/train.csv",
+        metavar="FILE",
+        help="train rows (default: the sample's)",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="FOLDER",
+        help="a checkpoint's (default: one trained on the sample, mT5's kind)",
+    )
     parser.add_argument("--rows", type=int, default=12_457, help="rows to encode")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -133,8 +141,11 @@ def measure_side(arguments: argparse.Namespace, side: str, folder: Path) -> list
     line += ["--tokenizer", arguments.tokenizer] if arguments.tokenizer else []
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     return [
-        float(subprocess.run(line, env=environment, check=True, capture_output=True, text=True)
-              .stdout.split()[-1])
+        float(
+            subprocess.run(
+                line, env=environment, check=True, capture_output=True, text=True
+            ).stdout.split()[-1]
+        )
         for _ in range(1 + TIMES)
     ]
 
@@ -145,8 +156,10 @@ def main(given: Sequence[str] | None = None) -> int:
     if arguments.side:
         measure(arguments)
         return 0
-    print(f"{arguments.rows:,} rows like those of {arguments.data}, "
-          f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{arguments.rows:,} rows like those of {arguments.data}, "
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    )
     print(f"{'':8}{'first':>8}{'next':>8}   seconds")
     for side in SIDES:
         with tempfile.TemporaryDirectory() as folder:

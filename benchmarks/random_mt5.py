@@ -8,9 +8,7 @@ VOCABULARY = 250_112
 """Rows of mT5's embeddings and head."""
 
 
-def write_random_mt5(
-    folder: Path, *, tokenizer: Path, width: int, d_ff: int, layers: int
-) -> None:
+def write_random_mt5(folder: Path, *, tokenizer: Path, width: int, d_ff: int, layers: int) -> None:
     """Write model and tokenizer.
 
     Args:
@@ -25,12 +23,23 @@ def write_random_mt5(
     from dialsum.model.tokenizers import load_tokenizer
 
     torch.manual_seed(42)
-    model = MT5ForConditionalGeneration(MT5Config(
-        vocab_size=VOCABULARY, d_model=width, d_kv=64, num_heads=width // 64, d_ff=d_ff,
-        num_layers=layers, num_decoder_layers=layers, feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
-        dropout_rate=0.0,
-    ))
+    model = MT5ForConditionalGeneration(
+        MT5Config(
+            vocab_size=VOCABULARY,
+            d_model=width,
+            d_kv=64,
+            num_heads=width // 64,
+            d_ff=d_ff,
+            num_layers=layers,
+            num_decoder_layers=layers,
+            feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False,
+            pad_token_id=0,
+            eos_token_id=1,
+            decoder_start_token_id=0,
+            dropout_rate=0.0,
+        )
+    )
     start_untied(model, std=width**-0.5)
     model.save_pretrained(folder)
     load_tokenizer(tokenizer).save_pretrained(folder)

@@ -40,8 +40,13 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--data", type=Path, default=REPOSITORY / "data/sample", metavar="FOLDER",
-        help="train.csv and dev.csv (default: the sample's)")
+    add(
+        "--data",
+        type=Path,
+        default=REPOSITORY / "data/sample",
+        metavar="FOLDER",
+        help="train.csv and dev.csv (default: the sample's)",
+    )
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
     add("--pairs", type=int, default=10_000, help="pairs beside rouge_score (default: 10000)")
     add("--rows", type=int, default=499, help="rows of the report, 3 references (default: 499)")
@@ -63,8 +68,9 @@ def change_words(text: str, words: Sequence[str], draw: random.Random) -> str:
     """Return a text with some words left out and others exchanged."""
     kept = [
         draw.choice(words) if draw.random() < 0.3 else word
-        for word in text.split() if draw.random() < 0.9
-    ]  # fmt: skip
+        for word in text.split()
+        if draw.random() < 0.9
+    ]
     return " ".join(kept) or text
 
 
@@ -110,7 +116,9 @@ def measure_pairs(asked: argparse.Namespace) -> dict[str, Any]:
     our_seconds = time.perf_counter() - began
     expected = np.array([[list(row[name]) for name in METRICS] for row in theirs])
     return {
-        "pairs": asked.pairs, "rouge_score_seconds": their_seconds, "seconds": our_seconds,
+        "pairs": asked.pairs,
+        "rouge_score_seconds": their_seconds,
+        "seconds": our_seconds,
         "times_faster": their_seconds / our_seconds,
         "largest_difference": float(np.abs(ours - expected).max()),
     }
@@ -136,9 +144,7 @@ def measure_long(asked: argparse.Namespace) -> dict[str, Any]:
     peak = Peak()
     began = time.perf_counter()
     score_report(Rows(predictions, references), train_summaries=train)
-    return {
-        "pairs": asked.long, "seconds": time.perf_counter() - began, "peak_bytes": peak.stop(),
-    }
+    return {"pairs": asked.long, "seconds": time.perf_counter() - began, "peak_bytes": peak.stop()}
 
 
 class Peak:
@@ -204,7 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for part in asked.parts:
         done = subprocess.run(
             [sys.executable, __file__, *(arguments or sys.argv[1:]), "--part", part],
-            stdout=subprocess.PIPE, text=True, check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         )
         found[part] = json.loads(done.stdout.splitlines()[-1])
         print(say(part, found[part]), flush=True)

@@ -47,14 +47,25 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--tokenizer", type=Path, required=True, metavar="FOLDER", help="mT5's tokenizer")
-    add("--data", type=Path, default=REPOSITORY / "data/sample/train.csv", metavar="FILE",
-        help="train rows (default: the sample's)")
+    add(
+        "--data",
+        type=Path,
+        default=REPOSITORY / "data/sample/train.csv",
+        metavar="FILE",
+        help="train rows (default: the sample's)",
+    )
     add("--steps", type=int, default=16, help="optimizer steps of 24 rows (default: 16)")
     add("--d-model", type=int, default=256, help="width of the model (default: 256)")
     add("--layers", type=int, default=4, help="layers of encoder and decoder (default: 4)")
     add("--threads", type=int, default=2, help="processor threads (default: 2)")
-    add("--sides", nargs="+", choices=ALL_SIDES, default=list(SIDES), help="what to compare, the "
-        f"first is the measure of the others (default: {' '.join(SIDES)})")
+    add(
+        "--sides",
+        nargs="+",
+        choices=ALL_SIDES,
+        default=list(SIDES),
+        help="what to compare, the "
+        f"first is the measure of the others (default: {' '.join(SIDES)})",
+    )
     add("--json", type=Path, metavar="FILE", help="also write the figures there")
     add("--side", choices=[*ALL_SIDES, "write"], help=argparse.SUPPRESS)
     add("--folder", type=Path, help=argparse.SUPPRESS)
@@ -68,7 +79,9 @@ def measure(asked: argparse.Namespace) -> dict[str, dict[str, Any]]:
         for side in ("write", *asked.sides):
             done = subprocess.run(
                 [sys.executable, __file__, *sys.argv[1:], "--side", side, "--folder", folder],
-                stdout=subprocess.PIPE, text=True, check=False,
+                stdout=subprocess.PIPE,
+                text=True,
+                check=False,
                 env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(asked.threads)},
             )
             if done.returncode:
@@ -99,8 +112,10 @@ def say_bound(found: dict[str, dict[str, Any]]) -> None:
             continue
         bound = 1 / (1 - found[random]["padding"])
         had = found[ours]["tokens_per_second"] / found[random]["tokens_per_second"]
-        print(f"{ours} over {random}: x {had:.2f}; no padding at all would give x {bound:.2f}, "
-              f"were all time spent on positions: {100 * had / bound:.0f} % of it")
+        print(
+            f"{ours} over {random}: x {had:.2f}; no padding at all would give x {bound:.2f}, "
+            f"were all time spent on positions: {100 * had / bound:.0f} % of it"
+        )
     if {"stock", "ours"} <= set(found):
         bound = 1 / (1 - found["stock"]["padding"])
         had = found["ours"]["tokens_per_second"] / found["stock"]["tokens_per_second"]
@@ -116,9 +131,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path, what in ((asked.tokenizer, "mT5's tokenizer"), (asked.data, "train rows")):
         if not path.exists():
             raise UnfitError(f"{path}: is not there; it should hold {what}")
-    print(f"mT5's kind, width {asked.d_model}, {asked.layers}+{asked.layers} layers, "
-          f"{VOCABULARY:,} pieces, {asked.steps} steps of {BATCH} x {ACCUMULATION} rows, "
-          f"{asked.threads} threads")
+    print(
+        f"mT5's kind, width {asked.d_model}, {asked.layers}+{asked.layers} layers, "
+        f"{VOCABULARY:,} pieces, {asked.steps} steps of {BATCH} x {ACCUMULATION} rows, "
+        f"{asked.threads} threads"
+    )
     found = measure(asked)
     say_bound(found)
     if asked.json is not None:

@@ -39,12 +39,15 @@ class Side:
 
 SIDES = {
     "stock": Side("Seq2SeqTrainer, random batches", stock=True),
-    "random": Side("ours, random batches: what the head and learned rows give",
-                   {"training.train_sampling_strategy": "random"}),
+    "random": Side(
+        "ours, random batches: what the head and learned rows give",
+        {"training.train_sampling_strategy": "random"},
+    ),
     "ours": Side("ours, token budget"),
-    "trimmed-random": Side("ours, random batches, vocabulary trimmed", {
-        "tokenizer.trim_vocabulary": True, "training.train_sampling_strategy": "random",
-    }),
+    "trimmed-random": Side(
+        "ours, random batches, vocabulary trimmed",
+        {"tokenizer.trim_vocabulary": True, "training.train_sampling_strategy": "random"},
+    ),
     "trimmed": Side("ours, token budget, vocabulary trimmed", {"tokenizer.trim_vocabulary": True}),
 }
 OPTIONS = {
@@ -52,8 +55,9 @@ OPTIONS = {
     "fused": Side("ours, fused AdamW", {"training.optim": "adamw_torch_fused"}),
     "adamw8bit": Side("ours, AdamW with 8-bit states", {"training.optim": "adamw_bnb_8bit"}),
     "compiled": Side("ours, torch.compile with dynamic shapes", compiled=True),
-    "checkpointing": Side("ours, gradient checkpointing",
-                          {"training.gradient_checkpointing": True}),
+    "checkpointing": Side(
+        "ours, gradient checkpointing", {"training.gradient_checkpointing": True}
+    ),
 }
 ALL_SIDES = SIDES | OPTIONS
 
@@ -61,8 +65,11 @@ ALL_SIDES = SIDES | OPTIONS
 def write_checkpoint(asked: argparse.Namespace) -> dict[str, Any]:
     """Write a model of mT5's kind from random weights, as small or large as asked."""
     write_random_mt5(
-        asked.folder / "checkpoint", tokenizer=asked.tokenizer, width=asked.d_model,
-        d_ff=asked.d_model * 8 // 3, layers=asked.layers,
+        asked.folder / "checkpoint",
+        tokenizer=asked.tokenizer,
+        width=asked.d_model,
+        d_ff=asked.d_model * 8 // 3,
+        layers=asked.layers,
     )
     return {}
 
@@ -73,11 +80,17 @@ def make_config(asked: argparse.Namespace) -> Any:
 
     values = {
         "model.checkpoint": str(asked.folder / "checkpoint"),
-        "data.data_dir": str(asked.data.resolve().parent), "data.train_file": asked.data.name,
-        "data.max_train_rows": asked.steps * BATCH * ACCUMULATION, "data.cache_dir": None,
-        "training.max_steps": asked.steps, "training.eval_steps": 10 * asked.steps,
-        "training.logging_steps": 1, "training.warmup_steps": 0.1, "training.learning_rate": 1e-3,
-        "training.gradient_checkpointing": False, "general.device": "cpu",
+        "data.data_dir": str(asked.data.resolve().parent),
+        "data.train_file": asked.data.name,
+        "data.max_train_rows": asked.steps * BATCH * ACCUMULATION,
+        "data.cache_dir": None,
+        "training.max_steps": asked.steps,
+        "training.eval_steps": 10 * asked.steps,
+        "training.logging_steps": 1,
+        "training.warmup_steps": 0.1,
+        "training.learning_rate": 1e-3,
+        "training.gradient_checkpointing": False,
+        "general.device": "cpu",
     } | ALL_SIDES[asked.side].settings
     return load_config(
         REPOSITORY / "config/experiments/01_mt5_xlsum_optimized_v2.yaml",
@@ -97,7 +110,10 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
     splits = read_splits(config)
     tokens = prepare_tokenizer(config, splits, tiny_folder=asked.folder)
     model = prepare_model(
-        config, tokens, device="cpu", dtype=torch.float32,
+        config,
+        tokens,
+        device="cpu",
+        dtype=torch.float32,
         gradient_checkpointing=bool(config.training.gradient_checkpointing),
     ).adapted.model
     if side.stock:
@@ -109,22 +125,30 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
         base.get_encoder().compile(dynamic=True)
         base.get_decoder().compile(dynamic=True)
     encoded = encode_rows(
-        splits.train.rows, tokens.tokenizer, prefix=config.tokenizer.input_prefix,
-        encoder_max_len=LENGTHS[0], decoder_max_len=LENGTHS[1],
+        splits.train.rows,
+        tokens.tokenizer,
+        prefix=config.tokenizer.input_prefix,
+        encoder_max_len=LENGTHS[0],
+        decoder_max_len=LENGTHS[1],
     )
     real = int(encoded.input_lengths.sum() + encoded.target_lengths.sum())
     before = peak_resident_bytes()
     if side.stock:
         seconds, losses, positions = train_stock(model, tokens.tokenizer, encoded, asked=asked)
     else:
-        seconds, losses, positions = train_ours(model, tokens.tokenizer, encoded, config=config,
-                                                asked=asked)
-    tail = losses[-max(1, len(losses) // 4):]
+        seconds, losses, positions = train_ours(
+            model, tokens.tokenizer, encoded, config=config, asked=asked
+        )
+    tail = losses[-max(1, len(losses) // 4) :]
     return {
-        "seconds": seconds, "tokens": real, "tokens_per_second": real / seconds,
-        "peak_bytes": peak_resident_bytes(), "loaded_bytes": before,
+        "seconds": seconds,
+        "tokens": real,
+        "tokens_per_second": real / seconds,
+        "peak_bytes": peak_resident_bytes(),
+        "loaded_bytes": before,
         "padding": 1 - real / positions,
-        "first_loss": losses[0], "last_loss": sum(tail) / len(tail),
+        "first_loss": losses[0],
+        "last_loss": sum(tail) / len(tail),
     }
 
 
@@ -144,11 +168,7 @@ def train_stock(
 ) -> tuple[float, list[float], int]:
     """Train by the library's own means; return seconds, losses, and positions computed."""
     from datasets import Dataset
-    from transformers import (
-        DataCollatorForSeq2Seq,
-        Seq2SeqTrainer,
-        Seq2SeqTrainingArguments,
-    )
+    from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments
     from transformers.trainer_callback import PrinterCallback
 
     from dialsum.train.head_loss import IGNORED, sum_token_losses
@@ -169,13 +189,25 @@ def train_stock(
         "labels": [list(encoded.targets[row]) for row in range(len(encoded))],
     }
     trainer = Seq2SeqTrainer(
-        model=model, train_dataset=Dataset.from_dict(rows), data_collator=counting,
+        model=model,
+        train_dataset=Dataset.from_dict(rows),
+        data_collator=counting,
         compute_loss_func=loss,
         args=Seq2SeqTrainingArguments(
-            output_dir=str(asked.folder / "stock"), per_device_train_batch_size=BATCH,
-            gradient_accumulation_steps=ACCUMULATION, max_steps=asked.steps, learning_rate=1e-3,
-            lr_scheduler_type="cosine", warmup_steps=0.1, logging_steps=1, save_strategy="no",
-            report_to="none", disable_tqdm=True, use_cpu=True, seed=42, log_level="error",
+            output_dir=str(asked.folder / "stock"),
+            per_device_train_batch_size=BATCH,
+            gradient_accumulation_steps=ACCUMULATION,
+            max_steps=asked.steps,
+            learning_rate=1e-3,
+            lr_scheduler_type="cosine",
+            warmup_steps=0.1,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+            seed=42,
+            log_level="error",
         ),
     )
     trainer.remove_callback(PrinterCallback)
@@ -195,13 +227,17 @@ def train_ours(
     from dialsum.train.loop import Machine
 
     machine = Machine(
-        torch.device("cpu"),
-        gradient_checkpointing=bool(config.training.gradient_checkpointing),
+        torch.device("cpu"), gradient_checkpointing=bool(config.training.gradient_checkpointing)
     )
     folder = asked.folder / asked.side
     folder.mkdir()
     loop = make_bare_loop(
-        model, tokenizer, encoded, config=config, machine=machine, batch=(BATCH, ACCUMULATION),
+        model,
+        tokenizer,
+        encoded,
+        config=config,
+        machine=machine,
+        batch=(BATCH, ACCUMULATION),
         folder=folder,
     )
     began = time.perf_counter()
@@ -211,6 +247,7 @@ def train_ours(
     inputs, targets = encoded.input_lengths, encoded.target_lengths
     positions = sum(
         len(rows) * int(inputs[rows].max() + targets[rows].max())
-        for step in loop.task.steps(0) for rows in step
+        for step in loop.task.steps(0)
+        for rows in step
     )
     return seconds, losses, positions

@@ -68,14 +68,15 @@ def measure(tokenizer: Path, data: Path, *, size: Size = Size()) -> dict[str, An
     return {**found, "ratios": ratios, "size": vars(size)}
 
 
-def _run(
-    side: str, tokenizer: Path, data: Path, *, checkpoint: Path, size: Size
-) -> dict[str, Any]:
+def _run(side: str, tokenizer: Path, data: Path, *, checkpoint: Path, size: Size) -> dict[str, Any]:
     """Run one side in a process of its own and return what it measured."""
     asked = [side, tokenizer, data, checkpoint, *vars(size).values()]
     done = subprocess.run(
-        [sys.executable, __file__, "--side", *map(str, asked)], check=True, text=True,
-        stdout=subprocess.PIPE, env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        [sys.executable, __file__, "--side", *map(str, asked)],
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
     )
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
@@ -86,7 +87,10 @@ def _write(tokenizer: Path, checkpoint: Path, size: Size) -> dict[str, Any]:
     from random_mt5 import write_random_mt5
 
     write_random_mt5(
-        checkpoint, tokenizer=tokenizer, width=size.d_model, d_ff=4 * size.d_model,
+        checkpoint,
+        tokenizer=tokenizer,
+        width=size.d_model,
+        d_ff=4 * size.d_model,
         layers=size.layers,
     )
     return {}
@@ -104,13 +108,21 @@ def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[s
     splits = read_splits(config)
     prepared = prepare_tokenizer(config, splits, tiny_folder=checkpoint)
     encoded = encode_rows(
-        splits.train.rows[: size.batch * (size.steps + 1)], prepared.tokenizer, prefix="",
-        encoder_max_len=512, decoder_max_len=128,
+        splits.train.rows[: size.batch * (size.steps + 1)],
+        prepared.tokenizer,
+        prefix="",
+        encoder_max_len=512,
+        decoder_max_len=128,
     )
     before = _memory()
     loaded = load_model(
-        prepared.source, config=config, tokenizer=prepared.tokenizer,
-        new_tokens=prepared.new_tokens, device="cpu", dtype=torch.float32, kept=prepared.kept,
+        prepared.source,
+        config=config,
+        tokenizer=prepared.tokenizer,
+        new_tokens=prepared.new_tokens,
+        device="cpu",
+        dtype=torch.float32,
+        kept=prepared.kept,
     )
     model: Any = loaded.model
     after = _memory()
@@ -121,8 +133,10 @@ def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[s
     return {
         "rows": len(model.get_output_embeddings().weight),
         "parameters": sum(one.numel() for one in model.parameters()),
-        "seconds_per_step": statistics.median(seconds[1:]), "loss": losses[0],
-        "rss_before": before.rss, "rss_loaded": after.rss - before.rss,
+        "seconds_per_step": statistics.median(seconds[1:]),
+        "loss": losses[0],
+        "rss_before": before.rss,
+        "rss_loaded": after.rss - before.rss,
         "mapped": getattr(after, "shared", 0) - getattr(before, "shared", 0),
         "rss_peak": peak_resident_bytes() - before.rss,
     }
@@ -158,17 +172,22 @@ def _train(
 def _config(data: Path, checkpoint: Path, *, cut: bool, size: Size) -> Any:
     from dialsum.config.schema import Config
 
-    return Config.model_validate({
-        "model": {"architecture": "mt5", "checkpoint": str(checkpoint)},
-        "tokenizer": {"encoder_max_len": 512, "decoder_max_len": 128, "trim_vocabulary": cut},
-        "data": {"data_dir": str(data.resolve())},
-        "training": {
-            "learning_rate": 1e-3, "num_train_epochs": 1, "eval_steps": 1,
-            "per_device_train_batch_size": size.batch, "gradient_accumulation_steps": 1,
-            "lr_scheduler_type": "constant",
-        },
-        "qlora": {"use_qlora": False},
-    })
+    return Config.model_validate(
+        {
+            "model": {"architecture": "mt5", "checkpoint": str(checkpoint)},
+            "tokenizer": {"encoder_max_len": 512, "decoder_max_len": 128, "trim_vocabulary": cut},
+            "data": {"data_dir": str(data.resolve())},
+            "training": {
+                "learning_rate": 1e-3,
+                "num_train_epochs": 1,
+                "eval_steps": 1,
+                "per_device_train_batch_size": size.batch,
+                "gradient_accumulation_steps": 1,
+                "lr_scheduler_type": "constant",
+            },
+            "qlora": {"use_qlora": False},
+        }
+    )
 
 
 def _memory() -> Any:
@@ -189,15 +208,19 @@ def _side(asked: list[str]) -> dict[str, Any]:
 
 def _show(found: dict[str, Any]) -> None:
     size = found["size"]
-    print(f"d_model {size['d_model']}, {size['layers']}+{size['layers']} layers, "
-          f"{size['batch']} rows a step, AdamW, {size['learn']} weights learn")
+    print(
+        f"d_model {size['d_model']}, {size['layers']}+{size['layers']} layers, "
+        f"{size['batch']} rows a step, AdamW, {size['learn']} weights learn"
+    )
     for side in SIDES:
         one = found[side]
-        print(f"{side:>6}: {one['rows']:>8,} rows  {one['parameters'] / 1e6:7.1f} M parameters  "
-              f"{one['seconds_per_step']:6.2f} s/step  "
-              f"loaded {one['rss_loaded'] / 2**20:6,.0f} MiB "
-              f"({one['mapped'] / 2**20:,.0f} mapped)  "
-              f"at most {one['rss_peak'] / 2**20:6,.0f} MiB")
+        print(
+            f"{side:>6}: {one['rows']:>8,} rows  {one['parameters'] / 1e6:7.1f} M parameters  "
+            f"{one['seconds_per_step']:6.2f} s/step  "
+            f"loaded {one['rss_loaded'] / 2**20:6,.0f} MiB "
+            f"({one['mapped'] / 2**20:,.0f} mapped)  "
+            f"at most {one['rss_peak'] / 2**20:6,.0f} MiB"
+        )
     print(" ratio:", ", ".join(f"{key} {value}" for key, value in found["ratios"].items()))
 
 

@@ -39,45 +39,84 @@ if TYPE_CHECKING:
 def make_parser() -> CommandLine:
     """Return the command line of one experiment."""
     parser = CommandLine(
-        prog="trainer.py", formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="trainer.py",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Train, evaluate and record one experiment, in this process.",
         epilog="exit status: 0 success, 1 failed (recorded), 2 nothing was started,\n"
-               "130 interrupted (recorded)",
+        "130 interrupted (recorded)",
     )
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config", type=Path, metavar="FILE", help="the experiment")
     # All that a batch asks, as it was checked: no other option but --resume counts then.
     what.add_argument("--job", type=Path, help=argparse.SUPPRESS)
-    add("--overlay", action="append", default=[], type=Path, metavar="FILE",
-        help="values that go over the experiment's, such as config/demo.yaml (repeatable)")
-    add("--data-dir", type=Path, metavar="DIR",
-        help="folder of train.csv, dev.csv, test.csv (default: data)")
+    add(
+        "--overlay",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="values that go over the experiment's, such as config/demo.yaml (repeatable)",
+    )
+    add(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of train.csv, dev.csv, test.csv (default: data)",
+    )
     add("--train-data", type=Path, metavar="FILE", help="training rows")
     add("--val-data", type=Path, metavar="FILE", help="dev rows")
     add("--test-data", type=Path, metavar="FILE", help="rows to predict")
-    add("--output-dir", type=Path, metavar="DIR",
-        help="stands for outputs/; the run goes to DIR/NAME")
-    add("--run-dir", type=Path, metavar="DIR",
-        help="the run's own folder: new, empty, or one that holds a run (default: outputs/NAME)")
-    add("--model-dir", type=Path, metavar="DIR",
-        help="the best model's own folder (default: RUN/model)")
+    add(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help="stands for outputs/; the run goes to DIR/NAME",
+    )
+    add(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="the run's own folder: new, empty, or one that holds a run (default: outputs/NAME)",
+    )
+    add(
+        "--model-dir",
+        type=Path,
+        metavar="DIR",
+        help="the best model's own folder (default: RUN/model)",
+    )
     add("--one-epoch", "-1", action="store_true", help="one epoch only")
-    add("--resume", action="store_true",
-        help="go on with this run from its latest whole checkpoint, where it did not finish")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with this run from its latest whole checkpoint, where it did not finish",
+    )
     add("--seed", type=int, help="overrides training.seed")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-        help="overrides one value, such as training.learning_rate=3e-5 (repeatable)")
-    add("--explain", action="store_true",
-        help="print every value with where it comes from, and stop")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="overrides one value, such as training.learning_rate=3e-5 (repeatable)",
+    )
+    add(
+        "--explain",
+        action="store_true",
+        help="print every value with where it comes from, and stop",
+    )
     return parser
 
 
 def collect_overrides(options: argparse.Namespace) -> list[str]:
     """Turn the options that stand for config keys into overrides; --set comes last and wins."""
     overrides = []
-    paths = {"data_dir": options.data_dir, "train_file": options.train_data,
-             "dev_file": options.val_data, "test_file": options.test_data}
+    paths = {
+        "data_dir": options.data_dir,
+        "train_file": options.train_data,
+        "dev_file": options.val_data,
+        "test_file": options.test_data,
+    }
     for key, path in paths.items():
         if path is not None:
             overrides.append(f"data.{key}={json.dumps(str(path.resolve()), ensure_ascii=False)}")
@@ -146,12 +185,18 @@ def make_job(options: argparse.Namespace) -> Job:
     from dialsum.run.check_place import choose_place
 
     paths = choose_place(
-        options.config.stem, output_dir=options.output_dir, run_dir=options.run_dir,
+        options.config.stem,
+        output_dir=options.output_dir,
+        run_dir=options.run_dir,
         model_dir=options.model_dir,
     )
     loaded = load_fit(
-        options.config, overrides=collect_overrides(options), overlays=options.overlay,
-        environment=os.environ, place=paths, resume=options.resume,
+        options.config,
+        overrides=collect_overrides(options),
+        overlays=options.overlay,
+        environment=os.environ,
+        place=paths,
+        resume=options.resume,
     )
     kind = kind_of(loaded.config, one_epoch=options.one_epoch)
     return Job(loaded, paths, kind, resume=options.resume)

@@ -45,12 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = read_dialogues(asked.files)
     lacking = [row.fname for row in rows if row.summary is None]
     if lacking and len(lacking) < len(rows):
-        raise DataError([
-            f"{len(lacking):,} of {len(rows):,} dialogues have no summary ({lacking[0]!r} is the "
-            "first); convert those with and those without apart"
-        ])
-    columns = ["fname", "dialogue", "topic"] if lacking else ["fname", "dialogue", "summary",
-                                                               "topic"]
+        raise DataError(
+            [
+                f"{len(lacking):,} of {len(rows):,} dialogues have no summary ({lacking[0]!r} is "
+                "the first); convert those with and those without apart"
+            ]
+        )
+    columns = (
+        ["fname", "dialogue", "topic"] if lacking else ["fname", "dialogue", "summary", "topic"]
+    )
     write_csv(asked.output, columns, [[getattr(row, name) for name in columns] for row in rows])
     print(f"{len(rows):,} dialogues with {', '.join(columns)} -> {shown(asked.output.absolute())}")
     return EXIT_OK

@@ -28,36 +28,76 @@ if TYPE_CHECKING:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = CommandLine(
-        prog="score.py", formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="score.py",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="ROUGE of predictions against references, 0-100, with signature, interval, "
         "floors,\nand what it does not see.",
         epilog="Files: CSV with columns fname and summary, JSON Lines (.jsonl) with these keys, or "
         "one\nsummary a line (.txt). Exit status 2: files or arguments are not fit, with what to "
         "mend.",
-    )  # fmt: skip
+    )
     add = parser.add_argument
     add("predictions", type=Path, nargs="?", metavar="PREDICTIONS", help="what is scored")
-    add("references", type=Path, nargs="*", metavar="REFERENCES",
-        help="column summary, or summary1 … summaryN; several files are several references")
-    add("--compare", type=Path, nargs="+", default=[], metavar="FILE",
-        help="more predictions of the same rows: which differences are real?")
-    add("--tokenizer", choices=("mecab", "kiwi", "whitespace", "char", "english"), default="mecab",
+    add(
+        "references",
+        type=Path,
+        nargs="*",
+        metavar="REFERENCES",
+        help="column summary, or summary1 … summaryN; several files are several references",
+    )
+    add(
+        "--compare",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="more predictions of the same rows: which differences are real?",
+    )
+    add(
+        "--tokenizer",
+        choices=("mecab", "kiwi", "whitespace", "char", "english"),
+        default="mecab",
         help="mecab: Korean morphemes, as the competition counts (default); kiwi: other morphemes; "
-             "english: rouge_score's own, stemmer on")
-    add("--tags", choices=("split", "one", "removed"), default="split",
-        help="#Person1# and masks: text like any other (default), one token each, or taken out")
-    add("--aggregate", choices=("mean", "max"), default="mean",
-        help="of several references: the mean of their scores (default) or the best")
-    add("--dialogues", type=Path, metavar="FILE",
-        help="columns fname, dialogue; default: the references' own column")
-    add("--train", type=Path, metavar="FILE",
-        help="column summary: the constant floor is chosen from these")
+        "english: rouge_score's own, stemmer on",
+    )
+    add(
+        "--tags",
+        choices=("split", "one", "removed"),
+        default="split",
+        help="#Person1# and masks: text like any other (default), one token each, or taken out",
+    )
+    add(
+        "--aggregate",
+        choices=("mean", "max"),
+        default="mean",
+        help="of several references: the mean of their scores (default) or the best",
+    )
+    add(
+        "--dialogues",
+        type=Path,
+        metavar="FILE",
+        help="columns fname, dialogue; default: the references' own column",
+    )
+    add(
+        "--train",
+        type=Path,
+        metavar="FILE",
+        help="column summary: the constant floor is chosen from these",
+    )
     add("--json", action="store_true", help="print the record instead of the table")
-    add("--html", type=Path, metavar="FILE.html",
-        help="also write a page with the worst rows there; an older page is replaced")
-    add("--check-submission", type=Path, metavar="FILE",
+    add(
+        "--html",
+        type=Path,
+        metavar="FILE.html",
+        help="also write a page with the worst rows there; an older page is replaced",
+    )
+    add(
+        "--check-submission",
+        type=Path,
+        metavar="FILE",
         help="say whether a submission is fit to hand in; needs --test; tags that --train has "
-             "are right")
+        "are right",
+    )
     add("--test", type=Path, metavar="FILE", help="the test file: columns fname, dialogue")
     options = parser.parse_args(arguments)
     _check_what(parser, options)
@@ -85,8 +125,15 @@ def main(arguments: Sequence[str] | None) -> int:
     options = parse_arguments(arguments)
     from dialsum.data.text_files import check_files
 
-    named = [options.predictions, *options.references, *options.compare, options.dialogues,
-             options.train, options.check_submission, options.test]  # fmt: skip
+    named = [
+        options.predictions,
+        *options.references,
+        *options.compare,
+        options.dialogues,
+        options.train,
+        options.check_submission,
+        options.test,
+    ]
     check_files(path for path in named if path)
     if options.html:
         from dialsum.reading import refuse_foreign
@@ -128,13 +175,14 @@ def read_systems(options: argparse.Namespace) -> tuple[dict[str, Rows], list[str
     dialogues = pick_dialogues(references.summaries, found, source=options.dialogues)
     if dialogues is None and found:
         lacking = [name for name in references.summaries if name not in found]
-        print(f"note: {len(lacking)} of {len(references.summaries)} rows have no dialogue (the "
-              f"first is {lacking[0]!r}), so none is used", file=sys.stderr)  # fmt: skip
+        print(
+            f"note: {len(lacking)} of {len(references.summaries)} rows have no dialogue (the "
+            f"first is {lacking[0]!r}), so none is used",
+            file=sys.stderr,
+        )
     against = str(options.references[0])
     systems = {
-        name: align_rows(
-            read_predictions(path, references, against=against), references, dialogues
-        )
+        name: align_rows(read_predictions(path, references, against=against), references, dialogues)
         for name, path in name_files([options.predictions, *options.compare]).items()
     }
     train = (
@@ -199,7 +247,9 @@ def count_empty(rows: Rows) -> int:
 
 
 def print_json(
-    blocks: dict[str, Any], compared: dict[str, Any] | None, systems: dict[str, Rows],
+    blocks: dict[str, Any],
+    compared: dict[str, Any] | None,
+    systems: dict[str, Rows],
     options: argparse.Namespace,
 ) -> None:
     """Print one record, or with a comparison all of them under `systems`."""
@@ -218,7 +268,9 @@ def print_json(
 
 
 def print_tables(
-    blocks: dict[str, Any], compared: dict[str, Any] | None, systems: dict[str, Rows],
+    blocks: dict[str, Any],
+    compared: dict[str, Any] | None,
+    systems: dict[str, Rows],
     options: argparse.Namespace,
 ) -> None:
     """Print what a person reads, with what is missing beside it."""
@@ -238,8 +290,10 @@ def print_tables(
     if "constant" not in first.get("floors", {}):
         print("no floor for constant: give --train FILE.csv, whose summaries it is chosen from")
     if "lead2" not in first.get("floors", {}):
-        print("no floor for lead-2, and nothing that needs dialogues: give --dialogues FILE.csv "
-              "with fname and dialogue for every row")  # fmt: skip
+        print(
+            "no floor for lead-2, and nothing that needs dialogues: give --dialogues FILE.csv "
+            "with fname and dialogue for every row"
+        )
     if options.html:
         print(f"the worst rows of each measure: {options.html}")
 
@@ -266,8 +320,10 @@ def check(options: argparse.Namespace) -> int:
         print(f"worth a look: {remark}")
     if problems or remarks.faults:
         raise UnfitError(say_unfit(options.check_submission, [*problems, *remarks.faults]))
-    print(f"{options.check_submission}: fit to hand in: {len(test.rows):,} rows, ids, order, index "
-          "and columns as they must be, no empty summary")  # fmt: skip
+    print(
+        f"{options.check_submission}: fit to hand in: {len(test.rows):,} rows, ids, order, index "
+        "and columns as they must be, no empty summary"
+    )
     return 0
 
 

@@ -86,9 +86,13 @@ def make_build(root: Path) -> Build:
     tokenizers = {kind: train_sample_tokenizer(kind) for kind in ("unigram", "bpe")}
 
     def make(
-        sort: str, *, tokens: tuple[str, ...] = STANDARD_DIALOGUE_TOKENS,
-        checkpointing: bool = False, dtype: str = "float32", **qlora: Any,
-    ) -> Case:  # fmt: skip
+        sort: str,
+        *,
+        tokens: tuple[str, ...] = STANDARD_DIALOGUE_TOKENS,
+        checkpointing: bool = False,
+        dtype: str = "float32",
+        **qlora: Any,
+    ) -> Case:
         import torch
 
         folder = root / sort
@@ -96,17 +100,20 @@ def make_build(root: Path) -> Build:
             write_checkpoint(folder, sort, tokenizer=tokenizers[KINDS[sort]], width=64)
         torch.manual_seed(1)  # the same adapters whatever was tested before
         config = make_config(sort, folder, qlora=qlora)
-        return load_case(
-            folder, config, tokens=tokens, checkpointing=checkpointing, dtype=dtype
-        )  # fmt: skip
+        return load_case(folder, config, tokens=tokens, checkpointing=checkpointing, dtype=dtype)
 
     return make
 
 
 def load_case(
-    folder: Path, config: Config, *, tokens: tuple[str, ...], checkpointing: bool = False,
-    dtype: str = "float32", device: str = "cpu",
-) -> Case:  # fmt: skip
+    folder: Path,
+    config: Config,
+    *,
+    tokens: tuple[str, ...],
+    checkpointing: bool = False,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> Case:
     """Load a checkpoint and adapt it as an experiment does, each time from the same start."""
     import torch
 
@@ -114,13 +121,19 @@ def load_case(
     tokenizer = load_tokenizer(folder)
     new = add_dialogue_tokens(tokenizer, tokens) if tokens else []
     loaded = load_model(
-        folder, config=config, tokenizer=tokenizer, new_tokens=new, device=device,
+        folder,
+        config=config,
+        tokenizer=tokenizer,
+        new_tokens=new,
+        device=device,
         dtype=getattr(torch, dtype),
-    )  # fmt: skip
+    )
     adapted = adapt_model(
-        loaded, config=config, new_token_ids=tokenizer.convert_tokens_to_ids(new),
+        loaded,
+        config=config,
+        new_token_ids=tokenizer.convert_tokens_to_ids(new),
         gradient_checkpointing=checkpointing,
-    )  # fmt: skip
+    )
     return Case(adapted=adapted, tokenizer=tokenizer, config=config, new=new, folder=folder)
 
 

@@ -21,9 +21,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Signals that whatever started the tests ignores (nohup, a background job) would stay ignored in
 # the processes that are asked to stop.
 for number, usual in (
-    (signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL),
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGTERM, signal.SIG_DFL),
     (signal.SIGHUP, signal.SIG_DFL),
-):  # fmt: skip
+):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
 
@@ -50,8 +51,9 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={request.param}m", "tmpfs", str(folder)],
-        capture_output=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        check=False,
+    )
     if mounted.returncode != 0:
         pytest.skip("needs the right to mount a small file system")
     yield folder

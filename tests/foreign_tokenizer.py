@@ -32,9 +32,11 @@ def foreign() -> Any:
     korean: list[tuple[str, float]] = [tuple(one) for one in own["vocab"]]
     words = [f"▁{word}" for word in (*ENGLISH.split(), *RUSSIAN.split())]
     parts = {
-        word[start:stop] for word in words for start in range(len(word))
+        word[start:stop]
+        for word in words
+        for start in range(len(word))
         for stop in range(start + 1, len(word) + 1)
-    } - {piece for piece, _ in korean}  # fmt: skip
+    } - {piece for piece, _ in korean}
     other = [(part, -9.0 if len(part) > 1 else -14.0) for part in sorted(parts)]
     tokenizer.backend_tokenizer.model = models.Unigram(
         [*korean[:3], *other, *korean[3:]], own["unk_id"]

@@ -24,24 +24,27 @@ from dialsum.experiment.saving import load_saved_model
 from dialsum.model.generate import GenerationSettings, generate_summaries
 
 
-def write_dev(
-    model: Any, tokenizer: Any, config: Config, *, bf16: bool = False
-) -> list[str]:  # fmt: skip
+def write_dev(model: Any, tokenizer: Any, config: Config, *, bf16: bool = False) -> list[str]:
     """Return what a model writes of the dev rows that a config names."""
     splits = read_splits(config)
     vocabulary = tokenizer.get_vocab()
     tags = [vocabulary[token] for token in dialogue_tokens(config, splits.train.rows)]
     inputs = encode_rows(
-        splits.dev.rows, tokenizer, prefix=config.tokenizer.input_prefix,
+        splits.dev.rows,
+        tokenizer,
+        prefix=config.tokenizer.input_prefix,
         encoder_max_len=config.tokenizer.encoder_max_len,
         decoder_max_len=config.tokenizer.decoder_max_len,
         keep=config.tokenizer.long_dialogues_keep,
-    ).inputs  # fmt: skip
+    ).inputs
     settings = GenerationSettings.from_config(config, exempt=tags, bf16=bf16)
     return generate_summaries(
-        model, tokenizer, inputs, settings=settings,
+        model,
+        tokenizer,
+        inputs,
+        settings=settings,
         batch_size=int(config.training.per_device_eval_batch_size),
-    )  # fmt: skip
+    )
 
 
 def predict(folder: Path) -> dict[str, list[str]]:

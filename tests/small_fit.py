@@ -28,11 +28,14 @@ def make_rows(lengths: Sequence[int]) -> list[Dialogue]:
     """Return rows of that many words each."""
     return [
         Dialogue(
-            fname=f"row_{row}", dialogue=" ".join((WORDS * 40)[row : row + words]),
-            summary=" ".join((WORDS * 2)[row % 10 : row % 10 + 1 + words % 7]), topic=None, row=row,
+            fname=f"row_{row}",
+            dialogue=" ".join((WORDS * 40)[row : row + words]),
+            summary=" ".join((WORDS * 2)[row % 10 : row % 10 + 1 + words % 7]),
+            topic=None,
+            row=row,
         )
         for row, words in enumerate(lengths, start=1)
-    ]  # fmt: skip
+    ]
 
 
 UNEQUAL = make_rows([1, 10, 3, 7, 25, 2, 14, 5, 40, 6, 9, 30])
@@ -79,10 +82,12 @@ class SmallTraining:
 
         tokenizer = train_sample_tokenizer(KINDS[self.sort])
         config = make_config(
-            self.sort, "none/needed", qlora=self.qlora,
+            self.sort,
+            "none/needed",
+            qlora=self.qlora,
             training={"learning_rate": 1e-2, "max_steps": 4, "logging_steps": 1} | self.training,
             generation={"num_beams": 1, "max_new_tokens": 2},
-        )  # fmt: skip
+        )
         torch.manual_seed(3)
         network = make_model(self.sort, tokenizer=tokenizer, width=self.width)
         set_dropout(network, self.dropout)
@@ -100,12 +105,15 @@ class SmallTraining:
         )
         asked = config.training
         task = SummaryTask(
-            encoded, names=[row.fname for row in self.rows], sha256="d" * 64,
+            encoded,
+            names=[row.fname for row in self.rows],
+            sha256="d" * 64,
             shape=BatchShape(self.batch, self.accumulation, max_input=64, max_target=64),
-            seed=asked.seed, pad_token_id=tokenizer.pad_token_id,
+            seed=asked.seed,
+            pad_token_id=tokenizer.pad_token_id,
             by_length=asked.train_sampling_strategy == "token_budget",
             label_smoothing=asked.label_smoothing_factor,
-        )  # fmt: skip
+        )
         machine = loop.Machine(
             device, precision="bf16" if self.gpu else "fp32", num_workers=self.workers
         )
@@ -115,10 +123,13 @@ class SmallTraining:
             return dict.fromkeys(SCORES, script.pop(0) if len(script) > 1 else script[0])
 
         dev = DevSet(
-            replace(task, encoded=encoded.first(1), label_smoothing=0.0), tokenizer=tokenizer,
-            score=score, settings=GenerationSettings.from_config(config, exempt=(), bf16=False),
-            batch_size=1, machine=machine,
-        )  # fmt: skip
+            replace(task, encoded=encoded.first(1), label_smoothing=0.0),
+            tokenizer=tokenizer,
+            score=score,
+            settings=GenerationSettings.from_config(config, exempt=(), bf16=False),
+            batch_size=1,
+            machine=machine,
+        )
         usual = loop.make_optimizer
         if self.optim == "sgd":
             loop.make_optimizer = lambda model, asked: torch.optim.SGD(
@@ -126,14 +137,21 @@ class SmallTraining:
             )
         try:
             return loop.Loop(
-                model, task, evaluate=dev, measured={"rows": 1, "num_beams": 1},
-                tokenizer=tokenizer, asked=asked, machine=machine,
+                model,
+                task,
+                evaluate=dev,
+                measured={"rows": 1, "num_beams": 1},
+                tokenizer=tokenizer,
+                asked=asked,
+                machine=machine,
                 places=loop.Places(
-                    checkpoints=folder / "checkpoints", nan_report=folder / "nan_report.json",
-                    config_sha256="c" * 64, resume=resume,
+                    checkpoints=folder / "checkpoints",
+                    nan_report=folder / "nan_report.json",
+                    config_sha256="c" * 64,
+                    resume=resume,
                 ),
                 progress=Progress(folder / "metrics.jsonl", tensorboard=None),
-            )  # fmt: skip
+            )
         finally:
             loop.make_optimizer = usual
 
@@ -168,6 +186,7 @@ def relative_difference(first: dict[str, Any], second: dict[str, Any]) -> float:
     """Return the norm of the difference of two sets of tensors over the norm of the first."""
     import torch
 
-    one, other = (torch.cat([weight.flatten() for weight in each.values()])
-                  for each in (first, second))  # fmt: skip
+    one, other = (
+        torch.cat([weight.flatten() for weight in each.values()]) for each in (first, second)
+    )
     return float((one - other).norm() / one.norm())

@@ -55,9 +55,14 @@ def train_sample_tokenizer(kind: str) -> Any:
 
 
 def write_checkpoint(
-    folder: Path, sort: str, *, tokenizer: Any, width: int = 16, positions: int = 512,
+    folder: Path,
+    sort: str,
+    *,
+    tokenizer: Any,
+    width: int = 16,
+    positions: int = 512,
     file: str = "safetensors",
-) -> Path:  # fmt: skip
+) -> Path:
     """Write config.json, random weights and tokenizer as a hub checkpoint has them.
 
     Args:
@@ -99,20 +104,35 @@ def make_model(sort: str, *, tokenizer: Any, width: int, positions: int = 512) -
     if sort == "bart":
         return transformers.BartForConditionalGeneration(
             transformers.BartConfig(
-                vocab_size=rows, d_model=width, encoder_layers=1, decoder_layers=1,
-                encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=2 * width,
-                decoder_ffn_dim=2 * width, max_position_embeddings=positions, init_std=0.1,
+                vocab_size=rows,
+                d_model=width,
+                encoder_layers=1,
+                decoder_layers=1,
+                encoder_attention_heads=2,
+                decoder_attention_heads=2,
+                encoder_ffn_dim=2 * width,
+                decoder_ffn_dim=2 * width,
+                max_position_embeddings=positions,
+                init_std=0.1,
                 decoder_start_token_id=tokenizer.eos_token_id,
-                bos_token_id=tokenizer.bos_token_id, **ends,
+                bos_token_id=tokenizer.bos_token_id,
+                **ends,
             )
-        ).eval()  # fmt: skip
+        ).eval()
     family = "MT5" if sort == "mt5" else "T5"
     config = getattr(transformers, f"{family}Config")(
-        vocab_size=rows, d_model=width, d_kv=width // 2, num_heads=2, d_ff=2 * width,
-        num_layers=1, num_decoder_layers=1, decoder_start_token_id=tokenizer.pad_token_id,
+        vocab_size=rows,
+        d_model=width,
+        d_kv=width // 2,
+        num_heads=2,
+        d_ff=2 * width,
+        num_layers=1,
+        num_decoder_layers=1,
+        decoder_start_token_id=tokenizer.pad_token_id,
         feed_forward_proj="relu" if sort == "t5" else "gated-gelu",
-        tie_word_embeddings=sort not in UNTIED, **ends,
-    )  # fmt: skip
+        tie_word_embeddings=sort not in UNTIED,
+        **ends,
+    )
     model = getattr(transformers, f"{family}ForConditionalGeneration")(config)
     if sort in UNTIED:
         model.lm_head.weight = torch.nn.Parameter(torch.randn(rows, width))
@@ -127,11 +147,15 @@ def make_config(
         "model": {"architecture": sort.partition("_")[0], "checkpoint": str(checkpoint)},
         "tokenizer": {"encoder_max_len": lengths[0], "decoder_max_len": lengths[1]},
         "training": {
-            "learning_rate": 1e-2, "num_train_epochs": 1, "per_device_train_batch_size": 2,
-            "gradient_accumulation_steps": 1, "lr_scheduler_type": "constant", "eval_steps": 1,
+            "learning_rate": 1e-2,
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 1,
+            "lr_scheduler_type": "constant",
+            "eval_steps": 1,
         },
         "qlora": {"use_qlora": False, "load_in_4bit": False},
-    }  # fmt: skip
+    }
     for name, values in sections.items():
         base[name] = base.get(name, {}) | values
     return Config.model_validate(base)

@@ -141,21 +141,25 @@ def behave(act: str, paths: RunPaths, asked: Job, started: datetime) -> int:
     return 0
 
 
-def fail_in_training(
-    act: str, paths: RunPaths, asked: Job, started: datetime
-) -> None:
+def fail_in_training(act: str, paths: RunPaths, asked: Job, started: datetime) -> None:
     """Write what a run leaves that met NaN or full memory at step 7."""
     cause = {"nan": "non_finite", "memory": "out_of_memory"}[act]
     write_json(paths.nan_report, {"schema_version": 1, "attempt": asked.attempt.number})
     write_text(paths.train_log, f"attempt {asked.attempt.number}\n")
     record(
-        paths, asked, started, status="failed", reason=f"step 7: {cause}",
+        paths,
+        asked,
+        started,
+        status="failed",
+        reason=f"step 7: {cause}",
         failure={"cause": cause, "stage": "train", "step": 7},
         training={
-            "steps": 6, "nan_events": 4 if act == "nan" else 0,
-            "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1,
+            "steps": 6,
+            "nan_events": 4 if act == "nan" else 0,
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 1,
         },
-    )  # fmt: skip
+    )
 
 
 def fill_disk(folder: Path) -> None:
@@ -185,9 +189,7 @@ def event(paths: RunPaths, **values: Any) -> None:
     append_json_line(paths.metrics, {"time": datetime.now().astimezone().isoformat(), **values})
 
 
-def record(
-    paths: RunPaths, asked: Job, started: datetime, *, status: str, **parts: Any
-) -> None:
+def record(paths: RunPaths, asked: Job, started: datetime, *, status: str, **parts: Any) -> None:
     """Write result.json as a run does, last of all."""
     model = Path(os.path.relpath(paths.model, paths.folder)).as_posix()
     artifacts = {"model": model, "submission": "results/submission.csv"}

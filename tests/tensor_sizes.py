@@ -29,12 +29,15 @@ def tensors_made() -> Iterator[list[tuple[int, ...]]]:
         ) -> Any:
             """Run the operation and take note of storages that were not there before."""
             found = func(*args, **(kwargs or {}))
-            given = {one.untyped_storage().data_ptr() for one in tree_leaves((args, kwargs))
-                     if hasattr(one, "untyped_storage")}  # fmt: skip
-            shapes.extend(
-                tuple(one.shape) for one in tree_leaves(found)
+            given = {
+                one.untyped_storage().data_ptr()
+                for one in tree_leaves((args, kwargs))
                 if hasattr(one, "untyped_storage")
-                and one.untyped_storage().data_ptr() not in given
+            }
+            shapes.extend(
+                tuple(one.shape)
+                for one in tree_leaves(found)
+                if hasattr(one, "untyped_storage") and one.untyped_storage().data_ptr() not in given
             )
             return found
 

@@ -33,22 +33,32 @@ def one_step(folder: Path, **asked: Any) -> tuple[dict[str, Any], dict[str, Any]
 @pytest.mark.parametrize(
     ("sort", "qlora", "smoothing"),
     [
-        ("mt5", FULL, 0.0), ("mt5", ADAPTERS, 0.1), ("t5", FULL, 0.1), ("t5", ADAPTERS, 0.0),
-        ("t5_v1_1", FULL, 0.0), ("bart", FULL, 0.1), ("bart", ADAPTERS, 0.0),
+        ("mt5", FULL, 0.0),
+        ("mt5", ADAPTERS, 0.1),
+        ("t5", FULL, 0.1),
+        ("t5", ADAPTERS, 0.0),
+        ("t5_v1_1", FULL, 0.0),
+        ("bart", FULL, 0.1),
+        ("bart", ADAPTERS, 0.0),
     ],
     ids=lambda value: "" if isinstance(value, dict) else str(value),
-)  # fmt: skip
+)
 def test_accumulation_gives_the_gradient_of_the_whole_batch(
     sort: str, qlora: dict[str, Any], smoothing: float, rows: Any, strategy: str, tmp_path: Path
 ) -> None:
     training = {"label_smoothing_factor": smoothing, "train_sampling_strategy": strategy}
     steps = [
         one_step(
-            tmp_path / f"{batch}x{accumulation}", sort=sort, qlora=qlora, rows=rows, batch=batch,
-            accumulation=accumulation, training=training,
+            tmp_path / f"{batch}x{accumulation}",
+            sort=sort,
+            qlora=qlora,
+            rows=rows,
+            batch=batch,
+            accumulation=accumulation,
+            training=training,
         )
         for batch, accumulation in ((12, 1), (4, 3), (1, 12))
-    ]  # fmt: skip
+    ]
     (whole, whole_said), *others = steps
     assert any(float(one.abs().max()) > 0 for one in whole.values())
     for cut, said in others:
@@ -60,18 +70,19 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(
 def test_the_reported_loss_is_the_mean_over_target_tokens(tmp_path: Path) -> None:
     import torch
 
-    trainer = SmallTraining(
-        batch=3, accumulation=4, training={"max_steps": 1}, optim="sgd"
-    ).loop(tmp_path)
+    trainer = SmallTraining(batch=3, accumulation=4, training={"max_steps": 1}, optim="sgd").loop(
+        tmp_path
+    )
     encoded = trainer.task
     rows = encoded[range(len(encoded))]
     with torch.no_grad():
         expected = float(
             trainer.model(
-                input_ids=rows["input_ids"], attention_mask=rows["attention_mask"],
+                input_ids=rows["input_ids"],
+                attention_mask=rows["attention_mask"],
                 labels=rows["labels"],
             ).loss
-        )  # fmt: skip
+        )
     trainer.run()
     assert read_events(tmp_path, "train")[0]["loss"] == pytest.approx(expected, rel=1e-5)
 
@@ -79,9 +90,11 @@ def test_the_reported_loss_is_the_mean_over_target_tokens(tmp_path: Path) -> Non
 def test_smoothing_reaches_the_gradient(tmp_path: Path) -> None:
     plain, smooth = (
         one_step(
-            tmp_path / str(smoothing), batch=4, accumulation=3,
+            tmp_path / str(smoothing),
+            batch=4,
+            accumulation=3,
             training={"label_smoothing_factor": smoothing},
         )[0]
         for smoothing in (0.0, 0.3)
-    )  # fmt: skip
+    )
     assert difference(plain, smooth) > 0.01

@@ -22,11 +22,17 @@ def item(name: str, *turns: tuple[str, str], summary: str | None = "둘이 말�
     """Return one dialogue in AI-Hub's form."""
     body: dict[str, Any] = {
         "dialogue": [
-            {"utteranceID": f"U{number}", "turnID": f"T{number}", "participantID": who,
-             "date": "2020-11-03", "time": "16:39:00", "utterance": said}
+            {
+                "utteranceID": f"U{number}",
+                "turnID": f"T{number}",
+                "participantID": who,
+                "date": "2020-11-03",
+                "time": "16:39:00",
+                "utterance": said,
+            }
             for number, (who, said) in enumerate(turns, start=1)
-        ],
-    }  # fmt: skip
+        ]
+    }
     if summary is not None:
         body["summary"] = summary
     info = {"numberOfParticipants": 2, "topic": "상거래(쇼핑)", "dialogueID": name}
@@ -34,8 +40,13 @@ def item(name: str, *turns: tuple[str, str], summary: str | None = "둘이 말�
     return {"header": {"dialogueInfo": info, "participantsInfo": people}, "body": body}
 
 
-FIRST = item("a1", ("P02", "#@이름#아 봐 #@시스템#사진#"), ("P01", "오,\n예쁘다"), ("P02", "그치"),
-             summary="P02가 #@이름#에게 사진을 보인다. P03은 없다.")  # fmt: skip
+FIRST = item(
+    "a1",
+    ("P02", "#@이름#아 봐 #@시스템#사진#"),
+    ("P01", "오,\n예쁘다"),
+    ("P02", "그치"),
+    summary="P02가 #@이름#에게 사진을 보인다. P03은 없다.",
+)
 SECOND = item("a2", ("P01", "네"), ("P02", "응"))
 
 
@@ -88,8 +99,9 @@ def test_json_lines_are_read_one_by_one(tmp_path: Path) -> None:
     done = convert(path, "--output", tmp_path / "train.csv")
     assert (done.returncode, done.stderr) == (0, "")
     assert [row.fname for row in load_split(tmp_path / "train.csv", kind="train").rows] == [
-        "a1", "a2",
-    ]  # fmt: skip
+        "a1",
+        "a2",
+    ]
     path.write_text(lines[0] + "\n{oops\n", encoding="utf-8")
     said = convert(path, "--output", tmp_path / "x.csv").stderr
     assert "is no JSON: Expecting property name" in said and "line 2 column 2" in said

@@ -27,8 +27,9 @@ def files(folder: Path) -> dict[str, bytes]:
     """Return what every file below a folder holds."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*")) if path.is_file()
-    }  # fmt: skip
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("disk", [100], indirect=True)
@@ -78,8 +79,10 @@ def start_runner(folder: Path, *names: str) -> subprocess.Popen[str]:
     program = DRIVER.format(tests=str(tests), code=str(tests.parent / "code"))
     return subprocess.Popen(
         [sys.executable, "-c", program, str(folder), *names],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize("disk", [400], indirect=True)

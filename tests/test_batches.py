@@ -90,9 +90,7 @@ def test_rows_meet_others_in_the_next_epoch() -> None:
     inputs, targets = draw_lengths(2000)
 
     def partners(epoch: int) -> list[set[int]]:
-        steps = plan_steps(
-            inputs, targets, shape=make_shape(6, 4), seed=1, epoch=epoch
-        )
+        steps = plan_steps(inputs, targets, shape=make_shape(6, 4), seed=1, epoch=epoch)
         met: list[set[int]] = [set() for _ in inputs]
         for rows in (rows for step in steps for rows in step):
             for row in rows:
@@ -126,9 +124,9 @@ def test_lengths_come_in_no_order(batch: int, accumulation: int) -> None:
 def test_long_rows_do_not_come_early() -> None:
     """Long rows make passes of few rows, which fit into a step's last gap most often."""
     generator = np.random.default_rng(0)
-    inputs = np.where(
-        generator.random(400) < 0.1, 512, generator.integers(30, 200, 400)
-    ).astype(np.int32)
+    inputs = np.where(generator.random(400) < 0.1, 512, generator.integers(30, 200, 400)).astype(
+        np.int32
+    )
     targets = np.full(400, 20, dtype=np.int32)
     gaps = []
     for seed in range(300):
@@ -145,9 +143,10 @@ def test_lengths_within_an_accumulated_step_differ() -> None:
     assert all(len(step) >= 2 for step in steps if sum(map(len, step)) == 24)
 
 
-@pytest.mark.parametrize(("batch", "accumulation", "most"), [
-    (6, 4, 0.03), (8, 3, 0.03), (12, 2, 0.03), (8, 2, 0.03), (4, 8, 0.03),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("batch", "accumulation", "most"),
+    [(6, 4, 0.03), (8, 3, 0.03), (12, 2, 0.03), (8, 2, 0.03), (4, 8, 0.03)],
+)
 def test_padding_of_the_seven_on_real_lengths(
     shared_dir: Path, batch: int, accumulation: int, most: float
 ) -> None:

@@ -70,9 +70,7 @@ def edit_config(folder: Path, **values: Any) -> None:
 @pytest.mark.parametrize(
     ("sort", "claimed"), [("mt5", "t5"), ("t5", "mt5"), ("bart", "t5"), ("t5_v1_1", "bart")]
 )
-def test_another_architecture_is_refused(
-    sort: str, claimed: str, checkpoints: Checkpoints
-) -> None:
+def test_another_architecture_is_refused(sort: str, claimed: str, checkpoints: Checkpoints) -> None:
     folder = checkpoints(sort)
     with pytest.raises(UnfitError) as caught:
         check_checkpoint(make_config(claimed, folder))
@@ -124,16 +122,25 @@ def test_a_folder_without_config_is_no_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "its config.json cannot be read"), ("{", "its config.json cannot be read"),
-        ("[]", "it holds a list"), ("null", "it holds a NoneType"),
-        ('{"model_type": "unheard_of"}', "is of type 'unheard_of'"), ("{}", "names no model_type"),
-        ('{"model_type": "t5", "decoder_start_token_id": 0, "num_layers": "six"}',
-         "its config.json says num_layers: six, which is no size"),
-        *((f'{{"model_type": "t5", "decoder_start_token_id": 0, "vocab_size": {value}}}',
-           "its config.json says vocab_size: .*, which is no size; copy")
-          for value in ("1e18", "1000000000000000000", "1e400", "NaN", "0", "-3", "true", "[]")),
+        ("", "its config.json cannot be read"),
+        ("{", "its config.json cannot be read"),
+        ("[]", "it holds a list"),
+        ("null", "it holds a NoneType"),
+        ('{"model_type": "unheard_of"}', "is of type 'unheard_of'"),
+        ("{}", "names no model_type"),
+        (
+            '{"model_type": "t5", "decoder_start_token_id": 0, "num_layers": "six"}',
+            "its config.json says num_layers: six, which is no size",
+        ),
+        *(
+            (
+                f'{{"model_type": "t5", "decoder_start_token_id": 0, "vocab_size": {value}}}',
+                "its config.json says vocab_size: .*, which is no size; copy",
+            )
+            for value in ("1e18", "1000000000000000000", "1e400", "NaN", "0", "-3", "true", "[]")
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_config_that_cannot_be_read_is_refused(
     content: str, said: str, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:

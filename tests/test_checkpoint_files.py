@@ -23,9 +23,9 @@ PAGE = b"<!DOCTYPE html>\n<html><title>Hugging Face</title></html>"
 
 def safetensors(*, missing: int = 0) -> bytes:
     """Return a weight file of one tensor, its last bytes missing."""
-    header = json.dumps({"__metadata__": {}, "a": {
-        "dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]
-    }}).encode()  # fmt: skip
+    header = json.dumps(
+        {"__metadata__": {}, "a": {"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]}}
+    ).encode()
     whole = len(header).to_bytes(8, "little") + header + bytes(32)
     return whole[: len(whole) - missing]
 
@@ -43,10 +43,13 @@ def write(folder: Path, **files: bytes | None) -> Path:
     """Write a whole checkpoint, files of it replaced (`__` for a dot) or absent."""
     named = {name.replace("__", "."): content for name, content in files.items()}
     whole = {
-        "config.json": b'{"model_type": "bart"}', "model.safetensors": safetensors(),
-        "tokenizer.json": b'{"version": "1.0"}\n', "spiece.model": PIECES,
-        "added_tokens.json": b"null\n", "merges.txt": b"#version: 0.2\na b\n",
-    } | named  # fmt: skip
+        "config.json": b'{"model_type": "bart"}',
+        "model.safetensors": safetensors(),
+        "tokenizer.json": b'{"version": "1.0"}\n',
+        "spiece.model": PIECES,
+        "added_tokens.json": b"null\n",
+        "merges.txt": b"#version: 0.2\na b\n",
+    } | named
     folder.mkdir(exist_ok=True)
     for name, content in whole.items():
         if content is not None:
@@ -62,11 +65,12 @@ RIGHT = [
     {"spiece__model": None},
     {"pytorch_model__bin": LFS},  # not read beside safetensors
     {
-        "model__safetensors": None, "model-00001-of-00001__safetensors": safetensors(),
+        "model__safetensors": None,
+        "model-00001-of-00001__safetensors": safetensors(),
         "model__safetensors__index__json": b'{"weight_map": {"a": "model-00001-of-00001'
-                                           b'.safetensors"}}',
+        b'.safetensors"}}',
     },
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("files", RIGHT)
@@ -108,7 +112,7 @@ WRONG: list[tuple[dict[str, bytes | None], str]] = [
         {
             "model__safetensors": None,
             "model__safetensors__index__json": b'{"weight_map": {"a": "model-00001-of-00002.'
-                                               b'safetensors", "b": "other"}}',
+            b'safetensors", "b": "other"}}',
         },
         "model-00001-of-00002.safetensors and 1 more of the 2 files of model.safetensors.index",
     ),
@@ -117,16 +121,24 @@ WRONG: list[tuple[dict[str, bytes | None], str]] = [
         "model.safetensors.index.json is no index of weights",
     ),
     *(
-        ({f"{name}__json": b'{"a": ' + b"[" * depth + b"]" * depth + b"}"},
-         f"{name}.json is nested too deep to be read; copy")
+        (
+            {f"{name}__json": b'{"a": ' + b"[" * depth + b"]" * depth + b"}"},
+            f"{name}.json is nested too deep to be read; copy",
+        )
         for depth in (900, 100_000)
-        for name in ("config", "tokenizer", "tokenizer_config", "special_tokens_map",
-                     "generation_config", "added_tokens")
+        for name in (
+            "config",
+            "tokenizer",
+            "tokenizer_config",
+            "special_tokens_map",
+            "generation_config",
+            "added_tokens",
+        )
     ),
     ({"generation_config__json": b'{"a" 1}'}, "generation_config.json is no valid JSON (Expecting"),
     ({"tokenizer_config__json": b'{"a": "\xff"}'}, "tokenizer_config.json is no valid JSON ('utf"),
     ({"tokenizer__json": b"\xef\xbb\xbf{}"}, "tokenizer.json begins with a byte order mark"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("files", "words"), WRONG)
@@ -146,11 +158,7 @@ def test_a_pipe_in_a_checkpoint_is_never_opened(tmp_path: Path) -> None:
 
 ADAPTERS = [
     (b'{"peft_type": "LORA", "base_model_name_or_path": "a/b"}', "holds a LoRA adapter", "on a/b"),
-    (
-        b'{"peft_type": "IA3", "base_model_name_or_path": ""}',
-        "an IA3 adapter",
-        "not name its base",
-    ),
+    (b'{"peft_type": "IA3", "base_model_name_or_path": ""}', "an IA3 adapter", "not name its base"),
     (b"{", "a PEFT adapter", "does not name its base"),
     (b"[]", "a PEFT adapter", "does not name its base"),
 ]

@@ -27,37 +27,65 @@ from trainer_runs import read_summaries as read_csv
 pytestmark = pytest.mark.training
 
 KOREAN = {
-    "csebuetnlp--mT5_multilingual_XLSum": "mt5", "google--mt5-small": "mt5",
+    "csebuetnlp--mT5_multilingual_XLSum": "mt5",
+    "google--mt5-small": "mt5",
     "google--mt5-base": "mt5",
-    "eenzeenee--t5-base-korean-summarization": "t5", "paust--pko-t5-base": "t5",
-    "digit82--kobart-summarization": "bart", "gogamza--kobart-summarization": "bart",
-    "gogamza--kobart-base-v2": "bart", "facebook--bart-base": "bart",
-}  # fmt: skip
+    "eenzeenee--t5-base-korean-summarization": "t5",
+    "paust--pko-t5-base": "t5",
+    "digit82--kobart-summarization": "bart",
+    "gogamza--kobart-summarization": "bart",
+    "gogamza--kobart-base-v2": "bart",
+    "facebook--bart-base": "bart",
+}
 ENGLISH = {"google-t5--t5-base": "t5", "google--flan-t5-base": "t5"}
 """They know no Hangul, so they are tried on English rows."""
 TWINS = KOREAN | ENGLISH
-FILES = {"mt5": "01_mt5_xlsum", "t5": "02_eenzeenee_t5_rtx3090",
-         "bart": "01_baseline_kobart_rtx3090"}  # fmt: skip
+FILES = {
+    "mt5": "01_mt5_xlsum",
+    "t5": "02_eenzeenee_t5_rtx3090",
+    "bart": "01_baseline_kobart_rtx3090",
+}
 WAYS = {
-    "4-bit": ("qlora.use_qlora=true", "qlora.load_in_4bit=true", "qlora.lora_rank=4",
-              "qlora.lora_alpha=8"),
+    "4-bit": (
+        "qlora.use_qlora=true",
+        "qlora.load_in_4bit=true",
+        "qlora.lora_rank=4",
+        "qlora.lora_alpha=8",
+    ),
     "full": ("qlora.use_qlora=false", "qlora.load_in_4bit=false"),
-}  # fmt: skip
+}
 SHORT = (
-    "general.device=cpu", "training.max_steps=2", "training.eval_steps=2",
+    "general.device=cpu",
+    "training.max_steps=2",
+    "training.eval_steps=2",
     "training.logging_steps=1",
-    "training.per_device_train_batch_size=4", "training.gradient_accumulation_steps=1",
-    "training.per_device_eval_batch_size=4", "training.learning_rate=1e-3",
-    "training.warmup_steps=0", "data.max_train_rows=24", "data.max_dev_rows=4",
-    "data.max_test_rows=2", "data.cache_dir=null", "evaluation.training_max_rows=2",
-    "tokenizer.encoder_max_len=96", "tokenizer.decoder_max_len=24", "generation.num_beams=2",
-    "generation.max_new_tokens=12", "tracking.tensorboard=false",
-)  # fmt: skip
+    "training.per_device_train_batch_size=4",
+    "training.gradient_accumulation_steps=1",
+    "training.per_device_eval_batch_size=4",
+    "training.learning_rate=1e-3",
+    "training.warmup_steps=0",
+    "data.max_train_rows=24",
+    "data.max_dev_rows=4",
+    "data.max_test_rows=2",
+    "data.cache_dir=null",
+    "evaluation.training_max_rows=2",
+    "tokenizer.encoder_max_len=96",
+    "tokenizer.decoder_max_len=24",
+    "generation.num_beams=2",
+    "generation.max_new_tokens=12",
+    "tracking.tensorboard=false",
+)
 SEARCH = {
-    "max_length", "num_beams", "no_repeat_ngram_size", "length_penalty", "early_stopping",
-    "forced_bos_token_id", "forced_eos_token_id", "force_bos_token_to_be_generated",
+    "max_length",
+    "num_beams",
+    "no_repeat_ngram_size",
+    "length_penalty",
+    "early_stopping",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "force_bos_token_to_be_generated",
     "task_specific_params",
-}  # fmt: skip
+}
 """What these checkpoints ask of a search."""
 CASES = [(twin, way) for twin in TWINS for way in WAYS]
 
@@ -101,8 +129,11 @@ def twins(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(some: list[str]) -> None:
         done = subprocess.run(
             [sys.executable, str(maker), "--out", str(out), "--only", *some],
-            env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+            env=environment(OMP_NUM_THREADS="1"),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         assert done.returncode == 0, done.stderr
 
     with ThreadPoolExecutor(2) as pool:
@@ -114,8 +145,11 @@ def start(script: str, *arguments: str) -> Any:
     """Run one of the tests' scripts and return the JSON of its last line."""
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "tests" / script), *arguments],
-        env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=1200,
-    )  # fmt: skip
+        env=environment(OMP_NUM_THREADS="1"),
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

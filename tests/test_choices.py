@@ -22,9 +22,17 @@ def make_choices(precision: Precision, qlora: dict[str, Any], dtype: str) -> Cho
     """Return what was chosen for a run of which this is all that counts."""
     config = make_config("bart", "none/needed", qlora=qlora, model={"dtype": dtype})
     return Choices(
-        config=config, where=GPU, precision=precision, tf32=False, gradient_checkpointing=False,
-        batch_size=1, accumulation=1, num_workers=0, lines=[], record={},
-    )  # fmt: skip
+        config=config,
+        where=GPU,
+        precision=precision,
+        tf32=False,
+        gradient_checkpointing=False,
+        batch_size=1,
+        accumulation=1,
+        num_workers=0,
+        lines=[],
+        record={},
+    )
 
 
 @pytest.mark.parametrize(

@@ -75,8 +75,12 @@ def test_one_row_a_run_best_first_within_a_recipe(runs: Path, tmp_path: Path) ->
     rows = read_rows(tmp_path / "all.csv")
     assert [row["experiment"] for row in rows] == ["high", "low", "low", "other", "failed"]
     assert [(row["ranking"], row["rank"]) for row in rows] == [
-        ("1", "1"), ("1", "2"), ("1", "3"), ("2", "1"), ("", ""),
-    ]  # fmt: skip
+        ("1", "1"),
+        ("1", "2"),
+        ("1", "3"),
+        ("2", "1"),
+        ("", ""),
+    ]
     assert rows[1]["record"].endswith("previous/20260101_000000/result.json")
     assert all((tmp_path / row["record"]).is_file() for row in rows)
     assert rows[4]["reason"] == "a, b\n줄"
@@ -86,11 +90,14 @@ def test_one_row_a_run_best_first_within_a_recipe(runs: Path, tmp_path: Path) ->
     assert len(set(rows[0])) == len(list(rows[0]))
 
 
-@pytest.mark.parametrize(("name", "content"), [
-    ("train.csv", "fname,dialogue,summary\nd_0,x,y\n"),
-    ("result.json", '{"experiment": "one", "status": "success"}'),
-    ("notes", "experiment, status and record"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train.csv", "fname,dialogue,summary\nd_0,x,y\n"),
+        ("result.json", '{"experiment": "one", "status": "success"}'),
+        ("notes", "experiment, status and record"),
+    ],
+)
 def test_a_file_of_somebody_else_is_never_replaced(
     runs: Path, tmp_path: Path, name: str, content: str
 ) -> None:
@@ -109,10 +116,24 @@ def test_overview_parts_the_rankings(runs: Path) -> None:
     lines = format_overview(find_records(runs)[0])
     starts = [line.strip().split("  ")[0] for line in lines]
     assert starts == [
-        "#", "", "ranking 1: rouge|tok:mecab-ko|tags:split|refs:1", "1", "2", "3",
-        "", "ranking 2: rouge|tok:char", "1", "", "without a score", "-", "",
-        "scores of two rankings say nothing about each other", "", "kind", "data",
-    ]  # fmt: skip
+        "#",
+        "",
+        "ranking 1: rouge|tok:mecab-ko|tags:split|refs:1",
+        "1",
+        "2",
+        "3",
+        "",
+        "ranking 2: rouge|tok:char",
+        "1",
+        "",
+        "without a score",
+        "-",
+        "",
+        "scores of two rankings say nothing about each other",
+        "",
+        "kind",
+        "data",
+    ]
     assert lines[-2:] == ["kind       full", f"data       2 dev rows (sha256 {'d' * 12})"]
 
 

@@ -227,11 +227,7 @@ RULE_CASES: list[tuple[str, dict[str, Any], str]] = [
     ("target as share", {"evaluation.target.minimum": {"rouge1": 101}}, "a score, 0 to 100"),
     ("metric", {"greater_is_better": True}, ""),
     ("metric reversed", {"greater_is_better": False}, "it follows from the metric"),
-    (
-        "loss",
-        {"greater_is_better": False, "training.metric_for_best_model": "eval_loss"},
-        "",
-    ),
+    ("loss", {"greater_is_better": False, "training.metric_for_best_model": "eval_loss"}, ""),
     (
         "loss reversed",
         {"greater_is_better": True, "training.metric_for_best_model": "loss"},

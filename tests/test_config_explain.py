@@ -77,35 +77,63 @@ def test_columns_are_aligned_by_what_a_terminal_shows(
     assert align(rows, left=range(2)) == lines
 
 
-XLSUM = {"model_type": "mt5", "max_length": 84, "num_beams": 4, "no_repeat_ngram_size": 2,
-         "length_penalty": 0.6, "decoder_start_token_id": 0}  # fmt: skip
-KOBART = {"model_type": "bart", "pad_token_id": 3, "eos_token_id": 1, "decoder_start_token_id": 2,
-          "forced_eos_token_id": 2}  # fmt: skip
+XLSUM = {
+    "model_type": "mt5",
+    "max_length": 84,
+    "num_beams": 4,
+    "no_repeat_ngram_size": 2,
+    "length_penalty": 0.6,
+    "decoder_start_token_id": 0,
+}
+KOBART = {
+    "model_type": "bart",
+    "pad_token_id": 3,
+    "eos_token_id": 1,
+    "decoder_start_token_id": 2,
+    "forced_eos_token_id": 2,
+}
 TASK = {"task_specific_params": {"summarization": {"min_length": 30, "num_beams": 4}}}
 OWN_SEARCHES: list[tuple[dict[str, Any], dict[str, Any] | None, list[str]]] = [
     ({"model_type": "mt5"}, None, []),
-    (XLSUM, None, [
-        "no_repeat_ngram_size 2 (config.json) here 0 (generation.no_repeat_ngram_size)",
-        "length_penalty 0.6 (config.json) here 1.0 (generation.length_penalty)",
-        "max_length 84 (config.json) here 128 (tokenizer.decoder_max_len)",
-    ]),
+    (
+        XLSUM,
+        None,
+        [
+            "no_repeat_ngram_size 2 (config.json) here 0 (generation.no_repeat_ngram_size)",
+            "length_penalty 0.6 (config.json) here 1.0 (generation.length_penalty)",
+            "max_length 84 (config.json) here 128 (tokenizer.decoder_max_len)",
+        ],
+    ),
     # Where there is a generation_config.json, the library looks at nothing else.
     (XLSUM, {"max_length": 128}, []),
     (XLSUM, {"do_sample": True}, ["do_sample true (generation_config.json) here false"]),
-    (KOBART, None, ["forced_eos_token_id 2, <usr> (config.json) here nothing",
-                    "decoder_start_token_id 2, <usr> (config.json) kept, as trained"]),
-    ({"model_type": "mt5"} | TASK, None, [
-        "min_length 30 (config.json, for pipelines) here 0 (generation.min_new_tokens)"]),
+    (
+        KOBART,
+        None,
+        [
+            "forced_eos_token_id 2, <usr> (config.json) here nothing",
+            "decoder_start_token_id 2, <usr> (config.json) kept, as trained",
+        ],
+    ),
+    (
+        {"model_type": "mt5"} | TASK,
+        None,
+        ["min_length 30 (config.json, for pipelines) here 0 (generation.min_new_tokens)"],
+    ),
     ({"model_type": "mt5", "task_specific_params": None, "num_beams": None}, None, []),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("own", "search", "said"), OWN_SEARCHES)
 @pytest.mark.parametrize("place", ["folder", "cache"])
 def test_what_a_checkpoint_asks_of_generation_is_said(
-    own: dict[str, Any], search: dict[str, Any] | None, said: list[str], place: str,
-    repository: Path, tmp_path: Path,
-) -> None:  # fmt: skip
+    own: dict[str, Any],
+    search: dict[str, Any] | None,
+    said: list[str],
+    place: str,
+    repository: Path,
+    tmp_path: Path,
+) -> None:
     folder, name = tmp_path / "model", str(tmp_path / "model")
     if place == "cache":
         cache, name, commit = tmp_path / "models--some--one", "some/one", "c" * 40
@@ -123,11 +151,14 @@ def test_what_a_checkpoint_asks_of_generation_is_said(
     loaded = load_config(
         repository / "config/experiments/01_mt5_xlsum.yaml",
         overrides=[
-            f"model.checkpoint={json.dumps(name)}", f"model.architecture={own['model_type']}",
-            "generation.num_beams=4", "generation.length_penalty=1.0",
-            "generation.min_new_tokens=0", "generation.no_repeat_ngram_size=0",
+            f"model.checkpoint={json.dumps(name)}",
+            f"model.architecture={own['model_type']}",
+            "generation.num_beams=4",
+            "generation.length_penalty=1.0",
+            "generation.min_new_tokens=0",
+            "generation.no_repeat_ngram_size=0",
         ],
-    )  # fmt: skip
+    )
     lines = explain_checkpoint(loaded.config, environment={"HF_HUB_CACHE": str(tmp_path)})
     assert [" ".join(line.split()) for line in lines[1:]] == said
     assert lines[0].startswith(f"{name} asks")

@@ -89,7 +89,9 @@ FAULTS: list[tuple[str, str, str]] = [
     ),
     (
         "a merge key",
-        HEAD + "tokenizer:\n  <<: {encoder_max_len: 512}\n  decoder_max_len: 128\n" + TRAINING
+        HEAD
+        + "tokenizer:\n  <<: {encoder_max_len: 512}\n  decoder_max_len: 128\n"
+        + TRAINING
         + TAIL,
         "x.yaml:3 tokenizer.<< a merge key",
     ),
@@ -110,7 +112,7 @@ FAULTS: list[tuple[str, str, str]] = [
     ("a tag on extends", WHOLE + "extends: !!int x\n", "x.yaml:14 extends a tag (!)"),
     ("a tag on resolved", WHOLE + "resolved: !!int x\n", "x.yaml:14 resolved a tag (!)"),
     ("a circle", WHOLE + "extends: x.yaml\n", "x.yaml:14 extends a circle"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -207,8 +209,11 @@ def test_each_wrong_member_of_a_mapping_is_named_with_its_own_file(tmp_path: Pat
     base = WHOLE + "evaluation.target:\n  minimum:\n    rouge1: y\n    rougeL: z\n"
     said = problems_of(tmp_path, text, base=base)
     assert sorted(line.split()[0] for line in said) == [
-        "base.yaml:16", "base.yaml:17", "x.yaml:3", "x.yaml:4",
-    ]  # fmt: skip
+        "base.yaml:16",
+        "base.yaml:17",
+        "x.yaml:3",
+        "x.yaml:4",
+    ]
 
 
 def test_a_wrong_value_in_a_case_that_holds_for_nobody_is_said(tmp_path: Path) -> None:
@@ -256,8 +261,9 @@ def test_a_key_stands_on_one_line(key: str, shown: str) -> None:
 def test_a_line_break_in_a_key_of_a_file_is_shown_as_written(tmp_path: Path) -> None:
     said = problems_of(tmp_path, WHOLE + '"a\\nb": 1\ntraining: {"c\\nd": 2}\n')
     assert [line.split()[1] for line in said if "unknown key" in line] == [
-        r"a\nb", r"training.c\nd",
-    ]  # fmt: skip
+        r"a\nb",
+        r"training.c\nd",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -47,14 +47,24 @@ LONG_PREFIX = "한국어 대화를 요약하세요: "
 ALL_LAYERS = ["q", "k", "v", "o", "wi", "wo", "lm_head", "embed_tokens"]
 
 COLUMNS = (
-    "general.label", "model.architecture", "model.checkpoint", "tokenizer.input_prefix",
-    "tokenizer.encoder_max_len", "tokenizer.decoder_max_len",
+    "general.label",
+    "model.architecture",
+    "model.checkpoint",
+    "tokenizer.input_prefix",
+    "tokenizer.encoder_max_len",
+    "tokenizer.decoder_max_len",
     "training.per_device_train_batch_size",
     "training.gradient_accumulation_steps",
-    "training.learning_rate", "training.lr_scheduler_type",
-    "training.num_train_epochs", "qlora.use_qlora", "qlora.use_unsloth", "qlora.lora_rank",
-    "generation.num_beams", "general.expected_minutes", "evaluation.target.rouge1",
-)  # fmt: skip
+    "training.learning_rate",
+    "training.lr_scheduler_type",
+    "training.num_train_epochs",
+    "qlora.use_qlora",
+    "qlora.use_unsloth",
+    "qlora.lora_rank",
+    "generation.num_beams",
+    "general.expected_minutes",
+    "evaluation.target.rouge1",
+)
 STAGES: dict[int, tuple[str, int, int]] = {
     1: ("요약: ", 512, 128),
     2: (LONG_PREFIX, 768, 150),
@@ -69,9 +79,7 @@ def stage(
     """Return the row of an mT5 stage; more: epochs, rank, beams, minutes, ROUGE-1 target."""
     label = f"mT5_XLSum_{number}단계" + ("_계획" if plan else "")
     epochs, *rest = more
-    return (
-        label, "mt5", XLSUM, *STAGES[number], *batch, rate, "cosine", epochs, True, True, *rest
-    )  # fmt: skip
+    return (label, "mt5", XLSUM, *STAGES[number], *batch, rate, "cosine", epochs, True, True, *rest)
 
 
 TABLE: dict[str, tuple[Any, ...]] = {
@@ -79,24 +87,99 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "01_mt5_xlsum_korean_adapted": stage(2, (6, 4), 9e-5, 8, 64, 6, 60, [18, 22]),
     "01_mt5_xlsum_ultimate": stage(3, (8, 3), 1.2e-4, 8, 96, 10, 90, [22, 25]),
     "02_eenzeenee_t5_rtx3090": (
-        "eenzeenee_T5", "t5", "eenzeenee/t5-base-korean-summarization", "summarize: ",
-        512, 128, 12, 2, 5e-5, "linear", 4, True, False, 16, 4, 60, [16, 20],
+        "eenzeenee_T5",
+        "t5",
+        "eenzeenee/t5-base-korean-summarization",
+        "summarize: ",
+        512,
+        128,
+        12,
+        2,
+        5e-5,
+        "linear",
+        4,
+        True,
+        False,
+        16,
+        4,
+        60,
+        [16, 20],
     ),
     "01_baseline_kobart_rtx3090": (
-        "KoBART", "bart", KOBART, "", 512, 128, 8, 2, 3e-5, "linear",
-        4, False, False, None, 8, 60, [18, 22],
+        "KoBART",
+        "bart",
+        KOBART,
+        "",
+        512,
+        128,
+        8,
+        2,
+        3e-5,
+        "linear",
+        4,
+        False,
+        False,
+        None,
+        8,
+        60,
+        [18, 22],
     ),
     "03_high_learning_rate_rtx3090": (
-        "극한_학습률", "bart", KOBART, "", 512, 128, 8, 2, 8e-5, "cosine_with_restarts",
-        4, True, False, 96, 4, 60, [20, 24],
+        "극한_학습률",
+        "bart",
+        KOBART,
+        "",
+        512,
+        128,
+        8,
+        2,
+        8e-5,
+        "cosine_with_restarts",
+        4,
+        True,
+        False,
+        96,
+        4,
+        60,
+        [20, 24],
     ),
     "04_batch_optimization_rtx3090": (
-        "배치_최적화", "bart", KOBART, "", 1024, 128, 4, 8, 5e-5, "linear",
-        4, True, False, 128, 12, 90, [21, 25],
+        "배치_최적화",
+        "bart",
+        KOBART,
+        "",
+        1024,
+        128,
+        4,
+        8,
+        5e-5,
+        "linear",
+        4,
+        True,
+        False,
+        128,
+        12,
+        90,
+        [21, 25],
     ),
     "01_mt5_xlsum": (
-        "mT5_XLSum_기준", "mt5", XLSUM, "요약: ", 512, 128, 2, 8, 3e-5, "cosine",
-        4, True, False, 16, 4, None, None,
+        "mT5_XLSum_기준",
+        "mt5",
+        XLSUM,
+        "요약: ",
+        512,
+        128,
+        2,
+        8,
+        3e-5,
+        "cosine",
+        4,
+        True,
+        False,
+        16,
+        4,
+        None,
+        None,
     ),
     "plan/01_mt5_xlsum_optimized_v2_plan": stage(
         1, (4, 4), 8e-5, 4, 32, 4, 45, [18, 20], plan=True
@@ -107,7 +190,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "plan/01_mt5_xlsum_ultimate_plan": stage(
         3, (8, 2), 2e-4, 12, 128, 12, 120, [28, 32], plan=True
     ),
-}  # fmt: skip
+}
 """The experiments as the project states them, one row a file, in the order of COLUMNS."""
 
 OTHERS: dict[str, dict[str, Any]] = {
@@ -223,11 +306,21 @@ def test_each_experiment_holds_the_values_of_the_table(path: Path) -> None:
 def test_each_experiment_loads_under_the_demo_and_keeps_its_own(path: Path) -> None:
     plain, demo = load_config(path), load_config(path, overlays=OVERLAYS)
     kept = (
-        "model.architecture", "model.checkpoint", "tokenizer.encoder_max_len",
-        "tokenizer.decoder_max_len", "tokenizer.input_prefix", "training.lr_scheduler_type",
-        "training.lr_scheduler_kwargs", "qlora.use_qlora", "qlora.load_in_4bit", "qlora.lora_rank",
-        "qlora.lora_alpha", "qlora.target_modules", "generation.num_beams", "general.label",
-    )  # fmt: skip
+        "model.architecture",
+        "model.checkpoint",
+        "tokenizer.encoder_max_len",
+        "tokenizer.decoder_max_len",
+        "tokenizer.input_prefix",
+        "training.lr_scheduler_type",
+        "training.lr_scheduler_kwargs",
+        "qlora.use_qlora",
+        "qlora.load_in_4bit",
+        "qlora.lora_rank",
+        "qlora.lora_alpha",
+        "qlora.target_modules",
+        "generation.num_beams",
+        "general.label",
+    )
     assert {key: value_of(demo, key) for key in kept} == {key: value_of(plain, key) for key in kept}
     assert demo.config.model.initialise == "tiny"
     assert demo.config.tokenizer.train_on_data
@@ -264,10 +357,19 @@ def test_every_value_of_the_base_has_its_reason_near() -> None:
             without.append(one.key)
     # What only names a file or repeats the row above, and values whose key is the reason.
     plain = {
-        "data.data_dir", "data.train_file", "data.dev_file", "data.test_file", "data.max_dev_rows",
-        "data.max_test_rows", "model.initialise", "training.logging_steps", "tracking.project",
-        "evaluation.training_max_rows", "evaluation.target.minimum", "evaluation.target.ideal",
-    }  # fmt: skip
+        "data.data_dir",
+        "data.train_file",
+        "data.dev_file",
+        "data.test_file",
+        "data.max_dev_rows",
+        "data.max_test_rows",
+        "model.initialise",
+        "training.logging_steps",
+        "tracking.project",
+        "evaluation.training_max_rows",
+        "evaluation.target.minimum",
+        "evaluation.target.ideal",
+    }
     assert set(without) <= plain
 
 

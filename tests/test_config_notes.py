@@ -61,7 +61,9 @@ def write(folder: Path, own: str = OWN) -> Path:
         (["data.data_dir=/d"], []),
         (
             [
-                "data.data_dir=/d", "data.train_file=/a/t.csv", "data.dev_file=/a/d.csv",
+                "data.data_dir=/d",
+                "data.train_file=/a/t.csv",
+                "data.dev_file=/a/d.csv",
                 "data.test_file=null",
             ],
             [
@@ -70,7 +72,7 @@ def write(folder: Path, own: str = OWN) -> Path:
             ],
         ),
     ],
-)  # fmt: skip
+)
 def test_keys_left_without_effect_are_named(
     tmp_path: Path, overrides: list[str], notes: list[str]
 ) -> None:

@@ -26,9 +26,14 @@ LABELS = {
     "04_batch_optimization_rtx3090": "배치_최적화",
 }
 SHORT = (
-    "training.max_steps=4", "training.eval_steps=4", "training.logging_steps=1",
-    "data.max_train_rows=120", "data.max_dev_rows=8", "data.max_test_rows=4",
-    "generation.max_new_tokens=12", "generation.min_new_tokens=2",
+    "training.max_steps=4",
+    "training.eval_steps=4",
+    "training.logging_steps=1",
+    "data.max_train_rows=120",
+    "data.max_dev_rows=8",
+    "data.max_test_rows=4",
+    "generation.max_new_tokens=12",
+    "generation.min_new_tokens=2",
 )
 
 
@@ -41,10 +46,19 @@ def demo(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     overrides = [part for value in (*SHORT, cache) for part in ("--set", value)]
     done = subprocess.run(
         [
-            sys.executable, str(repository / "code" / "auto_experiment_runner.py"),
-            "--config", *configs, "--demo", "--output-dir", str(output), *overrides,
+            sys.executable,
+            str(repository / "code" / "auto_experiment_runner.py"),
+            "--config",
+            *configs,
+            "--demo",
+            "--output-dir",
+            str(output),
+            *overrides,
         ],
-        capture_output=True, text=True, timeout=900, check=False,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -83,7 +97,8 @@ def test_experiments_keep_what_the_demo_promises_to_keep(demo: tuple[Path, str])
     assert ultimate["loader"]["used"] == "PEFT + bitsandbytes 4-bit"
     assert ultimate["loader"]["requested"] == "Unsloth"
     assert ultimate["lora_targets"] == sorted(
-        ["q", "k", "v", "o", "wi_0", "wi_1", "wo", "lm_head", "embed_tokens"])
+        ["q", "k", "v", "o", "wi_0", "wi_1", "wo", "lm_head", "embed_tokens"]
+    )
     kobart = read_result(root, "01_baseline_kobart_rtx3090")["model"]
     assert kobart["parameters_trainable"] == kobart["parameters_total"]
     assert "lora_targets" not in kobart

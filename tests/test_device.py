@@ -34,9 +34,15 @@ from gpu_states import make_gpu
 
 def make_cuda(capability: tuple[int, int], *, name: str = "RTX 3090", gib: float = 23.7) -> Device:
     return Device(
-        "cuda", 0, name, int(gib * GIB), int(gib * GIB), capability,
-        cuda_precisions(capability), cuda_attention(capability),
-    )  # fmt: skip
+        "cuda",
+        0,
+        name,
+        int(gib * GIB),
+        int(gib * GIB),
+        capability,
+        cuda_precisions(capability),
+        cuda_attention(capability),
+    )
 
 
 AMPERE = make_cuda((8, 6))
@@ -129,10 +135,14 @@ def test_fp16_is_refused_for_the_t5_family(architecture: str, device: Device) ->
 @pytest.mark.parametrize(
     ("requested", "device", "used", "fell_back"),
     [
-        ("auto", AMPERE, True, False), ("auto", TURING, False, False), ("auto", CPU, False, False),
-        (True, AMPERE, True, False), (True, CPU, False, True), (False, AMPERE, False, False),
+        ("auto", AMPERE, True, False),
+        ("auto", TURING, False, False),
+        ("auto", CPU, False, False),
+        (True, AMPERE, True, False),
+        (True, CPU, False, True),
+        (False, AMPERE, False, False),
     ],
-)  # fmt: skip
+)
 def test_tf32_needs_a_gpu_that_has_it(
     requested: bool, device: Device, used: bool, fell_back: bool
 ) -> None:
@@ -175,13 +185,19 @@ def test_device_that_is_not_there_is_refused_with_ways_out(requested: str) -> No
     ],
 )
 def test_missing_cuda_is_explained(
-    torch_cuda: str | None, gpus: int, driver: tuple[int, int] | None, visible: str | None,
+    torch_cuda: str | None,
+    gpus: int,
+    driver: tuple[int, int] | None,
+    visible: str | None,
     words: list[str],
-) -> None:  # fmt: skip
+) -> None:
     text = explain_missing_cuda(
-        torch_version="2.13.0", torch_cuda=torch_cuda, driver_cuda=driver, visible=visible,
+        torch_version="2.13.0",
+        torch_cuda=torch_cuda,
+        driver_cuda=driver,
+        visible=visible,
         gpus=[make_gpu(index) for index in range(gpus)],
-    )  # fmt: skip
+    )
     for word in words:
         assert word in text
 
@@ -189,11 +205,17 @@ def test_missing_cuda_is_explained(
 @pytest.mark.parametrize(
     ("requested", "device", "cores", "gib", "workers"),
     [
-        ("auto", CPU, 64, 64, 0), ("auto", MPS, 8, 16, 0), ("auto", AMPERE, 1, 64, 0),
-        ("auto", AMPERE, 4, 64, 2), ("auto", AMPERE, 64, 64, 4), ("auto", AMPERE, 16, 5, 2),
-        ("auto", AMPERE, 16, 1, 0), (0, AMPERE, 16, 64, 0), (7, CPU, 2, 1, 7),
+        ("auto", CPU, 64, 64, 0),
+        ("auto", MPS, 8, 16, 0),
+        ("auto", AMPERE, 1, 64, 0),
+        ("auto", AMPERE, 4, 64, 2),
+        ("auto", AMPERE, 64, 64, 4),
+        ("auto", AMPERE, 16, 5, 2),
+        ("auto", AMPERE, 16, 1, 0),
+        (0, AMPERE, 16, 64, 0),
+        (7, CPU, 2, 1, 7),
     ],
-)  # fmt: skip
+)
 def test_workers_go_by_cores_and_memory(
     requested: int, device: Device, cores: int, gib: int, workers: int
 ) -> None:
@@ -281,9 +303,11 @@ def test_memory_that_cannot_be_read_is_unknown_and_not_zero(
         pytest.skip("needs the right to hide a file of /proc from a process")
     done = subprocess.run(
         [*apart, f"{hidden} && exec {ask}"],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "PYTHONPATH": str(repository / "code")},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     memory, device, workers, batch, evaluation = done.stdout.splitlines()
     assert memory == "HostMemory(total_bytes=None, free_bytes=None)"
@@ -308,8 +332,11 @@ def test_device_utils_prints_the_machine(
 ) -> None:
     done = subprocess.run(
         [sys.executable, str(repository / "code" / "utils" / "device_utils.py"), *arguments],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
     assert done.returncode == status, done.stderr
     for word in words:
         assert word in done.stdout + done.stderr

@@ -49,33 +49,73 @@ def with_cell(row: int, column: str, text: str) -> bytes:
 REFUSED: list[tuple[str, Kind, bytes, list[str]]] = [
     ("nothing", "train", b"", ["is empty", "'fname', 'dialogue', 'summary'"]),
     ("zero rows", "train", make_csv([]), ["no data row"]),
-    ("misnamed column", "train", make_csv(GOOD, header=("fname", "dialogue", "summery")),
-     [":1", "no column 'summary'", "did you mean 'summery'", "Rename it"]),
-    ("test file as train", "train", make_csv([row[:2] for row in GOOD], header=HEADER[:2]),
-     [":1", "no column 'summary'"]),
-    ("no dialogue in test", "test", make_csv([row[:1] for row in GOOD], header=HEADER[:1]),
-     [":1", "no column 'dialogue'"]),
-    ("cp949", "train", make_csv(GOOD).decode().encode("cp949"),
-     ["cp949", "iconv -f cp949 -t UTF-8"]),
+    (
+        "misnamed column",
+        "train",
+        make_csv(GOOD, header=("fname", "dialogue", "summery")),
+        [":1", "no column 'summary'", "did you mean 'summery'", "Rename it"],
+    ),
+    (
+        "test file as train",
+        "train",
+        make_csv([row[:2] for row in GOOD], header=HEADER[:2]),
+        [":1", "no column 'summary'"],
+    ),
+    (
+        "no dialogue in test",
+        "test",
+        make_csv([row[:1] for row in GOOD], header=HEADER[:1]),
+        [":1", "no column 'dialogue'"],
+    ),
+    (
+        "cp949",
+        "train",
+        make_csv(GOOD).decode().encode("cp949"),
+        ["cp949", "iconv -f cp949 -t UTF-8"],
+    ),
     ("NUL", "train", with_cell(1, "summary", "a\0b"), [":5", "NUL"]),
     ("ragged row", "train", b"fname,dialogue,summary\na,b\n", [":2", "2 cells", "has 3"]),
     ("unquoted comma", "train", b"fname,dialogue,summary\na,b,c,d\n", [":2", "4 cells", "has 3"]),
     ("open quote", "train", b'fname,dialogue,summary\na,"b,c\n', [":2", "never closed"]),
-    ("empty dialogue", "train", with_cell(1, "dialogue", ""),
-     [":4  row 2, fname 'train_1': dialogue is empty", "take the row out"]),
-    ("dialogue of spaces", "test", with_cell(0, "dialogue", " \n "),
-     [":2  row 1, fname 'train_0': dialogue holds only ' \\n '"]),
-    ("dialogue of a speaker", "train", with_cell(0, "dialogue", "#Person1#: "),
-     ["row 1", "holds only '#Person1#: '", "says nothing"]),
-    ("empty summary", "dev", with_cell(1, "summary", ""),
-     [":4  row 2, fname 'train_1': summary is empty"]),
+    (
+        "empty dialogue",
+        "train",
+        with_cell(1, "dialogue", ""),
+        [":4  row 2, fname 'train_1': dialogue is empty", "take the row out"],
+    ),
+    (
+        "dialogue of spaces",
+        "test",
+        with_cell(0, "dialogue", " \n "),
+        [":2  row 1, fname 'train_0': dialogue holds only ' \\n '"],
+    ),
+    (
+        "dialogue of a speaker",
+        "train",
+        with_cell(0, "dialogue", "#Person1#: "),
+        ["row 1", "holds only '#Person1#: '", "says nothing"],
+    ),
+    (
+        "empty summary",
+        "dev",
+        with_cell(1, "summary", ""),
+        [":4  row 2, fname 'train_1': summary is empty"],
+    ),
     ("summary nan", "dev", with_cell(1, "summary", "NaN"), ["row 2", "summary holds only 'NaN'"]),
-    ("summary of invisible characters", "dev", with_cell(0, "summary", "\u200b"),
-     ["row 1", "summary holds only '\\u200b'"]),
+    (
+        "summary of invisible characters",
+        "dev",
+        with_cell(0, "summary", "\u200b"),
+        ["row 1", "summary holds only '\\u200b'"],
+    ),
     ("empty fname", "train", with_cell(1, "fname", ""), [":4  row 2: fname is empty"]),
-    ("fname twice", "dev", with_cell(1, "fname", "train_0"),
-     [":4  row 2: fname 'train_0' is that of row 1 (line 2) already"]),
-]  # fmt: skip
+    (
+        "fname twice",
+        "dev",
+        with_cell(1, "fname", "train_0"),
+        [":4  row 2: fname 'train_0' is that of row 1 (line 2) already"],
+    ),
+]
 
 
 @pytest.mark.parametrize(
@@ -191,21 +231,46 @@ def test_long_dialogue_is_no_problem(tmp_path: Path) -> None:
 
 
 NOTES: list[tuple[str, list[tuple[str, str, str]], list[str]]] = [
-    ("CR and br", [("a", "#Person1#: 네\r#Person2#: 응", "가"), ("b", "#Person1#: 가<br>나", "나")],
-     ["dialogue of 1 of 2 rows: a line break written as text",
-      "dialogue of 1 of 2 rows: another line end"]),
-    ("spaces", [("a", "#Person1#: 네 \n#Person2#: 응", "가 "), ("b", "#Person1#: 가 ", "나")],
-     ["dialogue of 2 of 2 rows: spaces at the start",
-      "summary of 1 of 2 rows: spaces at the start"]),
-    ("no tag", [("a", "안녕", "가"), ("b", "#Person1# 네", "나")],
-     ["1 of 2 rows have no speaker tag (#Person1#: …) in the dialogue: row 1 (line 2, fname 'a')"]),
-    ("same dialogue", [("a", "#Person1#: 네", "가"), ("b", "#Person1#: 네", "나")],
-     ["1 of 2 rows repeat the dialogue of an earlier row: row 2 (line 3, fname 'b') = row 1"]),
-    ("lost characters", [("a", "#Person1#: \ufffd네", "가"), ("b", "#Person1#: 응", "\ufffd")],
-     ["2 of 2 rows hold U+FFFD"]),
-    ("many odd rows", [(str(number), f"안녕 {number}", "가") for number in range(9)],
-     ["row 2 (line 3, fname '1'), row 3 (line 4, fname '2') and 6 more"]),
-]  # fmt: skip
+    (
+        "CR and br",
+        [("a", "#Person1#: 네\r#Person2#: 응", "가"), ("b", "#Person1#: 가<br>나", "나")],
+        [
+            "dialogue of 1 of 2 rows: a line break written as text",
+            "dialogue of 1 of 2 rows: another line end",
+        ],
+    ),
+    (
+        "spaces",
+        [("a", "#Person1#: 네 \n#Person2#: 응", "가 "), ("b", "#Person1#: 가 ", "나")],
+        [
+            "dialogue of 2 of 2 rows: spaces at the start",
+            "summary of 1 of 2 rows: spaces at the start",
+        ],
+    ),
+    (
+        "no tag",
+        [("a", "안녕", "가"), ("b", "#Person1# 네", "나")],
+        [
+            "1 of 2 rows have no speaker tag (#Person1#: …) in the dialogue: "
+            "row 1 (line 2, fname 'a')"
+        ],
+    ),
+    (
+        "same dialogue",
+        [("a", "#Person1#: 네", "가"), ("b", "#Person1#: 네", "나")],
+        ["1 of 2 rows repeat the dialogue of an earlier row: row 2 (line 3, fname 'b') = row 1"],
+    ),
+    (
+        "lost characters",
+        [("a", "#Person1#: \ufffd네", "가"), ("b", "#Person1#: 응", "\ufffd")],
+        ["2 of 2 rows hold U+FFFD"],
+    ),
+    (
+        "many odd rows",
+        [(str(number), f"안녕 {number}", "가") for number in range(9)],
+        ["row 2 (line 3, fname '1'), row 3 (line 4, fname '2') and 6 more"],
+    ),
+]
 
 
 @pytest.mark.parametrize(
@@ -304,14 +369,22 @@ LITERAL: list[tuple[str, list[tuple[str, str]], list[tuple[str, str]]]] = [
     ("paths", [(f"{P1}\n{P2}", "C:\\new를 본다.")], [(f"{P1}\n{P2}", "C:\\new를 본다.")]),
     ("a path in the only turn", [(P2, "본다.")], [(P2, "본다.")]),
     ("a path in Latin", [("A: see C:\\notes now", "C:\\r")], [("A: see C:\\notes now", "C:\\r")]),
-    ("written so", [("#Person1#: 네\\n음\\n#Person2#: 응", "둘은\\n만난다.")],
-     [("#Person1#: 네\n음\n#Person2#: 응", "둘은 만난다.")]),
-    ("written so with \\r", [("#Person1#: 네\\r\\n #고객명#: 응\\r#@이름#: 네", "a")],
-     [("#Person1#: 네\n#고객명#: 응\n#@이름#: 네", "a")]),
+    (
+        "written so",
+        [("#Person1#: 네\\n음\\n#Person2#: 응", "둘은\\n만난다.")],
+        [("#Person1#: 네\n음\n#Person2#: 응", "둘은 만난다.")],
+    ),
+    (
+        "written so with \\r",
+        [("#Person1#: 네\\r\\n #고객명#: 응\\r#@이름#: 네", "a")],
+        [("#Person1#: 네\n#고객명#: 응\n#@이름#: 네", "a")],
+    ),
     ("written so without tags", [("A: hi\\nB: ho", "a\\nb")], [("A: hi\nB: ho", "a b")]),
-    ("written so by words",
-     [("철수: 네\\n상담사 1: 응", "a\\nb"), ("user: a\\nbot: b\\nuser: c", "a")],
-     [("철수: 네\n상담사 1: 응", "a b"), ("user: a\nbot: b\nuser: c", "a")]),
+    (
+        "written so by words",
+        [("철수: 네\\n상담사 1: 응", "a\\nb"), ("user: a\\nbot: b\\nuser: c", "a")],
+        [("철수: 네\n상담사 1: 응", "a b"), ("user: a\nbot: b\nuser: c", "a")],
+    ),
     *(
         (f"a path on one line: {said}", *[[(said, "C:\\new를 봐."), ("A: 네 B: 응", "\\n다")]] * 2)
         for said in (
@@ -323,14 +396,18 @@ LITERAL: list[tuple[str, list[tuple[str, str]], list[tuple[str, str]]]] = [
             "철수: docs\\new: 거기 있어",
         )
     ),
-    ("one row written so, one with a path on its line",
-     [("A: 네\\nB: 응", "a"), ("A: C:\\new에 있어 B: 응", "C:\\new를 본다.")],
-     [("A: 네\nB: 응", "a"), ("A: C:\\new에 있어 B: 응", "C:\\new를 본다.")]),
-    ("one row written so, one with a path",
-     [("#Person1#: 네\\n#Person2#: 응", "a"), (f"{P1}\n{P2}", "\\n을 쓴다.")],
-     [("#Person1#: 네\n#Person2#: 응", "a"), (f"{P1}\n{P2}", "\\n을 쓴다.")]),
+    (
+        "one row written so, one with a path on its line",
+        [("A: 네\\nB: 응", "a"), ("A: C:\\new에 있어 B: 응", "C:\\new를 본다.")],
+        [("A: 네\nB: 응", "a"), ("A: C:\\new에 있어 B: 응", "C:\\new를 본다.")],
+    ),
+    (
+        "one row written so, one with a path",
+        [("#Person1#: 네\\n#Person2#: 응", "a"), (f"{P1}\n{P2}", "\\n을 쓴다.")],
+        [("#Person1#: 네\n#Person2#: 응", "a"), (f"{P1}\n{P2}", "\\n을 쓴다.")],
+    ),
     ("breaks of HTML", [(f"{P1}<br>{P2}", "a<BR/>b")], [(f"{P1}\n{P2}", "a b")]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -347,19 +424,57 @@ def test_a_literal_line_end_is_one_where_the_file_shows_it(
 
 
 SAYS_NOTHING = [
-    "#NAME?", "#N/A", "#N/A N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!", "#SPILL!",
-    "#이름?", "#####", "Err:502", "NA", "N/A", "NaN", "-nan", "NaT", "null", "None", "<NA>",
-    "(null)", "\\N", "undefined", "없음", "없음.", "N.A.", "[NA]", "내용 없음", "해당사항 없음",
-    "(비어 있음)", "ㅡ", "無",
-    "-", "--", "–", "…", "?", ".", "_", " - ", "#", "''", "\u3164", "\uffa0", "\u2800 \u1160.",
-]  # fmt: skip
+    "#NAME?",
+    "#N/A",
+    "#N/A N/A",
+    "#REF!",
+    "#VALUE!",
+    "#DIV/0!",
+    "#NUM!",
+    "#NULL!",
+    "#SPILL!",
+    "#이름?",
+    "#####",
+    "Err:502",
+    "NA",
+    "N/A",
+    "NaN",
+    "-nan",
+    "NaT",
+    "null",
+    "None",
+    "<NA>",
+    "(null)",
+    "\\N",
+    "undefined",
+    "없음",
+    "없음.",
+    "N.A.",
+    "[NA]",
+    "내용 없음",
+    "해당사항 없음",
+    "(비어 있음)",
+    "ㅡ",
+    "無",
+    "-",
+    "--",
+    "–",
+    "…",
+    "?",
+    ".",
+    "_",
+    " - ",
+    "#",
+    "''",
+    "\u3164",
+    "\uffa0",
+    "\u2800 \u1160.",
+]
 
 
 @pytest.mark.parametrize("cell", SAYS_NOTHING)
 @pytest.mark.parametrize("column", ["dialogue", "summary"])
-def test_a_cell_that_says_nothing_is_an_empty_one(
-    cell: str, column: str, tmp_path: Path
-) -> None:
+def test_a_cell_that_says_nothing_is_an_empty_one(cell: str, column: str, tmp_path: Path) -> None:
     (tmp_path / "dev.csv").write_bytes(with_cell(1, column, cell))
     with pytest.raises(DataError, match=f"row 2, fname 'train_1': {column} holds only"):
         load_split(tmp_path / "dev.csv", kind="dev")

@@ -32,9 +32,14 @@ BOTH = pytest.mark.parametrize("tokenizer", [T5_LIKE, KOBART_LIKE], ids=["t5", "
 
 
 def encode(
-    items: Sequence[Dialogue], tokenizer: WordTokenizer, *, prefix: str = "", inputs: int = 8,
-    targets: int = 4, keep: KeptPart = "start",
-) -> EncodedSplit:  # fmt: skip
+    items: Sequence[Dialogue],
+    tokenizer: WordTokenizer,
+    *,
+    prefix: str = "",
+    inputs: int = 8,
+    targets: int = 4,
+    keep: KeptPart = "start",
+) -> EncodedSplit:
     """Encode with short limits."""
     return encode_rows(
         items, tokenizer, prefix=prefix, encoder_max_len=inputs, decoder_max_len=targets, keep=keep
@@ -151,18 +156,30 @@ ONE_TURN = "A: w0 w1 w2 w3 w4 w5 w6 w7 w8"
         (f"{ONE_TURN}\nB: w3\nB: w4\nB: w5", 9, "both_ends", "A: w0 w1 w2 w3 w4 | B: w5", 2, 1),
         (f"B: w3\nB: w4\nB: w5\n{ONE_TURN}", 9, "both_ends", "B: w3 | A: w4 w5 w6 w7 w8", 2, 1),
         # Two giants: the start of one, the end of the other, and who said it.
-        (f"{ONE_TURN}\n{ONE_TURN.replace('A', 'B')}", 9, "both_ends",
-         "A: w0 w1 w2 w3 | B: w7 w8", 0, 1),
+        (
+            f"{ONE_TURN}\n{ONE_TURN.replace('A', 'B')}",
+            9,
+            "both_ends",
+            "A: w0 w1 w2 w3 | B: w7 w8",
+            0,
+            1,
+        ),
         # A line that nobody is said to speak.
         ("w0 w1 w2 w3 w4 w5", 4, "end", "w2 w3 w4 w5", 0, 1),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("prefix", ["", "w9 w9 "])
 @BOTH
 def test_long_dialogues_keep_what_is_asked(
-    tokenizer: WordTokenizer, prefix: str, dialogue: str, room: int, keep: KeptPart, kept: str,
-    turns: int, inside: int,
-) -> None:  # fmt: skip
+    tokenizer: WordTokenizer,
+    prefix: str,
+    dialogue: str,
+    room: int,
+    keep: KeptPart,
+    kept: str,
+    turns: int,
+    inside: int,
+) -> None:
     ends = int(tokenizer is T5_LIKE)
     limit = len(prefix.split()) + room + ends
     encoded = encode(rows((dialogue, "w1")), tokenizer, prefix=prefix, inputs=limit, keep=keep)
@@ -207,15 +224,21 @@ def test_a_prefix_that_leaves_no_room_is_said(
 def test_rows_are_counted_once_and_per_split() -> None:
     long, strange = " ".join(WORDS), "네 네 네"
     encoded = encode(
-        rows(("w1", "w1"), (long, "w1 w2 w3 w4"), (strange, strange), (f"{long} 네", "네")),
-        T5_LIKE,
+        rows(("w1", "w1"), (long, "w1 w2 w3 w4"), (strange, strange), (f"{long} 네", "네")), T5_LIKE
     )
     assert encoded.to_record() == {
-        "rows": 4, "longest_input_tokens": 8, "truncated_inputs": 2, "left_out_turns": 0,
-        "inputs_cut_inside": 2, "left_out_input_tokens": 7, "unknown_inputs": 2,
-        "truncated_targets": 1, "left_out_target_tokens": 1, "unknown_targets": 2,
+        "rows": 4,
+        "longest_input_tokens": 8,
+        "truncated_inputs": 2,
+        "left_out_turns": 0,
+        "inputs_cut_inside": 2,
+        "left_out_input_tokens": 7,
+        "unknown_inputs": 2,
+        "truncated_targets": 1,
+        "left_out_target_tokens": 1,
+        "unknown_targets": 2,
         "longest_target_tokens": 4,
-    }  # fmt: skip
+    }
 
 
 def test_rows_of_several_chunks_stay_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,9 +256,14 @@ def test_test_rows_have_no_targets_and_no_counts_of_them() -> None:
     assert encoded.targets is None
     assert encoded.target_lengths.tolist() == [0, 0]
     assert encoded.to_record() == {
-        "rows": 2, "longest_input_tokens": 2, "truncated_inputs": 0, "left_out_turns": 0,
-        "inputs_cut_inside": 0, "left_out_input_tokens": 0, "unknown_inputs": 0,
-    }  # fmt: skip
+        "rows": 2,
+        "longest_input_tokens": 2,
+        "truncated_inputs": 0,
+        "left_out_turns": 0,
+        "inputs_cut_inside": 0,
+        "left_out_input_tokens": 0,
+        "unknown_inputs": 0,
+    }
 
 
 def test_first_rows_keep_the_counts_of_the_whole() -> None:

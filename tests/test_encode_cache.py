@@ -29,9 +29,7 @@ TESTS = Path(__file__).parent
 
 def encoder(folder: Path | None, **changes: Any) -> CachedEncoder:
     """Return an encoder as each run makes one."""
-    return CachedEncoder(
-        WordTokenizer(adds_end=True), settings=SETTINGS, folder=folder, **changes
-    )
+    return CachedEncoder(WordTokenizer(adds_end=True), settings=SETTINGS, folder=folder, **changes)
 
 
 def content(split: EncodedSplit) -> tuple[Any, ...]:
@@ -162,8 +160,7 @@ def test_another_tokenizer_has_another_fingerprint(make: Any, change: Any) -> No
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"prefix": "w9"}, {"encoder_max_len": 9}, {"decoder_max_len": 5}, {"keep": "start"}],
+    "change", [{"prefix": "w9"}, {"encoder_max_len": 9}, {"decoder_max_len": 5}, {"keep": "start"}]
 )
 def test_other_settings_have_another_fingerprint(change: dict[str, Any]) -> None:
     tokenizer = WordTokenizer(adds_end=True)
@@ -195,10 +192,16 @@ def flip(data: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda _: b"", lambda _: b"x", cut_short, flip, lambda data: data + b"\0",
-     lambda data: data[8:] + data[:8]],
+    [
+        lambda _: b"",
+        lambda _: b"x",
+        cut_short,
+        flip,
+        lambda data: data + b"\0",
+        lambda data: data[8:] + data[:8],
+    ],
     ids=["emptied", "one byte", "cut short", "one bit", "longer", "moved"],
-)  # fmt: skip
+)
 def test_a_damaged_file_is_said_and_made_again(
     damage: Callable[[bytes], bytes], tmp_path: Path
 ) -> None:
@@ -266,8 +269,10 @@ def start(folder: Path, what: str) -> subprocess.Popen[str]:
     code = IN_ANOTHER_PROCESS.format(path=[str(TESTS), str(TESTS.parent / "code")])
     return subprocess.Popen(
         [sys.executable, "-c", code, str(folder), what],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_a_writer_that_is_killed_leaves_nothing_that_is_trusted(tmp_path: Path) -> None:
@@ -330,10 +335,16 @@ def _key(one: CachedEncoder, count: int) -> str:
 
 
 FOREIGN = [
-    "thesis_draft.tmp", "embeddings.arrow", ".hidden.tmp", "cache-0123456789abcdef.arrow",
-    f"{'0' * 32}.arrow", f"{'0' * 32}-{'1' * 31}.arrow", f"{'0' * 32}-{'1' * 32}.arrow.tmp",
-    f"x{'0' * 32}-{'1' * 32}.arrow", f"{'0' * 32}-{'1' * 32}.ARROW",
-]  # fmt: skip
+    "thesis_draft.tmp",
+    "embeddings.arrow",
+    ".hidden.tmp",
+    "cache-0123456789abcdef.arrow",
+    f"{'0' * 32}.arrow",
+    f"{'0' * 32}-{'1' * 31}.arrow",
+    f"{'0' * 32}-{'1' * 32}.arrow.tmp",
+    f"x{'0' * 32}-{'1' * 32}.arrow",
+    f"{'0' * 32}-{'1' * 32}.ARROW",
+]
 
 
 @pytest.mark.parametrize("where", [".", OWN_FOLDER])

@@ -33,9 +33,11 @@ NO_LIMIT = 100_000
 def trained(family: str) -> Any:
     """Return a tokenizer of a family's kind, trained on sample and prefix, tags added."""
     tokenizer = train_tokenizer(
-        [*sample_texts(), PREFIX[family]], kind=KINDS[family], vocab_size=1000,
+        [*sample_texts(), PREFIX[family]],
+        kind=KINDS[family],
+        vocab_size=1000,
         exclude=STANDARD_DIALOGUE_TOKENS,
-    )  # fmt: skip
+    )
     add_dialogue_tokens(tokenizer, STANDARD_DIALOGUE_TOKENS)
     return tokenizer
 
@@ -65,14 +67,23 @@ def decode(tokenizer: Any, ids: list[int]) -> str:
 
 
 def encode(
-    rows: list[Dialogue], tokenizer: Any, family: str, *, inputs: int = NO_LIMIT,
-    targets: int = NO_LIMIT, keep: KeptPart = "both_ends",
-) -> EncodedSplit:  # fmt: skip
+    rows: list[Dialogue],
+    tokenizer: Any,
+    family: str,
+    *,
+    inputs: int = NO_LIMIT,
+    targets: int = NO_LIMIT,
+    keep: KeptPart = "both_ends",
+) -> EncodedSplit:
     """Encode as an experiment of the family does."""
     return encode_rows(
-        rows, tokenizer, prefix=PREFIX[family], encoder_max_len=inputs, decoder_max_len=targets,
+        rows,
+        tokenizer,
+        prefix=PREFIX[family],
+        encoder_max_len=inputs,
+        decoder_max_len=targets,
         keep=keep,
-    )  # fmt: skip
+    )
 
 
 def known(tokenizer: Any, split: Any) -> Iterator[tuple[int, list[int]]]:
@@ -211,8 +222,9 @@ def test_the_decoder_begins_and_ends_as_its_family_does(sort: str) -> None:
     model = make_model(sort, tokenizer=tokenizer, width=16)
     start, end, pad = (
         {"bart": tokenizer.eos_token_id}.get(sort, tokenizer.pad_token_id),
-        tokenizer.eos_token_id, tokenizer.pad_token_id,
-    )  # fmt: skip
+        tokenizer.eos_token_id,
+        tokenizer.pad_token_id,
+    )
     batch = SummaryTask(
         encoded, names=[], sha256="", shape=BatchShape(6, 1, 512, 128), seed=1, pad_token_id=pad
     )[range(6)]
@@ -225,8 +237,9 @@ def test_the_decoder_begins_and_ends_as_its_family_does(sort: str) -> None:
         assert given[row].tolist() == [start, *ids, *[pad] * len(labels)][: len(labels)]
     with torch.no_grad():
         explicit = model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
             decoder_input_ids=given,
-        ).logits  # fmt: skip
+        ).logits
         ours = model(**{name: batch[name] for name in ("input_ids", "attention_mask", "labels")})
     assert torch.equal(ours.logits, explicit)

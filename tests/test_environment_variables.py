@@ -31,34 +31,72 @@ from dialsum.run.alone import take_env_file
 from trainer_runs import REPOSITORY, command, environment
 
 KEPT_OUT_ONES = {
-    "ACCELERATE_MIXED_PRECISION": "fp16", "ACCELERATE_DYNAMO_BACKEND": "inductor",
-    "ACCELERATE_USE_FSDP": "true", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "8",
-    "FSDP_OFFLOAD_PARAMS": "true", "XLA_USE_BF16": "1", "WANDB_RUN_ID": "same",
-    "WANDB_PROJECT": "theirs", "WANDB_ENTITY": "them", "WANDB_NAME": "x", "WANDB_RESUME": "must",
-    "PYTHONPATH": "/x", "PYTHONHOME": "/x", "PYTHONSTARTUP": "/x", "PYTHONWARNINGS": "error",
-    "PYTHONOPTIMIZE": "2", "PYTHONINTMAXSTRDIGITS": "0",
-    "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "x",
+    "ACCELERATE_MIXED_PRECISION": "fp16",
+    "ACCELERATE_DYNAMO_BACKEND": "inductor",
+    "ACCELERATE_USE_FSDP": "true",
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "8",
+    "FSDP_OFFLOAD_PARAMS": "true",
+    "XLA_USE_BF16": "1",
+    "WANDB_RUN_ID": "same",
+    "WANDB_PROJECT": "theirs",
+    "WANDB_ENTITY": "them",
+    "WANDB_NAME": "x",
+    "WANDB_RESUME": "must",
+    "PYTHONPATH": "/x",
+    "PYTHONHOME": "/x",
+    "PYTHONSTARTUP": "/x",
+    "PYTHONWARNINGS": "error",
+    "PYTHONOPTIMIZE": "2",
+    "PYTHONINTMAXSTRDIGITS": "0",
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "1",
+    "MASTER_ADDR": "x",
     "OMPI_COMM_WORLD_RANK": "0",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1", "NVIDIA_TF32_OVERRIDE": "0",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",
+    "NVIDIA_TF32_OVERRIDE": "0",
     "TORCH_COMPILE_DEBUG": "1",
-    "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
-    "ONEDNN_DEFAULT_FPMATH_MODE": "BF16", "UNSLOTH_FORCE_FLOAT32": "1", "TRUST_REMOTE_CODE": "1",
-    "TRANSFORMERS_VERBOSITY": "debug", "USE_TORCH": "0",
-}  # fmt: skip
+    "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
+    "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
+    "UNSLOTH_FORCE_FLOAT32": "1",
+    "TRUST_REMOTE_CODE": "1",
+    "TRANSFORMERS_VERBOSITY": "debug",
+    "USE_TORCH": "0",
+}
 SAID_ONES = {
-    "CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2",
-    "LD_PRELOAD": "/x.so", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
-    "WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1", "BNB_CUDA_VERSION": "130",
-    "TOKENIZERS_PARALLELISM": "false", "ONEDNN_MAX_CPU_ISA": "AVX2",
-}  # fmt: skip
+    "CUDA_VISIBLE_DEVICES": "1",
+    "OMP_NUM_THREADS": "2",
+    "MKL_NUM_THREADS": "2",
+    "LD_PRELOAD": "/x.so",
+    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    "WANDB_MODE": "offline",
+    "HF_HUB_OFFLINE": "1",
+    "BNB_CUDA_VERSION": "130",
+    "TOKENIZERS_PARALLELISM": "false",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+}
 LEFT_ALONE = {
-    "PATH": "/bin", "HOME": "/root", "HF_TOKEN": "secret", "HF_HOME": "/x",
+    "PATH": "/bin",
+    "HOME": "/root",
+    "HF_TOKEN": "secret",
+    "HF_HOME": "/x",
     "WANDB_API_KEY": "secret",
-    "HTTPS_PROXY": "http://user:secret@x", "LD_LIBRARY_PATH": "/x", "PYTHON": "python3.11",
-    "PYTHON_VERSION": "3.11", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0", "CUDA_HOME": "/x",
-    "PYTORCH_VERSION": "2", "TORCH_HOME": "/x", "NVIDIA_VISIBLE_DEVICES": "all", "TMPDIR": "/x",
-    "TRITON_CACHE_DIR": "/x", "WANDB_BASE_URL": "http://x", "SLURM_JOB_ID": "1",
-}  # fmt: skip
+    "HTTPS_PROXY": "http://user:secret@x",
+    "LD_LIBRARY_PATH": "/x",
+    "PYTHON": "python3.11",
+    "PYTHON_VERSION": "3.11",
+    "PYTHONUTF8": "1",
+    "PYTHONHASHSEED": "0",
+    "CUDA_HOME": "/x",
+    "PYTORCH_VERSION": "2",
+    "TORCH_HOME": "/x",
+    "NVIDIA_VISIBLE_DEVICES": "all",
+    "TMPDIR": "/x",
+    "TRITON_CACHE_DIR": "/x",
+    "WANDB_BASE_URL": "http://x",
+    "SLURM_JOB_ID": "1",
+}
 
 
 def test_each_variable_is_kept_out_said_or_left_alone() -> None:
@@ -79,8 +117,9 @@ def test_what_is_said_has_no_value_that_is_kept_out_and_no_control_character() -
     lines = describe_variables(told)
     assert "\x1b" not in "".join(lines) and max(map(len, lines)) < 600
     assert [line.split(" (")[0] for line in lines[:2]] == [
-        "kept out of the environment: PYTHONPATH", "kept out of the environment: WANDB_RUN_ID",
-    ]  # fmt: skip
+        "kept out of the environment: PYTHONPATH",
+        "kept out of the environment: WANDB_RUN_ID",
+    ]
     assert "CUDA_VISIBLE_DEVICES=1" in lines[2]
     assert describe_variables({**LEFT_ALONE}) == []
     assert "secret" not in json.dumps(record_variables({**LEFT_ALONE, **told}))
@@ -149,9 +188,12 @@ def test_a_process_starts_anew_without_what_is_kept_out(tmp_path: Path) -> None:
     dirty["PYTHONPATH"] = str(other)
     clean = {"HF_TOKEN": "secret", "OMP_NUM_THREADS": "2"}
     done = subprocess.run(
-        [sys.executable, str(script), "한 글", "-1"], env={**os.environ, **dirty, **clean},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, str(script), "한 글", "-1"],
+        env={**os.environ, **dirty, **clean},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     found = json.loads(done.stdout)
     assert found["arguments"] == ["한 글", "-1"]
     assert found["optimize"] == 0
@@ -165,9 +207,11 @@ def test_a_process_starts_anew_without_what_is_kept_out(tmp_path: Path) -> None:
 def test_one_experiment_says_what_it_was_spared(tmp_path: Path) -> None:
     line = command("01_mt5_xlsum_optimized_v2", tmp_path / "run", "--train-data", "/no/such.csv")
     done = subprocess.run(
-        line, env=environment(ACCELERATE_MIXED_PRECISION="fp16", CUDA_VISIBLE_DEVICES="7"),
-        capture_output=True, text=True,
-    )  # fmt: skip
+        line,
+        env=environment(ACCELERATE_MIXED_PRECISION="fp16", CUDA_VISIBLE_DEVICES="7"),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2
     assert "kept out of the environment: ACCELERATE_MIXED_PRECISION (precision" in done.stdout
     assert "CUDA_VISIBLE_DEVICES=7" in done.stdout
@@ -178,8 +222,10 @@ def test_a_batch_says_what_its_experiments_are_spared() -> None:
     config = REPOSITORY / "config" / "experiments" / "01_mt5_xlsum_optimized_v2.yaml"
     done = subprocess.run(
         [sys.executable, str(runner), "--config", str(config), "--demo", "--dry-run"],
-        env=environment(WANDB_RUN_ID="same"), capture_output=True, text=True,
-    )  # fmt: skip
+        env=environment(WANDB_RUN_ID="same"),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert "kept out of the environment: WANDB_RUN_ID (" in done.stdout
     assert "same" not in done.stdout.split("kept out", 1)[1].split("\n", 1)[0].replace("WANDB", "")
@@ -207,7 +253,9 @@ ENV_FILES = [
     (f"{KEY}=${{HOME}}\n".encode(), {KEY: "${HOME}"}, "", ""),
     (
         f"LD_PRELOAD=/{SECRET}.so\nHTTPS_PROXY={SECRET}\n{KEY}={SECRET}\n".encode(),
-        {KEY: SECRET}, "not taken: LD_PRELOAD, HTTPS_PROXY;", "",
+        {KEY: SECRET},
+        "not taken: LD_PRELOAD, HTTPS_PROXY;",
+        "",
     ),
     (f"# 열쇠\n{KEY}={SECRET}\n".encode("cp949"), {}, "", ".env:1: not UTF-8, perhaps cp949"),
     (f"{KEY}={SECRET}\n".encode("utf-16"), {}, "", ".env:1: not UTF-8, perhaps UTF-16"),
@@ -218,10 +266,12 @@ ENV_FILES = [
     (f"{KEY}\n".encode(), {}, "", ".env:1: not KEY=value"),
     (
         f"PATH=/x\n{SECRET}=\nhf_{SECRET}==\n".encode(),
-        {}, "not taken: PATH, 2 of other spelling, not shown;", "",
+        {},
+        "not taken: PATH, 2 of other spelling, not shown;",
+        "",
     ),
     (b"#" * 2**21, {}, "", "over 1 MiB"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("content", "values", "note", "problem"), ENV_FILES)
@@ -239,9 +289,14 @@ def test_of_a_file_env_only_our_keys_are_taken(
 
 @pytest.mark.parametrize(
     ("value", "in_file"),
-    [("hf_한글토큰", True), ("hf_한글토큰", False), (f"{SECRET}\r", False), (f"{SECRET}\n", False),
-     ("\udcb0", False)],
-)  # fmt: skip
+    [
+        ("hf_한글토큰", True),
+        ("hf_한글토큰", False),
+        (f"{SECRET}\r", False),
+        (f"{SECRET}\n", False),
+        ("\udcb0", False),
+    ],
+)
 @pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY"])
 def test_a_token_that_can_be_none_is_named_and_not_shown(
     name: str, value: str, in_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -43,10 +43,11 @@ EIGHT_BIT = "local bart in 8 bits"
 LOCAL: dict[str, tuple[str, str, list[str]]] = {
     ADAPTED: ("mt5", "01_mt5_xlsum_optimized_v2", []),
     EIGHT_BIT: (
-        "bart", "03_high_learning_rate_rtx3090",
+        "bart",
+        "03_high_learning_rate_rtx3090",
         ["qlora.load_in_4bit=false", "qlora.load_in_8bit=true"],
     ),
-}  # fmt: skip
+}
 """Sort of checkpoint, experiment and settings of runs that start from a local folder."""
 
 Runs = Callable[[str], Path]
@@ -87,31 +88,65 @@ ALL = [*DEMOS, ADAPTED]
 SCORES = ("rouge1", "rouge2", "rougeL", "rouge_mean")
 REQUIRED = {
     "": (
-        "schema_version", "experiment", "label", "kind", "status", "started_at", "finished_at",
-        "duration_seconds", "config_sha256", "tracking", "artifacts",
+        "schema_version",
+        "experiment",
+        "label",
+        "kind",
+        "status",
+        "started_at",
+        "finished_at",
+        "duration_seconds",
+        "config_sha256",
+        "tracking",
+        "artifacts",
     ),
     "data": ("rows", "sha256", "files", "encoded"),
     "model": (
-        "checkpoint", "architecture", "parameters_total", "parameters_trainable", "loader",
+        "checkpoint",
+        "architecture",
+        "parameters_total",
+        "parameters_trainable",
+        "loader",
         "weights",
     ),
     "model.loader": ("requested", "used", "why"),
     "training": (
-        "steps", "epochs", "best_step", "effective_batch_size", "stopped_early",
-        "tokens_per_second", "peak_memory_bytes", "nan_events", "memory_retries", "max_grad_norm",
+        "steps",
+        "epochs",
+        "best_step",
+        "effective_batch_size",
+        "stopped_early",
+        "tokens_per_second",
+        "peak_memory_bytes",
+        "nan_events",
+        "memory_retries",
+        "max_grad_norm",
     ),
     "evaluation.dev": (
-        *SCORES, "rougeLsum", "rouge_sum", "signature", "confidence", "floors", "tags_one",
-        "whitespace", "foreign_script_rate",
+        *SCORES,
+        "rougeLsum",
+        "rouge_sum",
+        "signature",
+        "confidence",
+        "floors",
+        "tags_one",
+        "whitespace",
+        "foreign_script_rate",
     ),
     "evaluation.dev.floors.constant": ("text", *SCORES),
     "evaluation.dev.floors.lead2": SCORES,
     "evaluation.dev.tags_one": (*SCORES, "signature", "floors"),
     "evaluation.dev.whitespace": (*SCORES, "signature", "floors"),
     "artifacts": (
-        "model", "summary", "predictions_dev", "submission", "metrics", "log", "resolved_config",
+        "model",
+        "summary",
+        "predictions_dev",
+        "submission",
+        "metrics",
+        "log",
+        "resolved_config",
     ),
-}  # fmt: skip
+}
 """Every key that a finished run's record has, by the section that it stands in."""
 
 
@@ -135,9 +170,11 @@ def nulls(value: Any, place: str = "") -> list[str]:
 def test_the_record_is_whole(name: str, runs: Runs) -> None:
     record = read_result(runs(name))
     missing = [
-        f"{path}.{key}" for path, keys in REQUIRED.items() for key in keys
+        f"{path}.{key}"
+        for path, keys in REQUIRED.items()
+        for key in keys
         if key not in section(record, path)
-    ]  # fmt: skip
+    ]
     assert missing == []
     assert nulls(record) == []
     assert record["status"] == "success"
@@ -210,9 +247,7 @@ def test_every_row_is_predicted_in_order(name: str, runs: Runs) -> None:
 def test_events_tell_the_run_in_order(name: str, runs: Runs) -> None:
     events = read_events(runs(name))
     stages = [event["stage"] for event in events if event["event"] == "stage"]
-    assert stages == [
-        "data", "model", "encode", "train", "generate", "score", "generate", "done",
-    ]  # fmt: skip
+    assert stages == ["data", "model", "encode", "train", "generate", "score", "generate", "done"]
     evaluations = [event for event in events if event["event"] == "eval"]
     assert [event["step"] for event in evaluations] == [3, 6]
     assert evaluations[0]["best"] is True
@@ -235,9 +270,7 @@ def test_events_tell_the_run_in_order(name: str, runs: Runs) -> None:
         (EIGHT_BIT, "PEFT + bitsandbytes 8-bit", "PEFT + bitsandbytes 8-bit"),
     ],
 )
-def test_the_loader_is_said_once_and_recorded(
-    name: str, asked: str, used: str, runs: Runs
-) -> None:
+def test_the_loader_is_said_once_and_recorded(name: str, asked: str, used: str, runs: Runs) -> None:
     folder = runs(name)
     loader = read_result(folder)["model"]["loader"]
     assert (loader["requested"], loader["used"]) == (asked, used)
@@ -313,6 +346,7 @@ def test_a_second_run_gives_the_same_and_moves_the_first_aside(name: str, runs: 
     for kind, encoded in first["data"]["encoded"].items():
         assert encoded["cache"]["how"] == "made"
         assert second["data"]["encoded"][kind] == {
-            **encoded, "cache": {**encoded["cache"], "how": "read"}
+            **encoded,
+            "cache": {**encoded["cache"], "how": "read"},
         }
     assert second["training"]["max_grad_norm"] == first["training"]["max_grad_norm"]

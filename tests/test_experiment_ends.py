@@ -12,15 +12,7 @@ from batch_world import leave, make_result, write_result
 from dialsum.errors import EXIT_FAILED, EXIT_OK, EXIT_UNFIT
 from small_models import write_checkpoint
 from test_executor import wait_for
-from trainer_runs import (
-    REPOSITORY,
-    command,
-    environment,
-    read_result,
-    read_summaries,
-    run,
-    tree,
-)
+from trainer_runs import REPOSITORY, command, environment, read_result, read_summaries, run, tree
 
 pytestmark = pytest.mark.training
 
@@ -82,9 +74,13 @@ def small_files() -> None:
 def test_a_failure_in_the_middle_is_recorded(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     done = subprocess.run(
-        command(MT5, folder), env=environment(), capture_output=True, text=True,
-        preexec_fn=small_files, timeout=300,
-    )  # fmt: skip
+        command(MT5, folder),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        preexec_fn=small_files,
+        timeout=300,
+    )
     assert done.returncode == EXIT_FAILED
     record = read_result(folder)
     assert record["status"] == "failed"

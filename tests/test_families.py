@@ -17,9 +17,7 @@ GATED = {"q", "k", "v", "o", "wi_0", "wi_1", "wo", "lm_head", "embed_tokens"}
 """What mT5 and T5 v1.1 have; their feed-forward layer has a gate."""
 PLAIN = {"q", "k", "v", "o", "wi", "wo", "lm_head", "embed_tokens"}
 """What T5 v1 has."""
-BART = {
-    "q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "lm_head", "embed_tokens"
-}  # fmt: skip
+BART = {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "lm_head", "embed_tokens"}
 PRESENT = {"mt5": GATED, "t5": PLAIN, "bart": BART}
 
 
@@ -32,27 +30,50 @@ PRESENT = {"mt5": GATED, "t5": PLAIN, "bart": BART}
         ("mt5", GATED, ["fc1"], ["wi_0", "wi_1"], ["fc1 is called wi_0, wi_1"]),
         ("mt5", GATED, ["shared"], ["embed_tokens"], ["shared is called embed_tokens"]),
         (
-            "mt5", GATED, ["q", "k", "v", "o", "wi", "wo", "lm_head", "embed_tokens"],
-            sorted(GATED), ["wi is called wi_0, wi_1"],
+            "mt5",
+            GATED,
+            ["q", "k", "v", "o", "wi", "wo", "lm_head", "embed_tokens"],
+            sorted(GATED),
+            ["wi is called wi_0, wi_1"],
         ),
         (
-            "mt5", GATED, ["q_proj", "out_proj", "o_proj", "fc2"], ["o", "q", "wo"],
-            ["q_proj is called q", "out_proj is called o", "o_proj is called o",
-             "fc2 is called wo"],
+            "mt5",
+            GATED,
+            ["q_proj", "out_proj", "o_proj", "fc2"],
+            ["o", "q", "wo"],
+            [
+                "q_proj is called q",
+                "out_proj is called o",
+                "o_proj is called o",
+                "fc2 is called wo",
+            ],
         ),
         ("t5", PLAIN, ["wi", "wo"], ["wi", "wo"], []),
         ("t5", PLAIN, ["fc1"], ["wi"], ["fc1 is called wi"]),
         ("t5", GATED, ["wi"], ["wi_0", "wi_1"], ["wi is called wi_0, wi_1"]),
         ("bart", BART, ["q"], ["q_proj"], ["q is called q_proj"]),
         (
-            "bart", BART, ["q", "v", "wi", "wi_0", "wo"], ["fc1", "fc2", "q_proj", "v_proj"],
-            ["q is called q_proj", "v is called v_proj", "wi is called fc1",
-             "wi_0 is called fc1", "wo is called fc2"],
+            "bart",
+            BART,
+            ["q", "v", "wi", "wi_0", "wo"],
+            ["fc1", "fc2", "q_proj", "v_proj"],
+            [
+                "q is called q_proj",
+                "v is called v_proj",
+                "wi is called fc1",
+                "wi_0 is called fc1",
+                "wo is called fc2",
+            ],
         ),
-        ("bart", BART, ["o", "o_proj"], ["out_proj"],
-         ["o is called out_proj", "o_proj is called out_proj"]),
+        (
+            "bart",
+            BART,
+            ["o", "o_proj"],
+            ["out_proj"],
+            ["o is called out_proj", "o_proj is called out_proj"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_target_names_are_mapped_and_said(
     architecture: str, present: set[str], asked: list[str], targets: list[str], mapped: list[str]
 ) -> None:

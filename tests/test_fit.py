@@ -14,14 +14,18 @@ from small_fit import UNEQUAL, SmallTraining, make_rows, read_events
 
 training = pytest.mark.training
 
+
 def train(
     folder: Path, scores: Sequence[float], *, qlora: dict[str, Any], **asked: Any
 ) -> tuple[Any, Any, list[dict[str, Any]]]:
     """Train a small model whose dev scores are these, one an evaluation."""
     trainer = SmallTraining(
-        rows=make_rows([1, 2, 3, 4]), scores=scores, qlora=qlora, width=32,
+        rows=make_rows([1, 2, 3, 4]),
+        scores=scores,
+        qlora=qlora,
+        width=32,
         training={"max_steps": len(scores), "save_total_limit": 2, "eval_steps": 1} | asked,
-    ).loop(folder)  # fmt: skip
+    ).loop(folder)
     trainer.run()
     return trainer.state, trainer.model, read_events(folder)
 
@@ -46,8 +50,11 @@ def test_the_best_checkpoint_comes_back_and_patience_ends(
     )
     assert (state.global_step, state.best_global_step, state.best_metric) == (4, 2, 30.0)
     assert [event["best"] for event in events if event["event"] == "eval"] == [
-        True, True, False, False,
-    ]  # fmt: skip
+        True,
+        True,
+        False,
+        False,
+    ]
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["checkpoint-2", "checkpoint-4"]
     best = tmp_path / "checkpoints" / "checkpoint-2"

@@ -50,14 +50,21 @@ def test_lead_two(dialogue: str, expected: str) -> None:
     [
         ("", "", "", ""),
         ("#Person1#: 네", "네", "네", "네"),
-        ("#Person1#: 네\n#Person2#: 어디 가요?\n#Person1#: 집", "네", "네 어디 가요? 집",
-         "어디 가요?"),
+        (
+            "#Person1#: 네\n#Person2#: 어디 가요?\n#Person1#: 집",
+            "네",
+            "네 어디 가요? 집",
+            "어디 가요?",
+        ),
         ("첫 줄\n둘째 줄입니다", "첫 줄", "첫 줄 둘째 줄입니다", "둘째 줄입니다"),
     ],
-)  # fmt: skip
+)
 def test_leads_and_the_longest(dialogue: str, one: str, three: str, longest: str) -> None:
     assert (lead(dialogue, 1), lead(dialogue, 3), longest_utterance(dialogue)) == (
-        one, three, longest)
+        one,
+        three,
+        longest,
+    )
 
 
 @pytest.mark.parametrize("rows", [2, 3, 50, 1024, 1025, 1026, 2049])

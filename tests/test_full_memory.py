@@ -49,10 +49,12 @@ def run_in_memory(folder: Path, megabytes: int, batch: int, accumulation: int) -
     here = Path(__file__).resolve().parent
     program = MEMORY_PROGRAM.format(paths=[str(here), str(here.parent / "code")])
     return subprocess.run(
-        [sys.executable, "-c", program, str(folder), str(megabytes), str(batch),
-         str(accumulation)],
-        capture_output=True, text=True, env=os.environ | {"MALLOC_ARENA_MAX": "1"}, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", program, str(folder), str(megabytes), str(batch), str(accumulation)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"MALLOC_ARENA_MAX": "1"},
+        check=False,
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is bounded on Linux")
@@ -102,9 +104,11 @@ def test_the_rehearsal_holds_what_the_optimizer_will(
     loop = SmallTraining(width=64, training={"max_steps": 1, "optim": optim}).loop(tmp_path)
     loop.run()
     states = [
-        one for state in loop.optimizer.state.values() for one in state.values()
+        one
+        for state in loop.optimizer.state.values()
+        for one in state.values()
         if hasattr(one, "nbytes") and one.numel() > 256
-    ]  # fmt: skip
+    ]
     large = sum(one.nbytes for one in states)
     assert large > 0
     # Small weights, and 256 numbers of a code book in 8 bits, are the difference.

@@ -12,13 +12,7 @@ from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
 from dialsum.model.generate import GenerationSettings, banned_tokens, generate_summaries
 from dialsum.model.load import load_model
 from dialsum.model.tokenizers import add_dialogue_tokens
-from small_models import (
-    KINDS,
-    make_config,
-    make_model,
-    train_sample_tokenizer,
-    write_checkpoint,
-)
+from small_models import KINDS, make_config, make_model, train_sample_tokenizer, write_checkpoint
 
 pytestmark = pytest.mark.training
 
@@ -68,9 +62,13 @@ def test_summaries_come_in_the_order_of_the_inputs(
     assert len(set(alone)) > 1
     calls: list[tuple[int, int]] = []
     together = generate_summaries(
-        model, tokenizer, inputs, settings=settings(), batch_size=batch_size,
+        model,
+        tokenizer,
+        inputs,
+        settings=settings(),
+        batch_size=batch_size,
         on_batch=lambda done, total: calls.append((done, total)),
-    )  # fmt: skip
+    )
     assert together == alone
     assert calls[-1] == (5, 5)
     assert len(calls) == -(-5 // batch_size)
@@ -114,11 +112,20 @@ def search(
 
 
 SEARCH_OF_THE_CHECKPOINT = {
-    "max_length": 6, "min_length": 5, "no_repeat_ngram_size": 2, "num_beams": 4,
-    "length_penalty": 0.6, "forced_bos_token_id": 7, "forced_eos_token_id": 8, "do_sample": True,
-    "encoder_no_repeat_ngram_size": 2, "repetition_penalty": 1.9, "suppress_tokens": [9, 10, 11],
-    "early_stopping": False, "task_specific_params": {"summarization": {"min_length": 9}},
-}  # fmt: skip
+    "max_length": 6,
+    "min_length": 5,
+    "no_repeat_ngram_size": 2,
+    "num_beams": 4,
+    "length_penalty": 0.6,
+    "forced_bos_token_id": 7,
+    "forced_eos_token_id": 8,
+    "do_sample": True,
+    "encoder_no_repeat_ngram_size": 2,
+    "repetition_penalty": 1.9,
+    "suppress_tokens": [9, 10, 11],
+    "early_stopping": False,
+    "task_specific_params": {"summarization": {"min_length": 9}},
+}
 """In the manner of mT5 XLSum's: 84 tokens at most, n-grams of 2 banned, 4 beams."""
 
 
@@ -134,9 +141,13 @@ def test_a_checkpoint_s_own_search_stays_out(
 
     def write() -> list[list[int]]:
         loaded = load_model(
-            tmp_path, config=make_config(sort, tmp_path), tokenizer=tokenizer, new_tokens=[],
-            device="cpu", dtype=torch.float32,
-        )  # fmt: skip
+            tmp_path,
+            config=make_config(sort, tmp_path),
+            tokenizer=tokenizer,
+            new_tokens=[],
+            device="cpu",
+            dtype=torch.float32,
+        )
         return search(loaded.model, tokenizer, settings(num_beams=2), monkeypatch)
 
     plain = write()

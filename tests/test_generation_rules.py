@@ -63,20 +63,29 @@ def make_config(**generation: object) -> Config:
             "model": {"architecture": "bart", "checkpoint": "none/needed"},
             "tokenizer": {"encoder_max_len": 64, "decoder_max_len": 20},
             "training": {
-                "learning_rate": 1e-3, "num_train_epochs": 1, "per_device_train_batch_size": 2,
-                "gradient_accumulation_steps": 1, "lr_scheduler_type": "linear", "eval_steps": 1,
+                "learning_rate": 1e-3,
+                "num_train_epochs": 1,
+                "per_device_train_batch_size": 2,
+                "gradient_accumulation_steps": 1,
+                "lr_scheduler_type": "linear",
+                "eval_steps": 1,
             },
             "qlora": {"use_qlora": False},
             "generation": generation,
         }
-    )  # fmt: skip
+    )
 
 
 def test_every_value_of_the_generation_section_arrives() -> None:
     asked = {
-        "num_beams": 3, "min_new_tokens": 2, "max_new_tokens": 17, "no_repeat_ngram_size": 5,
-        "length_penalty": 0.5, "repetition_penalty": 1.5, "early_stopping": False,
-    }  # fmt: skip
+        "num_beams": 3,
+        "min_new_tokens": 2,
+        "max_new_tokens": 17,
+        "no_repeat_ngram_size": 5,
+        "length_penalty": 0.5,
+        "repetition_penalty": 1.5,
+        "early_stopping": False,
+    }
     config = make_config(**asked)
     assert set(asked) == set(type(config.generation).model_fields)
     settings = GenerationSettings.from_config(config, exempt=[4, 4, 5], bf16=True)

@@ -95,9 +95,12 @@ def test_adapters_learn_over_a_base_of_4_bits(sort: str, card: Any, tmp_path: Pa
         tmp_path / sort, sort, tokenizer=train_sample_tokenizer(KINDS[sort]), width=64
     )
     case = load_case(
-        folder, make_config(sort, folder, qlora=FOUR_BIT), tokens=STANDARD_DIALOGUE_TOKENS,
-        dtype="bfloat16", device=f"cuda:{card.index}",
-    )  # fmt: skip
+        folder,
+        make_config(sort, folder, qlora=FOUR_BIT),
+        tokens=STANDARD_DIALOGUE_TOKENS,
+        dtype="bfloat16",
+        device=f"cuda:{card.index}",
+    )
     case.model.train()
     with torch.autocast("cuda", dtype=torch.bfloat16):
         loss = case.model(**case.batch()).loss
@@ -117,7 +120,6 @@ def test_adapters_learn_over_a_base_of_4_bits(sort: str, card: Any, tmp_path: Pa
 
 def test_a_pass_that_fills_the_memory_is_halved_until_it_fits(card: Any, tmp_path: Path) -> None:
     import torch
-
 
     each = 256 * MIB
     loop = SmallTraining(
@@ -141,16 +143,19 @@ def test_a_pass_that_fills_the_memory_is_halved_until_it_fits(card: Any, tmp_pat
     assert "CUDA out of memory" in events[0]["message"]
 
 
-
 @pytest.mark.usefixtures("card")
 def test_a_training_goes_on_in_less_memory_to_the_same_loss(tmp_path: Path) -> None:
     import torch
 
     def train(name: str) -> tuple[Any, list[float]]:
         trainer = SmallTraining(
-            sort="mt5", rows=make_rows([40] * 320), batch=320, width=512, gpu=True,
+            sort="mt5",
+            rows=make_rows([40] * 320),
+            batch=320,
+            width=512,
+            gpu=True,
             training={"max_steps": 2, "learning_rate": 1e-4},
-        ).trainer(tmp_path / name)  # fmt: skip
+        ).trainer(tmp_path / name)
         trainer.train()
         return trainer, [event["loss"] for event in read_events(tmp_path / name, "train")]
 
@@ -198,9 +203,7 @@ def test_the_record_names_the_card_and_its_peak(card: Any, finished: Path) -> No
     assert training["nan_events"] == 0
 
 
-def test_a_saved_adapter_writes_on_the_card_what_the_run_wrote(
-    card: Any, finished: Path
-) -> None:
+def test_a_saved_adapter_writes_on_the_card_what_the_run_wrote(card: Any, finished: Path) -> None:
     import torch
 
     from dialsum.experiment.saving import load_saved_model

@@ -45,11 +45,13 @@ def test_without_a_gpu_it_says_how_to_go_on() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--steps", "0"), "at least 1"), (("--stepps", "3"), "did you mean --steps"),
-        (("--parts", "all"), "there are tests"), (("--cap-gib", "0.5"), "at least 2 GiB"),
+        (("--steps", "0"), "at least 1"),
+        (("--stepps", "3"), "did you mean --steps"),
+        (("--parts", "all"), "there are tests"),
+        (("--cap-gib", "0.5"), "at least 2 GiB"),
         (("--device", "tpu"), "invalid choice"),
     ],
-)  # fmt: skip
+)
 def test_wrong_words_are_refused(words: tuple[str, ...], said: str) -> None:
     done = run_script("--python", sys.executable, *words)
     assert done.returncode == 2
@@ -90,10 +92,25 @@ def test_an_architecture_has_as_many_parameters_as_the_real_one(name: str) -> No
 @pytest.mark.training
 def test_the_whole_check_runs_on_a_cpu(tmp_path: Path) -> None:
     done = run_script(
-        "--python", sys.executable, "--device", "cpu", "--tiny", "--steps", "2",
-        "--eval-rows", "2", "--parts", "experiments,comparisons,decoder", "--per-process", "50",
-        "--output-dir", str(tmp_path / "out"), "--work-dir", str(tmp_path / "work"), seconds=300,
-    )  # fmt: skip
+        "--python",
+        sys.executable,
+        "--device",
+        "cpu",
+        "--tiny",
+        "--steps",
+        "2",
+        "--eval-rows",
+        "2",
+        "--parts",
+        "experiments,comparisons,decoder",
+        "--per-process",
+        "50",
+        "--output-dir",
+        str(tmp_path / "out"),
+        "--work-dir",
+        str(tmp_path / "work"),
+        seconds=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = (tmp_path / "out").glob("*.json")
     record = json.loads(path.read_text(encoding="utf-8"))
@@ -120,8 +137,10 @@ def test_the_whole_check_runs_on_a_cpu(tmp_path: Path) -> None:
     assert beams["04_batch_optimization_rtx3090"] == 12
     assert all(results[name]["evaluation"]["rows"] == 2 for name in SEVEN)
     assert results["01_mt5_xlsum_optimized_v2"]["loader"] == "PEFT + bitsandbytes 4-bit"
-    assert results["01_baseline_kobart_rtx3090"]["parameters"] == (
-        results["01_baseline_kobart_rtx3090"]["parameters_trainable"])
+    assert (
+        results["01_baseline_kobart_rtx3090"]["parameters"]
+        == (results["01_baseline_kobart_rtx3090"]["parameters_trainable"])
+    )
     assert NO_FORECAST in done.stdout
     assert "its figures say nothing of a GPU" in done.stdout
     assert list((tmp_path / "work").iterdir()) == []

@@ -73,11 +73,20 @@ def test_driver_error_is_named_and_absence_is_none(
 @pytest.mark.parametrize(
     ("visible", "indices"),
     [
-        (None, [0, 1, 2]), ("", []), ("-1", []), ("1", [1]), ("2,0", [2, 0]), (" 1 , 2 ", [1, 2]),
-        ("0,7,1", [0]), ("x", []), ("GPU-1aaa", [1]), ("GPU-2,GPU-0", [2, 0]), ("GPU-", []),
+        (None, [0, 1, 2]),
+        ("", []),
+        ("-1", []),
+        ("1", [1]),
+        ("2,0", [2, 0]),
+        (" 1 , 2 ", [1, 2]),
+        ("0,7,1", [0]),
+        ("x", []),
+        ("GPU-1aaa", [1]),
+        ("GPU-2,GPU-0", [2, 0]),
+        ("GPU-", []),
         ("MIG-5f", [0, 1, 2]),
     ],
-)  # fmt: skip
+)
 def test_visible_gpus_are_those_of_cuda(visible: str | None, indices: list[int]) -> None:
     gpus = [make_gpu(index) for index in range(3)]
     assert [gpu.index for gpu in visible_gpus(gpus, visible)] == indices
@@ -86,18 +95,41 @@ def test_visible_gpus_are_those_of_cuda(visible: str | None, indices: list[int])
 CGROUPS = [
     ("none", {}, None, None),
     ("v2 without limits", {"memory.max": "max\n", "cpu.max": "max 100000\n"}, None, None),
-    ("v2", {"memory.max": "1073741824\n", "memory.current": "805306368\n",
-            "memory.stat": "anon 5\ninactive_file 268435456\n", "cpu.max": "50000 100000\n"},
-     (2**30, 2**29), 1),
+    (
+        "v2",
+        {
+            "memory.max": "1073741824\n",
+            "memory.current": "805306368\n",
+            "memory.stat": "anon 5\ninactive_file 268435456\n",
+            "cpu.max": "50000 100000\n",
+        },
+        (2**30, 2**29),
+        1,
+    ),
     ("v2 over its limit", {"memory.max": "1048576", "memory.current": "2097152"}, (2**20, 0), None),
-    ("v1", {"memory/memory.limit_in_bytes": "1073741824", "cpu/cpu.cfs_quota_us": "100000",
-            "memory/memory.usage_in_bytes": "0", "cpu/cpu.cfs_period_us": "100000"},
-     (2**30, 2**30), 1),
-    ("v1 without limits", {"memory/memory.limit_in_bytes": "9223372036854771712",
-                           "cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
-     None, None),
+    (
+        "v1",
+        {
+            "memory/memory.limit_in_bytes": "1073741824",
+            "cpu/cpu.cfs_quota_us": "100000",
+            "memory/memory.usage_in_bytes": "0",
+            "cpu/cpu.cfs_period_us": "100000",
+        },
+        (2**30, 2**30),
+        1,
+    ),
+    (
+        "v1 without limits",
+        {
+            "memory/memory.limit_in_bytes": "9223372036854771712",
+            "cpu/cpu.cfs_quota_us": "-1",
+            "cpu/cpu.cfs_period_us": "100000",
+        },
+        None,
+        None,
+    ),
     ("no numbers", {"memory.max": "what?", "cpu.max": ""}, None, None),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

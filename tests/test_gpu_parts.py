@@ -81,18 +81,21 @@ def test_without_bitsandbytes_each_job_on_4_bits_says_so_and_has_a_stand_in() ->
 @pytest.mark.parametrize(
     ("libraries", "device", "why_not"),
     [
-        (ALL, "cuda", ""), (NONE, "cuda", NO_UNSLOTH), (ALL, "cpu", NO_CUDA_UNSLOTH),
+        (ALL, "cuda", ""),
+        (NONE, "cuda", NO_UNSLOTH),
+        (ALL, "cpu", NO_CUDA_UNSLOTH),
         (NONE, "cpu", NO_UNSLOTH),
     ],
-)  # fmt: skip
+)
 def test_unsloth_is_run_where_it_can_be(libraries: Libraries, device: str, why_not: str) -> None:
     by_way = {job.way: job for job in plan_jobs(libraries, device=device)}
     assert by_way["Unsloth"].why_not == why_not
     assert by_way["PEFT"].why_not == ""
 
 
-@pytest.mark.parametrize("job", plan_jobs(ALL, device="cuda") + plan_jobs(NONE, device="cuda"),
-                         ids=lambda job: job.name)  # fmt: skip
+@pytest.mark.parametrize(
+    "job", plan_jobs(ALL, device="cuda") + plan_jobs(NONE, device="cuda"), ids=lambda job: job.name
+)
 def test_what_a_job_sets_is_a_valid_config(job: Job, tmp_path: Path) -> None:
     if job.group == "decoder":
         assert not job.experiment
@@ -126,9 +129,13 @@ def test_a_part_that_there_is_not_is_refused(text: str) -> None:
 
 def test_rows_are_as_long_as_asked_and_the_same_again() -> None:
     asked: dict[str, Any] = {
-        "input_length": (205, 0.47), "target_length": (42, 0.39), "most": (4096, 512),
-        "pieces": 250_100, "end": 1, "seed": 42,
-    }  # fmt: skip
+        "input_length": (205, 0.47),
+        "target_length": (42, 0.39),
+        "most": (4096, 512),
+        "pieces": 250_100,
+        "end": 1,
+        "seed": 42,
+    }
     rows, again = draw_rows(2000, **asked), draw_rows(2000, **asked)
     assert (rows.inputs.values == again.inputs.values).all()
     assert rows.targets is not None
@@ -158,20 +165,26 @@ def layer(ins: int, outs: int, *, learns: bool = True) -> SimpleNamespace:
 def test_each_matrix_reads_its_own_side_and_a_wrapper_does_not_count() -> None:
     wrapper = layer(2, 3)
     wrapper.base_layer = layer(2, 3, learns=False)
-    found = find_products([
-        ("encoder.block.0.layer.0.SelfAttention.q", wrapper),
-        ("encoder.block.0.layer.0.SelfAttention.q.base_layer", wrapper.base_layer),
-        ("encoder.block.0.layer.0.SelfAttention.q.lora_A.default", layer(2, 1)),
-        ("model.decoder.layers.0.encoder_attn.k_proj", layer(5, 1)),
-        ("decoder.block.0.layer.1.EncDecAttention.v.lora_B.default", layer(7, 1)),
-        ("decoder.block.0.layer.1.EncDecAttention.q", layer(11, 1)),
-        ("lm_head", layer(13, 1, learns=False)),
-        ("shared", SimpleNamespace(num_embeddings=9)),
-    ])
+    found = find_products(
+        [
+            ("encoder.block.0.layer.0.SelfAttention.q", wrapper),
+            ("encoder.block.0.layer.0.SelfAttention.q.base_layer", wrapper.base_layer),
+            ("encoder.block.0.layer.0.SelfAttention.q.lora_A.default", layer(2, 1)),
+            ("model.decoder.layers.0.encoder_attn.k_proj", layer(5, 1)),
+            ("decoder.block.0.layer.1.EncDecAttention.v.lora_B.default", layer(7, 1)),
+            ("decoder.block.0.layer.1.EncDecAttention.q", layer(11, 1)),
+            ("lm_head", layer(13, 1, learns=False)),
+            ("shared", SimpleNamespace(num_embeddings=9)),
+        ]
+    )
     assert found == [
-        Product("input", 6, False), Product("input", 2, True), Product("input", 5, True),
-        Product("input", 7, True), Product("target", 11, True), Product("target", 13, False),
-    ]  # fmt: skip
+        Product("input", 6, False),
+        Product("input", 2, True),
+        Product("input", 5, True),
+        Product("input", 7, True),
+        Product("target", 11, True),
+        Product("target", 13, False),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -187,9 +200,12 @@ def test_each_matrix_reads_its_own_side_and_a_wrapper_does_not_count() -> None:
     ],
 )
 def test_flops_are_those_of_the_formula(
-    products: list[Product], attention: tuple[int, int, int], inputs: list[int],
-    targets: list[int], expected: float,
-) -> None:  # fmt: skip
+    products: list[Product],
+    attention: tuple[int, int, int],
+    inputs: list[int],
+    targets: list[int],
+    expected: float,
+) -> None:
     found = count_flops(products, attention=attention, inputs=inputs, targets=targets)
     assert found == expected
 
@@ -197,11 +213,14 @@ def test_flops_are_those_of_the_formula(
 @pytest.mark.parametrize(
     ("device", "precision", "peak"),
     [
-        ("NVIDIA GeForce RTX 3090", "bf16", 71.0e12), ("NVIDIA H100 80GB HBM3", "bf16", 989.4e12),
-        ("NVIDIA H100 80GB HBM3", "fp32", 66.9e12), ("NVIDIA GeForce RTX 3090 Ti", "bf16", None),
-        ("NVIDIA RTX 3090 Laptop GPU", "bf16", None), ("CPU with 4 cores", "fp32", None),
+        ("NVIDIA GeForce RTX 3090", "bf16", 71.0e12),
+        ("NVIDIA H100 80GB HBM3", "bf16", 989.4e12),
+        ("NVIDIA H100 80GB HBM3", "fp32", 66.9e12),
+        ("NVIDIA GeForce RTX 3090 Ti", "bf16", None),
+        ("NVIDIA RTX 3090 Laptop GPU", "bf16", None),
+        ("CPU with 4 cores", "fp32", None),
     ],
-)  # fmt: skip
+)
 def test_only_a_card_of_the_table_has_a_peak(
     device: str, precision: str, peak: float | None
 ) -> None:
@@ -224,10 +243,16 @@ def test_one_that_fails_does_not_end_the_rest(tmp_path: Path) -> None:
         Job("second", "second", "decoder", "there_is_no_such_file", way="PEFT"),
         Job("third", "third", "decoder", "none_either", way="PEFT"),
     ]
-    found = list(run_jobs(
-        jobs, settings(tmp_path, device="nonsense"), logs=tmp_path / "logs", per_process=1,
-        minutes=5, say=lambda _: None,
-    ))
+    found = list(
+        run_jobs(
+            jobs,
+            settings(tmp_path, device="nonsense"),
+            logs=tmp_path / "logs",
+            per_process=1,
+            minutes=5,
+            say=lambda _: None,
+        )
+    )
     assert [one["status"] for one in found] == ["not run", "failed", "failed"]
     assert found[0]["reason"] == "because"
     assert (tmp_path / "logs" / "third.log").is_file()
@@ -238,7 +263,11 @@ def test_a_process_without_a_result_says_how_it_ended(tmp_path: Path) -> None:
     job = Job("huge", "huge", "decoder", "none", way="PEFT")
     # The clock is up before torch is even imported.
     (found,) = run_jobs(
-        [job], settings(tmp_path), logs=tmp_path / "logs", per_process=1, minutes=0.002,
+        [job],
+        settings(tmp_path),
+        logs=tmp_path / "logs",
+        per_process=1,
+        minutes=0.002,
         say=lambda _: None,
     )
     assert found["status"] == "failed"
@@ -279,20 +308,28 @@ class Measured:
 
     def record(self) -> dict[str, Any]:
         """Return it as a child process leaves it."""
-        head = {"label": f"kobart: {self.way}", "group": "comparison", "architecture": "kobart",
-                "way": self.way, "status": self.status}
+        head = {
+            "label": f"kobart: {self.way}",
+            "group": "comparison",
+            "architecture": "kobart",
+            "way": self.way,
+            "status": self.status,
+        }
         if self.status != "ok":
             return head | {"reason": "the reason"}
         return head | {
-            "batch": 8, "accumulation": 2, "precision": "bf16", "tokens_per_second": self.speed,
+            "batch": 8,
+            "accumulation": 2,
+            "precision": "bf16",
+            "tokens_per_second": self.speed,
             "peak_gib": {"train": {"tensors": self.gib, "reserved": 99.0}},
         }
 
 
 def test_tables_say_what_was_not_measured() -> None:
-    lines = describe_results([
-        Measured().record(), Measured(way="LoRA on 4 bits, bf16", status="not run").record()
-    ])
+    lines = describe_results(
+        [Measured().record(), Measured(way="LoRA on 4 bits, bf16", status="not run").record()]
+    )
     text = "\n".join(lines)
     assert NO_FORECAST in text
     assert "kobart: LoRA on 4 bits, bf16: not run: the reason" in text
@@ -302,7 +339,8 @@ def test_tables_say_what_was_not_measured() -> None:
 
 def test_ratios_are_of_what_was_measured() -> None:
     measured = [
-        Measured().record(), Measured(way="LoRA on 4 bits, bf16", gib=2.0).record(),
+        Measured().record(),
+        Measured(way="LoRA on 4 bits, bf16", gib=2.0).record(),
         Measured(way="full, fp32", speed=40.0).record(),
         Measured(way="full, fp32 with TF32", speed=None).record(),
     ]
@@ -316,10 +354,12 @@ def test_ratios_are_of_what_was_measured() -> None:
 @pytest.mark.parametrize(
     ("tests", "results", "status"),
     [
-        ("ok", ["ok", "not run"], 0), ("not run", [], 0), ("failed", ["ok"], 1),
+        ("ok", ["ok", "not run"], 0),
+        ("not run", [], 0),
+        ("failed", ["ok"], 1),
         ("ok", ["ok", "failed"], 1),
     ],
-)  # fmt: skip
+)
 def test_the_exit_status_tells_of_a_failure(tests: str, results: list[str], status: int) -> None:
     record = {"tests": {"status": tests}, "results": [{"status": one} for one in results]}
     assert find_status(record) == status

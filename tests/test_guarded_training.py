@@ -31,17 +31,23 @@ def break_rare_word(model: Any, tokenizer: Any) -> None:
     """Make the embedding of a piece that only the rare word has infinite."""
     import torch
 
-    others = {piece for row in UNEQUAL for piece in tokenizer(row.dialogue + (row.summary or ""))
-              ["input_ids"]}
+    others = {
+        piece
+        for row in UNEQUAL
+        for piece in tokenizer(row.dialogue + (row.summary or ""))["input_ids"]
+    }
     piece = next(piece for piece in tokenizer(RARE)["input_ids"] if piece not in others)
     with torch.no_grad():
         model.get_input_embeddings().weight[piece] = float("inf")
 
 
 BAD: dict[str, Any] = {
-    "sort": "mt5", "rows": rows_with_a_rare_word(), "batch": 2, "change": break_rare_word,
+    "sort": "mt5",
+    "rows": rows_with_a_rare_word(),
+    "batch": 2,
+    "change": break_rare_word,
     "qlora": {"use_qlora": True, "load_in_4bit": False, "lora_rank": 2, "lora_alpha": 4},
-}  # fmt: skip
+}
 GOOD: dict[str, Any] = {"sort": "mt5", "batch": 2, "qlora": BAD["qlora"]}
 
 
@@ -57,7 +63,11 @@ def spoil_steps(loop: Any, steps: Sequence[int]) -> None:
 
 
 def train_with_bad_steps(
-    folder: Path, policy: str, steps: Sequence[int] = (3, 8), *, resume: Path | None = None,
+    folder: Path,
+    policy: str,
+    steps: Sequence[int] = (3, 8),
+    *,
+    resume: Path | None = None,
     **asked: Any,
 ) -> tuple[Any, RunError | None, dict[str, Any]]:
     """Train while some steps are spoilt; return the loop, what ended it, and its report."""
@@ -102,9 +112,9 @@ def test_rows_are_left_out_up_to_a_few_only(tmp_path: Path) -> None:
 
     rows = [replace(row, dialogue=f"{row.dialogue} {RARE}") for row in UNEQUAL[:4]]
     training = {"max_steps": 40, "eval_steps": 40, "on_nan": "skip"}
-    loop = SmallTraining(
-        **BAD | {"rows": [*rows, *UNEQUAL[4:]], "training": training}
-    ).loop(tmp_path)  # fmt: skip
+    loop = SmallTraining(**BAD | {"rows": [*rows, *UNEQUAL[4:]], "training": training}).loop(
+        tmp_path
+    )
     with pytest.raises(RunError, match="more than 3 such steps"):
         loop.run()
     assert len(loop.left_out) == 3
@@ -185,9 +195,10 @@ def test_a_run_that_goes_on_remembers_its_bad_steps(tmp_path: Path) -> None:
     assert second.progress.nan_events == 3
     curve = [(event["step"], event.get("loss")) for event in read_events(again, "train")]
     assert curve == [
-        (event["step"], event.get("loss")) for event in read_events(whole, "train")
+        (event["step"], event.get("loss"))
+        for event in read_events(whole, "train")
         if event["step"] > 4
-    ]  # fmt: skip
+    ]
     ours, theirs = weights_of(second.model), weights_of(first.model)
     assert all(torch.equal(one, theirs[name]) for name, one in ours.items())
 
@@ -215,9 +226,9 @@ def test_the_fourth_bad_step_fails(tmp_path: Path) -> None:
 def test_weights_that_break_are_seen_at_the_next_step(policy: str, tmp_path: Path) -> None:
     import torch
 
-    loop = SmallTraining(
-        training={"max_steps": 6, "eval_steps": 6, "on_nan": policy}
-    ).loop(tmp_path)
+    loop = SmallTraining(training={"max_steps": 6, "eval_steps": 6, "on_nan": policy}).loop(
+        tmp_path
+    )
     usual, done = loop.optimizer.step, []
 
     def damage(*_: Any) -> None:
@@ -269,9 +280,10 @@ def test_going_back_restores_weights_and_optimizer(tmp_path: Path) -> None:
     weights = weights_of(loop.model)
     moments = {
         key: value.clone()
-        for state in loop.optimizer.state.values() for key, value in state.items()
+        for state in loop.optimizer.state.values()
+        for key, value in state.items()
         if value.numel() > 1
-    }  # fmt: skip
+    }
     with torch.no_grad():
         for one in loop.model.parameters():
             one.add_(float("nan"))
@@ -282,9 +294,10 @@ def test_going_back_restores_weights_and_optimizer(tmp_path: Path) -> None:
     assert all(torch.equal(weights[name], one) for name, one in weights_of(loop.model).items())
     again = {
         key: value
-        for state in loop.optimizer.state.values() for key, value in state.items()
+        for state in loop.optimizer.state.values()
+        for key, value in state.items()
         if value.numel() > 1
-    }  # fmt: skip
+    }
     assert moments
     assert all(torch.equal(moments[key], again[key]) for key in moments)
 

@@ -66,9 +66,10 @@ def make_batch(case: Case, *, equal: bool = False, ignored: tuple[int, ...] = ()
     for row in ignored:
         labels[row] = IGNORED
     return {
-        "input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"],
+        "input_ids": padded["input_ids"],
+        "attention_mask": padded["attention_mask"],
         "labels": labels,
-    }  # fmt: skip
+    }
 
 
 def prepare(case: Case) -> Case:
@@ -91,8 +92,11 @@ def gradients_of(case: Case, loss: Any) -> dict[str, Any]:
     """Take a loss backward and return the gradient of every parameter that got one."""
     case.model.zero_grad()
     loss.backward()
-    return {name: one.grad.clone() for name, one in case.model.named_parameters()
-            if one.grad is not None}  # fmt: skip
+    return {
+        name: one.grad.clone()
+        for name, one in case.model.named_parameters()
+        if one.grad is not None
+    }
 
 
 def assert_close(first: dict[str, Any], second: dict[str, Any], *, within: float) -> None:
@@ -107,9 +111,13 @@ def assert_close(first: dict[str, Any], second: dict[str, Any], *, within: float
 
 
 def compare(
-    case: Case, batch: dict[str, Any], *, smoothing: float = 0.0, count: int | None = 11,
+    case: Case,
+    batch: dict[str, Any],
+    *,
+    smoothing: float = 0.0,
+    count: int | None = 11,
     within: float = 1e-5,
-) -> None:  # fmt: skip
+) -> None:
     """Compare loss and every gradient with those of the plain way, dropout as it falls."""
     import torch
 
@@ -128,9 +136,7 @@ def compare(
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("sort", SORTS)
-def test_loss_and_gradients_are_those_of_the_plain_way(
-    sort: str, way: str, build: Build
-) -> None:
+def test_loss_and_gradients_are_those_of_the_plain_way(sort: str, way: str, build: Build) -> None:
     case = prepare(build(sort, **WAYS[way]))
     for smoothing in (0.0, 0.1):
         compare(case, make_batch(case), smoothing=smoothing)
@@ -253,9 +259,7 @@ def test_float16_keeps_the_gradients_of_unlikely_pieces() -> None:
 
     def gradient() -> Any:
         head.zero_grad()
-        sum_head_losses(
-            head, hidden, labels, bias=None, label_smoothing=0.0, rows=4
-        ).backward()  # type: ignore[no-untyped-call]
+        sum_head_losses(head, hidden, labels, bias=None, label_smoothing=0.0, rows=4).backward()  # type: ignore[no-untyped-call]
         return head.weight.grad[:20].clone()
 
     exact = gradient()
@@ -315,9 +319,7 @@ def test_no_logits_of_a_whole_pass_are_held(sort: str, way: str, build: Build) -
     assert biggest_with(made, vocabulary) >= tokens
 
 
-def test_a_head_that_learns_has_one_gradient_and_no_second(
-    monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_head_that_learns_has_one_gradient_and_no_second(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from dialsum.train import head_loss

@@ -25,10 +25,16 @@ from trainer_runs import REPOSITORY
 EMPTY_WEIGHTS = (2).to_bytes(8, "little") + b"{}"
 FILES = {
     "config.json": b'{"model_type": "bart", "max_position_embeddings": 64}',
-    "model.safetensors": EMPTY_WEIGHTS, "pytorch_model.bin": b"pickle", "tf_model.h5": b"tf",
-    "flax_model.msgpack": b"flax", "onnx/model.onnx": b"onnx", "README.md": b"#",
-    "tokenizer.json": b"{}", "own_code.py": b"raise SystemExit", "training_args.bin": b"x",
-}  # fmt: skip
+    "model.safetensors": EMPTY_WEIGHTS,
+    "pytorch_model.bin": b"pickle",
+    "tf_model.h5": b"tf",
+    "flax_model.msgpack": b"flax",
+    "onnx/model.onnx": b"onnx",
+    "README.md": b"#",
+    "tokenizer.json": b"{}",
+    "own_code.py": b"raise SystemExit",
+    "training_args.bin": b"x",
+}
 
 PRETRAINED = ("general.device=cpu", "model.initialise=pretrained")
 
@@ -106,9 +112,12 @@ REFUSED: list[tuple[dict[str, Any], dict[str, str], list[str]]] = [
 def test_why_a_checkpoint_cannot_be_downloaded(
     values: dict[str, Any], variables: dict[str, str], words: list[str], hub: Hub, tmp_path: Path
 ) -> None:
-    hub.models |= {"private/p": FILES, "gated/g": FILES, "only/tf": {
-        "config.json": b"{}", "tf_model.h5": b"tf"
-    }, "huge/h": {**FILES, "merges.txt": b"x"}}  # fmt: skip
+    hub.models |= {
+        "private/p": FILES,
+        "gated/g": FILES,
+        "only/tf": {"config.json": b"{}", "tf_model.h5": b"tf"},
+        "huge/h": {**FILES, "merges.txt": b"x"},
+    }
     hub.private.add("private/p")
     hub.gated.add("gated/g")
     hub.sizes["merges.txt"] = 10**18
@@ -156,19 +165,29 @@ CHOSEN = [
     ),
     (["config.json", "pytorch_model.bin", "rust_model.ot"], ["config.json", "pytorch_model.bin"]),
     (
-        ["model.safetensors.index.json", "model-00002-of-00002.safetensors",
-         "model-00001-of-00002.safetensors", "consolidated.safetensors", "pytorch_model.bin"],
-        ["model.safetensors.index.json", "model-00001-of-00002.safetensors",
-         "model-00002-of-00002.safetensors"],
+        [
+            "model.safetensors.index.json",
+            "model-00002-of-00002.safetensors",
+            "model-00001-of-00002.safetensors",
+            "consolidated.safetensors",
+            "pytorch_model.bin",
+        ],
+        [
+            "model.safetensors.index.json",
+            "model-00001-of-00002.safetensors",
+            "model-00002-of-00002.safetensors",
+        ],
     ),
     (
         ["pytorch_model.bin.index.json", "pytorch_model-00001-of-00001.bin", "optimizer.bin"],
         ["pytorch_model.bin.index.json", "pytorch_model-00001-of-00001.bin"],
     ),
-    (["spiece.model", "onnx/config.json", "tokenizer_config.json"],
-     ["spiece.model", "tokenizer_config.json"]),
+    (
+        ["spiece.model", "onnx/config.json", "tokenizer_config.json"],
+        ["spiece.model", "tokenizer_config.json"],
+    ),
     (["tf_model.h5", "README.md"], []),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("names", "chosen"), CHOSEN)
@@ -226,15 +245,33 @@ def test_one_run_downloads_trains_and_is_repeated_offline_from_its_record(
     folder = checkpoints("bart", "pytorch_model.bin")
     hub.models["own/bart"] = {path.name: path.read_bytes() for path in folder.iterdir()}
     command = [
-        sys.executable, "code/trainer.py", "--data-dir", "data/sample", "--set",
-        "general.device=cpu", "--set", "training.max_steps=1", "--set", "training.eval_steps=1",
-        "--set", "data.max_train_rows=8", "--set", "data.max_dev_rows=4", "--set",
-        "data.max_test_rows=4", "--set", "generation.num_beams=1",
-    ]  # fmt: skip
+        sys.executable,
+        "code/trainer.py",
+        "--data-dir",
+        "data/sample",
+        "--set",
+        "general.device=cpu",
+        "--set",
+        "training.max_steps=1",
+        "--set",
+        "training.eval_steps=1",
+        "--set",
+        "data.max_train_rows=8",
+        "--set",
+        "data.max_dev_rows=4",
+        "--set",
+        "data.max_test_rows=4",
+        "--set",
+        "generation.num_beams=1",
+    ]
     first = [
-        "--config", "config/experiments/01_baseline_kobart_rtx3090.yaml", "--set",
-        "model.checkpoint=own/bart", "--output-dir", str(tmp_path / "first"),
-    ]  # fmt: skip
+        "--config",
+        "config/experiments/01_baseline_kobart_rtx3090.yaml",
+        "--set",
+        "model.checkpoint=own/bart",
+        "--output-dir",
+        str(tmp_path / "first"),
+    ]
     done = subprocess.run([*command, *first], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "downloading own/bart" in done.stdout

@@ -44,9 +44,11 @@ def running(clone: Path, repository: Path) -> Iterator[subprocess.Popen[str]]:
     script.write_text(HOLDER, encoding="utf-8")
     with subprocess.Popen(
         [sys.executable, str(script), str(clone / ".venv")],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
         env={"PYTHONPATH": str(repository / "code")},
-    ) as process:  # fmt: skip
+    ) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "held\n"
@@ -114,8 +116,11 @@ def test_runs_say_that_they_use_their_environment(
     script = [str(folder / "bin" / "python"), str(repository / "code" / program)]
     done = subprocess.run(
         [*script, "--config", "none.yaml", *options],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert "none.yaml" in done.stderr
     assert (folder / USE_LOCK).exists() is uses

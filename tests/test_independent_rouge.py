@@ -46,7 +46,8 @@ def test_its_own_tokens_are_words_in_lower_case(shared_dir: Path) -> None:
     predictions, references = read_pairs(shared_dir)
     theirs = rouge_scorer.RougeScorer(METRICS, use_stemmer=False)
     ours = score_texts(
-        [text.lower() for text in predictions], [[text.lower()] for text in references],
+        [text.lower() for text in predictions],
+        [[text.lower()] for text in references],
         tokenizer="whitespace",
     )
     for row, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):

@@ -32,18 +32,21 @@ TURNED = "tracking.wandb=false"
 
 @pytest.mark.parametrize("path", SEVEN, ids=lambda path: path.stem)
 @pytest.mark.parametrize("overrides", [(), ("data.test_file=null", "training.max_steps=7")])
-def test_a_job_reads_back_as_it_was(
-    tmp_path: Path, path: Path, overrides: tuple[str, ...]
-) -> None:
+def test_a_job_reads_back_as_it_was(tmp_path: Path, path: Path, overrides: tuple[str, ...]) -> None:
     loaded = load_config(path, overrides=overrides)
     changes = tuple(apply_rung("lr_half", loaded.config))
     entry = {"number": 1, "changes": [], "status": "failed", "failure": {"cause": "non_finite"}}
     paths = RunPaths(folder=tmp_path / "실험 1", model=tmp_path / "모델")
     attempt = AttemptOfRun(2, changes, (), (entry,))
     job = Job(
-        loaded, paths, "full", "20260102_030405", resume=True, attempt=attempt,
+        loaded,
+        paths,
+        "full",
+        "20260102_030405",
+        resume=True,
+        attempt=attempt,
         data_sha256={"train": "0" * 64},
-    )  # fmt: skip
+    )
     file = tmp_path / "job.json"
     file.write_text(job.to_json(), encoding="utf-8")
     # What the plan alone needs stays with the plan.
@@ -75,9 +78,8 @@ def test_a_job_with_values_that_no_config_can_have_is_refused(tmp_path: Path) ->
 @pytest.mark.parametrize("act", ["edit", "delete"])
 def test_files_that_change_while_the_queue_runs_change_nothing(tmp_path: Path, act: str) -> None:
     options = make_options(
-        tmp_path, "ok", "nan_1", "ok_9", one_epoch=True,
-        overrides=("batch.retry=[lr_half]", TURNED),
-    )  # fmt: skip
+        tmp_path, "ok", "nan_1", "ok_9", one_epoch=True, overrides=("batch.retry=[lr_half]", TURNED)
+    )
     plan = plan_batch(options)
 
     def write_and_change(outcome: BatchOutcome) -> None:
@@ -90,9 +92,11 @@ def test_files_that_change_while_the_queue_runs_change_nothing(tmp_path: Path, a
     assert outcome.exit_status == 0, shown.getvalue()
     jobs = sorted(plan.paths.logs(plan.started_at).glob("*.job.json"))
     assert [file.name for file in jobs] == [
-        "experiment_1_L_ok.job.json", "experiment_2_L_nan_1.attempt_2.job.json",
-        "experiment_2_L_nan_1.job.json", "experiment_3_L_ok_9.job.json",
-    ]  # fmt: skip
+        "experiment_1_L_ok.job.json",
+        "experiment_2_L_nan_1.attempt_2.job.json",
+        "experiment_2_L_nan_1.job.json",
+        "experiment_3_L_ok_9.job.json",
+    ]
     rates = [read_job(file).loaded.config.training.learning_rate for file in jobs]
     assert rates == [1e-3, 5e-4, 1e-3, 1e-3]
     assert all(read_job(file).loaded.config.tracking.wandb is False for file in jobs)

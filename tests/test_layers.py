@@ -17,13 +17,27 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 CODE = REPOSITORY / "code"
 LAYERS: list[list[str]] = [
     [
-        "printable", "errors", "optional", "environment_variables", "atomic", "command_line",
-        "text_table", "reading",
+        "printable",
+        "errors",
+        "optional",
+        "environment_variables",
+        "atomic",
+        "command_line",
+        "text_table",
+        "reading",
     ],
     [
-        "paths", "parent_watch",
-        "host", "gpu_driver", "torch_devices", "choice", "precision", "profile_tables", "profiles",
-        "machine", "device",
+        "paths",
+        "parent_watch",
+        "host",
+        "gpu_driver",
+        "torch_devices",
+        "choice",
+        "precision",
+        "profile_tables",
+        "profiles",
+        "machine",
+        "device",
     ],
     ["config"],
     ["data"],
@@ -33,15 +47,36 @@ LAYERS: list[list[str]] = [
     ["record", "experiment"],
     ["run"],
     ["report"],
-]  # fmt: skip
+]
 """Modules and packages of dialsum; each imports only from its own row and those above it."""
 
 START_AT_ONCE = [
-    "printable", "errors", "optional", "environment_variables", "atomic", "command_line",
-    "text_table", "reading", "paths", "parent_watch", "host", "gpu_driver",
-    "torch_devices", "choice", "precision", "profile_tables", "profiles", "machine", "device",
-    "config", "data", "score", "record", "run", "report",
-]  # fmt: skip
+    "printable",
+    "errors",
+    "optional",
+    "environment_variables",
+    "atomic",
+    "command_line",
+    "text_table",
+    "reading",
+    "paths",
+    "parent_watch",
+    "host",
+    "gpu_driver",
+    "torch_devices",
+    "choice",
+    "precision",
+    "profile_tables",
+    "profiles",
+    "machine",
+    "device",
+    "config",
+    "data",
+    "score",
+    "record",
+    "run",
+    "report",
+]
 """What the runner and the command line need before any experiment starts."""
 
 HEAVY = [

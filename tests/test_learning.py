@@ -36,9 +36,7 @@ def effective_rows(case: Case) -> dict[str, Any]:
 
 @BITS
 @pytest.mark.parametrize("sort", SORTS)
-def test_new_rows_learn_and_old_rows_stay(
-    sort: str, qlora: dict[str, Any], build: Build
-) -> None:
+def test_new_rows_learn_and_old_rows_stay(sort: str, qlora: dict[str, Any], build: Build) -> None:
     import torch
 
     case = build(sort, **qlora)
@@ -106,9 +104,10 @@ def test_embeddings_that_train_keep_their_ties(sort: str, build: Build) -> None:
     case = build(sort, **FOUR_BIT | {"train_embeddings": True})
     before = effective_rows(case)
     norms = {
-        name: one.clone() for name, one in case.model.named_parameters()
+        name: one.clone()
+        for name, one in case.model.named_parameters()
         if "norm" in name and one.requires_grad
-    }  # fmt: skip
+    }
     case.step()
     after = effective_rows(case)
     model = case.model.base_model.model
@@ -144,8 +143,9 @@ def test_an_evaluation_leaves_training_as_it_was(
         case.model(**case.batch()).loss.backward()
         return {
             name: one.grad.clone()
-            for name, one in case.model.named_parameters() if one.grad is not None
-        }  # fmt: skip
+            for name, one in case.model.named_parameters()
+            if one.grad is not None
+        }
 
     before, first = gradients(), case.logits()
     after = gradients()
@@ -182,8 +182,17 @@ def test_gradients_reach_every_adapter_through_checkpointing(sort: str, build: B
         {"use_dora": True},
         {"load_in_4bit": False, "init_lora_weights": "pissa"},
     ],
-    ids=["adapters", "and embeddings", "on everything", "on the head", "on the embeddings",
-         "8-bit", "rank-stabilised", "DoRA", "PiSSA"],
+    ids=[
+        "adapters",
+        "and embeddings",
+        "on everything",
+        "on the head",
+        "on the embeddings",
+        "8-bit",
+        "rank-stabilised",
+        "DoRA",
+        "PiSSA",
+    ],
 )
 @pytest.mark.parametrize("sort", SORTS)
 def test_what_learned_comes_back_from_disk(
@@ -204,14 +213,21 @@ def test_what_learned_comes_back_from_disk(
     assert (EXTRA_FILE in files) == bool(qlora.get("train_embeddings"))
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
     loaded = load_model(
-        case.folder, config=case.config, tokenizer=case.tokenizer, new_tokens=case.new,
-        device="cpu", dtype=torch.float32,
-    )  # fmt: skip
+        case.folder,
+        config=case.config,
+        tokenizer=case.tokenizer,
+        new_tokens=case.new,
+        device="cpu",
+        dtype=torch.float32,
+    )
     again = PeftModel.from_pretrained(loaded.model, str(tmp_path))
     load_extra(again, tmp_path)
     back = Case(
-        adapted=AdaptedModel(model=again, loader={}, targets=[]), tokenizer=case.tokenizer,
-        config=case.config, new=case.new, folder=case.folder,
-    )  # fmt: skip
+        adapted=AdaptedModel(model=again, loader={}, targets=[]),
+        tokenizer=case.tokenizer,
+        config=case.config,
+        new=case.new,
+        folder=case.folder,
+    )
     # Where a matrix lies in memory decides how a product is rounded.
     torch.testing.assert_close(back.logits(), learned, rtol=1e-5, atol=1e-6)

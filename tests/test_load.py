@@ -34,8 +34,13 @@ SORTS = list(KINDS)
 FOUR_BIT = {"use_qlora": True, "load_in_4bit": True}
 FIFTEEN = STANDARD_DIALOGUE_TOKENS[:15]
 """More than the spare rows: the embeddings have to grow."""
-EMBEDDINGS = {"mt5": "shared.weight", "t5": "shared.weight", "t5_v1_1": "shared.weight",
-              "bart": "model.shared.weight"}  # fmt: skip
+EMBEDDINGS = {
+    "mt5": "shared.weight",
+    "t5": "shared.weight",
+    "t5_v1_1": "shared.weight",
+    "bart": "model.shared.weight",
+}
+
 
 def load(
     folder: Path, sort: str, tokens: tuple[str, ...] = (), **sections: Any
@@ -46,9 +51,13 @@ def load(
     tokenizer = load_tokenizer(folder)
     new = add_dialogue_tokens(tokenizer, tokens) if tokens else []
     loaded = load_model(
-        folder, config=make_config(sort, folder, **sections), tokenizer=tokenizer,
-        new_tokens=new, device="cpu", dtype=torch.float32,
-    )  # fmt: skip
+        folder,
+        config=make_config(sort, folder, **sections),
+        tokenizer=tokenizer,
+        new_tokens=new,
+        device="cpu",
+        dtype=torch.float32,
+    )
     return loaded, tokenizer, new
 
 
@@ -179,9 +188,13 @@ def test_real_tokenizers_fit_spare_rows_and_grow_beyond(
     for tokens in (FIFTEEN[:3], FIFTEEN):
         new += add_dialogue_tokens(tokenizer, tokens)
         loaded = load_model(
-            tmp_path, config=config, tokenizer=tokenizer, new_tokens=new, device="cpu",
+            tmp_path,
+            config=config,
+            tokenizer=tokenizer,
+            new_tokens=new,
+            device="cpu",
             dtype=torch.float32,
-        )  # fmt: skip
+        )
         # Rows beyond the pieces were never one's: the first new tokens take them.
         assert len(tokenizer) == pieces + len(new)
         assert len(rows_of(loaded)[0]) == len(rows_of(loaded)[1]) == max(len(old), len(tokenizer))
@@ -192,9 +205,7 @@ def test_real_tokenizers_fit_spare_rows_and_grow_beyond(
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_model_and_tokenizer_agree_on_padding_and_end(
-    sort: str, checkpoints: Checkpoints
-) -> None:
+def test_model_and_tokenizer_agree_on_padding_and_end(sort: str, checkpoints: Checkpoints) -> None:
     loaded, tokenizer, _ = load(checkpoints(sort), sort)
     for said in (loaded.model.config, loaded.model.generation_config):
         assert said.pad_token_id == tokenizer.pad_token_id
@@ -233,13 +244,19 @@ def test_a_pickle_that_is_read_is_said_to_the_user(checkpoints: Checkpoints) -> 
         folder = checkpoints("t5", file)
         tokenizer = load_tokenizer(folder)
         prepared = PreparedTokenizer(
-            tokenizer=tokenizer, source=folder, new_tokens=[], tag_ids=[],
+            tokenizer=tokenizer,
+            source=folder,
+            new_tokens=[],
+            tag_ids=[],
             round_trip=check_round_trip(tokenizer, []),
-        )  # fmt: skip
+        )
         notes = prepare_model(
-            make_config("t5", folder), prepared, device="cpu", dtype=torch.float32,
+            make_config("t5", folder),
+            prepared,
+            device="cpu",
+            dtype=torch.float32,
             gradient_checkpointing=False,
-        ).notes  # fmt: skip
+        ).notes
         assert len(notes) == said
         assert all("weights only" in note and str(folder) in note for note in notes)
 
@@ -315,17 +332,39 @@ T5_PLACES, BART_PLACES = FAMILIES["t5"].embeddings, FAMILIES["bart"].embeddings
         ("t5", None, absent("a", "b", "c", "d", "e"), "5 absent (a, b, c and 2 more)"),
         ("bart", None, absent() | {"unexpected_keys": {"model.encoder.version"}}, None),
         ("t5", None, absent() | {"unexpected_keys": {"model.encoder.version"}}, "1 unused"),
-        ("t5", None, absent() | {"unexpected_keys": {
-            "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"}}, None),
-        ("t5", None, absent() | {"mismatched_keys": {("shared.weight", (9, 4), (8, 4))}},
-         "1 of another size (shared.weight (9 x 4 in the file, 8 x 4 by config.json))"),
+        (
+            "t5",
+            None,
+            absent()
+            | {
+                "unexpected_keys": {
+                    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+                }
+            },
+            None,
+        ),
+        (
+            "t5",
+            None,
+            absent() | {"mismatched_keys": {("shared.weight", (9, 4), (8, 4))}},
+            "1 of another size (shared.weight (9 x 4 in the file, 8 x 4 by config.json))",
+        ),
         # A layer too many and a layer too few are no prefix.
-        ("t5", None, absent("encoder.block.1.q.weight") | {"unexpected_keys": {
-            "decoder.block.2.q.weight"}}, "1 absent (encoder.block.1.q.weight); 1 unused"),
-        ("bart", None, absent("model.encoder.fc1.bias") | {"unexpected_keys": {
-            "net.m.encoder.fc1.bias", "net.m.final_logits_bias"}}, "begin with 'net.m.'"),
+        (
+            "t5",
+            None,
+            absent("encoder.block.1.q.weight") | {"unexpected_keys": {"decoder.block.2.q.weight"}},
+            "1 absent (encoder.block.1.q.weight); 1 unused",
+        ),
+        (
+            "bart",
+            None,
+            absent("model.encoder.fc1.bias")
+            | {"unexpected_keys": {"net.m.encoder.fc1.bias", "net.m.final_logits_bias"}},
+            "begin with 'net.m.'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_which_weights_a_file_may_lack_or_hold_besides(
     family: str, tied: bool | None, report: dict[str, Any], said: str | None
 ) -> None:
@@ -358,19 +397,29 @@ TORN: dict[str, tuple[Callable[[Weights], Weights], str]] = {
         "3 absent",
     ),
     "a layer too many": (
-        lambda state: state | {name.replace(".0.", ".7.", 1): one.clone()
-                               for name, one in state.items() if "decoder." in name},
+        lambda state: (
+            state
+            | {
+                name.replace(".0.", ".7.", 1): one.clone()
+                for name, one in state.items()
+                if "decoder." in name
+            }
+        ),
         "unused",
     ),
     "a narrow layer": (halve_a_layer, "1 of another size"),
     "rows too few": (
-        lambda state: state | {name: one[:-3].contiguous() for name, one in state.items()
-                               if "shared" in name},
+        lambda state: (
+            state | {name: one[:-3].contiguous() for name, one in state.items() if "shared" in name}
+        ),
         "1 of another size",
     ),
-}  # fmt: skip
-BITS = {"float": {}, "4-bit": FOUR_BIT, "8-bit": {"use_qlora": True, "load_in_4bit": False,
-                                                  "load_in_8bit": True}}  # fmt: skip
+}
+BITS = {
+    "float": {},
+    "4-bit": FOUR_BIT,
+    "8-bit": {"use_qlora": True, "load_in_4bit": False, "load_in_8bit": True},
+}
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -459,8 +508,13 @@ def test_the_embeddings_are_found_under_whichever_name_the_file_keeps(
     names += [] if untied else [(HEAD,), (HEAD, places[1])]
     for held in names:
         kept = {*held, HEAD} if untied else set(held)
-        files.append({name: one for name, one in whole.items()
-                      if name in kept or name not in {*places, HEAD}})  # fmt: skip
+        files.append(
+            {
+                name: one
+                for name, one in whole.items()
+                if name in kept or name not in {*places, HEAD}
+            }
+        )
     for state in files:
         save_file(state, file, metadata={"format": "pt"})
         for bits in ({}, FOUR_BIT):

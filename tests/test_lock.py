@@ -40,8 +40,9 @@ def start_holder(paths: RunPaths) -> subprocess.Popen[str]:
     program = HOLDER.format(code=str(REPOSITORY / "code"))
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(paths.folder), str(paths.model)],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
@@ -52,8 +53,10 @@ def test_a_lock_names_its_holder_and_goes_with_it(tmp_path: Path, number: int) -
     paths = RunPaths(folder=tmp_path / "r", model=tmp_path / "m")
     holder = start_holder(paths)
     for other in (paths, RunPaths.alone(paths.folder), RunPaths(tmp_path / "r2", paths.model)):
-        with pytest.raises(UnfitError, match=f"process {holder.pid}, since 20") as said, \
-                hold_run(other):  # fmt: skip
+        with (
+            pytest.raises(UnfitError, match=f"process {holder.pid}, since 20") as said,
+            hold_run(other),
+        ):
             raise AssertionError("held twice")
         assert f"kill -INT {holder.pid}" in str(said.value)
         assert "another run is at work" in str(said.value)
@@ -113,6 +116,8 @@ def test_trainer_stays_out_of_a_running_batch(
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UnfitError, match="cannot be made"), \
-            hold_run(RunPaths.alone(tmp_path / "file" / "r")):  # fmt: skip
+    with (
+        pytest.raises(UnfitError, match="cannot be made"),
+        hold_run(RunPaths.alone(tmp_path / "file" / "r")),
+    ):
         raise AssertionError

@@ -53,14 +53,16 @@ def test_dora_starts_as_the_base_and_learns_lengths_too(
         torch.testing.assert_close(case.logits(), start, rtol=1e-5, atol=1e-6)
     lengths = {
         name: one.clone()
-        for name, one in case.model.named_parameters() if "lora_magnitude_vector" in name
-    }  # fmt: skip
+        for name, one in case.model.named_parameters()
+        if "lora_magnitude_vector" in name
+    }
     assert len(lengths) == len(with_adapter(case.model))
     case.step()
     stayed = [
-        name for name, one in case.model.named_parameters()
+        name
+        for name, one in case.model.named_parameters()
         if name in lengths and torch.equal(one, lengths[name])
-    ]  # fmt: skip
+    ]
     assert stayed == []
 
 

@@ -10,6 +10,7 @@ from dialsum.train.head_loss import IGNORED, sum_token_losses
 
 pytestmark = pytest.mark.training
 
+
 def labels_of(*rows: list[int]) -> Any:
     """Return labels padded to one length."""
     import torch

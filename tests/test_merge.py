@@ -44,10 +44,15 @@ def train_and_save(case: Case, folder: Path) -> Path:
         case.step()
     save_weights(case.model, folder)
     case.tokenizer.save_pretrained(folder)
-    write_json(folder / "model_info.json", {
-        "kind": "adapter", "base": str(case.folder), "base_is_inside": False,
-        "tokens_added": case.new,
-    })
+    write_json(
+        folder / "model_info.json",
+        {
+            "kind": "adapter",
+            "base": str(case.folder),
+            "base_is_inside": False,
+            "tokens_added": case.new,
+        },
+    )
     return folder
 
 

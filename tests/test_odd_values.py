@@ -1,5 +1,4 @@
-"""Values that no run could mean, in files and on command lines: named in words, never a traceback.
-"""
+"""Values that no run could mean, in files and on command lines: words, never a traceback."""
 
 from __future__ import annotations
 
@@ -26,9 +25,24 @@ from test_plan import plan_of
 
 DEMO = REPOSITORY / "config" / "demo.yaml"
 ODD = [
-    ".inf", ".nan", "1e308", "-1", "0", "1" + "0" * 18, "9" * 6000, "0x" + "f" * 6000, "5e-324",
-    '""', "[]", "{a: 1}", '"a\\0b"', '"\\uD83D"', "null", "[" * 300 + "]" * 300, "&a [*a]",
-]  # fmt: skip
+    ".inf",
+    ".nan",
+    "1e308",
+    "-1",
+    "0",
+    "1" + "0" * 18,
+    "9" * 6000,
+    "0x" + "f" * 6000,
+    "5e-324",
+    '""',
+    "[]",
+    "{a: 1}",
+    '"a\\0b"',
+    '"\\uD83D"',
+    "null",
+    "[" * 300 + "]" * 300,
+    "&a [*a]",
+]
 
 
 @pytest.mark.parametrize("key", schema_keys())
@@ -196,9 +210,7 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("blank", ["\v", "\f", "\x01"])
-def test_what_a_forbidden_character_leaves_is_no_second_problem(
-    tmp_path: Path, blank: str
-) -> None:
+def test_what_a_forbidden_character_leaves_is_no_second_problem(tmp_path: Path, blank: str) -> None:
     text = f"extends: base.yaml\ntraining:\n{blank} seed: 1\n{blank}{blank} a: 1\n    b: 1\n"
     [said] = problems_of(tmp_path, text, base=WHOLE)
     assert said.startswith(f"x.yaml:3 control character U+{ord(blank):04X}, the first of 3")
@@ -215,13 +227,34 @@ def test_odd_spaces_inside_a_text_stay(tmp_path: Path) -> None:
 
 
 NAMES = [
-    ("a", True), ("01_mT5.v2 (재현)", True), ("가" * 66, True), ("가" * 67, False),
-    ("x" * NAME_BYTES, True), ("x" * (NAME_BYTES + 1), False), ("", False), (".", False),
-    ("..", False), ("...", False), (".hidden", False), ("a.", False), ("a ", False),
-    ("a/b", False), ("a\\b", False), ("a\0", False), ("a\nb", False), ("a\x9b", False),
-    ("a\u202eb", False), ("nul", False), ("CON.yaml", False), ("console", True), ("com1", False),
-    ("a:b", False), ("what?", False), ("\udcb0\udca1", False), ("x" * 1_000_000, False),
-]  # fmt: skip
+    ("a", True),
+    ("01_mT5.v2 (재현)", True),
+    ("가" * 66, True),
+    ("가" * 67, False),
+    ("x" * NAME_BYTES, True),
+    ("x" * (NAME_BYTES + 1), False),
+    ("", False),
+    (".", False),
+    ("..", False),
+    ("...", False),
+    (".hidden", False),
+    ("a.", False),
+    ("a ", False),
+    ("a/b", False),
+    ("a\\b", False),
+    ("a\0", False),
+    ("a\nb", False),
+    ("a\x9b", False),
+    ("a\u202eb", False),
+    ("nul", False),
+    ("CON.yaml", False),
+    ("console", True),
+    ("com1", False),
+    ("a:b", False),
+    ("what?", False),
+    ("\udcb0\udca1", False),
+    ("x" * 1_000_000, False),
+]
 
 
 @pytest.mark.parametrize(("name", "good"), NAMES, ids=lambda value: repr(value)[:20])

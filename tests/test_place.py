@@ -79,9 +79,13 @@ def test_a_folder_without_a_record_of_ours_is_refused_and_left_alone(
 
 @pytest.mark.parametrize(
     ("content", "claims", "refused"),
-    [({"a": "w"}, False, True), ({"a": "w"}, True, False), ({}, False, False),
-     ({"model_info.json": {"experiment": "one"}}, False, True)],
-)  # fmt: skip
+    [
+        ({"a": "w"}, False, True),
+        ({"a": "w"}, True, False),
+        ({}, False, False),
+        ({"model_info.json": {"experiment": "one"}}, False, True),
+    ],
+)
 def test_a_models_folder_is_free_where_the_run_beside_it_wrote_it(
     tmp_path: Path, content: dict[str, Any], claims: bool, refused: bool
 ) -> None:
@@ -95,7 +99,7 @@ def test_a_models_folder_is_free_where_the_run_beside_it_wrote_it(
 
 
 def test_a_dead_runs_unfinished_model_goes_with_it_and_another_runs_model_never(
-    tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     paths = BatchPaths.make(tmp_path / "root", tmp_path / "logs").run("a")
     fill_run(paths, None, started=STARTED)
@@ -116,10 +120,15 @@ def test_files_of_others_beside_a_run_stay_where_they_are(tmp_path: Path) -> Non
     stand(paths.folder, notes)
     kept = archive_previous(paths)
     assert kept is not None
-    assert sorted(files(paths.folder)) == sorted([
-        *notes, *(f"previous/{kept.name}/{name}" for name in
-                  ("environment.json", "metrics.jsonl", "model/weights", "result.json")),
-    ])  # fmt: skip
+    assert sorted(files(paths.folder)) == sorted(
+        [
+            *notes,
+            *(
+                f"previous/{kept.name}/{name}"
+                for name in ("environment.json", "metrics.jsonl", "model/weights", "result.json")
+            ),
+        ]
+    )
 
 
 LINKS = ["results", "checkpoints", "model", "previous", "metrics.jsonl", "result.json"]
@@ -157,9 +166,11 @@ def test_no_run_inside_another_and_no_model_among_its_files(
 ) -> None:
     write_result(tmp_path / "run", make_result())
     paths = choose_place(
-        "a", output_dir=None, run_dir=tmp_path / folder,
+        "a",
+        output_dir=None,
+        run_dir=tmp_path / folder,
         model_dir=None if model is None else tmp_path / model,
-    )  # fmt: skip
+    )
     assert find_foreign(paths) is not None
 
 

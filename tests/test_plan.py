@@ -58,10 +58,12 @@ def test_a_number_out_of_range_names_the_experiments() -> None:
 @pytest.mark.parametrize(
     ("names", "clash"),
     [
-        (["a", "b"], False), (["a", "sub/a"], True), (["a", "sub/A"], True),
+        (["a", "b"], False),
+        (["a", "sub/a"], True),
+        (["a", "sub/A"], True),
         (["\ud55c", "sub/\u1112\u1161\u11ab"], True),  # one syllable, and its three letters
     ],
-)  # fmt: skip
+)
 def test_a_name_comes_once_in_a_batch(tmp_path: Path, names: list[str], clash: bool) -> None:
     paths = tuple(tmp_path / f"{name}.yaml" for name in names)
     _, problems = load_selected(BatchOptions(configs=paths))

@@ -82,9 +82,7 @@ def test_several_processes_of_a_launcher_are_refused(name: str, tmp_path: Path) 
     assert "without the launcher" in problem
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("WORLD_SIZE", "abc"), ("WORLD_SIZE", "-2")]
-)
+@pytest.mark.parametrize(("name", "value"), [("WORLD_SIZE", "abc"), ("WORLD_SIZE", "-2")])
 def test_what_a_launcher_left_behind_is_refused(name: str, value: str, tmp_path: Path) -> None:
     plan = plan_of(make_options(tmp_path, "a"))
     [problem] = check_plan(plan, environment={"PATH": str(tmp_path), name: value}).problems
@@ -264,17 +262,37 @@ def test_where_the_hubs_cache_is(environment: dict[str, str], expected: Path) ->
 
 SIZES = [
     # config.json of KoBART, as far as its size goes
-    ({"d_model": 768, "encoder_layers": 6, "decoder_layers": 6, "encoder_ffn_dim": 3072,
-      "decoder_ffn_dim": 3072, "vocab_size": 30000, "max_position_embeddings": 1026},
-     BASE_SIZES["bart"].parameters, "124 million parameters by its config.json"),
+    (
+        {
+            "d_model": 768,
+            "encoder_layers": 6,
+            "decoder_layers": 6,
+            "encoder_ffn_dim": 3072,
+            "decoder_ffn_dim": 3072,
+            "vocab_size": 30000,
+            "max_position_embeddings": 1026,
+        },
+        BASE_SIZES["bart"].parameters,
+        "124 million parameters by its config.json",
+    ),
     # What is left out has the library's values: those of bart-large.
     ({}, 405_000_000, "by its config.json"),
-    ({"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16,
-      "decoder_ffn_dim": 16, "vocab_size": 100, "max_position_embeddings": 8}, 6_000,
-     "0.0 million"),
+    (
+        {
+            "d_model": 16,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_ffn_dim": 16,
+            "decoder_ffn_dim": 16,
+            "vocab_size": 100,
+            "max_position_embeddings": 8,
+        },
+        6_000,
+        "0.0 million",
+    ),
     ({"d_model": "wide"}, BASE_SIZES["bart"].parameters, "says d_model: wide, which is no size"),
     ({"d_model": 0}, BASE_SIZES["bart"].parameters, "taken for a base-size bart"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("own", "parameters", "why"), SIZES)
@@ -283,8 +301,9 @@ def test_memory_and_disk_go_by_the_checkpoints_own_config(
 ) -> None:
     content = json.dumps({"model_type": "bart"} | own)
     config = pretrained(tmp_path, str(write_checkpoint(tmp_path / "checkpoint", content)))
-    config = config.model_copy(update={
-        "model": config.model.model_copy(update={"architecture": "bart"})})  # fmt: skip
+    config = config.model_copy(
+        update={"model": config.model.model_copy(update={"architecture": "bart"})}
+    )
     found = find_size(config, environment={})
     assert found.value.parameters == pytest.approx(parameters, rel=0.05)
     assert why in found.why

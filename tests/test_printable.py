@@ -66,7 +66,7 @@ def test_a_bar_may_write_over_its_line_on_a_terminal(
 
 
 def test_records_keep_text_that_no_terminal_gets() -> None:
-    text = HOSTILE + "\udcb0 \" \\ 가"
+    text = HOSTILE + '\udcb0 " \\ 가'
     for dumped in (dump_json({"label": text, text: [text]}), dump_yaml_text({"label": text})):
         assert not HARMFUL.search(dumped)
     assert json.loads(dump_json({"label": text, text: [text]})) == {"label": text, text: [text]}
@@ -143,7 +143,9 @@ def test_it_is_put_in_front_of_a_stream_once(capsys: pytest.CaptureFixture[str])
 def run_door(door: str, *arguments: str, cwd: Path) -> str:
     """Run a script and return all that it printed."""
     done = subprocess.run(
-        [sys.executable, str(REPOSITORY / door), *arguments], capture_output=True, check=False,
+        [sys.executable, str(REPOSITORY / door), *arguments],
+        capture_output=True,
+        check=False,
         cwd=cwd,
     )
     return done.stdout.decode() + done.stderr.decode()

@@ -31,21 +31,33 @@ def test_table_holds_the_most_rows_that_fit(card: int, lora: bool, checkpointing
     way = ("lora" if lora else "full") + ("+checkpointing" if checkpointing else "")
     for family, (column, length) in itertools.product(FAMILIES, enumerate(LENGTHS)):
         fitting = [
-            rows for rows in DIVISORS
+            rows
+            for rows in DIVISORS
             if estimate_training_gib(
                 family, length, batch=rows, lora=lora, checkpointing=checkpointing
-            ) <= room
-        ]  # fmt: skip
+            )
+            <= room
+        ]
         assert ROWS[card][way][family][column] == max(fitting, default=0), (family, length)
 
 
 @pytest.mark.parametrize(
     ("gib", "card"),
     [
-        (0.0, None), (5.8, None), (7.8, 8), (10.8, 8), (11.8, 12), (15.8, 16), (22.1, 16),
-        (23.7, 24), (39.4, 40), (47.5, 40), (79.1, 80), (139.8, 80),
+        (0.0, None),
+        (5.8, None),
+        (7.8, 8),
+        (10.8, 8),
+        (11.8, 12),
+        (15.8, 16),
+        (22.1, 16),
+        (23.7, 24),
+        (39.4, 40),
+        (47.5, 40),
+        (79.1, 80),
+        (139.8, 80),
     ],
-)  # fmt: skip
+)
 def test_card_is_the_largest_profile_that_the_memory_serves(gib: float, card: int | None) -> None:
     assert find_card(int(gib * GIB)) == card
 
@@ -53,11 +65,17 @@ def test_card_is_the_largest_profile_that_the_memory_serves(gib: float, card: in
 @pytest.mark.parametrize(
     ("family", "length", "lora", "batch", "accumulation"),
     [
-        ("mt5", 512, True, 8, 3), ("mt5", 768, True, 6, 4), ("mt5", 1024, True, 4, 6),
-        ("t5", 512, True, 12, 2), ("bart", 512, True, 24, 1), ("bart", 1024, False, 24, 1),
-        ("mt5", 300, True, 8, 3), ("mt5", 600, True, 6, 4), ("mt5", 2048, True, 1, 24),
+        ("mt5", 512, True, 8, 3),
+        ("mt5", 768, True, 6, 4),
+        ("mt5", 1024, True, 4, 6),
+        ("t5", 512, True, 12, 2),
+        ("bart", 512, True, 24, 1),
+        ("bart", 1024, False, 24, 1),
+        ("mt5", 300, True, 8, 3),
+        ("mt5", 600, True, 6, 4),
+        ("mt5", 2048, True, 1, 24),
     ],
-)  # fmt: skip
+)
 def test_recommendations_for_an_rtx_3090(
     family: str, length: int, lora: bool, batch: int, accumulation: int
 ) -> None:
@@ -92,11 +110,13 @@ def test_fp32_needs_about_twice_the_memory() -> None:
 @pytest.mark.parametrize(
     ("family", "length", "gib", "lora", "batch", "used"),
     [
-        ("mt5", 1024, 23.7, True, None, False), ("mt5", 1024, 23.7, True, 8, True),
-        ("mt5", 1024, 7.8, True, None, True), ("bart", 512, 7.8, False, 8, False),
+        ("mt5", 1024, 23.7, True, None, False),
+        ("mt5", 1024, 23.7, True, 8, True),
+        ("mt5", 1024, 7.8, True, None, True),
+        ("bart", 512, 7.8, False, 8, False),
         ("bart", 512, 7.8, False, 24, True),
     ],
-)  # fmt: skip
+)
 def test_checkpointing_only_where_it_is_needed(
     family: str, length: int, gib: float, lora: bool, batch: int | None, used: bool
 ) -> None:
@@ -158,8 +178,13 @@ def test_no_part_of_an_estimate_is_below_nothing(lora: bool, checkpointing: bool
     for family, length in itertools.product(FAMILIES, (16, 512, 768, 1024, 4096)):
         needed = [
             estimate_training_gib(
-                family, length, batch=rows, lora=lora, checkpointing=checkpointing,
+                family,
+                length,
+                batch=rows,
+                lora=lora,
+                checkpointing=checkpointing,
                 size=Size(1, (1, 1), 1, 1, 1),
-            ) for rows in (0, 1, 1000)
-        ]  # fmt: skip
+            )
+            for rows in (0, 1, 1000)
+        ]
         assert 0 < needed[0] < needed[1] < needed[2]

@@ -23,9 +23,17 @@ from dialsum.score.show import format_final
 
 CODE = str(Path(__file__).resolve().parent.parent / "code")
 DURATIONS = [
-    (0, "0 s"), (58.4, "58 s"), (89.4, "89 s"), (89.6, "1 m 30 s"), (200, "3 m 20 s"),
-    (599.9, "10 m"), (2700, "45 m"), (3599, "1 h 00 m"), (4800, "1 h 20 m"), (90000, "25 h 00 m"),
-]  # fmt: skip
+    (0, "0 s"),
+    (58.4, "58 s"),
+    (89.4, "89 s"),
+    (89.6, "1 m 30 s"),
+    (200, "3 m 20 s"),
+    (599.9, "10 m"),
+    (2700, "45 m"),
+    (3599, "1 h 00 m"),
+    (4800, "1 h 20 m"),
+    (90000, "25 h 00 m"),
+]
 
 
 @pytest.mark.parametrize(("seconds", "expected"), DURATIONS)
@@ -127,11 +135,15 @@ FINALS: list[tuple[dict[str, Any], str]] = [
     ({}, "dev: without scores"),
     ({"floors": None, "rows": "x", "num_beams": None}, "dev: without scores"),
     ({"rouge1": "nan", "rows": 80}, "dev (80 rows): R1 nan"),
-    ({"rouge1": 5, "rouge_mean": 4.0, "rows": 1200, "num_beams": 1},
-     "dev (1,200 rows, greedy): R1 5.00, mean 4.00"),
-    ({"rouge1": 5, "num_beams": 4, "floors": {"constant": {"rouge_mean": 3.0}}},
-     "dev (4 beams): R1 5.00 (constant sentence: mean 3.00)"),
-]  # fmt: skip
+    (
+        {"rouge1": 5, "rouge_mean": 4.0, "rows": 1200, "num_beams": 1},
+        "dev (1,200 rows, greedy): R1 5.00, mean 4.00",
+    ),
+    (
+        {"rouge1": 5, "num_beams": 4, "floors": {"constant": {"rouge_mean": 3.0}}},
+        "dev (4 beams): R1 5.00 (constant sentence: mean 3.00)",
+    ),
+]
 
 
 @pytest.mark.parametrize(("dev", "expected"), FINALS)
@@ -218,9 +230,11 @@ def test_an_output_that_cannot_hold_korean_gets_it_escaped() -> None:
         "Screen.on(sys.stdout).say('극한_학습률'); print('on')"
     )
     shown = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, check=True,
+        [sys.executable, "-c", program],
+        capture_output=True,
+        check=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
-    )  # fmt: skip
+    )
     assert shown.stdout == rb"\uadf9\ud55c_\ud559\uc2b5\ub960" + b"\non\n"
 
 
@@ -277,9 +291,13 @@ def hand_over(
         return asked[-1]
 
     result = wait_until_free(
-        before, group=2**22, timeout_seconds=timeout, cooldown=cooldown,
-        interrupts=Interrupts(), read_use=read,
-    )  # fmt: skip
+        before,
+        group=2**22,
+        timeout_seconds=timeout,
+        cooldown=cooldown,
+        interrupts=Interrupts(),
+        read_use=read,
+    )
     return result.free, result.note, len(asked)
 
 
@@ -326,8 +344,12 @@ def test_a_wish_to_stop_ends_the_wait() -> None:
     interrupts = Interrupts()
     interrupts.receive()
     result = wait_until_free(
-        use(0), group=2**22, timeout_seconds=600, cooldown=600, interrupts=interrupts,
+        use(0),
+        group=2**22,
+        timeout_seconds=600,
+        cooldown=600,
+        interrupts=interrupts,
         read_use=lambda: use(2**33),
-    )  # fmt: skip
+    )
     assert not result.free
     assert result.seconds < 60

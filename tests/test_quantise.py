@@ -29,9 +29,7 @@ def test_bits_of_the_base(qlora: dict[str, bool], bits: int | None) -> None:
 @pytest.mark.training
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_4_bit_layers_compute_in_the_type_of_the_run(
-    sort: str, dtype: str, build: Build
-) -> None:
+def test_4_bit_layers_compute_in_the_type_of_the_run(sort: str, dtype: str, build: Build) -> None:
     # float32 on a CPU, bfloat16 on a GPU that has it: choices.dtype says which.
     import torch
     from bitsandbytes.nn import Linear4bit
@@ -52,7 +50,8 @@ def test_4_bit_layers_compute_in_the_type_of_the_run(
 
 @pytest.mark.training
 @pytest.mark.parametrize(
-    ("qlora", "spread"), [(LORA, 1e-6), (FOUR_BIT, 1e-6), (EIGHT_BIT, 0.1)],
+    ("qlora", "spread"),
+    [(LORA, 1e-6), (FOUR_BIT, 1e-6), (EIGHT_BIT, 0.1)],
     ids=["float", "4-bit", "8-bit"],
 )
 @pytest.mark.parametrize("sort", SORTS)

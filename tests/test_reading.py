@@ -234,7 +234,7 @@ SECRETS = [
     f'HF_TOKEN,{SECRET}\n"open\n',
     f'{{"token": "{SECRET}"}}\n',
     f"seed: {SECRET}\nwandb: {SECRET}\ngeneral: {SECRET}\n",
-    f'{SECRET}: 1\ntracking: {{wandb: {SECRET}}}\nextends: {SECRET}\n',
+    f"{SECRET}: 1\ntracking: {{wandb: {SECRET}}}\nextends: {SECRET}\n",
     f'"{SECRET}"\n["{SECRET}"]\n{{"fname": {{"key": "{SECRET}"}}}}\n{{"fname": ["{SECRET}"]}}\n',
 ]
 

@@ -278,14 +278,20 @@ def test_best_metrics_block_is_what_people_grep_for(tmp_path: Path) -> None:
     (tmp_path / "summary.txt").write_text(best_metrics_text(make_result("a", mean=20.0)))
     found = subprocess.run(
         ["grep", "-A", "5", "Best Metrics", str(tmp_path / "summary.txt")],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     lines = found.stdout.splitlines()
     assert len(lines) == 6
     assert "a (L_a)" in lines[0] and "step 6 of 8" in lines[0]
     assert [line.split(":")[0].strip() for line in lines[1:]] == [
-        "rouge1", "rouge2", "rougeL", "rouge mean", "signature",
-    ]  # fmt: skip
+        "rouge1",
+        "rouge2",
+        "rougeL",
+        "rouge mean",
+        "signature",
+    ]
     assert "20.00 (19.00 to 21.00)" in lines[4]
 
 

@@ -63,11 +63,13 @@ def train_and_save(
     from predict_again import write_dev
 
     config = make_config(
-        sort, checkpoint, qlora=WAYS[way],
+        sort,
+        checkpoint,
+        qlora=WAYS[way],
         training={"per_device_eval_batch_size": 4},
         data={"data_dir": str(SAMPLE), "max_dev_rows": 6, "max_train_rows": 8},
         generation={"num_beams": 2, "max_new_tokens": 12, "min_new_tokens": 4},
-    )  # fmt: skip
+    )
     case = load_case(checkpoint, config, tokens=STANDARD_DIALOGUE_TOKENS)
     untrained = write_dev(case.model, case.tokenizer, config)
     train(case)
@@ -75,9 +77,14 @@ def train_and_save(
     folder.mkdir()
     write_text(paths.resolved_config, dump_yaml(config))
     save_model(
-        case.model, case.tokenizer, paths=paths, loaded=load_config(paths.resolved_config),
-        best_step=12, new_tokens=case.new, tiny_base=None,
-    )  # fmt: skip
+        case.model,
+        case.tokenizer,
+        paths=paths,
+        loaded=load_config(paths.resolved_config),
+        best_step=12,
+        new_tokens=case.new,
+        tiny_base=None,
+    )
     return untrained, write_dev(case.model, case.tokenizer, config)
 
 

@@ -91,9 +91,12 @@ def test_a_killed_run_goes_on_to_the_same_model(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_resumed_is_refused_and_left_alone(
-    spoil: str, options: list[str], said: str, tmp_path: Path,
+    spoil: str,
+    options: list[str],
+    said: str,
+    tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> None:  # fmt: skip
+) -> None:
     finished = tmp_path_factory.getbasetemp() / "a_finished_run"
     if not finished.is_dir():
         assert run(command(KOBART_LORA, finished)).returncode == EXIT_OK
@@ -112,8 +115,9 @@ def test_what_cannot_be_resumed_is_refused_and_left_alone(
             manifest.write_text(text, encoding="utf-8")
     before = tree(folder)
     line = command(KOBART_LORA, folder, *options)
-    line = [part.replace(str(tmp_path / "encoded"), str(finished.parent / "encoded"))
-            for part in line]  # fmt: skip
+    line = [
+        part.replace(str(tmp_path / "encoded"), str(finished.parent / "encoded")) for part in line
+    ]
     done = run(line)
     assert done.returncode == EXIT_UNFIT, done.stdout
     assert said in done.stderr

@@ -81,11 +81,13 @@ def spoil_manifest(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (cut_short, "is not what was written"), (flip, "is not what was written"),
+        (cut_short, "is not what was written"),
+        (flip, "is not what was written"),
         (remove_a_file, "inner/state.json is missing"),
-        (remove_manifest, "not written to its end"), (spoil_manifest, "cannot be read"),
+        (remove_manifest, "not written to its end"),
+        (spoil_manifest, "cannot be read"),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_checkpoint_is_left_out_and_the_one_before_taken(
     spoil: Any, words: str, tmp_path: Path
 ) -> None:
@@ -117,10 +119,18 @@ def test_only_unsealed_checkpoints_are_dropped(tmp_path: Path) -> None:
 
 
 ASKED: dict[str, Any] = {
-    "training": {"max_steps": 10, "eval_steps": 2, "lr_scheduler_type": "cosine",
-                 "warmup_steps": 3, "save_total_limit": 5},
-    "dropout": 0.2, "batch": 2, "accumulation": 2, "scores": [1.0, 5.0, 2.0, 3.0, 4.0],
-}  # fmt: skip
+    "training": {
+        "max_steps": 10,
+        "eval_steps": 2,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 3,
+        "save_total_limit": 5,
+    },
+    "dropout": 0.2,
+    "batch": 2,
+    "accumulation": 2,
+    "scores": [1.0, 5.0, 2.0, 3.0, 4.0],
+}
 
 
 def curve(folder: Path) -> list[tuple[Any, ...]]:
@@ -150,9 +160,9 @@ def test_a_resumed_training_has_the_same_curve_and_weights(
             )
     checkpoint = tmp_path / "again" / "checkpoints" / f"checkpoint-{step}"
     scores = ASKED["scores"][step // 2 :]
-    again = SmallTraining(
-        sort=sort, qlora=qlora, **(ASKED | {"scores": scores})
-    ).loop(tmp_path / "again", resume=checkpoint)
+    again = SmallTraining(sort=sort, qlora=qlora, **(ASKED | {"scores": scores})).loop(
+        tmp_path / "again", resume=checkpoint
+    )
     again.run()
     assert curve(tmp_path / "again") == curve(tmp_path / "whole")[step:]
     assert again.state.best_global_step == whole.state.best_global_step == 4
@@ -288,9 +298,12 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> Non
 
     program = KILLED.format(paths=[str(HERE), str(HERE.parent / "code")])
     ended = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "killed")], capture_output=True, text=True,
-        env=dict(os.environ), check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", program, str(tmp_path / "killed")],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ),
+        check=False,
+    )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     checkpoint, _ = latest_whole_checkpoint(tmp_path / "killed" / "checkpoints")
     assert checkpoint is not None

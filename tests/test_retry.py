@@ -11,13 +11,7 @@ from batch_world import make_options, make_record, now
 from dialsum.config.ladder import RungError, apply_rung, count_halvings, show_number
 from dialsum.config.read import LoadedConfig, dump_yaml, load_config
 from dialsum.config.schema import Config
-from dialsum.record.attempts import (
-    FIRST,
-    AttemptOfRun,
-    list_overrides,
-    ordinal,
-    say_attempts,
-)
+from dialsum.record.attempts import FIRST, AttemptOfRun, list_overrides, ordinal, say_attempts
 from dialsum.run.attempts import decide, first_attempt
 from dialsum.run.plan import load_selected, make_plan
 from dialsum.run.plan_text import describe_plan
@@ -52,13 +46,25 @@ BATCH, PASSES = "per_device_train_batch_size", "gradient_accumulation_steps"
 RUNGS: list[tuple[str, dict[str, Any], dict[str, int], list[tuple[str, Any, Any]]]] = [
     ("lr_half", {}, {}, [("training.learning_rate", 6e-5, 3e-5)]),
     ("batch_half", {}, {}, [(f"training.{BATCH}", 6, 3), (f"training.{PASSES}", 4, 8)]),
-    ("batch_half", {BATCH: "auto", PASSES: "auto"}, {"batch": 8, "accumulation": 3},
-     [(f"training.{BATCH}", 8, 4), (f"training.{PASSES}", 3, 6)]),
-    ("batch_half", {PASSES: "auto"}, {"batch": 9, "accumulation": 4},
-     [(f"training.{BATCH}", 6, 3), (f"training.{PASSES}", 4, 8)]),
-    ("rank_half", {"lora_rank": 48, "lora_alpha": 96}, {},
-     [("qlora.lora_rank", 48, 24), ("qlora.lora_alpha", 96, 48)]),
-]  # fmt: skip
+    (
+        "batch_half",
+        {BATCH: "auto", PASSES: "auto"},
+        {"batch": 8, "accumulation": 3},
+        [(f"training.{BATCH}", 8, 4), (f"training.{PASSES}", 3, 6)],
+    ),
+    (
+        "batch_half",
+        {PASSES: "auto"},
+        {"batch": 9, "accumulation": 4},
+        [(f"training.{BATCH}", 6, 3), (f"training.{PASSES}", 4, 8)],
+    ),
+    (
+        "rank_half",
+        {"lora_rank": 48, "lora_alpha": 96},
+        {},
+        [("qlora.lora_rank", 48, 24), ("qlora.lora_alpha", 96, 48)],
+    ),
+]
 
 
 @pytest.mark.parametrize(("rung", "values", "used", "expected"), RUNGS)
@@ -83,14 +89,18 @@ REFUSED = [
     ({"batch.retry": ["nonsense"]}, "a list of lr_half, batch_half or rank_half"),
     ({"batch.retry": "lr_half"}, "write [lr_half]"),
     ({"batch.retry": ["rank_half"], "qlora.use_qlora": False}, "every weight is trained"),
-    ({"batch.retry": ["rank_half"], "qlora.lora_rank": 1, "qlora.lora_alpha": 2},
-     "rank_half, but qlora.lora_rank 1 has no half"),
-    ({"batch.retry": ["rank_half", "lr_half", "rank_half"], "qlora.lora_rank": 2},
-     "rank_half 2 times, but qlora.lora_rank 2 can be halved 1 times only (2 -> 1)"),
+    (
+        {"batch.retry": ["rank_half"], "qlora.lora_rank": 1, "qlora.lora_alpha": 2},
+        "rank_half, but qlora.lora_rank 1 has no half",
+    ),
+    (
+        {"batch.retry": ["rank_half", "lr_half", "rank_half"], "qlora.lora_rank": 2},
+        "rank_half 2 times, but qlora.lora_rank 2 can be halved 1 times only (2 -> 1)",
+    ),
     ({"batch.retry": ["rank_half"], "qlora.lora_alpha": 7}, "qlora.lora_alpha 7 has no half"),
     ({"batch.retry": ["batch_half"], f"training.{BATCH}": 1}, f"training.{BATCH} 1 has no half"),
     ({"batch.retry": ["batch_half"] * 2}, f"training.{BATCH} 6 can be halved 1 times only"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("changes", "said"), REFUSED)
@@ -141,9 +151,13 @@ DECISIONS: list[tuple[str, Any, str | None, str]] = [
     ("lr_half, batch_half", failed("out_of_memory"), "batch_half", "lr_half is left out"),
     ("lr_half, batch_half", failed("killed"), "batch_half", "takes no less memory"),
     ("lr_half", failed("out_of_memory"), None, "no rung of batch.retry is left after the 1st"),
-    ("batch_half", failed("out_of_memory", failure={"cause": "out_of_memory",
-     "stage": "generate"}), None, "outside of training"),
-]  # fmt: skip
+    (
+        "batch_half",
+        failed("out_of_memory", failure={"cause": "out_of_memory", "stage": "generate"}),
+        None,
+        "outside of training",
+    ),
+]
 
 
 @pytest.mark.parametrize(("rungs", "record", "chosen", "said"), DECISIONS)
@@ -160,9 +174,11 @@ def test_the_next_rung_goes_by_why_the_attempt_failed(
 
 
 def test_an_auto_batch_is_halved_from_what_the_failed_run_used(tmp_path: Path) -> None:
-    options = make_options(tmp_path, "one", overrides=(
-        "batch.retry=[batch_half]", f"training.{BATCH}=auto", f"training.{PASSES}=auto",
-    ))  # fmt: skip
+    options = make_options(
+        tmp_path,
+        "one",
+        overrides=("batch.retry=[batch_half]", f"training.{BATCH}=auto", f"training.{PASSES}=auto"),
+    )
     plan = make_plan(options, load_selected(options)[0], started_at=now())
     attempt = first_attempt(plan.experiments[0])
     known = failed("out_of_memory", training={BATCH: 12, PASSES: 2})
@@ -174,8 +190,10 @@ def test_an_auto_batch_is_halved_from_what_the_failed_run_used(tmp_path: Path) -
 
 def test_the_plan_says_which_rungs_are_set(tmp_path: Path) -> None:
     lines = describe_plan(load_plan(tmp_path, "lr_half, batch_half"))
-    assert any("1: after NaN or full memory" in line and "lr_half, then batch_half" in line
-               for line in lines)  # fmt: skip
+    assert any(
+        "1: after NaN or full memory" in line and "lr_half, then batch_half" in line
+        for line in lines
+    )
     assert not any("batch.retry" in line for line in describe_plan(load_plan(tmp_path, "")))
 
 
@@ -186,11 +204,19 @@ def climb(folder: Path) -> tuple[AttemptOfRun, LoadedConfig]:
     config = make_config()
     first = apply_rung("lr_half", config)
     entries = (
-        {"number": 1, "changes": [], "status": "failed",
-         "failure": {"cause": "non_finite", "step": 700}},
-        {"number": 2, "changes": [one.to_record() for one in first], "status": "failed",
-         "failure": {"cause": "out_of_memory"}},
-    )  # fmt: skip
+        {
+            "number": 1,
+            "changes": [],
+            "status": "failed",
+            "failure": {"cause": "non_finite", "step": 700},
+        },
+        {
+            "number": 2,
+            "changes": [one.to_record() for one in first],
+            "status": "failed",
+            "failure": {"cause": "out_of_memory"},
+        },
+    )
     attempt = AttemptOfRun(3, tuple(apply_rung("rank_half", config)), ("lr_half",), entries)
     return attempt, load_config(path).changed(attempt.source())
 
@@ -234,9 +260,11 @@ def test_a_record_holds_every_attempt_and_how_to_repeat_the_last(tmp_path: Path)
         "3rd attempt: lora_rank 16 -> 8, lora_alpha 32 -> 16 after full memory",
     ]
     assert list_overrides(content, rungs=["lr_half", "rank_half", "lr_half"]) == [
-        "training.learning_rate=3e-05", "qlora.lora_rank=8", "qlora.lora_alpha=16",
+        "training.learning_rate=3e-05",
+        "qlora.lora_rank=8",
+        "qlora.lora_alpha=16",
         "batch.retry=[lr_half]",
-    ]  # fmt: skip
+    ]
     assert list_overrides(plain, rungs=["lr_half"]) == []
 
 

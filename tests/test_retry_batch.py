@@ -163,8 +163,10 @@ def test_an_interrupt_during_a_fresh_attempt_ends_it_and_the_batch(
     program = DRIVER.format(tests=str(tests), code=str(tests.parent / "code"), asked=ASKED)
     runner = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     wait_for_pids(tmp_path, "nanhang")
     runner.send_signal(number)
     shown, _ = runner.communicate(timeout=60)
@@ -189,9 +191,7 @@ def test_a_wish_to_stop_that_comes_with_the_failure_starts_no_attempt(tmp_path: 
             interrupts.receive()
 
     screen.say = stop_at_failure  # type: ignore[method-assign]
-    outcome = run_batch(
-        plan, screen=screen, write_results=write_batch_files, interrupts=interrupts
-    )
+    outcome = run_batch(plan, screen=screen, write_results=write_batch_files, interrupts=interrupts)
     assert "attempt 2" not in shown.getvalue()
     assert outcome.records[0].value("attempts") is None
 

@@ -67,9 +67,13 @@ def run_script(script: str, config: Path, *options: str) -> subprocess.Completed
     line = [sys.executable, str(REPOSITORY / "code" / script), "--config", str(config)]
     line += ["--data-dir", str(REPOSITORY / "data" / "sample"), *options]
     return subprocess.run(
-        line, env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=300,
+        line,
+        env=environment(OMP_NUM_THREADS="1"),
+        capture_output=True,
+        text=True,
+        timeout=300,
         check=False,
-    )  # fmt: skip
+    )
 
 
 def read_values(folder: Path) -> dict[str, Any]:
@@ -113,18 +117,22 @@ def test_rungs_that_do_not_help_end_in_a_failure_with_every_attempt(tmp_path: Pa
     result = read_result(folder)
     attempts = result["attempts"]
     assert [one["failure"]["cause"] for one in attempts] == ["non_finite"] * 3
-    folders = [
-        *((folder / one["artifacts"]["record"]).parent for one in attempts[:2]), folder
-    ]  # fmt: skip
+    folders = [*((folder / one["artifacts"]["record"]).parent for one in attempts[:2]), folder]
     values = [read_values(one) for one in folders]
     used = [
-        (one["training"]["learning_rate"], one["qlora"]["lora_rank"], one["qlora"]["lora_alpha"],
-         one["batch"]["retry"])
+        (
+            one["training"]["learning_rate"],
+            one["qlora"]["lora_rank"],
+            one["qlora"]["lora_alpha"],
+            one["batch"]["retry"],
+        )
         for one in values
-    ]  # fmt: skip
+    ]
     assert used == [
-        (0.5, 4, 8, ["lr_half", "rank_half"]), (0.25, 4, 8, ["rank_half"]), (0.25, 2, 4, []),
-    ]  # fmt: skip
+        (0.5, 4, 8, ["lr_half", "rank_half"]),
+        (0.25, 4, 8, ["rank_half"]),
+        (0.25, 2, 4, []),
+    ]
     learning = [read_result(one)["model"]["parameters_trainable"] for one in folders]
     assert learning[0] == learning[1] == 2 * learning[2]
     assert len({one["config_sha256"] for one in attempts}) == 3
@@ -156,9 +164,7 @@ CAUSES = [
 
 
 @pytest.mark.parametrize(("error", "cause"), CAUSES)
-def test_only_nan_and_full_memory_are_named_as_causes(
-    error: Exception, cause: str | None
-) -> None:
+def test_only_nan_and_full_memory_are_named_as_causes(error: Exception, cause: str | None) -> None:
     from dialsum.experiment.outcome import name_cause
 
     assert name_cause(error) == cause

@@ -229,7 +229,5 @@ def test_voters_rate_as_scores_do(texts: list[str], voters: list[str]) -> None:
     preparer = TextPreparer(load_tokeniser("whitespace"))
     ones, others = ([preparer.prepare(text) for text in side] for side in (texts, voters))
     found = Voters([other.tokens for other in others]).rate([one.tokens for one in ones])
-    expected = [
-        score_pairs([one] * len(others), others)[:, :3, 2].mean() for one in ones
-    ]
+    expected = [score_pairs([one] * len(others), others)[:, :3, 2].mean() for one in ones]
     assert found.tolist() == pytest.approx(expected, abs=1e-6)

@@ -14,10 +14,14 @@ from batch_world import REPOSITORY, write_configs, write_data
 
 RUNNER = REPOSITORY / "code" / "auto_experiment_runner.py"
 SEVEN = (
-    "01_mt5_xlsum_optimized_v2", "01_mt5_xlsum_korean_adapted", "01_mt5_xlsum_ultimate",
-    "02_eenzeenee_t5_rtx3090", "01_baseline_kobart_rtx3090", "03_high_learning_rate_rtx3090",
+    "01_mt5_xlsum_optimized_v2",
+    "01_mt5_xlsum_korean_adapted",
+    "01_mt5_xlsum_ultimate",
+    "02_eenzeenee_t5_rtx3090",
+    "01_baseline_kobart_rtx3090",
+    "03_high_learning_rate_rtx3090",
     "04_batch_optimization_rtx3090",
-)  # fmt: skip
+)
 
 
 def run(
@@ -38,12 +42,26 @@ def test_help_needs_no_package_and_names_every_option() -> None:
     # -S: no site-packages at all; -I: no PYTHONPATH either.
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(RUNNER), "--help"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     for option in (
-        "--config", "-1", "--one-epoch", "--demo", "--data-dir", "--dry-run", "--only", "--set",
-        "--stop-on-error", "--output-dir", "--runs-dir", "--log-dir", "--seed", "--explain",
-    ):  # fmt: skip
+        "--config",
+        "-1",
+        "--one-epoch",
+        "--demo",
+        "--data-dir",
+        "--dry-run",
+        "--only",
+        "--set",
+        "--stop-on-error",
+        "--output-dir",
+        "--runs-dir",
+        "--log-dir",
+        "--seed",
+        "--explain",
+    ):
         assert option in done.stdout
 
 
@@ -88,8 +106,11 @@ def test_bad_arguments_are_exit_2_without_a_traceback(
 TRAINER = REPOSITORY / "code" / "trainer.py"
 COLLECT = REPOSITORY / "scripts" / "collect_results.py"
 MISSPELT = [
-    (RUNNER, ["--one-epok"], "auto_experiment_runner.py has no option --one-epok; did you mean "
-     "--one-epoch?"),
+    (
+        RUNNER,
+        ["--one-epok"],
+        "auto_experiment_runner.py has no option --one-epok; did you mean --one-epoch?",
+    ),
     (RUNNER, ["--config=a.yaml", "--datadir", "x"], "no option --datadir; did you mean --data-dir"),
     (RUNNER, ["--config=a.yaml", "--onyl=1,4"], "no option --onyl; did you mean --only?"),
     (RUNNER, ["--config=a.yaml", "--Dry_Run"], "no option --Dry_Run; did you mean --dry-run?"),
@@ -100,9 +121,12 @@ MISSPELT = [
     (RUNNER, ["--confg", "a.yaml", "--sed", "3"], "--sed; did you mean --seed?"),
     (TRAINER, ["--confg", "a.yaml"], "trainer.py has no option --confg; did you mean --config?"),
     (TRAINER, ["--config", "a.yaml", "--output", "x"], "--output; did you mean --output-dir?"),
-    (COLLECT, ["--outptu", "x.csv"], "collect_results.py has no option --outptu; did you mean "
-     "--output?"),
-]  # fmt: skip
+    (
+        COLLECT,
+        ["--outptu", "x.csv"],
+        "collect_results.py has no option --outptu; did you mean --output?",
+    ),
+]
 """Script, its options, and what must be said of them."""
 
 
@@ -112,8 +136,11 @@ def test_a_misspelt_option_is_named_with_its_command_and_the_nearest_real_one(
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(script), *arguments],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert said in done.stderr
@@ -129,9 +156,12 @@ def test_one_run_alone_is_refused_as_a_batch_is_where_there_is_no_gpu(tmp_path: 
     for script in (RUNNER, TRAINER):
         done = subprocess.run(
             [sys.executable, "-X", "importtime", str(script), *config, *sample, *out],
-            capture_output=True, text=True, check=False, cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
             env={**os.environ, "PATH": str(tmp_path)},
-        )  # fmt: skip
+        )
         assert done.returncode == 2
         assert "| torch\n" not in done.stderr
         refused.append(done.stderr.partition("error: ")[2].partition("  GPU: ")[2].split("\n")[:4])
@@ -150,9 +180,12 @@ def test_wrong_values_missing_data_and_no_gpu_are_said_together(
     wrong = ["--set", "foo", "--set", "training.lr=1", "--data-dir", "nodata"]
     done = subprocess.run(
         [sys.executable, str(script), *config, *wrong],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
         env={**os.environ, "PATH": str(tmp_path)},
-    )  # fmt: skip
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("error: 4 problems found")
     for said in ('"foo"', "training.lr)", "there is no folder nodata", "no NVIDIA GPU"):
@@ -160,9 +193,12 @@ def test_wrong_values_missing_data_and_no_gpu_are_said_together(
     # A value that is right counts beside one that is wrong.
     done = subprocess.run(
         [sys.executable, str(script), *config, *wrong, "--set", "general.device=cpu"],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
         env={**os.environ, "PATH": str(tmp_path)},
-    )  # fmt: skip
+    )
     assert done.stderr.startswith("error: 3 problems found")
 
 
@@ -238,8 +274,12 @@ def test_an_interpreter_without_the_packages_names_the_one_that_works(
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
         [bare_python, script, *arguments],
-        capture_output=True, text=True, check=False, cwd=REPOSITORY, env=environment,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        env=environment,
+    )
     assert done.returncode == 2
     assert "lacks packages of this project" in done.stderr
     assert f".venv/bin/python {script} {' '.join(arguments)}" in done.stderr

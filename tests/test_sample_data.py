@@ -26,9 +26,15 @@ FILES = {
     "test_references.csv": (80, ["fname", "summary", "topic"]),
 }
 MASKS = {
-    "#PhoneNumber#", "#Address#", "#Email#", "#CardNumber#", "#PassportNumber#", "#PersonName#",
-    "#DateOfBirth#", "#CarNumber#",
-}  # fmt: skip
+    "#PhoneNumber#",
+    "#Address#",
+    "#Email#",
+    "#CardNumber#",
+    "#PassportNumber#",
+    "#PersonName#",
+    "#DateOfBirth#",
+    "#CarNumber#",
+}
 TURN = re.compile(r"#Person([1-4])#: \S.*")
 LONGEST_COPY = 0.3
 """Share of a summary that may stand word for word, in one piece, in its dialogue."""

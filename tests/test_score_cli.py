@@ -123,9 +123,12 @@ REFUSED: list[tuple[str, dict[str, str | bytes], list[str], list[str]]] = [
     ids=[case[0] for case in REFUSED],
 )
 def test_refusals(
-    script: ModuleType, capsys: pytest.CaptureFixture[str],
-    files: dict[str, str | bytes], arguments: list[str], words: list[str],
-) -> None:  # fmt: skip
+    script: ModuleType,
+    capsys: pytest.CaptureFixture[str],
+    files: dict[str, str | bytes],
+    arguments: list[str],
+    words: list[str],
+) -> None:
     spoil(**files)
     assert run(script, "pred.csv", "ref.csv", *arguments) == 2
     output = capsys.readouterr()
@@ -239,8 +242,9 @@ def test_json_lines_and_plain_lines_are_read(
 ) -> None:
     Path("ref.jsonl").write_text(
         '{"fname": "a", "summary1": "x y", "summary2": "x", "topic1": "t"}\n'
-        '{"fname": "b", "summary1": "z", "summary2": "w"}\n', encoding="utf-8",
-    )  # fmt: skip
+        '{"fname": "b", "summary1": "z", "summary2": "w"}\n',
+        encoding="utf-8",
+    )
     Path("pred.txt").write_text("x y\n\n", encoding="utf-8")
     Path("pred.jsonl").write_text(
         '{"fname": "b", "summary": ""}\n{"fname": "a", "summary": "x y"}\n', encoding="utf-8"
@@ -342,16 +346,16 @@ def test_what_was_probably_not_meant_is_said(
 def test_an_unfit_submission_is_told_all_at_once(
     script: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spoil(test="fname,dialogue\nt1,#Person1#: 네\nt2,#Person1#: 네\n",
-          bad=",fname,summary\n0,t1,답한다.</s>\n")  # fmt: skip
+    spoil(
+        test="fname,dialogue\nt1,#Person1#: 네\nt2,#Person1#: 네\n",
+        bad=",fname,summary\n0,t1,답한다.</s>\n",
+    )
     assert run(script, "--check-submission", "bad.csv", "--test", "test.csv") == 2
     error = capsys.readouterr().err
     assert "no row for fname 't2'" in error and "special tokens" in error
 
 
-def test_a_submission_is_checked(
-    script: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_submission_is_checked(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     spoil(
         test="fname,dialogue\nt1,#Person1#: 네\nt2,#Person1#: 네\n",
         fit=",fname,summary\n0,t1,#Person1#은 답한다.\n1,t2,둘은 답한다.\n",

@@ -81,7 +81,8 @@ def test_composed_and_decomposed_text_score_alike(
 ) -> None:
     composed, decomposed = (
         score_texts(
-            [unicodedata.normalize(form, prediction)], [[unicodedata.normalize(form, reference)]],
+            [unicodedata.normalize(form, prediction)],
+            [[unicodedata.normalize(form, reference)]],
             tokenizer=tokenizer,
         )
         for form in ("NFC", "NFD")

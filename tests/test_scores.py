@@ -111,10 +111,7 @@ def test_the_text_shows_scores_with_recipe_interval_and_floors() -> None:
         assert scale["signature"] in text
         assert f"{low:.2f} - {high:.2f}" in text
         assert f"constant: {scale['floors']['constant']['text']}" in text
-    rows = [
-        line for line in text.splitlines()
-        if line.startswith(("  ours   ", "  lead-2"))
-    ]  # fmt: skip
+    rows = [line for line in text.splitlines() if line.startswith(("  ours   ", "  lead-2"))]
     assert len(rows) == 6
     assert rows[0].split()[1] == f"{block['rouge1']:.2f}"
 

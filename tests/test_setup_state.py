@@ -178,11 +178,7 @@ TOOLS = "adding the tools of the tests (requirements-dev.txt) to .venv"
     ids=["pins", "dev pins", "first tests"],
 )
 def test_update_of_the_environment_is_said_in_words_that_need_no_insider(
-    change: Callable[[Path], None],
-    options: tuple[str, ...],
-    said: str,
-    usable: Path,
-    tools: Path,
+    change: Callable[[Path], None], options: tuple[str, ...], said: str, usable: Path, tools: Path
 ) -> None:
     change(usable)
     write_program(

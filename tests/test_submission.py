@@ -51,9 +51,7 @@ def test_every_row_needs_its_summary(tmp_path: Path, summaries: list[str]) -> No
 def test_an_empty_summary_is_written_and_then_named(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     write_submission(path, ROWS, ["하나", " ", "셋"])
-    with pytest.raises(
-        RunError, match=r"line 3  row 2: the summary of 'test_1' is empty"
-    ):
+    with pytest.raises(RunError, match=r"line 3  row 2: the summary of 'test_1' is empty"):
         check_submission(path, ROWS)
 
 
@@ -61,23 +59,47 @@ UNFIT = [
     ("nothing", "", ["is empty"]),
     ("other columns", "fname,text\ntest_0,a\n", ["no column 'summary'"]),
     ("row missing", ",fname,summary\n0,test_0,a\n1,test_2,c\n", ["no row for fname 'test_1'"]),
-    ("row too many", ",fname,summary\n0,test_0,a\n1,test_1,b\n2,test_2,c\n3,test_9,d\n",
-     ["line 5  row 4: fname 'test_9' is not in the test file"]),
-    ("row twice", ",fname,summary\n0,test_0,a\n1,test_1,b\n2,test_1,c\n",
-     ["line 4  row 3: fname 'test_1' stands already", "no row for fname 'test_2'"]),
-    ("other order", ",fname,summary\n0,test_0,a\n1,test_2,c\n2,test_1,b\n",
-     ["line 3  row 2: fname 'test_2' stands where the test file has 'test_1'"]),
-    ("no index", "fname,summary\ntest_0,a\ntest_1,b\ntest_2,c\n",
-     ["line 1  the first line is 'fname,summary' and must be ',fname,summary'", "index=False"]),
-    ("column too many", ",fname,summary,x\n0,test_0,a,1\n1,test_1,b,1\n2,test_2,c,1\n",
-     ["line 1  the first line is ',fname,summary,x'"]),
-    ("index from 1", ",fname,summary\n1,test_0,a\n2,test_1,b\n3,test_2,c\n",
-     ["row 1 has the index '1' where 0 belongs, and 2 more"]),
-    ("line break", ',fname,summary\n0,test_0,"a\nb"\n1,test_1,b\n2,test_2,c\n',
-     ["line 2  row 1: the summary of 'test_0' has a line break"]),
-    ("decomposed", ",fname,summary\n0,test_0,\u1112\u1161\u11ab\n1,test_1,b\n2,test_2,c\n",
-     ["line 2  row 1: the summary of 'test_0' is not composed; unicodedata.normalize('NFC'"]),
-]  # fmt: skip
+    (
+        "row too many",
+        ",fname,summary\n0,test_0,a\n1,test_1,b\n2,test_2,c\n3,test_9,d\n",
+        ["line 5  row 4: fname 'test_9' is not in the test file"],
+    ),
+    (
+        "row twice",
+        ",fname,summary\n0,test_0,a\n1,test_1,b\n2,test_1,c\n",
+        ["line 4  row 3: fname 'test_1' stands already", "no row for fname 'test_2'"],
+    ),
+    (
+        "other order",
+        ",fname,summary\n0,test_0,a\n1,test_2,c\n2,test_1,b\n",
+        ["line 3  row 2: fname 'test_2' stands where the test file has 'test_1'"],
+    ),
+    (
+        "no index",
+        "fname,summary\ntest_0,a\ntest_1,b\ntest_2,c\n",
+        ["line 1  the first line is 'fname,summary' and must be ',fname,summary'", "index=False"],
+    ),
+    (
+        "column too many",
+        ",fname,summary,x\n0,test_0,a,1\n1,test_1,b,1\n2,test_2,c,1\n",
+        ["line 1  the first line is ',fname,summary,x'"],
+    ),
+    (
+        "index from 1",
+        ",fname,summary\n1,test_0,a\n2,test_1,b\n3,test_2,c\n",
+        ["row 1 has the index '1' where 0 belongs, and 2 more"],
+    ),
+    (
+        "line break",
+        ',fname,summary\n0,test_0,"a\nb"\n1,test_1,b\n2,test_2,c\n',
+        ["line 2  row 1: the summary of 'test_0' has a line break"],
+    ),
+    (
+        "decomposed",
+        ",fname,summary\n0,test_0,\u1112\u1161\u11ab\n1,test_1,b\n2,test_2,c\n",
+        ["line 2  row 1: the summary of 'test_0' is not composed; unicodedata.normalize('NFC'"],
+    ),
+]
 
 
 @pytest.mark.parametrize(
@@ -124,8 +146,11 @@ def test_many_problems_are_counted(tmp_path: Path) -> None:
 REMARKS = [
     (["a</s>", "b", "c"], ["1 summary holds special tokens (</s>): 'test_0'"], 0),
     (["<pad>a", "b▁c", "c"], ["2 summaries hold special tokens (<pad>, ▁)"], 0),
-    (["#Person1은 간다", "b", "c"],
-     ["1 summary holds a broken tag (#Person1, Person1, a lone #): 'test_0'"], 0),
+    (
+        ["#Person1은 간다", "b", "c"],
+        ["1 summary holds a broken tag (#Person1, Person1, a lone #): 'test_0'"],
+        0,
+    ),
     (["a<|endoftext|>", "[PAD]b", "<sep>c"], ["3 summaries hold special tokens"], 0),
     (["a\u200b", "b", "c"], ["1 summary holds characters that nobody sees"], 0),
     (["#person1#은", "#Person1#은", "#PERSON2#"], ["2 summaries hold a broken tag"], 0),
@@ -133,8 +158,11 @@ REMARKS = [
     (["Person1은 간다", "#Person1#은", "c"], ["1 summary holds a broken tag"], 0),
     (["#Person1#: 네", "b" * 9, "c" * 9], ["1 summary begins as a turn does"], 1),
     (["같다", "같다", " 같다"], ["3 summaries are word for word the same"], 1),
-    (["#Person2#", "b" * 9, "c" * 9],
-     ["1 summary names tags that their dialogues have not (#Person2#)"], 1),
+    (
+        ["#Person2#", "b" * 9, "c" * 9],
+        ["1 summary names tags that their dialogues have not (#Person2#)"],
+        1,
+    ),
     (["a" * 40, "b" * 10, "c" * 10], ["1 summary is over 3 times as long as the median of 10"], 1),
     (["a" * 2, "b" * 10, "c" * 10], ["1 summary is under 0.25 of the median"], 1),
     (["#Person1#은 간다", "#Person1#도 간다", "#Person1#"], [], 1),
@@ -161,5 +189,8 @@ def test_summaries_are_written_composed_and_on_one_line(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     write_submission(path, ROWS, ["\u1112\u1161\u11ab  글", "둘\r\n셋", " 넷 "])
     assert path.read_text(encoding="utf-8").splitlines() == [
-        ",fname,summary", "0,test_0,한 글", "1,test_1,둘 셋", "2,test_2,넷"
-    ]  # fmt: skip
+        ",fname,summary",
+        "0,test_0,한 글",
+        "1,test_1,둘 셋",
+        "2,test_2,넷",
+    ]

@@ -54,14 +54,35 @@ def test_best_first_with_interval_floors_and_recipe() -> None:
     assert lines.index(high) < lines.index(low)
     assert any(line.endswith("and the targets, set on whitespace tokens") for line in lines)
     assert high.split() == [
-        "1", "L_high", "35.00", "25.00", "30.00", "30.00", "29.00", "-", "31.00",
-        "10.00", "8.00", "+20.00", "10", "m",
-    ]  # fmt: skip
+        "1",
+        "L_high",
+        "35.00",
+        "25.00",
+        "30.00",
+        "30.00",
+        "29.00",
+        "-",
+        "31.00",
+        "10.00",
+        "8.00",
+        "+20.00",
+        "10",
+        "m",
+    ]
     assert "signature  rouge|tok:mecab-ko|tags:split|refs:1" in lines
     scales = [line for line in lines if "L_high" in line][1]
     assert scales.split() == [
-        "1", "L_high", "28.00", "+18.00", "25.00", "15.00", "20.00", "15-18", "met", "met",
-    ]  # fmt: skip
+        "1",
+        "L_high",
+        "28.00",
+        "+18.00",
+        "25.00",
+        "15.00",
+        "20.00",
+        "15-18",
+        "met",
+        "met",
+    ]
     assert any("tok:mecab-ko|tags:one" in line for line in lines)
     assert any("tok:whitespace" in line for line in lines)
 
@@ -80,8 +101,11 @@ def test_unlike_recipes_and_unlike_rows_are_never_ranked_together() -> None:
     plain = [make_record("a", mean=20.0), make_record("b", mean=30.0)]
     groups = group_records([other, rows, few, *plain])
     assert [[record.name for record in group.records] for group in groups] == [
-        ["b", "a"], ["char"], ["rows"], ["few"],
-    ]  # fmt: skip
+        ["b", "a"],
+        ["char"],
+        ["rows"],
+        ["few"],
+    ]
     lines = format_ranking([other, rows, few, *plain])
     assert lines[0].startswith("4 rankings: ")
     assert sum(line.startswith("signature  ") for line in lines) == 4
@@ -138,8 +162,9 @@ def test_whitespace_scores_of_a_run_that_was_scored_on_whitespace() -> None:
 
 def with_rows(name: str, scores: list[float], *, one: list[float]) -> Record:
     """Return a record with the scores of its rows, with tags as morphemes and as one token."""
-    record = with_dev(make_record(name, mean=sum(scores) / len(scores)),
-                      per_row={"rouge_mean": scores})  # fmt: skip
+    record = with_dev(
+        make_record(name, mean=sum(scores) / len(scores)), per_row={"rouge_mean": scores}
+    )
     record.content["evaluation"]["dev"]["tags_one"]["per_row"] = {"rouge_mean": one}
     return record
 
@@ -153,8 +178,9 @@ def test_the_lead_of_the_best_is_tested() -> None:
     assert max(map(display_width, lines)) <= 120
     verdicts = {
         (line.split()[0], line.split()[2]): line
-        for line in lines if line.startswith(("ranking's", "tags=1   ")) and "rouge|" not in line
-    }  # fmt: skip
+        for line in lines
+        if line.startswith(("ranking's", "tags=1   ")) and "rouge|" not in line
+    }
     assert "REAL" in verdicts["ranking's", "L_c"]
     assert "NOT SETTLED: no difference was seen" in verdicts["tags=1", "L_b"]
     assert any("another seed" in line for line in lines)

@@ -89,8 +89,11 @@ def test_lines_are_those_on_which_rows_start(tmp_path: Path) -> None:
     path.write_text('fname,summary\na,"1\n2\n3"\n\nb,x\nc,"y\nz"\nd,w\n', encoding="utf-8")
     rows = read_table(path, required=("fname",))
     assert [(row.number, row.line, row.values["fname"]) for row in rows] == [
-        (1, 2, "a"), (2, 6, "b"), (3, 7, "c"), (4, 9, "d"),
-    ]  # fmt: skip
+        (1, 2, "a"),
+        (2, 6, "b"),
+        (3, 7, "c"),
+        (4, 9, "d"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -132,8 +135,7 @@ def test_check_unique_names_both_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "text"),
-    [([], ""), (["a"], "'a'"), (["a", "b", "c"], "'a', 'b' and 1 more")],
+    ("names", "text"), [([], ""), (["a"], "'a'"), (["a", "b", "c"], "'a', 'b' and 1 more")]
 )
 def test_name_some(names: list[str], text: str) -> None:
     assert name_some(names, limit=2) == text

@@ -8,13 +8,7 @@ from pathlib import Path
 import pytest
 
 from dialsum.data.summary_checks import remark_on_summaries
-from dialsum.data.tags import (
-    find_tags,
-    has_broken_tag,
-    loose_tags,
-    tag_spans,
-    without_tags,
-)
+from dialsum.data.tags import find_tags, has_broken_tag, loose_tags, tag_spans, without_tags
 from dialsum.score.facts import find_facts
 from dialsum.score.floors import lead
 from dialsum.score.scripts import find_foreign
@@ -130,7 +124,9 @@ def test_no_other_module_has_a_pattern_of_tags() -> None:
     pattern = re.compile(r"""r?f?["'][^"'\n]*#(?:\\w|\(|\[|@)[^"'|\n]*#""")
     found = [
         f"{path.name}: {line.strip()}"
-        for path in (REPOSITORY / "code" / "dialsum").rglob("*.py") if path.name != "tags.py"
-        for line in path.read_text(encoding="utf-8").splitlines() if pattern.search(line)
-    ]  # fmt: skip
+        for path in (REPOSITORY / "code" / "dialsum").rglob("*.py")
+        if path.name != "tags.py"
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if pattern.search(line)
+    ]
     assert found == []

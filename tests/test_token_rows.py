@@ -60,9 +60,10 @@ def logits_and_gradients(case: Case) -> tuple[Any, dict[str, Any]]:
     said = case.model(**case.batch())
     said.loss.backward()
     return said.logits.detach(), {
-        name: one.grad.clone() for name, one in case.model.named_parameters()
+        name: one.grad.clone()
+        for name, one in case.model.named_parameters()
         if one.grad is not None
-    }  # fmt: skip
+    }
 
 
 def difference(first: Any, second: Any) -> float:
@@ -215,9 +216,13 @@ def test_what_learned_is_loaded_and_computed_without_copies(
     learned = case.logits()
     save_weights(case.model, tmp_path)
     base = load_model(
-        case.folder, config=case.config, tokenizer=case.tokenizer, new_tokens=case.new,
-        device="cpu", dtype=torch.float32,
-    ).model  # fmt: skip
+        case.folder,
+        config=case.config,
+        tokenizer=case.tokenizer,
+        new_tokens=case.new,
+        device="cpu",
+        dtype=torch.float32,
+    ).model
     again = attach_adapter(base, tmp_path)
     assert {type(layer).__name__ for layer in row_layers(again)} == {"RowsInPlace"}
     assert set(again.state_dict()) == names

@@ -52,7 +52,7 @@ CASES = [
     ("english", "split", "#Person1#'s friends met.", ["person1", "s", "friend", "met"]),
     ("english", "one", "#Person1#'s friends met.", ["#person1#", "s", "friend", "met"]),
     ("english", "removed", "#Person1#'s friends met.", ["s", "friend", "met"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("tokenizer", "tags", "text", "tokens"), CASES)
@@ -141,10 +141,11 @@ def test_unknown_names_are_refused_with_the_known_ones(name: str, tags: str) -> 
 @pytest.mark.parametrize(
     ("name", "module", "package"),
     [
-        ("mecab", "mecab", "python-mecab-ko"), ("english", "rouge_score", "rouge-score"),
+        ("mecab", "mecab", "python-mecab-ko"),
+        ("english", "rouge_score", "rouge-score"),
         ("kiwi", "kiwipiepy", "kiwipiepy"),
     ],
-)  # fmt: skip
+)
 def test_a_missing_library_is_named_with_its_install_line(
     monkeypatch: pytest.MonkeyPatch, name: str, module: str, package: str
 ) -> None:

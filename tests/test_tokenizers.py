@@ -142,9 +142,12 @@ def test_the_stock_setting_loses_most_real_summaries(family: str, shared_dir: Pa
     else:
         stock = AutoTokenizer.from_pretrained(folder)
     stock.add_tokens(list(TAGS))
-    texts = [row.values["summary"] for row in read_table(
-        shared_dir / "data" / "ko" / "train.csv", required=["fname", "summary"]
-    )]  # fmt: skip
+    texts = [
+        row.values["summary"]
+        for row in read_table(
+            shared_dir / "data" / "ko" / "train.csv", required=["fname", "summary"]
+        )
+    ]
     assert survivors(stock, texts)[0] > 1700
     assert "#Person1# 은" in stock.decode(stock(TEXT)["input_ids"], skip_special_tokens=True)
 
@@ -269,10 +272,7 @@ def write_tokenizer(folder: Path, *, specials: tuple[str, ...]) -> Path:
 
 @pytest.mark.parametrize(
     ("specials", "said"),
-    [
-        (("</s>", "<unk>"), "no pad_token (<pad>)"),
-        (("<pad>", "<unk>"), "no eos_token (</s>)"),
-    ],
+    [(("</s>", "<unk>"), "no pad_token (<pad>)"), (("<pad>", "<unk>"), "no eos_token (</s>)")],
 )
 def test_a_tokenizer_without_end_or_padding_is_refused(
     specials: tuple[str, ...], said: str, tmp_path: Path
@@ -296,12 +296,14 @@ def test_a_tokenizer_that_brings_code_is_refused(tmp_path: Path) -> None:
         f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n", encoding="utf-8"
     )
     (tmp_path / "tokenizer_config.json").write_text(
-        json.dumps({
-            "tokenizer_class": "OwnTokenizer",
-            "auto_map": {"AutoTokenizer": ["own_tokenizer.OwnTokenizer", None]},
-        }),
+        json.dumps(
+            {
+                "tokenizer_class": "OwnTokenizer",
+                "auto_map": {"AutoTokenizer": ["own_tokenizer.OwnTokenizer", None]},
+            }
+        ),
         encoding="utf-8",
-    )  # fmt: skip
+    )
     with pytest.raises(UnfitError, match="no tokenizer could be loaded"):
         load_tokenizer(tmp_path)
     assert not marker.exists()
@@ -359,10 +361,19 @@ def test_mt5_reads_and_writes_every_text_as_sentencepiece_does(shared_dir: Path)
 @pytest.mark.parametrize(
     "text",
     [
-        "다시 뵀다", "뵀뷁쀍", "\U0001f9cc 쀍", "a \u200b b", "\u200ba", "½ Ⅷ ㎏",
-        "<0x41> a<0xEB>b", "<0xZZ>", "ㅋㅋㅠㅠ", "ㅋㅖ ㅎㅏㄴ", "ｶﾞ か\u3099",
+        "다시 뵀다",
+        "뵀뷁쀍",
+        "\U0001f9cc 쀍",
+        "a \u200b b",
+        "\u200ba",
+        "½ Ⅷ ㎏",
+        "<0x41> a<0xEB>b",
+        "<0xZZ>",
+        "ㅋㅋㅠㅠ",
+        "ㅋㅖ ㅎㅏㄴ",
+        "ｶﾞ か\u3099",
     ],
-)  # fmt: skip
+)
 def test_mt5_reads_rare_text_as_sentencepiece_does(text: str, shared_dir: Path) -> None:
     from sentencepiece import SentencePieceProcessor
 
@@ -384,11 +395,15 @@ def write_pko(folder: Path, source: Path, *, tokenizer_class: str | None) -> Pat
     """Write what a pko-t5 checkpoint has: a byte-level BPE under T5's name, cut to 128 tokens."""
     described = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
     described["truncation"] = {
-        "direction": "Right", "max_length": 128, "strategy": "LongestFirst", "stride": 0
+        "direction": "Right",
+        "max_length": 128,
+        "strategy": "LongestFirst",
+        "stride": 0,
     }
     config = {"unk_token": "<pad>", "tokenizer_class": tokenizer_class}
     for name, content in (
-        ("tokenizer.json", described), ("config.json", {"model_type": "t5"}),
+        ("tokenizer.json", described),
+        ("config.json", {"model_type": "t5"}),
         ("tokenizer_config.json", {key: value for key, value in config.items() if value}),
     ):
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
@@ -417,9 +432,9 @@ def test_a_byte_level_tokenizer_under_t5_s_name_is_what_its_file_says(
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).unlink()
     for again in (
-        reload(save(tokenizer, tmp_path, family="t5")) for reload in (reload_by_ours,
-                                                                      reload_by_library)
-    ):  # fmt: skip
+        reload(save(tokenizer, tmp_path, family="t5"))
+        for reload in (reload_by_ours, reload_by_library)
+    ):
         check_spelling(again)
         assert again(texts)["input_ids"] == tokenizer(texts)["input_ids"]
         assert again.unk_token_id == 0
@@ -490,8 +505,14 @@ def train_pieces(folder: Path, *, byte_fallback: bool) -> Path:
     from sentencepiece import SentencePieceTrainer
 
     SentencePieceTrainer.train(
-        sentence_iterator=iter(sample_texts()), model_prefix=str(folder / "spiece"),
-        vocab_size=1500, byte_fallback=byte_fallback, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+        sentence_iterator=iter(sample_texts()),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=1500,
+        byte_fallback=byte_fallback,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
         minloglevel=2,
     )
     return folder
@@ -507,8 +528,9 @@ def test_a_sentencepiece_model_alone_is_a_tokenizer(byte_fallback: bool, tmp_pat
     # T5's sentinels lie behind the pieces, the last one first.
     assert len(ours) == len(theirs) + 100
     assert ours.convert_ids_to_tokens([len(theirs), len(ours) - 1]) == [
-        "<extra_id_99>", "<extra_id_0>",
-    ]  # fmt: skip
+        "<extra_id_99>",
+        "<extra_id_0>",
+    ]
     texts = [fold_spaces(text).replace("\n", " ") for text in sample_texts()]
     texts += ["뵀다 뷁"] if byte_fallback else []
     ids = ours(texts)["input_ids"]

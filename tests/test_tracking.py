@@ -114,14 +114,20 @@ def test_a_mode_is_obeyed_in_each_of_its_spellings_and_each_run_has_its_own_id(
     folder = tmp_path / "run"
     folder.mkdir()
     variables = environment(
-        WANDB_API_KEY=SECRETS["WANDB_API_KEY"], WANDB_MODE=mode,
-        WANDB_BASE_URL="http://127.0.0.1:9", WANDB_CONFIG_DIR=str(settings),
-    )  # fmt: skip
+        WANDB_API_KEY=SECRETS["WANDB_API_KEY"],
+        WANDB_MODE=mode,
+        WANDB_BASE_URL="http://127.0.0.1:9",
+        WANDB_CONFIG_DIR=str(settings),
+    )
     program = OFFLINE_RUN.format(code=str(REPOSITORY / "code"))
     done = subprocess.run(
         [sys.executable, "-c", program, str(folder)],
-        env=variables, capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     assert f"'used': 'offline', 'why': 'WANDB_MODE is {mode.lower()}'" in done.stdout, done
     [kept] = (folder / "wandb").glob("offline-run-*")
     assert not kept.name.endswith("the_same")
@@ -192,9 +198,14 @@ def train_with_dead_tracking(
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     """Run KoBART's LoRA experiment from a local folder while W&B cannot be reached."""
     line = command(
-        KOBART_LORA, folder, "--set", f"model.checkpoint={checkpoint}",
-        "--set", "training.learning_rate=5e-3", demo=False,
-    )  # fmt: skip
+        KOBART_LORA,
+        folder,
+        "--set",
+        f"model.checkpoint={checkpoint}",
+        "--set",
+        "training.learning_rate=5e-3",
+        demo=False,
+    )
     done = run(without_patience(line), WANDB_BASE_URL="http://127.0.0.1:9", **SECRETS)
     assert done.returncode == EXIT_OK, done.stdout + done.stderr
     return done, read_result(folder)
@@ -224,14 +235,23 @@ def test_dead_tracking_ends_no_run_and_no_key_is_written(tmp_path: Path) -> None
 def tracked_run(folder: Path, server: WandbServer) -> Iterator[subprocess.Popen[str]]:
     """Start a run of some hundred steps whose W&B is that server and has begun."""
     line = command(
-        MT5, folder, "--set", "tracking.wandb=true", "--set", "training.max_steps=60",
-        "--set", "training.eval_steps=30",
-    )  # fmt: skip
+        MT5,
+        folder,
+        "--set",
+        "tracking.wandb=true",
+        "--set",
+        "training.max_steps=60",
+        "--set",
+        "training.eval_steps=30",
+    )
     values = {**SECRETS, "WANDB_BASE_URL": server.url}
     with subprocess.Popen(
-        without_patience(line), env=environment(**values),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        without_patience(line),
+        env=environment(**values),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         # The first event comes once W&B was started.
         while not (folder / "metrics.jsonl").is_file() and process.poll() is None:
             time.sleep(0.01)
@@ -271,9 +291,7 @@ def test_tracking_that_falls_silent_in_mid_run_holds_up_no_run(tmp_path: Path) -
 
 
 @pytest.mark.training
-def test_tracking_whose_service_is_killed_in_mid_run_is_recorded_as_stopped(
-    tmp_path: Path,
-) -> None:
+def test_tracking_whose_service_is_killed_in_mid_run_is_recorded_as_stopped(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with WandbServer.running() as server, tracked_run(folder, server) as process:
         children = psutil.Process(process.pid).children(recursive=True)

@@ -133,9 +133,7 @@ def test_text_with_cut_pieces_is_spelled_by_its_characters(
 def test_checked_texts_choose_no_pieces_and_are_counted(foreign_folder: Path) -> None:
     tokenizer, new = loaded(foreign_folder)
     texts = sample_texts()
-    trimmed = trim_tokenizer(
-        tokenizer, texts=texts, checked=[texts[0], ENGLISH], new_tokens=new
-    )
+    trimmed = trim_tokenizer(tokenizer, texts=texts, checked=[texts[0], ENGLISH], new_tokens=new)
     assert trimmed.respelled == 1
     assert trimmed.tokens_per_character[0] < trimmed.tokens_per_character[1]
     assert trimmed.kept == trim_tokenizer(tokenizer, texts=texts, new_tokens=new).kept
@@ -196,9 +194,16 @@ def test_an_unknown_character_costs_what_it_did() -> None:
     # What it costs follows from the lowest score of all, here that of a piece that no text uses:
     # -110, and -30 without it. Then ? and 나다라 would be better than ?나, 다, 라.
     pieces = [
-        *SPECIALS, *wide(600), ("▁", -1.0), ("나", -15.0), ("다", -10.0), ("라", -10.0),
-        ("?나", -20.0), ("나다라", -5.0), ("xyz", -100.0),
-    ]  # fmt: skip
+        *SPECIALS,
+        *wide(600),
+        ("▁", -1.0),
+        ("나", -15.0),
+        ("다", -10.0),
+        ("라", -10.0),
+        ("?나", -20.0),
+        ("나다라", -5.0),
+        ("xyz", -100.0),
+    ]
     tokenizer = unigram(pieces)
     spelled = ["▁", "?나", "다", "라", "</s>"]
     assert pieces_of(tokenizer, " ?나다라") == spelled
@@ -224,17 +229,30 @@ def test_tokens_get_their_new_ids_wherever_they_stand() -> None:
     assert trimmed.tokenizer.pad_token_id == trimmed.kept.ids.index(tokenizer.pad_token_id)
     assert trimmed.tokenizer.eos_token_id == trimmed.kept.ids.index(end)
     assert pieces_of(trimmed.tokenizer, "가 #Person1#<extra_id_1>") == [
-        "▁가", "▁", "#Person1#", "<extra_id_1>", "</end>",
-    ]  # fmt: skip
+        "▁가",
+        "▁",
+        "#Person1#",
+        "<extra_id_1>",
+        "</end>",
+    ]
 
 
 @pytest.mark.parametrize(
     ("piece", "stays"),
     [
-        ("<0x0A>", True), ("<0x0a>", False), ("한국어", True), ("▁한국어", True), ("ㅋㅋ", True),
-        ("ьé", True), ("é", True), ("abc", False), ("▁abc", False), ("0A0", False), ("漢a", True),
+        ("<0x0A>", True),
+        ("<0x0a>", False),
+        ("한국어", True),
+        ("▁한국어", True),
+        ("ㅋㅋ", True),
+        ("ьé", True),
+        ("é", True),
+        ("abc", False),
+        ("▁abc", False),
+        ("0A0", False),
+        ("漢a", True),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_used_stays_where_smaller_pieces_could_not_do(piece: str, stays: bool) -> None:
     # 漢a: no piece holds 漢 alone, so that nothing else could spell it.
     hangul = [(one, -9.0) for one in "한국어ㅋ"]
@@ -324,14 +342,15 @@ def test_the_key_is_taken_where_it_can_serve(sets: dict[str, Any]) -> None:
         ({"tokenizer.trim_vocabulary": True, "model.architecture": "bart"}, "nearly all Korean"),
         (
             {
-                "tokenizer.trim_vocabulary": True, "tokenizer.train_on_data": True,
+                "tokenizer.trim_vocabulary": True,
+                "tokenizer.train_on_data": True,
                 "model.initialise": "tiny",
             },
             "has no other pieces",
         ),
         ({"tokenizer.trim_vocabulary": 1}, "true or false"),
     ],
-)  # fmt: skip
+)
 def test_the_key_is_refused_where_it_cannot_serve(sets: dict[str, Any], said: str) -> None:
     found = problems(sets)
     assert len(found) == 1

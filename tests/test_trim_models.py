@@ -62,9 +62,13 @@ def load_whole(folder: Path, sort: str, **sections: Any) -> tuple[Any, Any]:
 
     tokenizer, new = loaded(folder)
     model = load_model(
-        folder, config=make_config(sort, folder, **sections), tokenizer=tokenizer,
-        new_tokens=new, device="cpu", dtype=torch.float32,
-    )  # fmt: skip
+        folder,
+        config=make_config(sort, folder, **sections),
+        tokenizer=tokenizer,
+        new_tokens=new,
+        device="cpu",
+        dtype=torch.float32,
+    )
     return model, tokenizer
 
 
@@ -77,13 +81,16 @@ def load_cut(
     from dialsum.model.load import load_model
 
     tokenizer, new = loaded(folder)
-    trimmed = trim_tokenizer(
-        tokenizer, texts=sample_texts(), new_tokens=new, more_ids=more_ids
-    )
+    trimmed = trim_tokenizer(tokenizer, texts=sample_texts(), new_tokens=new, more_ids=more_ids)
     model = load_model(
-        folder, config=make_config(sort, folder, **sections), tokenizer=trimmed.tokenizer,
-        new_tokens=new, device="cpu", dtype=torch.float32, kept=trimmed.kept,
-    )  # fmt: skip
+        folder,
+        config=make_config(sort, folder, **sections),
+        tokenizer=trimmed.tokenizer,
+        new_tokens=new,
+        device="cpu",
+        dtype=torch.float32,
+        kept=trimmed.kept,
+    )
     return model, trimmed
 
 
@@ -135,9 +142,12 @@ def test_a_cut_model_without_new_tokens_loads_like_any_checkpoint(
     trimmed = trim_tokenizer(load_tokenizer(folder), texts=sample_texts())
     options: dict[str, Any] = {"new_tokens": [], "device": "cpu", "dtype": torch.float32}
     cut_model: Any = load_model(
-        folder, config=make_config(sort, folder), tokenizer=trimmed.tokenizer,
-        kept=trimmed.kept, **options,
-    ).model  # fmt: skip
+        folder,
+        config=make_config(sort, folder),
+        tokenizer=trimmed.tokenizer,
+        kept=trimmed.kept,
+        **options,
+    ).model
     assert cut_model.config.vocab_size == len(trimmed.kept) == len(trimmed.tokenizer)
     save_weights(cut_model, tmp_path)
     trimmed.tokenizer.save_pretrained(tmp_path)
@@ -161,9 +171,7 @@ def answers(model: Any, rows: list[list[int]], targets: list[list[int]]) -> list
 
 @pytest.mark.parametrize("bits", QLORA)
 @pytest.mark.parametrize("sort", UNTIED_AND_TIED)
-def test_kept_pieces_have_the_scores_that_they_had(
-    sort: str, bits: str, checkpoints: Any
-) -> None:
+def test_kept_pieces_have_the_scores_that_they_had(sort: str, bits: str, checkpoints: Any) -> None:
     import torch
 
     whole, tokenizer = load_whole(checkpoints(sort), sort, qlora=QLORA[bits])
@@ -196,7 +204,10 @@ def written(model: Any, tokenizer: Any, texts: list[str], *, banned: list[int]) 
         for text in texts:
             ids = torch.tensor([tokenizer(text)["input_ids"]])
             out = model.generate(
-                input_ids=ids, max_new_tokens=8, do_sample=False, num_beams=1,
+                input_ids=ids,
+                max_new_tokens=8,
+                do_sample=False,
+                num_beams=1,
                 suppress_tokens=banned or None,
             )
             found.append(" ".join(tokenizer.convert_ids_to_tokens(out[0].tolist())))
@@ -224,9 +235,7 @@ def test_greedy_answers_of_kept_pieces_are_the_same(sort: str, checkpoints: Any)
     assert said > 10
 
 
-def test_a_start_of_decoding_behind_the_cut_is_renumbered(
-    checkpoints: Any, tmp_path: Path
-) -> None:
+def test_a_start_of_decoding_behind_the_cut_is_renumbered(checkpoints: Any, tmp_path: Path) -> None:
     import torch
 
     from dialsum.model.load import load_model
@@ -239,13 +248,13 @@ def test_a_start_of_decoding_behind_the_cut_is_renumbered(
         json.dumps(described | {"decoder_start_token_id": start}), encoding="utf-8"
     )
     options: dict[str, Any] = {
-        "config": make_config("mt5", folder), "new_tokens": new, "device": "cpu",
+        "config": make_config("mt5", folder),
+        "new_tokens": new,
+        "device": "cpu",
         "dtype": torch.float32,
     }
     trimmed = trim_tokenizer(tokenizer, texts=["가"], new_tokens=new, more_ids=[start])
-    model: Any = load_model(
-        folder, tokenizer=trimmed.tokenizer, kept=trimmed.kept, **options
-    ).model
+    model: Any = load_model(folder, tokenizer=trimmed.tokenizer, kept=trimmed.kept, **options).model
     now = trimmed.tokenizer.convert_tokens_to_ids("▁tomorrow")
     assert now != start
     assert model.config.decoder_start_token_id == now
@@ -262,10 +271,12 @@ def test_inputs_and_train_summaries_choose_pieces_dev_summaries_none(checkpoints
     assert splits.test is not None
     # One foreign word each: nothing else in the sample uses it.
     for split, side, word in (
-        (splits.train, "dialogue", "weather"), (splits.train, "summary", "report"),
-        (splits.dev, "dialogue", "every"), (splits.dev, "summary", "another"),
+        (splits.train, "dialogue", "weather"),
+        (splits.train, "summary", "report"),
+        (splits.dev, "dialogue", "every"),
+        (splits.dev, "summary", "another"),
         (splits.test, "dialogue", "сегодня"),
-    ):  # fmt: skip
+    ):
         split.rows[0] = replace(split.rows[0], **{side: f"#Person1#: 네 {word}"})
     asked = {"trim_vocabulary": True, "input_prefix": "станция "}
     config = make_config("mt5", checkpoints("mt5"), tokenizer=asked)
@@ -291,8 +302,13 @@ def test_another_checkpoint_than_the_list_was_made_for_is_refused(
     other = write_checkpoint(tmp_path / "other", "mt5", tokenizer=small)
     with pytest.raises(UnfitError, match=f"was cut from {trimmed.kept.before:,}"):
         load_model(
-            other, config=make_config("mt5", other), tokenizer=trimmed.tokenizer, new_tokens=new,
-            device="cpu", dtype=torch.float32, kept=trimmed.kept,
+            other,
+            config=make_config("mt5", other),
+            tokenizer=trimmed.tokenizer,
+            new_tokens=new,
+            device="cpu",
+            dtype=torch.float32,
+            kept=trimmed.kept,
         )
 
 
@@ -301,26 +317,36 @@ SMALL_T5 = "02_eenzeenee_t5_rtx3090"
 EXPERIMENTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "adapter on embeddings and head, 4-bit": (ULTIMATE, "mt5", ()),
     "adapter beside rows of new tokens, 8-bit": (
-        FIRST, "mt5", ("qlora.load_in_4bit=false", "qlora.load_in_8bit=true"),
+        FIRST,
+        "mt5",
+        ("qlora.load_in_4bit=false", "qlora.load_in_8bit=true"),
     ),
     "every weight": (SMALL_T5, "t5", ("qlora.use_qlora=false",)),
     "tiny base with trained embeddings": (
-        SMALL_T5, "t5",
-        ("model.initialise=tiny", "model.tiny.d_model=32", "model.tiny.layers=1",
-         "qlora.train_embeddings=true"),
+        SMALL_T5,
+        "t5",
+        (
+            "model.initialise=tiny",
+            "model.tiny.d_model=32",
+            "model.tiny.layers=1",
+            "qlora.train_embeddings=true",
+        ),
     ),
-}  # fmt: skip
+}
 
 
 def train_cut(name: str, folder: Path, checkpoint: Path) -> list[str]:
     """Return the command of an experiment that cuts its checkpoint's vocabulary."""
     experiment, _, options = EXPERIMENTS[name]
     sets = (
-        f"model.checkpoint={checkpoint}", "tokenizer.trim_vocabulary=true",
-        "training.learning_rate=5e-3", "generation.num_beams=2",
+        f"model.checkpoint={checkpoint}",
+        "tokenizer.trim_vocabulary=true",
+        "training.learning_rate=5e-3",
+        "generation.num_beams=2",
         # A model that learnt nothing may repeat one piece for ever, and that may be a space.
-        "generation.no_repeat_ngram_size=1", *options,
-    )  # fmt: skip
+        "generation.no_repeat_ngram_size=1",
+        *options,
+    )
     line = command(experiment, folder, demo=False)
     for one in sets:
         line += ["--set", one]

@@ -36,12 +36,11 @@ def by_character(text: str, *, ended: bool = False) -> list[tuple[int, int]]:
         # A piece that holds the line end before it is the next turn's.
         ("ab\ncd", 0, [(0, 2), (2, 4), (4, 5)], [(0, 1), (1, 3)]),
         # Tokens that stand for no text: a word mark in the middle, special tokens at both ends.
-        ("ab cd\ne", 0, [(0, 0), (0, 2), (0, 0), (2, 5), (5, 6), (6, 7), (0, 0)],
-         [(1, 4), (5, 6)]),
+        ("ab cd\ne", 0, [(0, 0), (0, 2), (0, 0), (2, 5), (5, 6), (6, 7), (0, 0)], [(1, 4), (5, 6)]),
         # Several tokens for one character (bytes), empty lines.
         ("a\n\n가", 0, [(0, 1), (1, 2), (2, 3), (3, 4), (3, 4), (3, 4)], [(0, 1), (3, 6)]),
     ],
-)  # fmt: skip
+)
 def test_turns_are_found_where_the_tokens_are(
     text: str, start: int, offsets: list[tuple[int, int]], turns: list[tuple[int, int]] | None
 ) -> None:
@@ -110,7 +109,8 @@ def test_another_turn_would_not_fit(part: KeptPart) -> None:
         kept = keep_part(found, room, part=part)
         assert not kept.inside
         out = [
-            at for at, turn in enumerate(found.turns)
+            at
+            for at, turn in enumerate(found.turns)
             if not any(_holds(span, turn) for span in kept.spans)
         ]
         assert out == list(range(out[0], out[-1] + 1))  # what is left out is one piece

@@ -79,11 +79,18 @@ def test_speakers_that_are_not_there() -> None:
 @pytest.mark.parametrize(
     ("text", "unfinished"),
     [
-        ("", False), ("둘은 간다.", False), ("둘은 간다", False), ('그는 "가자."', False),
-        ("둘이 역으로 향함", False), ("둘은 역에", True), ("둘은 약속을 지키지 않고 연락을", True),
-        ("They go home", True), ("They go home!", False), ("값은 10", True),
+        ("", False),
+        ("둘은 간다.", False),
+        ("둘은 간다", False),
+        ('그는 "가자."', False),
+        ("둘이 역으로 향함", False),
+        ("둘은 역에", True),
+        ("둘은 약속을 지키지 않고 연락을", True),
+        ("They go home", True),
+        ("They go home!", False),
+        ("값은 10", True),
     ],
-)  # fmt: skip
+)
 def test_unfinished(text: str, unfinished: bool) -> None:
     assert is_unfinished(text) is unfinished
 
@@ -108,9 +115,12 @@ def test_the_report_has_every_measure_with_its_worst_rows() -> None:
     assert set(unseen) == set(MEASURES)
     third = pytest.approx(100 / 3, abs=0.001)
     for key, worst in {
-        "empty": "b", "foreign_script": "a", "speakers_unknown": "c", "names_unsupported": "c",
+        "empty": "b",
+        "foreign_script": "a",
+        "speakers_unknown": "c",
+        "names_unsupported": "c",
         "times_unsupported": "c",
-    }.items():  # fmt: skip
+    }.items():
         assert unseen[key]["value"] == third, key
         assert unseen[key]["references"] in (0.0, third)
         assert [row["name"] for row in unseen[key]["worst"]] == [worst]
@@ -156,9 +166,7 @@ def test_speakers_exchanged_by_token_score_as_exchanged_by_text(shared_dir: Path
     rows = align_rows(read_predictions(path, references, against=""), references, None)
     unseen = score_report(rows)["unseen"]["speaker_exchange"]["value"]
     sources = [texts[0] for texts in rows.references]
-    exchanged = [
-        exchange_speakers(*pair) for pair in zip(rows.predictions, sources, strict=True)
-    ]
+    exchanged = [exchange_speakers(*pair) for pair in zip(rows.predictions, sources, strict=True)]
     there, after = (
         score_texts(texts, rows.references, tags="one") for texts in (rows.predictions, exchanged)
     )
@@ -174,8 +182,16 @@ def test_exchanged_speakers_lose_on_every_tokeniser(tokenizer: str) -> None:
 
 
 ODD = [
-    "\ud800 안녕", "ſix o'clock", "ſeven pm", f"#Person{'9' * 5000}#", "이" * 400, "#Person01#은",
-    "\0\0", "١٢시", "①②③", "9" * 400,
+    "\ud800 안녕",
+    "ſix o'clock",
+    "ſeven pm",
+    f"#Person{'9' * 5000}#",
+    "이" * 400,
+    "#Person01#은",
+    "\0\0",
+    "١٢시",
+    "①②③",
+    "9" * 400,
 ]
 
 
@@ -190,15 +206,17 @@ def test_odd_text_breaks_nothing(text: str) -> None:
 def test_decomposed_text_has_the_same_figures() -> None:
     predictions = ["#Person1#은 서울에 간다.", "둘은 커피를 마신다."]
     rows = Rows(
-        predictions, [["#Person1#은 서울로 갔다."], ["둘은 차를 마신다."]],
+        predictions,
+        [["#Person1#은 서울로 갔다."], ["둘은 차를 마신다."]],
         ["#Person1#: 서울 가요.\n#Person2#: 네, 그러세요."] * 2,
-    )  # fmt: skip
+    )
 
     def decompose(texts: Sequence[str]) -> list[str]:
         return [unicodedata.normalize("NFD", text) for text in texts]
 
     apart = Rows(
-        decompose(rows.predictions), [decompose(texts) for texts in rows.references],
+        decompose(rows.predictions),
+        [decompose(texts) for texts in rows.references],
         decompose(rows.dialogues or []),
     )
     assert score_report(apart) == score_report(rows)

@@ -23,22 +23,24 @@ def follow(
 ) -> list[Remark]:
     """Hand a watch one step after the other and return its remarks."""
     return [
-        remark for step, loss in enumerate(losses, start=first)
+        remark
+        for step, loss in enumerate(losses, start=first)
         for remark in watch.step(step, loss=loss, grad_norm=norm)
-    ]  # fmt: skip
+    ]
 
 
 def evaluate(watch: Watch, dev: Sequence[float], *, better: bool = True) -> list[Remark]:
     """Hand a watch one evaluation after the other, ten steps apart, and return its remarks."""
     return [
-        remark for at, loss in enumerate(dev, start=1)
+        remark
+        for at, loss in enumerate(dev, start=1)
         for remark in watch.evaluation(10 * at, dev_loss=loss, better=better)
-    ]  # fmt: skip
+    ]
 
 
-@pytest.mark.parametrize(("kind", "loss", "norm"), [
-    ("loss_spike", 4.1, 1.0), ("gradient_spike", 2.0, 10.1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "loss", "norm"), [("loss_spike", 4.1, 1.0), ("gradient_spike", 2.0, 10.1)]
+)
 def test_a_spike_is_told_once_with_its_step(kind: str, loss: float, norm: float) -> None:
     watch = Watch()
     assert follow(watch, [2.0] * LEAST_STEPS) == []
@@ -63,9 +65,10 @@ def test_too_few_steps_have_no_median() -> None:
     assert watch.step(LEAST_STEPS, loss=100.0, grad_norm=100.0) == []
 
 
-@pytest.mark.parametrize(("now", "verdict"), [
-    (0.96, "converging"), (1.0, "not converging"), (0.98, "not converging"), (1.04, "diverging"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("now", "verdict"),
+    [(0.96, "converging"), (1.0, "not converging"), (0.98, "not converging"), (1.04, "diverging")],
+)
 def test_convergence_is_judged_once_at_its_step(now: float, verdict: str) -> None:
     watch = Watch()
     losses = [1.0] * LEAST_STEPS + [now] * (CHECK_STEP + 40 - LEAST_STEPS)
@@ -86,13 +89,17 @@ def test_over_fitting_is_dev_loss_that_rises_while_training_loss_falls() -> None
     assert (remark.values["dev_loss"], remark.values["train_loss"]) == (1.3, 0.25)
 
 
-@pytest.mark.parametrize(("dev", "train"), [
-    ([1.0, 1.1, 1.2, 1.3], [1.0, 1.1, 1.2, 1.3]),
-    ([1.0, 1.1, 1.2, 1.3], [1.0, 1.0, 1.0, 1.0]),
-    ([1.0, 1.1, 1.05, 1.2], [1.0, 0.8, 0.6, 0.4]),
-    ([1.3, 1.2, 1.1, 1.0], [1.0, 0.8, 0.6, 0.4]),
-    ([1.0, 1.1, 1.2], [1.0, 0.8, 0.6]),
-], ids=["both rise", "training stands", "one fall between", "both fall", "too few"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("dev", "train"),
+    [
+        ([1.0, 1.1, 1.2, 1.3], [1.0, 1.1, 1.2, 1.3]),
+        ([1.0, 1.1, 1.2, 1.3], [1.0, 1.0, 1.0, 1.0]),
+        ([1.0, 1.1, 1.05, 1.2], [1.0, 0.8, 0.6, 0.4]),
+        ([1.3, 1.2, 1.1, 1.0], [1.0, 0.8, 0.6, 0.4]),
+        ([1.0, 1.1, 1.2], [1.0, 0.8, 0.6]),
+    ],
+    ids=["both rise", "training stands", "one fall between", "both fall", "too few"],
+)
 def test_other_curves_are_no_over_fitting(dev: list[float], train: list[float]) -> None:
     watch = Watch()
     for at, (dev_loss, loss) in enumerate(zip(dev, train, strict=True), start=1):

@@ -48,34 +48,58 @@ def test_every_character_and_no_other_bytes_are_text() -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"\x80", b"\xc0\x80", b"\xc1\xbf", b"\xc2\x80", b"\xe0\x80\x80", b"\xed\xa0\x80",
-        b"\xf0\x80\x80\x80", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\xff", b"\xebA",
-        b"\xeb\xeb", b"\x00", b"\x7f", b"\r", b"\xff\x80A",
+        b"\x80",
+        b"\xc0\x80",
+        b"\xc1\xbf",
+        b"\xc2\x80",
+        b"\xe0\x80\x80",
+        b"\xed\xa0\x80",
+        b"\xf0\x80\x80\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xf5\x80\x80\x80",
+        b"\xff",
+        b"\xebA",
+        b"\xeb\xeb",
+        b"\x00",
+        b"\x7f",
+        b"\r",
+        b"\xff\x80A",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_utf_8_cannot_come(content: bytes) -> None:
     assert not is_text(content)
     assert state_of(content) == WRONG
 
 
 BYTES = WritablePieces(
-    never=frozenset(), rows=0, parts=frozenset(range(0x80, 0x100)),
+    never=frozenset(),
+    rows=0,
+    parts=frozenset(range(0x80, 0x100)),
     after=tuple(
-        {byte: read_byte(state, byte) for byte in range(0x80, 0x100)
-         if read_byte(state, byte) != WRONG}
+        {
+            byte: read_byte(state, byte)
+            for byte in range(0x80, 0x100)
+            if read_byte(state, byte) != WRONG
+        }
         for state in range(len(MORE))
     ),
-)  # fmt: skip
+)
 """A vocabulary whose ids from 80 to FF are the bytes, and below them whole pieces."""
 
 
 @pytest.mark.parametrize(
     ("written", "more"),
     [
-        ([], 0), ([65], 0), ([0xEB], 2), ([0xEB, 0xB5], 1), ([0xEB, 0xB5, 0x80], 0),
-        ([65, 0xEB, 0xB5, 0x80, 0xF0, 0x9F], 2), ([0xEB, 0xB5, 0x80, 66], 0), ([0xC3], 1),
+        ([], 0),
+        ([65], 0),
+        ([0xEB], 2),
+        ([0xEB, 0xB5], 1),
+        ([0xEB, 0xB5, 0x80], 0),
+        ([65, 0xEB, 0xB5, 0x80, 0xF0, 0x9F], 2),
+        ([0xEB, 0xB5, 0x80, 66], 0),
+        ([0xC3], 1),
     ],
-)  # fmt: skip
+)
 def test_what_was_written_says_what_may_follow(written: list[int], more: int) -> None:
     state = BYTES.state_of(written)
     assert MORE[state] == more
@@ -99,10 +123,15 @@ def byte_level() -> Any:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     sentinels = [f"<extra_id_{one}>" for one in range(3)]
-    backend.train_from_iterator(sample_texts(), trainers.BpeTrainer(
-        vocab_size=700, special_tokens=["<pad>", "</s>", *sentinels], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    ))  # fmt: skip
+    backend.train_from_iterator(
+        sample_texts(),
+        trainers.BpeTrainer(
+            vocab_size=700,
+            special_tokens=["<pad>", "</s>", *sentinels],
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<pad>"
     )
@@ -186,12 +215,14 @@ def test_a_model_that_wants_them_writes_whole_text(kind: str, beams: int) -> Non
         head[sorted(writable.parts)] *= 10
     for most in (3, 24):
         written = generate_summaries(
-            model, tokenizer, [tokenizer(text)["input_ids"] for text in sample_texts()[:6]],
+            model,
+            tokenizer,
+            [tokenizer(text)["input_ids"] for text in sample_texts()[:6]],
             settings=GenerationSettings(
                 num_beams=beams, max_new_tokens=most, no_repeat_ngram_size=2
             ),
             batch_size=6,
-        )  # fmt: skip
+        )
         for text in written:
             assert "\ufffd" not in text and "<0x" not in text and "<extra_id_" not in text
         assert any(written)

@@ -40,9 +40,10 @@ SECRETS = {
 def environment(**values: str) -> dict[str, str]:
     """Return this process's environment, offline, with few threads and without any key."""
     kept = {
-        name: value for name, value in os.environ.items()
+        name: value
+        for name, value in os.environ.items()
         if not name.startswith(("WANDB_", "HF_", "DIALSUM_"))
-    }  # fmt: skip
+    }
     fixed = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY / "code")}
     return {**kept, **fixed, **values}
 

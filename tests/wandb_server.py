@@ -13,9 +13,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 BUCKET = {
-    "id": "run1", "name": "abcd1234", "displayName": "one", "config": "{}", "historyLineCount": 0,
+    "id": "run1",
+    "name": "abcd1234",
+    "displayName": "one",
+    "config": "{}",
+    "historyLineCount": 0,
     "project": {"id": "project1", "name": "nlp-5", "entity": {"id": "entity1", "name": "tester"}},
-}  # fmt: skip
+}
 
 
 class WandbServer(ThreadingHTTPServer):

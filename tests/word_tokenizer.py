@@ -37,9 +37,12 @@ class WordTokenizer:
         self.backend_tokenizer = backend
 
     def __call__(
-        self, texts: Sequence[str], *, return_attention_mask: bool = True,
+        self,
+        texts: Sequence[str],
+        *,
+        return_attention_mask: bool = True,
         return_offsets_mapping: bool = False,
-    ) -> dict[str, list[Any]]:  # fmt: skip
+    ) -> dict[str, list[Any]]:
         encodings = self.backend_tokenizer.encode_batch(list(texts))
         found: dict[str, list[Any]] = {"input_ids": [one.ids for one in encodings]}
         if return_attention_mask:

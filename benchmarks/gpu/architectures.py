@@ -26,13 +26,31 @@ KINDS = {"mt5": "unigram", "t5": "unigram", "bart": "bpe", "llama": "bpe"}
 """Which kind of tokenizer is trained for each family."""
 SMALL_PIECES = 1200
 SMALL = {
-    "mt5": {"d_model": 64, "d_kv": 32, "d_ff": 128, "num_heads": 2, "num_layers": 1,
-            "num_decoder_layers": 1},
-    "bart": {"d_model": 64, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "encoder_layers": 1,
-             "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2},
-    "llama": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1,
-              "num_attention_heads": 2, "num_key_value_heads": 1},
-}  # fmt: skip
+    "mt5": {
+        "d_model": 64,
+        "d_kv": 32,
+        "d_ff": 128,
+        "num_heads": 2,
+        "num_layers": 1,
+        "num_decoder_layers": 1,
+    },
+    "bart": {
+        "d_model": 64,
+        "encoder_ffn_dim": 128,
+        "decoder_ffn_dim": 128,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+    },
+    "llama": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    },
+}
 """Sizes that replace those of a family where only the way is tried, not the speed."""
 FILLER = "\ue000"
 """A character for private use: pieces that begin with it stand in no text."""
@@ -86,8 +104,12 @@ def read_architecture(name: str, *, small: bool = False) -> Architecture:
     median, spread = read["lengths"]["input"]
     target_median, target_spread = read["lengths"]["target"]
     return Architecture(
-        name=name, family=family, pieces=pieces, config=config,
-        input_length=(median, spread), target_length=(target_median, target_spread),
+        name=name,
+        family=family,
+        pieces=pieces,
+        config=config,
+        input_length=(median, spread),
+        target_length=(target_median, target_spread),
     )
 
 
@@ -143,7 +165,9 @@ def make_tokenizer(family: str, *, pieces: int) -> Any:
     backend = Tokenizer.from_str(json.dumps(content))
     known = backend.get_vocab()
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, clean_up_tokenization_spaces=False, model_max_length=int(1e9),
+        tokenizer_object=backend,
+        clean_up_tokenization_spaces=False,
+        model_max_length=int(1e9),
         **{key: token for key, token in SPECIAL_NAMES.items() if token in known},
     )
 

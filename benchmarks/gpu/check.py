@@ -40,8 +40,12 @@ from gpu.jobs import Libraries, Settings, choose_warm_up, plan_jobs, select_jobs
 from gpu.table import describe_results
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-PARTS = {"tests": "", "experiments": "experiment", "comparisons": "comparison",
-         "decoder": "decoder"}  # fmt: skip
+PARTS = {
+    "tests": "",
+    "experiments": "experiment",
+    "comparisons": "comparison",
+    "decoder": "decoder",
+}
 """Parts of the check, and the group of jobs of each."""
 NEEDED = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
 TRY_ON_CPU = "bash scripts/gpu_check.sh --device cpu --tiny --steps 4"
@@ -51,24 +55,50 @@ LEAST_CAP_GIB = 2.0
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = CommandLine(prog="gpu_check.sh", description=__doc__,
-                         formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(
+        prog="gpu_check.sh",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
-    add("--device", choices=("cuda", "cpu"), default="cuda",
-        help="cpu: try the way of the check without a GPU; its figures mean nothing")
+    add(
+        "--device",
+        choices=("cuda", "cpu"),
+        default="cuda",
+        help="cpu: try the way of the check without a GPU; its figures mean nothing",
+    )
     add("--tiny", action="store_true", help="tiny versions of the architectures, short rows")
     add("--steps", type=_count, default=20, help="optimizer steps of each job (default: 20)")
     add("--eval-rows", type=_count, default=16, help="rows to write summaries for (default: 16)")
-    add("--cap-gib", type=_memory, default=RTX_3090_GIB, metavar="GIB",
-        help="memory that the experiments are held to (default: an RTX 3090's); 0: all there is")
+    add(
+        "--cap-gib",
+        type=_memory,
+        default=RTX_3090_GIB,
+        metavar="GIB",
+        help="memory that the experiments are held to (default: an RTX 3090's); 0: all there is",
+    )
     add("--parts", default=",".join(PARTS), help=f"of {','.join(PARTS)} (default: all)")
-    add("--per-process", type=_count, default=1, metavar="N",
-        help="jobs that share a process (default: 1, so that each has the card for itself)")
+    add(
+        "--per-process",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="jobs that share a process (default: 1, so that each has the card for itself)",
+    )
     add("--minutes", type=float, default=15.0, help="longest time of a job (default: 15)")
-    add("--output-dir", type=Path, default=REPOSITORY / "outputs" / "gpu_check", metavar="DIR",
-        help="where record and logs go (default: outputs/gpu_check)")
-    add("--work-dir", type=Path, metavar="DIR",
-        help="where 5 GB of checkpoints are kept meanwhile (default: the temporary folder)")
+    add(
+        "--output-dir",
+        type=Path,
+        default=REPOSITORY / "outputs" / "gpu_check",
+        metavar="DIR",
+        help="where record and logs go (default: outputs/gpu_check)",
+    )
+    add(
+        "--work-dir",
+        type=Path,
+        metavar="DIR",
+        help="where 5 GB of checkpoints are kept meanwhile (default: the temporary folder)",
+    )
     return parser
 
 
@@ -134,8 +164,10 @@ def list_absent(libraries: Libraries) -> list[str]:
     """Say what is left out because a library is absent."""
     lines = []
     if not libraries.bitsandbytes:
-        lines.append("bitsandbytes is not installed: nothing runs on 4 bits; LoRA on a base in "
-                     "bf16 takes its place")
+        lines.append(
+            "bitsandbytes is not installed: nothing runs on 4 bits; LoRA on a base in "
+            "bf16 takes its place"
+        )
     if not libraries.unsloth:
         lines.append("unsloth is not installed: PEFT alone is measured on the decoder-only model")
     return lines
@@ -155,15 +187,24 @@ def measure(options: argparse.Namespace, record: dict[str, Any], *, logs: Path) 
     with tempfile.TemporaryDirectory(prefix="gpu_check_", dir=options.work_dir) as work:
         folder = str(Path(work).resolve())
         settings = Settings(
-            device=options.device, steps=options.steps, warm_up=choose_warm_up(options.steps),
-            eval_rows=options.eval_rows, small=options.tiny, cap_gib=options.cap_gib, folder=folder,
+            device=options.device,
+            steps=options.steps,
+            warm_up=choose_warm_up(options.steps),
+            eval_rows=options.eval_rows,
+            small=options.tiny,
+            cap_gib=options.cap_gib,
+            folder=folder,
         )
         record["settings"] = asdict(settings) | {"folder": None}
         jobs = select_jobs(
             plan_jobs(libraries, device=options.device), [PARTS[part] for part in parts]
         )
         for found in run_jobs(
-            jobs, settings, logs=logs, per_process=options.per_process, minutes=options.minutes,
+            jobs,
+            settings,
+            logs=logs,
+            per_process=options.per_process,
+            minutes=options.minutes,
             say=lambda text: print(text, flush=True),
         ):
             record["results"].append(found)
@@ -209,8 +250,10 @@ def check(options: argparse.Namespace) -> int:
     )
     del record["model"]  # of a run; the check leaves none
     record |= {
-        "gpus": [asdict(gpu) for gpu in nvidia_gpus()], "libraries": asdict(Libraries.find()),
-        "results": [], "interrupted": True,
+        "gpus": [asdict(gpu) for gpu in nvidia_gpus()],
+        "libraries": asdict(Libraries.find()),
+        "results": [],
+        "interrupted": True,
     }
     try:
         measure(options, record, logs=options.output_dir / stem)

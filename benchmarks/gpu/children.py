@@ -28,13 +28,21 @@ def environment() -> dict[str, str]:
     # An interpreter of the user's may not have the project installed.
     places = [str(REPOSITORY / "code"), os.environ.get("PYTHONPATH", "")]
     return os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, places)), "PYTHONUNBUFFERED": "1",
-        "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled",
+        "PYTHONPATH": os.pathsep.join(filter(None, places)),
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "WANDB_MODE": "disabled",
     }
 
 
 def run_jobs(
-    jobs: Sequence[Job], settings: Settings, *, logs: Path, per_process: int, minutes: float,
+    jobs: Sequence[Job],
+    settings: Settings,
+    *,
+    logs: Path,
+    per_process: int,
+    minutes: float,
     say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
     """Give the record of each job as soon as its process has ended; first of those not run.
@@ -47,9 +55,10 @@ def run_jobs(
     """
     folder = Path(settings.folder).resolve()
     to_run = [job for job in jobs if not job.why_not]
-    write_json(folder / "plan.json", {
-        "settings": vars(settings), "jobs": [job.to_record() for job in to_run],
-    })
+    write_json(
+        folder / "plan.json",
+        {"settings": vars(settings), "jobs": [job.to_record() for job in to_run]},
+    )
     logs.mkdir(parents=True, exist_ok=True)
     for job in jobs:
         if job.why_not:
@@ -59,7 +68,9 @@ def run_jobs(
         say(f"[{start + 1}/{len(to_run)}] {', '.join(job.label for job in group)}")
         log = logs / f"{group[0].name}.log"
         ending = _run_process(
-            [str(MEASURE), str(folder), *(job.name for job in group)], log=log, place=folder,
+            [str(MEASURE), str(folder), *(job.name for job in group)],
+            log=log,
+            place=folder,
             seconds=60 * minutes * len(group),
         )
         for job in group:
@@ -80,8 +91,13 @@ def _run_process(words: Sequence[str], *, log: Path, place: Path, seconds: float
     with log.open("wb") as file:
         try:
             done = subprocess.run(
-                [sys.executable, *words], stdout=file, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, env=environment(), cwd=place, timeout=seconds,
+                [sys.executable, *words],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment(),
+                cwd=place,
+                timeout=seconds,
             )
         except subprocess.TimeoutExpired:
             return f"it was stopped after {seconds / 60:.0f} minutes"
@@ -95,9 +111,7 @@ def _read_result(folder: Path, job: Job, *, ending: str, log: Path) -> dict[str,
     if path.is_file():
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found if found["status"] == "ok" else found | {"log": log.name}
-    return {
-        "status": "failed", "reason": f"no result: {ending}; see {log.name}", "log": log.name,
-    }
+    return {"status": "failed", "reason": f"no result: {ending}; see {log.name}", "log": log.name}
 
 
 def run_tests(*, logs: Path, minutes: float) -> dict[str, Any]:
@@ -109,13 +123,25 @@ def run_tests(*, logs: Path, minutes: float) -> dict[str, Any]:
     logs.mkdir(parents=True, exist_ok=True)
     report = logs.resolve() / "tests.xml"
     files = [
-        str(path) for path in sorted((REPOSITORY / "tests").glob("test_*.py"))
+        str(path)
+        for path in sorted((REPOSITORY / "tests").glob("test_*.py"))
         if "mark.gpu" in path.read_text(encoding="utf-8")
     ]
     ending = _run_process(
-        ["-m", "pytest", "-m", "gpu", "--rootdir", str(REPOSITORY), f"--junitxml={report}", "-rs",
-         *files],
-        log=logs / "tests.log", place=REPOSITORY, seconds=60 * minutes,
+        [
+            "-m",
+            "pytest",
+            "-m",
+            "gpu",
+            "--rootdir",
+            str(REPOSITORY),
+            f"--junitxml={report}",
+            "-rs",
+            *files,
+        ],
+        log=logs / "tests.log",
+        place=REPOSITORY,
+        seconds=60 * minutes,
     )
     return read_test_report(report, ending=ending)
 
@@ -134,9 +160,13 @@ def read_test_report(report: Path, *, ending: str) -> dict[str, Any]:
     bad = counts["failures"] + counts["errors"]
     ran = counts["tests"] - counts["skipped"]
     if bad:
-        return counts | {"status": "failed", "reason": f"{bad} of {counts['tests']} tests failed; "
-                         "see tests.log"}
+        return counts | {
+            "status": "failed",
+            "reason": f"{bad} of {counts['tests']} tests failed; see tests.log",
+        }
     if not ran:
-        return counts | {"status": "not run", "reason": f"all {counts['tests']} were skipped; see "
-                         "tests.log"}
+        return counts | {
+            "status": "not run",
+            "reason": f"all {counts['tests']} were skipped; see tests.log",
+        }
     return counts | {"status": "ok"}

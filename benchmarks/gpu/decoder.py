@@ -38,7 +38,8 @@ def measure_decoder(
     import torch
 
     shape = _Pass(
-        batch=BATCH, length=SMALL_LENGTH if settings.small else LENGTH,
+        batch=BATCH,
+        length=SMALL_LENGTH if settings.small else LENGTH,
         four_bit=Libraries.find().bitsandbytes,
     )
     torch.manual_seed(SEED)
@@ -54,13 +55,17 @@ def measure_decoder(
     )
     precision = "bf16" if bf16 else "fp32"
     found: dict[str, Any] = {
-        "device": where.name, "precision": precision, "batch": shape.batch, "accumulation": 1,
-        "lengths": [shape.length, 0], "loader": f"{job.way}{', 4-bit' if shape.four_bit else ''}",
-        "parameters_trainable": sum(
-            one.numel() for one in model.parameters() if one.requires_grad
-        ),
-        "steps": len(ends), "timed_steps": settings.steps - settings.warm_up,
-        "first_loss": losses[0], "last_loss": losses[-1],
+        "device": where.name,
+        "precision": precision,
+        "batch": shape.batch,
+        "accumulation": 1,
+        "lengths": [shape.length, 0],
+        "loader": f"{job.way}{', 4-bit' if shape.four_bit else ''}",
+        "parameters_trainable": sum(one.numel() for one in model.parameters() if one.requires_grad),
+        "steps": len(ends),
+        "timed_steps": settings.steps - settings.warm_up,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
         "peak_gib": {"load": loaded, "train": meter.peak_gib()},
     }
     if not settings.warm_up:
@@ -68,11 +73,16 @@ def measure_decoder(
     seconds = ends[-1] - ends[settings.warm_up - 1]
     lengths = [shape.length] * shape.batch * found["timed_steps"]
     flops = count_flops(
-        find_products(model.named_modules()), attention=architecture.attention,
-        inputs=lengths, targets=lengths,
+        find_products(model.named_modules()),
+        attention=architecture.attention,
+        inputs=lengths,
+        targets=lengths,
     )
     return found | describe_speed(
-        steps=found["timed_steps"], seconds=seconds, tokens=sum(lengths), flops=flops,
+        steps=found["timed_steps"],
+        seconds=seconds,
+        tokens=sum(lengths),
+        flops=flops,
         peak=find_peak(where.name, precision=precision),
     )
 
@@ -83,17 +93,27 @@ def _load_peft(checkpoint: Path, *, shape: _Pass, dtype: Any, device: str) -> An
 
     from dialsum.model.quantise import compute_as_in_training, describe_quantisation
 
-    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device},
-                               "attn_implementation": "sdpa"}
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "device_map": {"": device},
+        "attn_implementation": "sdpa",
+    }
     if shape.four_bit:
         options["quantization_config"] = describe_quantisation(4, compute=dtype)
     model: Any = AutoModelForCausalLM.from_pretrained(str(checkpoint), **options)
     compute_as_in_training(model)
     model.config.use_cache = False
-    return get_peft_model(model, LoraConfig(
-        task_type=TaskType.CAUSAL_LM, r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, bias="none",
-        target_modules=TARGETS,
-    ))
+    return get_peft_model(
+        model,
+        LoraConfig(
+            task_type=TaskType.CAUSAL_LM,
+            r=RANK,
+            lora_alpha=ALPHA,
+            lora_dropout=0.0,
+            bias="none",
+            target_modules=TARGETS,
+        ),
+    )
 
 
 def _load_unsloth(checkpoint: Path, *, shape: _Pass, dtype: Any, device: str) -> Any:
@@ -101,12 +121,21 @@ def _load_unsloth(checkpoint: Path, *, shape: _Pass, dtype: Any, device: str) ->
     from unsloth import FastLanguageModel  # type: ignore[import-not-found,unused-ignore]
 
     model, _ = FastLanguageModel.from_pretrained(
-        model_name=str(checkpoint), max_seq_length=shape.length, dtype=dtype,
+        model_name=str(checkpoint),
+        max_seq_length=shape.length,
+        dtype=dtype,
         load_in_4bit=shape.four_bit,
     )
     return FastLanguageModel.get_peft_model(
-        model, r=RANK, lora_alpha=ALPHA, lora_dropout=0, bias="none", target_modules=TARGETS,
-        use_gradient_checkpointing=False, random_state=SEED, max_seq_length=shape.length,
+        model,
+        r=RANK,
+        lora_alpha=ALPHA,
+        lora_dropout=0,
+        bias="none",
+        target_modules=TARGETS,
+        use_gradient_checkpointing=False,
+        random_state=SEED,
+        max_seq_length=shape.length,
     )
 
 
@@ -124,13 +153,11 @@ def _train(
     draw = torch.Generator().manual_seed(SEED)
     ends, losses = [], []
     for _ in range(settings.steps):
-        ids = torch.randint(
-            SPECIAL_PIECES, pieces, (shape.batch, shape.length), generator=draw
-        ).to(where.torch_name)
+        ids = torch.randint(SPECIAL_PIECES, pieces, (shape.batch, shape.length), generator=draw).to(
+            where.torch_name
+        )
         with torch.autocast(where.kind, dtype=torch.bfloat16, enabled=bf16):
-            loss = model(
-                input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids
-            ).loss
+            loss = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()

@@ -16,8 +16,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-CROSS_INPUTS = (".EncDecAttention.k", ".EncDecAttention.v",
-                ".encoder_attn.k_proj", ".encoder_attn.v_proj")  # fmt: skip
+CROSS_INPUTS = (
+    ".EncDecAttention.k",
+    ".EncDecAttention.v",
+    ".encoder_attn.k_proj",
+    ".encoder_attn.v_proj",
+)
 """Layers of the decoder that read the encoder's output."""
 
 TERA = 1e12
@@ -66,12 +70,15 @@ def find_products(layers: Iterable[tuple[str, Any]]) -> list[Product]:
     """
     return [
         Product(
-            side=_side_of(name), weights=int(layer.in_features) * int(layer.out_features),
+            side=_side_of(name),
+            weights=int(layer.in_features) * int(layer.out_features),
             learns=bool(layer.weight.requires_grad),
         )
         for name, layer in layers
-        if hasattr(layer, "in_features") and hasattr(layer, "out_features")
-        and hasattr(layer, "weight") and not hasattr(layer, "base_layer")
+        if hasattr(layer, "in_features")
+        and hasattr(layer, "out_features")
+        and hasattr(layer, "weight")
+        and not hasattr(layer, "base_layer")
     ]
 
 
@@ -81,7 +88,10 @@ def _side_of(name: str) -> Literal["input", "target"]:
 
 
 def count_flops(
-    products: Iterable[Product], *, attention: tuple[int, int, int], inputs: Iterable[int],
+    products: Iterable[Product],
+    *,
+    attention: tuple[int, int, int],
+    inputs: Iterable[int],
     targets: Iterable[int],
 ) -> float:
     """Return the FLOPs of training once on some rows, forward and backward.
@@ -118,8 +128,10 @@ def describe_speed(
         peak: FLOP/s of the device; None: not known, and no utilisation is told.
     """
     return {
-        "seconds_per_step": seconds / steps, "tokens_per_second": tokens / seconds,
-        "model_flops_per_second": flops / seconds, "mfu": flops / seconds / peak if peak else None,
+        "seconds_per_step": seconds / steps,
+        "tokens_per_second": tokens / seconds,
+        "model_flops_per_second": flops / seconds,
+        "mfu": flops / seconds / peak if peak else None,
     }
 
 

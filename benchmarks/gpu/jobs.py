@@ -17,10 +17,14 @@ EXPERIMENTS = REPOSITORY / "config" / "experiments"
 ARCHITECTURES = {"mt5": "mt5_base", "t5": "t5_base_korean", "bart": "kobart"}
 """File of config/architectures that stands for the checkpoint of each family's experiments."""
 SEVEN = (
-    "01_mt5_xlsum_optimized_v2", "01_mt5_xlsum_korean_adapted", "01_mt5_xlsum_ultimate",
-    "02_eenzeenee_t5_rtx3090", "01_baseline_kobart_rtx3090", "03_high_learning_rate_rtx3090",
+    "01_mt5_xlsum_optimized_v2",
+    "01_mt5_xlsum_korean_adapted",
+    "01_mt5_xlsum_ultimate",
+    "02_eenzeenee_t5_rtx3090",
+    "01_baseline_kobart_rtx3090",
+    "03_high_learning_rate_rtx3090",
     "04_batch_optimization_rtx3090",
-)  # fmt: skip
+)
 COMPARED = {"mt5_base": "01_mt5_xlsum_optimized_v2", "kobart": "03_high_learning_rate_rtx3090"}
 """Architectures that ways of training are compared on, and the experiment whose batch, lengths and
 adapter they take."""
@@ -140,15 +144,22 @@ def _plan_seven(libraries: Libraries) -> list[Job]:
     for number, loaded in enumerate(load_configs(paths), start=1):
         asked = loaded.config
         job = Job(
-            name=loaded.name, label=f"{number} {loaded.name}", group="experiment",
-            architecture=ARCHITECTURES[asked.model.architecture], experiment=loaded.name,
-            way="as configured", capped=True,
+            name=loaded.name,
+            label=f"{number} {loaded.name}",
+            group="experiment",
+            architecture=ARCHITECTURES[asked.model.architecture],
+            experiment=loaded.name,
+            way="as configured",
+            capped=True,
         )
         if asked.qlora.use_qlora and asked.qlora.load_in_4bit and not libraries.bitsandbytes:
             jobs.append(replace(job, why_not=NO_BITSANDBYTES))
             job = replace(
-                job, name=f"{job.name}_bf16", label=f"{job.label} (LoRA on bf16)",
-                way="LoRA, bf16", overrides=(*FLOAT_BASE, *BF16),
+                job,
+                name=f"{job.name}_bf16",
+                label=f"{job.label} (LoRA on bf16)",
+                way="LoRA, bf16",
+                overrides=(*FLOAT_BASE, *BF16),
             )
         jobs.append(job)
     return jobs
@@ -157,8 +168,12 @@ def _plan_seven(libraries: Libraries) -> list[Job]:
 def _plan_comparisons(libraries: Libraries) -> list[Job]:
     return [
         Job(
-            name=f"{architecture}_{number}", label=f"{architecture}: {way}", group="comparison",
-            architecture=architecture, way=way, experiment=experiment,
+            name=f"{architecture}_{number}",
+            label=f"{architecture}: {way}",
+            group="comparison",
+            architecture=architecture,
+            way=way,
+            experiment=experiment,
             overrides=(*overrides, "training.gradient_checkpointing=false"),
             why_not=NO_BITSANDBYTES if overrides is BF16 and not libraries.bitsandbytes else "",
         )
@@ -174,12 +189,14 @@ def _plan_decoder(libraries: Libraries, *, device: str) -> list[Job]:
     if not libraries.unsloth:
         why_not = NO_UNSLOTH
     peft = Job(
-        name=f"{DECODER}_peft", label=f"{DECODER}: PEFT", group="decoder", architecture=DECODER,
+        name=f"{DECODER}_peft",
+        label=f"{DECODER}: PEFT",
+        group="decoder",
+        architecture=DECODER,
         way="PEFT",
     )
     unsloth = replace(
-        peft, name=f"{DECODER}_unsloth", label=f"{DECODER}: Unsloth", way="Unsloth",
-        why_not=why_not,
+        peft, name=f"{DECODER}_unsloth", label=f"{DECODER}: Unsloth", way="Unsloth", why_not=why_not
     )
     return [peft, unsloth]
 
@@ -187,13 +204,18 @@ def _plan_decoder(libraries: Libraries, *, device: str) -> list[Job]:
 def make_overrides(job: Job, settings: Settings, *, checkpoint: Path) -> list[str]:
     """Return what a job sets on top of its experiment, as --set takes it."""
     values: dict[str, Any] = {
-        "general.device": settings.device, "model.checkpoint": str(checkpoint),
-        "data.data_dir": str(REPOSITORY / "data" / "sample"), "data.cache_dir": None,
-        "data.max_train_rows": 64, "training.max_steps": settings.steps,
-        "training.eval_steps": settings.steps, "training.logging_steps": 1,
-        "training.early_stopping_patience": None, "tracking.wandb": False,
+        "general.device": settings.device,
+        "model.checkpoint": str(checkpoint),
+        "data.data_dir": str(REPOSITORY / "data" / "sample"),
+        "data.cache_dir": None,
+        "data.max_train_rows": 64,
+        "training.max_steps": settings.steps,
+        "training.eval_steps": settings.steps,
+        "training.logging_steps": 1,
+        "training.early_stopping_patience": None,
+        "tracking.wandb": False,
         "tracking.tensorboard": False,
-    }  # fmt: skip
+    }
     if settings.small:
         values["generation.max_new_tokens"] = 8
     written = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]

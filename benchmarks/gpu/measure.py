@@ -51,7 +51,10 @@ def measure(job: Job, settings: Settings) -> dict[str, Any]:
         overrides=make_overrides(job, settings, checkpoint=checkpoint),
     ).config
     bench = Bench(
-        job=job, settings=settings, architecture=architecture, config=config,
+        job=job,
+        settings=settings,
+        architecture=architecture,
+        config=config,
         choices=choose(config, device=replace(picked, value=where)),
     )
     try:

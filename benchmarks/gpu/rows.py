@@ -23,8 +23,14 @@ SPECIAL_PIECES = 8
 
 
 def draw_rows(
-    count: int, *, input_length: tuple[float, float], target_length: tuple[float, float],
-    most: tuple[int, int], pieces: int, end: int, seed: int,
+    count: int,
+    *,
+    input_length: tuple[float, float],
+    target_length: tuple[float, float],
+    most: tuple[int, int],
+    pieces: int,
+    end: int,
+    seed: int,
 ) -> EncodedSplit:
     """Return rows with targets; both end in the end token.
 
@@ -39,7 +45,8 @@ def draw_rows(
     targets = draw_lengths(draw, count, length=target_length, most=most[1])
     return EncodedSplit(
         inputs=_fill(draw, inputs, pieces=pieces, end=end),
-        targets=_fill(draw, targets, pieces=pieces, end=end), counts=Counts(),
+        targets=_fill(draw, targets, pieces=pieces, end=end),
+        counts=Counts(),
     )
 
 

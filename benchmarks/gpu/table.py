@@ -16,8 +16,18 @@ TITLES = {
     "comparison": "Ways of training, the same batch and lengths, without a limit on memory",
     "decoder": "Unsloth beside PEFT, on a decoder-only model",
 }
-HEAD = ("", "rows a step", "precision", "tokens/s", "s/step", "peak GiB", "eval GiB", "MFU",
-        "estimate", "forecast")  # fmt: skip
+HEAD = (
+    "",
+    "rows a step",
+    "precision",
+    "tokens/s",
+    "s/step",
+    "peak GiB",
+    "eval GiB",
+    "MFU",
+    "estimate",
+    "forecast",
+)
 NO_FORECAST = "no forecast yet"
 UNKNOWN = "n/a"
 
@@ -36,7 +46,8 @@ def describe_results(results: Sequence[dict[str, Any]]) -> list[str]:
             lines += [f"  {line}" for line in align(rows, left=(0, 1, 2))]
         lines += [
             f"  {one['label']}: {one['status']}: {one['reason']}"
-            for one in chosen if one["status"] != "ok"
+            for one in chosen
+            if one["status"] != "ok"
         ]
         lines += [f"  {line}" for line in _describe_retries(measured)]
         if group == "comparison":
@@ -48,10 +59,14 @@ def _cells(one: dict[str, Any]) -> tuple[str, ...]:
     peaks = one.get("peak_gib", {})
     checkpointing = " c" if one.get("gradient_checkpointing") else ""
     return (
-        one["label"], f"{one['batch']} x {one['accumulation']}{checkpointing}",
-        describe_precision(one), _number(one.get("tokens_per_second"), ",.0f"),
-        _number(one.get("seconds_per_step"), ".3f"), _number(needed_gib(peaks, "train"), ".2f"),
-        _number(needed_gib(peaks, "evaluate"), ".2f"), _number(one.get("mfu"), ".1%"),
+        one["label"],
+        f"{one['batch']} x {one['accumulation']}{checkpointing}",
+        describe_precision(one),
+        _number(one.get("tokens_per_second"), ",.0f"),
+        _number(one.get("seconds_per_step"), ".3f"),
+        _number(needed_gib(peaks, "train"), ".2f"),
+        _number(needed_gib(peaks, "evaluate"), ".2f"),
+        _number(one.get("mfu"), ".1%"),
         _number(one.get("estimate_gib"), ".1f"),
         _number(one.get("forecast_error"), "+.0%", absent=NO_FORECAST),
     )
@@ -77,7 +92,8 @@ def _describe_retries(measured: Sequence[dict[str, Any]]) -> list[str]:
     return [
         f"{one['label']}: memory was full {one['memory_retries']} time(s); smaller passes took the "
         "place of the stated ones, and the figures are theirs"
-        for one in measured if one.get("memory_retries")
+        for one in measured
+        if one.get("memory_retries")
     ]
 
 
@@ -90,13 +106,15 @@ def describe_ratios(measured: Sequence[dict[str, Any]]) -> list[str]:
         if full and four:
             lines += _ratio(
                 f"{name}: peak GiB, full in bf16 over LoRA on 4 bits",
-                needed_gib(full["peak_gib"], "train"), needed_gib(four["peak_gib"], "train"),
+                needed_gib(full["peak_gib"], "train"),
+                needed_gib(four["peak_gib"], "train"),
             )
         for fp32 in ("full, fp32", "full, fp32 with TF32"):
             if full and fp32 in by_way:
                 lines += _ratio(
                     f"{name}: tokens/s, full in bf16 over {fp32}",
-                    full.get("tokens_per_second"), by_way[fp32].get("tokens_per_second"),
+                    full.get("tokens_per_second"),
+                    by_way[fp32].get("tokens_per_second"),
                 )
     return lines
 

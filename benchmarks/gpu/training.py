@@ -48,13 +48,18 @@ class Bench:
             self.config, read_splits(self.config), tiny_folder=folder / "base"
         )
         model = prepare_model(
-            self.config, tokens, device=choices.device, dtype=choices.dtype,
+            self.config,
+            tokens,
+            device=choices.device,
+            dtype=choices.dtype,
             gradient_checkpointing=choices.gradient_checkpointing,
         ).adapted
         total, trainable = model.count_parameters()
         loaded = meter.peak_gib()
         found = self._describe() | {
-            "parameters": total, "parameters_trainable": trainable, "loader": model.loader["used"],
+            "parameters": total,
+            "parameters_trainable": trainable,
+            "loader": model.loader["used"],
         }
         meter.reset()
         found |= self._train(model.model, tokens, folder=folder)
@@ -69,15 +74,22 @@ class Bench:
         choices, config = self.choices, self.config
         precision = choices.precision
         return {
-            "device": choices.where.name, "precision": precision,
-            "tf32": choices.tf32, "batch": choices.batch_size,
+            "device": choices.where.name,
+            "precision": precision,
+            "tf32": choices.tf32,
+            "batch": choices.batch_size,
             "accumulation": choices.accumulation,
             "lengths": [config.tokenizer.encoder_max_len, config.tokenizer.decoder_max_len],
             "gradient_checkpointing": choices.gradient_checkpointing,
-            "estimate_gib": None if self.settings.small else estimate_training_gib(
-                config.model.architecture, config.tokenizer.encoder_max_len,
-                batch=choices.batch_size, lora=config.qlora.use_qlora,
-                checkpointing=choices.gradient_checkpointing, precision=precision,
+            "estimate_gib": None
+            if self.settings.small
+            else estimate_training_gib(
+                config.model.architecture,
+                config.tokenizer.encoder_max_len,
+                batch=choices.batch_size,
+                lora=config.qlora.use_qlora,
+                checkpointing=choices.gradient_checkpointing,
+                precision=precision,
             ),
         }
 
@@ -85,7 +97,10 @@ class Bench:
         share = SMALL_SHARE if self.settings.small else 1.0
         own, asked = self.architecture, self.config.tokenizer
         return draw_rows(
-            count, seed=seed, pieces=own.pieces, end=end,
+            count,
+            seed=seed,
+            pieces=own.pieces,
+            end=end,
             input_length=(share * own.input_length[0], own.input_length[1]),
             target_length=(share * own.target_length[0], own.target_length[1]),
             most=(asked.encoder_max_len, asked.decoder_max_len),
@@ -97,11 +112,17 @@ class Bench:
         choices, settings = self.choices, self.settings
         rows = self._draw(
             settings.steps * choices.batch_size * choices.accumulation,
-            end=tokens.tokenizer.eos_token_id, seed=SEED,
+            end=tokens.tokenizer.eos_token_id,
+            seed=SEED,
         )
         loop = make_bare_loop(
-            model, tokens.tokenizer, rows, config=self.config, machine=choices.machine(),
-            batch=(choices.batch_size, choices.accumulation), folder=folder,
+            model,
+            tokens.tokenizer,
+            rows,
+            config=self.config,
+            machine=choices.machine(),
+            batch=(choices.batch_size, choices.accumulation),
+            folder=folder,
         )
         ends = watch_steps(loop, choices.where)
         loop.run()
@@ -115,8 +136,10 @@ class Bench:
         seconds = ends[-1] - ends[settings.warm_up - 1] if settings.warm_up else 0.0
         multiple = loop.task.multiple
         return {
-            "steps": len(ends), "timed_steps": len(steps),
-            "first_loss": losses[0], "last_loss": losses[-1],
+            "steps": len(ends),
+            "timed_steps": len(steps),
+            "first_loss": losses[0],
+            "last_loss": losses[-1],
             "memory_retries": loop.limit.retries,
             "padding_share": padding_share(
                 steps, rows.input_lengths, rows.target_lengths, multiple=multiple
@@ -132,12 +155,17 @@ class Bench:
             return {}
         chosen = [int(row) for step in steps for one in step for row in one]
         flops = count_flops(
-            find_products(model.named_modules()), attention=self.architecture.attention,
-            inputs=rows.input_lengths[chosen], targets=rows.target_lengths[chosen],
+            find_products(model.named_modules()),
+            attention=self.architecture.attention,
+            inputs=rows.input_lengths[chosen],
+            targets=rows.target_lengths[chosen],
         )
         precision = name_product(self.choices.precision, tf32=self.choices.tf32)
         return describe_speed(
-            steps=len(steps), seconds=seconds, tokens=count_tokens(rows, steps), flops=flops,
+            steps=len(steps),
+            seconds=seconds,
+            tokens=count_tokens(rows, steps),
+            flops=flops,
             peak=find_peak(self.choices.where.name, precision=precision),
         )
 
@@ -156,7 +184,9 @@ class Bench:
             model, tokens.tokenizer, rows.inputs, settings=search, batch_size=batch
         )
         return {
-            "rows": len(written), "num_beams": search.num_beams, "batch": batch,
+            "rows": len(written),
+            "num_beams": search.num_beams,
+            "batch": batch,
             "max_new_tokens": search.max_new_tokens,
             "seconds": read_clock(self.choices.where) - began,
         }
@@ -173,4 +203,3 @@ def watch_steps(loop: Any, where: Any) -> list[float]:
 
     loop._take_step = take_and_look
     return ends
-

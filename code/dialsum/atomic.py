@@ -46,8 +46,10 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFullError(path) from error
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}. "
-                       "Give another place with --output-dir, or mend its permissions.") from error
+        raise RunError(
+            f"{path}: cannot be written: {error.strerror or error}. "
+            "Give another place with --output-dir, or mend its permissions."
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -143,8 +143,10 @@ def main(argv: Sequence[str] | None) -> int:
         description="Print this machine: devices, memory, precisions, and what auto comes to here.",
     )
     parser.add_argument(
-        "--device", default="auto", choices=("auto", "cuda", "mps", "cpu"),
+        "--device",
+        default="auto",
+        choices=("auto", "cuda", "mps", "cpu"),
         help="device to show the choices for (default: the best there is)",
-    )  # fmt: skip
+    )
     print(describe_machine(parser.parse_args(argv).device))
     return EXIT_OK

@@ -25,15 +25,17 @@ RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECA
 
 
 def find_name_fault(name: str) -> str | None:
-    """Say why files and folders cannot be called so on the usual file systems; None where they can.
-    """
+    """Say why usual file systems can hold no file or folder called so; None where they can."""
     if not name.strip(" ."):
         return "nothing but dots or spaces"
     if any(0xD800 <= ord(char) <= 0xDFFF for char in name):
         return "bytes that are no UTF-8"
     if odd := [char for char in name if char in '/\\<>:"|?*' or not (char.isprintable())]:
-        return f"the character {odd[0]} in it" if odd[0].isprintable() else (
-            f"the control character U+{ord(odd[0]):04X} in it")
+        return (
+            f"the character {odd[0]} in it"
+            if odd[0].isprintable()
+            else (f"the control character U+{ord(odd[0]):04X} in it")
+        )
     if name[0] in ". " or name[-1] in ". ":
         return "a dot or space first or last"
     if RESERVED_NAMES.fullmatch(name):
@@ -192,9 +194,17 @@ class RunPaths:
         """
         inside = () if self.has_outside_model else (self.model,)
         return (
-            *inside, self.resolved_config, self.metrics, self.train_log, self.results,
-            self.tensorboard, self.checkpoints, self.wandb, self.environment, self.result,
-        )  # fmt: skip
+            *inside,
+            self.resolved_config,
+            self.metrics,
+            self.train_log,
+            self.results,
+            self.tensorboard,
+            self.checkpoints,
+            self.wandb,
+            self.environment,
+            self.result,
+        )
 
 
 @dataclass(frozen=True)

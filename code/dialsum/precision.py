@@ -57,7 +57,8 @@ def pick_precision(
     requested = "bf16" if bf16 is True else None
     if device.kind == "cpu":
         return Choice(
-            "fp32", _explain_fp32_on_cpu(device.bf16_instructions, asked=requested is not None),
+            "fp32",
+            _explain_fp32_on_cpu(device.bf16_instructions, asked=requested is not None),
             requested=requested,
         )
     if "bf16" not in device.precisions:

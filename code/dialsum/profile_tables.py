@@ -34,13 +34,17 @@ fp32, adapters of rank 128 at 18 bytes; an 8-bit base takes 0.1 GiB more, one in
 ROW_GIB: dict[str, dict[str, tuple[float, float, float]]] = {
     "lora": {"mt5": (1.65, 2.65, 3.75), "t5": (1.37, 2.32, 3.41), "bart": (0.32, 0.45, 0.56)},
     "lora+checkpointing": {
-        "mt5": (0.49, 0.63, 0.73), "t5": (0.20, 0.30, 0.39), "bart": (0.11, 0.15, 0.18),
+        "mt5": (0.49, 0.63, 0.73),
+        "t5": (0.20, 0.30, 0.39),
+        "bart": (0.11, 0.15, 0.18),
     },
     "full": {"mt5": (1.47, 2.39, 3.41), "t5": (1.18, 2.05, 3.07), "bart": (0.20, 0.28, 0.34)},
     "full+checkpointing": {
-        "mt5": (0.49, 0.63, 0.73), "t5": (0.20, 0.30, 0.39), "bart": (0.11, 0.15, 0.18),
+        "mt5": (0.49, 0.63, 0.73),
+        "t5": (0.20, 0.30, 0.39),
+        "bart": (0.11, 0.15, 0.18),
     },
-}  # fmt: skip
+}
 """Activations of one row in GiB, a column for each of LENGTHS: the tensors counted, and 8 bytes for
 each logit (copies and gradients of the loss); with gradient checkpointing also what is recomputed
 of the largest block. Training in fp32 needs twice as much."""
@@ -113,8 +117,10 @@ class Size:
     def describe(self) -> str:
         """Return `582 million parameters`."""
         millions = self.parameters / 1e6
-        return f"{millions:,.0f} million parameters" if millions >= 10 else (
-            f"{millions:.1f} million parameters"
+        return (
+            f"{millions:,.0f} million parameters"
+            if millions >= 10
+            else (f"{millions:.1f} million parameters")
         )
 
 

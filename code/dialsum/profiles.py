@@ -133,18 +133,30 @@ def recommend_batch(
     size = size or BASE_SIZES[architecture]
     card = _find_table(architecture, encoder_max_len, memory_bytes, precision, size)
     rows = count_fitting_rows(
-        architecture, encoder_max_len, memory_bytes,
-        lora=lora, checkpointing=checkpointing, precision=precision, size=size,
-    )  # fmt: skip
+        architecture,
+        encoder_max_len,
+        memory_bytes,
+        lora=lora,
+        checkpointing=checkpointing,
+        precision=precision,
+        size=size,
+    )
     batch = _largest_divisor(effective_batch_size, max(rows, 1))
     needed = estimate_training_gib(
-        architecture, encoder_max_len,
-        batch=batch, lora=lora, checkpointing=checkpointing, precision=precision, size=size,
-    )  # fmt: skip
+        architecture,
+        encoder_max_len,
+        batch=batch,
+        lora=lora,
+        checkpointing=checkpointing,
+        precision=precision,
+        size=size,
+    )
     is_profile = card is not None and memory_bytes is not None
     source = f"profile of {card} GB" if is_profile else describe_memory(memory_bytes)
-    what = architecture if size == BASE_SIZES[architecture] else (
-        f"{architecture} of {size.describe()}"
+    what = (
+        architecture
+        if size == BASE_SIZES[architecture]
+        else (f"{architecture} of {size.describe()}")
     )
     why = (
         f"{source}, {what} ({way}, {precision}), up to {encoder_max_len} tokens: "
@@ -198,7 +210,10 @@ def _take_memory(memory_bytes: int | None) -> int:
 
 
 def _find_table(
-    architecture: str, encoder_max_len: int, memory_bytes: int | None, precision: Precision,
+    architecture: str,
+    encoder_max_len: int,
+    memory_bytes: int | None,
+    precision: Precision,
     size: Size,
 ) -> int | None:
     """Return the profile whose table answers; None where only the estimate can."""

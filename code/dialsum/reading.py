@@ -29,13 +29,26 @@ SAFETENSORS, TORCH, EXCEL, ZIP = "safetensors", "torch", "excel", "zip"
 
 _MAGIC = (
     (b"version https://git-lfs.github.com/spec/", LFS),
-    (b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\x07", "rar"), (b"%PDF-", "pdf"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "ole"), (b"PAR1", "parquet"), (b"ARROW1", "arrow"),
-    (b"SQLite format 3\0", "sqlite"), (b"\x89HDF\r\n", "hdf5"), (b"GGUF", "gguf"),
-    (b"\x89PNG\r\n", "image"), (b"\xff\xd8\xff", "image"), (b"\x93NUMPY", "numpy"),
-    (b"\x80\x02", TORCH), (b"\x80\x03", TORCH), (b"\x80\x04", TORCH), (b"\x80\x05", TORCH),
-)  # fmt: skip
+    (b"\x1f\x8b", "gzip"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+    (b"Rar!\x1a\x07", "rar"),
+    (b"%PDF-", "pdf"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "ole"),
+    (b"PAR1", "parquet"),
+    (b"ARROW1", "arrow"),
+    (b"SQLite format 3\0", "sqlite"),
+    (b"\x89HDF\r\n", "hdf5"),
+    (b"GGUF", "gguf"),
+    (b"\x89PNG\r\n", "image"),
+    (b"\xff\xd8\xff", "image"),
+    (b"\x93NUMPY", "numpy"),
+    (b"\x80\x02", TORCH),
+    (b"\x80\x03", TORCH),
+    (b"\x80\x04", TORCH),
+    (b"\x80\x05", TORCH),
+)
 _HUB_REFUSALS = re.compile(
     rb"Entry not found|Repository not found|Invalid username or password|Not Found|"
     rb"Access to (model|this) |Invalid credentials|Unauthorized|Forbidden"
@@ -61,21 +74,29 @@ _WORDS = {
         "a document of an old office program (.xls, .doc, .hwp)",
         "save it anew: from Excel as CSV UTF-8 (comma delimited)",
     ),
-    JSON: ("JSON", ""), JSON_LINES: ("JSON Lines", ""),
-    "pdf": ("a PDF document", ""), "image": ("an image", ""), "sqlite": ("an SQLite database", ""),
+    JSON: ("JSON", ""),
+    JSON_LINES: ("JSON Lines", ""),
+    "pdf": ("a PDF document", ""),
+    "image": ("an image", ""),
+    "sqlite": ("an SQLite database", ""),
     "parquet": ("a Parquet table", "write it as CSV: pandas.read_parquet(…).to_csv(…)"),
     "arrow": ("an Arrow table", "write it as CSV: datasets.Dataset.from_file(…).to_csv(…)"),
-    "numpy": ("a NumPy array", ""), "hdf5": ("HDF5, as TensorFlow writes weights", ""),
+    "numpy": ("a NumPy array", ""),
+    "hdf5": ("HDF5, as TensorFlow writes weights", ""),
     "gguf": ("GGUF, as llama.cpp reads weights", ""),
     SAFETENSORS: ("weights in safetensors", ""),
     TORCH: ("a pickle, as torch.save writes weights", ""),
     UTF16: ("text in UTF-16", "save it as UTF-8"),
-    EMPTY: ("empty", ""), TEXT: ("text", ""), BINARY: ("no text", ""),
-}  # fmt: skip
+    EMPTY: ("empty", ""),
+    TEXT: ("text", ""),
+    BINARY: ("no text", ""),
+}
 _UNPACKERS = {
-    "gzip": (".gz", "gunzip"), "bzip2": (".bz2", "bunzip2"), "xz": (".xz", "unxz"),
+    "gzip": (".gz", "gunzip"),
+    "bzip2": (".bz2", "bunzip2"),
+    "xz": (".xz", "unxz"),
     "zstd": (".zst", "unzstd"),
-}  # fmt: skip
+}
 
 
 class NotRegularError(OSError):
@@ -242,9 +263,11 @@ def _check_regular(path: Path) -> int:
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     sorts = (
-        (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
         (stat.S_ISSOCK, "a socket"),
-    )  # fmt: skip
+    )
     sort = next((name for test, name in sorts if test(found.st_mode)), "something else")
     raise NotRegularError(errno.EINVAL, f"is {sort}, no regular file", str(path))
 

@@ -83,11 +83,17 @@ def list_devices() -> list[Device]:
     name = f"CPU with {usable_cores()} cores"
     devices.append(
         Device(
-            "cpu", 0, name, memory.total_bytes, memory.free_bytes, None,
-            ("fp32", "bf16", "4-bit"), ("flash", "math"),
+            "cpu",
+            0,
+            name,
+            memory.total_bytes,
+            memory.free_bytes,
+            None,
+            ("fp32", "bf16", "4-bit"),
+            ("flash", "math"),
             name_bf16_instructions(torch.cpu.get_capabilities()),
         )
-    )  # fmt: skip
+    )
     return devices
 
 
@@ -122,9 +128,15 @@ def _read_cuda(torch: Any, index: int) -> Device:
     capability = (int(properties.major), int(properties.minor))
     free, total = torch.cuda.mem_get_info(index)
     return Device(
-        "cuda", index, str(properties.name), int(total), int(free), capability,
-        cuda_precisions(capability), cuda_attention(capability),
-    )  # fmt: skip
+        "cuda",
+        index,
+        str(properties.name),
+        int(total),
+        int(free),
+        capability,
+        cuda_precisions(capability),
+        cuda_attention(capability),
+    )
 
 
 def _read_mps(torch: Any) -> Device:

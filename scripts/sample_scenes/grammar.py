@@ -25,11 +25,31 @@ PARTICLES = {
     "이에요": "예요",
     "이어": "여",
     "이었": "였",
-    **{f"이{ending}": ending for ending in (
-        "나", "야", "라", "란", "래", "랑", "요", "면", "며", "고", "네", "니", "지", "죠", "든",
-        "던", "군", "거든", "잖아",
-    )},
-}  # fmt: skip
+    **{
+        f"이{ending}": ending
+        for ending in (
+            "나",
+            "야",
+            "라",
+            "란",
+            "래",
+            "랑",
+            "요",
+            "면",
+            "며",
+            "고",
+            "네",
+            "니",
+            "지",
+            "죠",
+            "든",
+            "던",
+            "군",
+            "거든",
+            "잖아",
+        )
+    },
+}
 """Form after a final consonant -> form after a vowel. Scenes always write the first one."""
 UNCHANGING = ("에게", "에서", "에", "의", "도", "만", "께", "까지", "부터", "인데", "이다")
 ALONE = ("이", "아")
@@ -215,10 +235,7 @@ def number_speakers(turns: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def make_sample(
-    name: str,
-    scene: Mapping[str, Any],
-    vocabulary: Mapping[str, Sequence[Any]],
-    rng: random.Random,
+    name: str, scene: Mapping[str, Any], vocabulary: Mapping[str, Sequence[Any]], rng: random.Random
 ) -> Sample:
     """Make one row of a scene: draw slots and outcome, write the turns, then the summary.
 

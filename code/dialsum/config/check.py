@@ -26,13 +26,15 @@ from dialsum.config.statements import Statement, Statements
 from dialsum.config.view import NotKnownError, Rule, View
 
 RULES: tuple[Rule, ...] = (
-    *MODEL_RULES, *ADAPTER_RULES, *SCHEDULE_RULES, *EFFECT_RULES, *RETRY_RULES,
-)  # fmt: skip
+    *MODEL_RULES,
+    *ADAPTER_RULES,
+    *SCHEDULE_RULES,
+    *EFFECT_RULES,
+    *RETRY_RULES,
+)
 
 
-def check(
-    resolved: Resolved, *, open_keys: bool = False
-) -> tuple[Config | None, list[Problem]]:
+def check(resolved: Resolved, *, open_keys: bool = False) -> tuple[Config | None, list[Problem]]:
     """Return the config, or None and every problem: a wrong value does not hide a broken rule.
 
     Args:

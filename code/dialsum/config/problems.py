@@ -67,4 +67,3 @@ def _on_one_line(problem: Problem) -> Problem:
     name, sign, _ = problem.key.partition("=")
     key = shorten(visible(f"{name}{sign}…" if sign else name))
     return Problem(origin, key, visible(problem.found), visible(problem.meant))
-

@@ -21,13 +21,7 @@ from dialsum.config.problems import Origin, Problem, problem_lines
 from dialsum.config.resolve import Replaced, Resolved, replaced_by_overlays, resolve
 from dialsum.config.rules_effect import find_silent, note_silenced
 from dialsum.config.schema import Config
-from dialsum.config.sources import (
-    Source,
-    UnreadableError,
-    absolute,
-    read_overrides,
-    read_source,
-)
+from dialsum.config.sources import Source, UnreadableError, absolute, read_overrides, read_source
 from dialsum.config.statements import Statement, Statements
 from dialsum.config.yaml_scalars import dump_yaml_text
 from dialsum.errors import ConfigError
@@ -75,18 +69,21 @@ class LoadedConfig:
         values = self.config.model_dump()
         # Every key is stated, as in a record, so that one without effect is no mistake.
         resolved = Resolved(self.path, complete_record=True)
-        resolved.apply(Statements(said=[
-            Statement(key, "", reduce(getitem, key.split("."), values), origin, key)
-            for key, origin in self.origins.items()
-        ]), 1)  # fmt: skip
+        resolved.apply(
+            Statements(
+                said=[
+                    Statement(key, "", reduce(getitem, key.split("."), values), origin, key)
+                    for key, origin in self.origins.items()
+                ]
+            ),
+            1,
+        )
         resolved.apply(source.statements, 2)
         config, problems = check(resolved)
         if config is None:
             raise ConfigError(problem_lines(problems))
         origins = {key: resolved.origin(key) for key in schema_keys()}
-        return replace(
-            self, config=config, origins=origins, notes=[*self.notes, *resolved.notes]
-        )
+        return replace(self, config=config, origins=origins, notes=[*self.notes, *resolved.notes])
 
     def to_record(self) -> dict[str, Any]:
         """Return what a run of it needs, as plain data."""
@@ -95,14 +92,15 @@ class LoadedConfig:
             for key, origin in self.origins.items()
         }
         return {
-            "file": str(self.path), "config": self.config.model_dump(), "origins": origins,
+            "file": str(self.path),
+            "config": self.config.model_dump(),
+            "origins": origins,
             "notes": self.notes,
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_record(cls, content: dict[str, Any]) -> LoadedConfig:
-        """Read what to_record wrote; ValueError, KeyError or TypeError where it is something else.
-        """
+        """Read what to_record wrote; ValueError, KeyError, TypeError where it is something else."""
         origins = {
             key: Origin(Path(file) if file else None, line, text)
             for key, (text, file, line) in content["origins"].items()
@@ -250,7 +248,8 @@ def _load(
         notes=_notes(resolved, files=files),
         replaced=replaced,
         own_epochs=files.stated["training.num_train_epochs"].value
-        if "training.num_train_epochs" in files.stated else None,
+        if "training.num_train_epochs" in files.stated
+        else None,
     )
 
 

@@ -18,9 +18,11 @@ from dialsum.config.sources import Source
 from dialsum.config.statements import Statement, Statements
 
 FITTED = (
-    "training.dataloader_num_workers", "training.gradient_checkpointing",
-    "training.per_device_eval_batch_size", "training.tf32",
-)  # fmt: skip
+    "training.dataloader_num_workers",
+    "training.gradient_checkpointing",
+    "training.per_device_eval_batch_size",
+    "training.tf32",
+)
 """What fits a run to its machine and changes none of its results: `auto` there is no value of the
 experiment's own.
 """

@@ -117,7 +117,7 @@ def label_can_be_a_file_name(view: View) -> Iterator[Problem]:
         return
     fault = find_name_fault(label)
     if fault or re.search(r"\s", label):
-        better = re.sub(r"\W+", "_", label).strip("_")[:NAME_BYTES // 4] or "a_name"
+        better = re.sub(r"\W+", "_", label).strip("_")[: NAME_BYTES // 4] or "a_name"
         better = "a_name" if find_name_fault(better) else better
         found = f"{describe_found(label)} ({fault or 'a space in it'}); log files are named by it"
         yield view.problem("general.label", found, meant=f"no space or slash: {better}")

@@ -42,11 +42,14 @@ def _too_often(view: View, rung: str, *, key: str) -> Iterator[Problem]:
     how = f"can be halved {possible} times only ({steps})" if possible else "has no half"
     meant = f"at most {possible} {rung}" if possible else f"without {rung}"
     yield view.problem(
-        RETRY, f"{rung}{times}, but {key} {value} {how}",
+        RETRY,
+        f"{rung}{times}, but {key} {value} {how}",
         meant=f"{meant}, or {key} {2**asked}, or a multiple of it",
-    )  # fmt: skip
+    )
 
 
 RETRY_RULES: tuple[Rule, ...] = (
-    retried_rank_is_there, retried_rank_can_be_halved, retried_batch_can_be_halved,
-)  # fmt: skip
+    retried_rank_is_there,
+    retried_rank_can_be_halved,
+    retried_batch_can_be_halved,
+)

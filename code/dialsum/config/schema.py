@@ -157,8 +157,13 @@ class Training(Section):
     gradient_accumulation_steps: BatchRows | Auto
     """Forward passes per optimizer step; effective batch size = batch x accumulation."""
     lr_scheduler_type: Literal[
-        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant",
-        "constant_with_warmup", "inverse_sqrt",
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
     ]
     """Shape of the learning rate over the run."""
     lr_scheduler_kwargs: dict[str, Any] = {}
@@ -171,8 +176,9 @@ class Training(Section):
     """Gradients are scaled down to this global norm; 0 never clips."""
     label_smoothing_factor: Share = 0.0
     """Share of the target's probability spread over all pieces."""
-    optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "adamw_bnb_8bit",
-                   "paged_adamw_8bit"] = "adamw_torch"
+    optim: Literal[
+        "adamw_torch", "adamw_torch_fused", "adafactor", "adamw_bnb_8bit", "paged_adamw_8bit"
+    ] = "adamw_torch"
     """Optimizer, by the library's name."""
     bf16: bool | Auto = "auto"
     """Mixed precision in bfloat16; auto: where the GPU has it."""

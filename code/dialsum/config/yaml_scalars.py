@@ -79,8 +79,9 @@ def _text(text: str) -> str:
     """Join the two halves of a character that was written as two escapes, as JSON writes it."""
     return re.sub(
         "[\ud800-\udbff][\udc00-\udfff]",
-        lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), text,
-    )  # fmt: skip
+        lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"),
+        text,
+    )
 
 
 def _int(text: str) -> int:

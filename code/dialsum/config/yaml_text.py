@@ -14,17 +14,7 @@ from yaml.reader import Reader
 
 from dialsum.config.problems import Origin, Problem
 from dialsum.printable import SELECTORS, shows_nothing
-from dialsum.reading import (
-    BINARY,
-    EMPTY,
-    HEAD_BYTES,
-    JSON,
-    TEXT,
-    UTF16,
-    Look,
-    shorten,
-    tell_kind,
-)
+from dialsum.reading import BINARY, EMPTY, HEAD_BYTES, JSON, TEXT, UTF16, Look, shorten, tell_kind
 
 SAVE = "save the file as UTF-8"
 ENDINGS = (".yaml", ".yml")
@@ -151,8 +141,11 @@ def _find_odd(bare: str, opened: str) -> tuple[list[int], list[int], str]:
         for char in bare:
             opened = opened + char if char in "[{" else opened[:-1] if char in "]}" else opened
             inner.append(opened[-1:])
-    colons = [found.start(1) for found in KEY_IN_BRACES.finditer(bare)
-              if inner and inner[found.start(1)] == "{"]  # fmt: skip
+    colons = [
+        found.start(1)
+        for found in KEY_IN_BRACES.finditer(bare)
+        if inner and inner[found.start(1)] == "{"
+    ]
     if head and head[1]:
         colons.insert(0, head.start(1))
     spaces = []

@@ -116,10 +116,12 @@ def _find_files(paths: Sequence[Path]) -> Iterator[Path]:
             continue
         # macOS leaves notes of its own beside files (`._a.json`) and in archives.
         inside = sorted(
-            file for file in path.rglob("*.json")
-            if not any(part.startswith(".") or part == "__MACOSX"
-                       for part in file.relative_to(path).parts)
-        )  # fmt: skip
+            file
+            for file in path.rglob("*.json")
+            if not any(
+                part.startswith(".") or part == "__MACOSX" for part in file.relative_to(path).parts
+            )
+        )
         if not inside:
             raise DataError([f"{path}: a folder without a .json file"])
         yield from inside
@@ -134,7 +136,8 @@ def _read_item(item: Any) -> Row:
         lines.append(f"#Person{number}#: {' '.join(turn['utterance'].split())}")
     summary = body.get("summary")
     return Row(
-        fname=str(info["dialogueID"]), dialogue="\n".join(lines),
+        fname=str(info["dialogueID"]),
+        dialogue="\n".join(lines),
         summary=None if summary is None else _name_speakers(summary, numbers),
         topic=str(info.get("topic") or ""),
     )
@@ -143,7 +146,8 @@ def _read_item(item: Any) -> Row:
 def _name_speakers(summary: str, numbers: dict[str, int]) -> str:
     """Call speakers in a summary as the dialogue does now."""
     return _PARTICIPANT.sub(
-        lambda match: f"#Person{numbers[match.group()]}#" if match.group() in numbers
-        else match.group(),
+        lambda match: (
+            f"#Person{numbers[match.group()]}#" if match.group() in numbers else match.group()
+        ),
         summary,
-    )  # fmt: skip
+    )

@@ -86,8 +86,8 @@ def writes_literal_ends(dialogues: Iterable[str]) -> bool:
     for text in dialogues:
         is_shown = has_literal_ends(text)
         shown += is_shown
-        other += "\n" in text.strip() or "\r" in text.strip() or (
-            has_literal_end(text) and not is_shown
+        other += (
+            "\n" in text.strip() or "\r" in text.strip() or (has_literal_end(text) and not is_shown)
         )
     return shown > other
 

@@ -12,12 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dialsum.data import aihub
-from dialsum.data.cleaning import (
-    STEP_MEANINGS,
-    clean_dialogue,
-    clean_summary,
-    writes_literal_ends,
-)
+from dialsum.data.cleaning import STEP_MEANINGS, clean_dialogue, clean_summary, writes_literal_ends
 from dialsum.data.row_checks import find_problems, has_no_text, leave_out_empty, note_oddities
 from dialsum.data.rows import (
     OPTIONS,
@@ -58,12 +53,7 @@ def load_split(path: Path, *, kind: Kind, max_rows: int | None = None) -> Split:
     problems = find_problems(rows, table, kind=kind, path=path)
     if problems:
         raise DataError(problems, summary=UNFIT_DATA)
-    notes = [
-        *left_out,
-        *changed,
-        *note_oddities(rows, path),
-        *_note_unused(table[0], kind, path),
-    ]
+    notes = [*left_out, *changed, *note_oddities(rows, path), *_note_unused(table[0], kind, path)]
     if max_rows is not None and max_rows < len(rows):
         notes.append(f"{path}: the first {max_rows:,} of {len(rows):,} rows are used, as asked")
     digest = hashlib.sha256(read_file_bytes(path)).hexdigest()
@@ -114,9 +104,7 @@ def _clean_rows(
         changes.update((step, "dialogue") for step in dialogue_steps)
         summary: str | None = None
         if kind != "test":
-            summary, summary_steps = clean_summary(
-                row.values["summary"], literal_ends=literal
-            )
+            summary, summary_steps = clean_summary(row.values["summary"], literal_ends=literal)
             changes.update((step, "summary") for step in summary_steps)
         rows.append(
             Dialogue(

@@ -41,14 +41,21 @@ class EncodeSettings:
     def from_config(cls, asked: Tokenizer) -> EncodeSettings:
         """Take what counts here of the tokenizer section."""
         return cls(
-            prefix=asked.input_prefix, encoder_max_len=asked.encoder_max_len,
-            decoder_max_len=asked.decoder_max_len, keep=asked.long_dialogues_keep,
+            prefix=asked.input_prefix,
+            encoder_max_len=asked.encoder_max_len,
+            decoder_max_len=asked.decoder_max_len,
+            keep=asked.long_dialogues_keep,
         )
 
 
 def encode_rows(
-    rows: Sequence[Dialogue], tokenizer: Any, *, prefix: str, encoder_max_len: int,
-    decoder_max_len: int, keep: KeptPart = "both_ends",
+    rows: Sequence[Dialogue],
+    tokenizer: Any,
+    *,
+    prefix: str,
+    encoder_max_len: int,
+    decoder_max_len: int,
+    keep: KeptPart = "both_ends",
 ) -> EncodedSplit:
     """Encode a split; every input and target ends in the tokenizer's end token where that has one.
 
@@ -91,7 +98,8 @@ def _encode_targets(
     bodies = [row[:-1] if row and row[-1] == end else row for row in ids]
     over = [len(body) + 1 - max_length for body in bodies if len(body) + 1 > max_length]
     return [[*body[: max_length - 1], end] for body in bodies], Counts(
-        truncated_targets=len(over), left_out_target_tokens=sum(over),
+        truncated_targets=len(over),
+        left_out_target_tokens=sum(over),
         unknown_targets=sum(unknown in row for row in ids),
     )
 
@@ -138,7 +146,9 @@ def _shorten(
     kept: Kept = keep_part(found, room, part=settings.keep)
     body = [token for begin, stop in kept.spans for token in ids[begin:stop]]
     return [*ids[:first], *body, *ids[last:]], Counts(
-        truncated_inputs=1, left_out_turns=kept.turns_left_out, inputs_cut_inside=int(kept.inside),
+        truncated_inputs=1,
+        left_out_turns=kept.turns_left_out,
+        inputs_cut_inside=int(kept.inside),
         left_out_input_tokens=last - first - len(body),
     )
 

@@ -107,8 +107,10 @@ class CachedEncoder:
             except FileNotFoundError:
                 continue  # another process tidied up
             except OSError as error:
-                self._warn(f"{shown(path)}: cannot be used ({error.strerror or error}); "
-                           "its rows are encoded again")
+                self._warn(
+                    f"{shown(path)}: cannot be used ({error.strerror or error}); "
+                    "its rows are encoded again"
+                )
         return None
 
     def _keep(self, folder: Path, key: str, made: EncodedSplit) -> bool:
@@ -127,8 +129,10 @@ class CachedEncoder:
         try:
             remove_oldest(folder, keep=path, limit_bytes=self.limit_bytes)
         except OSError as error:
-            self._warn(f"{shown(folder)}: old encoded rows cannot be removed "
-                       f"({error.strerror or error}); remove them yourself")
+            self._warn(
+                f"{shown(folder)}: old encoded rows cannot be removed "
+                f"({error.strerror or error}); remove them yourself"
+            )
         return True
 
     def _warn(self, text: str) -> None:
@@ -143,9 +147,11 @@ def fingerprint(tokenizer: Any, settings: EncodeSettings) -> str:
     that file's and the versions of the libraries that act on it.
     """
     description = {
-        "version": ENCODING_VERSION, "settings": asdict(settings),
+        "version": ENCODING_VERSION,
+        "settings": asdict(settings),
         "tokenizer": _hash(tokenizer.backend_tokenizer.to_str().encode()),
-        "end": tokenizer.eos_token_id, "unknown": tokenizer.unk_token_id,
+        "end": tokenizer.eos_token_id,
+        "unknown": tokenizer.unk_token_id,
         "split_special_tokens": bool(getattr(tokenizer, "split_special_tokens", False)),
         "libraries": [version(name) for name in ("tokenizers", "transformers")],
     }

@@ -101,13 +101,14 @@ class EncodedSplit:
         if self.targets is not None:
             cut += f", {counts.truncated_targets} targets"
         source = f"; {self.cache.how} (cache {self.cache.key[:8]})" if self.cache else ""
-        return (f"{len(self):,} rows, longest input {self.inputs.longest} tokens; cut: {cut}"
-                f"{source}")
+        return f"{len(self):,} rows, longest input {self.inputs.longest} tokens; cut: {cut}{source}"
 
     def to_record(self) -> dict[str, Any]:
         """Return the counts as they stand in result.json."""
         record: dict[str, Any] = {
-            "rows": len(self), "longest_input_tokens": self.inputs.longest, **asdict(self.counts)
+            "rows": len(self),
+            "longest_input_tokens": self.inputs.longest,
+            **asdict(self.counts),
         }
         if self.targets is None:
             record = {name: value for name, value in record.items() if "target" not in name}

@@ -27,6 +27,7 @@ STANDARD_DIALOGUE_TOKENS: tuple[str, ...] = (
 LEAST_TEXTS_WITH_TAG = 2
 """A tag is part of how the data is written and so comes again; once, it is a hashtag or a slip."""
 
+
 def build_input(prefix: str, dialogue: str) -> str:
     """Return the text that the encoder reads; the prefix keeps its last space."""
     return prefix + dialogue

@@ -16,10 +16,26 @@ from dialsum.data.tables import SHOWN_PROBLEMS, TableRow
 from dialsum.data.tags import TURN_START, has_tag
 from dialsum.printable import FILLERS
 
-NO_TEXT = frozenset({
-    "nan", "-nan", "nat", "na", "n/a", "n.a", "none", "null", "nil", "undefined", "\\n", "tbd",
-    "無", "ㅡ", "비어있음", "비어 있음",
-})  # fmt: skip
+NO_TEXT = frozenset(
+    {
+        "nan",
+        "-nan",
+        "nat",
+        "na",
+        "n/a",
+        "n.a",
+        "none",
+        "null",
+        "nil",
+        "undefined",
+        "\\n",
+        "tbd",
+        "無",
+        "ㅡ",
+        "비어있음",
+        "비어 있음",
+    }
+)
 """What programs and people write for a cell that has no value, in lower case; `\\N` is MySQL's."""
 
 MOST_WITHOUT_TEXT = 0.01
@@ -134,12 +150,22 @@ def note_oddities(rows: Sequence[Dialogue], path: Path) -> list[str]:
     sentences: list[tuple[list[str], Callable[[str], str]]] = [
         (doubled, lambda some: f"repeat the dialogue of an earlier row: {some}"),
         (untagged, lambda some: f"have no speaker tag (#Person1#: …) in the dialogue: {some}"),
-        (renamed, lambda some: f"repeat the fname of an earlier row, which decides nothing in "
-         f"train (augmented data has such rows): {some}"),
-        (literal, lambda some: "hold \\n or \\r as text, kept so: it is a line break only where a "
-         f"turn's start follows one, or in a file that writes its line breaks so: {some}"),
+        (
+            renamed,
+            lambda some: (
+                f"repeat the fname of an earlier row, which decides nothing in "
+                f"train (augmented data has such rows): {some}"
+            ),
+        ),
+        (
+            literal,
+            lambda some: (
+                "hold \\n or \\r as text, kept so: it is a line break only where a "
+                f"turn's start follows one, or in a file that writes its line breaks so: {some}"
+            ),
+        ),
         (damaged, lambda some: f"hold U+FFFD, characters lost in an earlier conversion: {some}"),
-    ]  # fmt: skip
+    ]
     return [
         f"{path}: {len(found):,} of {len(rows):,} rows "
         + say(say_first(found, limit=SHOWN_ODDITIES))

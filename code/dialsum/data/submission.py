@@ -96,8 +96,9 @@ def inspect_submission(
         problems = find_header_problems(path)
     except DataError as error:
         return list(error.problems), Remarks([], [])
-    problems += [line for kind in _find_row_problems(table, test_rows, path)
-                 for line in _shorten(kind, path)]  # fmt: skip
+    problems += [
+        line for kind in _find_row_problems(table, test_rows, path) for line in _shorten(kind, path)
+    ]
     dialogues = {row.fname: row.dialogue for row in test_rows}
     summaries = {row.values["fname"]: row.values["summary"] for row in table}
     return problems, remark_on_summaries(summaries, dialogues, known=known)
@@ -174,8 +175,10 @@ def _find_row_problems(
     foreign = [f"{place}: fname {name!r} is not in the test file" for place, name in unknown[:1]]
     if len(unknown) > 1:
         names = name_some([name for _, name in unknown])
-        foreign = [f"{unknown[0][0]}: the first of {len(unknown):,} rows whose fname is not in the "
-                   f"test file: {names}"]  # fmt: skip
+        foreign = [
+            f"{unknown[0][0]}: the first of {len(unknown):,} rows whose fname is not in the "
+            f"test file: {names}"
+        ]
     misplaced = []
     if not (lacking or doubled or unknown) and found != expected:
         number = next(

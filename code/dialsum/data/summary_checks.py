@@ -58,9 +58,10 @@ def remark_on_summaries(
         name for name, text, source in pairs if has_broken_tag(text, source=source, known=known)
     ]
     strange = {
-        name: unknown for name, text, source in pairs
+        name: unknown
+        for name, text, source in pairs
         if (unknown := sorted({*find_tags(text)} - {*find_tags(source)}))
-    }  # fmt: skip
+    }
     faults, oddities = [], []
     if leftover:
         tokens = ", ".join(sorted(set(leftover.values())))
@@ -74,7 +75,8 @@ def remark_on_summaries(
         tags = ", ".join(sorted({tag for tags in strange.values() for tag in tags})[:5])
         oddities.append(_say(f"name tags that their dialogues have not ({tags})", list(strange)))
     turns = [
-        name for name, text in summaries.items()
+        name
+        for name, text in summaries.items()
         if (start := TURN_START.match(text)) and SPEAKER.fullmatch(start[1])
     ]
     if turns:

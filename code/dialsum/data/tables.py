@@ -50,9 +50,7 @@ class TableRow:
     values: dict[str, str]
 
 
-def read_rows(
-    path: Path, *, required: Sequence[str], nameless: bool = False
-) -> list[TableRow]:
+def read_rows(path: Path, *, required: Sequence[str], nameless: bool = False) -> list[TableRow]:
     """Read a table of any of the three kinds, told by the name's ending.
 
     Args:
@@ -109,11 +107,11 @@ def _read_json_lines(
         try:
             found = json.loads(text)
         except (ValueError, RecursionError) as error:
-            problems.append(f"{path}:{line}  is no JSON ({{\"fname\": …}} on one line): {error}")
+            problems.append(f'{path}:{line}  is no JSON ({{"fname": …}} on one line): {error}')
             continue
         if not isinstance(found, dict):
             # Not quoted: what is no table may be anything, secrets too.
-            problems.append(f"{path}:{line}  is no JSON object ({{\"fname\": …}})")
+            problems.append(f'{path}:{line}  is no JSON object ({{"fname": …}})')
             continue
         values = {key: "" if value is None else str(value) for key, value in found.items()}
         odd = [key for key, value in found.items() if isinstance(value, (list, dict))]

@@ -79,9 +79,13 @@ class Choices:
         if asked != "auto":
             return asked
         return recommend_eval_batch(
-            num_beams, self.config.tokenizer.encoder_max_len, self.where.memory_total_bytes,
-            architecture=self.config.model.architecture, lora=self.config.qlora.use_qlora,
-            decoder_max_len=self.config.tokenizer.decoder_max_len, size=self.size,
+            num_beams,
+            self.config.tokenizer.encoder_max_len,
+            self.where.memory_total_bytes,
+            architecture=self.config.model.architecture,
+            lora=self.config.qlora.use_qlora,
+            decoder_max_len=self.config.tokenizer.decoder_max_len,
+            size=self.size,
         ).value
 
     def machine(self) -> Machine:
@@ -91,8 +95,11 @@ class Choices:
         from dialsum.train.loop import Machine
 
         return Machine(
-            device=torch.device(self.device), precision=self.precision, tf32=self.tf32,
-            gradient_checkpointing=self.gradient_checkpointing, num_workers=self.num_workers,
+            device=torch.device(self.device),
+            precision=self.precision,
+            tf32=self.tf32,
+            gradient_checkpointing=self.gradient_checkpointing,
+            num_workers=self.num_workers,
         )
 
     def peak_memory_bytes(self) -> dict[str, int]:
@@ -130,21 +137,35 @@ def choose(config: Config, *, device: Choice[Device] | None = None) -> Choices:
     if asked.dataloader_num_workers == "auto":
         lines.append(_say("data loader processes", str(workers.value), workers.why))
     size = find_size(config, environment=os.environ)
-    if "auto" in (asked.per_device_train_batch_size, asked.per_device_eval_batch_size,
-                  asked.gradient_checkpointing):
+    if "auto" in (
+        asked.per_device_train_batch_size,
+        asked.per_device_eval_batch_size,
+        asked.gradient_checkpointing,
+    ):
         lines.append(_say("memory is estimated for", config.model.architecture, size.why))
     checkpointing = _choose_checkpointing(config, where, precision.value, size.value, lines)
     batch, accumulation = _choose_batch(
         config, where, precision.value, checkpointing, size.value, lines
     )
     return Choices(
-        config=config, where=where, precision=precision.value, tf32=tf32.value,
-        gradient_checkpointing=checkpointing, batch_size=batch, accumulation=accumulation,
-        num_workers=workers.value, lines=lines, size=size.value,
+        config=config,
+        where=where,
+        precision=precision.value,
+        tf32=tf32.value,
+        gradient_checkpointing=checkpointing,
+        batch_size=batch,
+        accumulation=accumulation,
+        num_workers=workers.value,
+        lines=lines,
+        size=size.value,
         record={
-            "name": where.name, "kind": where.kind,
-            "precision": {"requested": _requested(config), "used": precision.value,
-                          "why": precision.why},
+            "name": where.name,
+            "kind": where.kind,
+            "precision": {
+                "requested": _requested(config),
+                "used": precision.value,
+                "why": precision.why,
+            },
         },
     )
 
@@ -167,8 +188,12 @@ def _choose_checkpointing(
         return asked
     batch = config.training.per_device_train_batch_size
     chosen: Choice[bool] = recommend_checkpointing(
-        config.model.architecture, config.tokenizer.encoder_max_len, where.memory_total_bytes,
-        lora=config.qlora.use_qlora, batch=None if batch == "auto" else batch, precision=precision,
+        config.model.architecture,
+        config.tokenizer.encoder_max_len,
+        where.memory_total_bytes,
+        lora=config.qlora.use_qlora,
+        batch=None if batch == "auto" else batch,
+        precision=precision,
         size=size,
     )
     lines.append(_say("gradient checkpointing", "on" if chosen.value else "off", chosen.why))
@@ -176,15 +201,23 @@ def _choose_checkpointing(
 
 
 def _choose_batch(
-    config: Config, where: Device, precision: Precision, checkpointing: bool, size: Size,
+    config: Config,
+    where: Device,
+    precision: Precision,
+    checkpointing: bool,
+    size: Size,
     lines: list[str],
 ) -> tuple[int, int]:
     batch = config.training.per_device_train_batch_size
     accumulation = config.training.gradient_accumulation_steps
     if batch == "auto":
         rows, passes, why = recommend_batch(
-            config.model.architecture, config.tokenizer.encoder_max_len, where.memory_total_bytes,
-            lora=config.qlora.use_qlora, checkpointing=checkpointing, precision=precision,
+            config.model.architecture,
+            config.tokenizer.encoder_max_len,
+            where.memory_total_bytes,
+            lora=config.qlora.use_qlora,
+            checkpointing=checkpointing,
+            precision=precision,
             size=size,
         )
         batch = rows

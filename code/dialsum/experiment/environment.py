@@ -21,12 +21,26 @@ from dialsum.paths import PROJECT_ROOT, RunPaths
 from dialsum.record.read import SCHEMA_VERSION
 
 PACKAGES = {
-    **{name: name for name in (
-        "torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "unsloth",
-        "numpy", "tokenizers", "sentencepiece", "safetensors", "wandb",
-    )},
-    "python-mecab-ko": "mecab", "python-mecab-ko-dic": "mecab_ko_dic",
-}  # fmt: skip
+    **{
+        name: name
+        for name in (
+            "torch",
+            "transformers",
+            "peft",
+            "bitsandbytes",
+            "datasets",
+            "accelerate",
+            "unsloth",
+            "numpy",
+            "tokenizers",
+            "sentencepiece",
+            "safetensors",
+            "wandb",
+        )
+    },
+    "python-mecab-ko": "mecab",
+    "python-mecab-ko-dic": "mecab_ko_dic",
+}
 """The packages that decide a result, each with the name that it is imported by."""
 
 
@@ -49,12 +63,18 @@ def describe_environment(
             versions[package] = str(imported or metadata.version(package))
     return {
         "schema_version": SCHEMA_VERSION,
-        "started_at": started.isoformat(timespec="seconds"), "seed": seed,
+        "started_at": started.isoformat(timespec="seconds"),
+        "seed": seed,
         "model": Path(os.path.relpath(paths.model, paths.folder)).as_posix(),
-        "python": platform.python_version(), "interpreter": sys.executable,
+        "python": platform.python_version(),
+        "interpreter": sys.executable,
         "platform": platform.platform(),
-        "cpu_count": os.cpu_count(), "packages": versions, "devices": devices,
-        "commit": _commit(), "argv": sys.argv, "variables": record_variables(os.environ),
+        "cpu_count": os.cpu_count(),
+        "packages": versions,
+        "devices": devices,
+        "commit": _commit(),
+        "argv": sys.argv,
+        "variables": record_variables(os.environ),
     }
 
 
@@ -97,6 +117,9 @@ def _commit() -> str | None:
 def _git(*arguments: str) -> str:
     done = subprocess.run(
         ["git", "-C", str(PROJECT_ROOT), *arguments],
-        capture_output=True, text=True, check=True, timeout=10,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
     )
     return done.stdout.strip()

@@ -31,8 +31,12 @@ def make_dev_scorer(
 
 
 def evaluate_dev(
-    config: Config, *, dev: Sequence[Dialogue], train: Sequence[Dialogue],
-    predictions: Sequence[str], num_beams: int,
+    config: Config,
+    *,
+    dev: Sequence[Dialogue],
+    train: Sequence[Dialogue],
+    predictions: Sequence[str],
+    num_beams: int,
 ) -> dict[str, Any]:
     """Score dev predictions on all scales, with floors and confidence, and against the targets.
 
@@ -43,12 +47,15 @@ def evaluate_dev(
         The `evaluation` block of result.json.
     """
     rows = Rows(
-        predictions=predictions, references=[[row.summary or ""] for row in dev],
-        dialogues=[row.dialogue for row in dev], names=[row.fname for row in dev],
+        predictions=predictions,
+        references=[[row.summary or ""] for row in dev],
+        dialogues=[row.dialogue for row in dev],
+        names=[row.fname for row in dev],
         topics=[row.topic or "" for row in dev] if any(row.topic for row in dev) else None,
     )
     block = score_report(
-        rows, tokenizer=config.evaluation.tokenizer,
+        rows,
+        tokenizer=config.evaluation.tokenizer,
         train_summaries=[row.summary or "" for row in train],
     )
     scale = block if config.evaluation.tokenizer == "whitespace" else block["whitespace"]
@@ -77,8 +84,11 @@ def check_target(target: Target, *, scores: dict[str, Any] | None) -> dict[str, 
     if scores is None or not (target.rouge1 or target.minimum or target.ideal):
         return {}
     record: dict[str, Any] = {
-        "tokenizer": target.tokenizer, "signature": scores["signature"],
-        "rouge1": scores["rouge1"], "rouge2": scores["rouge2"], "rougeL": scores["rougeL"],
+        "tokenizer": target.tokenizer,
+        "signature": scores["signature"],
+        "rouge1": scores["rouge1"],
+        "rouge2": scores["rouge2"],
+        "rougeL": scores["rougeL"],
     }
     if target.rouge1:
         met = scores["rouge1"] >= target.rouge1[0]

@@ -43,11 +43,15 @@ class Job:
     def to_json(self) -> str:
         """Return the job as text; null is a value here, and stays."""
         content = {
-            "kind": self.kind, "batch": self.batch, "resume": self.resume,
-            "folder": str(self.paths.folder), "model": str(self.paths.model),
-            "attempt": self.attempt.to_record(), "data_sha256": dict(self.data_sha256),
+            "kind": self.kind,
+            "batch": self.batch,
+            "resume": self.resume,
+            "folder": str(self.paths.folder),
+            "model": str(self.paths.model),
+            "attempt": self.attempt.to_record(),
+            "data_sha256": dict(self.data_sha256),
             **self.loaded.to_record(),
-        }  # fmt: skip
+        }
         return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
@@ -67,7 +71,9 @@ def read_job(file: Path) -> Job:
         return Job(
             loaded=LoadedConfig.from_record(content),
             paths=RunPaths(folder=Path(content["folder"]), model=Path(content["model"])),
-            kind=content["kind"], batch=content["batch"], resume=content["resume"],
+            kind=content["kind"],
+            batch=content["batch"],
+            resume=content["resume"],
             attempt=AttemptOfRun.from_record(content["attempt"]),
             data_sha256=content["data_sha256"],
         )

@@ -57,8 +57,14 @@ class MergeReport:
 
 
 def merge_adapter(
-    folder: Path, out: Path, *, config: Config, rows: Sequence[tuple[str, str]],
-    device: str = "cpu", dtype: Any = None, untie: bool = False,
+    folder: Path,
+    out: Path,
+    *,
+    config: Config,
+    rows: Sequence[tuple[str, str]],
+    device: str = "cpu",
+    dtype: Any = None,
+    untie: bool = False,
 ) -> MergeReport:
     """Write a saved adapter and its base as one model: float32 weights, tokenizer, model_info.json.
 
@@ -96,7 +102,9 @@ def merge_adapter(
             before, after, what=f"loading the merged model of {folder} from disk", advice=KEEP_IT
         )
         report = MergeReport(
-            rows=len(tokens), merge=shift, quantisation=measure_shift(as_trained, before),
+            rows=len(tokens),
+            merge=shift,
+            quantisation=measure_shift(as_trained, before),
             same_choices=_share_of_same_choices(as_trained, after),
         )
         _write_info(saved, draft, report)
@@ -141,9 +149,13 @@ def _merge(
     adapted = attach_adapter(place.load_float_base(saved), saved.folder).float()
     before = compute_logits(adapted, tokens)
     merged = merge_into_base(adapted, untie=untie)
-    advice = KEEP_IT if untie else (
-        "An adapter on embeddings or head shares its weight with other layers: merge with "
-        f"untie=True, which gives each its own. {KEEP_IT}"
+    advice = (
+        KEEP_IT
+        if untie
+        else (
+            "An adapter on embeddings or head shares its weight with other layers: merge with "
+            f"untie=True, which gives each its own. {KEEP_IT}"
+        )
     )
     require_same(
         before, compute_logits(merged, tokens), what=f"merging {saved.folder}", advice=advice
@@ -187,7 +199,10 @@ def _share_of_same_choices(before: Sequence[Any], after: Sequence[Any]) -> float
     """Return the share of places at which two answers rank the same piece highest."""
     import torch
 
-    same = torch.cat([
-        one.argmax(dim=-1) == other.argmax(dim=-1) for one, other in zip(before, after, strict=True)
-    ])
+    same = torch.cat(
+        [
+            one.argmax(dim=-1) == other.argmax(dim=-1)
+            for one, other in zip(before, after, strict=True)
+        ]
+    )
     return float(same.float().mean())

@@ -53,7 +53,9 @@ class Outcome:
             self.parts["failure"] = values
         if progress.step is not None and "steps" not in self.parts.get("training", {}):
             self.add(
-                "training", steps=max(progress.step - 1, 0), nan_events=progress.nan_events,
+                "training",
+                steps=max(progress.step - 1, 0),
+                nan_events=progress.nan_events,
                 max_grad_norm=progress.max_grad_norm,
             )
 
@@ -65,11 +67,15 @@ class Outcome:
         """Write results/summary.txt, then result.json last of all, and return the record."""
         finished = datetime.now().astimezone()
         record = {
-            "schema_version": SCHEMA_VERSION, **self.head, "status": status, "reason": reason,
+            "schema_version": SCHEMA_VERSION,
+            **self.head,
+            "status": status,
+            "reason": reason,
             "started_at": self.started.isoformat(timespec="seconds"),
             "finished_at": finished.isoformat(timespec="seconds"),
             "duration_seconds": round((finished - self.started).total_seconds(), 2),
-            **self.parts, "artifacts": self._artifacts(),
+            **self.parts,
+            "artifacts": self._artifacts(),
         }
         record = self.attempt.add_to(record)
         try:
@@ -82,10 +88,14 @@ class Outcome:
 
     def _artifacts(self) -> dict[str, str]:
         files = {
-            "model": self.paths.model, "predictions_dev": self.paths.predictions_dev,
-            "submission": self.paths.submission, "metrics": self.paths.metrics,
-            "log": self.paths.train_log, "resolved_config": self.paths.resolved_config,
-            "environment": self.paths.environment, "checkpoints": self.paths.checkpoints,
+            "model": self.paths.model,
+            "predictions_dev": self.paths.predictions_dev,
+            "submission": self.paths.submission,
+            "metrics": self.paths.metrics,
+            "log": self.paths.train_log,
+            "resolved_config": self.paths.resolved_config,
+            "environment": self.paths.environment,
+            "checkpoints": self.paths.checkpoints,
             "nan_report": self.paths.nan_report,
         }
         return {name: self._relative(path) for name, path in files.items() if path.exists()}

@@ -15,11 +15,7 @@ from dialsum.data.dialogues import Dialogue
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
 from dialsum.data.splits import Splits, load_splits
 from dialsum.model.adapt import AdaptedModel, adapt_model, require_trainable
-from dialsum.model.checkpoint import (
-    fetch_folder,
-    refuse_foreign_tokenizer,
-    weight_format,
-)
+from dialsum.model.checkpoint import fetch_folder, refuse_foreign_tokenizer, weight_format
 from dialsum.model.families import get_family
 from dialsum.model.load import LoadedModel, load_model, read_model_config
 from dialsum.model.tiny import write_tiny_checkpoint
@@ -44,9 +40,11 @@ def read_splits(config: Config) -> Splits:
     asked = config.data
     folder = project_path(asked.data_dir)
     return load_splits(
-        folder / asked.train_file, folder / asked.dev_file,
+        folder / asked.train_file,
+        folder / asked.dev_file,
         test=folder / asked.test_file if asked.test_file else None,
-        max_train_rows=asked.max_train_rows, max_dev_rows=asked.max_dev_rows,
+        max_train_rows=asked.max_train_rows,
+        max_dev_rows=asked.max_dev_rows,
         max_test_rows=asked.max_test_rows,
     )
 
@@ -127,9 +125,12 @@ def prepare_tokenizer(config: Config, splits: Splits, *, tiny_folder: Path) -> P
     summaries = [row.summary or "" for split in (splits.train, splits.dev) for row in split.rows]
     vocabulary = tokenizer.get_vocab()
     return PreparedTokenizer(
-        tokenizer=tokenizer, source=source, new_tokens=new,
+        tokenizer=tokenizer,
+        source=source,
+        new_tokens=new,
         tag_ids=sorted(vocabulary[token] for token in tokens if token in vocabulary),
-        round_trip=check_round_trip(tokenizer, summaries), trimmed=trimmed,
+        round_trip=check_round_trip(tokenizer, summaries),
+        trimmed=trimmed,
     )
 
 
@@ -148,11 +149,14 @@ def _trim(
         return None
     dialogues = [
         build_input(asked.input_prefix, row.dialogue)
-        for split in splits.present for row in split.rows
+        for split in splits.present
+        for row in split.rows
     ]
     return trim_tokenizer(
-        tokenizer, texts=[*dialogues, *(row.summary or "" for row in splits.train.rows)],
-        checked=[row.summary or "" for row in splits.dev.rows], new_tokens=new_tokens,
+        tokenizer,
+        texts=[*dialogues, *(row.summary or "" for row in splits.train.rows)],
+        checked=[row.summary or "" for row in splits.dev.rows],
+        new_tokens=new_tokens,
         more_ids=named_token_ids(read_model_config(source, config)).values(),
     )
 
@@ -162,16 +166,22 @@ def _write_tiny(config: Config, splits: Splits, tokens: list[str], folder: Path)
     texts = [text for row in splits.train.rows for text in (row.dialogue, row.summary or "")]
     if config.tokenizer.train_on_data:
         tokenizer = train_tokenizer(
-            [*texts, config.tokenizer.input_prefix], kind=family.tiny_tokenizer,
-            vocab_size=config.tokenizer.vocab_size, exclude=tokens,
+            [*texts, config.tokenizer.input_prefix],
+            kind=family.tiny_tokenizer,
+            vocab_size=config.tokenizer.vocab_size,
+            exclude=tokens,
         )
     else:
         tokenizer = load_tokenizer(fetch_folder(config, environment=os.environ))
     add_dialogue_tokens(tokenizer, tokens)
     limit = max(config.tokenizer.encoder_max_len, config.tokenizer.decoder_max_len)
     write_tiny_checkpoint(
-        folder, family=family, size=config.model.tiny, tokenizer=tokenizer,
-        position_limit=limit, seed=config.training.seed,
+        folder,
+        family=family,
+        size=config.model.tiny,
+        tokenizer=tokenizer,
+        position_limit=limit,
+        seed=config.training.seed,
     )
     return tokenizer
 
@@ -187,7 +197,11 @@ class PreparedModel:
 
 
 def prepare_model(
-    config: Config, prepared: PreparedTokenizer, *, device: str, dtype: Any,
+    config: Config,
+    prepared: PreparedTokenizer,
+    *,
+    device: str,
+    dtype: Any,
     gradient_checkpointing: bool,
 ) -> PreparedModel:
     """Load the network and make the asked part of it trainable."""
@@ -196,8 +210,13 @@ def prepare_model(
     # Adapters start at random numbers, long before the trainer sets its own seed.
     set_seed(config.training.seed)
     loaded = load_model(
-        prepared.source, config=config, tokenizer=prepared.tokenizer,
-        new_tokens=prepared.new_tokens, device=device, dtype=dtype, kept=prepared.kept,
+        prepared.source,
+        config=config,
+        tokenizer=prepared.tokenizer,
+        new_tokens=prepared.new_tokens,
+        device=device,
+        dtype=dtype,
+        kept=prepared.kept,
     )
     ids = prepared.tokenizer.convert_tokens_to_ids(list(prepared.new_tokens))
     adapted = adapt_model(

@@ -60,9 +60,7 @@ def find_resume_point(paths: RunPaths, *, config_sha256: str, data_sha256: str) 
     checkpoint, notes = latest_whole_checkpoint(paths.checkpoints)
     if checkpoint is None:
         found = f" ({'; '.join(notes)})" if notes else ""
-        raise UnfitError(
-            f"{place}: no checkpoint to resume from{found}. Start it without --resume"
-        )
+        raise UnfitError(f"{place}: no checkpoint to resume from{found}. Start it without --resume")
     manifest = read_manifest(checkpoint) or {}
     if TENSORS not in manifest.get("files", {}):
         raise UnfitError(

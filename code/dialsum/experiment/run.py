@@ -108,16 +108,25 @@ class _Run:
             self.progress.event("resume", step=self.point.step)
             print(f"going on after step {self.point.step}, from {self.point.checkpoint.name}")
         self.tracker = WandbRun(
-            config.tracking, name=job.loaded.name, group=job.batch,
-            config=config.model_dump(mode="json"), folder=job.paths.folder,
+            config.tracking,
+            name=job.loaded.name,
+            group=job.batch,
+            config=config.model_dump(mode="json"),
+            folder=job.paths.folder,
         )
         self.progress.add_listener(self.tracker)
         print(self.tracker.describe(), flush=True)
-        run_stages(Context(
-            loaded=job.loaded, paths=job.paths, splits=self.splits, choices=self.choices,
-            outcome=self.outcome, progress=self.progress,
-            resume=None if self.point is None else self.point.checkpoint,
-        ))
+        run_stages(
+            Context(
+                loaded=job.loaded,
+                paths=job.paths,
+                splits=self.splits,
+                choices=self.choices,
+                outcome=self.outcome,
+                progress=self.progress,
+                resume=None if self.point is None else self.point.checkpoint,
+            )
+        )
 
     def _close(self, status: str, reason: str | None) -> dict[str, Any]:
         outcome = self.outcome
@@ -140,7 +149,8 @@ class _Run:
 def _refuse_other_data(job: Job, splits: Splits) -> None:
     """Refuse files that changed since the batch checked them: what was checked is what runs."""
     changed = [
-        shown(split.path) for split in splits.present
+        shown(split.path)
+        for split in splits.present
         if job.data_sha256.get(split.kind, split.sha256) != split.sha256
     ]
     if changed:
@@ -171,7 +181,9 @@ def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Outcome
     started = datetime.now().astimezone()
     loaded, paths = job.loaded, job.paths
     environment = describe_environment(
-        started=started, paths=paths, seed=loaded.config.training.seed,
+        started=started,
+        paths=paths,
+        seed=loaded.config.training.seed,
         devices=[device.to_record() for device in list_devices()],
     )
     first = {
@@ -183,14 +195,18 @@ def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Outcome
     elif (moved := archive_previous(paths, first=first)) is not None:
         print(f"the earlier run of {loaded.name} now stands in {shown(moved)}")
     head: dict[str, Any] = {
-        "experiment": loaded.name, "label": loaded.config.general.label or loaded.name,
-        "kind": job.kind, "batch": job.batch, "config_sha256": loaded.sha256,
+        "experiment": loaded.name,
+        "label": loaded.config.general.label or loaded.name,
+        "kind": job.kind,
+        "batch": job.batch,
+        "config_sha256": loaded.sha256,
     }
     if point is not None:
         head["resumed_after_step"] = point.step
     outcome = Outcome(paths=paths, started=started, head=head, attempt=job.attempt)
     outcome.add(
-        "data", rows={split.kind: len(split.rows) for split in splits.present},
+        "data",
+        rows={split.kind: len(split.rows) for split in splits.present},
         sha256=splits.sha256,
         files={split.kind: in_project(split.path) for split in splits.present},
     )
@@ -199,7 +215,8 @@ def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Outcome
 
 def _say_end(record: dict[str, Any], path: Path) -> None:
     ending = (
-        f"finished in {record['duration_seconds']:.0f} s" if record["status"] == "success"
+        f"finished in {record['duration_seconds']:.0f} s"
+        if record["status"] == "success"
         else f"{record['status']}: {record['reason']}"
     )
     print(f"{ending}; record: {shown(path)}", flush=True)

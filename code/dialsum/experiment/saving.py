@@ -27,8 +27,15 @@ from dialsum.paths import RunPaths
 
 
 def save_model(
-    model: Any, tokenizer: Any, *, paths: RunPaths, loaded: LoadedConfig, best_step: int,
-    new_tokens: Sequence[str], tiny_base: str | None, kept: KeptPieces | None = None,
+    model: Any,
+    tokenizer: Any,
+    *,
+    paths: RunPaths,
+    loaded: LoadedConfig,
+    best_step: int,
+    new_tokens: Sequence[str],
+    tiny_base: str | None,
+    kept: KeptPieces | None = None,
 ) -> None:
     """Write the best model of a run.
 
@@ -47,18 +54,25 @@ def save_model(
             adapter.revision = None if tiny_base else config.model.revision
     save_weights(model, paths.model)
     tokenizer.save_pretrained(paths.model)
-    write_json(paths.model_info, {
-        "schema_version": 1, "experiment": loaded.name, "config_sha256": loaded.sha256,
-        "architecture": config.model.architecture,
-        "kind": "adapter" if config.qlora.use_qlora else "full",
-        "base": tiny_base or config.model.checkpoint, "base_is_inside": tiny_base is not None,
-        "tokens_added": list(new_tokens), "best_step": best_step,
-        "input_prefix": config.tokenizer.input_prefix,
-        "encoder_max_len": config.tokenizer.encoder_max_len,
-        "decoder_max_len": config.tokenizer.decoder_max_len,
-        "long_dialogues_keep": config.tokenizer.long_dialogues_keep,
-        "kept_pieces": None if kept is None else kept.to_record(),
-    })
+    write_json(
+        paths.model_info,
+        {
+            "schema_version": 1,
+            "experiment": loaded.name,
+            "config_sha256": loaded.sha256,
+            "architecture": config.model.architecture,
+            "kind": "adapter" if config.qlora.use_qlora else "full",
+            "base": tiny_base or config.model.checkpoint,
+            "base_is_inside": tiny_base is not None,
+            "tokens_added": list(new_tokens),
+            "best_step": best_step,
+            "input_prefix": config.tokenizer.input_prefix,
+            "encoder_max_len": config.tokenizer.encoder_max_len,
+            "decoder_max_len": config.tokenizer.decoder_max_len,
+            "long_dialogues_keep": config.tokenizer.long_dialogues_keep,
+            "kept_pieces": None if kept is None else kept.to_record(),
+        },
+    )
 
 
 def load_saved_model(folder: Path, *, config: Config, device: str, dtype: Any) -> tuple[Any, Any]:
@@ -113,14 +127,14 @@ def read_saved(folder: Path) -> SavedFolder:
     info = json.loads(info_path.read_text(encoding="utf-8"))
     base: str | Path = folder / info["base"] if info["base_is_inside"] else info["base"]
     return SavedFolder(
-        folder=folder, info=info, base=folder if info["kind"] == "full" else base,
+        folder=folder,
+        info=info,
+        base=folder if info["kind"] == "full" else base,
         tokenizer=load_tokenizer(folder),
     )
 
 
-def load_saved_base(
-    saved: SavedFolder, *, config: Config, device: str, dtype: Any
-) -> LoadedModel:
+def load_saved_base(saved: SavedFolder, *, config: Config, device: str, dtype: Any) -> LoadedModel:
     """Load a saved model's weights without its adapter, quantised as in the run."""
     new_tokens, kept = saved.info["tokens_added"], None
     if saved.kind == "full":
@@ -135,8 +149,13 @@ def load_saved_base(
         asked = config.model_copy(update={"model": model})
         base = fetch_folder(asked, environment=os.environ)
     return load_model(
-        base, config=config, tokenizer=saved.tokenizer, new_tokens=new_tokens,
-        device=device, dtype=dtype, kept=kept,
+        base,
+        config=config,
+        tokenizer=saved.tokenizer,
+        new_tokens=new_tokens,
+        device=device,
+        dtype=dtype,
+        kept=kept,
     )
 
 

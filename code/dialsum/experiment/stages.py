@@ -71,8 +71,12 @@ def run_stages(context: Context) -> None:
     encoded = encode(context, tokens)
     result = train(context, tokens, model=model, encoded=encoded)
     save_model(
-        model.adapted.model, tokens.tokenizer, paths=context.paths, loaded=context.loaded,
-        best_step=result.best_step, new_tokens=tokens.new_tokens,
+        model.adapted.model,
+        tokens.tokenizer,
+        paths=context.paths,
+        loaded=context.loaded,
+        best_step=result.best_step,
+        new_tokens=tokens.new_tokens,
         tiny_base=TINY_BASE if context.config.model.initialise == "tiny" else None,
         kept=tokens.kept,
     )
@@ -96,8 +100,10 @@ def load_tokens(context: Context) -> PreparedTokenizer:
     source = config.model.checkpoint
     if config.model.initialise == "tiny":
         size = config.model.tiny
-        source = (f"a tiny {config.model.architecture} from scratch (width {size.d_model}, "
-                  f"{size.layers}+{size.layers} layers) in place of {source}")
+        source = (
+            f"a tiny {config.model.architecture} from scratch (width {size.d_model}, "
+            f"{size.layers}+{size.layers} layers) in place of {source}"
+        )
     context.progress.stage("model", source)
     tokens = prepare_tokenizer(config, context.splits, tiny_folder=context.paths.model / TINY_BASE)
     _require_room(config, tokens)
@@ -125,8 +131,11 @@ def load_tokens(context: Context) -> PreparedTokenizer:
             f"such as {text!r} -> {back!r}"
         )
     context.outcome.add(
-        "model", tokens_added=len(tokens.new_tokens), vocabulary=len(tokens.tokenizer),
-        summaries_not_kept=len(trip.failed), summaries_with_unknown_pieces=trip.with_unknown,
+        "model",
+        tokens_added=len(tokens.new_tokens),
+        vocabulary=len(tokens.tokenizer),
+        summaries_not_kept=len(trip.failed),
+        summaries_with_unknown_pieces=trip.with_unknown,
         unknown_target_tokens=trip.unknown_tokens,
     )
     return tokens
@@ -148,7 +157,10 @@ def load_network(context: Context, tokens: PreparedTokenizer) -> PreparedModel:
     """Load the network, quantise and adapt it as asked."""
     config, choices = context.config, context.choices
     model = prepare_model(
-        config, tokens, device=choices.device, dtype=choices.dtype,
+        config,
+        tokens,
+        device=choices.device,
+        dtype=choices.dtype,
         gradient_checkpointing=choices.gradient_checkpointing,
     )
     total, trainable = model.adapted.count_parameters()
@@ -161,10 +173,16 @@ def load_network(context: Context, tokens: PreparedTokenizer) -> PreparedModel:
     for note in model.notes:
         print(f"  {note}")
     context.outcome.add(
-        "model", checkpoint=config.model.checkpoint, initialise=config.model.initialise,
-        architecture=config.model.architecture, parameters_total=total,
-        parameters_trainable=trainable, loader=loader, weights=model.loaded.weights,
-        tied_head=model.loaded.tied, lora_targets=model.adapted.targets or None,
+        "model",
+        checkpoint=config.model.checkpoint,
+        initialise=config.model.initialise,
+        architecture=config.model.architecture,
+        parameters_total=total,
+        parameters_trainable=trainable,
+        loader=loader,
+        weights=model.loaded.weights,
+        tied_head=model.loaded.tied,
+        lora_targets=model.adapted.targets or None,
         vocabulary_trimmed=model.vocabulary_trimmed,
         **({"revision": config.model.revision} if config.model.revision else {}),
     )
@@ -179,7 +197,8 @@ def encode(context: Context, tokens: PreparedTokenizer) -> dict[str, EncodedSpli
     )
     folder = context.config.data.cache_dir
     encoder = CachedEncoder(
-        tokens.tokenizer, settings=EncodeSettings.from_config(asked),
+        tokens.tokenizer,
+        settings=EncodeSettings.from_config(asked),
         folder=None if folder is None else project_path(folder),
     )
     encoded: dict[str, EncodedSplit] = {}
@@ -193,7 +212,10 @@ def encode(context: Context, tokens: PreparedTokenizer) -> dict[str, EncodedSpli
 
 
 def train(
-    context: Context, tokens: PreparedTokenizer, *, model: PreparedModel,
+    context: Context,
+    tokens: PreparedTokenizer,
+    *,
+    model: PreparedModel,
     encoded: Mapping[str, EncodedSplit],
 ) -> Trained:
     """Train, evaluating on dev as asked, and leave the best weights in the model."""
@@ -203,23 +225,30 @@ def train(
 
     config, choices, asked = context.config, context.choices, context.config.training
     context.progress.stage(
-        "train", f"{choices.batch_size} x {choices.accumulation} rows a step, learning rate "
+        "train",
+        f"{choices.batch_size} x {choices.accumulation} rows a step, learning rate "
         f"{asked.learning_rate:g}, {asked.lr_scheduler_type}",
     )
     context.outcome.add(
-        "training", per_device_train_batch_size=choices.batch_size,
+        "training",
+        per_device_train_batch_size=choices.batch_size,
         gradient_accumulation_steps=choices.accumulation,
     )
     beams, splits = config.evaluation.training_num_beams, context.splits
     machine = choices.machine()
     bounded = get_family(config.model.architecture).position_limit is not None
     task = SummaryTask(
-        encoded["train"], names=name_rows(splits.train.rows), sha256=splits.train.sha256,
+        encoded["train"],
+        names=name_rows(splits.train.rows),
+        sha256=splits.train.sha256,
         shape=BatchShape(
-            batch_size=choices.batch_size, accumulation=choices.accumulation,
-            max_input=config.tokenizer.encoder_max_len, max_target=config.tokenizer.decoder_max_len,
+            batch_size=choices.batch_size,
+            accumulation=choices.accumulation,
+            max_input=config.tokenizer.encoder_max_len,
+            max_target=config.tokenizer.decoder_max_len,
         ),
-        seed=asked.seed, pad_token_id=int(tokens.tokenizer.pad_token_id),
+        seed=asked.seed,
+        pad_token_id=int(tokens.tokenizer.pad_token_id),
         by_length=asked.train_sampling_strategy == "token_budget",
         label_smoothing=asked.label_smoothing_factor,
         multiple=1 if machine.device.type == "cpu" else 8,
@@ -227,21 +256,34 @@ def train(
     )
     rows = min(config.evaluation.training_max_rows or len(encoded["dev"]), len(encoded["dev"]))
     dev = replace(
-        task, encoded=encoded["dev"].first(rows), names=name_rows(splits.dev.rows[:rows]),
-        label_smoothing=0.0, multiple=1, position_limit=None,
+        task,
+        encoded=encoded["dev"].first(rows),
+        names=name_rows(splits.dev.rows[:rows]),
+        label_smoothing=0.0,
+        multiple=1,
+        position_limit=None,
     )
     measured = {"rows": rows, "num_beams": beams}
     result = Loop(
-        model.adapted.model, task, measured=measured,
+        model.adapted.model,
+        task,
+        measured=measured,
         evaluate=DevSet(
-            dev, tokenizer=tokens.tokenizer, score=make_dev_scorer(config, splits.dev.rows[:rows]),
+            dev,
+            tokenizer=tokens.tokenizer,
+            score=make_dev_scorer(config, splits.dev.rows[:rows]),
             settings=_search(context, tokens, num_beams=beams),
-            batch_size=choices.eval_batch_size(beams), machine=machine,
+            batch_size=choices.eval_batch_size(beams),
+            machine=machine,
         ),
-        tokenizer=tokens.tokenizer, asked=asked, machine=machine,
+        tokenizer=tokens.tokenizer,
+        asked=asked,
+        machine=machine,
         places=Places(
-            checkpoints=context.paths.checkpoints, nan_report=context.paths.nan_report,
-            config_sha256=context.loaded.sha256, resume=context.resume,
+            checkpoints=context.paths.checkpoints,
+            nan_report=context.paths.nan_report,
+            config_sha256=context.loaded.sha256,
+            resume=context.resume,
         ),
         progress=context.progress,
     ).run()
@@ -260,20 +302,28 @@ def _record_training(
         for steps in (task.steps(0), drawn)
     )
     context.outcome.add(
-        "training", steps=result.steps, epochs=round(result.epochs, 3), best_step=result.best_step,
+        "training",
+        steps=result.steps,
+        epochs=round(result.epochs, 3),
+        best_step=result.best_step,
         best_metric={
-            "name": config.training.metric_for_best_model, "value": result.best_metric,
+            "name": config.training.metric_for_best_model,
+            "value": result.best_metric,
             **measured,
         },
         effective_batch_size=choices.batch_size * choices.accumulation,
-        stopped_early=result.stopped_early, seconds=round(result.seconds, 2),
+        stopped_early=result.stopped_early,
+        seconds=round(result.seconds, 2),
         tokens_per_second=round(result.tokens_per_second, 1),
-        peak_memory_bytes=choices.peak_memory_bytes(), nan_events=progress.nan_events,
-        memory_retries=result.memory_retries, max_grad_norm=progress.max_grad_norm,
+        peak_memory_bytes=choices.peak_memory_bytes(),
+        nan_events=progress.nan_events,
+        memory_retries=result.memory_retries,
+        max_grad_norm=progress.max_grad_norm,
         padding_share={"value": planned, "drawn_at_random": at_random},
         **({"rows_left_out": result.left_out} if result.left_out else {}),
         remarks=progress.remarks,
-        learning_rate=config.training.learning_rate, seed=config.training.seed,
+        learning_rate=config.training.learning_rate,
+        seed=config.training.seed,
         device=choices.record,
     )
 
@@ -287,7 +337,10 @@ def _search(
 
 
 def predict_and_score(
-    context: Context, tokens: PreparedTokenizer, *, model: PreparedModel,
+    context: Context,
+    tokens: PreparedTokenizer,
+    *,
+    model: PreparedModel,
     encoded: Mapping[str, EncodedSplit],
 ) -> None:
     """Write dev predictions and their scores, then the checked submission."""
@@ -298,7 +351,10 @@ def predict_and_score(
         text = f"{kind} summaries ({describe_measured(**on)})"
         context.progress.stage("generate", text, split=kind, **on)
         return generate_summaries(
-            model.adapted.model, tokens.tokenizer, encoded[kind].inputs, settings=settings,
+            model.adapted.model,
+            tokens.tokenizer,
+            encoded[kind].inputs,
+            settings=settings,
             batch_size=context.choices.eval_batch_size(settings.num_beams),
         )
 
@@ -307,7 +363,10 @@ def predict_and_score(
     write_predictions(context.paths.predictions_dev, splits.dev.rows, predictions)
     context.progress.stage("score", f"{len(predictions)} dev summaries")
     context.outcome.parts["evaluation"] = evaluation = evaluate_dev(
-        context.config, dev=splits.dev.rows, train=splits.train.rows, predictions=predictions,
+        context.config,
+        dev=splits.dev.rows,
+        train=splits.train.rows,
+        predictions=predictions,
         num_beams=settings.num_beams,
     )
     print(f"  {format_final(evaluation['dev'])}")

@@ -48,7 +48,10 @@ class AdaptedModel:
 
 
 def adapt_model(
-    loaded: LoadedModel, *, config: Config, new_token_ids: Sequence[int],
+    loaded: LoadedModel,
+    *,
+    config: Config,
+    new_token_ids: Sequence[int],
     gradient_checkpointing: bool,
 ) -> AdaptedModel:
     """Freeze the base and add adapters, or let every weight learn.
@@ -64,17 +67,25 @@ def adapt_model(
     if not config.qlora.use_qlora:
         for parameter in model.parameters():
             parameter.requires_grad_(True)
-        loader = {"requested": "transformers (full fine-tuning)",
-                  "used": "transformers (full fine-tuning)", "why": "qlora.use_qlora is false"}
+        loader = {
+            "requested": "transformers (full fine-tuning)",
+            "used": "transformers (full fine-tuning)",
+            "why": "qlora.use_qlora is false",
+        }
         return AdaptedModel(model=model, loader=loader, targets=[])
     return _add_adapters(
-        loaded, config=config, new_token_ids=new_token_ids,
+        loaded,
+        config=config,
+        new_token_ids=new_token_ids,
         gradient_checkpointing=gradient_checkpointing,
     )
 
 
 def _add_adapters(
-    loaded: LoadedModel, *, config: Config, new_token_ids: Sequence[int],
+    loaded: LoadedModel,
+    *,
+    config: Config,
+    new_token_ids: Sequence[int],
     gradient_checkpointing: bool,
 ) -> AdaptedModel:
     from peft import LoraConfig, TaskType, get_peft_model
@@ -98,9 +109,14 @@ def _add_adapters(
     rows_learn = bool(new_token_ids) and not asked.train_embeddings
     places = places_of_new_rows(targets, tied=loaded.tied) if rows_learn else []
     lora = LoraConfig(
-        task_type=TaskType.SEQ_2_SEQ_LM, r=asked.lora_rank, lora_alpha=asked.lora_alpha,
-        lora_dropout=asked.lora_dropout, target_modules=targets, bias="none",
-        use_rslora=asked.use_rslora, use_dora=asked.use_dora,
+        task_type=TaskType.SEQ_2_SEQ_LM,
+        r=asked.lora_rank,
+        lora_alpha=asked.lora_alpha,
+        lora_dropout=asked.lora_dropout,
+        target_modules=targets,
+        bias="none",
+        use_rslora=asked.use_rslora,
+        use_dora=asked.use_dora,
         init_lora_weights=True if asked.init_lora_weights == "default" else asked.init_lora_weights,
         trainable_token_indices={place: list(new_token_ids) for place in places} or None,
     )
@@ -116,9 +132,7 @@ def _add_adapters(
         refuse_rows_without_direction(adapted)
     if asked.train_embeddings:
         train_embeddings_and_norms(adapted, family.norms)
-    return AdaptedModel(
-        model=adapted, loader=choose_loader(asked), targets=targets, notes=notes
-    )
+    return AdaptedModel(model=adapted, loader=choose_loader(asked), targets=targets, notes=notes)
 
 
 def _share_new_rows(adapted: Any) -> None:
@@ -170,7 +184,8 @@ def choose_loader(asked: Qlora) -> dict[str, str]:
     if not asked.use_unsloth:
         return {"requested": used, "used": used, "why": "as configured"}
     return {
-        "requested": "Unsloth", "used": used,
+        "requested": "Unsloth",
+        "used": used,
         "why": "Unsloth does not support encoder-decoder models; PEFT trains the same adapters",
     }
 

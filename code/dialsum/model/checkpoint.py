@@ -158,14 +158,21 @@ def find_size(config: Config, *, environment: Mapping[str, str]) -> Choice[Size]
     if config.model.initialise == "tiny":
         tiny = config.model.tiny
         own = {
-            "vocab_size": config.tokenizer.vocab_size, "d_model": tiny.d_model,
-            "d_ff": tiny.d_ff, "num_heads": tiny.heads, "d_kv": max(1, tiny.d_model // tiny.heads),
-            "num_layers": tiny.layers, "encoder_layers": tiny.layers, "decoder_layers": tiny.layers,
-            "encoder_ffn_dim": tiny.d_ff, "decoder_ffn_dim": tiny.d_ff,
-            "encoder_attention_heads": tiny.heads, "decoder_attention_heads": tiny.heads,
+            "vocab_size": config.tokenizer.vocab_size,
+            "d_model": tiny.d_model,
+            "d_ff": tiny.d_ff,
+            "num_heads": tiny.heads,
+            "d_kv": max(1, tiny.d_model // tiny.heads),
+            "num_layers": tiny.layers,
+            "encoder_layers": tiny.layers,
+            "decoder_layers": tiny.layers,
+            "encoder_ffn_dim": tiny.d_ff,
+            "decoder_ffn_dim": tiny.d_ff,
+            "encoder_attention_heads": tiny.heads,
+            "decoder_attention_heads": tiny.heads,
             "max_position_embeddings": config.tokenizer.encoder_max_len,
             "tie_word_embeddings": family.name == "bart",
-        }  # fmt: skip
+        }
         size = measure_size(own, family=family)
         return Choice(size, f"{size.describe()} by model.tiny")
     unknown = f"taken for a base-size {family.name}"
@@ -286,10 +293,12 @@ def find_weight_problems(
     parts = [
         f"{len(names)} {said} ({show_names(names)})"
         for names, said in (
-            (sorted(absent), "absent"), (sorted(unused), "unused"), (sizes, "of another size"),
+            (sorted(absent), "absent"),
+            (sorted(unused), "unused"),
+            (sizes, "of another size"),
         )
         if names
-    ]  # fmt: skip
+    ]
     if not parts:
         return None
     return (
@@ -394,7 +403,8 @@ def describe_own_search(folder: Path, config: Config) -> list[tuple[str, str, st
     rows = [
         (key, f"{_show_own(key, found[key], folder)} ({place})", f"here {_show_ours(ours[key])}")
         for found, place in (
-            (said, name), (task if isinstance(task, dict) else {}, f"{CONFIG}, for pipelines")
+            (said, name),
+            (task if isinstance(task, dict) else {}, f"{CONFIG}, for pipelines"),
         )
         for key in ours
         if found.get(key) is not None and found[key] != ours[key][0]
@@ -412,19 +422,37 @@ def _our_search(config: Config) -> dict[str, tuple[Any, str]]:
     asked = config.generation
     longest = asked.max_new_tokens or config.tokenizer.decoder_max_len
     where = "generation.max_new_tokens" if asked.max_new_tokens else "tokenizer.decoder_max_len"
-    named = {key: (getattr(asked, key), f"generation.{key}") for key in (
-        "num_beams", "no_repeat_ngram_size", "length_penalty", "repetition_penalty",
-        "early_stopping")}  # fmt: skip
+    named = {
+        key: (getattr(asked, key), f"generation.{key}")
+        for key in (
+            "num_beams",
+            "no_repeat_ngram_size",
+            "length_penalty",
+            "repetition_penalty",
+            "early_stopping",
+        )
+    }
     return named | {
-        "max_length": (longest, where), "max_new_tokens": (longest, where),
+        "max_length": (longest, where),
+        "max_new_tokens": (longest, where),
         "min_length": (asked.min_new_tokens, "generation.min_new_tokens"),
         "min_new_tokens": (asked.min_new_tokens, "generation.min_new_tokens"),
         "prefix": (config.tokenizer.input_prefix, "tokenizer.input_prefix"),
-        "do_sample": (False, ""), "encoder_no_repeat_ngram_size": (0, ""),
-        "num_beam_groups": (1, ""), "diversity_penalty": (0.0, ""),
-        **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids",
-                         "suppress_tokens", "begin_suppress_tokens"), (None, "")),
-    }  # fmt: skip
+        "do_sample": (False, ""),
+        "encoder_no_repeat_ngram_size": (0, ""),
+        "num_beam_groups": (1, ""),
+        "diversity_penalty": (0.0, ""),
+        **dict.fromkeys(
+            (
+                "forced_bos_token_id",
+                "forced_eos_token_id",
+                "bad_words_ids",
+                "suppress_tokens",
+                "begin_suppress_tokens",
+            ),
+            (None, ""),
+        ),
+    }
 
 
 def _show_ours(ours: tuple[Any, str]) -> str:

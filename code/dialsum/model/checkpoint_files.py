@@ -30,17 +30,19 @@ from dialsum.reading import (
 
 CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
-WEIGHTS = (
-    ("model.safetensors", SAFETENSORS), ("pytorch_model.bin", TORCH),
-)  # fmt: skip
+WEIGHTS = (("model.safetensors", SAFETENSORS), ("pytorch_model.bin", TORCH))
 """Names of weight files in the order in which they are looked for, and the kind that each is."""
 SENTENCEPIECE = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 TOKENIZERS = ("tokenizer.json", *SENTENCEPIECE, "vocab.json", "vocab.txt")
 """Any one of these is a tokenizer."""
 BESIDE = (
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt",
-    "generation_config.json", "chat_template.jinja",
-)  # fmt: skip
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "generation_config.json",
+    "chat_template.jinja",
+)
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors format itself."""
 MAX_PARSED_BYTES = 2**20
@@ -185,9 +187,11 @@ def _is_deeper(content: Any, levels: int) -> bool:
     within = [content]
     for _ in range(levels):
         within = [
-            child for one in within if isinstance(one, dict | list)
+            child
+            for one in within
+            if isinstance(one, dict | list)
             for child in (one.values() if isinstance(one, dict) else one)
-        ]  # fmt: skip
+        ]
     return any(isinstance(one, dict | list) for one in within)
 
 

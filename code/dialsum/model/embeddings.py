@@ -61,7 +61,10 @@ def keep_head_as_it_is(model: Any) -> bool:
 
 
 def add_rows(
-    model: Any, tokenizer: PreTrainedTokenizerFast, new_tokens: Sequence[str], *,
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    new_tokens: Sequence[str],
+    *,
     means: Sequence[Any] = (),
 ) -> None:
     """Give every token a row, taking none away; new ones start from the pieces that spelled it.
@@ -80,8 +83,10 @@ def add_rows(
         return
     vocabulary = tokenizer.get_vocab()
     new_ids = {vocabulary[token] for token in new_tokens}
-    matrices = {id(module.weight): module.weight
-                for module in (model.get_input_embeddings(), model.get_output_embeddings())}
+    matrices = {
+        id(module.weight): module.weight
+        for module in (model.get_input_embeddings(), model.get_output_embeddings())
+    }
     with torch.no_grad():
         for token in new_tokens:
             pieces = _old_pieces(tokenizer, token, new_ids)

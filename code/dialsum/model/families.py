@@ -52,27 +52,55 @@ class Family:
 
 T5_LINEAR = ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo")
 T5_ALIASES = {
-    "q_proj": ("q",), "k_proj": ("k",), "v_proj": ("v",), "out_proj": ("o",), "o_proj": ("o",),
-    "wi": ("wi_0", "wi_1"), "fc1": ("wi", "wi_0", "wi_1"), "fc2": ("wo",),
+    "q_proj": ("q",),
+    "k_proj": ("k",),
+    "v_proj": ("v",),
+    "out_proj": ("o",),
+    "o_proj": ("o",),
+    "wi": ("wi_0", "wi_1"),
+    "fc1": ("wi", "wi_0", "wi_1"),
+    "fc2": ("wo",),
     "shared": ("embed_tokens",),
 }
 T5_NORMS = ("layer_norm", "final_layer_norm")
 T5_EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 T5_UNUSED = r"^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$"
 MT5_DEFAULTS = {
-    "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1, "vocab_size": 250112,
-    "d_model": 512, "d_ff": 1024, "d_kv": 64,
-    "num_heads": 6, "num_layers": 8, "feed_forward_proj": "gated-gelu",
+    "decoder_start_token_id": 0,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "vocab_size": 250112,
+    "d_model": 512,
+    "d_ff": 1024,
+    "d_kv": 64,
+    "num_heads": 6,
+    "num_layers": 8,
+    "feed_forward_proj": "gated-gelu",
 }
 T5_DEFAULTS = {
-    "decoder_start_token_id": None, "pad_token_id": 0, "eos_token_id": 1, "vocab_size": 32128,
-    "d_model": 512, "d_ff": 2048, "d_kv": 64,
-    "num_heads": 8, "num_layers": 6, "feed_forward_proj": "relu",
+    "decoder_start_token_id": None,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "vocab_size": 32128,
+    "d_model": 512,
+    "d_ff": 2048,
+    "d_kv": 64,
+    "num_heads": 8,
+    "num_layers": 6,
+    "feed_forward_proj": "relu",
 }
 BART_DEFAULTS = {
-    "decoder_start_token_id": 2, "pad_token_id": 1, "eos_token_id": 2, "vocab_size": 50265,
-    "d_model": 1024, "max_position_embeddings": 1024, "encoder_layers": 12, "decoder_layers": 12,
-    "encoder_ffn_dim": 4096, "decoder_ffn_dim": 4096, "encoder_attention_heads": 16,
+    "decoder_start_token_id": 2,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+    "vocab_size": 50265,
+    "d_model": 1024,
+    "max_position_embeddings": 1024,
+    "encoder_layers": 12,
+    "decoder_layers": 12,
+    "encoder_ffn_dim": 4096,
+    "decoder_ffn_dim": 4096,
+    "encoder_attention_heads": 16,
     "decoder_attention_heads": 16,
 }
 HEAD = "lm_head.weight"
@@ -85,32 +113,65 @@ FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         Family(
-            name="mt5", model_type="mt5", model_class="MT5ForConditionalGeneration",
-            linear=T5_LINEAR, attention=("q", "k", "v", "o"), aliases=T5_ALIASES, norms=T5_NORMS,
-            tiny_tokenizer="unigram", base="transformer", embeddings=T5_EMBEDDINGS,
-            unused=T5_UNUSED, defaults=MT5_DEFAULTS,
+            name="mt5",
+            model_type="mt5",
+            model_class="MT5ForConditionalGeneration",
+            linear=T5_LINEAR,
+            attention=("q", "k", "v", "o"),
+            aliases=T5_ALIASES,
+            norms=T5_NORMS,
+            tiny_tokenizer="unigram",
+            base="transformer",
+            embeddings=T5_EMBEDDINGS,
+            unused=T5_UNUSED,
+            defaults=MT5_DEFAULTS,
         ),
         Family(
-            name="t5", model_type="t5", model_class="T5ForConditionalGeneration",
-            linear=T5_LINEAR, attention=("q", "k", "v", "o"), aliases=T5_ALIASES, norms=T5_NORMS,
-            tiny_tokenizer="unigram", base="transformer", embeddings=T5_EMBEDDINGS,
-            unused=T5_UNUSED, defaults=T5_DEFAULTS,
+            name="t5",
+            model_type="t5",
+            model_class="T5ForConditionalGeneration",
+            linear=T5_LINEAR,
+            attention=("q", "k", "v", "o"),
+            aliases=T5_ALIASES,
+            norms=T5_NORMS,
+            tiny_tokenizer="unigram",
+            base="transformer",
+            embeddings=T5_EMBEDDINGS,
+            unused=T5_UNUSED,
+            defaults=T5_DEFAULTS,
         ),
         Family(
-            name="bart", model_type="bart", model_class="BartForConditionalGeneration",
+            name="bart",
+            model_type="bart",
+            model_class="BartForConditionalGeneration",
             linear=("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
             attention=("q_proj", "k_proj", "v_proj", "out_proj"),
             aliases={
-                "q": ("q_proj",), "k": ("k_proj",), "v": ("v_proj",),
-                "o": ("out_proj",), "o_proj": ("out_proj",),
-                "wi": ("fc1",), "wi_0": ("fc1",), "wi_1": ("fc1",), "wo": ("fc2",),
+                "q": ("q_proj",),
+                "k": ("k_proj",),
+                "v": ("v_proj",),
+                "o": ("out_proj",),
+                "o_proj": ("out_proj",),
+                "wi": ("fc1",),
+                "wi_0": ("fc1",),
+                "wi_1": ("fc1",),
+                "wo": ("fc2",),
                 "shared": ("embed_tokens",),
             },
-            norms=("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm",
-                   "layernorm_embedding"),
-            tiny_tokenizer="bpe", position_limit="max_position_embeddings", base="model",
-            embeddings=("model.shared.weight", "model.encoder.embed_tokens.weight",
-                        "model.decoder.embed_tokens.weight"),
+            norms=(
+                "self_attn_layer_norm",
+                "encoder_attn_layer_norm",
+                "final_layer_norm",
+                "layernorm_embedding",
+            ),
+            tiny_tokenizer="bpe",
+            position_limit="max_position_embeddings",
+            base="model",
+            embeddings=(
+                "model.shared.weight",
+                "model.encoder.embed_tokens.weight",
+                "model.decoder.embed_tokens.weight",
+            ),
             absent=r"^final_logits_bias$",
             unused=r"(^|\.)((encoder|decoder)\.version|position_ids)$",
             defaults=BART_DEFAULTS,
@@ -161,8 +222,9 @@ def measure_size(own: Mapping[str, Any], *, family: Family) -> Size:
         positions = 2 * get("max_position_embeddings") * width
     else:
         first = get("num_layers")
-        layers = first, first if own.get("num_decoder_layers") is None else (
-            get("num_decoder_layers")
+        layers = (
+            first,
+            first if own.get("num_decoder_layers") is None else (get("num_decoder_layers")),
         )
         heads = get("num_heads")
         attention = 4 * width * heads * get("d_kv")
@@ -171,8 +233,10 @@ def measure_size(own: Mapping[str, Any], *, family: Family) -> Size:
         positions = 0
     matrices = 2 if own.get("tie_word_embeddings") is False else 1
     parameters = (
-        matrices * vocabulary * width + positions
-        + layers[0] * (attention + forward[0]) + layers[1] * (2 * attention + forward[1])
+        matrices * vocabulary * width
+        + positions
+        + layers[0] * (attention + forward[0])
+        + layers[1] * (2 * attention + forward[1])
     )
     return Size(parameters, layers, width, heads, vocabulary)
 

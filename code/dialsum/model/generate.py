@@ -48,9 +48,13 @@ class GenerationSettings:
         return cls(
             num_beams=num_beams or asked.num_beams,
             max_new_tokens=asked.max_new_tokens or config.tokenizer.decoder_max_len,
-            min_new_tokens=asked.min_new_tokens, no_repeat_ngram_size=asked.no_repeat_ngram_size,
-            length_penalty=asked.length_penalty, repetition_penalty=asked.repetition_penalty,
-            early_stopping=asked.early_stopping, exempt=frozenset(exempt), bf16=bf16,
+            min_new_tokens=asked.min_new_tokens,
+            no_repeat_ngram_size=asked.no_repeat_ngram_size,
+            length_penalty=asked.length_penalty,
+            repetition_penalty=asked.repetition_penalty,
+            early_stopping=asked.early_stopping,
+            exempt=frozenset(exempt),
+            bf16=bf16,
         )
 
 
@@ -75,8 +79,12 @@ def banned_tokens(written: Sequence[int], *, size: int, exempt: Collection[int])
 
 
 def generate_summaries(
-    model: Any, tokenizer: PreTrainedTokenizerFast, inputs: Sequence[Sequence[int]], *,
-    settings: GenerationSettings, batch_size: int,
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    inputs: Sequence[Sequence[int]],
+    *,
+    settings: GenerationSettings,
+    batch_size: int,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """Return one summary per input, in the inputs' order.
@@ -110,8 +118,10 @@ def generate_summaries(
                         raise
                     batch_size = max(1, batch_size // 2)
                     torch.cuda.empty_cache()
-                    print("generation did not fit the GPU's memory; "
-                          f"going on with batches of {batch_size}")
+                    print(
+                        "generation did not fit the GPU's memory; "
+                        f"going on with batches of {batch_size}"
+                    )
                     continue
                 for index, text in zip(chosen, texts, strict=True):
                     summaries[index] = text
@@ -124,8 +134,11 @@ def generate_summaries(
 
 
 def _generate_batch(
-    model: Any, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Sequence[int]],
-    settings: GenerationSettings, writable: WritablePieces,
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    writable: WritablePieces,
 ) -> list[str]:
     import torch
 
@@ -136,13 +149,13 @@ def _generate_batch(
     )
     with autocast:
         written = model.generate(
-            **batch, generation_config=_generation_config(model, settings),
+            **batch,
+            generation_config=_generation_config(model, settings),
             logits_processor=_processors(settings, writable, device=model.device),
             past_key_values=_make_cache(),
         )
     return [
-        str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
-        for ids in written.tolist()
+        str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in written.tolist()
     ]
 
 
@@ -153,12 +166,16 @@ def _generation_config(model: Any, settings: GenerationSettings) -> Any:
     own = model.config
     beams = settings.num_beams
     return GenerationConfig(
-        num_beams=beams, max_new_tokens=settings.max_new_tokens,
-        min_new_tokens=settings.min_new_tokens or None, do_sample=False, use_cache=True,
+        num_beams=beams,
+        max_new_tokens=settings.max_new_tokens,
+        min_new_tokens=settings.min_new_tokens or None,
+        do_sample=False,
+        use_cache=True,
         repetition_penalty=settings.repetition_penalty,
         length_penalty=settings.length_penalty if beams > 1 else None,
         early_stopping=settings.early_stopping if beams > 1 else None,
-        pad_token_id=own.pad_token_id, eos_token_id=own.eos_token_id,
+        pad_token_id=own.pad_token_id,
+        eos_token_id=own.eos_token_id,
         decoder_start_token_id=own.decoder_start_token_id,
     )
 

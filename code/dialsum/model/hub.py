@@ -103,10 +103,16 @@ def fetch_snapshot(
         )
         wanted = _choose(info, asked)
         _check_space(info, wanted, cache, place=place, say=say)
-        return Path(snapshot_download(
-            name, revision=revision, cache_dir=cache, allow_patterns=wanted, endpoint=endpoint,
-            token=token,
-        ))
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                cache_dir=cache,
+                allow_patterns=wanted,
+                endpoint=endpoint,
+                token=token,
+            )
+        )
     except UnfitError:
         raise
     except Exception as error:  # the library raises of many kinds, those of its HTTP client too

@@ -27,12 +27,7 @@ from dialsum.model.checkpoint import (
 from dialsum.model.checkpoint_files import weight_files
 from dialsum.model.embeddings import add_rows, keep_head_as_it_is
 from dialsum.model.families import Family, get_family
-from dialsum.model.quantise import (
-    Bits,
-    choose_bits,
-    compute_as_in_training,
-    describe_quantisation,
-)
+from dialsum.model.quantise import Bits, choose_bits, compute_as_in_training, describe_quantisation
 from dialsum.model.trim import KeptPieces, TrimmedRows, trim_rows
 
 if TYPE_CHECKING:
@@ -71,7 +66,8 @@ def read_model_config(source: Path, config: Config) -> Any:
         raise UnfitError("; ".join(problems))
     try:
         return AutoConfig.from_pretrained(
-            str(source), revision=config.model.revision,
+            str(source),
+            revision=config.model.revision,
             trust_remote_code=config.model.trust_remote_code,
         )
     except Exception as error:  # a config may be wrong in as many ways as the library has lines
@@ -86,8 +82,14 @@ def _explain_unread(source: Path, error: Exception) -> UnfitError:
 
 
 def load_model(
-    source: Path, *, config: Config, tokenizer: PreTrainedTokenizerFast,
-    new_tokens: Sequence[str], device: str, dtype: Any, kept: KeptPieces | None = None,
+    source: Path,
+    *,
+    config: Config,
+    tokenizer: PreTrainedTokenizerFast,
+    new_tokens: Sequence[str],
+    device: str,
+    dtype: Any,
+    kept: KeptPieces | None = None,
 ) -> LoadedModel:
     """Load the network, quantised if asked, with a row for every token.
 
@@ -111,8 +113,13 @@ def load_model(
         setattr(model_config, name, config.model.dropout)
     bits = choose_bits(config.qlora)
     model, weights = _read_weights(
-        source, family=family, model_config=model_config, config=config, device=device,
-        dtype=dtype, bits=bits,
+        source,
+        family=family,
+        model_config=model_config,
+        config=config,
+        device=device,
+        dtype=dtype,
+        bits=bits,
     )
     tied = keep_head_as_it_is(model)
     # Before rows are added: growing the embeddings would hold them twice in full.
@@ -125,8 +132,14 @@ def load_model(
 
 
 def _read_weights(
-    source: Path, *, family: Family, model_config: Any, config: Config, device: str,
-    dtype: Any, bits: Bits | None,
+    source: Path,
+    *,
+    family: Family,
+    model_config: Any,
+    config: Config,
+    device: str,
+    dtype: Any,
+    bits: Bits | None,
 ) -> tuple[PreTrainedModel, str]:
     """Read safetensors where there are any, else pytorch_model.bin with weights_only.
 
@@ -139,8 +152,12 @@ def _read_weights(
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     model_class = getattr(transformers, family.model_class)
     options: dict[str, Any] = {
-        "config": model_config, "dtype": dtype, "device_map": {"": device}, "weights_only": True,
-        "revision": config.model.revision, "attn_implementation": "sdpa",
+        "config": model_config,
+        "dtype": dtype,
+        "device_map": {"": device},
+        "weights_only": True,
+        "revision": config.model.revision,
+        "attn_implementation": "sdpa",
     }
     wanted = weight_format(source)
     formats = [wanted] if wanted else ["safetensors", "pytorch_model.bin"]
@@ -188,7 +205,9 @@ def _refuse_partial(
     config = copy.deepcopy(options["config"])
     config.tie_word_embeddings = False
     _, report = model_class.from_pretrained(
-        str(source), output_loading_info=True, ignore_mismatched_sizes=True,
+        str(source),
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
         **(dict(options) | {"config": config, "device_map": {"": "meta"}}),
     )
     own = read_own_config(source)
@@ -233,12 +252,14 @@ def _refuse_not_finite(source: Path) -> None:
     files = weight_files({path.name for path in source.iterdir()})
     names = [
         name
-        for file in files if not file.endswith(".json")
+        for file in files
+        if not file.endswith(".json")
         for name, weight in _read_tensors(source / file)
-        if weight.is_floating_point() and weight.numel()
+        if weight.is_floating_point()
+        and weight.numel()
         # A sum of float16 may overflow where no weight does; NaN is least and largest.
         and not torch.stack(torch.aminmax(weight.float())).isfinite().all()
-    ]  # fmt: skip
+    ]
     if names:
         raise RunError(
             f"{source}: {len(names)} of its weights hold NaN or infinity ({show_names(names)}), so "
@@ -273,7 +294,8 @@ def _use_tokenizer_ids(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.eos_token_id = tokenizer.eos_token_id
     model.generation_config = GenerationConfig(
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=model.config.decoder_start_token_id,
     )
 

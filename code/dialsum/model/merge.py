@@ -91,8 +91,10 @@ def _embedding_places(model: Any) -> dict[str, Any]:
     """Return the layers that may share one weight, by name, their adapters taken off."""
     inner = model.model if hasattr(model, "model") else model
     layers = {
-        "shared": inner.shared, "encoder": inner.encoder.embed_tokens,
-        "decoder": inner.decoder.embed_tokens, "head": model.lm_head,
+        "shared": inner.shared,
+        "encoder": inner.encoder.embed_tokens,
+        "decoder": inner.decoder.embed_tokens,
+        "head": model.lm_head,
     }
     return {name: _innermost(layer) for name, layer in layers.items()}
 

@@ -36,7 +36,9 @@ def describe_quantisation(bits: Bits, *, compute: Any) -> Any:
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=6.0)
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute if compute == torch.bfloat16 else torch.float32,
     )
 

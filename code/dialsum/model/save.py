@@ -38,7 +38,8 @@ def extra_parameters(model: Any) -> dict[str, Any]:
     if not hasattr(model, "peft_config"):
         return {}
     return {
-        name: parameter for name, parameter in model.named_parameters()
+        name: parameter
+        for name, parameter in model.named_parameters()
         if parameter.requires_grad and not any(mark in name for mark in ADAPTER_MARKS)
     }
 
@@ -105,9 +106,10 @@ def load_weights(model: Any, folder: Path) -> None:
         load_extra(model, folder)
     else:
         tensors = {
-            name: tensor for file in sorted(folder.glob("model*.safetensors"))
+            name: tensor
+            for file in sorted(folder.glob("model*.safetensors"))
             for name, tensor in load_file(file).items()
-        }  # fmt: skip
+        }
         found = model.load_state_dict(tensors, strict=False)
         named = dict(model.named_parameters(remove_duplicate=False))
         # A tied weight has several names, one of which is in the files.

@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 
 
 def write_tiny_checkpoint(
-    folder: Path, *, family: Family, size: TinyModel, tokenizer: PreTrainedTokenizerFast,
-    position_limit: int, seed: int,
+    folder: Path,
+    *,
+    family: Family,
+    size: TinyModel,
+    tokenizer: PreTrainedTokenizerFast,
+    position_limit: int,
+    seed: int,
 ) -> None:
     """Write config, random weights (safetensors) and tokenizer of a tiny model.
 
@@ -54,11 +59,18 @@ def _t5_config(family: Family, size: TinyModel, tokenizer: Any, vocabulary: int)
 
     config_class = {"mt5": transformers.MT5Config, "t5": transformers.T5Config}[family.name]
     config: Any = config_class(
-        vocab_size=vocabulary, d_model=size.d_model, d_kv=size.d_model // size.heads,
+        vocab_size=vocabulary,
+        d_model=size.d_model,
+        d_kv=size.d_model // size.heads,
         d_ff=size.d_ff,
-        num_layers=size.layers, num_decoder_layers=size.layers, num_heads=size.heads,
-        feed_forward_proj="gated-gelu", dropout_rate=size.dropout, tie_word_embeddings=False,
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+        num_layers=size.layers,
+        num_decoder_layers=size.layers,
+        num_heads=size.heads,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=size.dropout,
+        tie_word_embeddings=False,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=tokenizer.pad_token_id,
     )
     return config
@@ -68,14 +80,21 @@ def _bart_config(size: TinyModel, tokenizer: Any, vocabulary: int, position_limi
     import transformers
 
     return transformers.BartConfig(
-        vocab_size=vocabulary, d_model=size.d_model,
-        encoder_layers=size.layers, decoder_layers=size.layers,
-        encoder_attention_heads=size.heads, decoder_attention_heads=size.heads,
-        encoder_ffn_dim=size.d_ff, decoder_ffn_dim=size.d_ff,
-        max_position_embeddings=position_limit, dropout=size.dropout,
+        vocab_size=vocabulary,
+        d_model=size.d_model,
+        encoder_layers=size.layers,
+        decoder_layers=size.layers,
+        encoder_attention_heads=size.heads,
+        decoder_attention_heads=size.heads,
+        encoder_ffn_dim=size.d_ff,
+        decoder_ffn_dim=size.d_ff,
+        max_position_embeddings=position_limit,
+        dropout=size.dropout,
         init_std=size.init_std_scale * size.d_model**-0.5,
-        bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id, decoder_start_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.eos_token_id,
         forced_eos_token_id=None,
     )
 

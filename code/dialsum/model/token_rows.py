@@ -55,7 +55,11 @@ def use_rows_without_copies(model: torch.nn.Module) -> int:
 
 
 def _put_rows(
-    found: torch.Tensor, ids: torch.Tensor, rows: torch.Tensor, tokens: tuple[int, ...], *,
+    found: torch.Tensor,
+    ids: torch.Tensor,
+    rows: torch.Tensor,
+    tokens: tuple[int, ...],
+    *,
     layer: torch.nn.Embedding,
 ) -> torch.Tensor:
     """Return the embeddings with the learned rows at the positions of their tokens.
@@ -75,7 +79,11 @@ def _put_rows(
 
 
 def _put_columns(
-    logits: torch.Tensor, hidden: torch.Tensor, rows: torch.Tensor, tokens: tuple[int, ...], *,
+    logits: torch.Tensor,
+    hidden: torch.Tensor,
+    rows: torch.Tensor,
+    tokens: tuple[int, ...],
+    *,
     weight: torch.Tensor,
 ) -> torch.Tensor:
     """Return the logits with those of the learned rows in the columns of their tokens.

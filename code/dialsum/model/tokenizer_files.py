@@ -47,7 +47,9 @@ class TokenizerFiles:
         from transformers.utils.hub import cached_file
 
         path = cached_file(
-            self.source, name, revision=self.revision,
+            self.source,
+            name,
+            revision=self.revision,
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
@@ -132,9 +134,7 @@ class TokenizerFiles:
                 "the tokenizer.json that the library writes of it"
             )
         vocabulary = [(piece.piece, piece.score) for piece in model.pieces]
-        special = [
-            at for at, piece in enumerate(model.pieces) if piece.type in (UNKNOWN, CONTROL)
-        ]
+        special = [at for at, piece in enumerate(model.pieces) if piece.type in (UNKNOWN, CONTROL)]
         if not any("<extra_id_" in piece for piece, _ in vocabulary):
             # T5's lie behind its pieces and stand in no file; mT5's are pieces.
             asked = self.config.get("extra_ids")
@@ -146,26 +146,32 @@ class TokenizerFiles:
         first, second = ({"Sequence": {"id": one, "type_id": 0}} for one in "AB")
         ids = {piece: at for at, (piece, _) in enumerate(vocabulary)}
         return {
-            "version": "1.0", "truncation": None, "padding": None,
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
             "added_tokens": [
                 *(_added(at, vocabulary[at][0], special=True) for at in special),
                 *self._tokens_added_later(ids),
             ],
             "normalizer": _normalize(model.normalizer_spec),
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-                {"type": "WhitespaceSplit"}, METASPACE,
-            ]},
+            "pre_tokenizer": {
+                "type": "Sequence",
+                "pretokenizers": [{"type": "WhitespaceSplit"}, METASPACE],
+            },
             "post_processor": {
-                "type": "TemplateProcessing", "single": [first, closing],
+                "type": "TemplateProcessing",
+                "single": [first, closing],
                 "pair": [first, closing, second, closing],
                 "special_tokens": {end: {"id": end, "ids": [ids[end]], "tokens": [end]}},
             },
             "decoder": METASPACE,
             "model": {
-                "type": "Unigram", "unk_id": model.trainer_spec.unk_id, "vocab": vocabulary,
+                "type": "Unigram",
+                "unk_id": model.trainer_spec.unk_id,
+                "vocab": vocabulary,
                 "byte_fallback": model.trainer_spec.byte_fallback,
             },
-        }  # fmt: skip
+        }
 
     def _tokens_added_later(self, pieces: Mapping[str, int]) -> list[dict[str, Any]]:
         """Return the tokens that stand beside a sentencepiece model, in the order of their ids."""
@@ -203,8 +209,15 @@ def _normalize(spec: Any) -> dict[str, Any] | None:
 
 
 def _added(at: int, content: str, *, special: bool) -> dict[str, Any]:
-    return {"id": at, "content": content, "single_word": False, "lstrip": False, "rstrip": False,
-            "normalized": False, "special": special}  # fmt: skip
+    return {
+        "id": at,
+        "content": content,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": special,
+    }
 
 
 def mend(described: dict[str, Any], *, roles: Mapping[str, str]) -> dict[str, Any]:
@@ -222,14 +235,18 @@ def mend(described: dict[str, Any], *, roles: Mapping[str, str]) -> dict[str, An
     marks = set(roles.values())
     model, tokens = dict(described["model"]), described.get("added_tokens") or []
     mended = described | {
-        "truncation": None, "padding": None, "model": model,
+        "truncation": None,
+        "padding": None,
+        "model": model,
         "added_tokens": [
-            token | {"special": token["special"] and (
-                token["content"] in marks or MARK.fullmatch(token["content"]) is not None
-            )}
+            token
+            | {
+                "special": token["special"]
+                and (token["content"] in marks or MARK.fullmatch(token["content"]) is not None)
+            }
             for token in tokens
         ],
-    }  # fmt: skip
+    }
     spelled_in_bytes = model.get("type") == "Unigram" and has_byte_pieces(model["vocab"])
     if spelled_in_bytes:
         model["byte_fallback"] = True
@@ -243,8 +260,12 @@ def mend(described: dict[str, Any], *, roles: Mapping[str, str]) -> dict[str, An
         mended |= {"pre_tokenizer": METASPACE, "decoder": METASPACE}
         if spelled_in_bytes:
             # In a text <0x41> is six characters, not the piece of that name.
-            apart = {"type": "Split", "pattern": {"Regex": "(?<=<0)x(?=[0-9A-F]{2}>)"},
-                     "behavior": "MergedWithPrevious", "invert": False}  # fmt: skip
+            apart = {
+                "type": "Split",
+                "pattern": {"Regex": "(?<=<0)x(?=[0-9A-F]{2}>)"},
+                "behavior": "MergedWithPrevious",
+                "invert": False,
+            }
             mended |= {
                 "pre_tokenizer": {"type": "Sequence", "pretokenizers": [METASPACE, apart]},
                 "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, METASPACE]},

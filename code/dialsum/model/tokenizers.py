@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 NEWLINE = "\n"
 SPECIAL_NAMES = {
-    "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>",
-    "bos_token": "<s>", "mask_token": "<mask>",
+    "pad_token": "<pad>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "bos_token": "<s>",
+    "mask_token": "<mask>",
 }
 TINY_SPECIALS = {
     "unigram": ["<pad>", "</s>", "<unk>"],
@@ -83,8 +86,10 @@ def load_tokenizer(
         if role not in roles:
             raise UnfitError(f"{source}: the tokenizer has no {role} ({SPECIAL_NAMES[role]})")
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, clean_up_tokenization_spaces=False,
-        model_max_length=int(1e9), **{role: roles[role] for role in SPECIAL_NAMES if role in roles},
+        tokenizer_object=backend,
+        clean_up_tokenization_spaces=False,
+        model_max_length=int(1e9),
+        **{role: roles[role] for role in SPECIAL_NAMES if role in roles},
     )
 
 
@@ -193,8 +198,12 @@ def check_round_trip(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -
         if fold_text(back) != fold_text(text):
             failed.append((text, back))
     return RoundTrip(
-        texts=len(items), failed=failed, with_unknown=with_unknown, tokens=tokens,
-        unknown_tokens=lost, unknown_examples=tuple(examples),
+        texts=len(items),
+        failed=failed,
+        with_unknown=with_unknown,
+        tokens=tokens,
+        unknown_tokens=lost,
+        unknown_examples=tuple(examples),
         unknown_pieces=tuple(dict.fromkeys(pieces))[:SHOWN_EXAMPLES],
     )
 
@@ -218,8 +227,10 @@ def train_tokenizer(
     specials = TINY_SPECIALS[kind]
     tags = re.compile("|".join(re.escape(token) for token in exclude)) if exclude else None
     lines = [
-        line for text in texts
-        for line in (tags.sub(NEWLINE, text) if tags else text).splitlines() if line
+        line
+        for text in texts
+        for line in (tags.sub(NEWLINE, text) if tags else text).splitlines()
+        if line
     ]
     trainer: Any
     if kind == "unigram":
@@ -246,8 +257,10 @@ def train_tokenizer(
         _put_pieces_in_order(backend, len(specials))
     named = {key: name for key, name in SPECIAL_NAMES.items() if name in specials}
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, clean_up_tokenization_spaces=False,
-        model_max_length=int(1e9), **named,
+        tokenizer_object=backend,
+        clean_up_tokenization_spaces=False,
+        model_max_length=int(1e9),
+        **named,
     )
 
 

@@ -154,6 +154,7 @@ def _renumber_config(config: Any, kept: KeptPieces) -> None:
 def named_token_ids(config: Any) -> dict[str, int]:
     """Return the ids that a checkpoint's config names, such as decoder_start_token_id."""
     return {
-        name: value for name, value in config.to_dict().items()
+        name: value
+        for name, value in config.to_dict().items()
         if name.endswith("_token_id") and isinstance(value, int)
     }

@@ -70,16 +70,24 @@ class TrimmedTokenizer:
         """Return the same for result.json."""
         before, after = self.tokens_per_character
         return {
-            "pieces_before": self.kept.before, "pieces": len(self.kept), "pieces_used": self.used,
+            "pieces_before": self.kept.before,
+            "pieces": len(self.kept),
+            "pieces_used": self.used,
             "tokens_per_character_before": round(before, 6),
-            "tokens_per_character": round(after, 6), "respelled_dev_summaries": self.respelled,
-            "bytes_before": bytes_before, "bytes": bytes_after,
+            "tokens_per_character": round(after, 6),
+            "respelled_dev_summaries": self.respelled,
+            "bytes_before": bytes_before,
+            "bytes": bytes_after,
         }
 
 
 def trim_tokenizer(
-    tokenizer: PreTrainedTokenizerFast, *, texts: Sequence[str], checked: Sequence[str] = (),
-    new_tokens: Sequence[str] = (), more_ids: Iterable[int] = (),
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    texts: Sequence[str],
+    checked: Sequence[str] = (),
+    new_tokens: Sequence[str] = (),
+    more_ids: Iterable[int] = (),
 ) -> TrimmedTokenizer:
     """Return a tokenizer with the pieces that texts use and those that any other text needs.
 
@@ -105,7 +113,8 @@ def trim_tokenizer(
     own = list(_encode(tokenizer, texts))
     used = {token for row in own for token in row if token < before}
     spelling = {
-        piece.id for token in new_tokens
+        piece.id
+        for token in new_tokens
         for piece in tokenizer.backend_tokenizer.model.tokenize(token.strip())
     }
     added = {one for one in tokenizer.added_tokens_decoder if one < before}
@@ -118,7 +127,10 @@ def trim_tokenizer(
     respelled, old, new = _count_respelled(tokenizer, trimmed, checked, new_ids=new_ids)
     characters = max(1, sum(map(len, (*texts, *checked))))
     return TrimmedTokenizer(
-        tokenizer=trimmed, kept=kept, used=len(used), respelled=respelled,
+        tokenizer=trimmed,
+        kept=kept,
+        used=len(used),
+        respelled=respelled,
         tokens_per_character=((tokens + old) / characters, (tokens + new) / characters),
     )
 
@@ -155,7 +167,9 @@ def _choose(model: dict[str, Any], needed: set[int], *, before: int, new: int) -
     for one, (piece, _) in enumerate(vocabulary):
         # The last: a piece with a character that stands nowhere alone could not be spelled.
         if (
-            len(piece) == 1 or HANGUL.fullmatch(piece) or BYTE.fullmatch(piece)
+            len(piece) == 1
+            or HANGUL.fullmatch(piece)
+            or BYTE.fullmatch(piece)
             or not characters.issuperset(piece)
         ):
             ids.add(one)
@@ -187,12 +201,11 @@ def _rebuild(
     names = {key: getattr(tokenizer, key) for key in SPECIAL_NAMES}
     trimmed = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(described)),
-        clean_up_tokenization_spaces=False, model_max_length=int(1e9),
+        clean_up_tokenization_spaces=False,
+        model_max_length=int(1e9),
         **{key: name for key, name in names.items() if name is not None},
     )
-    wanted = {
-        piece: new_ids[old] for piece, old in tokenizer.get_vocab().items() if old in new_ids
-    }
+    wanted = {piece: new_ids[old] for piece, old in tokenizer.get_vocab().items() if old in new_ids}
     if trimmed.get_vocab() != wanted:
         wrong = sorted(set(trimmed.get_vocab().items()) ^ set(wanted.items()))[:3]
         raise UnfitError(

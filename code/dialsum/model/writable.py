@@ -28,8 +28,16 @@ LONGEST = 4
 MORE = (0, 1, 2, 3, 1, 2, 2, 3, 3)
 """Bytes that a character still needs in each state."""
 FOLLOWERS = (
-    range(0), range(0x80, 0xC0), range(0x80, 0xC0), range(0x80, 0xC0), range(0xA0, 0xC0),
-    range(0xA0, 0xC0), range(0x80, 0xA0), range(0x90, 0xC0), range(0x80, 0x90), range(0),
+    range(0),
+    range(0x80, 0xC0),
+    range(0x80, 0xC0),
+    range(0x80, 0xC0),
+    range(0xA0, 0xC0),
+    range(0xA0, 0xC0),
+    range(0x80, 0xA0),
+    range(0x90, 0xC0),
+    range(0x80, 0x90),
+    range(0),
 )
 """Bytes that may come in each state. Fewer in the five before WRONG: behind C2 stand control
 characters, behind E0 and F0 shorter ones spelled too long, behind ED halves of surrogates, behind
@@ -118,7 +126,9 @@ def find_writable(tokenizer: PreTrainedTokenizerFast) -> WritablePieces:
         after = [{at: then for at, then in found.items() if then in ending} for found in after]
     parts = frozenset().union(*after)
     return WritablePieces(
-        never=frozenset(never | (contents.keys() - parts)), rows=rows, parts=parts,
+        never=frozenset(never | (contents.keys() - parts)),
+        rows=rows,
+        parts=parts,
         after=tuple(after),
     )
 
@@ -133,7 +143,8 @@ def _find_parts(
     letters |= {chr(0x100 + at): byte for at, byte in enumerate(others)}
     added = tokenizer.added_tokens_decoder
     found = {
-        at: bytes(letters[letter] for letter in piece) for piece, at in vocabulary.items()
+        at: bytes(letters[letter] for letter in piece)
+        for piece, at in vocabulary.items()
         if at not in added and letters.keys() >= {*piece}
     }
     return {

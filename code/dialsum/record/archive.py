@@ -207,8 +207,10 @@ def _choose_target(paths: RunPaths, name: str) -> Path:
     while True:
         target = RunPaths.alone(paths.previous / (name if number == 1 else f"{name}_{number}"))
         # Environment and record are moved last.
-        began_only = name != UNKNOWN_START and not target.result.exists() and not (
-            target.environment.exists() and paths.environment.exists()
+        began_only = (
+            name != UNKNOWN_START
+            and not target.result.exists()
+            and not (target.environment.exists() and paths.environment.exists())
         )
         if not target.folder.exists() or began_only:
             return target.folder
@@ -223,9 +225,7 @@ def _follow_record(content: dict[str, Any], paths: RunPaths, target: RunPaths) -
     return moved
 
 
-def _follow_artifacts(
-    content: dict[str, Any], paths: RunPaths, target: RunPaths
-) -> dict[str, Any]:
+def _follow_artifacts(content: dict[str, Any], paths: RunPaths, target: RunPaths) -> dict[str, Any]:
     artifacts = {
         key: _follow(value, paths, target) for key, value in content.get("artifacts", {}).items()
     }

@@ -59,9 +59,11 @@ class AttemptOfRun:
     def to_record(self) -> dict[str, Any]:
         """Return it as it stands in a job."""
         return {
-            "number": self.number, "changes": [one.to_record() for one in self.changes],
-            "left": list(self.left), "earlier": list(self.earlier),
-        }  # fmt: skip
+            "number": self.number,
+            "changes": [one.to_record() for one in self.changes],
+            "left": list(self.left),
+            "earlier": list(self.earlier),
+        }
 
     @classmethod
     def from_record(cls, content: dict[str, Any]) -> AttemptOfRun:
@@ -101,10 +103,11 @@ def describe_attempt(
         "config_sha256": content.get("config_sha256"),
     }
     return {
-        "number": number, "changes": [one.to_record() for one in changes],
+        "number": number,
+        "changes": [one.to_record() for one in changes],
         "status": content["status"],
         **{key: value for key, value in known.items() if value is not None},
-    }  # fmt: skip
+    }
 
 
 def point_to_files(entry: dict[str, Any], kept: Path, *, log: Path, folder: Path) -> dict[str, Any]:
@@ -117,21 +120,24 @@ def point_to_files(entry: dict[str, Any], kept: Path, *, log: Path, folder: Path
     """
     old = RunPaths.alone(kept)
     files = {
-        "record": old.result, "nan_report": old.nan_report, "log": old.train_log, "batch_log": log,
-    }  # fmt: skip
+        "record": old.result,
+        "nan_report": old.nan_report,
+        "log": old.train_log,
+        "batch_log": log,
+    }
     places = {
         name: Path(os.path.relpath(path, folder)).as_posix()
-        for name, path in files.items() if path.exists()
-    }  # fmt: skip
+        for name, path in files.items()
+        if path.exists()
+    }
     return {**entry, "artifacts": places}
 
 
 def changes_of(content: Mapping[str, Any]) -> list[Change]:
     """Return what all attempts of a record changed, in order."""
     return [
-        Change.from_record(one)
-        for entry in content.get("attempts", ()) for one in entry["changes"]
-    ]  # fmt: skip
+        Change.from_record(one) for entry in content.get("attempts", ()) for one in entry["changes"]
+    ]
 
 
 def list_overrides(content: Mapping[str, Any], *, rungs: Sequence[str]) -> list[str]:
@@ -141,8 +147,11 @@ def list_overrides(content: Mapping[str, Any], *, rungs: Sequence[str]) -> list[
         rungs: batch.retry of the experiment's own configuration.
     """
     changes = changes_of(content)
-    used = [rung for entry in content.get("attempts", ())
-            for rung in dict.fromkeys(one["rung"] for one in entry["changes"])]  # fmt: skip
+    used = [
+        rung
+        for entry in content.get("attempts", ())
+        for rung in dict.fromkeys(one["rung"] for one in entry["changes"])
+    ]
     left = list(rungs)
     for rung in used:
         if rung in left:

@@ -120,9 +120,13 @@ def _suggest_real_run(plan: BatchPlan) -> str:
     options = plan.options
     own_data = options.data_dir is not None and options.data_folder != DEMO_DATA
     real = replace(
-        options, demo=False, one_epoch=False, overrides=(), seed=None,
+        options,
+        demo=False,
+        one_epoch=False,
+        overrides=(),
+        seed=None,
         data_dir=options.data_dir if own_data else None,
-    )  # fmt: skip
+    )
     only = f" --only {shlex.quote(options.only)}" if options.only else ""
     command = (
         f"bash {shlex.quote(_in_command(SEVEN))}{only}{_format_options(real)}"
@@ -159,7 +163,8 @@ def _suggest_for_unfinished(outcome: BatchOutcome) -> list[str]:
         lines += [f"{one.label}: read why in {shown(one.log)}" for one in told]
     again = [*failed, *outcome.not_started]
     cut_off = [
-        one.experiment for one in outcome.outcomes
+        one.experiment
+        for one in outcome.outcomes
         if one.record.status == "interrupted" or one.record.value("failure.cause") == KILLED
     ]
     for one in cut_off:

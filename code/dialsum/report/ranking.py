@@ -124,8 +124,9 @@ def compare_with_best(records: Sequence[Record], *, scale: str = "") -> list[Dif
     found = [record.value(f"{place}per_row.{RANKED_BY}") for record in records]
     scores = {
         str(at): np.array(values, dtype=np.float64)
-        for at, values in enumerate(found) if isinstance(values, list)
-    }  # fmt: skip
+        for at, values in enumerate(found)
+        if isinstance(values, list)
+    }
     if len(scores) < 2 or len({len(values) for values in scores.values()}) > 1:
         return []
     return compare_systems(scores, best_only=True)

@@ -50,13 +50,18 @@ def write_batch_files(outcome: BatchOutcome) -> None:
         UnwrittenFilesError: with each file that cannot be written.
     """
     plan = outcome.plan
-    write_each([
-        (
-            plan.paths.results(plan.started_at),
-            lambda path: write_json(path, summarise_batch(outcome)),
-        ),
-        (plan.paths.summary, lambda path: write_json(path, summarise_root(plan.paths.runs, path))),
-    ])  # fmt: skip
+    write_each(
+        [
+            (
+                plan.paths.results(plan.started_at),
+                lambda path: write_json(path, summarise_batch(outcome)),
+            ),
+            (
+                plan.paths.summary,
+                lambda path: write_json(path, summarise_root(plan.paths.runs, path)),
+            ),
+        ]
+    )
 
 
 def write_closing_text(outcome: BatchOutcome, lines: Sequence[str]) -> None:
@@ -152,8 +157,10 @@ def refresh_root(paths: RunPaths) -> None:
     Raises:
         DiskFullError, RunError: it cannot be written; the old one still stands.
     """
-    roots = [paths.folder.parent.parent, *([paths.model.parent.parent] if paths.has_outside_model
-                                           else [])]  # fmt: skip
+    roots = [
+        paths.folder.parent.parent,
+        *([paths.model.parent.parent] if paths.has_outside_model else []),
+    ]
     for root in dict.fromkeys(roots):
         file = BatchPaths.make(root, root).summary
         try:
@@ -195,8 +202,9 @@ def without_rows(content: dict[str, Any]) -> dict[str, Any]:
     """Return a record's content without what it says of single rows."""
     return {
         key: without_rows(value) if isinstance(value, dict) else value
-        for key, value in content.items() if key not in OVER_ROWS
-    }  # fmt: skip
+        for key, value in content.items()
+        if key not in OVER_ROWS
+    }
 
 
 def _summarise_attempts(record: Record, folder: Path) -> dict[str, Any]:

@@ -93,10 +93,17 @@ def _verdicts(records: Sequence[Record], names: Mapping[str, str]) -> list[str]:
     for scale, title in (("", "ranking's"), ("tags_one", "tags=1")):
         for one in compare_with_best(records, scale=scale):
             first, second = (_name(records[int(at)], names) for at in (one.first, one.second))
-            rows.append([
-                title, first, second, f"{one.points:.2f}", f"{one.low:.2f} - {one.high:.2f}",
-                f"{one.p_holm:.4f}", describe_verdict(real=one.real, more_rows=one.more_rows),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    title,
+                    first,
+                    second,
+                    f"{one.points:.2f}",
+                    f"{one.low:.2f} - {one.high:.2f}",
+                    f"{one.p_holm:.4f}",
+                    describe_verdict(real=one.real, more_rows=one.more_rows),
+                ]
+            )
     if len(rows) == 1:
         return []
     return [

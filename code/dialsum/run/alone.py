@@ -47,7 +47,11 @@ def load_fit(
 
 
 def check_fit(
-    loaded: LoadedConfig, *, environment: Mapping[str, str], place: RunPaths, resume: bool,
+    loaded: LoadedConfig,
+    *,
+    environment: Mapping[str, str],
+    place: RunPaths,
+    resume: bool,
     known: Sequence[str] = (),
 ) -> LoadedConfig:
     """Refuse an experiment that cannot run on this machine, or not at its place; fetch its
@@ -121,7 +125,4 @@ def find_problems_beside(
     """Return what is wrong with data and machine for experiments whose configuration is unfit."""
     loaded = [load_without_wrong(one, overrides=overrides, overlays=overlays) for one in paths]
     configs = [one.config for one in loaded if one is not None]
-    return [
-        *check_data(configs).problems,
-        *find_machine_problems(configs, environment=environment),
-    ]
+    return [*check_data(configs).problems, *find_machine_problems(configs, environment=environment)]

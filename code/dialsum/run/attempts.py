@@ -79,10 +79,12 @@ def decide(attempt: Attempt, record: Record) -> Decision:
     if cause not in CAUSE_WORDS:
         return Decision(said=("no fresh attempt: batch.retry is for NaN and full memory",))
     if stage != MENDABLE_STAGE:
-        return Decision(said=(
-            f"no fresh attempt: {say_failure(record.content)} outside of training, which no rung "
-            "of batch.retry mends",
-        ))  # fmt: skip
+        return Decision(
+            said=(
+                f"no fresh attempt: {say_failure(record.content)} outside of training, which no "
+                "rung of batch.retry mends",
+            )
+        )
     said = []
     for place, rung in enumerate(left):
         if cause != NAN and rung == "lr_half":
@@ -90,10 +92,11 @@ def decide(attempt: Attempt, record: Record) -> Decision:
             continue
         try:
             changes = apply_rung(
-                rung, attempt.experiment.config,
+                rung,
+                attempt.experiment.config,
                 batch=_whole(record, "training.per_device_train_batch_size"),
                 accumulation=_whole(record, "training.gradient_accumulation_steps"),
-            )  # fmt: skip
+            )
         except RungError as error:
             said.append(f"{rung} is left out: {error}")
             continue
@@ -118,9 +121,7 @@ def plan_next(attempt: Attempt, decision: Decision, record: Record) -> Attempt:
     """
     planned, before = attempt.planned, attempt.run
     entry = describe_attempt(before.number, before.changes, record.content)
-    run = AttemptOfRun(
-        before.number + 1, decision.changes, decision.left, (*before.earlier, entry)
-    )
+    run = AttemptOfRun(before.number + 1, decision.changes, decision.left, (*before.earlier, entry))
     loaded = planned.loaded.changed(run.source())
     log = planned.log.with_name(f"{planned.log.stem}.attempt_{run.number}{planned.log.suffix}")
     return Attempt(planned, replace(planned, loaded=loaded, log=log), run)
@@ -153,10 +154,15 @@ def describe_dead_attempt(
         killed_in: what its events told, where something killed it that was not this batch.
     """
     content = describe_dead_run(
-        experiment=attempt.planned.name, label=attempt.planned.label, kind=plan.kind,
-        batch=plan.batch_id, status=status, reason=reason, started_at=started_at,
+        experiment=attempt.planned.name,
+        label=attempt.planned.label,
+        kind=plan.kind,
+        batch=plan.batch_id,
+        status=status,
+        reason=reason,
+        started_at=started_at,
         finished_at=datetime.now().astimezone(),
-    )  # fmt: skip
+    )
     if killed_in is not None:
         content["failure"] = {"cause": KILLED, "stage": killed_in.stage}
         content["failure"] |= {"step": killed_in.step} if killed_in.step else {}

@@ -75,9 +75,10 @@ def pin_checkpoint(
     model = config.model.model_copy(update={"revision": commit})
     origin = Origin(None, None, "the hub's commit that was looked at before the start")
     pinned = replace(
-        loaded, config=config.model_copy(update={"model": model}),
+        loaded,
+        config=config.model_copy(update={"model": model}),
         origins={**loaded.origins, "model.revision": origin},
-    )  # fmt: skip
+    )
     problems, _ = find_model_problems(pinned.config, environment=environment)
     if problems:
         raise ProblemsError(problems)
@@ -106,7 +107,6 @@ def _need_network(name: str, environment: Mapping[str, str]) -> tuple[list[str],
         f"model.checkpoint {name} is not in the cache {find_hub_cache(environment)} yet and will "
         "be downloaded before the first experiment starts"
     ]
-
 
 
 def explain_checkpoint(config: Config, *, environment: Mapping[str, str]) -> list[str]:

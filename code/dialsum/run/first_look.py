@@ -70,8 +70,11 @@ def ask_nvidia_smi(environment: Mapping[str, str] | None = None) -> SmiAnswer:
             query, capture_output=True, text=True, timeout=MAX_SMI_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        return SmiAnswer((), f"nvidia-smi gave no answer in {MAX_SMI_SECONDS:.0f} s: "
-                             "the driver hangs, reboot the machine")
+        return SmiAnswer(
+            (),
+            f"nvidia-smi gave no answer in {MAX_SMI_SECONDS:.0f} s: "
+            "the driver hangs, reboot the machine",
+        )
     except OSError as error:
         return SmiAnswer((), f"{program} cannot be run: {error.strerror or error}")
     rows = [line.rpartition(",") for line in answer.stdout.splitlines() if "," in line]
@@ -133,13 +136,19 @@ def find_driver_problems(gpus: Sequence[SmiGpu], cuda: str | None) -> list[str]:
     branch = re.match(r"\d+", gpus[0].driver)
     if needed is None or branch is None or int(branch[0]) >= needed:
         return []
-    lines = [f"driver: NVIDIA driver {gpus[0].driver} ({gpus[0].name}) is too old for torch "
-             f"built for CUDA {cuda}: {needed} or newer is needed."]
+    lines = [
+        f"driver: NVIDIA driver {gpus[0].driver} ({gpus[0].name}) is too old for torch "
+        f"built for CUDA {cuda}: {needed} or newer is needed."
+    ]
     if needed > MINIMUM_DRIVER[12] <= int(branch[0]):
-        lines.append("      Take the same torch built for CUDA 12.6, which this driver can run: "
-                     f"UV_TORCH_BACKEND={OLDER_BUILD} {COMMAND}")
-    lines.append("      Update the driver (Ubuntu: sudo apt install "
-                 f"nvidia-driver-{needed} && sudo reboot), or rent a machine that has {needed}.")
+        lines.append(
+            "      Take the same torch built for CUDA 12.6, which this driver can run: "
+            f"UV_TORCH_BACKEND={OLDER_BUILD} {COMMAND}"
+        )
+    lines.append(
+        "      Update the driver (Ubuntu: sudo apt install "
+        f"nvidia-driver-{needed} && sudo reboot), or rent a machine that has {needed}."
+    )
     return ["\n".join(lines)]
 
 
@@ -168,14 +177,18 @@ def find_data_problems(folder: Path, names: Sequence[str] = DATA_FILES) -> list[
     if not missing:
         return problems
     if folder.is_file():
-        return [f"data: {shown(folder)} is a file; --data-dir names the folder that holds "
-                f"{', '.join(names)}."]
+        return [
+            f"data: {shown(folder)} is a file; --data-dir names the folder that holds "
+            f"{', '.join(names)}."
+        ]
     what = f"{', '.join(missing)} not found in" if folder.is_dir() else "there is no folder"
-    return [*problems,
-            f"data: {what} {shown(folder)}.\n"
-            "      Put train.csv and dev.csv (columns fname,dialogue,summary) and test.csv "
-            "(fname,dialogue) there,\n      or name their folder: --data-dir DIR "
-            "(--demo without it: sample data)" + _other_data(folder, missing)]
+    return [
+        *problems,
+        f"data: {what} {shown(folder)}.\n"
+        "      Put train.csv and dev.csv (columns fname,dialogue,summary) and test.csv "
+        "(fname,dialogue) there,\n      or name their folder: --data-dir DIR "
+        "(--demo without it: sample data)" + _other_data(folder, missing),
+    ]
 
 
 def _other_data(folder: Path, missing: Sequence[str]) -> str:
@@ -201,9 +214,11 @@ def find_gpu_problems(repository: Path, environment: Mapping[str, str]) -> list[
     if answer.gpus:
         return find_driver_problems(answer.gpus, expected_torch_cuda(repository, environment))
     instead = "mps" if sys.platform == "darwin" else "cpu"
-    return [f"GPU: no NVIDIA GPU is visible: {answer.why_none}.\n"
-            "      Real checkpoints are fine-tuned on a 24 GB card: start this on such a machine,\n"
-            f"      or do without, many times slower: --set general.device={instead}"]
+    return [
+        f"GPU: no NVIDIA GPU is visible: {answer.why_none}.\n"
+        "      Real checkpoints are fine-tuned on a 24 GB card: start this on such a machine,\n"
+        f"      or do without, many times slower: --set general.device={instead}"
+    ]
 
 
 def read_options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -228,7 +243,9 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def find_missing(
-    arguments: Sequence[str], *, repository: Path = PROJECT_ROOT,
+    arguments: Sequence[str],
+    *,
+    repository: Path = PROJECT_ROOT,
     environment: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Return everything that a start with these arguments lacks, all problems together.
@@ -256,8 +273,11 @@ def _asked_files(overrides: Sequence[str]) -> list[str]:
 
 def find_set_problems(overrides: Sequence[str]) -> list[str]:
     """Say which values of --set are none at all; which keys there are needs the packages."""
-    return [f"--set {override}: no SECTION.KEY=VALUE, such as training.learning_rate=3e-5."
-            for override in overrides if not re.match(r"\w+(\.\w+)+=", override)]
+    return [
+        f"--set {override}: no SECTION.KEY=VALUE, such as training.learning_rate=3e-5."
+        for override in overrides
+        if not re.match(r"\w+(\.\w+)+=", override)
+    ]
 
 
 def main(argv: Sequence[str] | None) -> int:
@@ -271,8 +291,11 @@ def main(argv: Sequence[str] | None) -> int:
     if read_options(arguments).overrides:
         lines.append("Which keys and values --set may name is checked with the packages there.")
     if "--demo" not in arguments:
-        lines += ["To see the whole way work on this machine, with tiny models and sample data, "
-                  "in about ten minutes:", f"  {COMMAND} --demo"]
+        lines += [
+            "To see the whole way work on this machine, with tiny models and sample data, "
+            "in about ten minutes:",
+            f"  {COMMAND} --demo",
+        ]
     raise UnfitError("\n".join(lines))
 
 

@@ -96,9 +96,7 @@ def find_batches_at_work(paths: BatchPaths) -> list[str]:
 def find_runs_at_work(runs: Iterable[RunPaths]) -> list[str]:
     """Say for each place of a run who is at work there, if somebody is."""
     # A run holds its folder and its model's; saying it once is enough.
-    problems = (
-        _find_problem(run.folder / LOCK) or _find_problem(_model_lock(run)) for run in runs
-    )
+    problems = (_find_problem(run.folder / LOCK) or _find_problem(_model_lock(run)) for run in runs)
     return [problem for problem in problems if problem]
 
 
@@ -214,10 +212,12 @@ def _sign(descriptor: int, what: str) -> None:
     """Write who holds a lock into its file: a run or a batch, and its process."""
     command = shlex.join([Path(sys.executable).name, *sys.argv])
     who = {
-        "what": what, "pid": os.getpid(), "host": os.uname().nodename,
+        "what": what,
+        "pid": os.getpid(),
+        "host": os.uname().nodename,
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": command if len(command) <= MOST_CHARACTERS else f"{command[:MOST_CHARACTERS]}…",
-    }  # fmt: skip
+    }
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(who).encode(), 0)
 

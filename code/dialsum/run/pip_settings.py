@@ -48,8 +48,11 @@ def parse_pip_config(listing: str) -> dict[str, str]:
 
 def read_pip_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return what PIP_* variables say, for an interpreter that has no pip to ask."""
-    return {_setting(name[4:]): value for name, value in environment.items()
-            if name.startswith("PIP_") and name != "PIP_CONFIG_FILE" and value}
+    return {
+        _setting(name[4:]): value
+        for name, value in environment.items()
+        if name.startswith("PIP_") and name != "PIP_CONFIG_FILE" and value
+    }
 
 
 def _setting(name: str) -> str:

@@ -183,7 +183,8 @@ def make_plan(
     outputs = (options.output_dir or project_path(OUTPUTS)).absolute()
     default_logs = outputs / "logs" if options.output_dir else PROJECT_ROOT / "logs"
     paths = BatchPaths.make(
-        outputs / batch_root(
+        outputs
+        / batch_root(
             demo=options.demo, own_data=_has_own_data(loaded), one_epoch=options.one_epoch
         ),
         (options.log_dir or default_logs).absolute(),
@@ -202,9 +203,12 @@ def _has_own_data(loaded: dict[int, LoadedConfig]) -> bool:
         (project_path(one.config.data.data_dir) / file).resolve().parent
         for one in loaded.values()
         for file in (
-            one.config.data.train_file, one.config.data.dev_file, one.config.data.test_file
-        ) if file
-    }  # fmt: skip
+            one.config.data.train_file,
+            one.config.data.dev_file,
+            one.config.data.test_file,
+        )
+        if file
+    }
     return bool(folders - {DEMO_DATA.resolve()})
 
 

@@ -38,9 +38,12 @@ def describe_plan(plan: BatchPlan) -> list[str]:
         "",
     ]
     return [
-        *lines, *_plan_table(plan), *_describe_total(plan), *_describe_models(plan),
+        *lines,
+        *_plan_table(plan),
+        *_describe_total(plan),
+        *_describe_models(plan),
         *_describe_retries(plan),
-    ]  # fmt: skip
+    ]
 
 
 def _plan_table(plan: BatchPlan) -> list[str]:

@@ -63,7 +63,8 @@ def check_plan(
         plan,
         experiments=tuple(
             replace(
-                one, train_rows=None if splits is None else len(splits.train),
+                one,
+                train_rows=None if splits is None else len(splits.train),
                 data_sha256={} if splits is None else splits.sha256,
             )
             for one, splits in zip(plan.experiments, data.splits, strict=True)

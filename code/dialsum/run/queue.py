@@ -183,9 +183,13 @@ class Queue:
         status, reason = _explain(end, experiment.log)
         killed = isinstance(end, ChildEnd) and end.signal_name == "SIGKILL"
         content = describe_dead_attempt(
-            attempt, status=status, reason=reason, started_at=started, plan=plan,
+            attempt,
+            status=status,
+            reason=reason,
+            started_at=started,
+            plan=plan,
             killed_in=progress if killed and status == "failed" else None,
-        )  # fmt: skip
+        )
         try:
             with hold_run(experiment.paths):
                 return Outcome(experiment, write_failed_record(experiment.paths, content))
@@ -235,10 +239,7 @@ class Queue:
         """Estimate when the whole batch ends; None if unknown."""
         kind = self.outcome.plan.kind
         finished = [
-            (
-                _expected_seconds(one.experiment, kind),
-                one.record.number("duration_seconds") or 0.0,
-            )
+            (_expected_seconds(one.experiment, kind), one.record.number("duration_seconds") or 0.0)
             for one in self.outcome.outcomes
             if one.record.succeeded
         ]
@@ -253,7 +254,11 @@ def write_job(attempt: Attempt, plan: BatchPlan) -> None:
     experiment = attempt.experiment
     kind = kind_of(experiment.config, one_epoch=plan.options.one_epoch)
     job = Job(
-        experiment.loaded, experiment.paths, kind, plan.batch_id, attempt=attempt.run,
+        experiment.loaded,
+        experiment.paths,
+        kind,
+        plan.batch_id,
+        attempt=attempt.run,
         data_sha256=experiment.data_sha256,
     )
     write_text(experiment.job_file, job.to_json())

@@ -40,8 +40,10 @@ def read_pins(requirements: Path) -> list[Pin]:
     try:
         lines = requirements.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
-        raise UnfitError(f"{requirements}: no such file. It belongs to the project: "
-                         f"git checkout {requirements.name}") from error
+        raise UnfitError(
+            f"{requirements}: no such file. It belongs to the project: "
+            f"git checkout {requirements.name}"
+        ) from error
     pins: list[Pin] = []
     for number, line in enumerate(lines, start=1):
         text = line.split("#", 1)[0].strip()
@@ -52,8 +54,9 @@ def read_pins(requirements: Path) -> list[Pin]:
             continue
         match = _PIN.fullmatch(text)
         if match is None:
-            raise UnfitError(f"{requirements}:{number}: {text!r} is no exact pin; "
-                             "write name==version  # reason")
+            raise UnfitError(
+                f"{requirements}:{number}: {text!r} is no exact pin; write name==version  # reason"
+            )
         pins.append(Pin(match["name"], match["version"], f"{requirements.name}:{number}"))
     return pins
 

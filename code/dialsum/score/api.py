@@ -177,17 +177,21 @@ def compare_reports(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     counts = {name: int(block["rows"]) for name, block in blocks.items()}
     if len({block["references_sha256"] for block in blocks.values()}) > 1:
         found = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise DataError([
-            "only systems with the same references in the same order can be compared; rows: "
-            f"{found}"
-        ])
+        raise DataError(
+            [
+                "only systems with the same references in the same order can be compared; rows: "
+                f"{found}"
+            ]
+        )
     scales = {OWN: blocks}
     if all("tags_one" in block for block in blocks.values()):
         scales["tags_one"] = {name: block["tags_one"] for name, block in blocks.items()}
     return {
-        "alpha": ALPHA, "trials": TRIALS, "rows": next(iter(counts.values())),
+        "alpha": ALPHA,
+        "trials": TRIALS,
+        "rows": next(iter(counts.values())),
         "scales": {key: _compare_scale(of_scale) for key, of_scale in scales.items()},
-    }  # fmt: skip
+    }
 
 
 def _compare_scale(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -207,11 +211,12 @@ def _compare_scale(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "differences": [
             {
                 key: round(value, DECIMALS) if isinstance(value, float) else value
-                for key, value in asdict(one).items() if value is not None
+                for key, value in asdict(one).items()
+                if value is not None
             }
             for one in compare_systems(scores)
         ],
-    }  # fmt: skip
+    }
 
 
 def make_signature(tokenizer: str, tags: str, *, references: int, aggregate: str) -> Signature:
@@ -238,13 +243,14 @@ def _choose_scales(
             wanted[name] = pair
     return {
         name: Scale(
-            *pair, full=name != "whitespace",
-            constant=None if train_summaries is None else _choose_constant(
-                *pair, tuple(train_summaries)
-            ),
+            *pair,
+            full=name != "whitespace",
+            constant=None
+            if train_summaries is None
+            else _choose_constant(*pair, tuple(train_summaries)),
         )
         for name, pair in wanted.items()
-    }  # fmt: skip
+    }
 
 
 @functools.lru_cache(maxsize=8)

@@ -98,8 +98,9 @@ def take_figures(task: Task) -> Figures:
         # A script that calls this without `if __name__ == "__main__":` cannot start processes.
         warnings.warn(
             "scoring in one process: others could not be started. In a script, call it under "
-            "if __name__ == '__main__':", stacklevel=2,
-        )  # fmt: skip
+            "if __name__ == '__main__':",
+            stacklevel=2,
+        )
         return _join([_take(chunk) for chunk in chunks])
 
 
@@ -120,7 +121,8 @@ def _split(task: Task) -> Iterable[Task]:
 def _cut_out(task: Task, start: int, stop: int) -> Task:
     rows = task.rows
     part = Rows(
-        rows.predictions[start:stop], rows.references[start:stop],
+        rows.predictions[start:stop],
+        rows.references[start:stop],
         None if rows.dialogues is None else rows.dialogues[start:stop],
     )
     others = None if task.others is None else task.others[start:stop]
@@ -144,8 +146,9 @@ def _score_scale(task: Task, name: str, scale: Scale, figures: Figures) -> None:
     columns = [preparer.prepare_all(texts) for texts in zip(*rows.references, strict=True)]
     references = list(zip(*columns, strict=True))
 
-    def score(texts: Sequence[PreparedText], against: Sequence[Sequence[PreparedText]]
-              ) -> NDArray[np.float64]:
+    def score(
+        texts: Sequence[PreparedText], against: Sequence[Sequence[PreparedText]]
+    ) -> NDArray[np.float64]:
         return score_rows(texts, against, aggregate=task.aggregate)
 
     predictions = preparer.prepare_all(rows.predictions)
@@ -156,10 +159,13 @@ def _score_scale(task: Task, name: str, scale: Scale, figures: Figures) -> None:
     for system, texts in _floor_texts(task, scale):
         found[system] = score(preparer.prepare_all(texts), references)[..., 2]
     if len(columns) > 1:
-        found["human"] = np.mean([
-            score(own, list(zip(*columns[:place], *columns[place + 1 :], strict=True)))[..., 2]
-            for place, own in enumerate(columns)
-        ], axis=0)
+        found["human"] = np.mean(
+            [
+                score(own, list(zip(*columns[:place], *columns[place + 1 :], strict=True)))[..., 2]
+                for place, own in enumerate(columns)
+            ],
+            axis=0,
+        )
     figures.f1[name] = {system: values.astype(np.float32) for system, values in found.items()}
 
 

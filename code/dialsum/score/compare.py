@@ -81,21 +81,38 @@ def compare_systems(
     corrected = holm(p)
     ends = percentile_intervals(gaps, resamples=RESAMPLES, seed=seed)
     return [
-        _describe(pair, gaps[:, place], p=p[place], p_holm=corrected[place], ends=ends[place],
-                  comparisons=len(pairs))
+        _describe(
+            pair,
+            gaps[:, place],
+            p=p[place],
+            p_holm=corrected[place],
+            ends=ends[place],
+            comparisons=len(pairs),
+        )
         for place, pair in enumerate(pairs)
-    ]  # fmt: skip
+    ]
 
 
 def _describe(
-    pair: tuple[str, str], gaps: NDArray[np.float64], *, p: float, p_holm: float,
-    ends: NDArray[np.float64], comparisons: int,
+    pair: tuple[str, str],
+    gaps: NDArray[np.float64],
+    *,
+    p: float,
+    p_holm: float,
+    ends: NDArray[np.float64],
+    comparisons: int,
 ) -> Difference:
     points, real = float(gaps.mean()), p_holm <= ALPHA
     needed = None if real else rows_to_settle(gaps, alpha=ALPHA / comparisons)
     return Difference(
-        *pair, points=points, low=float(ends[0]), high=float(ends[1]), p=p, p_holm=p_holm,
-        real=real, rows=len(gaps),
+        *pair,
+        points=points,
+        low=float(ends[0]),
+        high=float(ends[1]),
+        p=p,
+        p_holm=p_holm,
+        real=real,
+        rows=len(gaps),
         more_rows=None if needed is None else max(needed - len(gaps), 1),
     )
 
@@ -124,7 +141,8 @@ def randomisation_p(
         count = min(at_once, trials - start)
         bits = np.unpackbits(
             np.frombuffer(generator.bytes(count * ((rows + 7) // 8)), np.uint8).reshape(count, -1),
-            axis=1, count=rows,
+            axis=1,
+            count=rows,
         )
         # A sum with random signs is twice that of the chosen rows less that of all.
         drawn = 2 * (bits.astype(np.float64) @ gaps) - gaps.sum(axis=0)

@@ -35,10 +35,12 @@ def bootstrap_means(
     means = []
     for start in range(0, resamples, CHUNK):
         # How often each row is drawn says all about a resample's mean.
-        counts = np.stack([
-            np.bincount(generator.integers(0, rows, rows), minlength=rows)
-            for _ in range(min(CHUNK, resamples - start))
-        ])
+        counts = np.stack(
+            [
+                np.bincount(generator.integers(0, rows, rows), minlength=rows)
+                for _ in range(min(CHUNK, resamples - start))
+            ]
+        )
         means.append(counts @ per_row / rows)
     return np.concatenate(means)
 

@@ -46,9 +46,7 @@ def choose_constant(
     tokens = [preparer.prepare(text).tokens for text in sample]
     voters = Voters(tokens[:VOTERS])
     rates = voters.rate(tokens, own_places=True)
-    return _climb(
-        sample[int(rates.argmax())], _frequent_pieces(sample, preparer), voters, preparer
-    )
+    return _climb(sample[int(rates.argmax())], _frequent_pieces(sample, preparer), voters, preparer)
 
 
 def _frequent_pieces(texts: Sequence[str], preparer: TextPreparer) -> list[str]:
@@ -63,9 +61,7 @@ def _frequent_pieces(texts: Sequence[str], preparer: TextPreparer) -> list[str]:
     return list(dict.fromkeys([*most[0], *most[1]]))
 
 
-def _climb(
-    text: str, pieces: Sequence[str], voters: Voters, preparer: TextPreparer
-) -> str:
+def _climb(text: str, pieces: Sequence[str], voters: Voters, preparer: TextPreparer) -> str:
     """Return the text with the best mean that changes of single pieces lead to.
 
     Changes are compared by the tokens of their pieces, each taken by itself; the first of them that

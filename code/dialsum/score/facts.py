@@ -38,8 +38,9 @@ CLOCK = re.compile(
     r"(?:o['’]clock|[ap]\.?m\b)|(?P<twelve>정오|자정)",
     re.IGNORECASE | re.ASCII,
 )
-WEEKDAY = re.compile(r"[월화수목금토일]요일|\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day",
-                     re.IGNORECASE | re.ASCII)  # fmt: skip
+WEEKDAY = re.compile(
+    r"[월화수목금토일]요일|\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day", re.IGNORECASE | re.ASCII
+)
 AFTER_NAMES = ("J", "VCP", "XSN", "NNP", "S", "NNB", "NNG")
 """What may follow a name without a space: particles, the copula, 님, other nouns, marks."""
 GAP = "#"
@@ -98,12 +99,13 @@ def find_lacking(stated: Facts, text: str) -> dict[str, list[str]]:
     return {
         "names": sorted(name for name in stated.names if name.lower() not in lower),
         "numbers": [
-            spelt for value, spelt in stated.numbers.items()
+            spelt
+            for value, spelt in stated.numbers.items()
             if value not in facts.numbers and value not in values
         ],
         "times": sorted(stated.times - facts.times),
         "masks": sorted(stated.masks - facts.masks),
-    }  # fmt: skip
+    }
 
 
 def agreed_facts(references: Sequence[str]) -> Facts:
@@ -143,7 +145,8 @@ def _find_names(text: str) -> frozenset[str]:
         analysis.spans, analysis.kinds, following[: len(analysis.spans)], strict=True
     ):
         proper = "NNP" in kind or (
-            kind == "SL" and text[start].isupper()
+            kind == "SL"
+            and text[start].isupper()
             and (korean or SENTENCE_START.search(text[:start]) is None)
         )
         if not proper or any(start < high and low < end for low, high in tags):

@@ -62,10 +62,13 @@ def read_predictions(path: Path, references: ReferenceTable, *, against: str) ->
     names, numbered = _name_rows(rows, path)
     if numbered or references.numbered:
         if len(rows) != len(references.summaries):
-            raise DataError([
-                f"{path} has {len(rows)} rows and {against} {len(references.summaries)}; without "
-                "fname on both sides they are matched by their order, and must be equally many"
-            ])
+            raise DataError(
+                [
+                    f"{path} has {len(rows)} rows and {against} {len(references.summaries)}; "
+                    "without fname on both sides they are matched by their order, and must be "
+                    "equally many"
+                ]
+            )
         names = list(references.summaries)
     else:
         check_same_ids(references.summaries, names, left=against, right=str(path))
@@ -169,11 +172,13 @@ def read_train_summaries(path: Path, *, scored: Mapping[str, Sequence[str]]) -> 
     texts = {row.values["summary"] for row in rows}
     copied = [name for name, references in scored.items() if texts & set(references)]
     if len(copied) > MOST_SHARED * len(scored):
-        raise DataError([
-            f"{path}: {len(copied)} of {len(scored)} references stand in it word for word, under "
-            f"whatever fname ({name_some(copied)}); a constant chosen on them is no floor: give "
-            "other rows"
-        ])
+        raise DataError(
+            [
+                f"{path}: {len(copied)} of {len(scored)} references stand in it word for word, "
+                f"under whatever fname ({name_some(copied)}); a constant chosen on them is no "
+                "floor: give other rows"
+            ]
+        )
     return [row.values["summary"] for row in rows]
 
 

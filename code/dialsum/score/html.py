@@ -41,8 +41,11 @@ summary { cursor: pointer; }
 
 
 def write_page(
-    path: Path, blocks: Mapping[str, Mapping[str, Any]],
-    comparison: Mapping[str, Any] | None = None, *, systems: Mapping[str, Rows],
+    path: Path,
+    blocks: Mapping[str, Mapping[str, Any]],
+    comparison: Mapping[str, Any] | None = None,
+    *,
+    systems: Mapping[str, Rows],
 ) -> None:
     """Write the page.
 
@@ -63,8 +66,9 @@ def write_page(
         body += [_unseen(block, systems[name]), _slices(block)]
     page = (
         f"{BEGIN}<style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(filter(None, body)) + "\n</body></html>\n"
-    )  # fmt: skip
+        + "\n".join(filter(None, body))
+        + "\n</body></html>\n"
+    )
     write_report(path, page)
 
 
@@ -86,8 +90,9 @@ def _scales(block: Mapping[str, Any], name: str) -> str:
         rows = [("run", [name, *score_cells(scale), ends, describe_over_floor(scale)])]
         rows += [
             ("floor", [title, *score_cells(floor), "", ""])
-            for key, title in FLOORS.items() if (floor := scale.get("floors", {}).get(key))
-        ]  # fmt: skip
+            for key, title in FLOORS.items()
+            if (floor := scale.get("floors", {}).get(key))
+        ]
         human = scale.get("ceiling", {}).get("human")
         rows += [("floor", [CEILING, *score_cells(human), "", ""])] if human else []
         head = ["", *(title for _, title in COLUMNS), "95 % interval of the mean", "over floor"]
@@ -121,8 +126,14 @@ def _unseen(block: Mapping[str, Any], rows: Rows) -> str:
 def _worst_cells(found: Mapping[str, Any], rows: Rows, row: int) -> list[str]:
     dialogue = "" if rows.dialogues is None else rows.dialogues[row]
     references = "\n".join(rows.references[row])
-    return [str(found["name"]), f"{found['value']:g}", found["what"], found["text"], references,
-            dialogue]  # fmt: skip
+    return [
+        str(found["name"]),
+        f"{found['value']:g}",
+        found["what"],
+        found["text"],
+        references,
+        dialogue,
+    ]
 
 
 def _lines(lines: Sequence[str]) -> str:
@@ -137,13 +148,18 @@ def _slices(block: Mapping[str, Any]) -> str:
     if not block.get("slices"):
         return ""
     rows = [
-        ("", [
-            f"{one['by']}: {one['value']}", f"{one['rows']}{' (few)' if one['few'] else ''}",
-            f"{one['rouge_mean']:.2f}", "{:.2f} - {:.2f}".format(*one["confidence"]),
-            _short(one.get("constant")),
-        ])
+        (
+            "",
+            [
+                f"{one['by']}: {one['value']}",
+                f"{one['rows']}{' (few)' if one['few'] else ''}",
+                f"{one['rouge_mean']:.2f}",
+                "{:.2f} - {:.2f}".format(*one["confidence"]),
+                _short(one.get("constant")),
+            ],
+        )
         for one in block["slices"]
-    ]  # fmt: skip
+    ]
     head = ["", "rows", "mean", "95 % interval", "constant"]
     return f"<h3>Mean by slice</h3>{_table(head, rows)}"
 

@@ -57,7 +57,7 @@ MEASURES: dict[str, Measure] = {
     "copied": Measure("3-grams copied", "% of 3-grams", limit=50.0, needs_dialogue=True),
     "unfinished": Measure("no end of sentence", ROWS),
     "chrf": Measure("chrF2", "0-100", worst="low", limit=100.0),
-}  # fmt: skip
+}
 
 
 def measure_row(
@@ -82,13 +82,14 @@ def measure_row(
         "foreign_script": 100.0 * bool(find_foreign(prediction, dialogue)),
         **{
             f"{kind}_missed": 100.0 * len(missed[kind]) / count
-            if (count := count_facts(expected, kind)) else NOT_APPLICABLE
+            if (count := count_facts(expected, kind))
+            else NOT_APPLICABLE
             for kind in KINDS
         },
         "length_ratio": len(tokens) * len(lengths) / (sum(lengths) or 1),
         "repetition": 100.0 * repeated_share(tokens),
         "unfinished": NOT_APPLICABLE if empty else 100.0 * is_unfinished(prediction),
-    }  # fmt: skip
+    }
     if dialogue is None:
         return values
     unsupported = find_lacking(find_facts(prediction), dialogue)

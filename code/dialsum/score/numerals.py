@@ -8,14 +8,48 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-SINO_DIGITS = {"영": 0, "공": 0, "일": 1, "이": 2, "삼": 3, "사": 4, "오": 5, "육": 6, "칠": 7,
-               "팔": 8, "구": 9}  # fmt: skip
+SINO_DIGITS = {
+    "영": 0,
+    "공": 0,
+    "일": 1,
+    "이": 2,
+    "삼": 3,
+    "사": 4,
+    "오": 5,
+    "육": 6,
+    "칠": 7,
+    "팔": 8,
+    "구": 9,
+}
 SINO_UNITS = {"십": 10, "백": 100, "천": 1000}
 SINO_GROUPS = {"만": 10**4, "억": 10**8, "조": 10**12}
-NATIVE_TENS = {"열": 10, "스물": 20, "스무": 20, "서른": 30, "마흔": 40, "쉰": 50, "예순": 60,
-               "일흔": 70, "여든": 80, "아흔": 90}  # fmt: skip
-NATIVE_ONES = {"하나": 1, "한": 1, "둘": 2, "두": 2, "셋": 3, "세": 3, "넷": 4, "네": 4,
-               "다섯": 5, "여섯": 6, "일곱": 7, "여덟": 8, "아홉": 9}  # fmt: skip
+NATIVE_TENS = {
+    "열": 10,
+    "스물": 20,
+    "스무": 20,
+    "서른": 30,
+    "마흔": 40,
+    "쉰": 50,
+    "예순": 60,
+    "일흔": 70,
+    "여든": 80,
+    "아흔": 90,
+}
+NATIVE_ONES = {
+    "하나": 1,
+    "한": 1,
+    "둘": 2,
+    "두": 2,
+    "셋": 3,
+    "세": 3,
+    "넷": 4,
+    "네": 4,
+    "다섯": 5,
+    "여섯": 6,
+    "일곱": 7,
+    "여덟": 8,
+    "아홉": 9,
+}
 NATIVE = re.compile(
     f"(?P<tens>{'|'.join(NATIVE_TENS)})?(?P<ones>{'|'.join(NATIVE_ONES)})?", re.ASCII
 )
@@ -23,12 +57,36 @@ COUNTERS = "년월일분원층번호인개살세시명달주배점장잔권병�
 NATIVE_COUNTERS = COUNTERS + "마가사블팀칸벌켤송줄통봉불"
 """First letters of what is counted; a lone syllable is a number only before one."""
 ENGLISH = {
-    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
-    "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14,
-    "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20,
-    "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
+    "zero": 0,
+    "one": 1,
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+    "nine": 9,
+    "ten": 10,
+    "eleven": 11,
+    "twelve": 12,
+    "thirteen": 13,
+    "fourteen": 14,
+    "fifteen": 15,
+    "sixteen": 16,
+    "seventeen": 17,
+    "eighteen": 18,
+    "nineteen": 19,
+    "twenty": 20,
+    "thirty": 30,
+    "forty": 40,
+    "fifty": 50,
+    "sixty": 60,
+    "seventy": 70,
+    "eighty": 80,
+    "ninety": 90,
     "hundred": 100,
-}  # fmt: skip
+}
 ENGLISH_WORD = re.compile(r"[a-z]+", re.IGNORECASE)
 
 
@@ -43,9 +101,7 @@ def _sino_pattern(digit: str, *, last: str) -> re.Pattern[str]:
     units = f"[{''.join((*SINO_UNITS, *SINO_GROUPS))}]"
     # A lone 만 or 천 after a space begins a word as well (만족, 천사).
     gap = rf"(?:\ (?={units}+(?:\ ?[{COUNTERS}]|[^가-힣]|\Z)))?"
-    small = "".join(
-        rf"(?:\ ?{digit}{gap}{unit}|{gap}{unit})?" for unit in reversed(SINO_UNITS)
-    )
+    small = "".join(rf"(?:\ ?{digit}{gap}{unit}|{gap}{unit})?" for unit in reversed(SINO_UNITS))
     groups = "".join(
         rf"(?:{small}(?:\ ?{digit}{gap}|{gap}){group})?" for group in reversed(SINO_GROUPS)
     )
@@ -90,8 +146,11 @@ def _is_one_number(text: str, start: int, length: int) -> bool:
 
 def numbers_in_words(text: str) -> set[float]:
     """Return the values of all that may be a number in words; rather one too many than too few."""
-    found = {float(ENGLISH[word]) for word in map(str.lower, ENGLISH_WORD.findall(text))
-             if word in ENGLISH}  # fmt: skip
+    found = {
+        float(ENGLISH[word])
+        for word in map(str.lower, ENGLISH_WORD.findall(text))
+        if word in ENGLISH
+    }
     for match in IN_WORDS.finditer(text):
         if len(match.group()) > 1 or text[match.end() :].lstrip()[:1] in set(COUNTERS):
             # 책만 오천 원: what looks like a part of it may be a particle.

@@ -43,9 +43,7 @@ def intervals(per_row: Mapping[str, NDArray[np.float64]]) -> dict[str, tuple[flo
     import numpy as np
 
     ends = percentile_intervals(np.stack([per_row[name] for name in SCORES], axis=1))
-    return {
-        name: (float(low), float(high)) for name, (low, high) in zip(SCORES, ends, strict=True)
-    }
+    return {name: (float(low), float(high)) for name, (low, high) in zip(SCORES, ends, strict=True)}
 
 
 def describe_scale(
@@ -70,9 +68,8 @@ def describe_scale(
         "confidence": describe_confidence(per_row),
     }
     floors: dict[str, dict[str, Any]] = {
-        floor: _brief(f1)
-        for floor in FLOORS if (f1 := figures.f1[name].get(floor)) is not None
-    }  # fmt: skip
+        floor: _brief(f1) for floor in FLOORS if (f1 := figures.f1[name].get(floor)) is not None
+    }
     if "constant" in floors:
         floors["constant"] = {"text": scale.constant or "", **floors["constant"]}
     human = figures.f1[name].get("human")
@@ -114,8 +111,9 @@ def correct_for_chance(block: Mapping[str, Any]) -> dict[str, Any]:
     highest = block.get("ceiling", {}).get("human", dict.fromkeys(FLOOR_SCORES, 100.0))
     corrected = {
         key: round(100.0 * (block[key] - lowest[key]) / (highest[key] - lowest[key]), DECIMALS)
-        for key in FLOOR_SCORES if highest[key] > lowest[key]
-    }  # fmt: skip
+        for key in FLOOR_SCORES
+        if highest[key] > lowest[key]
+    }
     return {"floor": floor, "ceiling": "human" if "ceiling" in block else "100", **corrected}
 
 
@@ -127,9 +125,12 @@ def describe_confidence(per_row: Mapping[str, NDArray[np.float64]]) -> dict[str,
     }
     method = "percentile bootstrap over rows"
     return {
-        "level_percent": LEVEL_PERCENT, "method": method, "resamples": RESAMPLES, "seed": SEED,
+        "level_percent": LEVEL_PERCENT,
+        "method": method,
+        "resamples": RESAMPLES,
+        "seed": SEED,
         **ends,
-    }  # fmt: skip
+    }
 
 
 def add_exchange(figures: Figures, name: str) -> None:
@@ -155,20 +156,27 @@ def describe_unseen(figures: Figures, rows: Rows) -> dict[str, Any]:
             continue
         listed = [
             {
-                "name": rows.name(row), "value": round(float(values[row]), 2),
+                "name": rows.name(row),
+                "value": round(float(values[row]), 2),
                 "what": explain_row(
-                    key, rows.predictions[row], rows.references[row],
-                    None if rows.dialogues is None else rows.dialogues[row], cut=cut,
+                    key,
+                    rows.predictions[row],
+                    rows.references[row],
+                    None if rows.dialogues is None else rows.dialogues[row],
+                    cut=cut,
                 ),
                 "text": rows.predictions[row],
             }
             for row in _worst(values, key)
-        ]  # fmt: skip
+        ]
         found[key] = {
-            "title": measure.title, "unit": measure.unit,
-            **_figure("value", values), **_figure("references", figures.of_references.get(key)),
-            "rows_measured": int((values == values).sum()), "worst": listed,
-        }  # fmt: skip
+            "title": measure.title,
+            "unit": measure.unit,
+            **_figure("value", values),
+            **_figure("references", figures.of_references.get(key)),
+            "rows_measured": int((values == values).sum()),
+            "worst": listed,
+        }
     return found
 
 
@@ -205,12 +213,17 @@ def describe_slices(figures: Figures, name: str, rows: Rows) -> list[dict[str, A
     blocks = []
     for one in slice_rows(rows):
         low, high = percentile_intervals(run[one.places][:, None])[0]
-        blocks.append({
-            "by": one.by, "value": one.value, "rows": len(one.places), "few": one.few,
-            "rouge_mean": _mean(run[one.places]),
-            "confidence": [round(float(low), DECIMALS), round(float(high), DECIMALS)],
-            **({} if floor is None else {"constant": _mean(floor[one.places])}),
-        })
+        blocks.append(
+            {
+                "by": one.by,
+                "value": one.value,
+                "rows": len(one.places),
+                "few": one.few,
+                "rouge_mean": _mean(run[one.places]),
+                "confidence": [round(float(low), DECIMALS), round(float(high), DECIMALS)],
+                **({} if floor is None else {"constant": _mean(floor[one.places])}),
+            }
+        )
     return blocks
 
 

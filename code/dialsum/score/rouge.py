@@ -116,16 +116,16 @@ def score_rows(
     """
     import numpy as np
 
-    by_reference = np.stack([
-        score_pairs(predictions, column) for column in zip(*references, strict=True)
-    ])
+    by_reference = np.stack(
+        [score_pairs(predictions, column) for column in zip(*references, strict=True)]
+    )
     if aggregate == "mean":
         mean: NDArray[np.float64] = 100.0 * by_reference.mean(axis=0)
         return mean
     best = by_reference[..., 2].argmax(axis=0)
-    of_best: NDArray[np.float64] = 100.0 * np.take_along_axis(
-        by_reference, best[None, ..., None], axis=0
-    )[0]
+    of_best: NDArray[np.float64] = (
+        100.0 * np.take_along_axis(by_reference, best[None, ..., None], axis=0)[0]
+    )
     return of_best
 
 
@@ -140,9 +140,7 @@ def _score_some(
     tokens = [np.fromiter(map(len, texts), np.int64, len(texts)) for texts in (left, right)]
     pairs = [np.maximum(lengths - 1, 0) for lengths in tokens]
     lcs = cpdist(left, right, scorer=LCSseq.similarity, dtype=np.int64)
-    (left_ones, left_twos), (right_ones, right_twos) = (
-        _grams(texts) for texts in (left, right)
-    )
+    (left_ones, left_twos), (right_ones, right_twos) = (_grams(texts) for texts in (left, right))
     counts = [
         (_matched(left_ones, right_ones, row_bit=TOKEN_BITS, rows=len(left)), *tokens),
         (_matched(left_twos, right_twos, row_bit=2 * TOKEN_BITS, rows=len(left)), *pairs),

@@ -42,13 +42,13 @@ class Rows:
 
     def composed(self) -> Rows:
         """Return the same rows in composed Unicode (NFC), in which every figure is taken."""
+
         def compose(texts: Sequence[str]) -> list[str]:
-            return [
-                unicodedata.normalize("NFC", SURROGATE.sub("\ufffd", text)) for text in texts
-            ]
+            return [unicodedata.normalize("NFC", SURROGATE.sub("\ufffd", text)) for text in texts]
 
         return replace(
-            self, predictions=compose(self.predictions),
+            self,
+            predictions=compose(self.predictions),
             references=[compose(texts) for texts in self.references],
             dialogues=None if self.dialogues is None else compose(self.dialogues),
         )

@@ -13,8 +13,15 @@ from dialsum.data.tags import without_tags
 
 SCRIPTS = ("latin", "vietnamese", "han", "kana", "cyrillic", "thai", "other")
 # A letter's Unicode name begins with its script, or has it after FULLWIDTH, HALFWIDTH …
-NAMED = (("HANGUL", "home"), ("CJK", "han"), ("HIRAGANA", "kana"), ("KATAKANA", "kana"),
-         ("CYRILLIC", "cyrillic"), ("THAI", "thai"), ("LATIN", "home"))  # fmt: skip
+NAMED = (
+    ("HANGUL", "home"),
+    ("CJK", "han"),
+    ("HIRAGANA", "kana"),
+    ("KATAKANA", "kana"),
+    ("CYRILLIC", "cyrillic"),
+    ("THAI", "thai"),
+    ("LATIN", "home"),
+)
 # What Vietnamese adds to French: ă đ ơ ư, and all letters with two marks or a dot below.
 VIETNAMESE = frozenset("ăđơưĂĐƠƯ") | {chr(code) for code in range(0x1EA0, 0x1EFA)}
 # Letters by category, but used with every script: units (µ, Ω, ℓ), ª, ʼ.
@@ -45,9 +52,10 @@ def find_foreign(text: str, source: str | None = None) -> dict[str, list[str]]:
     if known and has_hangul(known):
         lower = known.lower()
         words = dict.fromkeys(
-            word for word in LATIN_WORD.findall(text)
+            word
+            for word in LATIN_WORD.findall(text)
             if word.lower() not in lower and not VIETNAMESE & set(word)
-        )  # fmt: skip
+        )
         if words:
             found["latin"] = list(words)
     return found

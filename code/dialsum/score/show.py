@@ -20,9 +20,13 @@ COLUMNS = (
     ("rouge_mean", "mean"),
 )
 FLOORS = {
-    "constant": "constant", "lead1": "lead-1", "lead2": "lead-2", "lead3": "lead-3",
-    "longest": "longest utterance", "random": "another row's summary",
-}  # fmt: skip
+    "constant": "constant",
+    "lead1": "lead-1",
+    "lead2": "lead-2",
+    "lead3": "lead-3",
+    "longest": "longest utterance",
+    "random": "another row's summary",
+}
 BESIDE = ("constant", "lead2")
 """The floors of the scales beside the asked one; the record has all."""
 CEILING = "human ceiling"
@@ -149,8 +153,11 @@ def explain_words(block: Mapping[str, Any]) -> list[str]:
     said = []
     if "tags:split" in block["signature"] and "tags_one" in block:
         mecab = "tok:mecab" in block["signature"]
-        split = "breaks into four morphemes, as the competition counts it" if mecab else (
-            "is text like any other")
+        split = (
+            "breaks into four morphemes, as the competition counts it"
+            if mecab
+            else ("is text like any other")
+        )
         said.append(f"tags split: #Person1# {split}; tags one: it is one token")
     if "corrected" in block:
         said.append(
@@ -173,8 +180,9 @@ def explain_words(block: Mapping[str, Any]) -> list[str]:
 def _floor_rows(scale: Mapping[str, Any], *, keys: Iterable[str]) -> list[list[str]]:
     rows = [
         [f"  {FLOORS[key]}", *score_cells(floor), ""]
-        for key in keys if (floor := scale.get("floors", {}).get(key))
-    ]  # fmt: skip
+        for key in keys
+        if (floor := scale.get("floors", {}).get(key))
+    ]
     human = scale.get("ceiling", {}).get("human")
     return [*rows, [f"  {CEILING}", *score_cells(human), ""]] if human else rows
 

@@ -67,11 +67,15 @@ def format_slices(block: Mapping[str, Any]) -> list[str]:
             by = one["by"]
             table.append([f"{by}", "", "", "", ""])
         low, high = one["confidence"]
-        table.append([
-            f"  {one['value']}", f"{one['rows']}{' few' if one['few'] else ''}",
-            f"{one['rouge_mean']:.2f}", f"{low:.2f} - {high:.2f}",
-            f"{one['constant']:.2f}" if "constant" in one else "",
-        ])  # fmt: skip
+        table.append(
+            [
+                f"  {one['value']}",
+                f"{one['rows']}{' few' if one['few'] else ''}",
+                f"{one['rouge_mean']:.2f}",
+                f"{low:.2f} - {high:.2f}",
+                f"{one['constant']:.2f}" if "constant" in one else "",
+            ]
+        )
     few = any(one["few"] for one in slices)
     said = ["few: under 20 rows, which say little"] if few else []
     return ["", *align(table, left=(0,)), *said]

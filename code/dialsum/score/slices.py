@@ -82,8 +82,9 @@ def _group(by: str, values: list[str]) -> list[Slice]:
 
     counts = Counter(values)
     if by == "topic":
-        order = sorted(counts, key=lambda value: (value in ("other topics", "no topic"),
-                                                  -counts[value], value))  # fmt: skip
+        order = sorted(
+            counts, key=lambda value: (value in ("other topics", "no topic"), -counts[value], value)
+        )
     else:
         order = sorted(counts, key=lambda value: int(value.split("-")[0]))
     column = np.array(values)

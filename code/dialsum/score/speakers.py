@@ -16,9 +16,11 @@ def find_speakers(text: str) -> set[int]:
 def find_unknown_speakers(text: str, source: str) -> list[str]:
     """Return the speaker tags of a text that its dialogue has not, each once."""
     known = find_speakers(source)
-    return list(dict.fromkeys(
-        match.group() for match in SPEAKER.finditer(text) if int(match.group(1)) not in known
-    ))
+    return list(
+        dict.fromkeys(
+            match.group() for match in SPEAKER.finditer(text) if int(match.group(1)) not in known
+        )
+    )
 
 
 def exchange_speakers(text: str, source: str) -> str:

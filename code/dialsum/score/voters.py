@@ -65,9 +65,7 @@ class Voters:
         rates = self._grams_f1(texts)[0].sum(axis=1)
         return [int(place) for place in np.argsort(-rates, kind="stable")[:count]]
 
-    def _grams_f1(
-        self, texts: Sequence[str]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _grams_f1(self, texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the sum of ROUGE-1 and -2 F1, and both texts' tokens together: [texts, voters]."""
         import numpy as np
 

@@ -126,12 +126,11 @@ def padding_share(
     return 1 - real / padded if padded else 0.0
 
 
-def find_heaviest(
-    epochs: Iterable[list[Step]], inputs: Lengths, targets: Lengths
-) -> list[Rows]:
+def find_heaviest(epochs: Iterable[list[Step]], inputs: Lengths, targets: Lengths) -> list[Rows]:
     """Return the passes that take most memory: that of most padded tokens, and that of most cells
     of attention where it is another one.
     """
+
     def count_tokens(rows: Rows) -> int:
         return len(rows) * (int(inputs[rows].max()) + int(targets[rows].max()))
 
@@ -153,9 +152,7 @@ def _generator(seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch])
 
 
-def _sort_by_length(
-    inputs: Lengths, targets: Lengths, generator: np.random.Generator
-) -> Rows:
+def _sort_by_length(inputs: Lengths, targets: Lengths, generator: np.random.Generator) -> Rows:
     """Sort rows by input length, and by target length among inputs of nearly equal length.
 
     Target lengths rise and fall in turn from bucket to bucket, so that no pass that spans two of
@@ -186,9 +183,8 @@ def _cut(order: Rows, inputs: Lengths, targets: Lengths, shape: BatchShape) -> S
         rows = np.arange(1, end - start + 1)
         widest = np.maximum.accumulate(width[start:end][::-1])
         longest = np.maximum.accumulate(out[start:end][::-1])
-        fits = (
-            (rows * widest <= shape.batch_size * shape.max_input)
-            & (rows * longest <= shape.batch_size * shape.max_target)
+        fits = (rows * widest <= shape.batch_size * shape.max_input) & (
+            rows * longest <= shape.batch_size * shape.max_target
         )
         odd = ~(allowed[rows] & fits)
         total = cost[start:end][::-1] + rows * (widest + longest) + PASS_COST_TOKENS

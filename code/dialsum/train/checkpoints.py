@@ -26,15 +26,19 @@ def seal_checkpoint(folder: Path, *, config_sha256: str, data_sha256: str) -> No
         config_sha256, data_sha256: what the run trains with and on; it goes on only with the same.
     """
     files = {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size, "sha256": _hash(path),
-        }
-        for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _hash(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
     }
-    write_json(folder / MANIFEST, {
-        "schema_version": 1, "config_sha256": config_sha256, "data_sha256": data_sha256,
-        "files": files,
-    })
+    write_json(
+        folder / MANIFEST,
+        {
+            "schema_version": 1,
+            "config_sha256": config_sha256,
+            "data_sha256": data_sha256,
+            "files": files,
+        },
+    )
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -75,7 +79,8 @@ def find_damage(folder: Path) -> str | None:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return a run's checkpoint folders, the latest step first."""
     found = [
-        path for path in folder.glob("checkpoint-*")
+        path
+        for path in folder.glob("checkpoint-*")
         if path.is_dir() and re.fullmatch(r"checkpoint-[0-9]+", path.name)  # copies are the user's
     ]
     return sorted(found, key=step_of, reverse=True)
@@ -98,8 +103,7 @@ def latest_whole_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def find_sealed_checkpoint(folder: Path) -> Path | None:
-    """Return the latest checkpoint that was written to its end, unread; None where there is none.
-    """
+    """Return the latest checkpoint that was written to its end, unread; None without one."""
     return next((one for one in list_checkpoints(folder) if (one / MANIFEST).is_file()), None)
 
 

@@ -47,7 +47,10 @@ class DevSet:
         model.eval()
         loss = self._mean_loss(model)
         summaries = generate_summaries(
-            model, self.tokenizer, self.task.encoded.inputs, settings=self.settings,
+            model,
+            self.tokenizer,
+            self.task.encoded.inputs,
+            settings=self.settings,
             batch_size=self.batch_size,
         )
         model.train(was_training)
@@ -58,7 +61,7 @@ class DevSet:
         waiting = [
             self.task[order[start : start + self.batch_size]]
             for start in range(0, len(order), self.batch_size)
-        ]  # fmt: skip
+        ]
         total, count = 0.0, count_targets(waiting)
         while waiting:
             batch, *rest = self.limit.fit(waiting[:1])

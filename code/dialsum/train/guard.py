@@ -58,9 +58,7 @@ def learning(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: item for name, item in model.named_parameters() if item.requires_grad}
 
 
-def find_origin(
-    model: torch.nn.Module, passes: Sequence[Batch], *, loss: Loss
-) -> Origin:
+def find_origin(model: torch.nn.Module, passes: Sequence[Batch], *, loss: Loss) -> Origin:
     """Run the passes of a step again, one by one, and say what first is not finite.
 
     Gradients of the model are lost. The caller restores the random state of the step before.
@@ -94,6 +92,7 @@ def _watch_forward(model: torch.nn.Module) -> Iterator[list[str]]:
             first = output[0] if isinstance(output, (tuple, list)) and output else output
             if not seen and isinstance(first, torch.Tensor) and not all_finite([first]):
                 seen.append(name or type(model).__name__)
+
         return look
 
     handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules()]
@@ -257,20 +256,25 @@ class Guard:
             return "stop", "no good weights were seen before it"
         return "rollback", None
 
-    def _write(
-        self, bad: BadStep, action: str, *, left_out: Sequence[str] | None = None
-    ) -> None:
+    def _write(self, bad: BadStep, action: str, *, left_out: Sequence[str] | None = None) -> None:
         names, step_names = (
             [self.names[row] for row in rows] for rows in (bad.rows, bad.step_rows)
         )
         event = {
-            "step": bad.step, "epoch": round(bad.epoch, 4), "learning_rate": bad.learning_rate,
-            "loss": _number(bad.loss), "grad_norm": _number(bad.grad_norm),
-            "found_in": bad.origin.where, "layer": bad.origin.layer, "rows": names,
+            "step": bad.step,
+            "epoch": round(bad.epoch, 4),
+            "learning_rate": bad.learning_rate,
+            "loss": _number(bad.loss),
+            "grad_norm": _number(bad.grad_norm),
+            "found_in": bad.origin.where,
+            "layer": bad.origin.layer,
+            "rows": names,
             "step_rows": step_names,
-            "scaler_scale": bad.scaler_scale, "action": action,
+            "scaler_scale": bad.scaler_scale,
+            "action": action,
             "restored_step": self._snapshot.step
-            if action == "rollback" and self._snapshot else None,
+            if action == "rollback" and self._snapshot
+            else None,
             "left_out": left_out,
         }
         self.events.append(event)
@@ -293,8 +297,10 @@ def halve_learning_rate(optimizer: Any, scheduler: Any) -> None:
 
 def _describe(bad: BadStep, names: Sequence[str]) -> str:
     where = {
-        "weights": f"weights of {bad.origin.layer}", "forward": f"output of {bad.origin.layer}",
-        "loss": "loss", "gradients": f"gradient of {bad.origin.layer}",
+        "weights": f"weights of {bad.origin.layer}",
+        "forward": f"output of {bad.origin.layer}",
+        "loss": "loss",
+        "gradients": f"gradient of {bad.origin.layer}",
         "nowhere": "gradients, though not when the step was run again",
     }[bad.origin.where]
     rows = [names[row] for row in bad.rows]

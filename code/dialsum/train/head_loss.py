@@ -39,8 +39,7 @@ the normal numbers; the trainer's own factor comes only after the chunk is gone.
 
 
 def summary_loss(
-    model: Any, batch: dict[str, Any], *, label_smoothing: float,
-    count: torch.Tensor | int | None,
+    model: Any, batch: dict[str, Any], *, label_smoothing: float, count: torch.Tensor | int | None
 ) -> torch.Tensor:
     """Return the loss of one forward pass: its sum over target tokens, divided by count.
 
@@ -57,23 +56,29 @@ def summary_loss(
     return total / count
 
 
-def sum_summary_loss(
-    model: Any, batch: dict[str, Any], *, label_smoothing: float
-) -> torch.Tensor:
+def sum_summary_loss(model: Any, batch: dict[str, Any], *, label_smoothing: float) -> torch.Tensor:
     """Return the summed loss of one forward pass in float32; arguments as of summary_loss."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     labels = batch["labels"]
     places = (labels != IGNORED).nonzero(as_tuple=True)
     return sum_head_losses(
-        base.lm_head, _decode(base, batch)[places], labels[places],
-        bias=getattr(base, "final_logits_bias", None), label_smoothing=label_smoothing,
+        base.lm_head,
+        _decode(base, batch)[places],
+        labels[places],
+        bias=getattr(base, "final_logits_bias", None),
+        label_smoothing=label_smoothing,
         rows=max(1, CHUNK_BYTES // (4 * base.config.vocab_size)),
     )
 
 
 def sum_head_losses(
-    head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tensor, *,
-    bias: torch.Tensor | None, label_smoothing: float, rows: int,
+    head: torch.nn.Module,
+    hidden: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    bias: torch.Tensor | None,
+    label_smoothing: float,
+    rows: int,
 ) -> torch.Tensor:
     """Return the summed loss of what a head says of tokens, in float32.
 
@@ -102,7 +107,9 @@ def _decode(base: Any, batch: dict[str, Any]) -> torch.Tensor:
     encoded = base.get_encoder()(input_ids=batch["input_ids"], attention_mask=mask)
     hidden: torch.Tensor = base.get_decoder()(
         input_ids=base.prepare_decoder_input_ids_from_labels(labels=batch["labels"]),
-        encoder_hidden_states=encoded[0], encoder_attention_mask=mask, use_cache=False,
+        encoder_hidden_states=encoded[0],
+        encoder_attention_mask=mask,
+        use_cache=False,
     )[0]
     # T5 v1's head expects smaller inputs; mT5's own forward never makes them so.
     if base.config.model_type == "t5" and base.config.scale_decoder_outputs:
@@ -120,8 +127,11 @@ def sum_token_losses(logits: Any, labels: Any, *, label_smoothing: float = 0.0) 
     from torch.nn.functional import cross_entropy
 
     return cross_entropy(
-        logits.reshape(-1, logits.shape[-1]).float(), labels.reshape(-1).to(logits.device),
-        ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="sum",
+        logits.reshape(-1, logits.shape[-1]).float(),
+        labels.reshape(-1).to(logits.device),
+        ignore_index=IGNORED,
+        label_smoothing=label_smoothing,
+        reduction="sum",
     )
 
 
@@ -167,8 +177,7 @@ class _Work:
         return total, [own, *sums]
 
     def _add_gradients(
-        self, hidden: torch.Tensor, chunk: slice,
-        pairs: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        self, hidden: torch.Tensor, chunk: slice, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]
     ) -> torch.Tensor:
         """Add a chunk's gradients to their sums, and return its summed loss.
 
@@ -211,7 +220,8 @@ class _Work:
             said = place.detach().float() if self.bias is None else place.float() + self.bias
             with torch.set_grad_enabled(slope_scale is not None):
                 loss = sum_token_losses(
-                    said.requires_grad_(slope_scale is not None), labels,
+                    said.requires_grad_(slope_scale is not None),
+                    labels,
                     label_smoothing=self.label_smoothing,
                 )
             if slope_scale is not None:

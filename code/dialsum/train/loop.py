@@ -32,14 +32,7 @@ from dialsum.train.gradient_check import GradientCheck
 from dialsum.train.guard import BadStep, Guard, Origin, all_finite, find_origin, learning
 from dialsum.train.memory import PassLimit, allocate_states, free_memory, is_out_of_memory, words_of
 from dialsum.train.optimizer import make_optimizer
-from dialsum.train.passes import (
-    ROWS,
-    Batch,
-    count_targets,
-    count_tokens,
-    leave_out,
-    rows_of,
-)
+from dialsum.train.passes import ROWS, Batch, count_targets, count_tokens, leave_out, rows_of
 from dialsum.train.progress import Progress
 from dialsum.train.watch import Watch
 
@@ -99,8 +92,9 @@ class Machine:
         """Return a pass on the device, without the names of its rows."""
         return {
             key: value.to(self.device, non_blocking=True)
-            for key, value in batch.items() if key != ROWS
-        }  # fmt: skip
+            for key, value in batch.items()
+            if key != ROWS
+        }
 
 
 @dataclass(frozen=True)
@@ -163,8 +157,17 @@ class Loop:
     """
 
     def __init__(
-        self, model: Any, task: Task, *, evaluate: Evaluate, measured: dict[str, int],
-        tokenizer: Any, asked: Training, machine: Machine, places: Places, progress: Progress,
+        self,
+        model: Any,
+        task: Task,
+        *,
+        evaluate: Evaluate,
+        measured: dict[str, int],
+        tokenizer: Any,
+        asked: Training,
+        machine: Machine,
+        places: Places,
+        progress: Progress,
     ) -> None:
         set_seed(asked.seed)
         if machine.tf32:
@@ -180,18 +183,20 @@ class Loop:
         self.optimizer = make_optimizer(model, asked)
         warmup = asked.warmup_steps
         self.scheduler = get_scheduler(
-            asked.lr_scheduler_type, self.optimizer,
+            asked.lr_scheduler_type,
+            self.optimizer,
             num_warmup_steps=math.ceil(warmup if warmup >= 1 else total * warmup),
-            num_training_steps=total, scheduler_specific_kwargs=dict(asked.lr_scheduler_kwargs),
+            num_training_steps=total,
+            scheduler_specific_kwargs=dict(asked.lr_scheduler_kwargs),
         )
-        self.scaler = torch.amp.GradScaler(
-            machine.device.type, enabled=machine.precision == "fp16"
-        )
+        self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.precision == "fp16")
         self.guard = Guard(asked.on_nan, places.nan_report, task.names, progress)
         self.limit, self.watch, self.gradients = PassLimit(), Watch(), GradientCheck(model)
         self.state = TrainerState(
-            max_steps=total, num_train_epochs=math.ceil(total / self.per_epoch),
-            logging_steps=asked.logging_steps, eval_steps=min(asked.eval_steps, total),
+            max_steps=total,
+            num_train_epochs=math.ceil(total / self.per_epoch),
+            logging_steps=asked.logging_steps,
+            eval_steps=min(asked.eval_steps, total),
             save_steps=min(asked.save_steps or asked.eval_steps, total),
         )
         self.left_out: set[int] = set()
@@ -225,10 +230,14 @@ class Loop:
                     break
         self._load_best()
         return Trained(
-            steps=state.global_step, epochs=float(state.epoch or 0.0),
-            best_step=int(state.best_global_step or 0), best_metric=float(state.best_metric or 0.0),
-            stopped_early=state.global_step < state.max_steps, seconds=self._count_seconds(),
-            tokens=self.tokens, memory_retries=self.limit.retries,
+            steps=state.global_step,
+            epochs=float(state.epoch or 0.0),
+            best_step=int(state.best_global_step or 0),
+            best_metric=float(state.best_metric or 0.0),
+            stopped_early=state.global_step < state.max_steps,
+            seconds=self._count_seconds(),
+            tokens=self.tokens,
+            memory_retries=self.limit.retries,
             positions_per_pass=self.limit.positions,
             left_out=[self.task.names[row] for row in sorted(self.left_out)],
         )
@@ -240,12 +249,16 @@ class Loop:
         the same whatever the number of workers.
         """
         order: Any = _Order(self.task, self.state.global_step, self.state.max_steps)
-        return iter(DataLoader(
-            self.task,  # type: ignore[arg-type]
-            batch_sampler=order, collate_fn=list, num_workers=self.machine.num_workers,
-            pin_memory=self.machine.device.type == "cuda",
-            generator=torch.Generator().manual_seed(self.asked.seed),
-        ))
+        return iter(
+            DataLoader(
+                self.task,  # type: ignore[arg-type]
+                batch_sampler=order,
+                collate_fn=list,
+                num_workers=self.machine.num_workers,
+                pin_memory=self.machine.device.type == "cuda",
+                generator=torch.Generator().manual_seed(self.asked.seed),
+            )
+        )
 
     def _rehearse(self) -> None:
         """Run the heaviest passes and forget them: memory runs out now or not at all."""
@@ -350,8 +363,11 @@ class Loop:
         self, loss: float, norm: float | None, rate: float, passes: Sequence[Batch]
     ) -> BadStep:
         return BadStep(
-            step=self.state.global_step + 1, epoch=float(self.state.epoch or 0),
-            learning_rate=rate, loss=loss, grad_norm=norm,
+            step=self.state.global_step + 1,
+            epoch=float(self.state.epoch or 0),
+            learning_rate=rate,
+            loss=loss,
+            grad_norm=norm,
             origin=find_origin(self.model, passes, loss=self._loss_alone),
             step_rows=rows_of(passes),
             scaler_scale=self.scaler.get_scale() if self.scaler.is_enabled() else None,
@@ -373,9 +389,11 @@ class Loop:
             other = next((row for row in others if row not in alone), None)
             most = max(3, int(MOST_LEFT_OUT * len(self.task)))
             if (
-                alone and len(self.left_out) + len(alone) <= most
-                and other is not None and self._is_finite_alone(other)
-            ):  # fmt: skip
+                alone
+                and len(self.left_out) + len(alone) <= most
+                and other is not None
+                and self._is_finite_alone(other)
+            ):
                 self.left_out.update(alone)
                 self.guard.report_left_out(bad, alone)
                 return True
@@ -392,9 +410,13 @@ class Loop:
             return
         name = next(name for name, one in self.learning.items() if not all_finite([one]))
         bad = BadStep(
-            step=self.state.global_step, epoch=float(self.state.epoch or 0),
-            learning_rate=self.scheduler.get_last_lr()[0], loss=math.nan, grad_norm=None,
-            origin=Origin("weights", name), step_rows=(),
+            step=self.state.global_step,
+            epoch=float(self.state.epoch or 0),
+            learning_rate=self.scheduler.get_last_lr()[0],
+            loss=math.nan,
+            grad_norm=None,
+            origin=Origin("weights", name),
+            step_rows=(),
         )
         self.guard.answer(bad, model=self.model, optimizer=self.optimizer, scheduler=self.scheduler)
 
@@ -419,8 +441,8 @@ class Loop:
         values = self.evaluate(self.model)
         name = self.asked.metric_for_best_model
         metric, before = values[name], state.best_metric
-        gain = math.inf if before is None else (
-            before - metric if name == "loss" else metric - before
+        gain = (
+            math.inf if before is None else (before - metric if name == "loss" else metric - before)
         )
         better = math.isfinite(metric) and (
             gain > 0 or (gain == 0 and values["loss"] < self.best_loss)
@@ -436,9 +458,13 @@ class Loop:
             | {"epoch": float(state.epoch or 0), "step": state.global_step}
         )
         self.progress.evaluation(
-            state.global_step, state.max_steps, epoch=float(state.epoch or 0),
+            state.global_step,
+            state.max_steps,
+            epoch=float(state.epoch or 0),
             values={"eval_loss" if key == "loss" else key: value for key, value in values.items()},
-            best=better, seconds=time.monotonic() - started, **self.measured,
+            best=better,
+            seconds=time.monotonic() - started,
+            **self.measured,
         )
         for remark in self.watch.evaluation(
             state.global_step, dev_loss=values["loss"], better=better
@@ -451,28 +477,35 @@ class Loop:
         return patience is not None and self.without_gain >= patience
 
     def _save(self) -> None:
-        """Write a checkpoint, seal it, and only then remove older ones: the best and the last stay.
-        """
+        """Write a checkpoint, seal it, only then remove older ones: the best and the last stay."""
         state = self.state
         folder = self.places.checkpoints / f"checkpoint-{state.global_step}"
         self.guard.keep(self.model, self.optimizer, step=state.global_step, due=True)
         save_weights(self.model, folder)
         self.tokenizer.save_pretrained(folder)
-        torch.save({
-            "optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "random": read_random_state(self.machine.device),
-        }, folder / TENSORS)
+        torch.save(
+            {
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "random": read_random_state(self.machine.device),
+            },
+            folder / TENSORS,
+        )
         best = self.places.checkpoints / f"checkpoint-{state.best_global_step}"
         state.best_model_checkpoint = None if state.best_global_step is None else str(best)
         kept: Any = {
-            "guard": self.guard.state_dict(), "watch": self.watch.state_dict(),
-            "progress": self.progress.state_dict(), "limit": vars(self.limit),
+            "guard": self.guard.state_dict(),
+            "watch": self.watch.state_dict(),
+            "progress": self.progress.state_dict(),
+            "limit": vars(self.limit),
             "loop": {
                 "left_out": sorted(self.left_out),
                 "best_loss": None if math.isinf(self.best_loss) else self.best_loss,
-                "without_gain": self.without_gain, "overflows": self.overflows,
-                "tokens": self.tokens, "unlogged": self.unlogged,
+                "without_gain": self.without_gain,
+                "overflows": self.overflows,
+                "tokens": self.tokens,
+                "unlogged": self.unlogged,
                 "seconds": self._count_seconds(),
             },
         }

@@ -14,9 +14,12 @@ from dialsum.errors import FullMemoryError, first_line
 from dialsum.train.passes import Batch, count_positions, halve
 
 SIGNS = (
-    "out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "not enough memory",
+    "out of memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "not enough memory",
     "could not create a primitive",
-)  # fmt: skip
+)
 """Words in the errors of CUDA, cuBLAS, MPS, the CPU's allocator and oneDNN."""
 
 

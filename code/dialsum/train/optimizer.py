@@ -22,10 +22,12 @@ def make_optimizer(model: Any, asked: Training) -> Any:
     decaying = set(get_parameter_names(model, [torch.nn.LayerNorm], [NO_DECAY.pattern]))
     named = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
     groups = [
-        {"params": [one for name, one in named if name in decaying],
-         "weight_decay": asked.weight_decay},
+        {
+            "params": [one for name, one in named if name in decaying],
+            "weight_decay": asked.weight_decay,
+        },
         {"params": [one for name, one in named if name not in decaying], "weight_decay": 0.0},
-    ]  # fmt: skip
+    ]
     rate = asked.learning_rate
     if asked.optim == "adafactor":
         from transformers import Adafactor

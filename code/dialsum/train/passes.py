@@ -123,8 +123,9 @@ def leave_out(passes: Sequence[Batch], rows: Collection[int]) -> list[Batch]:
     ]
     return [
         batch if len(places) == len(batch[ROWS]) else take_rows(batch, places)
-        for batch, places in kept if places
-    ]  # fmt: skip
+        for batch, places in kept
+        if places
+    ]
 
 
 def rows_of(passes: Sequence[Batch]) -> list[int]:

@@ -45,9 +45,10 @@ class Progress:
     def state_dict(self) -> dict[str, Any]:
         """Return what a run that goes on from here has to know, as JSON can hold it."""
         return {
-            "nan_events": self.nan_events, "remarks": self.remarks,
+            "nan_events": self.nan_events,
+            "remarks": self.remarks,
             "max_grad_norm": self.max_grad_norm,
-        }  # fmt: skip
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what state_dict returned."""
@@ -87,8 +88,13 @@ class Progress:
         """Record a line of loss."""
         loss, norm = logs.get("loss"), logs.get("grad_norm")
         self.event(
-            "train", step=step, total_steps=total, epoch=logs.get("epoch"), loss=loss,
-            grad_norm=norm, learning_rate=logs.get("learning_rate"),
+            "train",
+            step=step,
+            total_steps=total,
+            epoch=logs.get("epoch"),
+            loss=loss,
+            grad_norm=norm,
+            learning_rate=logs.get("learning_rate"),
         )
         if loss is not None:
             print(
@@ -111,8 +117,16 @@ class Progress:
         return f"  {(now - moment) / (step - before):.2f} s/step"
 
     def evaluation(
-        self, step: int, total: int, *, epoch: float, values: Mapping[str, float], best: bool,
-        seconds: float, rows: int, num_beams: int,
+        self,
+        step: int,
+        total: int,
+        *,
+        epoch: float,
+        values: Mapping[str, float],
+        best: bool,
+        seconds: float,
+        rows: int,
+        num_beams: int,
     ) -> None:
         """Record an evaluation on dev.
 
@@ -123,8 +137,15 @@ class Progress:
         before, moment = self._last_step
         self._last_step = (before, moment + seconds)
         self.event(
-            "eval", step=step, total_steps=total, epoch=epoch, best=best,
-            seconds=round(seconds, 2), rows=rows, num_beams=num_beams, **values,
+            "eval",
+            step=step,
+            total_steps=total,
+            epoch=epoch,
+            best=best,
+            seconds=round(seconds, 2),
+            rows=rows,
+            num_beams=num_beams,
+            **values,
         )
         measured = describe_measured(rows=rows, num_beams=num_beams)
         print(

@@ -27,9 +27,12 @@ MOST_BYTES = 4096  # of an answer
 COULD_NOT_START = "could not start: "
 """How `why` begins in the record where W&B was asked for and could not be had."""
 MODES: dict[str, Literal["online", "offline", "disabled"]] = {
-    "online": "online", "run": "online", "offline": "offline", "dryrun": "offline",
+    "online": "online",
+    "run": "online",
+    "offline": "offline",
+    "dryrun": "offline",
     "disabled": "disabled",
-}  # fmt: skip
+}
 """W&B's words for its mode, its old ones too, and the one that each stands for."""
 BATCH_OFF = "DIALSUM_WANDB_OFF"
 """Variable in which a batch tells its later experiments why an earlier one could not start W&B."""
@@ -42,8 +45,15 @@ class WandbRun:
         record: for result.json: `url` when there is one, and requested/used/why.
     """
 
-    def __init__(self, asked: Tracking, *, name: str, group: str | None, config: Mapping[str, Any],
-                 folder: Path) -> None:
+    def __init__(
+        self,
+        asked: Tracking,
+        *,
+        name: str,
+        group: str | None,
+        config: Mapping[str, Any],
+        folder: Path,
+    ) -> None:
         self._run: Any = None
         self.record: dict[str, str] = {"requested": str(asked.wandb).lower()}
         why_off = _find_why_off(asked, os.environ)
@@ -56,8 +66,15 @@ class WandbRun:
         self._run = None
         self.record |= {"used": "off", "why": why}
 
-    def _start(self, asked: Tracking, *, name: str, group: str | None, config: Mapping[str, Any],
-               folder: Path) -> None:
+    def _start(
+        self,
+        asked: Tracking,
+        *,
+        name: str,
+        group: str | None,
+        config: Mapping[str, Any],
+        folder: Path,
+    ) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
         try:
             if said := _read_mode(os.environ):
@@ -73,14 +90,23 @@ class WandbRun:
             if mode != "offline":
                 find_answer(settings.base_url)
             self._run = wandb.init(
-                project=asked.project, entity=asked.entity, name=name, group=group, mode=mode,
+                project=asked.project,
+                entity=asked.entity,
+                name=name,
+                group=group,
+                mode=mode,
                 id=uuid.uuid4().hex[:12],  # its settings may name one for every run
-                config=dict(config), dir=str(folder), reinit="finish_previous",
+                config=dict(config),
+                dir=str(folder),
+                reinit="finish_previous",
                 settings=wandb.Settings(
                     init_timeout=INIT_TIMEOUT_SECONDS,
-                    finish_timeout=FINISH_TIMEOUT_SECONDS, finish_timeout_raises=True,
+                    finish_timeout=FINISH_TIMEOUT_SECONDS,
+                    finish_timeout_raises=True,
                     login_timeout=INIT_TIMEOUT_SECONDS,
-                    console="off", disable_git=True, save_code=False,
+                    console="off",
+                    disable_git=True,
+                    save_code=False,
                 ),
             )
             # It would tell its service of each library that is imported from here on; with the
@@ -216,7 +242,8 @@ def _ask(base_url: str, max_seconds: float) -> str:
 
     try:
         request = Request(
-            f"{base_url.rstrip('/')}/graphql", data=b'{"query": "query { viewer { id } }"}',
+            f"{base_url.rstrip('/')}/graphql",
+            data=b'{"query": "query { viewer { id } }"}',
             headers={"Content-Type": "application/json", "User-Agent": "dialsum"},
         )
         with urlopen(request, timeout=max_seconds) as answer:

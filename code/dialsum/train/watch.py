@@ -62,9 +62,14 @@ class Watch:
     def state_dict(self) -> dict[str, Any]:
         """Return what a run that goes on from here has to know, as JSON can hold it."""
         return {
-            "losses": list(self._losses), "norms": list(self._norms), "first": self._first,
-            "last_told": self._last_told, "checked": self._checked, "flat": self._flat,
-            "evaluations": self._evaluations, "over_fitting": self._over_fitting,
+            "losses": list(self._losses),
+            "norms": list(self._norms),
+            "first": self._first,
+            "last_told": self._last_told,
+            "checked": self._checked,
+            "flat": self._flat,
+            "evaluations": self._evaluations,
+            "over_fitting": self._over_fitting,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -85,11 +90,15 @@ class Watch:
         ):
             usual = median(past) if len(past) >= LEAST_STEPS else None
             if usual is not None and value > limit * usual and self._may_tell(kind, step):
-                remarks.append(Remark(
-                    kind, step, f"step {step}: {name} {value:.3g} is {value / usual:.1f} times "
-                    f"the median of the last {len(past)} steps ({usual:.3g})",
-                    {"value": value, "median": usual},
-                ))
+                remarks.append(
+                    Remark(
+                        kind,
+                        step,
+                        f"step {step}: {name} {value:.3g} is {value / usual:.1f} times "
+                        f"the median of the last {len(past)} steps ({usual:.3g})",
+                        {"value": value, "median": usual},
+                    )
+                )
             past.append(value)
         if len(self._first) < LEAST_STEPS:
             self._first.append(loss)
@@ -114,7 +123,9 @@ class Watch:
         else:
             verdict = "not converging: the learning rate may be too low, or nothing can learn"
         return Remark(
-            "convergence", step, f"step {step}: {verdict} (median training loss {first:.3g} in the "
+            "convergence",
+            step,
+            f"step {step}: {verdict} (median training loss {first:.3g} in the "
             f"first {len(self._first)} steps seen, {now:.3g} in the last {LEAST_STEPS})",
             {"verdict": verdict.partition(":")[0], "first": first, "now": now},
         )
@@ -128,7 +139,7 @@ class Watch:
         train_loss = median(self._losses) if self._losses else float("nan")
         self._evaluations.append((step, dev_loss, train_loss))
         remarks = []
-        recent = self._evaluations[-(RISING_EVALUATIONS + 1):]
+        recent = self._evaluations[-(RISING_EVALUATIONS + 1) :]
         pairs = list(pairwise(recent))
         rising = len(pairs) == RISING_EVALUATIONS and all(
             after[1] > before[1] for before, after in pairs
@@ -137,17 +148,25 @@ class Watch:
             self._over_fitting = False
         elif recent[-1][2] < recent[0][2] and not self._over_fitting:
             self._over_fitting = True
-            remarks.append(Remark(
-                "over_fitting", step, f"step {step}: dev loss rose {RISING_EVALUATIONS} times in a "
-                f"row, {recent[0][1]:.4g} to {dev_loss:.4g}, while training loss fell, "
-                f"{recent[0][2]:.4g} to {train_loss:.4g}: the model begins to over-fit after step "
-                f"{recent[0][0]}",
-                {"since_step": recent[0][0], "dev_loss": dev_loss, "train_loss": train_loss},
-            ))
+            remarks.append(
+                Remark(
+                    "over_fitting",
+                    step,
+                    f"step {step}: dev loss rose {RISING_EVALUATIONS} times in a "
+                    f"row, {recent[0][1]:.4g} to {dev_loss:.4g}, while training loss fell, "
+                    f"{recent[0][2]:.4g} to {train_loss:.4g}: the model begins to over-fit after "
+                    f"step {recent[0][0]}",
+                    {"since_step": recent[0][0], "dev_loss": dev_loss, "train_loss": train_loss},
+                )
+            )
         self._flat = 0 if better else self._flat + 1
         if self._flat == FLAT_EVALUATIONS:
-            remarks.append(Remark(
-                "plateau", step, f"step {step}: no better score in {FLAT_EVALUATIONS} evaluations",
-                {"evaluations": FLAT_EVALUATIONS},
-            ))
+            remarks.append(
+                Remark(
+                    "plateau",
+                    step,
+                    f"step {step}: no better score in {FLAT_EVALUATIONS} evaluations",
+                    {"evaluations": FLAT_EVALUATIONS},
+                )
+            )
         return remarks
