@@ -58,8 +58,8 @@ look='
 import sys
 from auto_experiment_runner import read_options
 from dialsum.errors import run_script
-from dialsum.run import first_look
-from dialsum.run.options import select_numbers
+from dialsum.batch import first_look
+from dialsum.batch.options import select_numbers
 def look(_):
     command, whole, *arguments = sys.argv[1:]
     asked = read_options(arguments, prog=command, hidden=["--config"])

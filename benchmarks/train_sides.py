@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bare_loop import make_bare_loop
-from dialsum.host import peak_resident_bytes
+from dialsum.machine.host import peak_resident_bytes
 from random_mt5 import write_random_mt5
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -156,7 +156,7 @@ def use_peft_s_own_rows(model: Any) -> None:
     """Let rows of new tokens be learned as PEFT does it: each pass copies the whole matrix."""
     from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 
-    from dialsum.model.token_rows import RowsInPlace
+    from dialsum.models.token_rows import RowsInPlace
 
     for layer in model.modules():
         if isinstance(layer, RowsInPlace):

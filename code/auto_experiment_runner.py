@@ -21,10 +21,10 @@ import argparse
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+from dialsum.batch.in_use import use_environment
 from dialsum.command_line import CommandLine
 from dialsum.errors import EXIT_OK, UnfitError, run_script
 from dialsum.optional import require_packages
-from dialsum.run.in_use import use_environment
 
 NAME = "auto_experiment_runner.py"
 NOT_BUILT = {
@@ -118,8 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a batch and return the exit status."""
     asked = read_options(arguments)
     require_packages(__file__)
+    from dialsum.batch.options import BatchOptions
     from dialsum.report.door import explain_batch, start_batch
-    from dialsum.run.options import BatchOptions
 
     options = BatchOptions(
         configs=tuple(asked.config),

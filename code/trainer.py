@@ -26,11 +26,11 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from dialsum.batch.in_use import use_environment
 from dialsum.command_line import CommandLine
 from dialsum.errors import EXIT_FAILED, EXIT_OK, DialsumError, run_script
 from dialsum.optional import require_packages
 from dialsum.parent_watch import watch_parent
-from dialsum.run.in_use import use_environment
 
 if TYPE_CHECKING:
     from dialsum.experiment.job import Job
@@ -148,9 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def explain_one(options: argparse.Namespace) -> int:
     """Print every value of the experiment with where it comes from."""
+    from dialsum.batch.check_model import explain_checkpoint
     from dialsum.config.explain import explain
     from dialsum.config.read import load_config
-    from dialsum.run.check_model import explain_checkpoint
 
     loaded = load_config(
         options.config, overrides=collect_overrides(options), overlays=options.overlay
@@ -162,15 +162,15 @@ def explain_one(options: argparse.Namespace) -> int:
 
 def take_environment() -> list[str]:
     """Take what a file .env may give; return what to say of the environment."""
-    from dialsum.run.alone import take_env_file
+    from dialsum.batch.alone import take_env_file
 
     return [*take_env_file(), *describe_variables(os.environ)]
 
 
 def take_job(options: argparse.Namespace) -> Job:
     """Read what a batch asks, and refuse it where it is unfit here."""
+    from dialsum.batch.alone import check_fit
     from dialsum.experiment.job import read_job
-    from dialsum.run.alone import check_fit
 
     job = read_job(options.job)
     resume = job.resume or options.resume
@@ -180,9 +180,9 @@ def take_job(options: argparse.Namespace) -> Job:
 
 def make_job(options: argparse.Namespace) -> Job:
     """Turn the options into a job; refuse what is unfit with every reason."""
+    from dialsum.batch.alone import load_fit
+    from dialsum.batch.check_place import choose_place
     from dialsum.experiment.job import Job, kind_of
-    from dialsum.run.alone import load_fit
-    from dialsum.run.check_place import choose_place
 
     paths = choose_place(
         options.config.stem,
@@ -208,7 +208,7 @@ def run_one(job: Job, *, alone: bool) -> int:
     Args:
         alone: no batch started this process, so that nobody else renews the summary of its root.
     """
-    from dialsum.run.lock import hold_run
+    from dialsum.batch.lock import hold_run
 
     for note in job.loaded.notes:
         print(note)

@@ -14,9 +14,9 @@ import pytest
 
 from dialsum.config.schema import Config
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-from dialsum.model.adapt import AdaptedModel, adapt_model
-from dialsum.model.load import load_model
-from dialsum.model.tokenizers import add_dialogue_tokens, load_tokenizer
+from dialsum.models.adapt import AdaptedModel, adapt_model
+from dialsum.models.load import load_model
+from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer
 from small_models import KINDS, make_config, train_sample_tokenizer, write_checkpoint
 
 SORTS = list(KINDS)

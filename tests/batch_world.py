@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import stand_in_trainer
+from dialsum.batch.options import BatchOptions
+from dialsum.batch.screen import Screen
 from dialsum.record import Record
-from dialsum.run.options import BatchOptions
-from dialsum.run.screen import Screen
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRAINER = (sys.executable, str(REPOSITORY / "tests" / "stand_in_trainer.py"))

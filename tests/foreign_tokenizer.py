@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-from dialsum.model.tokenizers import add_dialogue_tokens, load_tokenizer
+from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer
 from small_models import train_sample_tokenizer
 
 ENGLISH = "the weather report said that tomorrow every Person would get another PhoneNumber again"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dialsum.device import GpuState
-from dialsum.gpu_driver import GIB
+from dialsum.machine.devices import GpuState
+from dialsum.machine.gpu_driver import GIB
 
 
 def make_gpu(index: int, *, name: str = "NVIDIA GeForce RTX 3090", uuid: str = "") -> GpuState:

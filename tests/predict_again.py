@@ -21,7 +21,7 @@ from dialsum.config.schema import Config
 from dialsum.data.encode import encode_rows
 from dialsum.experiment.prepare import dialogue_tokens, read_splits
 from dialsum.experiment.saving import load_saved_model
-from dialsum.model.generate import GenerationSettings, generate_summaries
+from dialsum.models.generate import GenerationSettings, generate_summaries
 
 
 def write_dev(model: Any, tokenizer: Any, config: Config, *, bf16: bool = False) -> list[str]:

@@ -52,7 +52,7 @@ COPIED = (
     "code/dialsum/printable.py",
     "code/dialsum/reading.py",
     "code/dialsum/data",
-    "code/dialsum/run",
+    "code/dialsum/batch",
     "code/auto_experiment_runner.py",
 )
 

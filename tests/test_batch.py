@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from batch_world import TRAINER, make_options, make_screen, now
+from dialsum.batch.batch import run_batch
+from dialsum.batch.lock import hold_batch
+from dialsum.batch.options import BatchOptions
+from dialsum.batch.outcome import BatchOutcome
+from dialsum.batch.plan import BatchPlan, load_selected, make_plan
 from dialsum.errors import UnfitError
 from dialsum.paths import BatchPaths
 from dialsum.record import find_records, read_record
 from dialsum.report.closing import format_closing
 from dialsum.report.door import start_batch
 from dialsum.report.summaries import write_batch_files
-from dialsum.run.batch import run_batch
-from dialsum.run.lock import hold_batch
-from dialsum.run.options import BatchOptions
-from dialsum.run.outcome import BatchOutcome
-from dialsum.run.plan import BatchPlan, load_selected, make_plan
 
 
 def plan_batch(options: BatchOptions) -> BatchPlan:

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from batch_world import leave, make_options, make_screen
+from dialsum.batch.batch import run_batch
+from dialsum.batch.outcome import BatchOutcome
 from dialsum.paths import LOCK, BatchPaths
 from dialsum.record import find_records
 from dialsum.report.closing import format_closing
 from dialsum.report.summaries import write_batch_files
-from dialsum.run.batch import run_batch
-from dialsum.run.outcome import BatchOutcome
 from test_batch import plan_batch, read_json, run_stand_ins
 from test_executor import is_gone, wait_for
 

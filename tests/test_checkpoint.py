@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from dialsum.batch.check_model import find_model_problems
 from dialsum.errors import UnfitError
 from dialsum.experiment.prepare import check_checkpoint
-from dialsum.model.checkpoint import resolve_checkpoint, weight_format
-from dialsum.model.load import read_model_config
-from dialsum.run.check_model import find_model_problems
+from dialsum.models.checkpoint import resolve_checkpoint, weight_format
+from dialsum.models.load import read_model_config
 from small_models import Checkpoints, Malicious, make_config
 
 pytestmark = pytest.mark.training

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from dialsum.batch.check_model import explain_checkpoint
 from dialsum.config.explain import explain
 from dialsum.config.keys import schema_keys
 from dialsum.config.read import load_config
-from dialsum.run.check_model import explain_checkpoint
 from dialsum.text_table import align, display_width
 
 

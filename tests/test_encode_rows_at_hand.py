@@ -17,7 +17,7 @@ from dialsum.config.schema import KeptPart
 from dialsum.data.dialogues import Dialogue, Kind, load_split
 from dialsum.data.encode import EncodedSplit, encode_rows, fold_spaces
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input
-from dialsum.model.tokenizers import add_dialogue_tokens, load_tokenizer, train_tokenizer
+from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer, train_tokenizer
 from small_models import KINDS, SAMPLE, make_model, sample_texts
 
 pytestmark = pytest.mark.training

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dialsum.batch.alone import take_env_file
 from dialsum.environment_variables import (
     ENV_FILE_KEYS,
     FAMILIES,
@@ -27,7 +28,6 @@ from dialsum.environment_variables import (
 )
 from dialsum.errors import ProblemsError
 from dialsum.experiment.environment import find_shadowed_packages
-from dialsum.run.alone import take_env_file
 from trainer_runs import REPOSITORY, command, environment
 
 KEPT_OUT_ONES = {

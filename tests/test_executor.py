@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dialsum.batch.executor import ChildEnd, run_child
+from dialsum.batch.interrupts import Interrupts, listen_for_interrupts
 from dialsum.errors import RunError, UnfitError
 from dialsum.parent_watch import PARENT_FD, watch_parent
-from dialsum.run.executor import ChildEnd, run_child
-from dialsum.run.interrupts import Interrupts, listen_for_interrupts
 
 CODE = str(Path(__file__).resolve().parent.parent / "code")
 PATIENCE_SECONDS = 30.0
@@ -215,7 +215,7 @@ RUNNER = f"""
 import sys
 sys.path.insert(0, {CODE!r})
 from pathlib import Path
-from dialsum.run.executor import Interrupts, run_child
+from dialsum.batch.executor import Interrupts, run_child
 run_child([sys.executable, "-c", sys.argv[1]], log=Path(sys.argv[2]), interrupts=Interrupts())
 """
 CHILD = f"""

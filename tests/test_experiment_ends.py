@@ -114,7 +114,7 @@ def test_a_disk_that_fills_up_while_training_leaves_a_record(disk: Path) -> None
 def test_the_real_kobart_tokenizer_trains_offline_from_a_local_folder(
     shared_dir: Path, tmp_path: Path
 ) -> None:
-    from dialsum.model.tokenizers import load_tokenizer
+    from dialsum.models.tokenizers import load_tokenizer
 
     checkpoint, folder = tmp_path / "checkpoint", tmp_path / "run"
     tokenizer = load_tokenizer(shared_dir / "tokenizers" / "kobart")
@@ -136,7 +136,7 @@ def test_the_real_kobart_tokenizer_trains_offline_from_a_local_folder(
 
 
 def test_a_vocabulary_without_the_language_is_refused(tmp_path: Path) -> None:
-    from dialsum.model.tokenizers import train_tokenizer
+    from dialsum.models.tokenizers import train_tokenizer
 
     words = "the weather report said that tomorrow every person would get another number again"
     checkpoint, folder = tmp_path / "checkpoint", tmp_path / "run"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dialsum.errors import EXIT_UNFIT, UnfitError
-from dialsum.model.families import (
+from dialsum.models.families import (
     FAMILIES,
     Family,
     find_foreign_targets,

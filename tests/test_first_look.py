@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.run import first_look
-from dialsum.run.first_look import SmiGpu
+from dialsum.batch import first_look
+from dialsum.batch.first_look import SmiGpu
 
 
 @pytest.fixture

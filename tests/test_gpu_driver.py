@@ -8,14 +8,14 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from dialsum.device import (
+from dialsum.machine.devices import (
     DriverError,
     driver_cuda_version,
     gpu_processes,
     nvidia_gpus,
     visible_gpus,
 )
-from dialsum.host import host_memory, usable_cores
+from dialsum.machine.host import host_memory, usable_cores
 from gpu_states import make_gpu
 
 HAS_DRIVER = Path("/proc/driver/nvidia").exists() or Path("/dev/dxg").exists()

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from dialsum.batch.in_use import MADE_MARK, USE_LOCK, use_environment
 from dialsum.errors import UnfitError
-from dialsum.run.in_use import MADE_MARK, USE_LOCK, use_environment
 from setup_shell import run_in_setup, run_script
 
 HOLDER = """
 import sys
 from pathlib import Path
-from dialsum.run.in_use import use_environment
+from dialsum.batch.in_use import use_environment
 with use_environment(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -9,6 +9,12 @@ from pathlib import Path
 import pytest
 
 from batch_world import make_options, make_screen, now, write_configs, write_data
+from dialsum.batch.attempts import first_attempt
+from dialsum.batch.batch import run_batch
+from dialsum.batch.outcome import BatchOutcome
+from dialsum.batch.plan import load_selected, make_plan
+from dialsum.batch.preflight import check_plan
+from dialsum.batch.queue import write_job
 from dialsum.config.ladder import apply_rung, state_changes
 from dialsum.config.read import load_config
 from dialsum.errors import ConfigError, UnfitError
@@ -16,12 +22,6 @@ from dialsum.experiment.job import Job, read_job
 from dialsum.paths import PROJECT_ROOT, RunPaths
 from dialsum.record.attempts import AttemptOfRun
 from dialsum.report.summaries import write_batch_files
-from dialsum.run.attempts import first_attempt
-from dialsum.run.batch import run_batch
-from dialsum.run.outcome import BatchOutcome
-from dialsum.run.plan import load_selected, make_plan
-from dialsum.run.preflight import check_plan
-from dialsum.run.queue import write_job
 from test_batch import plan_batch
 from trainer_runs import environment
 

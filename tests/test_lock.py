@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from batch_world import make_options, make_screen, write_configs, write_data
+from dialsum.batch.batch import run_batch
+from dialsum.batch.check_place import find_others_at_work
+from dialsum.batch.lock import find_holder, hold_batch, hold_run
 from dialsum.errors import EXIT_UNFIT, UnfitError
 from dialsum.paths import LOCK, RunPaths
 from dialsum.report.summaries import write_batch_files
-from dialsum.run.batch import run_batch
-from dialsum.run.check_place import find_others_at_work
-from dialsum.run.lock import find_holder, hold_batch, hold_run
 from test_batch import plan_batch
 from test_batch_faults import files, start_runner, wait_for_pids
 from test_executor import wait_for
@@ -27,7 +27,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {code!r})
 from dialsum.paths import RunPaths
-from dialsum.run.lock import hold_run
+from dialsum.batch.lock import hold_run
 folder, model = map(Path, sys.argv[1:3])
 with hold_run(RunPaths(folder=folder, model=model)):
     print("held", flush=True)

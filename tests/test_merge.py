@@ -14,8 +14,8 @@ from dialsum.atomic import write_json
 from dialsum.errors import RunError, UnfitError
 from dialsum.experiment.merging import MergeReport, merge_adapter
 from dialsum.experiment.saving import load_saved_model
-from dialsum.model.merge import TOLERANCE, compute_logits, measure_shift
-from dialsum.model.save import save_weights
+from dialsum.models.merge import TOLERANCE, compute_logits, measure_shift
+from dialsum.models.save import save_weights
 from small_models import UNTIED, read_weights
 
 pytestmark = pytest.mark.training

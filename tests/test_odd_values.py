@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from batch_world import REPOSITORY, make_options, write_configs
+from dialsum.batch.preflight import check_plan
+from dialsum.batch.progress import EventFile
 from dialsum.command_line import CommandLine
 from dialsum.config.describe import describe_type
 from dialsum.config.keys import schema_keys
@@ -17,8 +19,6 @@ from dialsum.errors import ConfigError, RunError, UnfitError
 from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.paths import NAME_BYTES, RunPaths, find_name_fault
 from dialsum.record import read_record
-from dialsum.run.preflight import check_plan
-from dialsum.run.progress import EventFile
 from dialsum.train.checkpoints import MANIFEST, TENSORS, find_damage, seal_checkpoint
 from test_config_faults import HEAD, TAIL, TOKENIZER, TRAINING, WHOLE, problems_of
 from test_plan import plan_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.run import pip_settings
+from dialsum.batch import pip_settings
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_shell_can_evaluate_what_pip_is_told(repository: Path, tmp_path: Path) -
         "PIP_EXTRA_INDEX_URL": "https://a/s?x=1&y='2' https://b $(exit 3)",
     }
     script = (
-        'set -eu; lines="$("$0" -P -m dialsum.run.pip_settings)"; eval "$lines"; '
+        'set -eu; lines="$("$0" -P -m dialsum.batch.pip_settings)"; eval "$lines"; '
         'printf "%s|%s|%s" "$UV_INDEX" "$UV_INDEX_STRATEGY" "$own_sources"'
     )
     done = subprocess.run(

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from batch_world import TRAINER, make_options, now, write_configs
+from dialsum.batch.estimates import expect_minutes
+from dialsum.batch.options import BatchOptions, select_numbers
+from dialsum.batch.plan import BatchPlan, load_selected, make_plan
+from dialsum.batch.plan_text import describe_plan, describe_replaced
+from dialsum.batch.preflight import check_plan
 from dialsum.config.read import load_config
 from dialsum.config.rules_schedule import count_steps
 from dialsum.errors import UnfitError
 from dialsum.paths import PROJECT_ROOT, timestamp
-from dialsum.run.estimates import expect_minutes
-from dialsum.run.options import BatchOptions, select_numbers
-from dialsum.run.plan import BatchPlan, load_selected, make_plan
-from dialsum.run.plan_text import describe_plan, describe_replaced
-from dialsum.run.preflight import check_plan
 
 SEVEN = tuple(Path(f"{name}.yaml") for name in "abcdefg")
 SELECTIONS = [

@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
-from dialsum.gpu_driver import GIB
-from dialsum.profile_tables import BASE_SIZES, CARD_GIB, LENGTHS, RESERVE_SHARE, ROWS, Size
-from dialsum.profiles import (
+from dialsum.machine.gpu_driver import GIB
+from dialsum.machine.profile_tables import BASE_SIZES, CARD_GIB, LENGTHS, RESERVE_SHARE, ROWS, Size
+from dialsum.machine.profiles import (
     count_fitting_rows,
     estimate_training_gib,
     find_card,

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from batch_world import make_screen
-from dialsum.device import GpuState
-from dialsum.run.handover import TOLERANCE_BYTES, CardUse, wait_until_free
-from dialsum.run.interrupts import Interrupts
-from dialsum.run.progress import EventFile, RunProgress, estimate_rest, format_duration
-from dialsum.run.screen import Screen, cut_to_width, describe_cards
+from dialsum.batch.handover import TOLERANCE_BYTES, CardUse, wait_until_free
+from dialsum.batch.interrupts import Interrupts
+from dialsum.batch.progress import EventFile, RunProgress, estimate_rest, format_duration
+from dialsum.batch.screen import Screen, cut_to_width, describe_cards
+from dialsum.machine.devices import GpuState
 from dialsum.score.show import format_final
 
 CODE = str(Path(__file__).resolve().parent.parent / "code")
@@ -226,7 +226,7 @@ def test_lines_are_cut_by_columns(text: str, width: int, expected: str) -> None:
 
 def test_an_output_that_cannot_hold_korean_gets_it_escaped() -> None:
     program = (
-        f"import sys; sys.path.insert(0, {CODE!r}); from dialsum.run.screen import Screen\n"
+        f"import sys; sys.path.insert(0, {CODE!r}); from dialsum.batch.screen import Screen\n"
         "Screen.on(sys.stdout).say('극한_학습률'); print('on')"
     )
     shown = subprocess.run(
@@ -241,7 +241,7 @@ def test_an_output_that_cannot_hold_korean_gets_it_escaped() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_under_the_screen_silences_it_only() -> None:
     program = (
-        f"import sys; sys.path.insert(0, {CODE!r}); from dialsum.run.screen import Screen\n"
+        f"import sys; sys.path.insert(0, {CODE!r}); from dialsum.batch.screen import Screen\n"
         "screen = Screen.on(sys.stdout); screen.say('a'); screen.say('b')\n"
         "print(screen.silent, file=sys.stderr)"
     )

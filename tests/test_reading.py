@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from dialsum import reading
+from dialsum.batch.first_look import find_data_problems
 from dialsum.config.read import load_config
 from dialsum.data.tables import read_rows, read_table
 from dialsum.errors import ConfigError, DataError, UnfitError
@@ -31,7 +32,6 @@ from dialsum.reading import (
     refuse_foreign,
     shorten,
 )
-from dialsum.run.first_look import find_data_problems
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROWS = b"fname,dialogue,summary\n" + b"a,#Person1#: b,c\n" * 40

@@ -10,6 +10,9 @@ import pytest
 
 from batch_world import make_options, make_record, now
 from dialsum.atomic import write_json
+from dialsum.batch.options import DEMO_DATA, BatchOptions
+from dialsum.batch.outcome import BatchOutcome, Outcome
+from dialsum.batch.plan import load_selected, make_plan
 from dialsum.record import Record
 from dialsum.report.checks import make_checks
 from dialsum.report.closing import format_closing, suggest_next
@@ -20,9 +23,6 @@ from dialsum.report.ranking import (
     whitespace_number,
 )
 from dialsum.report.table import format_ranking
-from dialsum.run.options import DEMO_DATA, BatchOptions
-from dialsum.run.outcome import BatchOutcome, Outcome
-from dialsum.run.plan import load_selected, make_plan
 from dialsum.text_table import align, display_width
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from adapted_models import FOUR_BIT, LORA, SORTS, Build, Case, load_case
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-from dialsum.model.save import save_weights
+from dialsum.models.save import save_weights
 from small_models import UNTIED, make_config, write_checkpoint
 from tensor_sizes import tensors_made
 
@@ -191,7 +191,7 @@ def test_training_goes_on_after_summaries_were_written(build: Build) -> None:
     # What is kept from inference mode cannot take part in a backward pass.
     import torch
 
-    from dialsum.model.token_rows import _indices
+    from dialsum.models.token_rows import _indices
 
     case = build("mt5", **LORA)
     _indices.cache_clear()
@@ -207,7 +207,7 @@ def test_what_learned_is_loaded_and_computed_without_copies(
     import torch
 
     from dialsum.experiment.saving import attach_adapter
-    from dialsum.model.load import load_model
+    from dialsum.models.load import load_model
 
     case = build(sort, **LORA)
     names = set(case.model.state_dict())
@@ -265,7 +265,7 @@ def test_gradients_pass_hooks_and_checkpointing(sort: str, build: Build) -> None
 def test_each_layer_is_changed_once(build: Build) -> None:
     from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 
-    from dialsum.model.token_rows import use_rows_without_copies
+    from dialsum.models.token_rows import use_rows_without_copies
 
     assert use_rows_without_copies(build("t5", tokens=(), **LORA).model) == 0
     case = build("t5", **LORA)

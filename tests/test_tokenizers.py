@@ -19,7 +19,7 @@ from dialsum.data.encode import fold_spaces
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
 from dialsum.data.tables import read_table
 from dialsum.errors import RunError, UnfitError
-from dialsum.model.tokenizers import (
+from dialsum.models.tokenizers import (
     add_dialogue_tokens,
     check_round_trip,
     load_tokenizer,

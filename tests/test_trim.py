@@ -11,14 +11,14 @@ import pytest
 from dialsum.config.read import load_config
 from dialsum.data.splits import load_splits
 from dialsum.errors import ConfigError, UnfitError
-from dialsum.model.tokenizers import (
+from dialsum.models.tokenizers import (
     add_dialogue_tokens,
     check_round_trip,
     load_tokenizer,
     train_tokenizer,
 )
-from dialsum.model.trim import KeptPieces
-from dialsum.model.trim_tokenizer import HANGUL, MULTIPLE, TrimmedTokenizer, trim_tokenizer
+from dialsum.models.trim import KeptPieces
+from dialsum.models.trim_tokenizer import HANGUL, MULTIPLE, TrimmedTokenizer, trim_tokenizer
 from foreign_tokenizer import ENGLISH, RUSSIAN, TAGS, foreign, loaded
 from small_models import REPOSITORY, sample_texts
 

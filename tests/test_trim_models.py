@@ -14,9 +14,9 @@ import pytest
 
 from dialsum.data.splits import load_splits
 from dialsum.errors import UnfitError
-from dialsum.model.tokenizers import load_tokenizer, train_tokenizer
-from dialsum.model.trim import KeptPieces
-from dialsum.model.trim_tokenizer import TrimmedTokenizer, trim_tokenizer
+from dialsum.models.tokenizers import load_tokenizer, train_tokenizer
+from dialsum.models.trim import KeptPieces
+from dialsum.models.trim_tokenizer import TrimmedTokenizer, trim_tokenizer
 from foreign_tokenizer import TAGS, foreign, loaded
 from small_models import (
     SAMPLE,
@@ -58,7 +58,7 @@ def load_whole(folder: Path, sort: str, **sections: Any) -> tuple[Any, Any]:
     """Load a checkpoint with the tags; return model and tokenizer."""
     import torch
 
-    from dialsum.model.load import load_model
+    from dialsum.models.load import load_model
 
     tokenizer, new = loaded(folder)
     model = load_model(
@@ -78,7 +78,7 @@ def load_cut(
     """Load a checkpoint with the tags, cut to the sample's texts; return model and tokenizer."""
     import torch
 
-    from dialsum.model.load import load_model
+    from dialsum.models.load import load_model
 
     tokenizer, new = loaded(folder)
     trimmed = trim_tokenizer(tokenizer, texts=sample_texts(), new_tokens=new, more_ids=more_ids)
@@ -135,8 +135,8 @@ def test_a_cut_model_without_new_tokens_loads_like_any_checkpoint(
 ) -> None:
     import torch
 
-    from dialsum.model.load import load_model
-    from dialsum.model.save import save_weights
+    from dialsum.models.load import load_model
+    from dialsum.models.save import save_weights
 
     folder = checkpoints(sort)
     trimmed = trim_tokenizer(load_tokenizer(folder), texts=sample_texts())
@@ -238,7 +238,7 @@ def test_greedy_answers_of_kept_pieces_are_the_same(sort: str, checkpoints: Any)
 def test_a_start_of_decoding_behind_the_cut_is_renumbered(checkpoints: Any, tmp_path: Path) -> None:
     import torch
 
-    from dialsum.model.load import load_model
+    from dialsum.models.load import load_model
 
     folder = shutil.copytree(checkpoints("mt5"), tmp_path / "start")
     described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -294,7 +294,7 @@ def test_another_checkpoint_than_the_list_was_made_for_is_refused(
 ) -> None:
     import torch
 
-    from dialsum.model.load import load_model
+    from dialsum.models.load import load_model
 
     tokenizer, new = loaded(checkpoints("mt5"))
     trimmed = trim_tokenizer(tokenizer, texts=["가"], new_tokens=new)

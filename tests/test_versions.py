@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dialsum.batch import versions
 from dialsum.errors import UnfitError
-from dialsum.run import versions
 
 
 def installed_version(name: str) -> str:

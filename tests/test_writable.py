@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-from dialsum.model.generate import GenerationSettings, generate_summaries
-from dialsum.model.tokenizer_files import BYTE_PIECES
-from dialsum.model.tokenizers import add_dialogue_tokens, fold_text, load_tokenizer
-from dialsum.model.trim_tokenizer import trim_tokenizer
-from dialsum.model.writable import MORE, WHOLE, WRONG, WritablePieces, find_writable, read_byte
+from dialsum.models.generate import GenerationSettings, generate_summaries
+from dialsum.models.tokenizer_files import BYTE_PIECES
+from dialsum.models.tokenizers import add_dialogue_tokens, fold_text, load_tokenizer
+from dialsum.models.trim_tokenizer import trim_tokenizer
+from dialsum.models.writable import MORE, WHOLE, WRONG, WritablePieces, find_writable, read_byte
 from small_models import KINDS, make_model, sample_texts, train_sample_tokenizer
 
 
@@ -142,7 +142,7 @@ def byte_fallback() -> Any:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    from dialsum.model.tokenizer_files import mend
+    from dialsum.models.tokenizer_files import mend
 
     described = json.loads(train_sample_tokenizer("unigram").backend_tokenizer.to_str())
     described["model"]["vocab"] += [(piece, 0.0) for piece in BYTE_PIECES]

@@ -121,7 +121,7 @@ def make_model(architecture: Architecture, **ids: int | None) -> Any:
     """
     import transformers
 
-    from dialsum.model.embeddings import start_untied
+    from dialsum.models.embeddings import start_untied
 
     config_class, model_class = (
         getattr(transformers, name) for name in CLASSES[architecture.family]
@@ -137,7 +137,7 @@ def _trained(kind: str) -> str:
     """Return a tokenizer trained on the sample, as JSON."""
     from dialsum.data.dialogues import load_split
     from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-    from dialsum.model.tokenizers import train_tokenizer
+    from dialsum.models.tokenizers import train_tokenizer
 
     rows = load_split(REPOSITORY / "data" / "sample" / "train.csv", kind="train").rows
     texts = [text for row in rows for text in (row.dialogue, row.summary or "")]
@@ -152,7 +152,7 @@ def make_tokenizer(family: str, *, pieces: int) -> Any:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    from dialsum.model.tokenizers import SPECIAL_NAMES
+    from dialsum.models.tokenizers import SPECIAL_NAMES
 
     content = json.loads(_trained(KINDS[family]))
     vocabulary = content["model"]["vocab"]

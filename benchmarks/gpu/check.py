@@ -29,12 +29,12 @@ if __name__ == "__main__":
     require_packages(__file__)
 
 from dialsum.atomic import write_json
+from dialsum.batch.in_use import use_environment
 from dialsum.command_line import CommandLine
-from dialsum.device import nvidia_gpus, use_one_gpu
 from dialsum.errors import EXIT_FAILED, EXIT_OK, UnfitError, run_script
 from dialsum.experiment.environment import describe_environment
+from dialsum.machine.devices import nvidia_gpus, use_one_gpu
 from dialsum.paths import RunPaths, shown, timestamp
-from dialsum.run.in_use import use_environment
 from gpu.children import environment, run_jobs, run_tests
 from gpu.jobs import Libraries, Settings, choose_warm_up, plan_jobs, select_jobs
 from gpu.table import describe_results

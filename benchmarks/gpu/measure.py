@@ -27,8 +27,8 @@ from gpu.jobs import EXPERIMENTS, Job, Settings, make_overrides
 def measure(job: Job, settings: Settings) -> dict[str, Any]:
     """Train, and evaluate where that is asked for, as a run does; return the figures."""
     from dialsum.config.read import load_config
-    from dialsum.device import free_memory, pick_device
     from dialsum.experiment.choices import choose
+    from dialsum.machine.devices import free_memory, pick_device
     from gpu.architectures import ensure_checkpoint, read_architecture
     from gpu.training import Bench
 

@@ -13,7 +13,7 @@ from bare_loop import make_bare_loop
 from dialsum.config.schema import Config
 from dialsum.data.encoded import EncodedSplit
 from dialsum.experiment.choices import Choices
-from dialsum.profiles import estimate_training_gib
+from dialsum.machine.profiles import estimate_training_gib
 from gpu.architectures import Architecture
 from gpu.card import Meter, read_clock
 from gpu.flops import count_flops, describe_speed, find_peak, find_products, name_product
@@ -171,7 +171,7 @@ class Bench:
 
     def _evaluate(self, model: Any, tokens: Any) -> dict[str, Any]:
         """Write summaries with the experiment's own beams; random weights write to the limit."""
-        from dialsum.model.generate import GenerationSettings, generate_summaries
+        from dialsum.models.generate import GenerationSettings, generate_summaries
 
         search = GenerationSettings.from_config(
             self.config, exempt=tokens.tag_ids, bf16=self.choices.bf16

@@ -14,7 +14,9 @@ from dialsum.optional import require_packages
 if __name__ == "__main__":
     require_packages(__file__)
 
-from dialsum.device import (
+from dialsum.errors import run_script
+from dialsum.machine.__main__ import describe_machine, main
+from dialsum.machine.devices import (
     Choice,
     Device,
     free_memory,
@@ -26,9 +28,7 @@ from dialsum.device import (
     pick_precision,
     pick_tf32,
 )
-from dialsum.errors import run_script
-from dialsum.machine import describe_machine, main
-from dialsum.profiles import recommend_batch, recommend_checkpointing, recommend_eval_batch
+from dialsum.machine.profiles import recommend_batch, recommend_checkpointing, recommend_eval_batch
 
 __all__ = [
     "Choice",

@@ -4,7 +4,7 @@
 # function refuse.
 # shellcheck disable=SC2154
 
-# Takes descriptor 8, the lock that every run shares (code/dialsum/run/in_use.py), for us alone;
+# Takes descriptor 8, the lock that every run shares (code/dialsum/batch/in_use.py), for us alone;
 # refuses where something runs. Nobody starts in .venv until release_environment.
 claim_environment() {
   if ! { : >>"$use_lock"; } 2>/dev/null; then

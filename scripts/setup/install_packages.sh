@@ -32,7 +32,7 @@ run_module() {
 # Sets uv, and hands it what pip is configured with, because it reads none of that itself.
 find_uv() {
   local settings own_sources=""
-  settings="$(run_module "$venv_python" dialsum.run.pip_settings)" ||
+  settings="$(run_module "$venv_python" dialsum.batch.pip_settings)" ||
     refuse "pip's settings cannot be read"
   eval "$settings"
   if uv pip install --help 2>/dev/null | grep -e --torch-backend >/dev/null; then
@@ -204,5 +204,5 @@ install_everything() {
     install_files -r requirements.txt ${with_tools[@]+"${with_tools[@]}"} || explain_failure
   fi
   install_project || explain_failure
-  run_logged run_module "$venv_python" dialsum.run.versions "${checked[@]}" || explain_failure
+  run_logged run_module "$venv_python" dialsum.batch.versions "${checked[@]}" || explain_failure
 }

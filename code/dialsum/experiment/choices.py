@@ -10,16 +10,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from dialsum.config.schema import Config
-from dialsum.device import Choice, Device, pick_device, pick_num_workers, pick_precision, pick_tf32
-from dialsum.host import peak_resident_bytes
-from dialsum.model.checkpoint import find_size
-from dialsum.profile_tables import Size
-from dialsum.profiles import (
+from dialsum.machine.devices import (
+    Choice,
+    Device,
+    pick_device,
+    pick_num_workers,
+    pick_precision,
+    pick_tf32,
+)
+from dialsum.machine.host import peak_resident_bytes
+from dialsum.machine.profile_tables import Size
+from dialsum.machine.profiles import (
     recommend_accumulation,
     recommend_batch,
     recommend_checkpointing,
     recommend_eval_batch,
 )
+from dialsum.models.checkpoint import find_size
 
 if TYPE_CHECKING:
     from dialsum.train.loop import Machine

@@ -52,7 +52,7 @@ def describe_environment(
     Args:
         started: when the run began; names its folder once a newer run replaces it.
         paths: the run's; what will stand as its model is known as its own from its first moment.
-        devices: as dialsum.device lists them.
+        devices: as dialsum.machine.devices lists them.
     """
     versions = {}
     for package, module in PACKAGES.items():

@@ -23,16 +23,16 @@ from dialsum.experiment.saving import (
     load_saved_model,
     read_saved,
 )
-from dialsum.model.load import quiet_libraries
-from dialsum.model.merge import (
+from dialsum.models.load import quiet_libraries
+from dialsum.models.merge import (
     TokenRow,
     compute_logits,
     measure_shift,
     merge_into_base,
     require_same,
 )
-from dialsum.model.quantise import dequantise
-from dialsum.model.save import save_weights
+from dialsum.models.quantise import dequantise
+from dialsum.models.save import save_weights
 
 MANY_ROWS = 32
 """Rows that are compared at most; each costs four forward passes."""

@@ -14,20 +14,20 @@ from dialsum.config.schema import Config
 from dialsum.data.dialogues import Dialogue
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
 from dialsum.data.splits import Splits, load_splits
-from dialsum.model.adapt import AdaptedModel, adapt_model, require_trainable
-from dialsum.model.checkpoint import fetch_folder, refuse_foreign_tokenizer, weight_format
-from dialsum.model.families import get_family
-from dialsum.model.load import LoadedModel, load_model, read_model_config
-from dialsum.model.tiny import write_tiny_checkpoint
-from dialsum.model.tokenizers import (
+from dialsum.models.adapt import AdaptedModel, adapt_model, require_trainable
+from dialsum.models.checkpoint import fetch_folder, refuse_foreign_tokenizer, weight_format
+from dialsum.models.families import get_family
+from dialsum.models.load import LoadedModel, load_model, read_model_config
+from dialsum.models.tiny import write_tiny_checkpoint
+from dialsum.models.tokenizers import (
     RoundTrip,
     add_dialogue_tokens,
     check_round_trip,
     load_tokenizer,
     train_tokenizer,
 )
-from dialsum.model.trim import KeptPieces, named_token_ids
-from dialsum.model.trim_tokenizer import TrimmedTokenizer, trim_tokenizer
+from dialsum.models.trim import KeptPieces, named_token_ids
+from dialsum.models.trim_tokenizer import TrimmedTokenizer, trim_tokenizer
 from dialsum.paths import project_path
 
 

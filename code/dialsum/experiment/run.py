@@ -17,7 +17,6 @@ from dialsum.config.read import dump_yaml
 from dialsum.config.rules_schedule import find_length_problems
 from dialsum.config.schema import Config
 from dialsum.data.splits import Splits
-from dialsum.device import list_devices, use_one_gpu
 from dialsum.errors import ProblemsError, UnfitError
 from dialsum.experiment.choices import Choices, choose
 from dialsum.experiment.environment import describe_environment
@@ -28,7 +27,8 @@ from dialsum.experiment.prepare import check_checkpoint, read_splits
 from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.experiment.stages import Context, run_stages
 from dialsum.experiment.stop_signals import StopSignals, listen_for_stop_signals
-from dialsum.model.load import quiet_libraries
+from dialsum.machine.devices import list_devices, use_one_gpu
+from dialsum.models.load import quiet_libraries
 from dialsum.paths import in_project, shown
 from dialsum.record.archive import archive_previous
 from dialsum.train.progress import Progress

@@ -18,11 +18,11 @@ from dialsum.atomic import write_json
 from dialsum.config.read import LoadedConfig
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError
-from dialsum.model.checkpoint import fetch_folder
-from dialsum.model.load import LoadedModel, load_model
-from dialsum.model.save import load_extra, save_weights
-from dialsum.model.tokenizers import load_tokenizer
-from dialsum.model.trim import KeptPieces
+from dialsum.models.checkpoint import fetch_folder
+from dialsum.models.load import LoadedModel, load_model
+from dialsum.models.save import load_extra, save_weights
+from dialsum.models.tokenizers import load_tokenizer
+from dialsum.models.trim import KeptPieces
 from dialsum.paths import RunPaths
 
 
@@ -163,7 +163,7 @@ def attach_adapter(base: Any, folder: Path) -> Any:
     """Put the adapter of a folder on its base and return the model in evaluation mode."""
     from peft import PeftModel
 
-    from dialsum.model.token_rows import use_rows_without_copies
+    from dialsum.models.token_rows import use_rows_without_copies
 
     adapted = PeftModel.from_pretrained(base, str(folder))
     use_rows_without_copies(adapted)

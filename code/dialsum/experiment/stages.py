@@ -30,8 +30,8 @@ from dialsum.experiment.prepare import (
     prepare_tokenizer,
 )
 from dialsum.experiment.saving import save_model
-from dialsum.model.families import get_family
-from dialsum.model.generate import GenerationSettings, generate_summaries
+from dialsum.models.families import get_family
+from dialsum.models.generate import GenerationSettings, generate_summaries
 from dialsum.paths import RunPaths, project_path, shown
 from dialsum.score.show import describe_measured, format_final
 from dialsum.train.batches import BatchShape, padding_share, plan_random

@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dialsum.batch.outcome import BatchOutcome, Outcome
 from dialsum.record import Record
 from dialsum.report.ranking import is_ranked, points_above_floor, whitespace_number
-from dialsum.run.outcome import BatchOutcome, Outcome
 
 LEAST_ROUGE1 = 20.0
 """ROUGE-1 on whitespace tokens over which a run of the real checkpoints is worth keeping."""

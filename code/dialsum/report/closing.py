@@ -11,6 +11,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from dialsum.batch.options import DEMO_DATA, BatchOptions
+from dialsum.batch.outcome import BatchOutcome
+from dialsum.batch.plan import BatchPlan, PlannedExperiment
+from dialsum.batch.progress import format_duration
+from dialsum.batch.unwritten import DISK_FULL, word_causes
 from dialsum.errors import EXIT_OK
 from dialsum.paths import PROJECT_ROOT, shown
 from dialsum.record import Record
@@ -18,11 +23,6 @@ from dialsum.record.attempts import KILLED, list_overrides
 from dialsum.report.checks import format_verdict, make_checks
 from dialsum.report.ranking import group_records
 from dialsum.report.table import format_ranking
-from dialsum.run.options import DEMO_DATA, BatchOptions
-from dialsum.run.outcome import BatchOutcome
-from dialsum.run.plan import BatchPlan, PlannedExperiment
-from dialsum.run.progress import format_duration
-from dialsum.run.unwritten import DISK_FULL, word_causes
 from dialsum.train.checkpoints import find_sealed_checkpoint
 
 RUNNER = PROJECT_ROOT / "code" / "auto_experiment_runner.py"

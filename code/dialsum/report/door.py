@@ -11,22 +11,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from dialsum.batch.alone import take_env_file
+from dialsum.batch.batch import note_unwritten, run_batch
+from dialsum.batch.check_model import explain_checkpoint
+from dialsum.batch.interrupts import listen_for_interrupts
+from dialsum.batch.options import BatchOptions
+from dialsum.batch.outcome import BatchOutcome
+from dialsum.batch.plan import TRAINER, BatchPlan, load_selected, make_plan
+from dialsum.batch.plan_text import describe_plan, describe_replaced
+from dialsum.batch.preflight import Findings, check_plan, pin_checkpoints
+from dialsum.batch.screen import Screen
+from dialsum.batch.unwritten import UnwrittenFilesError
 from dialsum.config.explain import explain
 from dialsum.environment_variables import describe_variables
 from dialsum.errors import EXIT_OK, ConfigError, ProblemsError
 from dialsum.report.closing import format_closing
 from dialsum.report.summaries import write_batch_files, write_closing_text
-from dialsum.run.alone import take_env_file
-from dialsum.run.batch import note_unwritten, run_batch
-from dialsum.run.check_model import explain_checkpoint
-from dialsum.run.interrupts import listen_for_interrupts
-from dialsum.run.options import BatchOptions
-from dialsum.run.outcome import BatchOutcome
-from dialsum.run.plan import TRAINER, BatchPlan, load_selected, make_plan
-from dialsum.run.plan_text import describe_plan, describe_replaced
-from dialsum.run.preflight import Findings, check_plan, pin_checkpoints
-from dialsum.run.screen import Screen
-from dialsum.run.unwritten import UnwrittenFilesError
 
 SAMPLE = "sample"
 """Name of the folder of the demo's own data."""

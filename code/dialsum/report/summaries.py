@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.atomic import write_json, write_report
+from dialsum.batch.outcome import BatchOutcome, Outcome
+from dialsum.batch.unwritten import write_each
 from dialsum.paths import BatchPaths, RunPaths
 from dialsum.reading import read_regular
 from dialsum.record import SCHEMA_VERSION, Record, find_records, latest_runs
 from dialsum.report.ranking import group_records, is_ranked, points_above_floor
-from dialsum.run.outcome import BatchOutcome, Outcome
-from dialsum.run.unwritten import write_each
 
 COPIED = (
     "status",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dialsum.batch.progress import format_duration
 from dialsum.record import Record
 from dialsum.record.attempts import say_attempts
 from dialsum.report.ranking import (
@@ -19,7 +20,6 @@ from dialsum.report.ranking import (
     points_above_floor,
     whitespace_number,
 )
-from dialsum.run.progress import format_duration
 from dialsum.score.verdicts import describe_verdict
 from dialsum.text_table import align
 

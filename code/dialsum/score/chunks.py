@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from dialsum.host import usable_cores
+from dialsum.machine.host import usable_cores
 from dialsum.score.floors import LEADS, lead, longest_utterance
 from dialsum.score.measures import MEASURES, measure_row
 from dialsum.score.rouge import PreparedText, TextPreparer, score_rows

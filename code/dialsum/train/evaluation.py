@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dialsum.model.generate import GenerationSettings, generate_summaries
+from dialsum.models.generate import GenerationSettings, generate_summaries
 from dialsum.train.loop import Machine
 from dialsum.train.memory import PassLimit, free_memory, is_out_of_memory, words_of
 from dialsum.train.passes import SummaryTask, count_targets

@@ -25,7 +25,7 @@ from transformers.trainer_callback import TrainerState
 
 from dialsum.config.schema import Training
 from dialsum.errors import RunError
-from dialsum.model.save import load_weights, save_weights
+from dialsum.models.save import load_weights, save_weights
 from dialsum.train.batches import Rows, Step
 from dialsum.train.checkpoints import STATE, TENSORS, find_damage, prune, seal_checkpoint
 from dialsum.train.gradient_check import GradientCheck

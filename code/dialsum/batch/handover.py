@@ -1,0 +1,152 @@
+"""Between two experiments: waits until the GPU is really free, as the driver says, and for the
+cool-down asked for.
+
+The child's process is gone when this starts. Must not know experiments, nor print; it returns what
+is to be said.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from dialsum.batch.interrupts import Interrupts
+from dialsum.machine.devices import gpu_processes, nvidia_gpus
+
+TOLERANCE_BYTES = 512 * 2**20
+"""Memory above what was used before the experiment that still counts as free: drivers and displays
+breathe."""
+ASK_SECONDS = 0.5
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class CardUse:
+    """Who uses the cards at one moment.
+
+    Attributes:
+        used_bytes: card's uuid to memory used on it.
+        processes: process id to memory that it holds on all cards, 0 where the driver does not say.
+    """
+
+    used_bytes: dict[str, int]
+    processes: dict[int, int]
+
+
+@dataclass(frozen=True)
+class Handover:
+    """How the wait went.
+
+    Attributes:
+        seconds: how long it took.
+        free: whether the memory came free; True where there is no NVIDIA card.
+        note: one line for the user.
+    """
+
+    seconds: float
+    free: bool
+    note: str
+
+
+def read_card_use() -> CardUse:
+    """Ask the driver; both parts are empty where there is no NVIDIA card.
+
+    Raises:
+        DriverError: there is a driver and it does not work.
+    """
+    use = CardUse({}, {})
+    for gpu in nvidia_gpus():
+        use.used_bytes[gpu.uuid] = gpu.memory_used_bytes
+        for process in gpu_processes(gpu.index):
+            use.processes[process.pid] = use.processes.get(process.pid, 0) + (
+                process.memory_bytes or 0
+            )
+    return use
+
+
+def wait_until_free(
+    before: CardUse,
+    *,
+    group: int,
+    timeout_seconds: float,
+    cooldown: float | Literal["until_free"],
+    interrupts: Interrupts,
+    read_use: Callable[[], CardUse] = read_card_use,
+) -> Handover:
+    """Wait until the cards are as free as before the experiment, and for the cool-down.
+
+    Args:
+        before: the cards' use just before the experiment started.
+        group: process group of the experiment, all of it dead by now.
+        timeout_seconds: longest wait for the memory.
+        cooldown: `until_free`, or seconds that the pause takes at least.
+        interrupts: a wish to stop ends the wait.
+        read_use: asks for the present use.
+    """
+    start = time.monotonic()
+    reason = ""
+    if before.used_bytes:
+        reason = _find_obstacle(before, read_use(), group)
+        while (
+            reason and time.monotonic() - start < timeout_seconds and interrupts.sleep(ASK_SECONDS)
+        ):
+            reason = _find_obstacle(before, read_use(), group)
+    waited = time.monotonic() - start
+    if cooldown != "until_free":
+        interrupts.sleep(cooldown - waited)
+    return Handover(
+        time.monotonic() - start, free=not reason, note=_describe(before, reason, waited, cooldown)
+    )
+
+
+def _find_obstacle(before: CardUse, now: CardUse, group: int) -> str:
+    """Say what of the experiment is still on a card; empty when nothing is."""
+    new = {pid: held for pid, held in now.processes.items() if pid not in before.processes}
+    ours = {pid: held for pid, held in new.items() if _may_be_ours(pid, group)}
+    if ours:
+        return "still held by " + ", ".join(
+            f"process {pid} ({held / MIB:,.0f} MiB)" for pid, held in ours.items()
+        )
+    for uuid, used in before.used_bytes.items():
+        extra = now.used_bytes.get(uuid, used) - used
+        # Another user's process that came meanwhile explains more memory in use; waiting would not
+        # end it.
+        if extra > TOLERANCE_BYTES and not new:
+            return (
+                f"{extra / MIB:,.0f} MiB more in use than before the experiment, by no process "
+                "that the driver names"
+            )
+    return ""
+
+
+def _may_be_ours(pid: int, group: int) -> bool:
+    """A process of the group, or one that is dead yet listed; in a container, the number may be the
+    host's."""
+    try:
+        return os.getpgid(pid) == group
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+
+
+def _describe(
+    before: CardUse, reason: str, waited: float, cooldown: float | Literal["until_free"]
+) -> str:
+    if reason:
+        return (
+            f"GPU memory did not come free in {waited:.0f} s: {reason}. The next experiment "
+            "starts all the same; "
+            "if it runs out of memory, end that process or reboot"
+        )
+    pause = (
+        ""
+        if cooldown == "until_free" or cooldown <= waited
+        else f", cool-down of {cooldown:g} s as configured"
+    )
+    if not before.used_bytes:
+        return pause.removeprefix(", ")
+    return f"GPU memory is free again after {waited:.1f} s{pause}"

@@ -1,0 +1,136 @@
+"""What came of a batch: one outcome per experiment, and the exit status that follows.
+
+Must not know processes or screens.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from dialsum.batch.check_place import ROOM_FOR_WORDS_BYTES
+from dialsum.batch.executor import ChildEnd
+from dialsum.batch.plan import BatchPlan, PlannedExperiment
+from dialsum.batch.unwritten import DISK_FULL
+from dialsum.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+from dialsum.paths import shown
+from dialsum.record import Record
+
+LOG_TAIL_BYTES = 16_384
+REASON_LINES = 4
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one experiment.
+
+    Attributes:
+        record: its run's record.
+        unwritten: why the record stands nowhere on the disk; None where it does.
+    """
+
+    experiment: PlannedExperiment
+    record: Record
+    unwritten: str | None = None
+
+
+@dataclass
+class BatchOutcome:
+    """What came of a batch so far.
+
+    Attributes:
+        outcomes: of the experiments that were started, in order.
+        finished_at: None while it runs.
+        interrupted: whether somebody stopped it before its end.
+        problems: what went wrong around the experiments, for the closing lines.
+        unwritten: the batch's own files that could not be written, and why.
+    """
+
+    plan: BatchPlan
+    outcomes: list[Outcome] = field(default_factory=list)
+    finished_at: datetime | None = None
+    interrupted: bool = False
+    problems: list[str] = field(default_factory=list)
+    unwritten: dict[Path, str] = field(default_factory=dict)
+
+    @property
+    def records(self) -> list[Record]:
+        """The records of the experiments that were started, in order."""
+        return [outcome.record for outcome in self.outcomes]
+
+    @property
+    def not_started(self) -> list[PlannedExperiment]:
+        """The experiments that never started."""
+        return list(self.plan.experiments[len(self.outcomes) :])
+
+    @property
+    def all_unwritten(self) -> dict[Path, str]:
+        """Files of the batch and records of its runs that could not be written, and why."""
+        records = {one.record.path: one.unwritten for one in self.outcomes if one.unwritten}
+        return self.unwritten | records
+
+    @property
+    def all_succeeded(self) -> bool:
+        """Whether every experiment of the plan ran and succeeded."""
+        return not self.not_started and all(record.succeeded for record in self.records)
+
+    @property
+    def exit_status(self) -> int:
+        """0: all succeeded and are recorded; 130: stopped; 1: anything else."""
+        if self.interrupted:
+            return EXIT_INTERRUPTED
+        return EXIT_OK if self.all_succeeded and not self.all_unwritten else EXIT_FAILED
+
+
+def explain_end(end: ChildEnd, log: Path | None) -> tuple[str, str]:
+    """Say why a run ended that left no record of its own.
+
+    Args:
+        log: what it printed, whose last words are quoted; None: they are not.
+
+    Returns:
+        Its status (failed or interrupted) and the reason.
+    """
+    if end.interrupted:
+        how = (
+            "it did not stop when asked and was killed"
+            if end.killed
+            else "it stopped before it could record anything"
+        )
+        return "interrupted", f"the batch was stopped; {how}"
+    tail = "" if log is None else f"; {_quote_log(log)}"
+    if end.signal_name == "SIGKILL":
+        return (
+            "failed",
+            "its process was killed (SIGKILL): most often the machine had no memory left, see "
+            f"dmesg{tail}",
+        )
+    if end.signal_name:
+        return "failed", f"its process crashed ({end.signal_name}){tail}"
+    if end.exit_status == 0:
+        return "failed", f"its process ended with status 0 but left no record{tail}"
+    return "failed", f"its process ended with status {end.exit_status} and left no record{tail}"
+
+
+def _quote_log(log: Path) -> str:
+    said = _last_words(log)
+    if said:
+        return f"its log ends: {said}"
+    if shutil.disk_usage(log.parent).free < ROOM_FOR_WORDS_BYTES:
+        return f"its log is empty: {DISK_FULL} of {shown(log.parent)}"
+    return "it printed nothing"
+
+
+def _last_words(log: Path) -> str:
+    """Return the last error that a log tells of, on one line; else its last line."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError as error:
+        return f"(the log cannot be read: {error.strerror or error})"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    starts = [place for place, line in enumerate(lines) if line.startswith("error:")]
+    return " ".join(lines[starts[-1] :][:REASON_LINES] if starts else lines[-1:])

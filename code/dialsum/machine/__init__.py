@@ -1,0 +1,1 @@
+"""What this machine has: devices, precisions, memory, and what they allow."""

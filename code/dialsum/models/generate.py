@@ -1,0 +1,244 @@
+"""Write summaries with a trained model: one search for evaluation, dev rows and submission.
+
+Must not know scores or files.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from dialsum.config.schema import Config
+from dialsum.models.writable import LONGEST, WHOLE, WritablePieces, find_writable
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LogitsProcessorList, PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How to search; names and meaning as in the config's generation section.
+
+    Args:
+        exempt: token ids that no_repeat_ngram_size does not count (speaker tags and masks).
+        bf16: compute in bfloat16 where the weights are not.
+    """
+
+    num_beams: int
+    max_new_tokens: int
+    min_new_tokens: int = 0
+    no_repeat_ngram_size: int = 0
+    length_penalty: float = 1.0
+    repetition_penalty: float = 1.0
+    early_stopping: bool = True
+    exempt: frozenset[int] = frozenset()
+    bf16: bool = False
+
+    @classmethod
+    def from_config(
+        cls, config: Config, *, exempt: Collection[int], bf16: bool, num_beams: int | None = None
+    ) -> GenerationSettings:
+        """Take the config's generation section; num_beams, if given, goes over its beams."""
+        asked = config.generation
+        return cls(
+            num_beams=num_beams or asked.num_beams,
+            max_new_tokens=asked.max_new_tokens or config.tokenizer.decoder_max_len,
+            min_new_tokens=asked.min_new_tokens,
+            no_repeat_ngram_size=asked.no_repeat_ngram_size,
+            length_penalty=asked.length_penalty,
+            repetition_penalty=asked.repetition_penalty,
+            early_stopping=asked.early_stopping,
+            exempt=frozenset(exempt),
+            bf16=bf16,
+        )
+
+
+def banned_tokens(written: Sequence[int], *, size: int, exempt: Collection[int]) -> list[int]:
+    """Return tokens that would complete an n-gram already written.
+
+    Args:
+        written: token ids so far.
+        size: n, at least 1.
+        exempt: ids that never count: an n-gram with one of them may come again, and none of them is
+            banned.
+    """
+    if len(written) + 1 < size:
+        return []
+    followers: dict[tuple[int, ...], set[int]] = defaultdict(set)
+    for start in range(len(written) - size + 1):
+        gram = tuple(written[start : start + size])
+        if not any(token in exempt for token in gram):
+            followers[gram[:-1]].add(gram[-1])
+    last = tuple(written[len(written) - size + 1 :])
+    return sorted(followers.get(last, ()))
+
+
+def generate_summaries(
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    inputs: Sequence[Sequence[int]],
+    *,
+    settings: GenerationSettings,
+    batch_size: int,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """Return one summary per input, in the inputs' order.
+
+    Rows are sorted by length, so that a batch holds little padding; a batch that does not fit the
+    GPU's memory is halved and tried again.
+
+    Args:
+        inputs: token ids per row.
+        batch_size: rows at once (each takes num_beams beams).
+        on_batch: called with rows done and rows in all.
+    """
+    import torch
+
+    was_training = model.training
+    model.eval()
+    writable = find_writable(tokenizer)
+    order = sorted(range(len(inputs)), key=lambda index: -len(inputs[index]))
+    summaries: list[str] = [""] * len(inputs)
+    done = 0
+    try:
+        with torch.inference_mode():
+            while done < len(order):
+                chosen = order[done : done + batch_size]
+                try:
+                    texts = _generate_batch(
+                        model, tokenizer, [inputs[i] for i in chosen], settings, writable
+                    )
+                except torch.cuda.OutOfMemoryError:
+                    if batch_size == 1:
+                        raise
+                    batch_size = max(1, batch_size // 2)
+                    torch.cuda.empty_cache()
+                    print(
+                        "generation did not fit the GPU's memory; "
+                        f"going on with batches of {batch_size}"
+                    )
+                    continue
+                for index, text in zip(chosen, texts, strict=True):
+                    summaries[index] = text
+                done += len(chosen)
+                if on_batch is not None:
+                    on_batch(done, len(order))
+    finally:
+        model.train(was_training)
+    return summaries
+
+
+def _generate_batch(
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    writable: WritablePieces,
+) -> list[str]:
+    import torch
+
+    padded = tokenizer.pad({"input_ids": [list(row) for row in rows]}, return_tensors="pt")
+    batch = {key: padded[key].to(model.device) for key in ("input_ids", "attention_mask")}
+    autocast = (
+        torch.autocast(model.device.type, dtype=torch.bfloat16) if settings.bf16 else nullcontext()
+    )
+    with autocast:
+        written = model.generate(
+            **batch,
+            generation_config=_generation_config(model, settings),
+            logits_processor=_processors(settings, writable, device=model.device),
+            past_key_values=_make_cache(),
+        )
+    return [
+        str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in written.tolist()
+    ]
+
+
+def _generation_config(model: Any, settings: GenerationSettings) -> Any:
+    """Build the search from our settings; load_model made the model forget its checkpoint's own."""
+    from transformers import GenerationConfig
+
+    own = model.config
+    beams = settings.num_beams
+    return GenerationConfig(
+        num_beams=beams,
+        max_new_tokens=settings.max_new_tokens,
+        min_new_tokens=settings.min_new_tokens or None,
+        do_sample=False,
+        use_cache=True,
+        repetition_penalty=settings.repetition_penalty,
+        length_penalty=settings.length_penalty if beams > 1 else None,
+        early_stopping=settings.early_stopping if beams > 1 else None,
+        pad_token_id=own.pad_token_id,
+        eos_token_id=own.eos_token_id,
+        decoder_start_token_id=own.decoder_start_token_id,
+    )
+
+
+def _make_cache() -> Any:
+    """Return a cache that leaves the cross-attention's keys and values where they are.
+
+    A beam search reorders beams within a row at every step, and the library copies the whole cache
+    to follow. All beams of a row attend to the same input, so that half of it, the larger one, need
+    not move: the summaries are the same, in a third of the time at 10 beams and 40 rows on a CPU.
+    """
+    from transformers import DynamicCache, EncoderDecoderCache
+
+    class StillCrossAttentionCache(EncoderDecoderCache):
+        """EncoderDecoderCache for beam search over rows whose beams share their input."""
+
+        def reorder_cache(self, beam_idx: Any) -> None:
+            self.self_attention_cache.reorder_cache(beam_idx)
+
+    return StillCrossAttentionCache(DynamicCache(), DynamicCache())
+
+
+def _processors(
+    settings: GenerationSettings, writable: WritablePieces, *, device: Any
+) -> LogitsProcessorList:
+    import torch
+    from transformers import LogitsProcessor, LogitsProcessorList
+
+    never = -float("inf")
+    exempt = settings.exempt | writable.parts
+
+    class NoRepeatNgramExceptTags(LogitsProcessor):
+        """no_repeat_ngram_size that leaves out what summaries repeat: tags, masks, bytes."""
+
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            for row, written in enumerate(input_ids.tolist()):
+                # The first id is the decoder's start, which no n-gram holds.
+                ban = banned_tokens(written[1:], size=settings.no_repeat_ngram_size, exempt=exempt)
+                if ban:
+                    scores[row, ban] = never
+            return scores
+
+    class OnlyWritable(LogitsProcessor):
+        """Leave out what no target holds; of a wide vocabulary few columns are touched."""
+
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            left = settings.max_new_tokens + 1 - input_ids.shape[1]
+            states = map(writable.state_of, input_ids.tolist()) if writable.parts else ()
+            inside = {row: state for row, state in enumerate(states) if state != WHOLE}
+            kept = scores[list(inside)]
+            scores.index_fill_(1, unwritable(scores.shape[1], min(left, LONGEST)), never)
+            for (row, state), before in zip(inside.items(), kept, strict=True):
+                may = writable.may_follow(state, left=left)
+                scores[row] = never
+                scores[row, may] = before[may]
+            return scores
+
+    @cache
+    def unwritable(width: int, left: int) -> torch.Tensor:
+        """Return what may not come between two characters."""
+        begin = writable.may_follow(WHOLE, left=left)
+        banned = {*writable.never, *range(writable.rows, width), *writable.parts.difference(begin)}
+        return torch.tensor(sorted(banned), dtype=torch.long, device=device)
+
+    processors = [NoRepeatNgramExceptTags()] if settings.no_repeat_ngram_size else []
+    return LogitsProcessorList([*processors, OnlyWritable()])
