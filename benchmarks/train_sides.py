@@ -103,7 +103,7 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from dialsum.data.encode import encode_rows
-    from dialsum.experiment.prepare import prepare_model, prepare_tokenizer, read_splits
+    from dialsum.experiment.run import prepare_model, prepare_tokenizer, read_splits
 
     torch.set_num_threads(asked.threads)
     side, config = ALL_SIDES[asked.side], make_config(asked)

@@ -19,9 +19,9 @@ import transformers
 from dialsum.config.read import load_config
 from dialsum.config.schema import Config
 from dialsum.data.encode import encode_rows
-from dialsum.experiment.prepare import dialogue_tokens, read_splits
-from dialsum.experiment.saving import load_saved_model
+from dialsum.experiment.run import dialogue_tokens, read_splits
 from dialsum.models.generate import GenerationSettings, generate_summaries
+from dialsum.models.saved import load_saved_model
 
 
 def write_dev(model: Any, tokenizer: Any, config: Config, *, bf16: bool = False) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from dialsum.batch.check_model import find_model_problems
 from dialsum.errors import UnfitError
-from dialsum.experiment.prepare import check_checkpoint
+from dialsum.experiment.run import check_checkpoint
 from dialsum.models.checkpoint import resolve_checkpoint, weight_format
 from dialsum.models.load import read_model_config
 from small_models import Checkpoints, Malicious, make_config

@@ -152,7 +152,7 @@ def test_a_vocabulary_without_the_language_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said_without_a_trace(tmp_path: Path) -> None:
-    from dialsum.experiment.outcome import explain_failure, explain_foreseen
+    from dialsum.experiment.recording import explain_failure, explain_foreseen
 
     full = RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
     said = explain_foreseen(full, folder=tmp_path)

@@ -206,7 +206,7 @@ def test_the_record_names_the_card_and_its_peak(card: Any, finished: Path) -> No
 def test_a_saved_adapter_writes_on_the_card_what_the_run_wrote(card: Any, finished: Path) -> None:
     import torch
 
-    from dialsum.experiment.saving import load_saved_model
+    from dialsum.models.saved import load_saved_model
     from predict_again import write_dev
 
     config = load_config(finished / "resolved_config.yaml").config

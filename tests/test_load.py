@@ -238,7 +238,7 @@ def test_pytorch_model_bin_is_read_and_said(checkpoints: Checkpoints) -> None:
 def test_a_pickle_that_is_read_is_said_to_the_user(checkpoints: Checkpoints) -> None:
     import torch
 
-    from dialsum.experiment.prepare import PreparedTokenizer, prepare_model
+    from dialsum.experiment.run import PreparedTokenizer, prepare_model
 
     for file, said in (("safetensors", 0), ("pytorch_model.bin", 1)):
         folder = checkpoints("t5", file)
@@ -579,7 +579,7 @@ def test_a_tokenizer_with_more_pieces_than_rows_is_refused(rows: int, fits: bool
 def test_a_run_refuses_the_tokenizer_of_another_checkpoint(
     checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    from dialsum.experiment.prepare import prepare_tokenizer, read_splits
+    from dialsum.experiment.run import prepare_tokenizer, read_splits
 
     folder = tmp_path / "model"
     shutil.copytree(checkpoints("t5"), folder)

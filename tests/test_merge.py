@@ -12,10 +12,15 @@ import pytest
 from adapted_models import EIGHT_BIT, EVERYTHING, FOUR_BIT, LORA, SORTS, TEXT, Build, Case
 from dialsum.atomic import write_json
 from dialsum.errors import RunError, UnfitError
-from dialsum.experiment.merging import MergeReport, merge_adapter
-from dialsum.experiment.saving import load_saved_model
-from dialsum.models.merge import TOLERANCE, compute_logits, measure_shift
+from dialsum.models.merge import (
+    TOLERANCE,
+    MergeReport,
+    compute_logits,
+    measure_shift,
+    merge_adapter,
+)
 from dialsum.models.save import save_weights
+from dialsum.models.saved import load_saved_model
 from small_models import UNTIED, read_weights
 
 pytestmark = pytest.mark.training

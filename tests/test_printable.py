@@ -19,7 +19,7 @@ from dialsum.config.yaml_scalars import dump_yaml_text
 from dialsum.data.rows import Dialogue
 from dialsum.data.submission import write_predictions, write_submission
 from dialsum.errors import run_script
-from dialsum.experiment.output import copy_output
+from dialsum.experiment.process import copy_output
 from dialsum.printable import HARMFUL, PrintableStream, printable
 from dialsum.text_table import align
 

@@ -15,7 +15,7 @@ from adapted_models import EIGHT_BIT, EVERYTHING, FOUR_BIT, SORTS, Case, load_ca
 from dialsum.atomic import write_text
 from dialsum.config.read import dump_yaml, load_config
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-from dialsum.experiment.saving import save_model
+from dialsum.models.saved import save_model
 from dialsum.paths import RunPaths
 from small_models import KINDS, SAMPLE, make_config, train_sample_tokenizer, write_checkpoint
 from trainer_runs import REPOSITORY, run

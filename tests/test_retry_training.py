@@ -165,6 +165,6 @@ CAUSES = [
 
 @pytest.mark.parametrize(("error", "cause"), CAUSES)
 def test_only_nan_and_full_memory_are_named_as_causes(error: Exception, cause: str | None) -> None:
-    from dialsum.experiment.outcome import name_cause
+    from dialsum.experiment.recording import name_cause
 
     assert name_cause(error) == cause

@@ -206,8 +206,8 @@ def test_what_learned_is_loaded_and_computed_without_copies(
 ) -> None:
     import torch
 
-    from dialsum.experiment.saving import attach_adapter
     from dialsum.models.load import load_model
+    from dialsum.models.saved import attach_adapter
 
     case = build(sort, **LORA)
     names = set(case.model.state_dict())

@@ -17,8 +17,7 @@ from dialsum.models.tokenizers import (
     load_tokenizer,
     train_tokenizer,
 )
-from dialsum.models.trim import KeptPieces
-from dialsum.models.trim_tokenizer import HANGUL, MULTIPLE, TrimmedTokenizer, trim_tokenizer
+from dialsum.models.trim import HANGUL, MULTIPLE, KeptPieces, TrimmedTokenizer, trim_tokenizer
 from foreign_tokenizer import ENGLISH, RUSSIAN, TAGS, foreign, loaded
 from small_models import REPOSITORY, sample_texts
 

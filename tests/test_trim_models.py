@@ -15,8 +15,7 @@ import pytest
 from dialsum.data.splits import load_splits
 from dialsum.errors import UnfitError
 from dialsum.models.tokenizers import load_tokenizer, train_tokenizer
-from dialsum.models.trim import KeptPieces
-from dialsum.models.trim_tokenizer import TrimmedTokenizer, trim_tokenizer
+from dialsum.models.trim import KeptPieces, TrimmedTokenizer, trim_tokenizer
 from foreign_tokenizer import TAGS, foreign, loaded
 from small_models import (
     SAMPLE,
@@ -265,7 +264,7 @@ def test_a_start_of_decoding_behind_the_cut_is_renumbered(checkpoints: Any, tmp_
 
 
 def test_inputs_and_train_summaries_choose_pieces_dev_summaries_none(checkpoints: Any) -> None:
-    from dialsum.experiment.prepare import prepare_tokenizer
+    from dialsum.experiment.run import prepare_tokenizer
 
     splits = load_splits(SAMPLE / "train.csv", SAMPLE / "dev.csv", test=SAMPLE / "test.csv")
     assert splits.test is not None

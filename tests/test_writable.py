@@ -15,7 +15,7 @@ from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
 from dialsum.models.generate import GenerationSettings, generate_summaries
 from dialsum.models.tokenizer_files import BYTE_PIECES
 from dialsum.models.tokenizers import add_dialogue_tokens, fold_text, load_tokenizer
-from dialsum.models.trim_tokenizer import trim_tokenizer
+from dialsum.models.trim import trim_tokenizer
 from dialsum.models.writable import MORE, WHOLE, WRONG, WritablePieces, find_writable, read_byte
 from small_models import KINDS, make_model, sample_texts, train_sample_tokenizer
 

@@ -37,7 +37,7 @@ class Bench:
 
     def measure(self) -> dict[str, Any]:
         """Load, train and evaluate; return what JSON is to hold."""
-        from dialsum.experiment.prepare import prepare_model, prepare_tokenizer, read_splits
+        from dialsum.experiment.run import prepare_model, prepare_tokenizer, read_splits
 
         choices = self.choices
         for line in choices.lines:

@@ -7,7 +7,7 @@
 Re-exports only.
 """
 
-from dialsum.experiment.merging import MergeReport, merge_adapter
+from dialsum.models.merge import MergeReport, merge_adapter
 from dialsum.record import (
     Record,
     SavedModel,

@@ -6,33 +6,62 @@ on the run ends with a record.
 
 from __future__ import annotations
 
+import os
 import traceback
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dialsum.atomic import dump_json
-from dialsum.config.read import dump_yaml
+from dialsum.config.read import LoadedConfig, dump_yaml
 from dialsum.config.rules_schedule import find_length_problems
-from dialsum.config.schema import Config
-from dialsum.data.splits import Splits
-from dialsum.errors import ProblemsError, UnfitError
+from dialsum.config.schema import Config, Target
+from dialsum.data.dialogues import Dialogue
+from dialsum.data.encode import EncodedSplit, EncodeSettings
+from dialsum.data.encode_cache import CachedEncoder
+from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
+from dialsum.data.row_checks import has_no_text
+from dialsum.data.rows import name_rows
+from dialsum.data.splits import Splits, load_splits
+from dialsum.data.submission import check_submission, write_predictions, write_submission
+from dialsum.data.tags import loose_tags
+from dialsum.errors import ProblemsError, RunError, UnfitError
 from dialsum.experiment.choices import Choices, choose
 from dialsum.experiment.environment import describe_environment
 from dialsum.experiment.job import Job
-from dialsum.experiment.outcome import Outcome, explain_failure, explain_foreseen
-from dialsum.experiment.output import copy_output
-from dialsum.experiment.prepare import check_checkpoint, read_splits
+from dialsum.experiment.process import StopSignals, copy_output, listen_for_stop_signals
+from dialsum.experiment.recording import Recording, explain_failure, explain_foreseen
 from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
-from dialsum.experiment.stages import Context, run_stages
-from dialsum.experiment.stop_signals import StopSignals, listen_for_stop_signals
 from dialsum.machine.devices import list_devices, use_one_gpu
-from dialsum.models.load import quiet_libraries
-from dialsum.paths import in_project, shown
+from dialsum.models.adapt import AdaptedModel, adapt_model, require_trainable
+from dialsum.models.checkpoint import fetch_folder, refuse_foreign_tokenizer, weight_format
+from dialsum.models.families import get_family
+from dialsum.models.generate import GenerationSettings, generate_summaries
+from dialsum.models.load import LoadedModel, load_model, quiet_libraries, read_model_config
+from dialsum.models.saved import save_model
+from dialsum.models.tiny import write_tiny_checkpoint
+from dialsum.models.tokenizers import (
+    RoundTrip,
+    add_dialogue_tokens,
+    check_round_trip,
+    load_tokenizer,
+    train_tokenizer,
+)
+from dialsum.models.trim import KeptPieces, TrimmedTokenizer, named_token_ids, trim_tokenizer
+from dialsum.paths import RunPaths, in_project, project_path, shown
 from dialsum.record.archive import archive_previous
+from dialsum.score.api import score_report, score_texts
+from dialsum.score.rows import Rows
+from dialsum.score.show import describe_measured, format_final
+from dialsum.train.batches import BatchShape, padding_share, plan_random
 from dialsum.train.progress import Progress
 from dialsum.train.tracking import WandbRun
+
+if TYPE_CHECKING:
+    from dialsum.train.loop import Trained
+    from dialsum.train.passes import SummaryTask
 
 
 def run_experiment(job: Job) -> dict[str, Any]:
@@ -69,7 +98,7 @@ class _Run:
     job: Job
     splits: Splits
     choices: Choices
-    outcome: Outcome
+    outcome: Recording
     progress: Progress
     signals: StopSignals
     point: ResumePoint | None
@@ -176,7 +205,7 @@ def _find_point(job: Job, splits: Splits) -> ResumePoint | None:
     )
 
 
-def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Outcome:
+def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Recording:
     """Move an older run aside, or open it again, and write what is known before loading."""
     started = datetime.now().astimezone()
     loaded, paths = job.loaded, job.paths
@@ -203,7 +232,7 @@ def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Outcome
     }
     if point is not None:
         head["resumed_after_step"] = point.step
-    outcome = Outcome(paths=paths, started=started, head=head, attempt=job.attempt)
+    outcome = Recording(paths=paths, started=started, head=head, attempt=job.attempt)
     outcome.add(
         "data",
         rows={split.kind: len(split.rows) for split in splits.present},
@@ -220,3 +249,659 @@ def _say_end(record: dict[str, Any], path: Path) -> None:
         else f"{record['status']}: {record['reason']}"
     )
     print(f"{ending}; record: {shown(path)}", flush=True)
+
+
+TINY_BASE = "base"
+"""Folder, inside the saved model's, of a tiny checkpoint: its adapter is nothing without it."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage may look at or add to."""
+
+    loaded: LoadedConfig
+    paths: RunPaths
+    splits: Splits
+    choices: Choices
+    outcome: Recording
+    progress: Progress
+    resume: Path | None = None
+
+    @property
+    def config(self) -> Config:
+        """The experiment's values."""
+        return self.loaded.config
+
+
+def run_stages(context: Context) -> None:
+    """Take an experiment from checked rows to scored predictions."""
+    say_data(context)
+    tokens = load_tokens(context)
+    model = load_network(context, tokens)
+    encoded = encode(context, tokens)
+    result = train(context, tokens, model=model, encoded=encoded)
+    save_model(
+        model.adapted.model,
+        tokens.tokenizer,
+        paths=context.paths,
+        loaded=context.loaded,
+        best_step=result.best_step,
+        new_tokens=tokens.new_tokens,
+        tiny_base=TINY_BASE if context.config.model.initialise == "tiny" else None,
+        kept=tokens.kept,
+    )
+    predict_and_score(context, tokens, model=model, encoded=encoded)
+    context.progress.stage("done", "all stages")
+
+
+def say_data(context: Context) -> None:
+    """Say which rows there are, what was cleaned, and what was chosen for this machine."""
+    splits = context.splits.present
+    counts = ", ".join(f"{len(split.rows):,} {split.kind}" for split in splits)
+    folders = dict.fromkeys(shown(split.path.parent) for split in splits)
+    context.progress.stage("data", f"{counts} rows from {', '.join(folders)}")
+    for line in (*context.splits.notes, *context.choices.lines):
+        print(f"  {line}")
+
+
+def load_tokens(context: Context) -> PreparedTokenizer:
+    """Load or train the tokenizer and say which summaries it would not give back."""
+    config = context.config
+    source = config.model.checkpoint
+    if config.model.initialise == "tiny":
+        size = config.model.tiny
+        source = (
+            f"a tiny {config.model.architecture} from scratch (width {size.d_model}, "
+            f"{size.layers}+{size.layers} layers) in place of {source}"
+        )
+    context.progress.stage("model", source)
+    tokens = prepare_tokenizer(config, context.splits, tiny_folder=context.paths.model / TINY_BASE)
+    _require_room(config, tokens)
+    trip = tokens.round_trip
+    if 2 * len(trip.failed) > trip.texts:
+        text, back = trip.failed[0]
+        raise RunError(
+            f"{len(trip.failed)} of {trip.texts} summaries do not survive the tokenizer of "
+            f"{tokens.source}, such as {text!r} -> {back!r}: it is not the one that the checkpoint "
+            "was trained with. Give a folder with the right tokenizer.json as model.checkpoint"
+        )
+    if trip.lacks_the_language and not config.tokenizer.train_on_data:
+        raise RunError(
+            f"{tokens.source}: {trip.describe_unknown()}: {trip.show_unknown()}. Nothing can be "
+            "learnt of such text: give a checkpoint whose vocabulary holds the data's language as "
+            "model.checkpoint, such as google/mt5-small (many languages) or paust/pko-t5-base "
+            "(Korean)"
+        )
+    if trip.with_unknown:
+        context.progress.warn(trip.describe_unknown())
+    if trip.failed:
+        text, back = trip.failed[0]
+        context.progress.warn(
+            f"{len(trip.failed)} of {trip.texts} summaries do not survive the tokenizer, "
+            f"such as {text!r} -> {back!r}"
+        )
+    context.outcome.add(
+        "model",
+        tokens_added=len(tokens.new_tokens),
+        vocabulary=len(tokens.tokenizer),
+        summaries_not_kept=len(trip.failed),
+        summaries_with_unknown_pieces=trip.with_unknown,
+        unknown_target_tokens=trip.unknown_tokens,
+    )
+    return tokens
+
+
+def _require_room(config: Config, tokens: PreparedTokenizer) -> None:
+    """Refuse a prefix that leaves no room for a dialogue, before any weight is loaded."""
+    asked = config.tokenizer
+    taken = len(tokens.tokenizer(asked.input_prefix)["input_ids"])
+    if taken >= asked.encoder_max_len:
+        raise RunError(
+            f"tokenizer.encoder_max_len {asked.encoder_max_len}: tokenizer.input_prefix and the "
+            f"end token take {taken:,} tokens, so that none is left for a dialogue; shorten the "
+            "prefix or allow longer inputs, such as 512"
+        )
+
+
+def load_network(context: Context, tokens: PreparedTokenizer) -> PreparedModel:
+    """Load the network, quantise and adapt it as asked."""
+    config, choices = context.config, context.choices
+    model = prepare_model(
+        config,
+        tokens,
+        device=choices.device,
+        dtype=choices.dtype,
+        gradient_checkpointing=choices.gradient_checkpointing,
+    )
+    total, trainable = model.adapted.count_parameters()
+    loader = model.adapted.loader
+    asked = ""
+    if loader["used"] != loader["requested"]:
+        asked = f", not {loader['requested']}: {loader['why']}"
+    print(f"  {total:,} parameters, {trainable:,} learn ({100 * trainable / total:.1f} %)")
+    print(f"  {loader['used']}{asked}")
+    for note in model.notes:
+        print(f"  {note}")
+    context.outcome.add(
+        "model",
+        checkpoint=config.model.checkpoint,
+        initialise=config.model.initialise,
+        architecture=config.model.architecture,
+        parameters_total=total,
+        parameters_trainable=trainable,
+        loader=loader,
+        weights=model.loaded.weights,
+        tied_head=model.loaded.tied,
+        lora_targets=model.adapted.targets or None,
+        vocabulary_trimmed=model.vocabulary_trimmed,
+        **({"revision": config.model.revision} if config.model.revision else {}),
+    )
+    return model
+
+
+def encode(context: Context, tokens: PreparedTokenizer) -> dict[str, EncodedSplit]:
+    """Turn every split into token ids and say how many rows were cut."""
+    asked = context.config.tokenizer
+    context.progress.stage(
+        "encode", f"at most {asked.encoder_max_len} input and {asked.decoder_max_len} target tokens"
+    )
+    folder = context.config.data.cache_dir
+    encoder = CachedEncoder(
+        tokens.tokenizer,
+        settings=EncodeSettings.from_config(asked),
+        folder=None if folder is None else project_path(folder),
+    )
+    encoded: dict[str, EncodedSplit] = {}
+    for split in context.splits.present:
+        encoded[split.kind] = encoder.encode(split.rows)
+        print(f"  {split.kind}: {encoded[split.kind].describe()}")
+    for warning in encoder.warnings:
+        context.progress.warn(warning)
+    context.outcome.add("data", encoded={kind: rows.to_record() for kind, rows in encoded.items()})
+    return encoded
+
+
+def train(
+    context: Context,
+    tokens: PreparedTokenizer,
+    *,
+    model: PreparedModel,
+    encoded: Mapping[str, EncodedSplit],
+) -> Trained:
+    """Train, evaluating on dev as asked, and leave the best weights in the model."""
+    from dialsum.train.evaluation import DevSet
+    from dialsum.train.loop import Loop, Places
+    from dialsum.train.passes import SummaryTask
+
+    config, choices, asked = context.config, context.choices, context.config.training
+    context.progress.stage(
+        "train",
+        f"{choices.batch_size} x {choices.accumulation} rows a step, learning rate "
+        f"{asked.learning_rate:g}, {asked.lr_scheduler_type}",
+    )
+    context.outcome.add(
+        "training",
+        per_device_train_batch_size=choices.batch_size,
+        gradient_accumulation_steps=choices.accumulation,
+    )
+    beams, splits = config.evaluation.training_num_beams, context.splits
+    machine = choices.machine()
+    bounded = get_family(config.model.architecture).position_limit is not None
+    task = SummaryTask(
+        encoded["train"],
+        names=name_rows(splits.train.rows),
+        sha256=splits.train.sha256,
+        shape=BatchShape(
+            batch_size=choices.batch_size,
+            accumulation=choices.accumulation,
+            max_input=config.tokenizer.encoder_max_len,
+            max_target=config.tokenizer.decoder_max_len,
+        ),
+        seed=asked.seed,
+        pad_token_id=int(tokens.tokenizer.pad_token_id),
+        by_length=asked.train_sampling_strategy == "token_budget",
+        label_smoothing=asked.label_smoothing_factor,
+        multiple=1 if machine.device.type == "cpu" else 8,
+        position_limit=config.tokenizer.encoder_max_len if bounded else None,
+    )
+    rows = min(config.evaluation.training_max_rows or len(encoded["dev"]), len(encoded["dev"]))
+    dev = replace(
+        task,
+        encoded=encoded["dev"].first(rows),
+        names=name_rows(splits.dev.rows[:rows]),
+        label_smoothing=0.0,
+        multiple=1,
+        position_limit=None,
+    )
+    measured = {"rows": rows, "num_beams": beams}
+    result = Loop(
+        model.adapted.model,
+        task,
+        measured=measured,
+        evaluate=DevSet(
+            dev,
+            tokenizer=tokens.tokenizer,
+            score=make_dev_scorer(config, splits.dev.rows[:rows]),
+            settings=_search(context, tokens, num_beams=beams),
+            batch_size=choices.eval_batch_size(beams),
+            machine=machine,
+        ),
+        tokenizer=tokens.tokenizer,
+        asked=asked,
+        machine=machine,
+        places=Places(
+            checkpoints=context.paths.checkpoints,
+            nan_report=context.paths.nan_report,
+            config_sha256=context.loaded.sha256,
+            resume=context.resume,
+        ),
+        progress=context.progress,
+    ).run()
+    _record_training(context, result, task, measured=measured)
+    return result
+
+
+def _record_training(
+    context: Context, result: Trained, task: SummaryTask, *, measured: Mapping[str, int]
+) -> None:
+    config, choices, progress = context.config, context.choices, context.progress
+    inputs, targets = task.encoded.input_lengths, task.encoded.target_lengths
+    drawn = plan_random(inputs, shape=task.shape, seed=task.seed, epoch=0)
+    planned, at_random = (
+        round(padding_share(steps, inputs, targets, multiple=task.multiple), 4)
+        for steps in (task.steps(0), drawn)
+    )
+    context.outcome.add(
+        "training",
+        steps=result.steps,
+        epochs=round(result.epochs, 3),
+        best_step=result.best_step,
+        best_metric={
+            "name": config.training.metric_for_best_model,
+            "value": result.best_metric,
+            **measured,
+        },
+        effective_batch_size=choices.batch_size * choices.accumulation,
+        stopped_early=result.stopped_early,
+        seconds=round(result.seconds, 2),
+        tokens_per_second=round(result.tokens_per_second, 1),
+        peak_memory_bytes=choices.peak_memory_bytes(),
+        nan_events=progress.nan_events,
+        memory_retries=result.memory_retries,
+        max_grad_norm=progress.max_grad_norm,
+        padding_share={"value": planned, "drawn_at_random": at_random},
+        **({"rows_left_out": result.left_out} if result.left_out else {}),
+        remarks=progress.remarks,
+        learning_rate=config.training.learning_rate,
+        seed=config.training.seed,
+        device=choices.record,
+    )
+
+
+def _search(
+    context: Context, tokens: PreparedTokenizer, *, num_beams: int | None = None
+) -> GenerationSettings:
+    return GenerationSettings.from_config(
+        context.config, exempt=tokens.tag_ids, bf16=context.choices.bf16, num_beams=num_beams
+    )
+
+
+def predict_and_score(
+    context: Context,
+    tokens: PreparedTokenizer,
+    *,
+    model: PreparedModel,
+    encoded: Mapping[str, EncodedSplit],
+) -> None:
+    """Write dev predictions and their scores, then the checked submission."""
+    settings = _search(context, tokens)
+
+    def predict(kind: str) -> list[str]:
+        on = {"rows": len(encoded[kind]), "num_beams": settings.num_beams}
+        text = f"{kind} summaries ({describe_measured(**on)})"
+        context.progress.stage("generate", text, split=kind, **on)
+        return generate_summaries(
+            model.adapted.model,
+            tokens.tokenizer,
+            encoded[kind].inputs,
+            settings=settings,
+            batch_size=context.choices.eval_batch_size(settings.num_beams),
+        )
+
+    splits = context.splits
+    predictions = predict("dev")
+    write_predictions(context.paths.predictions_dev, splits.dev.rows, predictions)
+    context.progress.stage("score", f"{len(predictions)} dev summaries")
+    context.outcome.parts["evaluation"] = evaluation = evaluate_dev(
+        context.config,
+        dev=splits.dev.rows,
+        train=splits.train.rows,
+        predictions=predictions,
+        num_beams=settings.num_beams,
+    )
+    print(f"  {format_final(evaluation['dev'])}")
+    if splits.test is None:
+        return
+    summaries, filled = fill_empty(predict("test"), splits.test.rows)
+    if filled:
+        context.progress.warn(
+            f"{filled} test summaries came out empty; each holds its dialogue's first utterance"
+        )
+    write_submission(context.paths.submission, splits.test.rows, summaries)
+    known = {
+        tag for row in splits.train.rows for tag in loose_tags(f"{row.dialogue}\n{row.summary}")
+    }
+    remarks = check_submission(context.paths.submission, splits.test.rows, known=known)
+    for remark in (*remarks.faults, *remarks.oddities):
+        context.progress.warn(f"submission: {remark}")
+    context.outcome.add("submission", rows=len(summaries), filled_empty=filled)
+
+
+def read_splits(config: Config) -> Splits:
+    """Read and check the files that a config names.
+
+    Raises:
+        DataError: every problem of the files, with file and row.
+    """
+    asked = config.data
+    folder = project_path(asked.data_dir)
+    return load_splits(
+        folder / asked.train_file,
+        folder / asked.dev_file,
+        test=folder / asked.test_file if asked.test_file else None,
+        max_train_rows=asked.max_train_rows,
+        max_dev_rows=asked.max_dev_rows,
+        max_test_rows=asked.max_test_rows,
+    )
+
+
+def check_checkpoint(config: Config) -> None:
+    """Find out, without loading weights, whether a checkpoint in a local folder can serve.
+
+    Raises:
+        UnfitError: no such folder, no weights in it, or its config contradicts the experiment's.
+    """
+    if config.model.initialise == "tiny":
+        return
+    source = fetch_folder(config, environment=os.environ)
+    weight_format(source)
+    read_model_config(source, config)
+
+
+def dialogue_tokens(config: Config, rows: list[Dialogue]) -> list[str]:
+    """Return the tags and masks that become tokens: the standard ones, the data's too if asked."""
+    kind = config.tokenizer.dialogue_tokens
+    if kind == "none":
+        return []
+    if kind == "standard":
+        return list(STANDARD_DIALOGUE_TOKENS)
+    texts = [text for row in rows for text in (row.dialogue, row.summary or "")]
+    found = find_dialogue_tokens(texts)
+    more = (tag for tag in found if tag not in STANDARD_DIALOGUE_TOKENS)
+    return [*STANDARD_DIALOGUE_TOKENS, *more]
+
+
+@dataclass(frozen=True)
+class PreparedTokenizer:
+    """A tokenizer with the dialogue's tokens, and where the network comes from.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        source: folder of the checkpoint.
+        new_tokens: tokens that the checkpoint did not have.
+        tag_ids: ids of all speaker tags and masks.
+        round_trip: how many of the training and dev summaries survive encoding.
+        trimmed: what was cut of the vocabulary (tokenizer.trim_vocabulary).
+    """
+
+    tokenizer: Any
+    source: Path
+    new_tokens: list[str]
+    tag_ids: list[int]
+    round_trip: RoundTrip
+    trimmed: TrimmedTokenizer | None = None
+
+    @property
+    def kept(self) -> KeptPieces | None:
+        """The checkpoint's pieces that stay; None where all do."""
+        return self.trimmed.kept if self.trimmed else None
+
+
+def prepare_tokenizer(config: Config, splits: Splits, *, tiny_folder: Path) -> PreparedTokenizer:
+    """Load the checkpoint's tokenizer, or train one and write a tiny checkpoint around it.
+
+    Args:
+        tiny_folder: where a tiny checkpoint is written (model.initialise: tiny).
+    """
+    tokens = dialogue_tokens(config, splits.train.rows)
+    if config.model.initialise == "tiny":
+        source = tiny_folder
+        tokenizer = _write_tiny(config, splits, tokens, tiny_folder)
+        new: list[str] = []
+    else:
+        source = fetch_folder(config, environment=os.environ)
+        own = read_model_config(source, config)
+        tokenizer = load_tokenizer(
+            source, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
+        )
+        refuse_foreign_tokenizer(tokenizer.get_vocab(), rows=own.vocab_size, source=source)
+        new = add_dialogue_tokens(tokenizer, tokens)
+    trimmed = _trim(config, splits, tokenizer, source=source, new_tokens=new)
+    tokenizer = trimmed.tokenizer if trimmed else tokenizer
+    summaries = [row.summary or "" for split in (splits.train, splits.dev) for row in split.rows]
+    vocabulary = tokenizer.get_vocab()
+    return PreparedTokenizer(
+        tokenizer=tokenizer,
+        source=source,
+        new_tokens=new,
+        tag_ids=sorted(vocabulary[token] for token in tokens if token in vocabulary),
+        round_trip=check_round_trip(tokenizer, summaries),
+        trimmed=trimmed,
+    )
+
+
+def _trim(
+    config: Config, splits: Splits, tokenizer: Any, *, source: Path, new_tokens: list[str]
+) -> TrimmedTokenizer | None:
+    """Cut the vocabulary to what the rows need, if asked.
+
+    What the model is to learn or read chooses pieces: the train rows, and the dialogues of dev and
+    test, which are inputs wherever it is used; they are then spelled as without the cut, no better.
+    The dev summaries choose none. They are what the score is held against, and a vocabulary shaped
+    by them would say something of them to the model.
+    """
+    asked = config.tokenizer
+    if not asked.trim_vocabulary or asked.train_on_data:
+        return None
+    dialogues = [
+        build_input(asked.input_prefix, row.dialogue)
+        for split in splits.present
+        for row in split.rows
+    ]
+    return trim_tokenizer(
+        tokenizer,
+        texts=[*dialogues, *(row.summary or "" for row in splits.train.rows)],
+        checked=[row.summary or "" for row in splits.dev.rows],
+        new_tokens=new_tokens,
+        more_ids=named_token_ids(read_model_config(source, config)).values(),
+    )
+
+
+def _write_tiny(config: Config, splits: Splits, tokens: list[str], folder: Path) -> Any:
+    family = get_family(config.model.architecture)
+    texts = [text for row in splits.train.rows for text in (row.dialogue, row.summary or "")]
+    if config.tokenizer.train_on_data:
+        tokenizer = train_tokenizer(
+            [*texts, config.tokenizer.input_prefix],
+            kind=family.tiny_tokenizer,
+            vocab_size=config.tokenizer.vocab_size,
+            exclude=tokens,
+        )
+    else:
+        tokenizer = load_tokenizer(fetch_folder(config, environment=os.environ))
+    add_dialogue_tokens(tokenizer, tokens)
+    limit = max(config.tokenizer.encoder_max_len, config.tokenizer.decoder_max_len)
+    write_tiny_checkpoint(
+        folder,
+        family=family,
+        size=config.model.tiny,
+        tokenizer=tokenizer,
+        position_limit=limit,
+        seed=config.training.seed,
+    )
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """A model on its device, ready to train."""
+
+    loaded: LoadedModel
+    adapted: AdaptedModel
+    notes: list[str] = field(default_factory=list)
+    vocabulary_trimmed: dict[str, Any] | None = None
+
+
+def prepare_model(
+    config: Config,
+    prepared: PreparedTokenizer,
+    *,
+    device: str,
+    dtype: Any,
+    gradient_checkpointing: bool,
+) -> PreparedModel:
+    """Load the network and make the asked part of it trainable."""
+    from transformers import set_seed
+
+    # Adapters start at random numbers, long before the trainer sets its own seed.
+    set_seed(config.training.seed)
+    loaded = load_model(
+        prepared.source,
+        config=config,
+        tokenizer=prepared.tokenizer,
+        new_tokens=prepared.new_tokens,
+        device=device,
+        dtype=dtype,
+        kept=prepared.kept,
+    )
+    ids = prepared.tokenizer.convert_tokens_to_ids(list(prepared.new_tokens))
+    adapted = adapt_model(
+        loaded, config=config, new_token_ids=ids, gradient_checkpointing=gradient_checkpointing
+    )
+    require_trainable(adapted.model)
+    notes = list(adapted.notes)
+    if loaded.weights != "safetensors":
+        notes.append(
+            f"{prepared.source} has no safetensors; {loaded.weights} was read, weights only"
+        )
+    record = None
+    if prepared.trimmed and loaded.trimmed:
+        sizes = loaded.trimmed.sizes()
+        notes.insert(0, prepared.trimmed.describe(**sizes))
+        record = prepared.trimmed.to_record(**sizes)
+    return PreparedModel(loaded=loaded, adapted=adapted, notes=notes, vocabulary_trimmed=record)
+
+
+TRAINING_SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum")
+
+
+def make_dev_scorer(
+    config: Config, rows: Sequence[Dialogue]
+) -> Callable[[Sequence[str]], dict[str, float]]:
+    """Return the function that scores predictions of these dev rows on the experiment's scale."""
+    references = [[row.summary or ""] for row in rows]
+
+    def score(predictions: Sequence[str]) -> dict[str, float]:
+        found = score_texts(predictions, references, tokenizer=config.evaluation.tokenizer)
+        return {name: round(float(getattr(found, name)), 4) for name in TRAINING_SCORES}
+
+    return score
+
+
+def evaluate_dev(
+    config: Config,
+    *,
+    dev: Sequence[Dialogue],
+    train: Sequence[Dialogue],
+    predictions: Sequence[str],
+    num_beams: int,
+) -> dict[str, Any]:
+    """Score dev predictions on all scales, with floors and confidence, and against the targets.
+
+    Args:
+        num_beams: of the search that wrote the predictions.
+
+    Returns:
+        The `evaluation` block of result.json.
+    """
+    rows = Rows(
+        predictions=predictions,
+        references=[[row.summary or ""] for row in dev],
+        dialogues=[row.dialogue for row in dev],
+        names=[row.fname for row in dev],
+        topics=[row.topic or "" for row in dev] if any(row.topic for row in dev) else None,
+    )
+    block = score_report(
+        rows,
+        tokenizer=config.evaluation.tokenizer,
+        train_summaries=[row.summary or "" for row in train],
+    )
+    scale = block if config.evaluation.tokenizer == "whitespace" else block["whitespace"]
+    scores = _scores_on(config, block, scale)
+    block["num_beams"] = num_beams
+    return {"dev": block, **check_target(config.evaluation.target, scores=scores)}
+
+
+def _scores_on(
+    config: Config, block: dict[str, Any], whitespace: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Return the scores on the scale that the targets were stated on; None where not computed."""
+    wanted = config.evaluation.target.tokenizer
+    if wanted == "whitespace":
+        return whitespace
+    return block if wanted == config.evaluation.tokenizer else None
+
+
+def check_target(target: Target, *, scores: dict[str, Any] | None) -> dict[str, Any]:
+    """Say whether scores on the target's scale reach what was expected, wanted, hoped for.
+
+    Returns:
+        {"target": {...}} with `met` beside each, or {} where there is no target or no score on its
+        scale.
+    """
+    if scores is None or not (target.rouge1 or target.minimum or target.ideal):
+        return {}
+    record: dict[str, Any] = {
+        "tokenizer": target.tokenizer,
+        "signature": scores["signature"],
+        "rouge1": scores["rouge1"],
+        "rouge2": scores["rouge2"],
+        "rougeL": scores["rougeL"],
+    }
+    if target.rouge1:
+        met = scores["rouge1"] >= target.rouge1[0]
+        record["expected"] = {"rouge1": target.rouge1, "met": met}
+    for name in ("minimum", "ideal"):
+        wanted: dict[Any, float] = getattr(target, name)
+        if wanted:
+            met = all(scores[key] >= least for key, least in wanted.items())
+            record[name] = {**wanted, "met": met}
+    return {"target": record}
+
+
+def fill_empty(summaries: Sequence[str], rows: Sequence[Dialogue]) -> tuple[list[str], int]:
+    """Put the first utterance where a test summary says nothing: no cell may be empty.
+
+    Returns:
+        The summaries, and how many were filled; the record and a warning say that number.
+    """
+    filled, count = [], 0
+    for summary, row in zip(summaries, rows, strict=True):
+        if not has_no_text(summary):
+            filled.append(summary)
+            continue
+        count += 1
+        lines = row.dialogue.strip().split("\n")
+        said = (line.split(":", 1)[-1].strip() or line for line in lines)
+        filled.append(next((text for text in said if not has_no_text(text)), lines[0]))
+    return filled, count

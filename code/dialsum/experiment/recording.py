@@ -30,7 +30,7 @@ SCHEMA_VERSION = 1
 
 
 @dataclass
-class Outcome:
+class Recording:
     """What is known of a run so far; a failed run records what it had reached."""
 
     paths: RunPaths
