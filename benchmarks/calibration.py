@@ -17,12 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
 from dialsum.errors import run_script
 from dialsum.score.api import score_texts
-from dialsum.score.constant import choose_constant
 from dialsum.score.files import align_rows, read_predictions, read_references, read_train_summaries
-from dialsum.score.floors import lead
+from dialsum.score.floors import choose_constant, lead
 from dialsum.score.rouge import TextPreparer
-from dialsum.score.speakers import exchange_speakers
 from dialsum.score.tokenise import load_tokeniser
+from dialsum.score.unseen import exchange_speakers
 
 SCALES = {
     "whitespace": ("whitespace", "split"),

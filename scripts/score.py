@@ -236,7 +236,7 @@ def name_files(paths: Sequence[Path]) -> dict[str, Path]:
 
 def has_hangul(texts: Iterable[str]) -> bool:
     """Say whether any text has a Hangul syllable."""
-    from dialsum.score.scripts import has_hangul
+    from dialsum.score.tokenise import has_hangul
 
     return any(map(has_hangul, texts))
 

@@ -9,10 +9,16 @@ import pytest
 
 from dialsum.errors import DataError
 from dialsum.score.api import compare_reports, score_report
-from dialsum.score.compare import ALPHA, compare_systems, holm, randomisation_p, rows_to_settle
-from dialsum.score.confidence import percentile_intervals
 from dialsum.score.rows import Rows
 from dialsum.score.show import format_comparison
+from dialsum.score.statistics import (
+    ALPHA,
+    compare_systems,
+    holm,
+    percentile_intervals,
+    randomisation_p,
+    rows_to_settle,
+)
 
 PREDICTIONS = {
     "good.csv": ["#Person1#은 역에 간다.", "둘은 저녁을 먹는다.", "그는 인사한다."] * 8,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dialsum.record.read import find_records
-from dialsum.score.report import FLOORS
+from dialsum.score.api import FLOORS
 
 pytestmark = pytest.mark.training
 

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from dialsum.score.facts import find_facts, find_lacking
-from dialsum.score.numerals import native_value, numbers_in_digits, numbers_in_words, sino_value
+from dialsum.score.facts import (
+    find_facts,
+    find_lacking,
+    native_value,
+    numbers_in_digits,
+    numbers_in_words,
+    sino_value,
+)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,8 @@ import pytest
 
 from dialsum.errors import DataError
 from dialsum.score.api import score_report, score_texts
-from dialsum.score.constant import choose_constant
 from dialsum.score.files import read_references
-from dialsum.score.floors import lead, longest_utterance, other_summaries
+from dialsum.score.floors import choose_constant, lead, longest_utterance, other_summaries
 from dialsum.score.rouge import TextPreparer
 from dialsum.score.rows import Rows
 from dialsum.score.tokenise import load_tokeniser

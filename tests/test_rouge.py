@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
 from dialsum.score.api import score_texts
-from dialsum.score.floors import other_summaries
+from dialsum.score.floors import Voters, other_summaries
 from dialsum.score.rouge import METRICS, TextPreparer, _lcs_places, score_pairs
 from dialsum.score.tokenise import TAG_TREATMENTS, Tokeniser, load_tokeniser
-from dialsum.score.voters import Voters
 
 TINY = 1e-9
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dialsum.score.api import score_report, score_texts
-from dialsum.score.report import SCORES
+from dialsum.score.api import SCORES, score_report, score_texts
 from dialsum.score.rouge import METRICS
 from dialsum.score.rows import Rows
 

@@ -12,13 +12,12 @@ import pytest
 
 from dialsum.atomic import dump_json
 from dialsum.errors import DataError
-from dialsum.score.api import score_report, score_texts
-from dialsum.score.confidence import bootstrap_means, percentile_intervals
-from dialsum.score.report import FLOOR_SCORES, FLOORS, SCORES
+from dialsum.score.api import FLOOR_SCORES, FLOORS, SCORES, score_report, score_texts
 from dialsum.score.rouge import METRICS
 from dialsum.score.rows import Rows
 from dialsum.score.show import format_scores
 from dialsum.score.signature import Signature, require_same_signature
+from dialsum.score.statistics import bootstrap_means, percentile_intervals
 
 REFUSED: list[tuple[Any, Any, str]] = [
     ([], [], "nothing to score"),
@@ -184,9 +183,9 @@ def test_scoring_imports_nothing_heavy() -> None:
 def test_chunks_and_processors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = Rows(PREDICTIONS * 9, REFERENCES * 9, DIALOGUES * 9)
     whole = score_report(rows, train_summaries=TRAIN)
-    monkeypatch.setattr("dialsum.score.chunks.CHUNK_ROWS", 5)
+    monkeypatch.setattr("dialsum.score.api.CHUNK_ROWS", 5)
     assert score_report(rows, train_summaries=TRAIN) == whole
-    monkeypatch.setattr("dialsum.score.chunks.MANY_ROWS", 5)
+    monkeypatch.setattr("dialsum.score.api.MANY_ROWS", 5)
     assert score_report(rows, train_summaries=TRAIN) == whole
 
 

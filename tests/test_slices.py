@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dialsum.score.api import score_report
-from dialsum.score.rows import Rows
-from dialsum.score.slices import slice_rows
+from dialsum.score.rows import Rows, slice_rows
 
 
 def make_rows(lengths: list[int], *, topics: list[str] | None = None) -> Rows:

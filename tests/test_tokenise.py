@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from dialsum.data.tags import find_tags
 from dialsum.errors import UnfitError
-from dialsum.score.morphemes import load_mecab
 from dialsum.score.tokenise import (
     TAG_TREATMENTS,
     TOKENIZERS,
+    load_mecab,
     load_tokeniser,
     normalise,
     split_lines,
@@ -149,9 +149,9 @@ def test_unknown_names_are_refused_with_the_known_ones(name: str, tags: str) -> 
 def test_a_missing_library_is_named_with_its_install_line(
     monkeypatch: pytest.MonkeyPatch, name: str, module: str, package: str
 ) -> None:
-    from dialsum.score import morphemes, tokenise
+    from dialsum.score import tokenise
 
-    for load in (morphemes.load_mecab, morphemes.load_kiwi, tokenise._load_english):
+    for load in (tokenise.load_mecab, tokenise.load_kiwi, tokenise._load_english):
         load.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)
     file = r"requirements(-kiwi)?\.txt"

@@ -12,12 +12,17 @@ from sacrebleu.metrics.chrf import CHRF
 from dialsum.score.api import score_report, score_texts
 from dialsum.score.facts import KINDS
 from dialsum.score.files import align_rows, read_predictions, read_references
-from dialsum.score.form import copied_share, is_unfinished, repeated_share
-from dialsum.score.measures import MEASURES
 from dialsum.score.rows import Rows
-from dialsum.score.scripts import find_foreign
-from dialsum.score.speakers import exchange_speakers, find_unknown_speakers
 from dialsum.score.tokenise import load_tokeniser
+from dialsum.score.unseen import (
+    MEASURES,
+    copied_share,
+    exchange_speakers,
+    find_foreign,
+    find_unknown_speakers,
+    is_unfinished,
+    repeated_share,
+)
 
 FOREIGN = [
     ([], 0.0),

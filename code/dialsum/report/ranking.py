@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dialsum.record import Record
-from dialsum.score.compare import Difference, compare_systems
+from dialsum.score.statistics import Difference, compare_systems
 
 RANKED_BY = "rouge_mean"
 

@@ -20,7 +20,7 @@ from dialsum.report.ranking import (
     points_above_floor,
     whitespace_number,
 )
-from dialsum.score.verdicts import describe_verdict
+from dialsum.score.show import describe_verdict
 from dialsum.text_table import align
 
 ABSENT = "-"

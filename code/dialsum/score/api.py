@@ -10,33 +10,477 @@ Must not know files, models, or which run the texts come from.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dialsum.errors import DataError, UnfitError
-from dialsum.score.chunks import Scale, Task, take_figures
-from dialsum.score.compare import ALPHA, TRIALS, compare_systems
-from dialsum.score.constant import choose_constant
-from dialsum.score.floors import other_summaries
-from dialsum.score.report import (
-    DECIMALS,
-    SCORES,
-    add_exchange,
-    all_scores,
-    describe_scale,
-    describe_slices,
-    describe_unseen,
-    intervals,
-)
-from dialsum.score.rouge import METRICS, TextPreparer
-from dialsum.score.rows import Rows
+from dialsum.machine.host import usable_cores
+from dialsum.score.floors import LEADS, choose_constant, lead, longest_utterance, other_summaries
+from dialsum.score.rouge import METRICS, PreparedText, TextPreparer, score_rows
+from dialsum.score.rows import Rows, slice_rows
 from dialsum.score.signature import AGGREGATES, Signature, require_same_signature
+from dialsum.score.statistics import (
+    ALPHA,
+    LEVEL_PERCENT,
+    RESAMPLES,
+    SEED,
+    TRIALS,
+    compare_systems,
+    percentile_intervals,
+)
 from dialsum.score.tokenise import load_tokeniser
+from dialsum.score.unseen import MEASURES, explain_row, measure_row, successors
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+CHUNK_ROWS = 2048
+CHUNK_CHARACTERS = 4_000_000
+MANY_ROWS = 20_000
+"""Rows from which on starting more processes pays: each loads its libraries anew."""
+RUN, EXCHANGED = "run", "exchanged"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A way of counting.
+
+    Args:
+        tokenizer, tags: as load_tokeniser takes them.
+        constant: the constant summary on this scale; None: no floor of that kind.
+        full: rows are kept for comparisons, and a constant is tested against.
+    """
+
+    tokenizer: str
+    tags: str
+    constant: str | None = None
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some rows with all that is to be taken of them.
+
+    Args:
+        others: the summary of another row, for each row; None: no such floor.
+        scales: by the name that they have in a report.
+        measured: what ROUGE does not see is taken, too.
+    """
+
+    rows: Rows
+    scales: Mapping[str, Scale]
+    aggregate: str = "mean"
+    others: Sequence[str] | None = None
+    measured: bool = False
+
+
+@dataclass
+class Figures:
+    """What was taken, row by row.
+
+    Attributes:
+        run: precision, recall and F1 of the predictions by scale: [rows, METRICS, 3], 0-100.
+        f1: F1 of everything that was scored, by scale and system: [rows, METRICS].
+        measures, of_references: values of MEASURES of the predictions, and of the first reference
+            in their place: [rows].
+    """
+
+    run: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    f1: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict)
+    measures: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    of_references: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+def take_figures(task: Task) -> Figures:
+    """Score and measure all rows, chunk by chunk, on several processors where there are many."""
+    chunks = list(_split(task))
+    workers = min(usable_cores(), len(chunks))
+    if workers < 2 or len(task.rows) < MANY_ROWS:
+        return _join([_take(chunk) for chunk in chunks])
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            return _join(list(pool.map(_take, chunks)))
+    except BrokenProcessPool:
+        # A script that calls this without `if __name__ == "__main__":` cannot start processes.
+        warnings.warn(
+            "scoring in one process: others could not be started. In a script, call it under "
+            "if __name__ == '__main__':",
+            stacklevel=2,
+        )
+        return _join([_take(chunk) for chunk in chunks])
+
+
+def _split(task: Task) -> Iterable[Task]:
+    rows = task.rows
+    start, characters = 0, 0
+    for row in range(len(rows)):
+        size = len(rows.predictions[row]) + sum(map(len, rows.references[row]))
+        size += 0 if rows.dialogues is None else len(rows.dialogues[row])
+        full = row - start >= CHUNK_ROWS or characters + size > CHUNK_CHARACTERS
+        if full and row > start:
+            yield _cut_out(task, start, row)
+            start, characters = row, 0
+        characters += size
+    yield _cut_out(task, start, len(rows))
+
+
+def _cut_out(task: Task, start: int, stop: int) -> Task:
+    rows = task.rows
+    part = Rows(
+        rows.predictions[start:stop],
+        rows.references[start:stop],
+        None if rows.dialogues is None else rows.dialogues[start:stop],
+    )
+    others = None if task.others is None else task.others[start:stop]
+    return replace(task, rows=part, others=others)
+
+
+def _take(task: Task) -> Figures:
+    figures = Figures()
+    for name, scale in task.scales.items():
+        _score_scale(task, name, scale, figures)
+    if task.measured:
+        _measure(task, figures)
+    return figures
+
+
+def _score_scale(task: Task, name: str, scale: Scale, figures: Figures) -> None:
+    import numpy as np
+
+    rows = task.rows
+    preparer = TextPreparer(load_tokeniser(scale.tokenizer, tags=scale.tags))
+    columns = [preparer.prepare_all(texts) for texts in zip(*rows.references, strict=True)]
+    references = list(zip(*columns, strict=True))
+
+    def score(
+        texts: Sequence[PreparedText], against: Sequence[Sequence[PreparedText]]
+    ) -> NDArray[np.float64]:
+        return score_rows(texts, against, aggregate=task.aggregate)
+
+    predictions = preparer.prepare_all(rows.predictions)
+    figures.run[name] = score(predictions, references)
+    found = {RUN: figures.run[name][..., 2]}
+    if scale.tags == "one":
+        found[EXCHANGED] = score(_exchange(predictions, rows, preparer), references)[..., 2]
+    for system, texts in _floor_texts(task, scale):
+        found[system] = score(preparer.prepare_all(texts), references)[..., 2]
+    if len(columns) > 1:
+        found["human"] = np.mean(
+            [
+                score(own, list(zip(*columns[:place], *columns[place + 1 :], strict=True)))[..., 2]
+                for place, own in enumerate(columns)
+            ],
+            axis=0,
+        )
+    figures.f1[name] = {system: values.astype(np.float32) for system, values in found.items()}
+
+
+def _floor_texts(task: Task, scale: Scale) -> Iterable[tuple[str, Sequence[str]]]:
+    rows = task.rows
+    if scale.constant is not None:
+        yield "constant", [scale.constant] * len(rows)
+    if rows.dialogues is not None:
+        for turns in LEADS:
+            yield f"lead{turns}", [lead(dialogue, turns) for dialogue in rows.dialogues]
+        yield "longest", [longest_utterance(dialogue) for dialogue in rows.dialogues]
+    if task.others is not None:
+        yield "random", task.others
+
+
+def _exchange(
+    predictions: Sequence[PreparedText], rows: Rows, preparer: TextPreparer
+) -> list[PreparedText]:
+    """Exchange the speakers of predictions whose tags are one token each."""
+    sources = rows.dialogues or [" ".join(texts) for texts in rows.references]
+    known, exchanged = preparer.known, []
+    spell = str if preparer.tokeniser.case == "kept" else str.lower
+    for prepared, text, source in zip(predictions, rows.predictions, sources, strict=True):
+        pairs = successors(text, source).items()
+        after = {ord(known[spell(tag)]): known[spell(other)] for tag, other in pairs}
+        lines = tuple(line.translate(after) for line in prepared.lines)
+        exchanged.append(PreparedText(prepared.tokens.translate(after), lines))
+    return exchanged
+
+
+def _measure(task: Task, figures: Figures) -> None:
+    import numpy as np
+    from sacrebleu.metrics.chrf import CHRF
+
+    rows = task.rows
+    # A row's reference is cut for its own figures, and for those of the prediction.
+    cut = functools.lru_cache(maxsize=8)(load_tokeniser("mecab", tags="one"))
+    dialogues: Sequence[str | None] = rows.dialogues or [None] * len(rows)
+    chrf = CHRF()
+    taken: list[dict[str, float]] = []
+    beside: list[dict[str, float]] = []
+    for prediction, references, dialogue in zip(
+        rows.predictions, rows.references, dialogues, strict=True
+    ):
+        values = measure_row(prediction, references, dialogue, cut=cut)
+        values["chrf"] = chrf.sentence_score(prediction, list(references)).score
+        taken.append(values)
+        beside.append(measure_row(references[0], references, dialogue, cut=cut))
+    for values_of, into in ((taken, figures.measures), (beside, figures.of_references)):
+        for key in MEASURES:
+            if key in values_of[0]:
+                into[key] = np.array([values[key] for values in values_of], dtype=np.float32)
+
+
+def _join(parts: Sequence[Figures]) -> Figures:
+    import numpy as np
+
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    return Figures(
+        run={name: np.concatenate([part.run[name] for part in parts]) for name in first.run},
+        f1={
+            name: {
+                system: np.concatenate([part.f1[name][system] for part in parts])
+                for system in systems
+            }
+            for name, systems in first.f1.items()
+        },
+        measures={
+            key: np.concatenate([part.measures[key] for part in parts]) for key in first.measures
+        },
+        of_references={
+            key: np.concatenate([part.of_references[key] for part in parts])
+            for key in first.of_references
+        },
+    )
+
+
+SCORES = (*METRICS, "rouge_mean", "rouge_sum")
+FLOOR_SCORES = ("rouge1", "rouge2", "rougeL", "rouge_mean")
+FLOORS = ("constant", "lead1", "lead2", "lead3", "longest", "random")
+DECIMALS = 4
+"""In records; the last one is far below what a row more or less changes."""
+WORST_ROWS = 5
+
+
+def all_scores(f1: NDArray[np.floating[Any]]) -> dict[str, NDArray[np.float64]]:
+    """Return the rows' F1 of each of SCORES from those of METRICS: [rows, METRICS] to [rows]."""
+    found = {name: f1[:, place].astype("float64") for place, name in enumerate(METRICS)}
+    found["rouge_sum"] = found["rouge1"] + found["rouge2"] + found["rougeL"]
+    found["rouge_mean"] = found["rouge_sum"] / 3.0
+    return found
+
+
+def intervals(per_row: Mapping[str, NDArray[np.float64]]) -> dict[str, tuple[float, float]]:
+    """Return the seeded 95 % bootstrap interval of each score's mean."""
+    import numpy as np
+
+    ends = percentile_intervals(np.stack([per_row[name] for name in SCORES], axis=1))
+    return {name: (float(low), float(high)) for name, (low, high) in zip(SCORES, ends, strict=True)}
+
+
+def describe_scale(
+    figures: Figures, name: str, *, scale: Scale, signature: Signature
+) -> dict[str, Any]:
+    """Return the block of one scale.
+
+    Returns:
+        Scores, signature, rows, precision and recall, confidence; floors and ceiling where there
+        are any, and with floors `corrected`: (score - floor) / (ceiling or 100 - floor) in percent,
+        0 for the best floor, 100 for the ceiling; on the full scales `per_row`, by which runs can
+        be compared, and with a constant `against_constant`: points of rouge_mean over it, their
+        interval, p, and whether it is real.
+    """
+    per_row = all_scores(figures.run[name][..., 2])
+    block: dict[str, Any] = {
+        **{key: _mean(values) for key, values in per_row.items()},
+        "signature": str(signature),
+        "rows": len(figures.run[name]),
+        "precision": _of_metrics(figures.run[name][..., 0]),
+        "recall": _of_metrics(figures.run[name][..., 1]),
+        "confidence": describe_confidence(per_row),
+    }
+    floors: dict[str, dict[str, Any]] = {
+        floor: _brief(f1) for floor in FLOORS if (f1 := figures.f1[name].get(floor)) is not None
+    }
+    if "constant" in floors:
+        floors["constant"] = {"text": scale.constant or "", **floors["constant"]}
+    human = figures.f1[name].get("human")
+    if human is not None:
+        block["ceiling"] = {"human": _brief(human)}
+    if floors:
+        block["floors"] = floors
+        block["corrected"] = correct_for_chance(block)
+    if scale.full:
+        block["per_row"] = {
+            "rouge_mean": [round(value, DECIMALS) for value in per_row["rouge_mean"].tolist()]
+        }
+    if "constant" in floors and scale.full:
+        block["against_constant"] = _against_constant(figures, name)
+    return block
+
+
+def _against_constant(figures: Figures, name: str) -> dict[str, Any]:
+    """Say by how much the predictions are ahead of the constant, and whether that is real."""
+    f1 = figures.f1[name]
+    run, constant = mean_f1(f1[RUN]), mean_f1(f1["constant"])
+    (found,) = compare_systems({RUN: run, "constant": constant})
+    sign = 1.0 if found.first == RUN else -1.0
+    low, high = sorted((sign * found.low, sign * found.high))
+    points = {"points": sign * found.points, "low": low, "high": high, "p": found.p}
+    more = {} if found.more_rows is None else {"more_rows": found.more_rows}
+    rounded = {key: round(value, DECIMALS) for key, value in points.items()}
+    return {**rounded, "real": found.real, **more}
+
+
+def correct_for_chance(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scores on the way from the best floor (0) to the ceiling (100), percent.
+
+    Args:
+        block: scores with `floors`, and `ceiling` where two references or more tell it.
+    """
+    floor = max(block["floors"], key=lambda name: float(block["floors"][name]["rouge_mean"]))
+    lowest = block["floors"][floor]
+    highest = block.get("ceiling", {}).get("human", dict.fromkeys(FLOOR_SCORES, 100.0))
+    corrected = {
+        key: round(100.0 * (block[key] - lowest[key]) / (highest[key] - lowest[key]), DECIMALS)
+        for key in FLOOR_SCORES
+        if highest[key] > lowest[key]
+    }
+    return {"floor": floor, "ceiling": "human" if "ceiling" in block else "100", **corrected}
+
+
+def describe_confidence(per_row: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
+    """Return each score's interval with how it was made."""
+    ends = {
+        name: [round(low, DECIMALS), round(high, DECIMALS)]
+        for name, (low, high) in intervals(per_row).items()
+    }
+    method = "percentile bootstrap over rows"
+    return {
+        "level_percent": LEVEL_PERCENT,
+        "method": method,
+        "resamples": RESAMPLES,
+        "seed": SEED,
+        **ends,
+    }
+
+
+def add_exchange(figures: Figures, name: str) -> None:
+    """Take what the predictions lose when their speakers are exchanged as one more measure.
+
+    Args:
+        name: a scale with tags as one token.
+    """
+    import numpy as np
+
+    f1 = figures.f1[name]
+    lost = mean_f1(f1[RUN]) - mean_f1(f1[EXCHANGED])
+    figures.measures["speaker_exchange"] = lost.astype(np.float32)
+
+
+def describe_unseen(figures: Figures, rows: Rows) -> dict[str, Any]:
+    """Return each measure: its figure, the same of the references, and its worst rows."""
+    cut = load_tokeniser("mecab", tags="one")
+    found: dict[str, Any] = {}
+    for key, measure in MEASURES.items():
+        values = figures.measures.get(key)
+        if values is None:
+            continue
+        listed = [
+            {
+                "name": rows.name(row),
+                "value": round(float(values[row]), 2),
+                "what": explain_row(
+                    key,
+                    rows.predictions[row],
+                    rows.references[row],
+                    None if rows.dialogues is None else rows.dialogues[row],
+                    cut=cut,
+                ),
+                "text": rows.predictions[row],
+            }
+            for row in _worst(values, key)
+        ]
+        found[key] = {
+            "title": measure.title,
+            "unit": measure.unit,
+            **_figure("value", values),
+            **_figure("references", figures.of_references.get(key)),
+            "rows_measured": int((values == values).sum()),
+            "worst": listed,
+        }
+    return found
+
+
+def _figure(name: str, values: NDArray[np.float32] | None) -> dict[str, float]:
+    import numpy as np
+
+    if values is None or np.isnan(values).all():
+        return {}
+    return {name: round(float(np.nanmean(values.astype(np.float64))), DECIMALS)}
+
+
+def _worst(values: NDArray[np.float32], key: str) -> list[int]:
+    import numpy as np
+
+    measure = MEASURES[key]
+    if measure.worst == "far":
+        with np.errstate(divide="ignore"):
+            badness, limit = np.abs(np.log(values)), float(np.log(measure.limit))
+        # Empty ones have a measure of their own.
+        badness = np.where(np.isinf(badness), 0.0, badness)
+    else:
+        sign = 1.0 if measure.worst == "high" else -1.0
+        badness, limit = sign * values, sign * measure.limit
+    badness = np.where(np.isnan(badness), -np.inf, badness)
+    order = np.argsort(-badness, kind="stable")[:WORST_ROWS]
+    return [int(row) for row in order if badness[row] >= limit]
+
+
+def describe_slices(figures: Figures, name: str, rows: Rows) -> list[dict[str, Any]]:
+    """Return rouge_mean of each slice of the rows, with interval and constant where known."""
+    run = mean_f1(figures.f1[name][RUN])
+    constant = figures.f1[name].get("constant")
+    floor = None if constant is None else mean_f1(constant)
+    blocks = []
+    for one in slice_rows(rows):
+        low, high = percentile_intervals(run[one.places][:, None])[0]
+        blocks.append(
+            {
+                "by": one.by,
+                "value": one.value,
+                "rows": len(one.places),
+                "few": one.few,
+                "rouge_mean": _mean(run[one.places]),
+                "confidence": [round(float(low), DECIMALS), round(float(high), DECIMALS)],
+                **({} if floor is None else {"constant": _mean(floor[one.places])}),
+            }
+        )
+    return blocks
+
+
+def mean_f1(f1: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return rouge_mean of each row: [rows, METRICS] to [rows]."""
+    return all_scores(f1)["rouge_mean"]
+
+
+def _brief(f1: NDArray[np.floating[Any]]) -> dict[str, float]:
+    scores = all_scores(f1)
+    return {key: _mean(scores[key]) for key in FLOOR_SCORES}
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return round(float(values.mean()), DECIMALS)
+
+
+def _of_metrics(values: NDArray[np.float64]) -> dict[str, float]:
+    return {name: _mean(values[:, place]) for place, name in enumerate(METRICS)}
+
 
 OWN = "asked"
 BESIDE = {"tags_one": (None, "one"), "whitespace": ("whitespace", "split")}

@@ -18,11 +18,14 @@ from dialsum.score.show import (
     FLOORS,
     describe_over_floor,
     describe_scale_name,
+    explain_real,
     explain_words,
     list_scales,
+    say_against_constant,
+    say_difference,
     score_cells,
+    sum_up,
 )
-from dialsum.score.verdicts import explain_real, say_against_constant, say_difference, sum_up
 
 BEGIN = '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Scores</title>'
 """Every page begins so, and is known by it."""

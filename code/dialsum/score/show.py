@@ -8,9 +8,167 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dialsum.score.show_unseen import format_slices, format_unseen
-from dialsum.score.verdicts import explain_real, say_against_constant, say_difference, sum_up
+from dialsum.score.statistics import ALPHA, TRIALS
 from dialsum.text_table import align
+
+MOST_ROWS = 1_000_000
+"""Beyond this many more rows nobody will settle it."""
+
+
+def explain_real(rows: int) -> list[str]:
+    """Say what REAL and NOT SETTLED mean.
+
+    Args:
+        rows: on which systems were compared.
+    """
+    return [
+        f"REAL: equally good systems would differ so on these {rows:,} rows in less than "
+        f"{100 * ALPHA:g} % of cases; NOT SETTLED: they easily would,",
+        "so that either may be the better one. (Paired approximate randomisation on the mean of "
+        f"ROUGE-1, -2, -L, {TRIALS:,} trials;",
+        "p over a scale's pairs of systems is corrected by Holm's method, p against the constant "
+        "stands alone.)",
+    ]
+
+
+def say_against_constant(block: Mapping[str, Any], *, name: str) -> list[str]:
+    """Say whether a system is better than one text for all rows, where that was tested."""
+    found = block.get("against_constant")
+    if found is None:
+        return []
+    return [_say_gap(name, "the constant text", found, p=found["p"])]
+
+
+def say_difference(one: Mapping[str, Any]) -> str:
+    """Say in a sentence whether a difference is real, and what would settle it."""
+    return _say_gap(one["first"], one["second"], one, p=one["p_holm"])
+
+
+def _say_gap(first: str, second: str, found: Mapping[str, Any], *, p: float) -> str:
+    ends = f"({found['low']:.2f} to {found['high']:.2f})"
+    verdict = describe_verdict(real=found["real"], more_rows=found.get("more_rows"))
+    if not found["real"]:
+        gap = f"{first} and {second} differ by {found['points']:+.2f} points {ends}"
+    elif found["points"] < 0:
+        gap = f"{first} is BEHIND {second} by {-found['points']:.2f} points {ends}"
+    else:
+        gap = f"{first} is ahead of {second} by {found['points']:.2f} points {ends}"
+    return f"{gap}, p = {p:.4f}: {verdict}"
+
+
+def sum_up(found: Mapping[str, Any], blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the answer to a comparison: the best system, and what its lead is worth.
+
+    Args:
+        found: as compare_reports returns it; its first scale decides.
+        blocks: name of each system to its record.
+    """
+    scale = next(iter(found["scales"].values()))
+    best, *others = scale["systems"]
+    over = [one for one in scale["differences"] if one["first"] == best]
+    settled = [one["second"] for one in over if one["real"]]
+    open_ones = [name for name in others if name not in settled]
+    lines = [f"Best on the scale asked for: {best}."]
+    if settled:
+        lines.append(f"  Its lead is REAL over {', '.join(settled)}.")
+    if open_ones:
+        lines.append(f"  NOT SETTLED whether it is better than {', '.join(open_ones)}.")
+    against = blocks[best].get("against_constant")
+    if against is not None and not (against["real"] and against["points"] > 0):
+        lines.append("  But it is not shown to beat one constant text for all rows.")
+    order = {key: list(one["systems"]) for key, one in found["scales"].items()}
+    if len(set(map(tuple, order.values()))) > 1:
+        lines.append("  With each tag as one token the order is another: see below.")
+    return [*lines, ""]
+
+
+def describe_verdict(*, real: bool, more_rows: int | None) -> str:
+    """Return REAL, or that a difference is not settled and what would settle it."""
+    if real:
+        return "REAL"
+    if more_rows is None:
+        return "NOT SETTLED: no difference was seen"
+    if more_rows > MOST_ROWS:
+        return "NOT SETTLED: no realistic number of rows would tell"
+    return f"NOT SETTLED: about {_round_up(more_rows):,} more rows would tell"
+
+
+def _round_up(count: int) -> int:
+    """Return a count to two digits: it is an estimate."""
+    step = int(10 ** max(len(str(count)) - 2, 0))
+    return -(-count // step) * step
+
+
+EXAMPLES = 2
+LONGEST_EXAMPLE = 20
+
+
+def format_unseen(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the table of what ROUGE does not see, systems side by side with the references.
+
+    Args:
+        blocks: name of each system to its record.
+    """
+    first = next(iter(blocks.values())).get("unseen")
+    if not first:
+        return []
+    table = [["what ROUGE does not see", *blocks, "references", "unit"]]
+    if len(blocks) == 1:
+        table[0].append("for instance")
+    for key, measure in first.items():
+        values = [block["unseen"].get(key, {}).get("value") for block in blocks.values()]
+        if all(value is None for value in values):
+            continue
+        row = [f"  {measure['title']}", *map(_short, values), _short(measure.get("references"))]
+        row.append(_unit(measure, first))
+        if len(blocks) == 1:
+            row.append(", ".join(_example(one) for one in measure["worst"][:EXAMPLES]))
+        table.append(row)
+    left = (0, len(table[0]) - 1) if len(blocks) > 1 else (0, len(blocks) + 2, len(blocks) + 3)
+    return ["", *align(table, left=left)]
+
+
+def _unit(measure: Mapping[str, Any], measures: Mapping[str, Any]) -> str:
+    rows, measured = measures["empty"]["rows_measured"], measure["rows_measured"]
+    return str(measure["unit"]) + (f", {measured} rows" if measured < rows else "")
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _example(row: Mapping[str, Any]) -> str:
+    what = row["what"]
+    if len(what) > LONGEST_EXAMPLE:
+        what = f"{what[:LONGEST_EXAMPLE]}…"
+    return f"{row['name']} ({what})" if what else str(row["name"])
+
+
+def format_slices(block: Mapping[str, Any]) -> list[str]:
+    """Return the table of slices: rouge_mean of the asked scale where it acts."""
+    slices = block.get("slices")
+    if not slices:
+        return []
+    table = [["mean by slice", "rows", "mean", "95 % interval", "constant"]]
+    by = ""
+    for one in slices:
+        if one["by"] != by:
+            by = one["by"]
+            table.append([f"{by}", "", "", "", ""])
+        low, high = one["confidence"]
+        table.append(
+            [
+                f"  {one['value']}",
+                f"{one['rows']}{' few' if one['few'] else ''}",
+                f"{one['rouge_mean']:.2f}",
+                f"{low:.2f} - {high:.2f}",
+                f"{one['constant']:.2f}" if "constant" in one else "",
+            ]
+        )
+    few = any(one["few"] for one in slices)
+    said = ["few: under 20 rows, which say little"] if few else []
+    return ["", *align(table, left=(0,)), *said]
+
 
 COLUMNS = (
     ("rouge1", "R1"),
