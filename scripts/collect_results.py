@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     require_packages(__file__)
     from dialsum.paths import OUTPUTS, project_path, shown
     from dialsum.record import find_records, find_unfinished
-    from dialsum.report.collect import format_overview, write_comparison
+    from dialsum.report.summaries import write_comparison
+    from dialsum.report.tables import format_overview
 
     root = (asked.root[0] if asked.root else project_path(OUTPUTS)).absolute()
     records, problems = find_records(root)

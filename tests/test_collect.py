@@ -16,9 +16,8 @@ from dialsum.atomic import write_json
 from dialsum.errors import UnfitError
 from dialsum.paths import BatchPaths, RunPaths
 from dialsum.record import find_records
-from dialsum.report.collect import flatten, format_overview, write_comparison
-from dialsum.report.summaries import refresh_root, summarise_root
-from dialsum.report.table import format_ranking
+from dialsum.report.summaries import flatten, refresh_root, summarise_root, write_comparison
+from dialsum.report.tables import format_overview, format_ranking
 
 SCRIPT = REPOSITORY / "scripts" / "collect_results.py"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.record.read import find_records
+from dialsum.record import find_records
 from dialsum.score.api import FLOORS
 
 pytestmark = pytest.mark.training

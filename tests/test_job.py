@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from batch_world import make_options, make_screen, now, write_configs, write_data
+from dialsum.attempts import AttemptOfRun
 from dialsum.batch.attempts import first_attempt
 from dialsum.batch.batch import run_batch
 from dialsum.batch.outcome import BatchOutcome
@@ -20,7 +21,6 @@ from dialsum.config.read import load_config
 from dialsum.errors import ConfigError, UnfitError
 from dialsum.experiment.job import Job, read_job
 from dialsum.paths import PROJECT_ROOT, RunPaths
-from dialsum.record.attempts import AttemptOfRun
 from dialsum.report.summaries import write_batch_files
 from test_batch import plan_batch
 from trainer_runs import environment

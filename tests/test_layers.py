@@ -32,7 +32,7 @@ LAYERS: list[list[str]] = [
     ["score"],
     ["models"],
     ["train"],
-    ["record", "experiment"],
+    ["record", "attempts", "archive", "experiment"],
     ["batch"],
     ["report"],
 ]
@@ -54,6 +54,8 @@ START_AT_ONCE = [
     "data",
     "score",
     "record",
+    "attempts",
+    "archive",
     "batch",
     "report",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dialsum.config.read import load_config
-from dialsum.report.checks import LEAST_ROUGE1
+from dialsum.report.closing import LEAST_ROUGE1
 
 READMES = ("README.md", "README.ko.md")
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)

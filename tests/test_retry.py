@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from batch_world import make_options, make_record, now
+from dialsum.attempts import FIRST, AttemptOfRun, list_overrides, ordinal, say_attempts
 from dialsum.batch.attempts import decide, first_attempt
 from dialsum.batch.plan import load_selected, make_plan
 from dialsum.batch.plan_text import describe_plan
 from dialsum.config.ladder import RungError, apply_rung, count_halvings, show_number
 from dialsum.config.read import LoadedConfig, dump_yaml, load_config
 from dialsum.config.schema import Config
-from dialsum.record.attempts import FIRST, AttemptOfRun, list_overrides, ordinal, say_attempts
 from test_config_check import VALID, problems_of
 
 HALVINGS = [(1, 0), (2, 1), (3, 0), (6, 1), (7, 0), (48, 4), (128, 7)]

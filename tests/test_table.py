@@ -14,15 +14,14 @@ from dialsum.batch.options import DEMO_DATA, BatchOptions
 from dialsum.batch.outcome import BatchOutcome, Outcome
 from dialsum.batch.plan import load_selected, make_plan
 from dialsum.record import Record
-from dialsum.report.checks import make_checks
-from dialsum.report.closing import format_closing, suggest_next
-from dialsum.report.ranking import (
+from dialsum.report.closing import format_closing, make_checks, suggest_next
+from dialsum.report.tables import (
     compare_with_best,
+    format_ranking,
     group_records,
     points_above_floor,
     whitespace_number,
 )
-from dialsum.report.table import format_ranking
 from dialsum.text_table import align, display_width
 
 

@@ -10,11 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dialsum.batch.plan import BatchPlan, PlannedExperiment
-from dialsum.batch.progress import RunProgress
-from dialsum.config.ladder import Change, RungError, apply_rung
-from dialsum.record import Record, describe_dead_run
-from dialsum.record.attempts import (
+from dialsum.archive import describe_dead_run
+from dialsum.attempts import (
     CAUSE_WORDS,
     FIRST,
     KILLED,
@@ -25,6 +22,10 @@ from dialsum.record.attempts import (
     point_to_files,
     say_failure,
 )
+from dialsum.batch.plan import BatchPlan, PlannedExperiment
+from dialsum.batch.progress import RunProgress
+from dialsum.config.ladder import Change, RungError, apply_rung
+from dialsum.record import Record
 
 MENDABLE_STAGE = "train"
 """Before training nothing that a rung halves takes memory; after it a night would be thrown away,

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from dialsum.archive import find_foreign, find_model, holds_run
 from dialsum.batch.estimates import estimate_disk_bytes
 from dialsum.batch.lock import find_batch_around, find_batches_at_work, find_runs_at_work
 from dialsum.batch.plan import BatchPlan, PlannedExperiment
@@ -20,7 +21,6 @@ from dialsum.config.schema import Config
 from dialsum.errors import UnfitError
 from dialsum.paths import OUTPUTS, BatchPaths, RunPaths, project_path, shown
 from dialsum.reading import read_regular
-from dialsum.record.place import find_foreign, find_model, holds_run
 
 GIB, MIB = 2**30, 2**20
 ROOM_FOR_WORDS_BYTES = 2**16

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from dialsum.archive import archive_previous, find_own_record, write_failed_record
 from dialsum.atomic import write_text
 from dialsum.batch.attempts import (
     Attempt,
@@ -36,7 +37,7 @@ from dialsum.errors import DialsumError
 from dialsum.experiment.job import Job, kind_of
 from dialsum.machine.devices import nvidia_gpus
 from dialsum.paths import shown
-from dialsum.record import Record, archive_previous, find_own_record, write_failed_record
+from dialsum.record import Record
 from dialsum.score.show import format_final
 from dialsum.train.tracking import BATCH_OFF, COULD_NOT_START
 

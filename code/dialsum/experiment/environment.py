@@ -18,7 +18,7 @@ from typing import Any
 
 from dialsum.environment_variables import record_variables
 from dialsum.paths import PROJECT_ROOT, RunPaths
-from dialsum.record.read import SCHEMA_VERSION
+from dialsum.record import SCHEMA_VERSION
 
 PACKAGES = {
     **{

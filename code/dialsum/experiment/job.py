@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dialsum.attempts import FIRST, AttemptOfRun
 from dialsum.config.read import LoadedConfig
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError, first_line
 from dialsum.paths import RunPaths, shown
-from dialsum.record.attempts import FIRST, AttemptOfRun
 
 
 @dataclass(frozen=True)

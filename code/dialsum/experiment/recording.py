@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.atomic import write_json, write_report
+from dialsum.attempts import FIRST, FULL, NAN, AttemptOfRun
 from dialsum.errors import (
     DialsumError,
     FullMemoryError,
@@ -20,8 +21,7 @@ from dialsum.errors import (
     first_line,
 )
 from dialsum.paths import RunPaths, shown
-from dialsum.record.attempts import FIRST, FULL, NAN, AttemptOfRun
-from dialsum.record.words import best_metrics_text
+from dialsum.record import best_metrics_text
 from dialsum.train.checkpoints import drop_unsealed_checkpoints
 from dialsum.train.memory import is_out_of_memory
 from dialsum.train.progress import Progress

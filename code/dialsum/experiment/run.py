@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dialsum.archive import archive_previous
 from dialsum.atomic import dump_json
 from dialsum.config.read import LoadedConfig, dump_yaml
 from dialsum.config.rules_schedule import find_length_problems
@@ -51,7 +52,6 @@ from dialsum.models.tokenizers import (
 )
 from dialsum.models.trim import KeptPieces, TrimmedTokenizer, named_token_ids, trim_tokenizer
 from dialsum.paths import RunPaths, in_project, project_path, shown
-from dialsum.record.archive import archive_previous
 from dialsum.score.api import score_report, score_texts
 from dialsum.score.rows import Rows
 from dialsum.score.show import describe_measured, format_final

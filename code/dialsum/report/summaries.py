@@ -1,23 +1,23 @@
-"""Writes a batch's own files: its results, the root's summary of latest runs, and the closing text.
+"""The files on many runs: a batch's results and closing text, a root's latest runs, the CSV of all.
 
-Must not know how text or rankings are made. Every path in these files is relative to the file.
-"""
+Must not know how text or rankings are made. Every path in these files is relative to the file."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import write_json, write_report
+from dialsum.atomic import to_plain, write_json, write_report, write_table_for_people
 from dialsum.batch.outcome import BatchOutcome, Outcome
 from dialsum.batch.unwritten import write_each
 from dialsum.paths import BatchPaths, RunPaths
-from dialsum.reading import read_regular
+from dialsum.reading import read_regular, refuse_foreign
 from dialsum.record import SCHEMA_VERSION, Record, find_records, latest_runs
-from dialsum.report.ranking import group_records, is_ranked, points_above_floor
+from dialsum.report.tables import is_ranked, points_above_floor, rank_records, sort_records
 
 COPIED = (
     "status",
@@ -172,16 +172,6 @@ def refresh_root(paths: RunPaths) -> None:
             write_json(file, summarise_root(runs, file))
 
 
-def rank_records(records: Iterable[Record]) -> dict[Path, dict[str, int]]:
-    """Return each ranked record's place: which ranking (from 1; recipes and dev data differ
-    between) and rank in it."""
-    return {
-        record.path: {"ranking": number, "rank": rank}
-        for number, group in enumerate(group_records(records), start=1)
-        for rank, record in enumerate(group.records, start=1)
-    }
-
-
 def summarise_record(
     record: Record, *, ranks: dict[Path, dict[str, int]], folder: Path
 ) -> dict[str, Any]:
@@ -225,3 +215,79 @@ def _summarise_attempts(record: Record, folder: Path) -> dict[str, Any]:
 def relative(path: Path, folder: Path) -> str:
     """Return a path as it is seen from a folder."""
     return Path(os.path.relpath(path, folder)).as_posix()
+
+
+FIRST_COLUMNS = (
+    "ranking",
+    "rank",
+    "experiment",
+    "label",
+    "status",
+    "kind",
+    "batch",
+    "started_at",
+    "duration_seconds",
+    "evaluation.dev.rouge1",
+    "evaluation.dev.rouge2",
+    "evaluation.dev.rougeL",
+    "evaluation.dev.rouge_mean",
+    "evaluation.dev.floors.constant.rouge_mean",
+    "evaluation.dev.signature",
+    "evaluation.dev.rows",
+    "data.files.dev",
+    "data.sha256.dev",
+    "reason",
+    "record",
+)
+"""What people look at first; all other values follow in the order of the records."""
+
+
+def write_comparison(records: Sequence[Record], path: Path) -> None:
+    """Write the CSV: runs of one recipe and dev set together, best first; those without a score
+    last, by their start. An older one at its place is replaced.
+
+    Raises:
+        UnfitError: another file than an older comparison stands there.
+        DiskFullError, RunError: it cannot be written.
+    """
+    refuse_foreign(path, is_ours=_is_comparison)
+    ranks = rank_records(records)
+    rows = [
+        {
+            **ranks.get(record.path, {}),
+            **flatten(without_rows(record.content)),
+            "record": relative(record.path, path.parent),
+        }
+        for record in sort_records(records)
+    ]
+    present = list(dict.fromkeys(key for row in rows for key in row))
+    columns = [key for key in FIRST_COLUMNS if key in present or not rows]
+    columns += [key for key in present if key not in columns]
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    write_table_for_people(path, columns, cells)
+
+
+def _is_comparison(head: bytes) -> bool:
+    names = head.decode("utf-8-sig", "replace").partition("\n")[0].strip().split(",")
+    return {"experiment", "status", "started_at", "record"} <= set(names)
+
+
+def flatten(content: dict[str, Any], *, prefix: str = "") -> dict[str, Any]:
+    """Return nested keys as dotted ones; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, prefix=f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _cell(value: Any) -> object:
+    """Return a value as it stands in a cell: empty where there is none, JSON where it is a list or
+    a truth value."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, (list, bool)):
+        return json.dumps(to_plain(value), ensure_ascii=False)
+    return value
