@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bare_loop import make_bare_loop
-from dialsum.machine.host import peak_resident_bytes
+from dialsum.machine.driver import peak_resident_bytes
 from random_mt5 import write_random_mt5
 
 REPOSITORY = Path(__file__).resolve().parent.parent

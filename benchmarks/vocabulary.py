@@ -101,7 +101,7 @@ def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[s
 
     from dialsum.data.encode import encode_rows
     from dialsum.experiment.run import prepare_tokenizer, read_splits
-    from dialsum.machine.host import peak_resident_bytes
+    from dialsum.machine.driver import peak_resident_bytes
     from dialsum.models.load import load_model
 
     config = _config(data, checkpoint, cut=cut, size=size)

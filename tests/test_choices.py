@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dialsum.experiment.choices import Choices, Precision
-from dialsum.machine.torch_devices import Device
+from dialsum.machine.devices import Device
 from small_models import make_config
 
 pytestmark = pytest.mark.training

@@ -17,7 +17,7 @@ from dialsum.batch.lock import hold_batch
 from dialsum.batch.preflight import check_plan
 from dialsum.config.read import load_config
 from dialsum.errors import UnfitError
-from dialsum.machine.profile_tables import BASE_SIZES
+from dialsum.machine.memory import BASE_SIZES
 from dialsum.models.checkpoint import find_size
 from dialsum.models.hub import find_hub_cache
 from test_plan import plan_of

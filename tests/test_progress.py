@@ -18,7 +18,7 @@ from dialsum.batch.handover import TOLERANCE_BYTES, CardUse, wait_until_free
 from dialsum.batch.interrupts import Interrupts
 from dialsum.batch.progress import EventFile, RunProgress, estimate_rest, format_duration
 from dialsum.batch.screen import Screen, cut_to_width, describe_cards
-from dialsum.machine.devices import GpuState
+from dialsum.machine.driver import GpuState
 from dialsum.score.show import format_final
 
 CODE = str(Path(__file__).resolve().parent.parent / "code")

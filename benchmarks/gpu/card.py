@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from dialsum.machine.host import peak_resident_bytes
+from dialsum.machine.driver import peak_resident_bytes
 
 GIB = 2**30
 
@@ -67,7 +67,7 @@ def hold_to(where: Any, cap_gib: float) -> Any:
         return where
     import torch
 
-    from dialsum.machine.profile_tables import CONTEXT_GIB
+    from dialsum.machine.memory import CONTEXT_GIB
 
     cap = min(int(cap_gib * GIB), total)
     torch.cuda.set_per_process_memory_fraction((cap - CONTEXT_GIB * GIB) / total, where.index)

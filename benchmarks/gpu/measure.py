@@ -28,7 +28,8 @@ def measure(job: Job, settings: Settings) -> dict[str, Any]:
     """Train, and evaluate where that is asked for, as a run does; return the figures."""
     from dialsum.config.read import load_config
     from dialsum.experiment.choices import choose
-    from dialsum.machine.devices import free_memory, pick_device
+    from dialsum.machine.devices import pick_device
+    from dialsum.machine.memory import free_memory
     from gpu.architectures import ensure_checkpoint, read_architecture
     from gpu.training import Bench
 

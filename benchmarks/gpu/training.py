@@ -13,7 +13,7 @@ from bare_loop import make_bare_loop
 from dialsum.config.schema import Config
 from dialsum.data.encoded import EncodedSplit
 from dialsum.experiment.choices import Choices
-from dialsum.machine.profiles import estimate_training_gib
+from dialsum.machine.memory import estimate_training_gib
 from gpu.architectures import Architecture
 from gpu.card import Meter, read_clock
 from gpu.flops import count_flops, describe_speed, find_peak, find_products, name_product

@@ -15,20 +15,23 @@ if __name__ == "__main__":
     require_packages(__file__)
 
 from dialsum.errors import run_script
-from dialsum.machine.__main__ import describe_machine, main
 from dialsum.machine.devices import (
     Choice,
     Device,
-    free_memory,
-    gpu_processes,
     list_devices,
-    nvidia_gpus,
     pick_device,
     pick_num_workers,
     pick_precision,
     pick_tf32,
 )
-from dialsum.machine.profiles import recommend_batch, recommend_checkpointing, recommend_eval_batch
+from dialsum.machine.driver import gpu_processes, nvidia_gpus
+from dialsum.machine.memory import (
+    free_memory,
+    recommend_batch,
+    recommend_checkpointing,
+    recommend_eval_batch,
+)
+from dialsum.machine.show import describe_machine, main
 
 __all__ = [
     "Choice",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dialsum.batch.interrupts import Interrupts
-from dialsum.machine.devices import gpu_processes, nvidia_gpus
+from dialsum.machine.driver import gpu_processes, nvidia_gpus
 
 TOLERANCE_BYTES = 512 * 2**20
 """Memory above what was used before the experiment that still counts as free: drivers and displays

@@ -35,7 +35,7 @@ from dialsum.batch.screen import Screen, describe_cards
 from dialsum.batch.unwritten import DISK_FULL, name_cause
 from dialsum.errors import DialsumError
 from dialsum.experiment.job import Job, kind_of
-from dialsum.machine.devices import nvidia_gpus
+from dialsum.machine.driver import nvidia_gpus
 from dialsum.paths import shown
 from dialsum.record import Record
 from dialsum.score.show import format_final

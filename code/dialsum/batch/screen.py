@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from dialsum.machine.devices import GpuState
+from dialsum.machine.driver import GpuState
 from dialsum.printable import PrintableStream, visible
 from dialsum.text_table import display_width
 

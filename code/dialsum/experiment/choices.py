@@ -18,9 +18,9 @@ from dialsum.machine.devices import (
     pick_precision,
     pick_tf32,
 )
-from dialsum.machine.host import peak_resident_bytes
-from dialsum.machine.profile_tables import Size
-from dialsum.machine.profiles import (
+from dialsum.machine.driver import peak_resident_bytes
+from dialsum.machine.memory import (
+    Size,
     recommend_accumulation,
     recommend_batch,
     recommend_checkpointing,

@@ -20,10 +20,10 @@ from dialsum.errors import (
     explain_os_error,
     first_line,
 )
+from dialsum.machine.memory import is_out_of_memory
 from dialsum.paths import RunPaths, shown
 from dialsum.record import best_metrics_text
 from dialsum.train.checkpoints import drop_unsealed_checkpoints
-from dialsum.train.memory import is_out_of_memory
 from dialsum.train.progress import Progress
 
 SCHEMA_VERSION = 1
@@ -133,7 +133,7 @@ def explain_foreseen(error: BaseException, *, folder: Path) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         return explain_os_error(error)
     text = first_line(error)
-    if type(error).__name__ == "OutOfMemoryError" or "out of memory" in text.lower():
+    if is_out_of_memory(error):
         return (
             f"the GPU's memory was full ({text}). Halve training.per_device_train_batch_size and "
             "double training.gradient_accumulation_steps, or set "

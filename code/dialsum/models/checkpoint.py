@@ -13,8 +13,8 @@ from typing import Any
 
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError, first_line
-from dialsum.machine.choice import Choice
-from dialsum.machine.profile_tables import BASE_SIZES, Size
+from dialsum.machine.devices import Choice
+from dialsum.machine.memory import BASE_SIZES, Size
 from dialsum.models.checkpoint_files import (
     ADAPTER,
     CONFIG,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dialsum.errors import UnfitError
-from dialsum.machine.profile_tables import Size
+from dialsum.machine.memory import Size
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dialsum.config.schema import Config
+from dialsum.machine.memory import free_memory, is_out_of_memory
 from dialsum.models.writable import LONGEST, WHOLE, WritablePieces, find_writable
 
 if TYPE_CHECKING:
@@ -113,11 +114,11 @@ def generate_summaries(
                     texts = _generate_batch(
                         model, tokenizer, [inputs[i] for i in chosen], settings, writable
                     )
-                except torch.cuda.OutOfMemoryError:
-                    if batch_size == 1:
+                except (RuntimeError, MemoryError) as error:
+                    if batch_size == 1 or not is_out_of_memory(error):
                         raise
                     batch_size = max(1, batch_size // 2)
-                    torch.cuda.empty_cache()
+                    free_memory()
                     print(
                         "generation did not fit the GPU's memory; "
                         f"going on with batches of {batch_size}"

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dialsum.errors import DataError, UnfitError
-from dialsum.machine.host import usable_cores
+from dialsum.machine.driver import usable_cores
 from dialsum.score.floors import LEADS, choose_constant, lead, longest_utterance, other_summaries
 from dialsum.score.rouge import METRICS, PreparedText, TextPreparer, score_rows
 from dialsum.score.rows import Rows, slice_rows

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
+from dialsum.machine.memory import free_memory, is_out_of_memory
 from dialsum.models.generate import GenerationSettings, generate_summaries
 from dialsum.train.loop import Machine
-from dialsum.train.memory import PassLimit, free_memory, is_out_of_memory, words_of
+from dialsum.train.memory import PassLimit, words_of
 from dialsum.train.passes import SummaryTask, count_targets
 
 Scorer = Callable[[Sequence[str]], dict[str, float]]
@@ -75,6 +76,6 @@ class DevSet:
                     raise
                 failed = words_of(error)
             if failed is not None:
-                free_memory(self.machine.device)
+                free_memory()
                 print(f"in the dev loss, {self.limit.lower(batch, failed)}", flush=True)
         return total / max(count, 1)

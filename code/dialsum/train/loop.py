@@ -25,12 +25,13 @@ from transformers.trainer_callback import TrainerState
 
 from dialsum.config.schema import Training
 from dialsum.errors import RunError
+from dialsum.machine.memory import free_memory, is_out_of_memory
 from dialsum.models.save import load_weights, save_weights
 from dialsum.train.batches import Rows, Step
 from dialsum.train.checkpoints import STATE, TENSORS, find_damage, prune, seal_checkpoint
 from dialsum.train.gradient_check import GradientCheck
 from dialsum.train.guard import BadStep, Guard, Origin, all_finite, find_origin, learning
-from dialsum.train.memory import PassLimit, allocate_states, free_memory, is_out_of_memory, words_of
+from dialsum.train.memory import PassLimit, allocate_states, words_of
 from dialsum.train.optimizer import make_optimizer
 from dialsum.train.passes import ROWS, Batch, count_targets, count_tokens, leave_out, rows_of
 from dialsum.train.progress import Progress
@@ -343,7 +344,7 @@ class Loop:
                 return total
             # Outside of the handler: the error would hold on to the tensors of the pass.
             self.optimizer.zero_grad(set_to_none=True)
-            free_memory(self.machine.device)
+            free_memory()
             step, said = self.progress.step, self.limit.lower(*failed)
             self.progress.event(
                 "memory_retry", step=step or 0, positions=self.limit.positions, message=said

@@ -1,44 +1,16 @@
-"""Memory that runs out inside a step: recognise it, free what there is, go on with smaller passes.
+"""Memory that runs out inside a step: go on with smaller passes.
 
 Must not know the loop, nor what a step computes.
 """
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dialsum.errors import FullMemoryError, first_line
 from dialsum.train.passes import Batch, count_positions, halve
-
-SIGNS = (
-    "out of memory",
-    "can't allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "not enough memory",
-    "could not create a primitive",
-)
-"""Words in the errors of CUDA, cuBLAS, MPS, the CPU's allocator and oneDNN."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that the device's memory, or the machine's, was full."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
-
-
-def free_memory(device: Any) -> None:
-    """Give back what nothing holds any more, on the device and in this process."""
-    import torch
-
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
 
 
 def allocate_states(optimizer: Any) -> list[Any]:

@@ -15,20 +15,22 @@ from pathlib import Path
 import pytest
 
 from dialsum.errors import UnfitError
-from dialsum.machine.__main__ import describe_choices, describe_driver, describe_recommendations
 from dialsum.machine.devices import (
     Choice,
     Device,
     choose_device,
+    cuda_attention,
+    cuda_precisions,
     explain_missing_cuda,
-    free_memory,
     list_devices,
+    name_bf16_instructions,
     pick_num_workers,
     pick_precision,
     pick_tf32,
 )
-from dialsum.machine.gpu_driver import GIB
-from dialsum.machine.torch_devices import cuda_attention, cuda_precisions, name_bf16_instructions
+from dialsum.machine.driver import GIB
+from dialsum.machine.memory import free_memory
+from dialsum.machine.show import describe_choices, describe_driver, describe_recommendations
 from gpu_states import make_gpu
 
 
@@ -267,7 +269,7 @@ def test_driver_and_choices_are_said_in_lines() -> None:
     assert "by the profile of 24 GB in bf16" in describe_recommendations(AMPERE)[0]
 
 
-@pytest.mark.parametrize("import_first", ["devices", "__main__", "profiles", "gpu_driver", "host"])
+@pytest.mark.parametrize("import_first", ["devices", "driver", "memory", "show"])
 def test_device_layer_starts_without_torch(import_first: str) -> None:
     code = f"import dialsum.machine.{import_first}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -280,8 +282,8 @@ HIDDEN_MEMORY = [
 """What /proc/meminfo holds in sandboxes that do not tell the memory."""
 ASK_MEMORY = """
 from dialsum.machine.devices import Device, pick_num_workers
-from dialsum.machine.host import host_memory
-from dialsum.machine.profiles import recommend_batch, recommend_eval_batch
+from dialsum.machine.driver import host_memory
+from dialsum.machine.memory import recommend_batch, recommend_eval_batch
 print(host_memory())
 print(Device("cpu", 0, "CPU", None, None, None, ("fp32",), ("math",)).describe())
 print(pick_num_workers("auto", device=Device("cuda", 0, "x", 1, 1, (8, 6), (), ())).why)

@@ -6,31 +6,29 @@ Must not know the configuration; it shows what `auto` comes to for each family.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from dialsum.command_line import CommandLine
 from dialsum.errors import EXIT_OK
 from dialsum.machine.devices import (
     Choice,
     Device,
-    driver_cuda_version,
-    nvidia_gpus,
+    Precision,
+    list_devices,
     pick_device,
     pick_num_workers,
     pick_precision,
     pick_tf32,
 )
-from dialsum.machine.gpu_driver import GpuState
-from dialsum.machine.profile_tables import EFFECTIVE_BATCH_SIZE, LENGTHS
-from dialsum.machine.profiles import (
+from dialsum.machine.driver import GpuState, driver_cuda_version, nvidia_gpus
+from dialsum.machine.memory import (
+    EFFECTIVE_BATCH_SIZE,
+    LENGTHS,
     count_fitting_rows,
     describe_memory,
-    find_card,
     recommend_batch,
     recommend_checkpointing,
     recommend_eval_batch,
 )
-from dialsum.machine.torch_devices import list_devices
 
 FAMILIES = ("mt5", "t5", "bart")
 SHOWN_BEAMS = 4
@@ -92,15 +90,12 @@ def describe_choices(chosen: Choice[Device]) -> list[str]:
 
 def describe_recommendations(device: Device) -> list[str]:
     """Return batch x accumulation for each family and input length, and the evaluation batch."""
-    card = find_card(device.memory_total_bytes)
     precision = _precision(device, FAMILIES[0])
-    size = describe_memory(device.memory_total_bytes)
-    has_profile = card and precision != "fp32" and device.memory_total_bytes is not None
-    profile = f"the profile of {card} GB" if has_profile else size
+    profile = describe_memory(device.memory_total_bytes)
     columns = "".join(f"{f'up to {length}':>14}" for length in LENGTHS)
     lines = [
-        f"Batch x accumulation for {EFFECTIVE_BATCH_SIZE} rows a step, by {profile} in {precision}"
-        " (estimated, not measured)",
+        f"Batch x accumulation for {EFFECTIVE_BATCH_SIZE} rows a step, by the {profile} in "
+        f"{precision} (estimated, not measured)",
         f"  {'input tokens':<24}{columns}{f'evaluation, {SHOWN_BEAMS} beams':>22}",
     ]
     for family in FAMILIES:
@@ -132,7 +127,7 @@ def _recommend(device: Device, family: str, length: int, lora: bool) -> str:
     return f"{batch} x {accumulation}{' c' if checkpointing else ''}"
 
 
-def _precision(device: Device, family: str) -> Literal["fp32", "bf16", "fp16"]:
+def _precision(device: Device, family: str) -> Precision:
     return pick_precision("auto", fp16=False, architecture=family, device=device).value
 
 

@@ -1,4 +1,4 @@
-"""Device profiles: the table is what its own estimates say, and what is recommended fits."""
+"""Device profiles: what is recommended fits."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import itertools
 
 import pytest
 
-from dialsum.machine.gpu_driver import GIB
-from dialsum.machine.profile_tables import BASE_SIZES, CARD_GIB, LENGTHS, RESERVE_SHARE, ROWS, Size
-from dialsum.machine.profiles import (
+from dialsum.machine.driver import GIB
+from dialsum.machine.memory import (
+    BASE_SIZES,
+    LENGTHS,
+    Size,
     count_fitting_rows,
     estimate_training_gib,
     find_card,
@@ -19,26 +21,7 @@ from dialsum.machine.profiles import (
 )
 
 FAMILIES = ("mt5", "t5", "bart")
-DIVISORS = (24, 12, 8, 6, 4, 3, 2, 1)
 RTX_3090 = int(23.7 * GIB)
-
-
-@pytest.mark.parametrize("card", CARD_GIB)
-@pytest.mark.parametrize("lora", [True, False], ids=["lora", "full"])
-@pytest.mark.parametrize("checkpointing", [True, False], ids=["checkpointing", "plain"])
-def test_table_holds_the_most_rows_that_fit(card: int, lora: bool, checkpointing: bool) -> None:
-    room = CARD_GIB[card] * (1 - RESERVE_SHARE)
-    way = ("lora" if lora else "full") + ("+checkpointing" if checkpointing else "")
-    for family, (column, length) in itertools.product(FAMILIES, enumerate(LENGTHS)):
-        fitting = [
-            rows
-            for rows in DIVISORS
-            if estimate_training_gib(
-                family, length, batch=rows, lora=lora, checkpointing=checkpointing
-            )
-            <= room
-        ]
-        assert ROWS[card][way][family][column] == max(fitting, default=0), (family, length)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +65,7 @@ def test_recommendations_for_an_rtx_3090(
     found = recommend_batch(family, length, RTX_3090, lora=lora)
     assert found[:2] == (batch, accumulation)
     assert "estimate" in found[2]
-    assert ("profile of 24 GB" in found[2]) == (length <= 1024)
+    assert "profile of 24 GB" in found[2]
 
 
 @pytest.mark.parametrize("effective", [1, 2, 7, 16, 24, 32])
@@ -166,7 +149,6 @@ def test_estimates_go_by_the_size_not_by_the_family() -> None:
     batch, _, why = recommend_batch("mt5", 512, card, lora=False, size=SMALL)
     assert batch == 24
     assert "mt5 of 0.8 million parameters" in why
-    assert "profile" not in why
     beams = {"architecture": "mt5", "lora": False}
     assert recommend_eval_batch(10, 1024, card, **beams, size=SMALL).value == 64
     assert recommend_eval_batch(10, 1024, card, **beams).value == 1

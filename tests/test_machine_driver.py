@@ -8,14 +8,15 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from dialsum.machine.devices import (
+from dialsum.machine.driver import (
     DriverError,
     driver_cuda_version,
     gpu_processes,
+    host_memory,
     nvidia_gpus,
+    usable_cores,
     visible_gpus,
 )
-from dialsum.machine.host import host_memory, usable_cores
 from gpu_states import make_gpu
 
 HAS_DRIVER = Path("/proc/driver/nvidia").exists() or Path("/dev/dxg").exists()
