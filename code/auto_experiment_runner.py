@@ -22,9 +22,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from dialsum.batch.in_use import use_environment
-from dialsum.command_line import CommandLine
+from dialsum.cli import CommandLine, require_packages
 from dialsum.errors import EXIT_OK, UnfitError, run_script
-from dialsum.optional import require_packages
 
 NAME = "auto_experiment_runner.py"
 NOT_BUILT = {

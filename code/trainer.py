@@ -27,9 +27,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from dialsum.batch.in_use import use_environment
-from dialsum.command_line import CommandLine
+from dialsum.cli import CommandLine, require_packages
 from dialsum.errors import EXIT_FAILED, EXIT_OK, DialsumError, run_script
-from dialsum.optional import require_packages
 from dialsum.parent_watch import watch_parent
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def explain_one(options: argparse.Namespace) -> int:
     """Print every value of the experiment with where it comes from."""
-    from dialsum.batch.check_model import explain_checkpoint
+    from dialsum.batch.check import explain_checkpoint
     from dialsum.config.explain import explain
     from dialsum.config.read import load_config
 
@@ -162,14 +161,14 @@ def explain_one(options: argparse.Namespace) -> int:
 
 def take_environment() -> list[str]:
     """Take what a file .env may give; return what to say of the environment."""
-    from dialsum.batch.alone import take_env_file
+    from dialsum.batch.check import take_env_file
 
     return [*take_env_file(), *describe_variables(os.environ)]
 
 
 def take_job(options: argparse.Namespace) -> Job:
     """Read what a batch asks, and refuse it where it is unfit here."""
-    from dialsum.batch.alone import check_fit
+    from dialsum.batch.check import check_fit
     from dialsum.experiment.job import read_job
 
     job = read_job(options.job)
@@ -180,8 +179,7 @@ def take_job(options: argparse.Namespace) -> Job:
 
 def make_job(options: argparse.Namespace) -> Job:
     """Turn the options into a job; refuse what is unfit with every reason."""
-    from dialsum.batch.alone import load_fit
-    from dialsum.batch.check_place import choose_place
+    from dialsum.batch.check import choose_place, load_fit
     from dialsum.experiment.job import Job, kind_of
 
     paths = choose_place(

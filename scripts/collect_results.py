@@ -13,9 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
-from dialsum.command_line import CommandLine
+from dialsum.cli import CommandLine, require_packages
 from dialsum.errors import EXIT_FAILED, EXIT_OK, UnfitError, run_script
-from dialsum.optional import require_packages
 
 
 def make_parser() -> CommandLine:

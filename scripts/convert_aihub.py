@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
-from dialsum.command_line import CommandLine
+from dialsum.cli import CommandLine
 from dialsum.errors import EXIT_OK, DataError, UnfitError, run_script
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
-from dialsum.optional import require_packages
+from dialsum.cli import require_packages
 
 if TYPE_CHECKING:
     from sample_scenes.grammar import Sample

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
-from dialsum.command_line import CommandLine
-from dialsum.optional import require_packages
+from dialsum.cli import CommandLine, require_packages
 
 if TYPE_CHECKING:
     from dialsum.score.rows import Rows

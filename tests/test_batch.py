@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from batch_world import TRAINER, make_options, make_screen, now
-from dialsum.batch.batch import run_batch
 from dialsum.batch.lock import hold_batch
 from dialsum.batch.options import BatchOptions
-from dialsum.batch.outcome import BatchOutcome
 from dialsum.batch.plan import BatchPlan, load_selected, make_plan
+from dialsum.batch.queue import run_batch
+from dialsum.batch.result import BatchOutcome
 from dialsum.errors import UnfitError
 from dialsum.paths import BatchPaths
 from dialsum.record import find_records, read_record

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from batch_world import leave, make_options, make_screen
-from dialsum.batch.batch import run_batch
-from dialsum.batch.outcome import BatchOutcome
+from dialsum.batch.queue import run_batch
+from dialsum.batch.result import BatchOutcome
 from dialsum.paths import LOCK, BatchPaths
 from dialsum.record import find_records
 from dialsum.report.closing import format_closing

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dialsum.batch.check_model import find_model_problems
+from dialsum.batch.check import find_model_problems
 from dialsum.errors import UnfitError
 from dialsum.experiment.run import check_checkpoint
 from dialsum.models.checkpoint import resolve_checkpoint, weight_format

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.batch.check_model import find_model_problems
+from dialsum.batch.check import find_model_problems
 from dialsum.models.checkpoint_files import find_file_problems
 from test_preflight import pretrained
 from test_reading import LFS

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dialsum.batch.check_model import explain_checkpoint
+from dialsum.batch.check import explain_checkpoint
 from dialsum.config.explain import explain
 from dialsum.config.keys import schema_keys
 from dialsum.config.read import load_config

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.batch.alone import take_env_file
+from dialsum.batch.check import take_env_file
 from dialsum.environment_variables import (
     ENV_FILE_KEYS,
     FAMILIES,

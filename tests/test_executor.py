@@ -13,8 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dialsum.batch.executor import ChildEnd, run_child
-from dialsum.batch.interrupts import Interrupts, listen_for_interrupts
+from dialsum.batch.child import ChildEnd, Interrupts, listen_for_interrupts, run_child
 from dialsum.errors import RunError, UnfitError
 from dialsum.parent_watch import PARENT_FD, watch_parent
 
@@ -215,7 +214,7 @@ RUNNER = f"""
 import sys
 sys.path.insert(0, {CODE!r})
 from pathlib import Path
-from dialsum.batch.executor import Interrupts, run_child
+from dialsum.batch.child import Interrupts, run_child
 run_child([sys.executable, "-c", sys.argv[1]], log=Path(sys.argv[2]), interrupts=Interrupts())
 """
 CHILD = f"""

@@ -10,14 +10,13 @@ import pytest
 
 from batch_world import make_options, make_screen, now, write_configs, write_data
 from dialsum.attempts import AttemptOfRun
-from dialsum.batch.attempts import first_attempt
-from dialsum.batch.batch import run_batch
-from dialsum.batch.outcome import BatchOutcome
+from dialsum.batch.check import check_plan
 from dialsum.batch.plan import load_selected, make_plan
-from dialsum.batch.preflight import check_plan
-from dialsum.batch.queue import write_job
-from dialsum.config.ladder import apply_rung, state_changes
+from dialsum.batch.queue import run_batch, write_job
+from dialsum.batch.result import BatchOutcome
+from dialsum.batch.retry import first_attempt
 from dialsum.config.read import load_config
+from dialsum.config.retry import apply_rung, state_changes
 from dialsum.errors import ConfigError, UnfitError
 from dialsum.experiment.job import Job, read_job
 from dialsum.paths import PROJECT_ROOT, RunPaths

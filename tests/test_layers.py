@@ -16,16 +16,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 CODE = REPOSITORY / "code"
 LAYERS: list[list[str]] = [
-    [
-        "printable",
-        "errors",
-        "optional",
-        "environment_variables",
-        "atomic",
-        "command_line",
-        "text_table",
-        "reading",
-    ],
+    ["printable", "errors", "environment_variables", "atomic", "cli", "text_table", "reading"],
     ["paths", "parent_watch", "machine"],
     ["config"],
     ["data"],
@@ -41,10 +32,9 @@ LAYERS: list[list[str]] = [
 START_AT_ONCE = [
     "printable",
     "errors",
-    "optional",
     "environment_variables",
     "atomic",
-    "command_line",
+    "cli",
     "text_table",
     "reading",
     "paths",

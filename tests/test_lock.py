@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from batch_world import make_options, make_screen, write_configs, write_data
-from dialsum.batch.batch import run_batch
-from dialsum.batch.check_place import find_others_at_work
+from dialsum.batch.check import find_others_at_work
 from dialsum.batch.lock import find_holder, hold_batch, hold_run
+from dialsum.batch.queue import run_batch
 from dialsum.errors import EXIT_UNFIT, UnfitError
 from dialsum.paths import LOCK, RunPaths
 from dialsum.report.summaries import write_batch_files

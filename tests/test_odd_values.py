@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from batch_world import REPOSITORY, make_options, write_configs
-from dialsum.batch.preflight import check_plan
+from dialsum.batch.check import check_plan
 from dialsum.batch.progress import EventFile
-from dialsum.command_line import CommandLine
+from dialsum.cli import CommandLine
 from dialsum.config.describe import describe_type
 from dialsum.config.keys import schema_keys
 from dialsum.config.read import load_config, load_configs

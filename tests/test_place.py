@@ -13,7 +13,7 @@ import pytest
 
 from batch_world import leave, make_options, make_result, write_configs, write_result
 from dialsum.archive import archive_previous, find_foreign, write_failed_record
-from dialsum.batch.check_place import choose_place, find_place_problems
+from dialsum.batch.check import choose_place, find_place_problems
 from dialsum.errors import EXIT_UNFIT, DiskFullError, RunError, UnfitError
 from dialsum.paths import BatchPaths, RunPaths
 from dialsum.record import find_records, read_record

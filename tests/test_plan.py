@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from batch_world import TRAINER, make_options, now, write_configs
-from dialsum.batch.estimates import expect_minutes
+from dialsum.batch.check import check_plan
 from dialsum.batch.options import BatchOptions, select_numbers
-from dialsum.batch.plan import BatchPlan, load_selected, make_plan
+from dialsum.batch.plan import BatchPlan, expect_minutes, load_selected, make_plan
 from dialsum.batch.plan_text import describe_plan, describe_replaced
-from dialsum.batch.preflight import check_plan
 from dialsum.config.read import load_config
 from dialsum.config.rules_schedule import count_steps
 from dialsum.errors import UnfitError

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from batch_world import make_options, write_configs, write_data
-from dialsum.batch.check_model import find_model_problems
-from dialsum.batch.check_place import find_others_at_work, find_place_problems
-from dialsum.batch.estimates import estimate_disk_bytes
+from dialsum.batch.check import (
+    check_plan,
+    find_model_problems,
+    find_others_at_work,
+    find_place_problems,
+)
 from dialsum.batch.lock import hold_batch
-from dialsum.batch.preflight import check_plan
+from dialsum.batch.plan import estimate_disk_bytes
 from dialsum.config.read import load_config
 from dialsum.errors import UnfitError
 from dialsum.machine.memory import BASE_SIZES
@@ -68,7 +71,7 @@ def test_a_scorer_that_is_not_installed_is_named_before_the_start(
     plan = plan_of(make_options(tmp_path, "a", overrides=("evaluation.tokenizer=kiwi",)))
     environment = {"PATH": str(tmp_path)}
     assert check_plan(plan, environment=environment).problems == []
-    monkeypatch.setattr("dialsum.batch.check_machine.find_spec", lambda _: None)
+    monkeypatch.setattr("dialsum.batch.check.find_spec", lambda _: None)
     [problem] = check_plan(plan, environment=environment).problems
     assert "requirements-kiwi.txt" in problem
 
@@ -144,7 +147,7 @@ def test_too_little_space_is_said_before_the_start(
 ) -> None:
     plan = plan_of(make_options(tmp_path, "a"))
     needed = estimate_disk_bytes(plan.experiments[0].config)
-    monkeypatch.setattr("dialsum.batch.estimates.LOGS_BYTES", 2**60)
+    monkeypatch.setattr("dialsum.batch.plan.LOGS_BYTES", 2**60)
     [problem] = find_place_problems(plan)
     assert "GiB free, but models and checkpoints of 1 experiment take" in problem
     assert 0 < needed < 2**30

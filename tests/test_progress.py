@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from batch_world import make_screen
+from dialsum.batch.child import Interrupts
 from dialsum.batch.handover import TOLERANCE_BYTES, CardUse, wait_until_free
-from dialsum.batch.interrupts import Interrupts
 from dialsum.batch.progress import EventFile, RunProgress, estimate_rest, format_duration
 from dialsum.batch.screen import Screen, cut_to_width, describe_cards
 from dialsum.machine.driver import GpuState

@@ -9,11 +9,11 @@ import pytest
 
 from batch_world import make_options, make_record, now
 from dialsum.attempts import FIRST, AttemptOfRun, list_overrides, ordinal, say_attempts
-from dialsum.batch.attempts import decide, first_attempt
 from dialsum.batch.plan import load_selected, make_plan
 from dialsum.batch.plan_text import describe_plan
-from dialsum.config.ladder import RungError, apply_rung, count_halvings, show_number
+from dialsum.batch.retry import decide, first_attempt
 from dialsum.config.read import LoadedConfig, dump_yaml, load_config
+from dialsum.config.retry import RungError, apply_rung, count_halvings, show_number
 from dialsum.config.schema import Config
 from test_config_check import VALID, problems_of
 

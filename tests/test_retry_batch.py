@@ -12,7 +12,7 @@ import pytest
 
 from batch_world import make_options, make_screen
 from dialsum.archive import archive_previous
-from dialsum.batch.batch import run_batch
+from dialsum.batch.queue import run_batch
 from dialsum.record import find_records, latest_runs, read_record
 from dialsum.report.closing import format_closing
 from dialsum.report.summaries import write_batch_files
@@ -179,7 +179,7 @@ def test_an_interrupt_during_a_fresh_attempt_ends_it_and_the_batch(
 
 
 def test_a_wish_to_stop_that_comes_with_the_failure_starts_no_attempt(tmp_path: Path) -> None:
-    from dialsum.batch.interrupts import Interrupts
+    from dialsum.batch.child import Interrupts
 
     interrupts = Interrupts()
     plan = plan_batch(make_options(tmp_path, "nan_9", overrides=ASKED))

@@ -23,14 +23,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "code"))
 
-from dialsum.optional import require_packages
+from dialsum.cli import require_packages
 
 if __name__ == "__main__":
     require_packages(__file__)
 
 from dialsum.atomic import write_json
 from dialsum.batch.in_use import use_environment
-from dialsum.command_line import CommandLine
+from dialsum.cli import CommandLine
 from dialsum.errors import EXIT_FAILED, EXIT_OK, UnfitError, run_script
 from dialsum.experiment.environment import describe_environment
 from dialsum.machine.devices import use_one_gpu

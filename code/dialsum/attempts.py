@@ -1,6 +1,6 @@
 """The attempts of one experiment in a batch: how a run knows which it is, how all are recorded.
 
-Must not know what a rung changes (config/ladder.py), nor when there is a next attempt (run).
+Must not know what a rung changes (config/retry.py), nor when there is a next attempt (run).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from dialsum.config.ladder import RETRY, Change, state_changes
+from dialsum.config.retry import RETRY, Change, state_changes
 from dialsum.config.sources import Source
 from dialsum.paths import RunPaths
 

@@ -9,7 +9,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run by itself, its own folder is on the path and code/ is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from dialsum.optional import require_packages
+from dialsum.cli import require_packages
 
 if __name__ == "__main__":
     require_packages(__file__)

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dialsum.command_line import read_path
+from dialsum.cli import read_path
 from dialsum.data import aihub
 from dialsum.errors import EXIT_OK, UnfitError, run_script
 from dialsum.paths import PROJECT_ROOT, shown

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from dialsum.batch.interrupts import Interrupts
+from dialsum.batch.child import Interrupts
 from dialsum.machine.driver import gpu_processes, nvidia_gpus
 
 TOLERANCE_BYTES = 512 * 2**20

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dialsum.batch.estimates import expect_minutes
-from dialsum.batch.plan import BatchPlan, PlannedExperiment
+from dialsum.batch.plan import BatchPlan, PlannedExperiment, expect_minutes
 from dialsum.batch.progress import format_duration
 from dialsum.config.describe import show_value
 from dialsum.config.read import Replaced

@@ -1,19 +1,43 @@
-"""One experiment of a running batch after another: start it, follow it, find or write its record.
+"""The queue: one experiment after another, each in a process of its own, whatever becomes of the
+others.
 
-Must not know why a batch goes on or ends (batch.py).
+Must not know what an experiment computes, nor how results are laid out: it hands over outcomes.
 """
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from dialsum.archive import archive_previous, find_own_record, write_failed_record
 from dialsum.atomic import write_text
-from dialsum.batch.attempts import (
+from dialsum.batch.check import find_full_disk
+from dialsum.batch.child import (
+    GRACE_SECONDS,
+    ChildEnd,
+    Interrupts,
+    listen_for_interrupts,
+    run_child,
+)
+from dialsum.batch.handover import CardUse, read_card_use, wait_until_free
+from dialsum.batch.lock import hold_batch, hold_run, make_folder
+from dialsum.batch.plan import BatchPlan, PlannedExperiment, expect_minutes
+from dialsum.batch.progress import EventFile, Rest, RunProgress, estimate_rest, format_duration
+from dialsum.batch.result import (
+    DISK_FULL,
+    BatchOutcome,
+    Outcome,
+    UnwrittenFilesError,
+    explain_end,
+    name_cause,
+    word_causes,
+)
+from dialsum.batch.retry import (
     Attempt,
     decide,
     describe_dead_attempt,
@@ -21,25 +45,68 @@ from dialsum.batch.attempts import (
     plan_next,
     point_to_failed,
 )
-from dialsum.batch.check_place import find_full_disk
-from dialsum.batch.estimates import expect_minutes
-from dialsum.batch.executor import ChildEnd, run_child
-from dialsum.batch.follow import Follower
-from dialsum.batch.handover import CardUse, wait_until_free
-from dialsum.batch.interrupts import Interrupts
-from dialsum.batch.lock import hold_run
-from dialsum.batch.outcome import BatchOutcome, Outcome, explain_end
-from dialsum.batch.plan import BatchPlan, PlannedExperiment
-from dialsum.batch.progress import Rest, RunProgress, estimate_rest, format_duration
 from dialsum.batch.screen import Screen, describe_cards
-from dialsum.batch.unwritten import DISK_FULL, name_cause
-from dialsum.errors import DialsumError
+from dialsum.errors import DialsumError, UnfitError
 from dialsum.experiment.job import Job, kind_of
 from dialsum.machine.driver import nvidia_gpus
 from dialsum.paths import shown
 from dialsum.record import Record
 from dialsum.score.show import format_final
 from dialsum.train.tracking import BATCH_OFF, COULD_NOT_START
+
+
+class Follower:
+    """Reads one run's events while it runs and shows them.
+
+    Args:
+        screen: where they are shown.
+        metrics: the run's metrics.jsonl; what stands in it now is an earlier run's.
+        title: how the run is called.
+        estimate: from the seconds of this run so far, and those that its steps will take, to the
+            time until the batch ends; None if unknown.
+    """
+
+    def __init__(
+        self,
+        screen: Screen,
+        metrics: Path,
+        *,
+        title: str,
+        estimate: Callable[[float, float | None], Rest | None],
+    ) -> None:
+        self._screen = screen
+        self._title = title
+        self._estimate = estimate
+        self._progress = RunProgress()
+        self._events = EventFile(metrics)
+        self._events.skip_existing()
+        self._started = time.monotonic()
+
+    @property
+    def progress(self) -> RunProgress:
+        """What the run's events told so far."""
+        return self._progress
+
+    def poll(self) -> None:
+        """Show what is new: what is worth a line of its own, else the state that passes."""
+        for event in self._events.read_new():
+            line = self._progress.update(event, now=time.monotonic())
+            passing = event.get("event") == "stage" and self._screen.terminal
+            if line is not None and not passing:
+                self._screen.say(f"  {line}")
+                self._screen.restart_pause()
+        self._screen.show_progress(self._line)
+
+    def _line(self) -> str:
+        now = time.monotonic()
+        so_far = now - self._started
+        run_left = self._progress.seconds_left(now)
+        rest = self._estimate(so_far, run_left)
+        batch_left = None if rest is None else rest.describe()
+        times = f"{format_duration(so_far)} so far"
+        times += "" if run_left is None else f", {format_duration(run_left)} left"
+        times += "" if batch_left is None else f", {batch_left}"
+        return f"{self._title}  {self._progress.describe()}  ({times})"
 
 
 @dataclass
@@ -288,3 +355,83 @@ def describe_outcome(title: str, outcome: Outcome) -> list[str]:
     if outcome.unwritten:
         lines.append(f"  this could not be recorded: {outcome.unwritten}, {shown(record.path)}")
     return lines
+
+
+WriteResults = Callable[[BatchOutcome], None]
+
+
+def run_batch(
+    plan: BatchPlan,
+    *,
+    screen: Screen,
+    write_results: WriteResults,
+    interrupts: Interrupts | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+    read_use: Callable[[], CardUse] = read_card_use,
+) -> BatchOutcome:
+    """Run the experiments of a plan in order; a failure is recorded, and the next one starts.
+
+    Args:
+        plan: checked before (preflight.py).
+        screen: where a person follows it.
+        write_results: called at the start, after each experiment and at the end, to write the
+            batch's own files.
+        interrupts: where somebody listens for wishes to stop already; else they are heard here.
+        grace_seconds: time an experiment has to stop when asked.
+        read_use: asks the driver who uses the cards.
+
+    Raises:
+        UnfitError: the folders cannot be made or another batch holds them; nothing was started.
+    """
+    outcome = BatchOutcome(plan)
+    for folder in (plan.paths.root, plan.paths.runs, plan.paths.logs(plan.started_at)):
+        make_folder(folder)
+    hearing = nullcontext(interrupts) if interrupts else listen_for_interrupts()
+    runs = [one.paths for one in plan.experiments]
+    with hold_batch(plan.paths, runs), hearing as interrupts:
+        _write_first(outcome, write_results)
+        queue = Queue(outcome, screen, interrupts, grace_seconds, read_use)
+        queue.say_cards(none="no NVIDIA GPU in this machine")
+        for experiment in plan.experiments:
+            if outcome.outcomes:
+                queue.hand_over(outcome.outcomes[-1].experiment)
+            if interrupts.wanted:
+                break
+            if not queue.has_room(experiment):
+                break
+            queue.run_one(experiment)
+            _write_or_say(outcome, write_results, screen)
+            if plan.options.stop_on_error and not outcome.records[-1].succeeded:
+                break
+        outcome.interrupted = interrupts.wanted and not outcome.all_succeeded
+        outcome.finished_at = datetime.now().astimezone()
+        _write_or_say(outcome, write_results, screen)
+    return outcome
+
+
+def _write_first(outcome: BatchOutcome, write_results: WriteResults) -> None:
+    """Write the batch's files, and the job of each experiment, before anything runs: what fails
+    now would fail after hours as well."""
+    try:
+        for experiment in outcome.plan.experiments:
+            write_job(first_attempt(experiment), outcome.plan)
+        write_results(outcome)
+    except DialsumError as error:
+        raise UnfitError(f"{error} Nothing was started.") from error
+
+
+def _write_or_say(outcome: BatchOutcome, write_results: WriteResults, screen: Screen) -> None:
+    """Write the batch's files; that they cannot be written ends no batch, but is said and turns up
+    at its end, unless a later attempt succeeds."""
+    outcome.unwritten.clear()
+    try:
+        write_results(outcome)
+    except UnwrittenFilesError as error:
+        note_unwritten(outcome, error, screen)
+
+
+def note_unwritten(outcome: BatchOutcome, error: UnwrittenFilesError, screen: Screen) -> None:
+    """Keep what could not be written for the closing lines; say each cause once in a batch."""
+    outcome.unwritten |= error.causes
+    for cause, line in word_causes(error.causes).items():
+        screen.warn_once(line, about=cause)

@@ -15,10 +15,10 @@ from dialsum.config.describe import describe_found, describe_meant, describe_typ
 from dialsum.config.keys import description, schema_keys
 from dialsum.config.problems import Origin, Problem
 from dialsum.config.resolve import Resolved
+from dialsum.config.retry import RETRY_RULES
 from dialsum.config.rules import MODEL_RULES
 from dialsum.config.rules_adapters import ADAPTER_RULES
 from dialsum.config.rules_effect import EFFECT_RULES
-from dialsum.config.rules_retry import RETRY_RULES
 from dialsum.config.rules_schedule import SCHEDULE_RULES
 from dialsum.config.schema import Config
 from dialsum.config.sources import Source

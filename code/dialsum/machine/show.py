@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dialsum.command_line import CommandLine
+from dialsum.cli import CommandLine
 from dialsum.errors import EXIT_OK
 from dialsum.machine.devices import (
     Choice,

@@ -13,10 +13,9 @@ from pathlib import Path
 
 from dialsum.attempts import KILLED, list_overrides
 from dialsum.batch.options import DEMO_DATA, BatchOptions
-from dialsum.batch.outcome import BatchOutcome, Outcome
 from dialsum.batch.plan import BatchPlan, PlannedExperiment
 from dialsum.batch.progress import format_duration
-from dialsum.batch.unwritten import DISK_FULL, word_causes
+from dialsum.batch.result import DISK_FULL, BatchOutcome, Outcome, word_causes
 from dialsum.errors import EXIT_OK
 from dialsum.paths import PROJECT_ROOT, shown
 from dialsum.record import Record

@@ -11,17 +11,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from dialsum.batch.alone import take_env_file
-from dialsum.batch.batch import note_unwritten, run_batch
-from dialsum.batch.check_model import explain_checkpoint
-from dialsum.batch.interrupts import listen_for_interrupts
+from dialsum.batch.check import (
+    Findings,
+    check_plan,
+    explain_checkpoint,
+    pin_checkpoints,
+    take_env_file,
+)
+from dialsum.batch.child import listen_for_interrupts
 from dialsum.batch.options import BatchOptions
-from dialsum.batch.outcome import BatchOutcome
 from dialsum.batch.plan import TRAINER, BatchPlan, load_selected, make_plan
 from dialsum.batch.plan_text import describe_plan, describe_replaced
-from dialsum.batch.preflight import Findings, check_plan, pin_checkpoints
+from dialsum.batch.queue import note_unwritten, run_batch
+from dialsum.batch.result import BatchOutcome, UnwrittenFilesError
 from dialsum.batch.screen import Screen
-from dialsum.batch.unwritten import UnwrittenFilesError
 from dialsum.config.explain import explain
 from dialsum.environment_variables import describe_variables
 from dialsum.errors import EXIT_OK, ConfigError, ProblemsError

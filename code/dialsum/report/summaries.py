@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.atomic import to_plain, write_json, write_report, write_table_for_people
-from dialsum.batch.outcome import BatchOutcome, Outcome
-from dialsum.batch.unwritten import write_each
+from dialsum.batch.result import BatchOutcome, Outcome, write_each
 from dialsum.paths import BatchPaths, RunPaths
 from dialsum.reading import read_regular, refuse_foreign
 from dialsum.record import SCHEMA_VERSION, Record, find_records, latest_runs

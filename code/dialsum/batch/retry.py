@@ -24,7 +24,7 @@ from dialsum.attempts import (
 )
 from dialsum.batch.plan import BatchPlan, PlannedExperiment
 from dialsum.batch.progress import RunProgress
-from dialsum.config.ladder import Change, RungError, apply_rung
+from dialsum.config.retry import Change, RungError, apply_rung
 from dialsum.record import Record
 
 MENDABLE_STAGE = "train"

@@ -1,19 +1,20 @@
-"""What the rungs of batch.retry change: key by key, from what to what.
+"""What batch.retry changes of an experiment for a retry, key by key, and what must hold for that.
 
 Must not know why an attempt failed, nor who starts the next one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from dialsum.config.problems import Origin
+from dialsum.config.problems import Origin, Problem
 from dialsum.config.schema import Config
 from dialsum.config.sources import Source
 from dialsum.config.statements import Statement, Statements
+from dialsum.config.view import Rule, View
 
 RETRY = "batch.retry"
 LEARNING_RATE = "training.learning_rate"
@@ -130,3 +131,46 @@ def state_changes(changes: Sequence[Change], *, left: Sequence[str]) -> Source:
 
 def _state(key: str, value: Any, origin: str) -> Statement:
     return Statement(key, "", value, Origin(None, None, origin), key)
+
+
+def retried_rank_is_there(view: View) -> Iterator[Problem]:
+    """Without adapters there is no rank to halve."""
+    if "rank_half" in view[RETRY] and not view["qlora.use_qlora"]:
+        found = "rank_half, but every weight is trained, without a rank (qlora.use_qlora: false)"
+        yield view.problem(RETRY, found, meant="without rank_half, or use_qlora: true")
+
+
+def retried_rank_can_be_halved(view: View) -> Iterator[Problem]:
+    """Rank and alpha stay whole, and alpha / r what it was."""
+    if view["qlora.use_qlora"]:
+        for key in (RANK, ALPHA):
+            yield from _too_often(view, "rank_half", key=key)
+
+
+def retried_batch_can_be_halved(view: View) -> Iterator[Problem]:
+    """A batch of odd size has no half that keeps the effective one."""
+    if view[BATCH] != "auto":
+        yield from _too_often(view, "batch_half", key=BATCH)
+
+
+def _too_often(view: View, rung: str, *, key: str) -> Iterator[Problem]:
+    asked, value = view[RETRY].count(rung), view[key]
+    possible = count_halvings(value)
+    if asked <= possible:
+        return
+    times = "" if asked == 1 else f" {asked} times"
+    steps = " -> ".join(str(value // 2**n) for n in range(possible + 1))
+    how = f"can be halved {possible} times only ({steps})" if possible else "has no half"
+    meant = f"at most {possible} {rung}" if possible else f"without {rung}"
+    yield view.problem(
+        RETRY,
+        f"{rung}{times}, but {key} {value} {how}",
+        meant=f"{meant}, or {key} {2**asked}, or a multiple of it",
+    )
+
+
+RETRY_RULES: tuple[Rule, ...] = (
+    retried_rank_is_there,
+    retried_rank_can_be_halved,
+    retried_batch_can_be_halved,
+)

@@ -1,0 +1,659 @@
+"""Everything that can be known to be wrong before a batch or a run starts, found together: data,
+places, machine, packages and checkpoints.
+
+Must not load a model nor import a library that does, nor stop at the first problem. A batch's
+checkpoints are downloaded here, so that no experiment meets the network at night.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from dialsum.archive import find_foreign, find_model, holds_run
+from dialsum.batch.first_look import COMMAND, DATA_FILES, find_data_problems, find_gpu_problems
+from dialsum.batch.lock import find_batch_around, find_batches_at_work, find_runs_at_work
+from dialsum.batch.options import select_numbers
+from dialsum.batch.plan import BatchPlan, PlannedExperiment, all_overrides, estimate_disk_bytes
+from dialsum.batch.versions import find_version_problems
+from dialsum.config.problems import Origin
+from dialsum.config.read import LoadedConfig, load_config
+from dialsum.config.rules_schedule import find_length_problems
+from dialsum.config.schema import Config, Data
+from dialsum.data.dialogues import load_split
+from dialsum.data.rows import Kind
+from dialsum.data.splits import Splits, load_splits
+from dialsum.environment_variables import WORLD_SIZES, find_secret_problems, read_env_file
+from dialsum.errors import ConfigError, DialsumError, ProblemsError, UnfitError
+from dialsum.experiment.environment import find_shadowed_packages
+from dialsum.models.checkpoint import (
+    describe_own_search,
+    fetch_folder,
+    find_folder,
+    find_folder_problems,
+    resolve_checkpoint,
+    weight_format,
+)
+from dialsum.models.checkpoint_files import find_file_problems, name_place
+from dialsum.models.families import find_foreign_targets, get_family
+from dialsum.models.hub import explain_offline, find_hub_cache, is_offline
+from dialsum.paths import OUTPUTS, PROJECT_ROOT, BatchPaths, RunPaths, project_path, shown
+from dialsum.reading import read_regular
+from dialsum.text_table import align
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found before the start.
+
+    Attributes:
+        plan: as given, with the training rows that were counted.
+        problems: each forbids the start.
+        notes: what the user should know.
+        machine_fit: whether a start on this machine would go on; a dry run is told, not refused.
+    """
+
+    plan: BatchPlan
+    problems: list[str]
+    notes: list[str]
+    machine_fit: bool = True
+
+
+def check_plan(
+    plan: BatchPlan,
+    *,
+    dry_run: bool = False,
+    refused: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Findings:
+    """Check data, place, machine, packages and local models of a plan.
+
+    Args:
+        dry_run: nothing will be trained here now. Another batch at work is a note then, and so is
+            a missing GPU where nothing else is wrong.
+        refused: problems of the configuration. What is wrong beside them is looked for as well.
+        environment: environment variables; this process's own when absent.
+    """
+    environment = os.environ if environment is None else environment
+    data = check_data(one.config for one in plan.experiments)
+    counted = replace(
+        plan,
+        experiments=tuple(
+            replace(
+                one,
+                train_rows=None if splits is None else len(splits.train),
+                data_sha256={} if splits is None else splits.sha256,
+            )
+            for one, splits in zip(plan.experiments, data.splits, strict=True)
+        ),
+    )
+    problems = [*data.problems, *find_place_problems(plan), *_check_packages()]
+    notes = list(data.notes)
+    for experiment in plan.experiments:
+        wrong, remarks = find_model_problems(experiment.config, environment=environment)
+        problems += [f"{experiment.number} {experiment.label}: {problem}" for problem in wrong]
+        notes += [*remarks, *experiment.loaded.notes]
+    for experiment in counted.experiments:
+        wrong, remarks = find_length_problems(experiment.config, train_rows=experiment.train_rows)
+        problems += [f"{experiment.number} {experiment.label}: {problem}" for problem in wrong]
+        notes += [f"{experiment.number} {experiment.label}: {remark}" for remark in remarks]
+    held = find_others_at_work(plan)
+    gpu = find_machine_problems(
+        [experiment.config for experiment in plan.experiments], environment=environment
+    )
+    if dry_run:
+        # Nothing is written, so the other batch is not disturbed; it may have ended by the start.
+        notes += [f"a start now would be refused: {problem}" for problem in held]
+    else:
+        problems += held
+    if refused:
+        problems += _look_beside(plan, environment)
+    if dry_run and not (problems or refused):
+        notes += [f"a start on this machine would be refused: {problem}" for problem in gpu]
+    else:
+        problems += gpu
+    # What several experiments share is said once.
+    return Findings(
+        counted, list(dict.fromkeys(problems)), list(dict.fromkeys(notes)), machine_fit=not gpu
+    )
+
+
+def pin_checkpoints(
+    plan: BatchPlan, *, say: Callable[[str], object], environment: Mapping[str, str] | None = None
+) -> BatchPlan:
+    """Download every hub checkpoint of a plan that is not in the cache, and look at each.
+
+    Returns:
+        The plan, each experiment with the commit of its checkpoint as model.revision.
+
+    Raises:
+        ProblemsError: those that cannot be downloaded or are not fit; nothing was started.
+    """
+    environment = os.environ if environment is None else environment
+    pinned, problems = [], []
+    for one in plan.experiments:
+        try:
+            loaded = pin_checkpoint(one.loaded, environment=environment, say=say)
+        except UnfitError as error:
+            found = error.problems if isinstance(error, ProblemsError) else [str(error)]
+            problems += [f"{one.number} {one.label}: {problem}" for problem in found]
+        else:
+            pinned.append(replace(one, loaded=loaded))
+    if problems:
+        raise ProblemsError(problems)
+    return replace(plan, experiments=tuple(pinned))
+
+
+def _look_beside(plan: BatchPlan, environment: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with data and machine for experiments that could not be planned."""
+    options = plan.options
+    planned = {experiment.number for experiment in plan.experiments}
+    numbers = select_numbers(options.only, configs=options.configs)
+    return find_problems_beside(
+        [options.configs[number - 1] for number in numbers if number not in planned],
+        overrides=all_overrides(options),
+        overlays=options.overlays,
+        environment=environment,
+    )
+
+
+def _check_packages() -> list[str]:
+    try:
+        wrong = find_version_problems(PROJECT_ROOT / "requirements.txt")
+    except UnfitError as error:
+        wrong = [str(error)]
+    return [*wrong, *find_shadowed_packages()]
+
+
+def load_fit(
+    path: Path,
+    *,
+    overrides: Sequence[str],
+    overlays: Sequence[Path],
+    environment: Mapping[str, str],
+    place: RunPaths,
+    resume: bool,
+) -> LoadedConfig:
+    """Load an experiment that can run here, as far as that can be known without loading its model
+    (see check_fit).
+
+    Raises:
+        ProblemsError: configuration, place, machine, checkpoint or data are unfit: all of it.
+    """
+    wrong: list[str] = []
+    try:
+        loaded = load_config(path, overrides=overrides, overlays=overlays)
+    except ConfigError as error:
+        mended = load_without_wrong(path, overrides=overrides, overlays=overlays)
+        if mended is None:
+            raise
+        loaded, wrong = mended, error.problems
+    return check_fit(loaded, environment=environment, place=place, resume=resume, known=wrong)
+
+
+def check_fit(
+    loaded: LoadedConfig,
+    *,
+    environment: Mapping[str, str],
+    place: RunPaths,
+    resume: bool,
+    known: Sequence[str] = (),
+) -> LoadedConfig:
+    """Refuse an experiment that cannot run on this machine, or not at its place; fetch its
+    checkpoint where it can.
+
+    Its data are read only where something else is wrong: the run itself reads them next.
+
+    Args:
+        environment: environment variables, which may hide cards or name the hub's cache.
+        place: where its files go.
+        resume: whether it goes on with the run that stands there.
+        known: what is wrong with its configuration.
+
+    Returns:
+        The experiment with the commit of its checkpoint (pin_checkpoint).
+
+    Raises:
+        ProblemsError: place, machine, checkpoint or data are unfit, or the configuration was.
+    """
+    wrong = [*known, *find_shadowed_packages()]
+    wrong += find_run_problems(place, loaded.config, resume=resume)
+    wrong += find_machine_problems([loaded.config], environment=environment)
+    wrong += find_model_problems(loaded.config, environment=environment)[0]
+    if wrong:
+        raise ProblemsError([*wrong, *check_data([loaded.config]).problems])
+    return pin_checkpoint(loaded, environment=environment)
+
+
+def take_env_file(path: Path = PROJECT_ROOT / ".env") -> list[str]:
+    """Take what a file .env may give into this process's environment; return what to say of it.
+
+    Raises:
+        ProblemsError: it cannot be read, or a token, here or there, is none.
+    """
+    found = read_env_file(path)
+    for name, value in found.values.items():
+        os.environ.setdefault(name, value)
+    problems = found.problems + find_secret_problems(os.environ)
+    if problems:
+        raise ProblemsError(problems)
+    return found.notes
+
+
+def load_without_wrong(
+    path: Path, *, overrides: Sequence[str], overlays: Sequence[Path]
+) -> LoadedConfig | None:
+    """Load an experiment without the overrides that are wrong, to look at what is beside them.
+
+    Returns:
+        None where it cannot be loaded without them either: its file is wrong.
+    """
+
+    def load(kept: Sequence[str]) -> LoadedConfig | None:
+        try:
+            return load_config(path, overrides=kept, overlays=overlays)
+        except ConfigError:
+            return None  # whoever asks has said why already
+
+    if load([]) is None:
+        return None
+    return load([override for override in overrides if load([override]) is not None])
+
+
+def find_problems_beside(
+    paths: Sequence[Path],
+    *,
+    overrides: Sequence[str],
+    overlays: Sequence[Path],
+    environment: Mapping[str, str],
+) -> list[str]:
+    """Return what is wrong with data and machine for experiments whose configuration is unfit."""
+    loaded = [load_without_wrong(one, overrides=overrides, overlays=overlays) for one in paths]
+    configs = [one.config for one in loaded if one is not None]
+    return [*check_data(configs).problems, *find_machine_problems(configs, environment=environment)]
+
+
+@dataclass(frozen=True)
+class DataFindings:
+    """What was found in the data of experiments.
+
+    Attributes:
+        splits: of each experiment, in order; None where its data could not be read.
+    """
+
+    splits: list[Splits | None]
+    problems: list[str]
+    notes: list[str]
+
+
+def check_data(configs: Iterable[Config]) -> DataFindings:
+    """Read the files of every experiment, those that several share once."""
+    found: dict[str, Splits | None] = {}
+    findings = DataFindings([], [], [])
+    for config in configs:
+        key = config.data.model_dump_json()
+        if key not in found:
+            found[key] = _read(config.data, findings)
+        findings.splits.append(found[key])
+    return findings
+
+
+def _read(data: Data, findings: DataFindings) -> Splits | None:
+    folder = project_path(data.data_dir)
+    names = tuple(name for name in (data.train_file, data.dev_file, data.test_file) if name)
+    missing = find_data_problems(folder) if names == DATA_FILES else []
+    if missing:
+        findings.problems.extend(missing)
+        findings.problems.extend(_find_beside(folder))
+        return None
+    try:
+        splits = load_splits(
+            folder / data.train_file,
+            folder / data.dev_file,
+            test=folder / data.test_file if data.test_file else None,
+            max_train_rows=data.max_train_rows,
+            max_dev_rows=data.max_dev_rows,
+            max_test_rows=data.max_test_rows,
+        )
+    except ProblemsError as error:
+        findings.problems.extend(error.problems)
+        return None
+    except DialsumError as error:
+        findings.problems.append(str(error))
+        return None
+    findings.notes.extend([_count_rows(splits), *splits.notes])
+    return splits
+
+
+def _find_beside(folder: Path) -> list[str]:
+    """Return what is wrong with those files that are there where others are missing."""
+    problems: list[str] = []
+    kinds: tuple[Kind, ...] = ("train", "dev", "test")
+    for kind, name in zip(kinds, DATA_FILES, strict=True):
+        # What is no table at all was named already.
+        if not find_data_problems(folder, [name]):
+            try:
+                load_split(folder / name, kind=kind)
+            except DialsumError as error:
+                found = error.problems if isinstance(error, ProblemsError) else [str(error)]
+                problems += found
+    return problems
+
+
+def _count_rows(splits: Splits) -> str:
+    counts = (f"{shown(split.path)} {len(split):,} rows" for split in splits.present)
+    return f"data: {', '.join(counts)}"
+
+
+def wants_gpu(config: Config) -> bool:
+    """Tell whether an experiment is refused where there is no NVIDIA GPU.
+
+    Real checkpoints want one unless another device is named; tiny models only when it is named.
+    """
+    if config.general.device == "auto":
+        return config.model.initialise == "pretrained"
+    return config.general.device == "cuda"
+
+
+def find_machine_problems(
+    configs: Iterable[Config], *, environment: Mapping[str, str]
+) -> list[str]:
+    """Return why this machine cannot run these experiments; none where no GPU is wanted.
+
+    Args:
+        environment: environment variables, which may hide cards.
+    """
+    configs = list(configs)
+    launched = [*find_launcher_problems(environment), *find_scorer_problems(configs)]
+    if not any(wants_gpu(config) for config in configs):
+        return launched
+    demo = f"\n      Or see the whole way work here, with tiny models: {COMMAND} --demo"
+    gpu = find_gpu_problems(PROJECT_ROOT, environment)
+    return [*launched, *(problem + demo for problem in gpu)]
+
+
+def find_scorer_problems(configs: Iterable[Config]) -> list[str]:
+    """Say that the optional tokeniser is asked for and missing, before a night is spent."""
+    asked = any(config.evaluation.tokenizer == "kiwi" for config in configs)
+    if not asked or find_spec("kiwipiepy") is not None:
+        return []
+    return [
+        "evaluation.tokenizer is kiwi, and kiwipiepy is not installed: "
+        ".venv/bin/python -m pip install -r requirements-kiwi.txt"
+    ]
+
+
+def find_launcher_problems(environment: Mapping[str, str]) -> list[str]:
+    """Refuse to be one of several processes: each would train it all and write the same files."""
+    for name in WORLD_SIZES:
+        size = environment.get(name, "").strip()
+        if size and not size.isdecimal():
+            return [f"{name}={size!r} is no number of processes; unset {name}"]
+        if size and int(size) > 1:
+            return [
+                f"{name}={size}: a launcher such as torchrun started {size} processes, but an "
+                "experiment trains in one process on one GPU. Start the command without the "
+                f"launcher; where the variable stays from elsewhere: unset {name}. To use several "
+                "GPUs, start one batch for each: CUDA_VISIBLE_DEVICES=1 … --only 4-7 "
+                "--output-dir DIR"
+            ]
+    return []
+
+
+def find_model_problems(
+    config: Config, *, environment: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """Return what is wrong with an experiment's checkpoint, and what the user should know of it.
+
+    Args:
+        environment: environment variables, which say where the hub's cache is and whether there is
+            a network.
+    """
+    foreign = _find_foreign_targets(config)
+    if config.model.initialise == "tiny" or foreign:
+        return foreign, []
+    try:
+        source = resolve_checkpoint(config.model.checkpoint)
+        folder = find_folder(config, environment=environment)
+        if folder is None:
+            return _need_network(config.model.checkpoint, environment)
+        place = name_place(folder) if isinstance(source, Path) else f"model.checkpoint {source}"
+        problems = find_file_problems(folder, place=place)
+        if not problems:
+            weight_format(folder)
+            problems = find_folder_problems(folder, config, source=source)
+        cached = f"{place}: in the cache, at commit {folder.name[:12]}; no newer one is asked for"
+        return problems, [] if isinstance(source, Path) else [cached]
+    except UnfitError as error:
+        return [str(error)], []
+
+
+def pin_checkpoint(
+    loaded: LoadedConfig, *, environment: Mapping[str, str], say: Callable[[str], object] = print
+) -> LoadedConfig:
+    """Return an experiment whose hub checkpoint is in the cache, fit, and stated by its commit.
+
+    A checkpoint of a local folder, or none at all, is nothing to pin.
+
+    Raises:
+        UnfitError: it cannot be downloaded, or what came is not fit.
+    """
+    config = loaded.config
+    if config.model.initialise == "tiny" or isinstance(
+        resolve_checkpoint(config.model.checkpoint), Path
+    ):
+        return loaded
+    commit = fetch_folder(config, environment=environment, say=say).name
+    model = config.model.model_copy(update={"revision": commit})
+    origin = Origin(None, None, "the hub's commit that was looked at before the start")
+    pinned = replace(
+        loaded,
+        config=config.model_copy(update={"model": model}),
+        origins={**loaded.origins, "model.revision": origin},
+    )
+    problems, _ = find_model_problems(pinned.config, environment=environment)
+    if problems:
+        raise ProblemsError(problems)
+    return pinned
+
+
+def _find_foreign_targets(config: Config) -> list[str]:
+    """Name LoRA targets that would stop the run only after its model is loaded."""
+    if not config.qlora.use_qlora or config.qlora.target_modules == "auto":
+        return []
+    family = get_family(config.model.architecture)
+    foreign = find_foreign_targets(config.qlora.target_modules, family=family)
+    if not foreign:
+        return []
+    return [
+        f"qlora.target_modules: {', '.join(foreign)} match(es) no layer of a {family.name} model; "
+        f"it has {', '.join(family.linear)}, embed_tokens, lm_head"
+    ]
+
+
+def _need_network(name: str, environment: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Say of a hub checkpoint that was not downloaded before that it will be, or cannot be."""
+    if is_offline(environment):
+        return [explain_offline(name, environment)], []
+    return [], [
+        f"model.checkpoint {name} is not in the cache {find_hub_cache(environment)} yet and will "
+        "be downloaded before the first experiment starts"
+    ]
+
+
+def explain_checkpoint(config: Config, *, environment: Mapping[str, str]) -> list[str]:
+    """Return what a checkpoint's own files ask of generation beside the experiment, as lines.
+
+    Args:
+        environment: environment variables, which say where the hub's cache is.
+    """
+    if config.model.initialise == "tiny":
+        return []
+    checkpoint = config.model.checkpoint
+    try:
+        folder = find_folder(config, environment=environment)
+        if folder is None:
+            return [
+                f"{checkpoint} is not downloaded yet: what its own files ask of generation is not "
+                "known (nothing of it acts)"
+            ]
+        rows = describe_own_search(folder, config)
+    except UnfitError as error:
+        return [str(error)]
+    if not rows:
+        return [f"{checkpoint} asks nothing else of generation than what is done here"]
+    lines = [f"{checkpoint} asks of generation, and what is done instead:"]
+    return lines + [f"  {line}" for line in align(rows, left=range(3))]
+
+
+GIB, MIB = 2**30, 2**20
+ROOM_FOR_WORDS_BYTES = 2**16
+"""Where less is free, nothing can be recorded, and an empty log does not mean that nothing was
+said."""
+WAY_OUT = "give another place with --output-dir DIR"
+
+
+def find_place_problems(plan: BatchPlan) -> list[str]:
+    """Return what is wrong with the places that a batch writes to."""
+    paths = plan.paths
+    folders = dict.fromkeys([paths.root, paths.runs, paths.log_root])
+    problems = [problem for folder in folders if (problem := _find_obstacle(folder))]
+    problems += _find_foreign_summary(paths)
+    runs = [one.paths for one in plan.experiments]
+    problems += [problem for run in runs if (problem := find_foreign(run))]
+    return list(dict.fromkeys(problems)) or find_lack_of_space(
+        [(run.folder, one.config) for run, one in zip(runs, plan.experiments, strict=True)]
+    )
+
+
+def find_run_problems(paths: RunPaths, config: Config, *, resume: bool) -> list[str]:
+    """Return what is wrong with the place of a run that no batch started.
+
+    Args:
+        resume: whether it goes on with the run there, part of which is on the disk already.
+    """
+    problem = _find_obstacle(paths.folder) or _find_obstacle(paths.model.parent)
+    problem = problem or find_foreign(paths) or find_batch_around(paths)
+    problems = find_runs_at_work([paths]) if problem is None else [problem]
+    return problems or ([] if resume else find_lack_of_space([(paths.folder, config)]))
+
+
+def choose_place(
+    name: str, *, output_dir: Path | None, run_dir: Path | None, model_dir: Path | None
+) -> RunPaths:
+    """Return where a run by itself goes; one that stands there already keeps its model's place.
+
+    Args:
+        name: of the experiment.
+        output_dir: stands for outputs/; the run goes to a folder of its name in it.
+        run_dir: the run's own folder.
+        model_dir: the model's own folder.
+
+    Raises:
+        UnfitError: both output_dir and run_dir are given.
+    """
+    if output_dir is not None and run_dir is not None:
+        raise UnfitError(
+            "--output-dir and --run-dir: give one of them; --run-dir is the run's own folder, "
+            "--output-dir the folder in which it gets one of its name"
+        )
+    folder = (run_dir or (output_dir or project_path(OUTPUTS)) / name).resolve()
+    model = model_dir.resolve() if model_dir else find_model(folder) if holds_run(folder) else None
+    return RunPaths(folder=folder, model=model or RunPaths.alone(folder).model)
+
+
+def find_others_at_work(plan: BatchPlan) -> list[str]:
+    """Return that another batch or run is at work in the folders of this one, if it is."""
+    runs = [one.paths for one in plan.experiments]
+    return find_batches_at_work(plan.paths) or find_runs_at_work(runs)
+
+
+def _find_foreign_summary(paths: BatchPaths) -> list[str]:
+    """Refuse a summary that another program wrote: a batch writes its own over it."""
+    try:
+        content = json.loads(read_regular(paths.summary).decode("utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, RecursionError):
+        content = None
+    if isinstance(content, dict) and "schema_version" in content:
+        return []
+    return [
+        f"{shown(paths.summary)}: was not written by this program, which writes its own file of "
+        f"that name there; move it, or {WAY_OUT}"
+    ]
+
+
+def _find_obstacle(folder: Path) -> str | None:
+    """Say why a folder, or what of it has to be made, cannot be written to."""
+    present = nearest_existing(folder)
+    if not present.is_dir():
+        return f"{shown(present)}: is a file, but a folder is needed there; move it, or {WAY_OUT}"
+    if os.statvfs(present).f_flag & os.ST_RDONLY:
+        return f"{shown(present)}: lies on a file system that can only be read; {WAY_OUT}"
+    if not os.access(present, os.W_OK | os.X_OK):
+        return (
+            f"{shown(present)}: this user may not write there; mend its permissions (chmod "
+            f"u+wx), or {WAY_OUT}"
+        )
+    return None
+
+
+def nearest_existing(path: Path) -> Path:
+    """Return the path itself if it exists, else its nearest parent that does."""
+    path = path.absolute()
+    while not os.path.lexists(path):
+        path = path.parent
+    return path
+
+
+def find_lack_of_space(runs: Sequence[tuple[Path, Config]]) -> list[str]:
+    """Compare what runs leave at least with what is free, disk by disk.
+
+    Args:
+        runs: folder and configuration of each.
+    """
+    needed: dict[int, int] = defaultdict(int)
+    places: dict[int, Path] = {}
+    for folder, config in runs:
+        place = nearest_existing(folder)
+        device = place.stat().st_dev
+        places[device] = place
+        needed[device] += estimate_disk_bytes(config)
+    return [
+        f"{shown(place)}: {_show(free)} free, but models and checkpoints of "
+        f"{count_word(len(runs))} take at least about {_show(needed[device])}; free space, "
+        f"{'run fewer at a time (--only), ' if len(runs) > 1 else ''}or {WAY_OUT}"
+        for device, place in places.items()
+        if (free := shutil.disk_usage(place).free) < needed[device]
+    ]
+
+
+def find_full_disk(experiment: PlannedExperiment) -> str | None:
+    """Say why an experiment of a running batch has no room; None where it has.
+
+    What it leaves at least must be free where its run goes, and some where its log and model go.
+    """
+    lack = find_lack_of_space([(experiment.paths.folder, experiment.config)])
+    places = [nearest_existing(path) for path in (experiment.log, experiment.paths.model)]
+    lack += [
+        f"{shown(place)}: no space left on the disk; free some, or {WAY_OUT}"
+        for place in places
+        if shutil.disk_usage(place).free < ROOM_FOR_WORDS_BYTES
+    ]
+    return lack[0] if lack else None
+
+
+def _show(size: int) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / MIB:.1f} MiB"
+
+
+def count_word(experiments: int) -> str:
+    """Return `1 experiment` or `7 experiments`."""
+    return f"{experiments} experiment{'s' if experiments != 1 else ''}"
