@@ -19,7 +19,7 @@ def write_random_mt5(folder: Path, *, tokenizer: Path, width: int, d_ff: int, la
     import torch
     from transformers import MT5Config, MT5ForConditionalGeneration
 
-    from dialsum.models.embeddings import start_untied
+    from dialsum.models.load import start_untied
     from dialsum.models.tokenizers import load_tokenizer
 
     torch.manual_seed(42)

@@ -20,7 +20,7 @@ from dialsum.config.read import load_config
 from dialsum.config.schema import Config
 from dialsum.data.encode import encode_rows
 from dialsum.experiment.run import dialogue_tokens, read_splits
-from dialsum.models.generate import GenerationSettings, generate_summaries
+from dialsum.generate import GenerationSettings, generate_summaries
 from dialsum.models.saved import load_saved_model
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from dialsum.data.dialogues import Dialogue
 from dialsum.data.encode import encode_rows
-from dialsum.models.generate import GenerationSettings
+from dialsum.generate import GenerationSettings
 from dialsum.train.batches import BatchShape
 from dialsum.train.progress import Progress
 from small_models import KINDS, make_config, make_model, train_sample_tokenizer
@@ -74,7 +74,7 @@ class SmallTraining:
         """Return the training loop, its files below folder."""
         import torch
 
-        from dialsum.models.adapt import adapt_model
+        from dialsum.models.adapters import adapt_model
         from dialsum.models.load import LoadedModel
         from dialsum.train import loop
         from dialsum.train.evaluation import DevSet

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dialsum.batch.check import find_model_problems
-from dialsum.models.checkpoint_files import find_file_problems
+from dialsum.models.checkpoint import find_file_problems
 from test_preflight import pretrained
 from test_reading import LFS
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-from dialsum.models.generate import GenerationSettings, banned_tokens, generate_summaries
+from dialsum.generate import GenerationSettings, banned_tokens, generate_summaries
 from dialsum.models.load import load_model
 from dialsum.models.tokenizers import add_dialogue_tokens
 from small_models import KINDS, make_config, make_model, train_sample_tokenizer, write_checkpoint

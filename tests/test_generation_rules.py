@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from dialsum.config.schema import Config
-from dialsum.models.generate import GenerationSettings, banned_tokens
+from dialsum.generate import GenerationSettings, banned_tokens
 
 TAG, MASK = 7, 8
 """Ids of a speaker tag and of a mask in these tables."""

@@ -15,8 +15,7 @@ import pytest
 from batch_world import TRAINER, make_options, make_screen
 from dialsum.config.schema import Model
 from dialsum.errors import ProblemsError, UnfitError
-from dialsum.models.checkpoint_files import choose_files
-from dialsum.models.hub import fetch_snapshot, find_snapshot
+from dialsum.models.hub import choose_files, fetch_snapshot, find_snapshot
 from dialsum.report.door import start_batch
 from hub_server import COMMIT, TOKEN, Hub, serve_hub
 from small_models import Checkpoints

@@ -22,6 +22,7 @@ LAYERS: list[list[str]] = [
     ["data"],
     ["score"],
     ["models"],
+    ["generate"],
     ["train"],
     ["record", "attempts", "archive", "experiment"],
     ["batch"],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from adapted_models import BITS, EVERYTHING, FOUR_BIT, SORTS, TEXT, Build, Case, with_adapter
-from dialsum.models.adapt import AdaptedModel
+from dialsum.models.adapters import AdaptedModel
 from dialsum.models.load import load_model
 from dialsum.models.save import EXTRA_FILE, load_extra, save_weights
 from small_models import UNTIED

@@ -12,9 +12,9 @@ import pytest
 
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
 from dialsum.errors import RunError, UnfitError
-from dialsum.models.checkpoint import find_weight_problems, refuse_foreign_tokenizer
+from dialsum.models.checkpoint import refuse_foreign_tokenizer
 from dialsum.models.families import FAMILIES, HEAD
-from dialsum.models.load import LoadedModel, load_model
+from dialsum.models.load import LoadedModel, find_weight_problems, load_model
 from dialsum.models.save import save_weights
 from dialsum.models.tokenizers import add_dialogue_tokens, check_round_trip, load_tokenizer
 from small_models import (

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adapted_models import EIGHT_BIT, FOUR_BIT, LORA, SORTS, Build
-from dialsum.models.quantise import choose_bits, dequantise
+from dialsum.models.load import choose_bits, dequantise
 from small_models import UNTIED, make_config
 
 

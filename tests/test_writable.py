@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-from dialsum.models.generate import GenerationSettings, generate_summaries
-from dialsum.models.tokenizer_files import BYTE_PIECES
-from dialsum.models.tokenizers import add_dialogue_tokens, fold_text, load_tokenizer
+from dialsum.generate import GenerationSettings, generate_summaries
+from dialsum.generate.writable import MORE, WHOLE, WRONG, WritablePieces, find_writable, read_byte
+from dialsum.models.tokenizers import BYTE_PIECES, add_dialogue_tokens, fold_text, load_tokenizer
 from dialsum.models.trim import trim_tokenizer
-from dialsum.models.writable import MORE, WHOLE, WRONG, WritablePieces, find_writable, read_byte
 from small_models import KINDS, make_model, sample_texts, train_sample_tokenizer
 
 
@@ -142,7 +141,7 @@ def byte_fallback() -> Any:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    from dialsum.models.tokenizer_files import mend
+    from dialsum.models.tokenizers import mend
 
     described = json.loads(train_sample_tokenizer("unigram").backend_tokenizer.to_str())
     described["model"]["vocab"] += [(piece, 0.0) for piece in BYTE_PIECES]

@@ -121,7 +121,7 @@ def make_model(architecture: Architecture, **ids: int | None) -> Any:
     """
     import transformers
 
-    from dialsum.models.embeddings import start_untied
+    from dialsum.models.load import start_untied
 
     config_class, model_class = (
         getattr(transformers, name) for name in CLASSES[architecture.family]

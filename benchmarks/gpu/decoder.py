@@ -91,7 +91,7 @@ def _load_peft(checkpoint: Path, *, shape: _Pass, dtype: Any, device: str) -> An
     from peft import LoraConfig, TaskType, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from dialsum.models.quantise import compute_as_in_training, describe_quantisation
+    from dialsum.models.load import compute_as_in_training, describe_quantisation
 
     options: dict[str, Any] = {
         "dtype": dtype,

@@ -171,7 +171,7 @@ class Bench:
 
     def _evaluate(self, model: Any, tokens: Any) -> dict[str, Any]:
         """Write summaries with the experiment's own beams; random weights write to the limit."""
-        from dialsum.models.generate import GenerationSettings, generate_summaries
+        from dialsum.generate import GenerationSettings, generate_summaries
 
         search = GenerationSettings.from_config(
             self.config, exempt=tokens.tag_ids, bf16=self.choices.bf16

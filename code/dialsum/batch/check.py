@@ -34,15 +34,20 @@ from dialsum.errors import ConfigError, DialsumError, ProblemsError, UnfitError
 from dialsum.experiment.environment import find_shadowed_packages
 from dialsum.models.checkpoint import (
     describe_own_search,
-    fetch_folder,
-    find_folder,
+    find_file_problems,
     find_folder_problems,
-    resolve_checkpoint,
     weight_format,
 )
-from dialsum.models.checkpoint_files import find_file_problems, name_place
 from dialsum.models.families import find_foreign_targets, get_family
-from dialsum.models.hub import explain_offline, find_hub_cache, is_offline
+from dialsum.models.hub import (
+    explain_offline,
+    fetch_folder,
+    find_folder,
+    find_hub_cache,
+    is_offline,
+    name_place,
+    resolve_checkpoint,
+)
 from dialsum.paths import OUTPUTS, PROJECT_ROOT, BatchPaths, RunPaths, project_path, shown
 from dialsum.reading import read_regular
 from dialsum.text_table import align

@@ -35,11 +35,12 @@ from dialsum.experiment.job import Job
 from dialsum.experiment.process import StopSignals, copy_output, listen_for_stop_signals
 from dialsum.experiment.recording import Recording, explain_failure, explain_foreseen
 from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
+from dialsum.generate import GenerationSettings, generate_summaries
 from dialsum.machine.devices import list_devices, use_one_gpu
-from dialsum.models.adapt import AdaptedModel, adapt_model, require_trainable
-from dialsum.models.checkpoint import fetch_folder, refuse_foreign_tokenizer, weight_format
+from dialsum.models.adapters import AdaptedModel, adapt_model, require_trainable
+from dialsum.models.checkpoint import refuse_foreign_tokenizer, weight_format
 from dialsum.models.families import get_family
-from dialsum.models.generate import GenerationSettings, generate_summaries
+from dialsum.models.hub import fetch_folder
 from dialsum.models.load import LoadedModel, load_model, quiet_libraries, read_model_config
 from dialsum.models.saved import save_model
 from dialsum.models.tiny import write_tiny_checkpoint

@@ -1,13 +1,14 @@
-"""What a checkpoint is, as far as it shows without loading: where it lies, its files, its config.
+"""What a checkpoint's folder holds, as far as it shows without loading: files, config, sizes.
 
 Must not import a library that loads models: it runs before every batch as well as in every run.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
-import re
-from collections.abc import Callable, Collection, Mapping
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,22 @@ from dialsum.config.schema import Config
 from dialsum.errors import UnfitError, first_line
 from dialsum.machine.devices import Choice
 from dialsum.machine.memory import BASE_SIZES, Size
-from dialsum.models.checkpoint_files import (
+from dialsum.models.families import get_family, measure_size
+from dialsum.models.hub import (
     ADAPTER,
+    AGAIN,
     CONFIG,
+    SENTENCEPIECE,
+    TOKENIZERS,
+    WEIGHTS,
+    _find_absent,
+    choose_files,
     explain_adapter,
-    name_place,
+    find_folder,
     weight_files,
 )
-from dialsum.models.families import HEAD, Family, get_family, measure_size
-from dialsum.models.hub import NAME, fetch_snapshot, find_snapshot
-from dialsum.paths import project_path, shown
+from dialsum.paths import shown
+from dialsum.reading import BINARY, JSON, SAFETENSORS, TEXT, TORCH, Look, look_at, read_regular
 
 LENGTHS = ("encoder_max_len", "decoder_max_len")
 DECODER_START = "decoder_start_token_id"
@@ -33,36 +40,135 @@ TASK = "task_specific_params"
 TOKENIZER = "tokenizer.json"
 LONGEST_VALUE = 40
 """Characters of a checkpoint's own value that a message gives."""
-SHOWN_NAMES = 3
-"""How many names of weights a message gives."""
+MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors format itself."""
+MAX_PARSED_BYTES = 2**20
+"""JSON up to this size is read whole: a tokenizer.json of megabytes would cost a dry run time."""
+MAX_DEPTH = 100
+"""Levels of a checkpoint's JSON: the libraries, called from deep within, break at some hundreds."""
 
 
-def resolve_checkpoint(checkpoint: str) -> str | Path:
-    """Return the local folder that a checkpoint names, or the name itself for the hub.
+def find_file_problems(folder: Path, *, place: str) -> list[str]:
+    """Look at each file of a checkpoint's folder that would be read.
 
-    Raises:
-        UnfitError: a file, what looks like a folder and is none, or a folder without config.json.
+    Args:
+        place: how messages name the checkpoint.
+
+    Returns:
+        What is no such file, broke off or is absent; [] where all are what they claim to be.
     """
-    for folder in (Path(checkpoint).expanduser(), project_path(checkpoint)):
-        if folder.is_dir():
-            if not (folder / CONFIG).is_file():
-                if (folder / ADAPTER).is_file():
-                    raise UnfitError(explain_adapter(folder, place=name_place(folder)))
-                raise UnfitError(
-                    f"model.checkpoint {folder}: this folder has no config.json, so it holds no "
-                    "checkpoint"
-                )
-            return folder
-        if folder.is_file():
-            raise UnfitError(
-                f"model.checkpoint {checkpoint}: is a file; give the folder that holds it, with "
-                "config.json, weights and tokenizer"
-            )
-    if checkpoint.startswith((".", "/")) or not NAME.fullmatch(checkpoint):
-        raise UnfitError(
-            f"model.checkpoint {checkpoint}: no such folder (and no hub name, which is OWNER/NAME)"
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        return [f"{place}: cannot be read: {error.strerror or error}"]
+    weights = weight_files(names)
+    if ADAPTER in names and (CONFIG not in names or not weights):
+        return [explain_adapter(folder, place=place)]
+    problems = []
+    for name in choose_files(names):
+        try:
+            problem = _find_problem(folder / name)
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror or error}; {AGAIN}"
+        if problem:
+            problems.append(f"{place}: {name} {problem}")
+    if weights and weights[0].endswith(".index.json") and not problems:
+        problems += [f"{place}: {problem}" for problem in _find_absent(folder / weights[0], names)]
+    if CONFIG in names and weights and not names.intersection(TOKENIZERS):
+        problems.append(
+            f"{place}: holds no tokenizer ({', '.join(TOKENIZERS)}); copy the tokenizer's files of "
+            "this checkpoint to its weights"
         )
-    return checkpoint
+    return problems
+
+
+def _find_problem(path: Path) -> str | None:
+    """Say what is wrong with one file; None where nothing shows."""
+    look = look_at(path)
+    if path.name.endswith(".json"):
+        return _find_json_problem(look)
+    kind = next((kind for name, kind in WEIGHTS if path.suffix == Path(name).suffix), None)
+    if kind is None:
+        right = (BINARY,) if path.name in SENTENCEPIECE else (TEXT, JSON)
+        if look.kind in right:
+            return None
+        wanted = "a SentencePiece model" if path.name in SENTENCEPIECE else "a text file"
+        return look.explain(wanted=wanted, otherwise=AGAIN)
+    if look.kind != kind:
+        return look.explain(
+            wanted=f"weights in {'safetensors' if kind == SAFETENSORS else 'a pickle of torch'}",
+            otherwise=_rename(path) if look.kind in (SAFETENSORS, TORCH) else AGAIN,
+        )
+    return _find_break(look)
+
+
+def _rename(path: Path) -> str:
+    other = next(name for name, _ in WEIGHTS if Path(name).suffix != path.suffix)
+    return f"rename it to {other}"
+
+
+def _find_json_problem(look: Look) -> str | None:
+    if look.kind == TEXT and look.size < 10 and look.path.read_bytes().strip() == b"null":
+        return None  # as some checkpoints have for no tokens added
+    if look.kind != JSON:
+        return look.explain(wanted="JSON", otherwise=AGAIN)
+    with look.path.open("rb") as file:
+        if file.read(3) == codecs.BOM_UTF8:
+            return "begins with a byte order mark, which JSON may not have; save it as plain UTF-8"
+        file.seek(max(0, look.size - 64))
+        end = file.read().rstrip()[-1:]
+    if end not in (b"}", b"]"):
+        return f"breaks off in the middle; {AGAIN}"
+    if look.size > MAX_PARSED_BYTES:
+        return None
+    try:
+        content = json.loads(read_regular(look.path))
+    except RecursionError:
+        return f"is nested too deep to be read; {AGAIN}"
+    except ValueError as error:
+        return f"is no valid JSON ({first_line(error)}); {AGAIN}"
+    return f"is nested too deep to be read; {AGAIN}" if _is_deeper(content, MAX_DEPTH) else None
+
+
+def _is_deeper(content: Any, levels: int) -> bool:
+    """Say whether lists and mappings stand within each other beyond so many levels."""
+    within = [content]
+    for _ in range(levels):
+        within = [
+            child
+            for one in within
+            if isinstance(one, dict | list)
+            for child in (one.values() if isinstance(one, dict) else one)
+        ]
+    return any(isinstance(one, dict | list) for one in within)
+
+
+def _find_break(look: Look) -> str | None:
+    """Say where a weight file ends too early: a copy or download that broke off."""
+    if look.kind == TORCH:
+        with look.path.open("rb") as file:
+            if file.read(2) != b"PK":
+                return None  # a pickle of the old form says nothing of its length
+        try:
+            zipfile.ZipFile(look.path).close()
+        except (zipfile.BadZipFile, ValueError):
+            return f"breaks off in the middle, after {look.size:,} bytes; {AGAIN}"
+        return None
+    with look.path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length <= MAX_HEADER_BYTES else b""
+    try:
+        tensors = json.loads(header)
+        data = max(
+            (one["data_offsets"][1] for name, one in tensors.items() if name != "__metadata__"),
+            default=0,
+        )
+    except (ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError):
+        return f"has a damaged header; {AGAIN}"
+    expected = 8 + length + data
+    if look.size == expected:
+        return None
+    return f"has {look.size:,} bytes where its header states {expected:,}; {AGAIN}"
 
 
 def weight_format(source: str | Path) -> str | None:
@@ -89,38 +195,6 @@ def find_weights(folder: Path) -> str | None:
     if not files:
         return None
     return "safetensors" if files[0].startswith("model.safetensors") else "pytorch_model.bin"
-
-
-def find_folder(config: Config, *, environment: Mapping[str, str]) -> Path | None:
-    """Return the folder in which an experiment's checkpoint lies: its own, or the hub's cache.
-
-    Args:
-        environment: environment variables, which say where the cache is.
-
-    Returns:
-        None for a hub name that was not downloaded yet, or not to its end.
-
-    Raises:
-        UnfitError: it looks like a folder and is none, or a folder without config.json.
-    """
-    source = resolve_checkpoint(config.model.checkpoint)
-    if isinstance(source, Path):
-        return source
-    return find_snapshot(source, config.model.revision, environment)
-
-
-def fetch_folder(
-    config: Config, *, environment: Mapping[str, str], say: Callable[[str], object] = print
-) -> Path:
-    """Return the folder of an experiment's checkpoint as find_folder does; download what is absent.
-
-    Raises:
-        UnfitError: as find_folder, and where it cannot be downloaded.
-    """
-    source = resolve_checkpoint(config.model.checkpoint)
-    if isinstance(source, Path):
-        return source
-    return fetch_snapshot(config.model, environment=environment, say=say)
 
 
 def read_own_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
@@ -261,100 +335,6 @@ def find_config_problems(
 def _name_method(own: Mapping[str, Any]) -> str:
     found = own["quantization_config"]
     return str(found.get("quant_method", "no method named")) if isinstance(found, dict) else "?"
-
-
-def find_weight_problems(
-    report: Mapping[str, Collection[Any]], *, family: Family, own: Mapping[str, Any]
-) -> str | None:
-    """Say which weights of a file are not those of its model; None where all fit.
-
-    Args:
-        report: as the library gives it of a load: `missing_keys` and `unexpected_keys` are names,
-            `mismatched_keys` a name with its shape in the file and in the model.
-        own: the content of the checkpoint's config.json.
-    """
-    absent = set(report["missing_keys"])
-    unused = {name for name in report["unexpected_keys"] if not _fits(family.unused, name)}
-    if (prefix := _find_prefix(absent, unused, family)) is not None:
-        return (
-            f"the names of {len(unused)} weights begin with {prefix!r}, such as {min(unused)}, and "
-            "the model's do not, so none of them would be read; save the state_dict of the model "
-            "itself, not of what it was wrapped in, or take that beginning off the names"
-        )
-    if list_held_embeddings(report, family=family, own=own):
-        absent.difference_update(family.embeddings)
-    if _ties_head(own):
-        absent.discard(HEAD)
-    absent = {name for name in absent if not _fits(family.absent, name)}
-    sizes = [
-        f"{name} ({_show_shape(held)} in the file, {_show_shape(asked)} by config.json)"
-        for name, held, asked in sorted(report["mismatched_keys"])
-    ]
-    parts = [
-        f"{len(names)} {said} ({show_names(names)})"
-        for names, said in (
-            (sorted(absent), "absent"),
-            (sorted(unused), "unused"),
-            (sizes, "of another size"),
-        )
-        if names
-    ]
-    if not parts:
-        return None
-    return (
-        f"its weights are not those that its config.json describes: {'; '.join(parts)}. What "
-        "is absent would begin at random, what is unused would be lost. Copy config.json and "
-        "weights of one checkpoint again"
-    )
-
-
-def list_held_embeddings(
-    report: Mapping[str, Collection[Any]], *, family: Family, own: Mapping[str, Any]
-) -> list[str]:
-    """Return the names under which a file holds the one matrix of input embeddings.
-
-    `save_model` of safetensors keeps any one name of a matrix that has several: of a tied model it
-    may be the head's.
-
-    Args:
-        report: as find_weight_problems has it.
-        own: the content of the checkpoint's config.json.
-    """
-    held = [name for name in family.embeddings if name not in report["missing_keys"]]
-    if not held and _ties_head(own) and HEAD not in report["missing_keys"]:
-        return [HEAD]
-    return held
-
-
-def _ties_head(own: Mapping[str, Any]) -> bool:
-    return own.get("tie_word_embeddings") is not False
-
-
-def _fits(pattern: str | None, name: str) -> bool:
-    return pattern is not None and re.search(pattern, name) is not None
-
-
-def _find_prefix(absent: Collection[str], unused: Collection[str], family: Family) -> str | None:
-    """Return what stands before every unused name, where names without it are the absent ones."""
-    known = {*absent, *(name.removeprefix(f"{family.base}.") for name in absent)}
-    first = min(unused, default="")
-    for dot in re.finditer(r"\.", first):
-        prefix = first[: dot.end()]
-        if all(name.startswith(prefix) for name in unused) and any(
-            name.removeprefix(prefix) in known for name in unused
-        ):
-            return prefix
-    return None
-
-
-def show_names(names: list[str]) -> str:
-    """Return names of weights as a message gives them: the first few."""
-    more = len(names) - SHOWN_NAMES
-    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _show_shape(shape: Collection[int]) -> str:
-    return " x ".join(str(size) for size in shape)
 
 
 def refuse_foreign_tokenizer(

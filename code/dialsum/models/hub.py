@@ -1,37 +1,189 @@
-"""Checkpoints of the Hugging Face hub: found in its cache, or downloaded into it, at one commit.
+"""Where a checkpoint lies (a folder, the hub's cache, a download), and which files of it are read.
 
-Only the files that a run reads are fetched, and one format of weights. Must not import a library
-that loads models.
+Of a hub checkpoint only the files that a run reads are fetched, one format of weights, at one
+commit.
+Must not import a library that loads models.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dialsum.config.schema import Model
+from dialsum.config.schema import Config, Model
 from dialsum.errors import UnfitError, first_line
-from dialsum.models.checkpoint_files import (
-    ADAPTER,
-    CONFIG,
-    choose_files,
-    find_absent_files,
-    weight_files,
-)
+from dialsum.paths import project_path, shown
+from dialsum.reading import SAFETENSORS, TORCH, read_regular, shorten
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
+
+CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
+WEIGHTS = (("model.safetensors", SAFETENSORS), ("pytorch_model.bin", TORCH))
+"""Names of weight files in the order in which they are looked for, and the kind that each is."""
+SENTENCEPIECE = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+TOKENIZERS = ("tokenizer.json", *SENTENCEPIECE, "vocab.json", "vocab.txt")
+"""Any one of these is a tokenizer."""
+BESIDE = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "generation_config.json",
+    "chat_template.jinja",
+)
+AGAIN = "copy the checkpoint again"
+
 
 HUB = "https://huggingface.co"
 SECONDS_FOR_AN_ANSWER = 30.0
 NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", flags=re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def resolve_checkpoint(checkpoint: str) -> str | Path:
+    """Return the local folder that a checkpoint names, or the name itself for the hub.
+
+    Raises:
+        UnfitError: a file, what looks like a folder and is none, or a folder without config.json.
+    """
+    for folder in (Path(checkpoint).expanduser(), project_path(checkpoint)):
+        if folder.is_dir():
+            if not (folder / CONFIG).is_file():
+                if (folder / ADAPTER).is_file():
+                    raise UnfitError(explain_adapter(folder, place=name_place(folder)))
+                raise UnfitError(
+                    f"model.checkpoint {folder}: this folder has no config.json, so it holds no "
+                    "checkpoint"
+                )
+            return folder
+        if folder.is_file():
+            raise UnfitError(
+                f"model.checkpoint {checkpoint}: is a file; give the folder that holds it, with "
+                "config.json, weights and tokenizer"
+            )
+    if checkpoint.startswith((".", "/")) or not NAME.fullmatch(checkpoint):
+        raise UnfitError(
+            f"model.checkpoint {checkpoint}: no such folder (and no hub name, which is OWNER/NAME)"
+        )
+    return checkpoint
+
+
+def find_folder(config: Config, *, environment: Mapping[str, str]) -> Path | None:
+    """Return the folder in which an experiment's checkpoint lies: its own, or the hub's cache.
+
+    Args:
+        environment: environment variables, which say where the cache is.
+
+    Returns:
+        None for a hub name that was not downloaded yet, or not to its end.
+
+    Raises:
+        UnfitError: it looks like a folder and is none, or a folder without config.json.
+    """
+    source = resolve_checkpoint(config.model.checkpoint)
+    if isinstance(source, Path):
+        return source
+    return find_snapshot(source, config.model.revision, environment)
+
+
+def fetch_folder(
+    config: Config, *, environment: Mapping[str, str], say: Callable[[str], object] = print
+) -> Path:
+    """Return the folder of an experiment's checkpoint as find_folder does; download what is absent.
+
+    Raises:
+        UnfitError: as find_folder, and where it cannot be downloaded.
+    """
+    source = resolve_checkpoint(config.model.checkpoint)
+    if isinstance(source, Path):
+        return source
+    return fetch_snapshot(config.model, environment=environment, say=say)
+
+
+def choose_files(names: Collection[str], *, code: bool = False) -> list[str]:
+    """Return those of a checkpoint's files that a run reads: of weights, one format alone.
+
+    Args:
+        names: all that there are; those in subfolders are never read.
+        code: its own Python files too (model.trust_remote_code).
+    """
+    wanted = [CONFIG, ADAPTER, *TOKENIZERS, *BESIDE, *weight_files(names)]
+    if code:
+        wanted += [name for name in names if name.endswith(".py") and "/" not in name]
+    return [name for name in dict.fromkeys(wanted) if name in names]
+
+
+def weight_files(names: Collection[str]) -> list[str]:
+    """Return the weight files that are read: one, or an index and its shards; [] for none."""
+    for whole, _ in WEIGHTS:
+        index = f"{whole}.index.json"
+        if whole in names:
+            return [whole]
+        if index in names:
+            stem, _, ending = whole.rpartition(".")
+            shard = re.compile(rf"{re.escape(stem)}-\d+-of-\d+\.{ending}")
+            return [index, *sorted(name for name in names if shard.fullmatch(name))]
+    return []
+
+
+def explain_adapter(folder: Path, *, place: str) -> str:
+    """Say that a folder holds an adapter, of which base, and what to do."""
+    try:
+        found: Any = json.loads(read_regular(folder / ADAPTER, max_bytes=10**7))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    found = found if isinstance(found, dict) else {}
+    base = found.get("base_model_name_or_path")
+    sort = shorten(str(found.get("peft_type") or "PEFT"), limit=20).replace("LORA", "LoRA")
+    if not isinstance(base, str) or not base.strip():
+        whose, give = "which does not name its base", "the checkpoint that it was trained on"
+    else:
+        whose, give = f"which belongs on {shorten(base)}", shorten(base)
+    article = "an" if sort[0] in "AEIO" else "a"
+    return (
+        f"{place}: holds {article} {sort} adapter ({ADAPTER}), {whose}, and no whole model; "
+        f"give the base (model.checkpoint: {give}), or merge the two first (a model of this "
+        "program: merge_adapter, docs/training.md; another: peft's merge_and_unload and "
+        "save_pretrained) and give the merged folder"
+    )
+
+
+def _find_absent(index: Path, names: Iterable[str]) -> Iterator[str]:
+    """Name the shards of an index that are not there."""
+    try:
+        shards = set(json.loads(read_regular(index))["weight_map"].values())
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        yield f"{index.name} is no index of weights; {AGAIN}"
+        return
+    absent = sorted(shards.difference(names))
+    if absent:
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        yield f"{absent[0]}{more} of the {len(shards)} files of {index.name} absent; {AGAIN}"
+
+
+def find_absent_files(folder: Path) -> bool:
+    """Say whether a folder of the hub's cache lacks what a run reads: a download that broke off."""
+    names = {path.name for path in folder.iterdir() if path.exists()}
+    weights = weight_files(names)
+    if ADAPTER in names and CONFIG not in names:
+        return False
+    if CONFIG not in names or not weights or not names.intersection(TOKENIZERS):
+        return True
+    return weights[0].endswith(".index.json") and any(_find_absent(folder / weights[0], names))
+
+
+def name_place(folder: Path) -> str:
+    """Return how messages name a checkpoint of a local folder."""
+    return f"model.checkpoint {shown(folder)}"
 
 
 def is_offline(environment: Mapping[str, str]) -> bool:

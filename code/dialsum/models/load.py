@@ -1,6 +1,6 @@
 """Load a checkpoint: config checked, weights read safely, quantised if asked, rows for new tokens.
 
-Must not know LoRA (adapt.py) nor data.
+Must not know LoRA (adapters.py) nor data.
 """
 
 from __future__ import annotations
@@ -8,30 +8,28 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from dialsum.config.schema import Config
+from dialsum.config.schema import Config, Qlora
 from dialsum.errors import DialsumError, RunError, UnfitError, first_line
-from dialsum.models.checkpoint import (
-    find_folder_problems,
-    find_weight_problems,
-    list_held_embeddings,
-    read_own_config,
-    show_names,
-    weight_format,
-)
-from dialsum.models.checkpoint_files import weight_files
-from dialsum.models.embeddings import add_rows, keep_head_as_it_is
-from dialsum.models.families import Family, get_family
-from dialsum.models.quantise import Bits, choose_bits, compute_as_in_training, describe_quantisation
+from dialsum.models.checkpoint import find_folder_problems, read_own_config, weight_format
+from dialsum.models.families import HEAD, Family, get_family
+from dialsum.models.hub import weight_files
 from dialsum.models.trim import KeptPieces, TrimmedRows, trim_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+SHOWN_NAMES = 3
+"""How many names of weights a message gives."""
+
+
+Bits = Literal[4, 8]
 
 
 @dataclass(frozen=True)
@@ -309,3 +307,254 @@ def quiet_libraries() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def find_weight_problems(
+    report: Mapping[str, Collection[Any]], *, family: Family, own: Mapping[str, Any]
+) -> str | None:
+    """Say which weights of a file are not those of its model; None where all fit.
+
+    Args:
+        report: as the library gives it of a load: `missing_keys` and `unexpected_keys` are names,
+            `mismatched_keys` a name with its shape in the file and in the model.
+        own: the content of the checkpoint's config.json.
+    """
+    absent = set(report["missing_keys"])
+    unused = {name for name in report["unexpected_keys"] if not _fits(family.unused, name)}
+    if (prefix := _find_prefix(absent, unused, family)) is not None:
+        return (
+            f"the names of {len(unused)} weights begin with {prefix!r}, such as {min(unused)}, and "
+            "the model's do not, so none of them would be read; save the state_dict of the model "
+            "itself, not of what it was wrapped in, or take that beginning off the names"
+        )
+    if list_held_embeddings(report, family=family, own=own):
+        absent.difference_update(family.embeddings)
+    if _ties_head(own):
+        absent.discard(HEAD)
+    absent = {name for name in absent if not _fits(family.absent, name)}
+    sizes = [
+        f"{name} ({_show_shape(held)} in the file, {_show_shape(asked)} by config.json)"
+        for name, held, asked in sorted(report["mismatched_keys"])
+    ]
+    parts = [
+        f"{len(names)} {said} ({show_names(names)})"
+        for names, said in (
+            (sorted(absent), "absent"),
+            (sorted(unused), "unused"),
+            (sizes, "of another size"),
+        )
+        if names
+    ]
+    if not parts:
+        return None
+    return (
+        f"its weights are not those that its config.json describes: {'; '.join(parts)}. What "
+        "is absent would begin at random, what is unused would be lost. Copy config.json and "
+        "weights of one checkpoint again"
+    )
+
+
+def list_held_embeddings(
+    report: Mapping[str, Collection[Any]], *, family: Family, own: Mapping[str, Any]
+) -> list[str]:
+    """Return the names under which a file holds the one matrix of input embeddings.
+
+    `save_model` of safetensors keeps any one name of a matrix that has several: of a tied model it
+    may be the head's.
+
+    Args:
+        report: as find_weight_problems has it.
+        own: the content of the checkpoint's config.json.
+    """
+    held = [name for name in family.embeddings if name not in report["missing_keys"]]
+    if not held and _ties_head(own) and HEAD not in report["missing_keys"]:
+        return [HEAD]
+    return held
+
+
+def _ties_head(own: Mapping[str, Any]) -> bool:
+    return own.get("tie_word_embeddings") is not False
+
+
+def _fits(pattern: str | None, name: str) -> bool:
+    return pattern is not None and re.search(pattern, name) is not None
+
+
+def _find_prefix(absent: Collection[str], unused: Collection[str], family: Family) -> str | None:
+    """Return what stands before every unused name, where names without it are the absent ones."""
+    known = {*absent, *(name.removeprefix(f"{family.base}.") for name in absent)}
+    first = min(unused, default="")
+    for dot in re.finditer(r"\.", first):
+        prefix = first[: dot.end()]
+        if all(name.startswith(prefix) for name in unused) and any(
+            name.removeprefix(prefix) in known for name in unused
+        ):
+            return prefix
+    return None
+
+
+def show_names(names: list[str]) -> str:
+    """Return names of weights as a message gives them: the first few."""
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _show_shape(shape: Collection[int]) -> str:
+    return " x ".join(str(size) for size in shape)
+
+
+def is_tied(model: Any) -> bool:
+    """Say whether the head's weight is the input embeddings' own."""
+    return bool(model.get_output_embeddings().weight is model.get_input_embeddings().weight)
+
+
+def untie_head(model: Any) -> None:
+    """Give the head a weight of its own (a copy of the embeddings') and mark the model untied."""
+    import torch
+
+    head = model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    _mark_untied(model)
+
+
+def start_untied(model: Any, *, std: float) -> None:
+    """Give T5 or mT5 a head of its own, and start it and the embeddings at random.
+
+    T5's own initial embeddings have a standard deviation of 1, which makes logits of hundreds.
+
+    Args:
+        std: standard deviation of both; d_model**-0.5 suits a head that nothing scales.
+    """
+    import torch
+
+    untie_head(model)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            layer.weight.normal_(0.0, std)
+
+
+def _mark_untied(model: Any) -> None:
+    model.config.tie_word_embeddings = False
+    model.all_tied_weights_keys.pop("lm_head.weight", None)
+
+
+def keep_head_as_it_is(model: Any) -> bool:
+    """Write into the config whether the head is tied, as the weights say it, and return that.
+
+    transformers 5 sets tie_word_embeddings to True for every T5 and mT5; resizing would then
+    silently replace the head of mT5 and T5 v1.1 by the input embeddings.
+    """
+    tied = is_tied(model)
+    if not tied:
+        _mark_untied(model)
+    return tied
+
+
+def add_rows(
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    new_tokens: Sequence[str],
+    *,
+    means: Sequence[Any] = (),
+) -> None:
+    """Give every token a row, taking none away; new ones start from the pieces that spelled it.
+
+    Args:
+        means: rows of a token that no piece spells, in the embeddings and in a head of its own;
+            without them it gets the mean of all pieces that there are.
+    """
+    import torch
+
+    embeddings = model.get_input_embeddings()
+    if len(tokenizer) > embeddings.weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        _give_stacks_their_own_layer(model)
+    if not new_tokens:
+        return
+    vocabulary = tokenizer.get_vocab()
+    new_ids = {vocabulary[token] for token in new_tokens}
+    matrices = {
+        id(module.weight): module.weight
+        for module in (model.get_input_embeddings(), model.get_output_embeddings())
+    }
+    with torch.no_grad():
+        for token in new_tokens:
+            pieces = _old_pieces(tokenizer, token, new_ids)
+            for place, weight in enumerate(matrices.values()):
+                rows = weight[pieces] if pieces else weight[: min(new_ids)]
+                row = means[place] if means and not pieces else rows.mean(dim=0)
+                weight[tokenizer.convert_tokens_to_ids(token)] = row
+
+
+def _give_stacks_their_own_layer(model: Any) -> None:
+    """Make encoder and decoder embeddings layers of their own again, with the one shared weight.
+
+    Resizing puts one and the same layer in all places. PEFT meets it once, under the name `shared`,
+    and an adapter asked for embed_tokens is then left out in silence.
+    """
+    for stack in (model.get_encoder(), model.get_decoder()):
+        layer = copy.copy(stack.embed_tokens)
+        layer._parameters = dict(layer._parameters)
+        stack.embed_tokens = layer
+
+
+def _old_pieces(tokenizer: Any, token: str, new_ids: set[int]) -> list[int]:
+    """Return the ids that spelled token before it was added."""
+    model = tokenizer.backend_tokenizer.model
+    found = {piece.id for piece in model.tokenize(token.strip())} if token.strip() else set()
+    return sorted(found - new_ids - {tokenizer.unk_token_id})
+
+
+def choose_bits(asked: Qlora) -> Bits | None:
+    """Return the bits of a weight of the frozen base; None where it is not quantised."""
+    if not asked.use_qlora:
+        return None
+    if asked.load_in_4bit:
+        return 4
+    return 8 if asked.load_in_8bit else None
+
+
+def describe_quantisation(bits: Bits, *, compute: Any) -> Any:
+    """Return the library's description of a quantised base.
+
+    4 bits: NF4 with double quantisation (Dettmers et al. 2023, QLoRA). 8 bits: LLM.int8 (Dettmers
+    et al. 2022), which leaves columns of the input with a value above 6 in floats.
+
+    Args:
+        compute: torch dtype in which 4-bit layers multiply: bfloat16 or float32, else float32.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=6.0)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute if compute == torch.bfloat16 else torch.float32,
+    )
+
+
+def compute_as_in_training(model: Any) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights at the first evaluation on a CPU.
+
+    Its layout for CPUs with AVX512-BF16 stays once the model trains again, though no gradient comes
+    back through it (BART stops with an error, T5 learns wrongly in silence); it rounds the scales
+    of the blocks, too, and needs layers of a multiple of 64.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def dequantise(model: Any) -> None:
+    """Give a quantised model float32 weights, each the value that its bits stand for."""
+    import torch
+
+    if getattr(model, "hf_quantizer", None) is not None:
+        model.dequantize(dtype=torch.float32)
+        # What is left would still call the model quantised.
+        for mark in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
+            model.__dict__.pop(mark, None)
+    model.float()

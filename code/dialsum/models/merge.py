@@ -19,8 +19,7 @@ from typing import Any
 from dialsum.atomic import write_json
 from dialsum.config.schema import Config
 from dialsum.errors import RunError, UnfitError
-from dialsum.models.load import quiet_libraries
-from dialsum.models.quantise import dequantise
+from dialsum.models.load import dequantise, quiet_libraries
 from dialsum.models.save import save_weights
 from dialsum.models.saved import (
     SavedFolder,

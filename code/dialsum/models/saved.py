@@ -18,7 +18,7 @@ from dialsum.atomic import write_json
 from dialsum.config.read import LoadedConfig
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError
-from dialsum.models.checkpoint import fetch_folder
+from dialsum.models.hub import fetch_folder
 from dialsum.models.load import LoadedModel, load_model
 from dialsum.models.save import load_extra, save_weights
 from dialsum.models.tokenizers import load_tokenizer

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dialsum.config.schema import TinyModel
-from dialsum.models.embeddings import start_untied
 from dialsum.models.families import Family
+from dialsum.models.load import start_untied
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

@@ -5,7 +5,7 @@ anew, with the learned rows in it, each time that it is used: for mT5's 250,112 
 0.77 GB in a training step, their gradients besides, and once per token that is written. Here the
 frozen matrix is used as it stands, and only what the learned rows change is put in place: some
 positions of the embeddings, some columns of the logits. Parameters, their names and their files
-stay PEFT's own. Must not know how adapters are added (adapt.py).
+stay PEFT's own. Must not know how adapters are added (adapters.py).
 """
 
 from __future__ import annotations

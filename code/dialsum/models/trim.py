@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from dialsum.data.encode import fold_spaces
 from dialsum.errors import UnfitError
-from dialsum.models.embeddings import is_tied
 from dialsum.models.tokenizers import SPECIAL_NAMES
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def trim_rows(model: Any, kept: KeptPieces) -> TrimmedRows:
     import torch
 
     layers = [model.get_input_embeddings()]
-    if not is_tied(model):
+    if model.get_output_embeddings().weight is not layers[0].weight:
         layers.append(model.get_output_embeddings())
     means, before, after = [], 0, 0
     for layer in layers:

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from dialsum.generate import GenerationSettings, generate_summaries
 from dialsum.machine.memory import free_memory, is_out_of_memory
-from dialsum.models.generate import GenerationSettings, generate_summaries
 from dialsum.train.loop import Machine
 from dialsum.train.memory import PassLimit, words_of
 from dialsum.train.passes import SummaryTask, count_targets

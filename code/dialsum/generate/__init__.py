@@ -13,8 +13,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dialsum.config.schema import Config
+from dialsum.generate.writable import LONGEST, WHOLE, WritablePieces, find_writable
 from dialsum.machine.memory import free_memory, is_out_of_memory
-from dialsum.models.writable import LONGEST, WHOLE, WritablePieces, find_writable
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,7 @@ from functools import reduce
 from itertools import product
 from typing import TYPE_CHECKING
 
-from dialsum.models.tokenizer_files import BYTE_PIECES
+from dialsum.models.tokenizers import BYTE_PIECES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
