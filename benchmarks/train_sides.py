@@ -76,7 +76,7 @@ def write_checkpoint(asked: argparse.Namespace) -> dict[str, Any]:
 
 def make_config(asked: argparse.Namespace) -> Any:
     """Return the first experiment's values for this model and these rows."""
-    from dialsum.config.read import load_config
+    from dialsum.config.load import load_config
 
     values = {
         "model.checkpoint": str(asked.folder / "checkpoint"),

@@ -148,14 +148,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def explain_one(options: argparse.Namespace) -> int:
     """Print every value of the experiment with where it comes from."""
     from dialsum.batch.check import explain_checkpoint
-    from dialsum.config.explain import explain
-    from dialsum.config.read import load_config
+    from dialsum.config.load import load_config
 
     loaded = load_config(
         options.config, overrides=collect_overrides(options), overlays=options.overlay
     )
     own = explain_checkpoint(loaded.config, environment=os.environ)
-    print(explain(loaded, checkpoint=own))
+    print(loaded.explain(checkpoint=own))
     return EXIT_OK
 
 

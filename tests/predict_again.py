@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import transformers
 
-from dialsum.config.read import load_config
+from dialsum.config.load import load_config
 from dialsum.config.schema import Config
 from dialsum.data.encode import encode_rows
 from dialsum.experiment.run import dialogue_tokens, read_splits

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from dialsum.config.check import RULES
-from dialsum.config.describe import describe_type, show_value
-from dialsum.config.keys import description, schema_keys, suggest
-from dialsum.config.read import load_config, load_configs
-from dialsum.config.yaml_scalars import dump_yaml_text
+from dialsum.config.load import load_config, load_configs
+from dialsum.config.messages import describe_type, show_value, suggest
+from dialsum.config.schema import description, schema_keys
+from dialsum.config.yaml import dump_yaml_text
 from dialsum.errors import EXIT_UNFIT, ConfigError
 
 VALID: dict[str, Any] = {

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from dialsum.batch.check import explain_checkpoint
-from dialsum.config.explain import explain
-from dialsum.config.keys import schema_keys
-from dialsum.config.read import load_config
+from dialsum.config.load import load_config
+from dialsum.config.schema import schema_keys
 from dialsum.text_table import align, display_width
 
 
@@ -31,7 +30,7 @@ def test_every_key_stands_with_its_origin(
         overlays=[Path("config/demo.yaml")],
         overrides=["seed=7", "tokenizer.input_prefix=요약: "],
     )
-    text = explain(loaded)
+    text = loaded.explain()
     lines = lines_of(text)
     assert list(lines) == list(schema_keys())
     for key, origin in loaded.origins.items():
@@ -49,7 +48,7 @@ def test_every_key_stands_with_its_origin(
 
 def test_origins_start_in_one_column_under_korean_values(repository: Path) -> None:
     loaded = load_config(repository / "config/experiments/01_mt5_xlsum_korean_adapted.yaml")
-    lines = lines_of(explain(loaded))
+    lines = lines_of(loaded.explain())
     starts = {
         display_width(lines[key].removesuffix(origin.text))
         for key, origin in loaded.origins.items()
@@ -58,7 +57,7 @@ def test_origins_start_in_one_column_under_korean_values(repository: Path) -> No
 
 
 def test_without_notes_nothing_is_understood(repository: Path) -> None:
-    text = explain(load_config(repository / "config/experiments/01_mt5_xlsum.yaml"))
+    text = load_config(repository / "config/experiments/01_mt5_xlsum.yaml").explain()
     assert "understood:" not in text
 
 
@@ -162,7 +161,7 @@ def test_what_a_checkpoint_asks_of_generation_is_said(
     lines = explain_checkpoint(loaded.config, environment={"HF_HUB_CACHE": str(tmp_path)})
     assert [" ".join(line.split()) for line in lines[1:]] == said
     assert lines[0].startswith(f"{name} asks")
-    assert "\n".join(["", *lines, ""]) in explain(loaded, checkpoint=lines)
+    assert "\n".join(["", *lines, ""]) in loaded.explain(checkpoint=lines)
 
 
 def test_a_checkpoint_that_is_not_here_cannot_be_asked(repository: Path, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from dialsum.config.problems import Origin, Problem, problem_lines
-from dialsum.config.read import load_config, load_configs
-from dialsum.config.yaml_lines import parse_yaml, read_yaml
+from dialsum.config.load import load_config, load_configs
+from dialsum.config.messages import problem_lines
+from dialsum.config.yaml import Origin, Problem, parse_yaml, read_yaml
 from dialsum.errors import ConfigError
 
 HEAD = "model: {architecture: mt5, checkpoint: a/b}\n"

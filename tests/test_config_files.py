@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dialsum.config.keys import description
-from dialsum.config.read import LoadedConfig, load_config, load_configs
+from dialsum.config.load import LoadedConfig, load_config, load_configs
+from dialsum.config.schema import description
 from dialsum.config.sources import read_source
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.config.read import load_config
+from dialsum.config.load import load_config
 
 BASE = """\
 model: {architecture: bart, checkpoint: a/b}

@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dialsum.config.problems import Origin
-from dialsum.config.read import LoadedConfig, dump_yaml, load_config, load_configs
-from dialsum.config.yaml_lines import YamlError, parse_yaml
-from dialsum.config.yaml_scalars import dump_yaml_text
+from dialsum.config.load import LoadedConfig, dump_yaml, load_config, load_configs
+from dialsum.config.yaml import Origin, YamlError, dump_yaml_text, parse_yaml
 from dialsum.errors import ConfigError
 
 EXPERIMENT = """\
@@ -438,7 +436,7 @@ def test_dumped_text_reads_back_under_both_versions_of_yaml(text: str) -> None:
 
 def test_reading_starts_no_fuzzy_matcher_while_nothing_is_wrong(repository: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from dialsum.config.read import load_config;"
+        "import sys; from pathlib import Path; from dialsum.config.load import load_config;"
         "overlays = [Path('config/demo.yaml')];"
         "load_config(Path('config/experiments/01_mt5_xlsum.yaml'), overlays=overlays);"
         "print('rapidfuzz' in sys.modules)"

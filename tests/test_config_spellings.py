@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dialsum.config.keys import schema_keys
-from dialsum.config.read import load_config
+from dialsum.config.load import load_config
+from dialsum.config.schema import schema_keys
 from dialsum.config.spellings import ALWAYS, RENAMED, bare_names
 from dialsum.errors import ConfigError
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from adapted_models import FOUR_BIT, SORTS, load_case
-from dialsum.config.read import load_config
+from dialsum.config.load import load_config
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
 from small_fit import (
     UNEQUAL,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dialsum.config.read import load_config
+from dialsum.config.load import load_config
 from dialsum.errors import UnfitError
 from gpu.architectures import FOLDER
 from gpu.check import describe_tests, find_status, read_parts

@@ -15,7 +15,7 @@ from dialsum.batch.plan import load_selected, make_plan
 from dialsum.batch.queue import run_batch, write_job
 from dialsum.batch.result import BatchOutcome
 from dialsum.batch.retry import first_attempt
-from dialsum.config.read import load_config
+from dialsum.config.load import load_config
 from dialsum.config.retry import apply_rung, state_changes
 from dialsum.errors import ConfigError, UnfitError
 from dialsum.experiment.job import Job, read_job

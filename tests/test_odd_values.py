@@ -12,9 +12,9 @@ from batch_world import REPOSITORY, make_options, write_configs
 from dialsum.batch.check import check_plan
 from dialsum.batch.progress import EventFile
 from dialsum.cli import CommandLine
-from dialsum.config.describe import describe_type
-from dialsum.config.keys import schema_keys
-from dialsum.config.read import load_config, load_configs
+from dialsum.config.load import load_config, load_configs
+from dialsum.config.messages import describe_type
+from dialsum.config.schema import schema_keys
 from dialsum.errors import ConfigError, RunError, UnfitError
 from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.paths import NAME_BYTES, RunPaths, find_name_fault

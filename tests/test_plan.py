@@ -15,8 +15,7 @@ from dialsum.batch.check import check_plan
 from dialsum.batch.options import BatchOptions, select_numbers
 from dialsum.batch.plan import BatchPlan, expect_minutes, load_selected, make_plan
 from dialsum.batch.plan_text import describe_plan, describe_replaced
-from dialsum.config.read import load_config
-from dialsum.config.rules_schedule import count_steps
+from dialsum.config.load import load_config
 from dialsum.errors import UnfitError
 from dialsum.paths import PROJECT_ROOT, timestamp
 
@@ -189,7 +188,7 @@ def test_steps_of_a_run(
     overrides = [f"training.{key}={json.dumps(value)}" for key, value in changes.items()]
     [path] = write_configs(tmp_path, "a")
     config = load_config(path, overrides=overrides).config
-    assert count_steps(config, train_rows=rows) == expected
+    assert config.training.count_steps(train_rows=rows) == expected
 
 
 def test_expected_minutes_are_scaled_by_rows_and_to_one_epoch(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from dialsum.batch.check import (
 )
 from dialsum.batch.lock import hold_batch
 from dialsum.batch.plan import estimate_disk_bytes
-from dialsum.config.read import load_config
+from dialsum.config.load import load_config
 from dialsum.errors import UnfitError
 from dialsum.machine.memory import BASE_SIZES
 from dialsum.models.checkpoint import find_size

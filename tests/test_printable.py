@@ -15,7 +15,7 @@ import yaml
 from batch_world import REPOSITORY, make_result, write_result
 from dialsum.atomic import append_json_line, dump_json, write_table_for_people
 from dialsum.batch.screen import Screen
-from dialsum.config.yaml_scalars import dump_yaml_text
+from dialsum.config.yaml import dump_yaml_text
 from dialsum.data.rows import Dialogue
 from dialsum.data.submission import write_predictions, write_submission
 from dialsum.errors import run_script

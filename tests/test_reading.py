@@ -21,7 +21,7 @@ import pytest
 
 from dialsum import reading
 from dialsum.batch.first_look import find_data_problems
-from dialsum.config.read import load_config
+from dialsum.config.load import load_config
 from dialsum.data.tables import read_rows, read_table
 from dialsum.errors import ConfigError, DataError, UnfitError
 from dialsum.reading import (

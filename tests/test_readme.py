@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.config.read import load_config
+from dialsum.config.load import load_config
 from dialsum.report.closing import LEAST_ROUGE1
 
 READMES = ("README.md", "README.ko.md")

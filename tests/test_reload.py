@@ -13,7 +13,7 @@ import pytest
 
 from adapted_models import EIGHT_BIT, EVERYTHING, FOUR_BIT, SORTS, Case, load_case
 from dialsum.atomic import write_text
-from dialsum.config.read import dump_yaml, load_config
+from dialsum.config.load import dump_yaml, load_config
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
 from dialsum.models.saved import save_model
 from dialsum.paths import RunPaths

@@ -12,7 +12,7 @@ from dialsum.attempts import FIRST, AttemptOfRun, list_overrides, ordinal, say_a
 from dialsum.batch.plan import load_selected, make_plan
 from dialsum.batch.plan_text import describe_plan
 from dialsum.batch.retry import decide, first_attempt
-from dialsum.config.read import LoadedConfig, dump_yaml, load_config
+from dialsum.config.load import LoadedConfig, dump_yaml, load_config
 from dialsum.config.retry import RungError, apply_rung, count_halvings, show_number
 from dialsum.config.schema import Config
 from test_config_check import VALID, problems_of

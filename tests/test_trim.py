@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dialsum.config.read import load_config
+from dialsum.config.load import load_config
 from dialsum.data.splits import load_splits
 from dialsum.errors import ConfigError, UnfitError
 from dialsum.models.tokenizers import (

@@ -137,7 +137,7 @@ def plan_jobs(libraries: Libraries, *, device: str) -> list[Job]:
 
 
 def _plan_seven(libraries: Libraries) -> list[Job]:
-    from dialsum.config.read import load_configs
+    from dialsum.config.load import load_configs
 
     jobs = []
     paths = [EXPERIMENTS / f"{name}.yaml" for name in SEVEN]

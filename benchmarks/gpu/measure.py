@@ -26,7 +26,7 @@ from gpu.jobs import EXPERIMENTS, Job, Settings, make_overrides
 
 def measure(job: Job, settings: Settings) -> dict[str, Any]:
     """Train, and evaluate where that is asked for, as a run does; return the figures."""
-    from dialsum.config.read import load_config
+    from dialsum.config.load import load_config
     from dialsum.experiment.choices import choose
     from dialsum.machine.devices import pick_device
     from dialsum.machine.memory import free_memory

@@ -22,10 +22,9 @@ from dialsum.batch.lock import find_batch_around, find_batches_at_work, find_run
 from dialsum.batch.options import select_numbers
 from dialsum.batch.plan import BatchPlan, PlannedExperiment, all_overrides, estimate_disk_bytes
 from dialsum.batch.versions import find_version_problems
-from dialsum.config.problems import Origin
-from dialsum.config.read import LoadedConfig, load_config
-from dialsum.config.rules_schedule import find_length_problems
+from dialsum.config.load import LoadedConfig, load_config
 from dialsum.config.schema import Config, Data
+from dialsum.config.yaml import Origin
 from dialsum.data.dialogues import load_split
 from dialsum.data.rows import Kind
 from dialsum.data.splits import Splits, load_splits
@@ -105,7 +104,9 @@ def check_plan(
         problems += [f"{experiment.number} {experiment.label}: {problem}" for problem in wrong]
         notes += [*remarks, *experiment.loaded.notes]
     for experiment in counted.experiments:
-        wrong, remarks = find_length_problems(experiment.config, train_rows=experiment.train_rows)
+        wrong, remarks = experiment.config.training.find_length_problems(
+            train_rows=experiment.train_rows
+        )
         problems += [f"{experiment.number} {experiment.label}: {problem}" for problem in wrong]
         notes += [f"{experiment.number} {experiment.label}: {remark}" for remark in remarks]
     held = find_others_at_work(plan)

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from dialsum.batch.options import DEMO_DATA, BatchOptions, select_numbers
-from dialsum.config.read import LoadedConfig, load_configs
+from dialsum.config.load import LoadedConfig, load_configs
 from dialsum.config.schema import Config
 from dialsum.errors import ConfigError
 from dialsum.models.checkpoint import find_size

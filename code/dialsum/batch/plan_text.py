@@ -11,9 +11,8 @@ from typing import Any
 
 from dialsum.batch.plan import BatchPlan, PlannedExperiment, expect_minutes
 from dialsum.batch.progress import format_duration
-from dialsum.config.describe import show_value
-from dialsum.config.read import Replaced
-from dialsum.config.rules_schedule import count_steps
+from dialsum.config.load import Replaced
+from dialsum.config.messages import show_value
 from dialsum.config.schema import Config
 from dialsum.paths import shown
 from dialsum.text_table import align
@@ -65,7 +64,7 @@ def _plan_table(plan: BatchPlan) -> list[str]:
 
 def _plan_row(plan: BatchPlan, experiment: PlannedExperiment) -> list[str]:
     config = experiment.config
-    steps = count_steps(config, train_rows=experiment.train_rows)
+    steps = config.training.count_steps(train_rows=experiment.train_rows)
     minutes = expect_minutes(experiment, kind=plan.kind)
     return [
         str(experiment.number),

@@ -11,19 +11,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dialsum.config.describe import describe_found, describe_meant, describe_type
-from dialsum.config.keys import description, schema_keys
-from dialsum.config.problems import Origin, Problem
+from dialsum.config.messages import describe_found, describe_meant, describe_type
 from dialsum.config.resolve import Resolved
 from dialsum.config.retry import RETRY_RULES
 from dialsum.config.rules import MODEL_RULES
 from dialsum.config.rules_adapters import ADAPTER_RULES
 from dialsum.config.rules_effect import EFFECT_RULES
 from dialsum.config.rules_schedule import SCHEDULE_RULES
-from dialsum.config.schema import Config
+from dialsum.config.schema import Config, description, schema_keys
 from dialsum.config.sources import Source
 from dialsum.config.statements import Statement, Statements
 from dialsum.config.view import NotKnownError, Rule, View
+from dialsum.config.yaml import Origin, Problem
 
 RULES: tuple[Rule, ...] = (
     *MODEL_RULES,

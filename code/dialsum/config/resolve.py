@@ -5,27 +5,15 @@ Must not know whether a value fits: check.py asks that of the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import PydanticUndefined
-
-from dialsum.config.keys import default_of, keys_under, schema_keys
-from dialsum.config.problems import DEFAULT, Origin
+from dialsum.config.schema import default_of, keys_under, schema_keys
 from dialsum.config.sources import Source
 from dialsum.config.statements import Statement, Statements
-
-FITTED = (
-    "training.dataloader_num_workers",
-    "training.gradient_checkpointing",
-    "training.per_device_eval_batch_size",
-    "training.tf32",
-)
-"""What fits a run to its machine and changes none of its results: `auto` there is no value of the
-experiment's own.
-"""
+from dialsum.config.yaml import DEFAULT, Origin
 
 NOTHING = Source(None, Statements())
 
@@ -95,18 +83,6 @@ class Resolved:
         return tree
 
 
-@dataclass(frozen=True)
-class Replaced:
-    """A key whose value an overlay changed: dotted key, value without and with the overlay, the
-    overlay's line.
-    """
-
-    key: str
-    original: Any
-    value: Any
-    origin: Origin
-
-
 def resolve(
     path: Path,
     chain: Sequence[Source],
@@ -135,17 +111,6 @@ def resolve(
                 result.apply(case.then, rank := rank + 1)
     result.apply(overrides.statements, rank + 1)
     return result
-
-
-def replaced_by_overlays(without: Resolved, result: Resolved) -> Iterator[Replaced]:
-    """Give each key whose value differs from the same config without overlays."""
-    for key in schema_keys():
-        before, after = without.value(key), result.value(key)
-        if before == "auto" and key in FITTED:
-            continue
-        if repr(before) != repr(after):
-            original = None if before is PydanticUndefined else before
-            yield Replaced(key, original, after, result.origin(key))
 
 
 def _holds(when: Statements, so_far: Resolved, *, overrides: Source) -> bool:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from dialsum.config.problems import Origin, Problem
 from dialsum.config.schema import Config
 from dialsum.config.sources import Source
 from dialsum.config.statements import Statement, Statements
 from dialsum.config.view import Rule, View
+from dialsum.config.yaml import Origin, Problem
 
 RETRY = "batch.retry"
 LEARNING_RATE = "training.learning_rate"

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from dialsum.config.describe import describe_found, show_value
-from dialsum.config.problems import Problem
+from dialsum.config.messages import describe_found, show_value
 from dialsum.config.view import Rule, View
+from dialsum.config.yaml import Problem
 from dialsum.paths import NAME_BYTES, find_name_fault
 
 T5_FAMILY = ("mt5", "t5")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dialsum.config.describe import show_value
-from dialsum.config.problems import Problem
+from dialsum.config.messages import show_value
 from dialsum.config.view import Rule, View
+from dialsum.config.yaml import Problem
 
 NOT_BLOCKS = ("embed_tokens", "lm_head", "shared")
 """Targets outside of the blocks, which tied models have in common."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dialsum.config.describe import show_value
-from dialsum.config.keys import default_of, keys_under
-from dialsum.config.problems import Problem
+from dialsum.config.messages import show_value
 from dialsum.config.resolve import Resolved
+from dialsum.config.schema import default_of, keys_under
 from dialsum.config.view import Rule, View
+from dialsum.config.yaml import Problem
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,12 @@ written.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
-from dialsum.config.describe import show_value
-from dialsum.config.problems import Problem
-from dialsum.config.schema import Config
+from dialsum.config.messages import show_value
 from dialsum.config.view import Rule, View
+from dialsum.config.yaml import Problem
 
 KWARGS = "training.lr_scheduler_kwargs"
 SCHEDULE = "training.lr_scheduler_type"
@@ -98,48 +96,6 @@ def constant_has_no_warmup(view: View) -> Iterator[Problem]:
         yield view.problem(
             "training.warmup_steps", found, meant="lr_scheduler_type: constant_with_warmup"
         )
-
-
-def count_steps(config: Config, *, train_rows: int | None) -> int | None:
-    """Return the optimizer steps of a whole run, as transformers counts them; None where the batch
-    is `auto`."""
-    training = config.training
-    if training.max_steps is not None:
-        return training.max_steps
-    batch, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
-    if train_rows is None or batch == "auto" or accumulation == "auto":
-        return None
-    per_epoch = math.ceil(math.ceil(train_rows / batch) / accumulation)
-    return math.ceil(per_epoch * training.num_train_epochs)
-
-
-def find_length_problems(config: Config, *, train_rows: int | None) -> tuple[list[str], list[str]]:
-    """Hold what is counted in steps against the run's length, which its rows decide.
-
-    Returns:
-        What forbids the run, and what should be known of it; the keys stand first in each line.
-    """
-    steps, training = count_steps(config, train_rows=train_rows), config.training
-    if steps is None:
-        return [], []
-    problems, notes = [], []
-    if 1 <= steps <= training.warmup_steps:
-        problems.append(
-            f"training.warmup_steps {training.warmup_steps:,.0f}: the run has {steps:,} optimizer "
-            "steps, so the peak learning rate is never reached; give fewer, or a share below 1"
-        )
-    cycles = training.lr_scheduler_kwargs.get("num_cycles", 0)
-    if training.lr_scheduler_type == "cosine_with_restarts" and cycles > steps:
-        problems.append(
-            f"training.lr_scheduler_kwargs num_cycles {cycles:,}: the run has {steps:,} optimizer "
-            "steps, so no cycle has a step of its own; give fewer"
-        )
-    if steps < training.eval_steps:
-        notes.append(
-            f"training.eval_steps {training.eval_steps:,}: the run has {steps:,} optimizer steps, "
-            "so it is evaluated at its end alone"
-        )
-    return problems, notes
 
 
 SCHEDULE_RULES: tuple[Rule, ...] = (

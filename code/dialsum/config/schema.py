@@ -7,9 +7,17 @@ config/base_config.yaml.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import ast
+import inspect
+import math
+import sys
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 Auto = Literal["auto"]
 # No bound forbids what a run could mean: beyond each stands a slip of the keyboard.
@@ -214,6 +222,45 @@ class Training(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Seed of initialisation, order, dropout."""
 
+    def count_steps(self, *, train_rows: int | None) -> int | None:
+        """Return the optimizer steps of a whole run, as transformers counts them; None where the
+        batch is `auto` or the rows are not known."""
+        if self.max_steps is not None:
+            return self.max_steps
+        batch, accumulation = self.per_device_train_batch_size, self.gradient_accumulation_steps
+        if train_rows is None or batch == "auto" or accumulation == "auto":
+            return None
+        per_epoch = math.ceil(math.ceil(train_rows / batch) / accumulation)
+        return math.ceil(per_epoch * self.num_train_epochs)
+
+    def find_length_problems(self, *, train_rows: int | None) -> tuple[list[str], list[str]]:
+        """Hold what is counted in steps against the run's length, which its rows decide.
+
+        Returns:
+            What forbids the run, and what should be known of it; the keys stand first in each line.
+        """
+        steps = self.count_steps(train_rows=train_rows)
+        if steps is None:
+            return [], []
+        problems, notes = [], []
+        if 1 <= steps <= self.warmup_steps:
+            problems.append(
+                f"training.warmup_steps {self.warmup_steps:,.0f}: the run has {steps:,} optimizer "
+                "steps, so the peak learning rate is never reached; give fewer, or a share below 1"
+            )
+        cycles = self.lr_scheduler_kwargs.get("num_cycles", 0)
+        if self.lr_scheduler_type == "cosine_with_restarts" and cycles > steps:
+            problems.append(
+                f"training.lr_scheduler_kwargs num_cycles {cycles:,}: the run has {steps:,} "
+                "optimizer steps, so no cycle has a step of its own; give fewer"
+            )
+        if steps < self.eval_steps:
+            notes.append(
+                f"training.eval_steps {self.eval_steps:,}: the run has {steps:,} optimizer steps, "
+                "so it is evaluated at its end alone"
+            )
+        return problems, notes
+
 
 class Qlora(Section):
     """Low-rank adapters (LoRA) on a frozen base, which is held in 4 or 8 bits if asked."""
@@ -332,3 +379,79 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
     batch: Batch = Batch()
+
+
+@cache
+def schema_keys() -> dict[str, FieldInfo]:
+    """Return every key that holds a value, `training.learning_rate` -> its field, in the schema's
+    order.
+    """
+    return {key: field for key, _, field in _walk(Config) if not _is_section(field)}
+
+
+@cache
+def schema_sections() -> frozenset[str]:
+    """Return the dotted names of all sections, `model` as well as `model.tiny`."""
+    return frozenset(key for key, _, field in _walk(Config) if _is_section(field))
+
+
+@cache
+def mapping_keys() -> frozenset[str]:
+    """Return the keys whose value is itself a mapping, such as `training.lr_scheduler_kwargs`."""
+    return frozenset(
+        k for k, field in schema_keys().items() if get_origin(field.annotation) is dict
+    )
+
+
+@cache
+def default_of(key: str) -> Any:
+    """Return the schema's default of a key; PydanticUndefined where a value must be given."""
+    return schema_keys()[key].get_default(call_default_factory=True)
+
+
+def description(key: str) -> str:
+    """Return what the schema says below a key, without its full stop."""
+    owner = next(owner for name, owner, _ in _walk(Config) if name == key)
+    return _docstrings()[owner, key.rpartition(".")[2]].rstrip(".")
+
+
+def keys_in(section: str) -> list[str]:
+    """Return the names directly in a section ("" for the top level), subsections too."""
+    prefix = f"{section}." if section else ""
+    names = [*schema_keys(), *schema_sections()]
+    inside = [name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)]
+    return list(dict.fromkeys(inside))
+
+
+def keys_under(name: str) -> list[str]:
+    """Return every key in a section and its subsections ("": all there are), or the key itself."""
+    prefix = f"{name}." if name else ""
+    return [key for key in schema_keys() if key == name or key.startswith(prefix)]
+
+
+@cache
+def _docstrings() -> dict[tuple[str, str], str]:
+    """Read the text below each field from the schema's source, by class and field.
+
+    Only messages need it; pydantic's own way costs every start 17 ms.
+    """
+    texts: dict[tuple[str, str], str] = {}
+    tree = ast.parse(inspect.getsource(sys.modules[__name__]))
+    for item in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        for line, below in pairwise(item.body):
+            if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr):
+                text = str(ast.literal_eval(below.value))
+                texts[item.name, ast.unparse(line.target)] = " ".join(text.split())
+    return texts
+
+
+def _walk(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, FieldInfo]]:
+    """Give dotted name, class and field of everything in a section, subsections included."""
+    for name, field in model.model_fields.items():
+        yield prefix + name, model.__name__, field
+        if _is_section(field):
+            yield from _walk(field.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
+
+
+def _is_section(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)

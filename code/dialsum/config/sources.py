@@ -12,11 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dialsum.config.describe import describe_found
-from dialsum.config.keys import nearest
-from dialsum.config.problems import SET, Origin, Problem
+from dialsum.config.messages import describe_found, nearest
 from dialsum.config.statements import Statements, interpret
-from dialsum.config.yaml_lines import Located, YamlError, parse_yaml, read_yaml
+from dialsum.config.yaml import SET, Located, Origin, Problem, YamlError, parse_yaml, read_yaml
 from dialsum.paths import PROJECT_ROOT, shown
 from dialsum.reading import NotRegularError, TooLargeError, shorten
 

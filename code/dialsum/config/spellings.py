@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from dialsum.config.keys import schema_keys
+from dialsum.config.schema import schema_keys
 
 
 @dataclass(frozen=True)

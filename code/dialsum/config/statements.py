@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dialsum.config.describe import describe_found, find_text_fault, show_value
-from dialsum.config.keys import mapping_keys, schema_keys, schema_sections, suggest
-from dialsum.config.problems import Origin, Problem
+from dialsum.config.messages import describe_found, find_text_fault, show_value, suggest
+from dialsum.config.schema import mapping_keys, schema_keys, schema_sections
 from dialsum.config.spellings import SECTIONS, normalise_value, understand
-from dialsum.config.yaml_lines import Located
+from dialsum.config.yaml import Located, Origin, Problem
 
 
 @dataclass(frozen=True)

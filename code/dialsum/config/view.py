@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from dialsum.config.problems import Origin, Problem
 from dialsum.config.resolve import Resolved
+from dialsum.config.yaml import Origin, Problem
 
 
 class NotKnownError(Exception):

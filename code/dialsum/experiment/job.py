@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dialsum.attempts import FIRST, AttemptOfRun
-from dialsum.config.read import LoadedConfig
+from dialsum.config.load import LoadedConfig
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError, first_line
 from dialsum.paths import RunPaths, shown

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dialsum.archive import archive_previous
 from dialsum.atomic import dump_json
-from dialsum.config.read import LoadedConfig, dump_yaml
-from dialsum.config.rules_schedule import find_length_problems
+from dialsum.config.load import LoadedConfig, dump_yaml
 from dialsum.config.schema import Config, Target
 from dialsum.data.dialogues import Dialogue
 from dialsum.data.encode import EncodedSplit, EncodeSettings
@@ -191,7 +190,7 @@ def _refuse_other_data(job: Job, splits: Splits) -> None:
 
 
 def _refuse_wrong_length(config: Config, splits: Splits) -> None:
-    problems, notes = find_length_problems(config, train_rows=len(splits.train.rows))
+    problems, notes = config.training.find_length_problems(train_rows=len(splits.train.rows))
     if problems:
         raise ProblemsError(problems)
     for note in notes:

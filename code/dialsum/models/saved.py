@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.atomic import write_json
-from dialsum.config.read import LoadedConfig
+from dialsum.config.load import LoadedConfig
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError
 from dialsum.models.hub import fetch_folder

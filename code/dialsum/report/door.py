@@ -25,7 +25,6 @@ from dialsum.batch.plan_text import describe_plan, describe_replaced
 from dialsum.batch.queue import note_unwritten, run_batch
 from dialsum.batch.result import BatchOutcome, UnwrittenFilesError
 from dialsum.batch.screen import Screen
-from dialsum.config.explain import explain
 from dialsum.environment_variables import describe_variables
 from dialsum.errors import EXIT_OK, ConfigError, ProblemsError
 from dialsum.report.closing import format_closing
@@ -140,6 +139,6 @@ def explain_batch(options: BatchOptions) -> str:
     if problems:
         raise ConfigError(problems)
     return "\n\n".join(
-        explain(one, checkpoint=explain_checkpoint(one.config, environment=os.environ))
+        one.explain(checkpoint=explain_checkpoint(one.config, environment=os.environ))
         for one in loaded.values()
     )

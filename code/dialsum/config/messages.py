@@ -1,4 +1,4 @@
-"""Values and the types of keys in plain words: what was found, what is meant.
+"""What is said of a config: problem lines, values and types of keys in plain words, near keys.
 
 Must not know files or rules. The words come from the schema's annotations, so that they cannot fall
 behind it.
@@ -10,17 +10,21 @@ import json
 import math
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic.fields import FieldInfo
 
-from dialsum.config.keys import nearest
-from dialsum.config.yaml_scalars import dump_yaml_text
+from dialsum.config.schema import keys_in, schema_keys, schema_sections
+from dialsum.config.yaml import Problem, dump_yaml_text
 from dialsum.printable import visible
 from dialsum.reading import shorten
+from dialsum.text_table import display_width, pad
 
+NEAR = 70.0
+"""Likeness, 0-100, from which a name counts as a slip of another."""
 BOUNDS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
 WRITTEN_OUT = 1e12  # no whole number of a config is larger
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
@@ -205,3 +209,71 @@ def _bounds(metadata: Sequence[Any]) -> list[str]:
 def _either(words: Sequence[str]) -> str:
     """Join words with commas and a last `or`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def nearest(name: str, candidates: Iterable[str], *, limit: int = 1) -> list[str]:
+    """Return the candidates most like name, best first; none where all are too unlike."""
+    # Only a mistake needs it: the import costs as much as reading seven files.
+    from rapidfuzz import fuzz, process, utils
+
+    found = process.extract(
+        name,
+        list(candidates),
+        scorer=fuzz.ratio,
+        processor=utils.default_process,
+        score_cutoff=NEAR,
+        limit=limit,
+    )
+    return [candidate for candidate, _, _ in found]
+
+
+def suggest(key: str) -> tuple[str, list[str]]:
+    """Say in words what an unknown dotted key may have meant; second: those keys or sections, if
+    any is near.
+    """
+    section, _, name = key.rpartition(".")
+    if section and section not in schema_sections():
+        if near := nearest(section, schema_sections()):
+            return f"did you mean the section {near[0]}?", near
+        inside, prefix = keys_in(""), ""
+    else:
+        inside, prefix = keys_in(section), f"{section}." if section else ""
+        if near := nearest(name, inside) or _containing(name, inside):
+            return f"did you mean {' or '.join(near)}?", [prefix + found for found in near]
+    last_names = {known.rpartition(".")[2]: known for known in reversed(schema_keys())}
+    if near := [last_names[found] for found in nearest(name, last_names)]:
+        return f"did you mean {near[0]}?", near
+    what = f"{section} knows" if prefix else "the sections are"
+    return f"{what} {', '.join(inside)}", []
+
+
+def _containing(name: str, candidates: Iterable[str]) -> list[str]:
+    """Return the candidates that hold all words of name: `max_len` in `encoder_max_len`."""
+    words = set(name.lower().split("_"))
+    return [candidate for candidate in candidates if words <= set(candidate.lower().split("_"))]
+
+
+def problem_lines(problems: Iterable[Problem]) -> list[str]:
+    """Return one aligned line per problem, said once each, file by file and line by line."""
+    unique = list(dict.fromkeys(map(_on_one_line, problems)))
+    files = list(dict.fromkeys(problem.origin.file for problem in unique))
+    ordered = sorted(
+        unique,
+        key=lambda p: (p.origin.file is None, files.index(p.origin.file), p.origin.line or 0),
+    )
+    place = max((display_width(p.origin.text) for p in ordered), default=0)
+    key = max((display_width(p.key) for p in ordered), default=0)
+    return [
+        f"{pad(p.origin.text, place)}  {pad(p.key, key)}  {p.found} → {p.meant}"
+        if p.key
+        else f"{pad(p.origin.text, place)}  {p.found} → {p.meant}"
+        for p in ordered
+    ]
+
+
+def _on_one_line(problem: Problem) -> Problem:
+    origin = replace(problem.origin, text=visible(problem.origin.text))
+    # A line of a .env that happens to be YAML has its secret behind the sign.
+    name, sign, _ = problem.key.partition("=")
+    key = shorten(visible(f"{name}{sign}…" if sign else name))
+    return Problem(origin, key, visible(problem.found), visible(problem.meant))

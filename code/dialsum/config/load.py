@@ -8,26 +8,48 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import PydanticUndefined
+
 from dialsum.config.check import check, check_source
-from dialsum.config.keys import schema_keys
-from dialsum.config.problems import Origin, Problem, problem_lines
-from dialsum.config.resolve import Replaced, Resolved, replaced_by_overlays, resolve
+from dialsum.config.messages import problem_lines, show_whole
+from dialsum.config.resolve import Resolved, resolve
 from dialsum.config.rules_effect import find_silent, note_silenced
-from dialsum.config.schema import Config
+from dialsum.config.schema import Config, schema_keys
 from dialsum.config.sources import Source, UnreadableError, absolute, read_overrides, read_source
 from dialsum.config.statements import Statement, Statements
-from dialsum.config.yaml_scalars import dump_yaml_text
+from dialsum.config.yaml import Origin, Problem, dump_yaml_text
 from dialsum.errors import ConfigError
 from dialsum.paths import find_name_fault, shown
+from dialsum.text_table import align
 
-__all__ = ["LoadedConfig", "Origin", "Replaced", "dump_yaml", "load_config", "load_configs"]
+FITTED = (
+    "training.dataloader_num_workers",
+    "training.gradient_checkpointing",
+    "training.per_device_eval_batch_size",
+    "training.tf32",
+)
+"""What fits a run to its machine and changes none of its results: `auto` there is no value of the
+experiment's own.
+"""
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A key whose value an overlay changed: dotted key, value without and with the overlay, the
+    overlay's line.
+    """
+
+    key: str
+    original: Any
+    value: Any
+    origin: Origin
 
 
 @dataclass(frozen=True)
@@ -84,6 +106,30 @@ class LoadedConfig:
             raise ConfigError(problem_lines(problems))
         origins = {key: resolved.origin(key) for key in schema_keys()}
         return replace(self, config=config, origins=origins, notes=[*self.notes, *resolved.notes])
+
+    def explain(self, *, checkpoint: Sequence[str] = ()) -> str:
+        """Return all values in the schema's order, each with its origin, then what was understood.
+
+        Args:
+            checkpoint: what the checkpoint's own files ask for beside them, as lines.
+        """
+        values = self.config.model_dump()
+        rows = [
+            (key, show_whole(reduce(getitem, key.split("."), values)), origin.text)
+            for key, origin in self.origins.items()
+        ]
+        lines = [f"{self.name}  {shown(self.path)}"]
+        section = ""
+        for (key, *_), line in zip(rows, align(rows, left=range(3)), strict=True):
+            if key.partition(".")[0] != section:
+                lines.append("")
+                section = key.partition(".")[0]
+            lines.append(line)
+        if self.notes:
+            lines += ["", "understood:", *(f"  {note}" for note in self.notes)]
+        if checkpoint:
+            lines += ["", *checkpoint]
+        return "\n".join([*lines, "", f"sha256 of these values: {self.sha256}"])
 
     def to_record(self) -> dict[str, Any]:
         """Return what a run of it needs, as plain data."""
@@ -240,7 +286,7 @@ def _load(
     if overlays:
         bare = resolve(file, chain, overrides=overrides)
         silent = find_silent(bare)
-        replaced = [one for one in replaced_by_overlays(bare, resolved) if one.key not in silent]
+        replaced = [one for one in _replaced_by_overlays(bare, resolved) if one.key not in silent]
     return LoadedConfig(
         path=file,
         config=config,
@@ -269,3 +315,14 @@ def _notes(resolved: Resolved, *, files: Resolved) -> list[str]:
         epochs = resolved.value("training.num_train_epochs")
         notes.append(f"{place} max_steps {steps} rules over num_train_epochs {epochs:g}")
     return list(dict.fromkeys([*notes, *note_silenced(resolved, files=files)]))
+
+
+def _replaced_by_overlays(without: Resolved, result: Resolved) -> Iterator[Replaced]:
+    """Give each key whose value differs from the same config without overlays."""
+    for key in schema_keys():
+        before, after = without.value(key), result.value(key)
+        if before == "auto" and key in FITTED:
+            continue
+        if repr(before) != repr(after):
+            original = None if before is PydanticUndefined else before
+            yield Replaced(key, original, after, result.origin(key))
