@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.config.schema import Config
-from dialsum.data.encoded import EncodedSplit
+from dialsum.data.encode import EncodedSplit
 
 
 def make_bare_loop(

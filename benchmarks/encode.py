@@ -2,7 +2,7 @@
 
     python benchmarks/encode.py --data data/train.csv --tokenizer FOLDER
 
-Ours is dialsum.data.encode_cache; stock is datasets.map over the same rows, truncating at the end,
+Ours is dialsum.data.encode; stock is datasets.map over the same rows, truncating at the end,
 with its own cache. Each figure is taken in a process of its own, from the moment at which rows and
 tokenizer are there, and holds whatever is imported after that. The rows of the file are repeated up
 to --rows, each with a number of its own at its end, so that no two are the same.
@@ -24,8 +24,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
-from dialsum.data.dialogues import Dialogue, load_split
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+from dialsum.data.rows import Dialogue, load_split
 from dialsum.errors import RunError, run_script
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -87,8 +87,7 @@ def load_tags_and_tokenizer(source: str | None) -> Any:
 
 def encode_ours(rows: Sequence[Dialogue], tokenizer: Any, folder: Path) -> int:
     """Encode as a run does."""
-    from dialsum.data.encode import EncodeSettings
-    from dialsum.data.encode_cache import CachedEncoder
+    from dialsum.data.encode import CachedEncoder, EncodeSettings
 
     settings = EncodeSettings(PREFIX, ENCODER_MAX_LEN, DECODER_MAX_LEN)
     encoder = CachedEncoder(tokenizer, settings=settings, folder=folder / "ours")

@@ -34,8 +34,8 @@ def make_parser() -> CommandLine:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Convert, and return the exit status."""
     asked = make_parser().parse_args(arguments)
-    from dialsum.atomic import write_csv
     from dialsum.data.aihub import read_dialogues
+    from dialsum.files import write_csv
     from dialsum.paths import shown
 
     if asked.output.suffix.lower() != ".csv":

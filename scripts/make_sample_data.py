@@ -131,7 +131,7 @@ def write_splits(splits: Mapping[str, Sequence[Sample]], folder: Path) -> None:
     Raises:
         DiskFullError, RunError: a file cannot be written.
     """
-    from dialsum.atomic import write_csv
+    from dialsum.files import write_csv
 
     named = {
         split: [(f"sample_{split}_{number}", sample) for number, sample in enumerate(samples)]

@@ -122,7 +122,7 @@ def _check_what(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
 def main(arguments: Sequence[str] | None) -> int:
     """Score, compare or check; returns the exit status."""
     options = parse_arguments(arguments)
-    from dialsum.data.text_files import check_files
+    from dialsum.files import check_files
 
     named = [
         options.predictions,
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None) -> int:
     ]
     check_files(path for path in named if path)
     if options.html:
-        from dialsum.reading import refuse_foreign
+        from dialsum.files import refuse_foreign
         from dialsum.score.html import BEGIN, write_page
 
         refuse_foreign(options.html, is_ours=lambda head: head.startswith(BEGIN.encode()))
@@ -252,7 +252,7 @@ def print_json(
     options: argparse.Namespace,
 ) -> None:
     """Print one record, or with a comparison all of them under `systems`."""
-    from dialsum.atomic import dump_json
+    from dialsum.files import dump_json
 
     files = {"references": options.references}
     records = {
@@ -299,7 +299,7 @@ def print_tables(
 
 def read_known_tags(path: Path) -> set[str]:
     """Return the tags that a train file has, in whatever spelling."""
-    from dialsum.data.dialogues import load_split
+    from dialsum.data.rows import load_split
     from dialsum.data.tags import loose_tags
 
     rows = load_split(path, kind="train").rows
@@ -308,7 +308,7 @@ def read_known_tags(path: Path) -> set[str]:
 
 def check(options: argparse.Namespace) -> int:
     """Check a submission against its test file; what is only odd is told."""
-    from dialsum.data.dialogues import load_split
+    from dialsum.data.rows import load_split
     from dialsum.data.submission import inspect_submission, say_unfit
     from dialsum.errors import UnfitError
 

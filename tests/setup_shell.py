@@ -49,7 +49,7 @@ COPIED = (
     "code/dialsum/cli.py",
     "code/dialsum/environment_variables.py",
     "code/dialsum/printable.py",
-    "code/dialsum/reading.py",
+    "code/dialsum/files.py",
     "code/dialsum/data",
     "code/dialsum/batch",
     "code/auto_experiment_runner.py",

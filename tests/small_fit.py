@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dialsum.data.dialogues import Dialogue
 from dialsum.data.encode import encode_rows
+from dialsum.data.rows import Dialogue
 from dialsum.generate import GenerationSettings
 from dialsum.train.batches import BatchShape
 from dialsum.train.progress import Progress

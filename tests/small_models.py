@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.config.schema import Config
-from dialsum.data.splits import load_splits
+from dialsum.data.rows import load_splits
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLE = REPOSITORY / "data" / "sample"

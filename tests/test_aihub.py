@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dialsum.data.dialogues import load_split
+from dialsum.data.rows import load_split
 from dialsum.errors import DataError
 from dialsum.score.files import read_references
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dialsum.data.splits import load_splits
+from dialsum.data.rows import load_splits
 from dialsum.train.batches import (
     BatchShape,
     Step,

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from batch_world import REPOSITORY, make_record, make_result, write_result
-from dialsum.atomic import write_json
 from dialsum.errors import UnfitError
+from dialsum.files import write_json
 from dialsum.paths import BatchPaths, RunPaths
 from dialsum.record import find_records
 from dialsum.report.summaries import flatten, refresh_root, summarise_root, write_comparison

@@ -13,9 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.data.dialogues import Kind, check_splits, load_split
-from dialsum.data.rows import name_rows
-from dialsum.data.splits import load_splits
+from dialsum.data.rows import Kind, check_splits, load_split, load_splits, name_rows
 from dialsum.errors import EXIT_UNFIT, DataError
 
 HEADER = ("fname", "dialogue", "summary")

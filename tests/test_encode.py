@@ -12,9 +12,8 @@ import pytest
 
 from dialsum.config.schema import KeptPart
 from dialsum.data import encode as encode_module
-from dialsum.data.dialogues import Dialogue
-from dialsum.data.encode import ENCODING_VERSION, EncodedSplit, encode_rows, fold_spaces
-from dialsum.data.ragged import TokenRows
+from dialsum.data.encode import ENCODING_VERSION, EncodedSplit, TokenRows, encode_rows, fold_spaces
+from dialsum.data.rows import Dialogue
 from dialsum.errors import RunError
 from word_tokenizer import (
     END,

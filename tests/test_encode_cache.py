@@ -14,10 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dialsum.data import encode_cache
-from dialsum.data.dialogues import Dialogue
-from dialsum.data.encode import EncodedSplit, EncodeSettings
-from dialsum.data.encode_cache import OWN_FOLDER, CachedEncoder, fingerprint, make_key
+from dialsum.data import encode as encode_cache
+from dialsum.data.encode import (
+    OWN_FOLDER,
+    CachedEncoder,
+    EncodedSplit,
+    EncodeSettings,
+    fingerprint,
+    make_key,
+)
+from dialsum.data.rows import Dialogue
 from word_tokenizer import END, WORDS, WordTokenizer, rows
 
 SETTINGS = EncodeSettings(prefix="w9 ", encoder_max_len=8, decoder_max_len=4)

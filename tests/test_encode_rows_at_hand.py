@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from dialsum.config.schema import KeptPart
-from dialsum.data.dialogues import Dialogue, Kind, load_split
 from dialsum.data.encode import EncodedSplit, encode_rows, fold_spaces
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input
+from dialsum.data.rows import Dialogue, Kind, load_split
 from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer, train_tokenizer
 from small_models import KINDS, SAMPLE, make_model, sample_texts
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dialsum.config.load import load_config
-from dialsum.data.dialogues import Dialogue
+from dialsum.data.rows import Dialogue
 from dialsum.experiment.run import evaluate_dev, fill_empty
 from dialsum.paths import PROJECT_ROOT
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dialsum.data.dialogues import load_split
+from dialsum.data.rows import load_split
 from dialsum.data.submission import check_submission
 from small_models import KINDS, train_sample_tokenizer, write_checkpoint
 from trainer_runs import (

@@ -16,7 +16,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 CODE = REPOSITORY / "code"
 LAYERS: list[list[str]] = [
-    ["printable", "errors", "environment_variables", "atomic", "cli", "text_table", "reading"],
+    ["printable", "errors", "environment_variables", "cli", "text_table", "files"],
     ["paths", "parent_watch", "machine"],
     ["config"],
     ["data"],
@@ -34,10 +34,9 @@ START_AT_ONCE = [
     "printable",
     "errors",
     "environment_variables",
-    "atomic",
     "cli",
     "text_table",
-    "reading",
+    "files",
     "paths",
     "parent_watch",
     "machine",

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from adapted_models import EIGHT_BIT, EVERYTHING, FOUR_BIT, LORA, SORTS, TEXT, Build, Case
-from dialsum.atomic import write_json
 from dialsum.errors import RunError, UnfitError
+from dialsum.files import write_json
 from dialsum.models.merge import (
     TOLERANCE,
     MergeReport,

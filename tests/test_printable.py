@@ -13,13 +13,13 @@ import pytest
 import yaml
 
 from batch_world import REPOSITORY, make_result, write_result
-from dialsum.atomic import append_json_line, dump_json, write_table_for_people
 from dialsum.batch.screen import Screen
 from dialsum.config.yaml import dump_yaml_text
 from dialsum.data.rows import Dialogue
 from dialsum.data.submission import write_predictions, write_submission
 from dialsum.errors import run_script
 from dialsum.experiment.process import copy_output
+from dialsum.files import append_json_line, dump_json, write_table_for_people
 from dialsum.printable import HARMFUL, PrintableStream, printable
 from dialsum.text_table import align
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
-from dialsum.data.splits import load_splits
+from dialsum.data.rows import load_splits
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from dialsum import reading
+from dialsum import files
 from dialsum.batch.first_look import find_data_problems
 from dialsum.config.load import load_config
 from dialsum.data.tables import read_rows, read_table
 from dialsum.errors import ConfigError, DataError, UnfitError
-from dialsum.reading import (
+from dialsum.files import (
     NotRegularError,
     TooLargeError,
     look_at,
@@ -150,7 +150,7 @@ def test_what_waits_for_more_at_its_end_is_no_file(
     first: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel's log passes for a regular file, as does this pipe here."""
-    monkeypatch.setattr(reading, "_check_regular", lambda _: 0)
+    monkeypatch.setattr(files, "_check_regular", lambda _: 0)
     path = tmp_path / "log.yaml"
     os.mkfifo(path)
     writer = os.open(path, os.O_RDWR)

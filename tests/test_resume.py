@@ -13,8 +13,8 @@ import pytest
 
 from batch_world import now
 from dialsum.archive import write_failed_record
-from dialsum.atomic import write_json
 from dialsum.errors import EXIT_OK, EXIT_UNFIT
+from dialsum.files import write_json
 from dialsum.paths import BatchPaths, RunPaths
 from dialsum.report.summaries import summarise_root
 from dialsum.train.checkpoints import MANIFEST, TENSORS

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dialsum.atomic import dump_json
 from dialsum.errors import DataError
+from dialsum.files import dump_json
 from dialsum.score.api import FLOOR_SCORES, FLOORS, SCORES, score_report, score_texts
 from dialsum.score.rouge import METRICS
 from dialsum.score.rows import Rows

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.data.dialogues import Dialogue
+from dialsum.data.rows import Dialogue
 from dialsum.data.submission import (
     check_submission,
     inspect_submission,

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from batch_world import make_options, make_record, now
-from dialsum.atomic import write_json
 from dialsum.batch.options import DEMO_DATA, BatchOptions
 from dialsum.batch.plan import load_selected, make_plan
 from dialsum.batch.result import BatchOutcome, Outcome
+from dialsum.files import write_json
 from dialsum.record import Record
 from dialsum.report.closing import format_closing, make_checks, suggest_next
 from dialsum.report.tables import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.data.summary_checks import remark_on_summaries
+from dialsum.data.checks import remark_on_summaries
 from dialsum.data.tags import find_tags, has_broken_tag, loose_tags, tag_spans, without_tags
 from dialsum.score.facts import find_facts
 from dialsum.score.floors import lead

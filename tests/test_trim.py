@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dialsum.config.load import load_config
-from dialsum.data.splits import load_splits
+from dialsum.data.rows import load_splits
 from dialsum.errors import ConfigError, UnfitError
 from dialsum.models.tokenizers import (
     add_dialogue_tokens,

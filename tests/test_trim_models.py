@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dialsum.data.splits import load_splits
+from dialsum.data.rows import load_splits
 from dialsum.errors import UnfitError
 from dialsum.models.tokenizers import load_tokenizer, train_tokenizer
 from dialsum.models.trim import KeptPieces, TrimmedTokenizer, trim_tokenizer

@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
-from dialsum.data.dialogues import Dialogue
+from dialsum.data.rows import Dialogue
 
 WORDS = [f"w{number}" for number in range(10)]
 END, UNKNOWN, NEWLINE = 1, 2, 3

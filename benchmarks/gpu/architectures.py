@@ -135,8 +135,8 @@ def make_model(architecture: Architecture, **ids: int | None) -> Any:
 @cache
 def _trained(kind: str) -> str:
     """Return a tokenizer trained on the sample, as JSON."""
-    from dialsum.data.dialogues import load_split
     from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+    from dialsum.data.rows import load_split
     from dialsum.models.tokenizers import train_tokenizer
 
     rows = load_split(REPOSITORY / "data" / "sample" / "train.csv", kind="train").rows

@@ -28,11 +28,11 @@ from dialsum.cli import require_packages
 if __name__ == "__main__":
     require_packages(__file__)
 
-from dialsum.atomic import write_json
 from dialsum.batch.in_use import use_environment
 from dialsum.cli import CommandLine
 from dialsum.errors import EXIT_FAILED, EXIT_OK, UnfitError, run_script
 from dialsum.experiment.environment import describe_environment
+from dialsum.files import write_json
 from dialsum.machine.devices import use_one_gpu
 from dialsum.machine.driver import nvidia_gpus
 from dialsum.paths import RunPaths, shown, timestamp

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import write_json
+from dialsum.files import write_json
 from gpu.jobs import Job, Settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent

@@ -18,8 +18,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "code"))
 
-from dialsum.atomic import write_json
 from dialsum.errors import DialsumError, first_line, run_script
+from dialsum.files import write_json
 from gpu.card import hold_to
 from gpu.jobs import EXPERIMENTS, Job, Settings, make_overrides
 

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dialsum.data.encoded import Counts, EncodedSplit
-from dialsum.data.ragged import TokenRows
+from dialsum.data.encode import Counts, EncodedSplit, TokenRows
 
 LEAST = 8
 """Tokens of the shortest row."""

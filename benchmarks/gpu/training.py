@@ -11,7 +11,7 @@ from typing import Any
 
 from bare_loop import make_bare_loop
 from dialsum.config.schema import Config
-from dialsum.data.encoded import EncodedSplit
+from dialsum.data.encode import EncodedSplit
 from dialsum.experiment.choices import Choices
 from dialsum.machine.memory import estimate_training_gib
 from gpu.architectures import Architecture

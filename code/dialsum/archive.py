@@ -16,10 +16,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import dump_json, write_json, write_text
 from dialsum.errors import DiskFullError, RunError, UnfitError
+from dialsum.files import dump_json, read_regular, write_json, write_text
 from dialsum.paths import LOCK, RunPaths, shown, timestamp
-from dialsum.reading import read_regular
 from dialsum.record import SCHEMA_VERSION, Record, parse_moment, read_record
 
 MOST_NAMES = 3

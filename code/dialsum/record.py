@@ -16,8 +16,8 @@ from typing import Any
 
 from dialsum.attempts import say_attempts
 from dialsum.errors import RunError, UnfitError
+from dialsum.files import read_regular
 from dialsum.paths import RunPaths, shown
-from dialsum.reading import read_regular
 from dialsum.score.show import format_scores
 from dialsum.score.signature import require_same_signature
 

@@ -25,12 +25,11 @@ from dialsum.batch.versions import find_version_problems
 from dialsum.config.load import LoadedConfig, load_config
 from dialsum.config.schema import Config, Data
 from dialsum.config.yaml import Origin
-from dialsum.data.dialogues import load_split
-from dialsum.data.rows import Kind
-from dialsum.data.splits import Splits, load_splits
+from dialsum.data.rows import Kind, Splits, load_split, load_splits
 from dialsum.environment_variables import WORLD_SIZES, find_secret_problems, read_env_file
 from dialsum.errors import ConfigError, DialsumError, ProblemsError, UnfitError
 from dialsum.experiment.environment import find_shadowed_packages
+from dialsum.files import read_regular
 from dialsum.models.checkpoint import (
     describe_own_search,
     find_file_problems,
@@ -48,7 +47,6 @@ from dialsum.models.hub import (
     resolve_checkpoint,
 )
 from dialsum.paths import OUTPUTS, PROJECT_ROOT, BatchPaths, RunPaths, project_path, shown
-from dialsum.reading import read_regular
 from dialsum.text_table import align
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from dialsum.cli import read_path
 from dialsum.data import aihub
 from dialsum.errors import EXIT_OK, UnfitError, run_script
+from dialsum.files import BINARY, EMPTY, JSON, JSON_LINES, TEXT, UTF16, look_at
 from dialsum.paths import PROJECT_ROOT, shown
-from dialsum.reading import BINARY, EMPTY, JSON, JSON_LINES, TEXT, UTF16, look_at
 
 COMMAND = "bash run_main_7_experiments.sh"
 AIHUB = f"{aihub.COMMAND} FILE --output NAME.csv"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dialsum.errors import UnfitError
+from dialsum.files import shorten
 from dialsum.paths import project_path
-from dialsum.reading import shorten
 
 DEMO_OVERLAY = project_path("config/demo.yaml")
 DEMO_DATA = project_path("data/sample")

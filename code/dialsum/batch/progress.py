@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dialsum.reading import NotRegularError, open_regular
+from dialsum.files import NotRegularError, open_regular
 from dialsum.score.show import describe_measured
 
 C = TypeVar("C", int, int | None)

@@ -15,7 +15,6 @@ from datetime import datetime
 from pathlib import Path
 
 from dialsum.archive import archive_previous, find_own_record, write_failed_record
-from dialsum.atomic import write_text
 from dialsum.batch.check import find_full_disk
 from dialsum.batch.child import (
     GRACE_SECONDS,
@@ -48,6 +47,7 @@ from dialsum.batch.retry import (
 from dialsum.batch.screen import Screen, describe_cards
 from dialsum.errors import DialsumError, UnfitError
 from dialsum.experiment.job import Job, kind_of
+from dialsum.files import write_text
 from dialsum.machine.driver import nvidia_gpus
 from dialsum.paths import shown
 from dialsum.record import Record

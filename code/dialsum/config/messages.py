@@ -19,8 +19,8 @@ from pydantic.fields import FieldInfo
 
 from dialsum.config.schema import keys_in, schema_keys, schema_sections
 from dialsum.config.yaml import Problem, dump_yaml_text
+from dialsum.files import shorten
 from dialsum.printable import visible
-from dialsum.reading import shorten
 from dialsum.text_table import display_width, pad
 
 NEAR = 70.0

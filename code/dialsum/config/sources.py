@@ -15,8 +15,8 @@ from typing import Any
 from dialsum.config.messages import describe_found, nearest
 from dialsum.config.statements import Statements, interpret
 from dialsum.config.yaml import SET, Located, Origin, Problem, YamlError, parse_yaml, read_yaml
+from dialsum.files import NotRegularError, TooLargeError, shorten
 from dialsum.paths import PROJECT_ROOT, shown
-from dialsum.reading import NotRegularError, TooLargeError, shorten
 
 SORTS = {type(None): "an empty file", str: "text without any `key: value`", list: "a list"}
 """What a file without a mapping is called."""

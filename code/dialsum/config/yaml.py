@@ -21,9 +21,7 @@ from yaml.reader import Reader
 from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
-from dialsum.paths import shown
-from dialsum.printable import HARMFUL, SELECTORS, escape_in_quotes, shows_nothing
-from dialsum.reading import (
+from dialsum.files import (
     BINARY,
     EMPTY,
     HEAD_BYTES,
@@ -35,6 +33,8 @@ from dialsum.reading import (
     shorten,
     tell_kind,
 )
+from dialsum.paths import shown
+from dialsum.printable import HARMFUL, SELECTORS, escape_in_quotes, shows_nothing
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dialsum.data.text_files import read_text_file
 from dialsum.errors import DataError
+from dialsum.files import read_text_file
 
 COMMAND = ".venv/bin/python scripts/convert_aihub.py"
 HEAD_CHARS = 64 * 1024

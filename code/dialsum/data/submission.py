@@ -11,14 +11,11 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from dialsum.atomic import write_csv
-from dialsum.data.row_checks import has_no_text
+from dialsum.data.checks import Remarks, has_no_text, remark_on_summaries
 from dialsum.data.rows import Dialogue
-from dialsum.data.summary_checks import Remarks, remark_on_summaries
 from dialsum.data.tables import SHOWN_PROBLEMS, TableRow, name_some, read_table
-from dialsum.data.text_files import read_text_file
 from dialsum.errors import DataError, RunError
-from dialsum.reading import shorten
+from dialsum.files import read_text_file, shorten, write_csv
 
 HEADER = ["", "fname", "summary"]
 

@@ -17,9 +17,8 @@ from pathlib import Path
 
 from dialsum.data import aihub
 from dialsum.data.cleaning import SURROGATE
-from dialsum.data.text_files import read_text_file
 from dialsum.errors import DataError
-from dialsum.reading import shorten
+from dialsum.files import read_text_file, shorten
 
 SHOWN_PROBLEMS = 10  # of one kind; a broken file has thousands, a screen has thirty lines
 JSON_LINES = (".jsonl", ".ndjson")

@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import write_json, write_report
 from dialsum.attempts import FIRST, FULL, NAN, AttemptOfRun
 from dialsum.errors import (
     DialsumError,
@@ -20,6 +19,7 @@ from dialsum.errors import (
     explain_os_error,
     first_line,
 )
+from dialsum.files import write_json, write_report
 from dialsum.machine.memory import is_out_of_memory
 from dialsum.paths import RunPaths, shown
 from dialsum.record import best_metrics_text

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dialsum.atomic import write_text
 from dialsum.errors import RunError, UnfitError
+from dialsum.files import read_regular, write_text
 from dialsum.paths import RunPaths, shown
-from dialsum.reading import read_regular
 from dialsum.record import read_record
 from dialsum.train.checkpoints import (
     TENSORS,

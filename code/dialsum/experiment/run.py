@@ -15,16 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dialsum.archive import archive_previous
-from dialsum.atomic import dump_json
 from dialsum.config.load import LoadedConfig, dump_yaml
 from dialsum.config.schema import Config, Target
-from dialsum.data.dialogues import Dialogue
-from dialsum.data.encode import EncodedSplit, EncodeSettings
-from dialsum.data.encode_cache import CachedEncoder
+from dialsum.data.checks import has_no_text
+from dialsum.data.encode import CachedEncoder, EncodedSplit, EncodeSettings
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
-from dialsum.data.row_checks import has_no_text
-from dialsum.data.rows import name_rows
-from dialsum.data.splits import Splits, load_splits
+from dialsum.data.rows import Dialogue, Splits, load_splits, name_rows
 from dialsum.data.submission import check_submission, write_predictions, write_submission
 from dialsum.data.tags import loose_tags
 from dialsum.errors import ProblemsError, RunError, UnfitError
@@ -34,6 +30,7 @@ from dialsum.experiment.job import Job
 from dialsum.experiment.process import StopSignals, copy_output, listen_for_stop_signals
 from dialsum.experiment.recording import Recording, explain_failure, explain_foreseen
 from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
+from dialsum.files import dump_json
 from dialsum.generate import GenerationSettings, generate_summaries
 from dialsum.machine.devices import list_devices, use_one_gpu
 from dialsum.models.adapters import AdaptedModel, adapt_model, require_trainable

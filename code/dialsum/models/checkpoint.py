@@ -14,6 +14,7 @@ from typing import Any
 
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError, first_line
+from dialsum.files import BINARY, JSON, SAFETENSORS, TEXT, TORCH, Look, look_at, read_regular
 from dialsum.machine.devices import Choice
 from dialsum.machine.memory import BASE_SIZES, Size
 from dialsum.models.families import get_family, measure_size
@@ -31,7 +32,6 @@ from dialsum.models.hub import (
     weight_files,
 )
 from dialsum.paths import shown
-from dialsum.reading import BINARY, JSON, SAFETENSORS, TEXT, TORCH, Look, look_at, read_regular
 
 LENGTHS = ("encoder_max_len", "decoder_max_len")
 DECODER_START = "decoder_start_token_id"

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from dialsum.config.schema import Config, Model
 from dialsum.errors import UnfitError, first_line
+from dialsum.files import SAFETENSORS, TORCH, read_regular, shorten
 from dialsum.paths import project_path, shown
-from dialsum.reading import SAFETENSORS, TORCH, read_regular, shorten
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import write_json
 from dialsum.config.schema import Config
 from dialsum.errors import RunError, UnfitError
+from dialsum.files import write_json
 from dialsum.models.load import dequantise, quiet_libraries
 from dialsum.models.save import save_weights
 from dialsum.models.saved import (

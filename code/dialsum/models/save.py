@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import give_usual_mode
 from dialsum.errors import RunError
+from dialsum.files import give_usual_mode
 
 EXTRA_FILE = "trained_base.safetensors"
 ADAPTER_MARKS = ("lora_", "trainable_tokens_", "modules_to_save")

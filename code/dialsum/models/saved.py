@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import write_json
 from dialsum.config.load import LoadedConfig
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError
+from dialsum.files import write_json
 from dialsum.models.hub import fetch_folder
 from dialsum.models.load import LoadedModel, load_model
 from dialsum.models.save import load_extra, save_weights

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dialsum.data.encode import fold_spaces
 from dialsum.errors import RunError, UnfitError, first_line
-from dialsum.reading import shorten
+from dialsum.files import shorten
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

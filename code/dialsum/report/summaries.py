@@ -11,10 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import to_plain, write_json, write_report, write_table_for_people
 from dialsum.batch.result import BatchOutcome, Outcome, write_each
+from dialsum.files import (
+    read_regular,
+    refuse_foreign,
+    to_plain,
+    write_json,
+    write_report,
+    write_table_for_people,
+)
 from dialsum.paths import BatchPaths, RunPaths
-from dialsum.reading import read_regular, refuse_foreign
 from dialsum.record import SCHEMA_VERSION, Record, find_records, latest_runs
 from dialsum.report.tables import is_ranked, points_above_floor, rank_records, sort_records
 

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import write_report
+from dialsum.files import write_report
 from dialsum.score.rows import Rows
 from dialsum.score.show import (
     CEILING,

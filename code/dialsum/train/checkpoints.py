@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import write_json
+from dialsum.files import write_json
 
 MANIFEST = "manifest.json"
 STATE, TENSORS = "trainer_state.json", "training_state.pt"

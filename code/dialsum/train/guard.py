@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import torch
 
-from dialsum.atomic import write_json
 from dialsum.errors import NonFiniteError
+from dialsum.files import write_json
 from dialsum.train.passes import Batch, rows_of
 from dialsum.train.progress import Progress
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dialsum.atomic import append_json_line
+from dialsum.files import append_json_line
 from dialsum.score.show import describe_measured
 from dialsum.train.watch import Remark
 

@@ -1,24 +1,32 @@
-"""The one door to files that others wrote: what lies at a path is looked at before it is read.
+"""Files: what lies at a path, told before it is read; text and bytes; whole-file writes.
 
 A pipe or a device is never opened for reading: it would hold a night up. The first bytes say what
-a file is, whatever its name claims. Standard library only: it runs on a fresh clone.
+a file is, whatever its name claims. A write goes to a temporary name, to the disk, then to its own
+name: a reader never sees half of a file. Standard library only: it runs on a fresh clone.
 Must not know what a file is for.
 """
 
 from __future__ import annotations
 
+import csv
+import difflib
 import errno
+import io
+import json
+import math
 import os
 import re
 import shlex
 import stat
+import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from dialsum.errors import UnfitError
+from dialsum.errors import DataError, DiskFullError, RunError, UnfitError
+from dialsum.printable import escape_in_quotes, printable
 
 QUOTED_CHARS = 80
 """The most of a file's or a command line's text that a message repeats."""
@@ -312,3 +320,256 @@ def _looks_like_utf16(head: bytes) -> bool:
         and (b",\0" in head or b"\0," in head or b":\0" in head or b"\0:" in head)
         and (b"\n\0" in head or b"\0\n" in head)
     )
+
+
+WRITTEN = (TEXT, UTF16, EMPTY, JSON, JSON_LINES, BINARY)
+"""Kinds of which the text itself says what is wrong with it."""
+
+
+def read_text_file(path: Path) -> str:
+    """Read a UTF-8 text file, with or without BOM; line ends stay as they are.
+
+    Raises:
+        DataError: no such file, no regular one, unreadable, packed or another sort of file by its
+            first bytes, or not UTF-8 (the encoding is named).
+    """
+    return decode_text(read_file_bytes(path), path)
+
+
+def read_file_bytes(path: Path) -> bytes:
+    """Read a file whole.
+
+    Raises:
+        DataError: it does not exist, is a folder, a pipe or a device, or cannot be read.
+    """
+    try:
+        return read_regular(path)
+    except OSError as error:
+        raise DataError([_explain_unread(path, error)]) from None
+
+
+def check_files(paths: Iterable[Path]) -> None:
+    """Refuse files that cannot be read, before any is.
+
+    Raises:
+        DataError: as read_file_bytes, for every one of them.
+    """
+    problems = []
+    for path in dict.fromkeys(paths):
+        try:
+            look_at(path)
+        except OSError as error:
+            problems.append(_explain_unread(path, error))
+    if problems:
+        raise DataError(problems)
+
+
+def _explain_unread(path: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
+        return f"{path}: no such file" + (
+            f"; did you mean {path.with_name(near[0])}?" if near else ""
+        )
+    if isinstance(error, IsADirectoryError):
+        return f"{path}: is a folder; a file is wanted here"
+    return f"{path}: cannot be read: {error.strerror or error}"
+
+
+def decode_text(content: bytes, path: Path) -> str:
+    """Decode a text file as UTF-8, a BOM removed; name and refuse what is none.
+
+    Raises:
+        DataError: with the sort of file or the encoding that it seems to be, and what mends it.
+    """
+    kind = tell_kind(content[:HEAD_BYTES], path)
+    if kind not in WRITTEN:
+        look = Look(path, len(content), kind)
+        said = look.explain(wanted="a text file such as CSV", otherwise="give the table as CSV")
+        raise DataError([f"{path}: {said}"])
+    if kind == UTF16:
+        raise DataError([_wrong_encoding(path, "UTF-16")])
+    if b"\0" in content:
+        line = content.count(b"\n", 0, content.index(b"\0")) + 1
+        problem = (
+            f"{path}:{line}  holds a NUL byte (0x00): the file is damaged or is no text; "
+            f"write it anew, or remove them: tr -d '\\000' < '{path}' > clean.csv"
+        )
+        raise DataError([problem])
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if _decodes_as(content, "cp949"):
+            raise DataError([_wrong_encoding(path, "cp949")]) from None
+        line = content.count(b"\n", 0, error.start) + 1
+        problem = (
+            f"{path}:{line}  is not UTF-8 (byte 0x{content[error.start]:02x}) and no encoding that "
+            "is known here (cp949, UTF-16); save it as UTF-8"
+        )
+        raise DataError([problem]) from None
+
+
+def _wrong_encoding(path: Path, encoding: str) -> str:
+    korean = " (Korean Windows, Excel)" if encoding == "cp949" else ""
+    return (
+        f"{path}: is not UTF-8 but {encoding}{korean}; convert it: "
+        f"iconv -f {encoding} -t UTF-8 '{path}' > utf8.csv && mv utf8.csv '{path}'"
+        "   (in Excel: Save as -> CSV UTF-8)"
+    )
+
+
+def _decodes_as(content: bytes, encoding: str) -> bool:
+    try:
+        content.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _names_beside(path: Path) -> list[str]:
+    try:
+        return [other.name for other in path.parent.iterdir()]
+    except OSError:
+        return []
+
+
+FORMULA = re.compile("[=+\\-@\t\r＝＋－＠]")
+"""How a cell begins that a spreadsheet takes for a formula; East Asian ones know wide signs too."""
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write content to path in one piece, making its folder.
+
+    Raises:
+        DiskFullError: no space; the old file, if any, still stands.
+        RunError: the folder or file cannot be written.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        give_usual_mode(temporary)
+        temporary.replace(path)
+        temporary = None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(path) from error
+        raise RunError(
+            f"{path}: cannot be written: {error.strerror or error}. "
+            "Give another place with --output-dir, or mend its permissions."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def give_usual_mode(path: Path) -> None:
+    """Let a file be read by whom this user's files are: temporary files begin as private ones."""
+    current = os.umask(0)
+    os.umask(current)
+    path.chmod(0o666 & ~current)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8 with \\n line ends, in one piece (errors as write_bytes)."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_report(path: Path, text: str) -> None:
+    """Write text that people read on a terminal (errors as write_bytes)."""
+    write_text(path, printable(text))
+
+
+def to_plain(value: Any) -> Any:
+    """Turn numpy and torch scalars, paths, sets and tuples into what JSON can hold.
+
+    A float that is not finite becomes its name ("nan", "inf"): strict JSON has no word for it, and
+    a record that says nothing would hide it. None entries of a mapping are left out: what is not
+    known is absent.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (set, frozenset)):
+        return [to_plain(item) for item in sorted(value)]
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Path):
+        return value.as_posix()
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if hasattr(value, "item"):
+        return to_plain(value.item())
+    raise TypeError(f"cannot put {type(value).__name__} into a record: {value!r}")
+
+
+def dump_json(value: Any) -> str:
+    """Return value as the JSON text that every record has: UTF-8, two spaces, one line end."""
+    return _to_json(value, indent=2) + "\n"
+
+
+def _to_json(value: Any, *, indent: int | None = None) -> str:
+    text = json.dumps(to_plain(value), ensure_ascii=False, indent=indent, allow_nan=False)
+    return escape_in_quotes(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a record as JSON in one piece (errors as write_bytes)."""
+    write_text(path, dump_json(value))
+
+
+def append_json_line(path: Path, value: Any) -> None:
+    """Append one JSON line with a single write, so that a reader sees whole lines only.
+
+    Raises:
+        DiskFullError, RunError: as write_bytes.
+    """
+    line = _to_json(value) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            file.write(line.encode("utf-8"))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(path) from error
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a UTF-8 CSV, quoted where needed, in one piece (errors as write_bytes); cells stand as
+    they are."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
+
+
+def write_table_for_people(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
+    """Write a CSV that people open in a spreadsheet (errors as write_bytes).
+
+    Text that a spreadsheet would run as a formula gets an apostrophe before it; control characters
+    become escapes.
+    """
+    write_csv(path, [str(_tame(name)) for name in header], ([*map(_tame, row)] for row in rows))
+
+
+def _tame(cell: object) -> object:
+    if not isinstance(cell, str):
+        return cell
+    return printable("'" + cell if FORMULA.match(cell) and not _is_number(cell) else cell)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
