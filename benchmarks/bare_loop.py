@@ -29,8 +29,8 @@ def make_bare_loop(
     """
     from dialsum.train.batches import BatchShape
     from dialsum.train.loop import Loop, Places
-    from dialsum.train.passes import SummaryTask
     from dialsum.train.progress import Progress
+    from dialsum.train.task import SummaryTask
 
     asked, lengths = config.training, config.tokenizer
     task = SummaryTask(

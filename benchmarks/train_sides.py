@@ -171,7 +171,7 @@ def train_stock(
     from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments
     from transformers.trainer_callback import PrinterCallback
 
-    from dialsum.train.head_loss import IGNORED, sum_token_losses
+    from dialsum.train.loss import IGNORED, sum_token_losses
 
     positions = [0]
     collate = DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=IGNORED)
@@ -224,7 +224,7 @@ def train_ours(
     """Train as trainer.py does, without the evaluation at the end."""
     import torch
 
-    from dialsum.train.loop import Machine
+    from dialsum.train.passes import Machine
 
     machine = Machine(
         torch.device("cpu"), gradient_checkpointing=bool(config.training.gradient_checkpointing)

@@ -77,8 +77,7 @@ class SmallTraining:
         from dialsum.models.adapters import adapt_model
         from dialsum.models.load import LoadedModel
         from dialsum.train import loop
-        from dialsum.train.evaluation import DevSet
-        from dialsum.train.passes import SummaryTask
+        from dialsum.train.task import DevSet, SummaryTask
 
         tokenizer = train_sample_tokenizer(KINDS[self.sort])
         config = make_config(

@@ -210,8 +210,8 @@ def test_the_decoder_begins_and_ends_as_its_family_does(sort: str) -> None:
     import torch
 
     from dialsum.train.batches import BatchShape
-    from dialsum.train.head_loss import IGNORED
-    from dialsum.train.passes import SummaryTask
+    from dialsum.train.loss import IGNORED
+    from dialsum.train.task import SummaryTask
 
     tokenizer = trained("bart" if sort == "bart" else "mt5")
     rows = read(SAMPLE)[0][1][:6]

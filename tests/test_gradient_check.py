@@ -8,7 +8,7 @@ import pytest
 
 from adapted_models import EVERYTHING, FOUR_BIT, LORA, SORTS, Build, Case
 from dialsum.errors import RunError
-from dialsum.train.gradient_check import GradientCheck
+from dialsum.train.guard import GradientCheck
 
 pytestmark = pytest.mark.training
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adapted_models import EVERYTHING, FOUR_BIT, LORA, SORTS, Build, Case
-from dialsum.train.head_loss import IGNORED, sum_token_losses
+from dialsum.train.loss import IGNORED, sum_token_losses
 from tensor_sizes import tensors_made
 
 pytestmark = pytest.mark.training
@@ -121,7 +121,7 @@ def compare(
     """Compare loss and every gradient with those of the plain way, dropout as it falls."""
     import torch
 
-    from dialsum.train.head_loss import summary_loss
+    from dialsum.train.loss import summary_loss
 
     found = []
     for way in (plain_loss, summary_loss):
@@ -175,7 +175,7 @@ def test_dora_on_the_head_is_the_plain_way_s(build: Build) -> None:
 def test_the_sum_is_divided_by_the_step_s_tokens(count: Any, build: Build) -> None:
     import torch
 
-    from dialsum.train.head_loss import sum_summary_loss, summary_loss
+    from dialsum.train.loss import sum_summary_loss, summary_loss
 
     case = build("t5", **LORA)
     case.model.eval()
@@ -189,7 +189,7 @@ def test_the_sum_is_divided_by_the_step_s_tokens(count: Any, build: Build) -> No
 
 @pytest.mark.parametrize("way", ["full", "adapters"])
 def test_a_batch_without_targets_teaches_nothing(way: str, build: Build) -> None:
-    from dialsum.train.head_loss import summary_loss
+    from dialsum.train.loss import summary_loss
 
     case = prepare(build("t5", **WAYS[way]))
     batch = make_batch(case, ignored=(0, 1, 2))
@@ -207,7 +207,7 @@ def test_a_batch_without_targets_teaches_nothing(way: str, build: Build) -> None
 def test_bfloat16_is_near_float32(sort: str, way: str, build: Build) -> None:
     import torch
 
-    from dialsum.train.head_loss import summary_loss
+    from dialsum.train.loss import summary_loss
 
     case = prepare(build(sort, **WAYS[way]))
     case.model.eval()
@@ -229,7 +229,7 @@ def test_bfloat16_is_near_float32(sort: str, way: str, build: Build) -> None:
 def test_float16_goes_through_its_scaler(build: Build) -> None:
     import torch
 
-    from dialsum.train.head_loss import summary_loss
+    from dialsum.train.loss import summary_loss
 
     case = prepare(build("bart", **FULL))
     case.model.eval()
@@ -246,7 +246,7 @@ def test_float16_goes_through_its_scaler(build: Build) -> None:
 def test_float16_keeps_the_gradients_of_unlikely_pieces() -> None:
     import torch
 
-    from dialsum.train.head_loss import sum_head_losses
+    from dialsum.train.loss import sum_head_losses
 
     torch.manual_seed(1)
     head = torch.nn.Linear(8, 40, bias=False)
@@ -273,7 +273,7 @@ def test_float16_keeps_the_gradients_of_unlikely_pieces() -> None:
 def test_an_evaluation_has_the_same_loss_and_no_gradient(sort: str, build: Build) -> None:
     import torch
 
-    from dialsum.train.head_loss import summary_loss
+    from dialsum.train.loss import summary_loss
 
     case = prepare(build(sort, **LORA))
     case.model.eval()
@@ -299,7 +299,7 @@ def biggest_with(shapes: list[tuple[int, ...]], vocabulary: int) -> int:
     [("mt5", way) for way in WAYS] + [("t5", "full"), ("t5", "adapters"), ("bart", "adapters")],
 )
 def test_no_logits_of_a_whole_pass_are_held(sort: str, way: str, build: Build) -> None:
-    from dialsum.train.head_loss import summary_loss
+    from dialsum.train.loss import summary_loss
 
     case = prepare(build(sort, **WAYS[way]))
     batch, vocabulary = make_batch(case), case.model.config.vocab_size
@@ -340,7 +340,7 @@ def test_a_head_that_learns_has_one_gradient_and_no_second(monkeypatch: pytest.M
 def test_a_loss_taken_backward_twice_is_refused() -> None:
     import torch
 
-    from dialsum.train.head_loss import sum_head_losses
+    from dialsum.train.loss import sum_head_losses
 
     head = torch.nn.Linear(4, 9, bias=False)
     loss = sum_head_losses(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dialsum.train.head_loss import IGNORED, sum_token_losses
+from dialsum.train.loss import IGNORED, sum_token_losses
 
 pytestmark = pytest.mark.training
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from dialsum.train.watch import (
+from dialsum.train.progress import (
     CHECK_STEP,
     FLAT_EVALUATIONS,
     LEAST_STEPS,

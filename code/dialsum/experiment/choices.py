@@ -29,7 +29,7 @@ from dialsum.machine.memory import (
 from dialsum.models.checkpoint import find_size
 
 if TYPE_CHECKING:
-    from dialsum.train.loop import Machine
+    from dialsum.train.passes import Machine
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -99,7 +99,7 @@ class Choices:
         """Return what the training loop needs of these choices."""
         import torch
 
-        from dialsum.train.loop import Machine
+        from dialsum.train.passes import Machine
 
         return Machine(
             device=torch.device(self.device),

@@ -58,7 +58,7 @@ from dialsum.train.tracking import WandbRun
 
 if TYPE_CHECKING:
     from dialsum.train.loop import Trained
-    from dialsum.train.passes import SummaryTask
+    from dialsum.train.task import SummaryTask
 
 
 def run_experiment(job: Job) -> dict[str, Any]:
@@ -426,9 +426,8 @@ def train(
     encoded: Mapping[str, EncodedSplit],
 ) -> Trained:
     """Train, evaluating on dev as asked, and leave the best weights in the model."""
-    from dialsum.train.evaluation import DevSet
     from dialsum.train.loop import Loop, Places
-    from dialsum.train.passes import SummaryTask
+    from dialsum.train.task import DevSet, SummaryTask
 
     config, choices, asked = context.config, context.choices, context.config.training
     context.progress.stage(

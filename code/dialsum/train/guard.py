@@ -1,4 +1,5 @@
-"""What is not finite in training: where it first stood, the way back, and what is done about it.
+"""What goes wrong without an error: what is not finite, where it first stood and what is done about
+it; and what should learn and is never reached by a gradient.
 
 Must not know the loop; it is told when a step ended and what it found.
 """
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from dialsum.errors import NonFiniteError
+from dialsum.errors import NonFiniteError, RunError
 from dialsum.files import write_json
 from dialsum.train.passes import Batch, rows_of
 from dialsum.train.progress import Progress
@@ -25,12 +26,16 @@ MOST_TIMES = 3
 """Bad steps that a run survives; at the next one it fails."""
 SNAPSHOT_STEPS = 50
 """Steps between two snapshots of what learns: what a rollback can cost."""
+GRADIENT_STEPS = 2
+FACTORS = {"lora_A": "lora_B", "lora_embedding_A": "lora_embedding_B"}
+"""The two factors of an adapter on a linear layer and on an embedding, as PEFT calls them."""
+SHOWN = 8
 Loss = Callable[[Batch], torch.Tensor]
 """The training loss of one pass, with its graph."""
 
 
 @dataclass(frozen=True)
-class Origin:
+class Fault:
     """Where the first value that is not finite stands.
 
     Args:
@@ -58,28 +63,28 @@ def learning(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: item for name, item in model.named_parameters() if item.requires_grad}
 
 
-def find_origin(model: torch.nn.Module, passes: Sequence[Batch], *, loss: Loss) -> Origin:
+def find_fault(model: torch.nn.Module, passes: Sequence[Batch], *, loss: Loss) -> Fault:
     """Run the passes of a step again, one by one, and say what first is not finite.
 
     Gradients of the model are lost. The caller restores the random state of the step before.
     """
     for name, parameter in learning(model).items():
         if not all_finite([parameter]):
-            return Origin("weights", name, rows_of(passes) if len(passes) == 1 else [])
+            return Fault("weights", name, rows_of(passes) if len(passes) == 1 else [])
     for batch in passes:
         model.zero_grad(set_to_none=True)
         with _watch_forward(model) as seen:
             value = loss(batch)
         if seen:
-            return Origin("forward", seen[0], rows_of([batch]))
+            return Fault("forward", seen[0], rows_of([batch]))
         if not all_finite([value]):
-            return Origin("loss", None, rows_of([batch]))
+            return Fault("loss", None, rows_of([batch]))
         value.backward()
         # Gradients arise from the last layer to the first.
         for name, parameter in reversed(list(learning(model).items())):
             if parameter.grad is not None and not all_finite([parameter.grad]):
-                return Origin("gradients", name, rows_of([batch]))
-    return Origin("nowhere", None)
+                return Fault("gradients", name, rows_of([batch]))
+    return Fault("nowhere", None)
 
 
 @contextmanager
@@ -154,14 +159,14 @@ class BadStep:
     learning_rate: float
     loss: float
     grad_norm: float | None
-    origin: Origin
+    fault: Fault
     step_rows: Sequence[int]
     scaler_scale: float | None = None
 
     @property
     def rows(self) -> Sequence[int]:
         """Rows of the pass in which it arose, of the whole step where that is not known."""
-        return self.origin.rows or self.step_rows
+        return self.fault.rows or self.step_rows
 
 
 @dataclass
@@ -247,7 +252,7 @@ class Guard:
                 f"that is more than {MOST_TIMES} such steps. Lower training.learning_rate, or look "
                 "at the rows named in the report"
             )
-        damaged = bad.origin.where == "weights"
+        damaged = bad.fault.where == "weights"
         if self.policy == "skip":
             if damaged:
                 return "stop", "the weights themselves are damaged, and skipping cannot mend them"
@@ -266,8 +271,8 @@ class Guard:
             "learning_rate": bad.learning_rate,
             "loss": _number(bad.loss),
             "grad_norm": _number(bad.grad_norm),
-            "found_in": bad.origin.where,
-            "layer": bad.origin.layer,
+            "found_in": bad.fault.where,
+            "layer": bad.fault.layer,
             "rows": names,
             "step_rows": step_names,
             "scaler_scale": bad.scaler_scale,
@@ -297,12 +302,12 @@ def halve_learning_rate(optimizer: Any, scheduler: Any) -> None:
 
 def _describe(bad: BadStep, names: Sequence[str]) -> str:
     where = {
-        "weights": f"weights of {bad.origin.layer}",
-        "forward": f"output of {bad.origin.layer}",
+        "weights": f"weights of {bad.fault.layer}",
+        "forward": f"output of {bad.fault.layer}",
         "loss": "loss",
-        "gradients": f"gradient of {bad.origin.layer}",
+        "gradients": f"gradient of {bad.fault.layer}",
         "nowhere": "gradients, though not when the step was run again",
-    }[bad.origin.where]
+    }[bad.fault.where]
     rows = [names[row] for row in bad.rows]
     more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
     among = f" (rows {', '.join(rows[:3])}{more})" if rows else ""
@@ -312,3 +317,86 @@ def _describe(bad: BadStep, names: Sequence[str]) -> str:
 def _number(value: float | None) -> float | str | None:
     """Return a number as JSON can hold it: NaN and infinity as text."""
     return value if value is None or math.isfinite(value) else str(value)
+
+
+class GradientCheck:
+    """Looks at the gradients of the first two steps, then at nothing more.
+
+    An adapter in a place that the network never computes with (`shared` of T5 and BART), or behind
+    recomputed blocks whose inputs need no gradient, trains to the end and learns nothing; no
+    library says so. Of an adapter both factors must show a gradient other than zero in one of the
+    steps. One factor starts at zero, so that the other has no gradient before the first has moved
+    (at a learning rate of 0, as in the first step of a warm-up, it does not): a factor is held to
+    account only for steps in which its partner is not zero. Of all other parameters that learn, a
+    gradient must have been computed at all: rows of new tokens that do not occur in two steps
+    rightly have zeros.
+
+    Args:
+        model: what trains, adapted or not.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._seen: set[str] = set()
+        self._owed: set[str] = set()
+        self._steps = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether both steps were seen, so that calling again would do nothing."""
+        return self._steps >= GRADIENT_STEPS
+
+    def after_backward(self) -> None:
+        """Look at the gradients of one optimizer step, before they are clipped or cleared.
+
+        Raises:
+            RunError: the second step is seen and something that learns had no gradient in both.
+        """
+        if self.done:
+            return
+        self._steps += 1
+        parameters = learning(self._model)
+        partners = {name: partner for name in parameters if (partner := _partner_of(name))}
+        alive = _find_nonzero({name: parameters[name].detach() for name in partners})
+        moved = _find_nonzero({name: parameters[name].grad for name in partners})
+        for name, parameter in parameters.items():
+            partner = partners.get(name)
+            if partner is None or partner in alive:
+                self._owed.add(name)
+            if parameter.grad is not None if partner is None else name in moved:
+                self._seen.add(name)
+        if self.done and (without := self._owed - self._seen):
+            layers = sorted({_layer_of(name) for name in without})
+            more = f" and {len(layers) - SHOWN} more" if len(layers) > SHOWN else ""
+            raise RunError(
+                f"{len(layers)} of the layers that should learn got no gradient in the first "
+                f"{GRADIENT_STEPS} steps and would stay as they are to the end: "
+                f"{', '.join(layers[:SHOWN])}{more}. Take them out of qlora.target_modules; where "
+                "all layers are named, set training.gradient_checkpointing: false"
+            )
+
+
+def _partner_of(name: str) -> str | None:
+    """Return the name of an adapter's other factor; None for what is no factor."""
+    for own, other in (*FACTORS.items(), *((other, own) for own, other in FACTORS.items())):
+        if f".{own}." in name:
+            return name.replace(f".{own}.", f".{other}.")
+    return None
+
+
+def _find_nonzero(tensors: dict[str, Any]) -> set[str]:
+    """Return the names of tensors with a value other than zero, NaN too; waits once for the GPU."""
+    there = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    if not there:
+        return set()
+    largest = [torch.linalg.vector_norm(tensor.float(), torch.inf) for tensor in there.values()]
+    values = torch.stack(largest).tolist()
+    return {name for name, value in zip(there, values, strict=True) if value != 0}
+
+
+def _layer_of(name: str) -> str:
+    """Return the layer of a parameter as the checkpoint calls it."""
+    layer = name.removeprefix("base_model.model.")
+    for mark in (".lora_", ".trainable_tokens_", ".token_adapter"):
+        layer = layer.partition(mark)[0]
+    return layer.removesuffix(".weight").removesuffix(".bias")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,13 +28,27 @@ from dialsum.machine.memory import free_memory, is_out_of_memory
 from dialsum.models.save import load_weights, save_weights
 from dialsum.train.batches import Rows, Step
 from dialsum.train.checkpoints import STATE, TENSORS, find_damage, prune, seal_checkpoint
-from dialsum.train.gradient_check import GradientCheck
-from dialsum.train.guard import BadStep, Guard, Origin, all_finite, find_origin, learning
-from dialsum.train.memory import PassLimit, allocate_states, words_of
-from dialsum.train.optimizer import make_optimizer
-from dialsum.train.passes import ROWS, Batch, count_targets, count_tokens, leave_out, rows_of
-from dialsum.train.progress import Progress
-from dialsum.train.watch import Watch
+from dialsum.train.guard import (
+    BadStep,
+    Fault,
+    GradientCheck,
+    Guard,
+    all_finite,
+    find_fault,
+    learning,
+)
+from dialsum.train.optimizer import allocate_states, make_optimizer
+from dialsum.train.passes import (
+    Batch,
+    Machine,
+    PassLimit,
+    count_targets,
+    count_tokens,
+    leave_out,
+    rows_of,
+    words_of,
+)
+from dialsum.train.progress import Progress, Watch
 
 MOST_OVERFLOWS = 20
 """Steps in a row whose gradients a float16 scaler may find infinite: from its first scale, 2**16,
@@ -65,37 +78,6 @@ class Task(Protocol):
 
     def loss(self, model: Any, batch: Batch, *, count: int | None) -> torch.Tensor:
         """Return the loss of a pass: its sum over target tokens over count (None: its own)."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What was chosen for this machine.
-
-    Args:
-        precision: of the computation: fp32, bf16 or fp16.
-        tf32: TensorFloat-32 matrix products.
-        gradient_checkpointing: recompute activations.
-        num_workers: processes that prepare passes.
-    """
-
-    device: torch.device
-    precision: str = "fp32"
-    tf32: bool = False
-    gradient_checkpointing: bool = False
-    num_workers: int = 0
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context in which a forward pass computes."""
-        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32")
-
-    def place(self, batch: Batch) -> Batch:
-        """Return a pass on the device, without the names of its rows."""
-        return {
-            key: value.to(self.device, non_blocking=True)
-            for key, value in batch.items()
-            if key != ROWS
-        }
 
 
 @dataclass(frozen=True)
@@ -369,7 +351,7 @@ class Loop:
             learning_rate=rate,
             loss=loss,
             grad_norm=norm,
-            origin=find_origin(self.model, passes, loss=self._loss_alone),
+            fault=find_fault(self.model, passes, loss=self._loss_alone),
             step_rows=rows_of(passes),
             scaler_scale=self.scaler.get_scale() if self.scaler.is_enabled() else None,
         )
@@ -384,9 +366,9 @@ class Loop:
         Rows that are not finite by themselves, where others are, are left out for good: going back
         and halving the rate would meet them again in each epoch.
         """
-        if self.asked.on_nan != "stop" and bad.origin.where in ("forward", "loss", "gradients"):
-            alone = [row for row in bad.origin.rows if not self._is_finite_alone(row)]
-            others = (*bad.origin.rows, *bad.step_rows, *range(len(self.task)))
+        if self.asked.on_nan != "stop" and bad.fault.where in ("forward", "loss", "gradients"):
+            alone = [row for row in bad.fault.rows if not self._is_finite_alone(row)]
+            others = (*bad.fault.rows, *bad.step_rows, *range(len(self.task)))
             other = next((row for row in others if row not in alone), None)
             most = max(3, int(MOST_LEFT_OUT * len(self.task)))
             if (
@@ -402,7 +384,7 @@ class Loop:
         return False
 
     def _is_finite_alone(self, row: int) -> bool:
-        found = find_origin(self.model, [self.task[[row]]], loss=self._loss_alone)
+        found = find_fault(self.model, [self.task[[row]]], loss=self._loss_alone)
         return found.where == "nowhere"
 
     def _check_weights(self) -> None:
@@ -416,7 +398,7 @@ class Loop:
             learning_rate=self.scheduler.get_last_lr()[0],
             loss=math.nan,
             grad_norm=None,
-            origin=Origin("weights", name),
+            fault=Fault("weights", name),
             step_rows=(),
         )
         self.guard.answer(bad, model=self.model, optimizer=self.optimizer, scheduler=self.scheduler)

@@ -1,19 +1,19 @@
-"""Rows as forward passes: padded tensors, their loss, and what halves, counts or leaves out rows.
+"""Rows as forward passes: what halves, counts or leaves out rows, and how small passes must be.
 
-A task is what the loop learns from: it alone knows what a row is. Must not know optimizers.
+Must not know where rows come from, nor optimizers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from dialsum.data.encode import EncodedSplit
-from dialsum.train.batches import BatchShape, Rows, Step, find_heaviest, plan_random, plan_steps
-from dialsum.train.head_loss import IGNORED, summary_loss
+from dialsum.errors import FullMemoryError, first_line
+from dialsum.train.loss import IGNORED
 
 Batch = dict[str, Any]
 """A forward pass: input_ids, attention_mask [rows, input], labels [rows, target] with IGNORED where
@@ -21,78 +21,35 @@ nothing counts, and under ROWS the place of each row in its split [rows]."""
 ROWS = "rows"
 
 
-@dataclass
-class SummaryTask(torch.utils.data.Dataset[Batch]):
-    """Dialogues and their summaries, for encoder-decoder models.
+@dataclass(frozen=True)
+class Machine:
+    """What was chosen for this machine.
 
     Args:
-        encoded: rows with targets.
-        names: fname of each of them, for reports.
-        sha256: hash of what the rows say.
-        shape: what bounds a pass and a step.
-        pad_token_id: what inputs are filled up with.
-        by_length: rows of like length go together; else they are drawn at random.
-        label_smoothing: share of probability spread over all pieces (Szegedy et al. 2016).
-        multiple: input widths are rounded up to a multiple of this, at most to the position limit.
-        position_limit: widest input that the model takes; None: any.
+        precision: of the computation: fp32, bf16 or fp16.
+        tf32: TensorFloat-32 matrix products.
+        gradient_checkpointing: recompute activations.
+        num_workers: processes that prepare passes.
     """
 
-    encoded: EncodedSplit
-    names: Sequence[str]
-    sha256: str
-    shape: BatchShape
-    seed: int
-    pad_token_id: int
-    by_length: bool = True
-    label_smoothing: float = 0.0
-    multiple: int = 1
-    position_limit: int | None = None
+    device: torch.device
+    precision: str = "fp32"
+    tf32: bool = False
+    gradient_checkpointing: bool = False
+    num_workers: int = 0
 
-    def __len__(self) -> int:
-        return len(self.encoded)
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which a forward pass computes."""
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32")
 
-    def steps(self, epoch: int) -> list[Step]:
-        """Return an epoch's optimizer steps. Seed and epoch alone decide them, so that they are the
-        same again after a run went on from a checkpoint.
-        """
-        inputs, targets = self.encoded.input_lengths, self.encoded.target_lengths
-        if self.by_length:
-            return plan_steps(inputs, targets, shape=self.shape, seed=self.seed, epoch=epoch)
-        return plan_random(inputs, shape=self.shape, seed=self.seed, epoch=epoch)
-
-    def find_heaviest(self, epochs: int) -> list[Rows]:
-        """Return the passes of all epochs that take most memory: by tokens, by attention."""
-        inputs, targets = self.encoded.input_lengths, self.encoded.target_lengths
-        return find_heaviest(map(self.steps, range(epochs)), inputs, targets)
-
-    def __getitem__(self, rows: Rows | Sequence[int]) -> Batch:
-        if self.encoded.targets is None:
-            raise ValueError("rows without summaries cannot be learned from")
-        inputs = [self.encoded.inputs[int(row)] for row in rows]
-        targets = [self.encoded.targets[int(row)] for row in rows]
-        width = -(-max(map(len, inputs)) // self.multiple) * self.multiple
-        width = width if self.position_limit is None else min(width, self.position_limit)
+    def place(self, batch: Batch) -> Batch:
+        """Return a pass on the device, without the names of its rows."""
         return {
-            "input_ids": _fill(inputs, width, self.pad_token_id),
-            "attention_mask": _fill([[1] * len(ids) for ids in inputs], width, 0),
-            "labels": _fill(targets, max(map(len, targets)), IGNORED),
-            ROWS: torch.as_tensor([int(row) for row in rows]),
+            key: value.to(self.device, non_blocking=True)
+            for key, value in batch.items()
+            if key != ROWS
         }
-
-    def loss(self, model: Any, batch: Batch, *, count: int | None) -> torch.Tensor:
-        """Return the loss of a pass, with its graph: its sum over target tokens, divided by count.
-
-        Args:
-            count: target tokens of the whole optimizer step; None: of this pass.
-        """
-        return summary_loss(model, batch, count=count, label_smoothing=self.label_smoothing)
-
-
-def _fill(lists: Sequence[Sequence[int]], width: int, value: int) -> torch.Tensor:
-    filled = torch.full((len(lists), width), value, dtype=torch.long)
-    for index, ids in enumerate(lists):
-        filled[index, : len(ids)] = torch.as_tensor(ids)
-    return filled
 
 
 def take_rows(batch: Batch, places: Sequence[int]) -> Batch:
@@ -147,3 +104,60 @@ def count_tokens(passes: Sequence[Batch]) -> int:
     """Return the input and target tokens of passes, padding not counted."""
     inputs = sum(int(batch["attention_mask"].sum()) for batch in passes)
     return inputs + count_targets(passes)
+
+
+@dataclass
+class PassLimit:
+    """The most positions that a pass may have; lowered each time that memory runs out.
+
+    The rows of a step stay the same: smaller passes are only more of them.
+
+    Args:
+        positions: input and target positions, padding too; None: no limit yet.
+        retries: how often it was lowered.
+    """
+
+    positions: int | None = None
+    retries: int = 0
+
+    def fit(self, passes: Sequence[Batch]) -> list[Batch]:
+        """Return the passes with those beyond the limit halved until they fit."""
+        fitting: list[Batch] = []
+        for batch in passes:
+            fits = self.positions is None or count_positions(batch) <= self.positions
+            if fits or len(batch["input_ids"]) == 1:
+                fitting.append(batch)
+            else:
+                fitting += self.fit(halve(batch))
+        return fitting
+
+    def lower(self, batch: Batch, error: str) -> str:
+        """Take note that memory ran out in this pass, and say so in words.
+
+        Args:
+            batch: the pass in which it happened.
+            error: the library's own words.
+
+        Raises:
+            FullMemoryError: the pass has one row: nothing is left to halve.
+        """
+        rows, positions = len(batch["input_ids"]), count_positions(batch)
+        if rows == 1:
+            raise FullMemoryError(
+                f"memory was full with a single row of {batch['input_ids'].shape[1]} input tokens "
+                f"({error}). Set training.gradient_checkpointing: true, lower "
+                "tokenizer.encoder_max_len, or use qlora.load_in_4bit"
+            )
+        self.positions = positions // 2
+        self.retries += 1
+        return (
+            f"memory was full in a pass of {rows} rows x {batch['input_ids'].shape[1]} input tokens"
+            f" ({error}); from now on passes have at most {self.positions} positions, with more of "
+            "them to a step: the effective batch size stays"
+        )
+
+
+def words_of(error: BaseException) -> str:
+    """Return the start of a library's out-of-memory text, without advice on its settings."""
+    text = first_line(error)
+    return text.split(". ")[0][:160]
