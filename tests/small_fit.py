@@ -148,6 +148,7 @@ class SmallTraining:
                     nan_report=folder / "nan_report.json",
                     config_sha256="c" * 64,
                     resume=resume,
+                    stop=folder / "stop",
                 ),
                 progress=Progress(folder / "metrics.jsonl", tensorboard=None),
             )

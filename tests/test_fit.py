@@ -140,3 +140,27 @@ def test_full_memory_in_the_dev_loss_is_answered_by_smaller_passes(tmp_path: Pat
     dev.task.loss = loss
     assert dev(loop.model)["loss"] == pytest.approx(whole["loss"], rel=1e-6)
     assert dev.limit.retries > 0
+
+
+@training
+def test_a_run_that_is_asked_to_stop_ends_with_its_best_weights(tmp_path: Path) -> None:
+    loop = SmallTraining(
+        rows=make_rows([1, 2, 3, 4]),
+        scores=[10.0, 30.0, 20.0],
+        qlora=FULL,
+        width=32,
+        training={"max_steps": 9, "eval_steps": 1},
+    ).loop(tmp_path)
+    evaluate = loop.evaluate
+
+    def ask_in_the_second(model: Any) -> dict[str, float]:
+        if loop.state.global_step == 2:
+            (tmp_path / "stop").write_text("other trials\nare better\n", encoding="utf-8")
+        return evaluate(model)
+
+    loop.evaluate = ask_in_the_second
+    result = loop.run()
+    assert (result.steps, result.best_step, result.stopped_early) == (3, 2, True)
+    assert result.stop_reason == "other trials are better"
+    assert [event["step"] for event in read_events(tmp_path, "stop")] == [3]
+    assert not (tmp_path / "stop").exists()

@@ -172,6 +172,11 @@ class RunPaths:
         return self.model / "model_info.json"
 
     @property
+    def stop_request(self) -> Path:
+        """File that a user makes to end training now, with the best weights so far."""
+        return self.folder / "stop"
+
+    @property
     def wandb(self) -> Path:
         """Folder of what Weights & Biases keeps of the run."""
         return self.folder / "wandb"

@@ -490,6 +490,7 @@ def train(
             nan_report=context.paths.nan_report,
             config_sha256=context.loaded.sha256,
             resume=context.resume,
+            stop=context.paths.stop_request,
         ),
         progress=context.progress,
     ).run()
@@ -527,6 +528,7 @@ def _record_training(
         max_grad_norm=progress.max_grad_norm,
         padding_share={"value": planned, "drawn_at_random": at_random},
         **({"rows_left_out": result.left_out} if result.left_out else {}),
+        **({"stop_reason": result.stop_reason} if result.stop_reason else {}),
         remarks=progress.remarks,
         learning_rate=config.training.learning_rate,
         seed=config.training.seed,

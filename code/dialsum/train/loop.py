@@ -56,6 +56,8 @@ down to 1 it needs 16. More are not its search but a fault."""
 MOST_LEFT_OUT = 0.01
 """Share of the rows that may be left out one by one for not being finite; three in any case."""
 
+MOST_REASON_BYTES = 500
+
 
 class Task(Protocol):
     """What is learned from."""
@@ -89,12 +91,15 @@ class Places:
         nan_report: file for steps that are not finite; absent while there was none.
         config_sha256: of the resolved config; only the same goes on from its checkpoints.
         resume: checkpoint that it goes on from; None: it begins.
+        stop: file whose presence asks it to end now, with the best weights so far; what stands in
+            it is the reason. It is removed when it is followed.
     """
 
     checkpoints: Path
     nan_report: Path
     config_sha256: str
     resume: Path | None = None
+    stop: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,7 @@ class Trained:
         tokens: trained on, in and out, padding not counted.
         positions_per_pass: limit that running out of memory set; None: it never did.
         left_out: names of rows that were left out for not being finite.
+        stop_reason: why somebody asked it to stop; None where nobody did.
     """
 
     steps: int
@@ -117,6 +123,7 @@ class Trained:
     memory_retries: int
     positions_per_pass: int | None
     left_out: list[str]
+    stop_reason: str | None
 
     @property
     def tokens_per_second(self) -> float:
@@ -196,20 +203,21 @@ class Loop:
             RunError: something that should learn gets no gradient, or no evaluation was finite.
         """
         random_state = None if self.places.resume is None else self._load(self.places.resume)
-        state = self.state
+        state, stop_reason = self.state, None
         if state.global_step < state.max_steps and not self._is_out_of_patience():
             self._rehearse()
             if random_state is not None:
                 set_random_state(random_state, self.machine.device)
             for passes in self._load_steps():
                 self._take_step(passes)
-                last = state.global_step == state.max_steps
+                stop_reason = self._read_stop_request()
+                last = state.global_step == state.max_steps or stop_reason is not None
                 better = False
                 if last or state.global_step % state.eval_steps == 0:
                     better = self._evaluate()
                 if better or last or state.global_step % state.save_steps == 0:
                     self._save()
-                if self._is_out_of_patience():
+                if stop_reason is not None or self._is_out_of_patience():
                     break
         self._load_best()
         return Trained(
@@ -223,6 +231,7 @@ class Loop:
             memory_retries=self.limit.retries,
             positions_per_pass=self.limit.positions,
             left_out=[self.task.names[row] for row in sorted(self.left_out)],
+            stop_reason=stop_reason,
         )
 
     def _load_steps(self) -> Iterator[list[Batch]]:
@@ -458,6 +467,18 @@ class Loop:
     def _is_out_of_patience(self) -> bool:
         patience = self.asked.early_stopping_patience
         return patience is not None and self.without_gain >= patience
+
+    def _read_stop_request(self) -> str | None:
+        """Return why training is to end now; None where it is not."""
+        if self.places.stop is None or not self.places.stop.is_file():
+            return None
+        with self.places.stop.open("rb") as file:
+            text = file.read(MOST_REASON_BYTES).decode(errors="replace")
+        reason = " ".join(text.split()) or "no reason was given"
+        self.places.stop.unlink()
+        self.progress.event("stop", step=self.state.global_step, message=reason)
+        self.progress.warn(f"step {self.state.global_step}: asked to stop: {reason}")
+        return reason
 
     def _save(self) -> None:
         """Write a checkpoint, seal it, only then remove older ones: the best and the last stay."""
