@@ -5,40 +5,36 @@ Must not know what the cells mean.
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from dialsum.printable import visible
 
-GAP = "  "
+UNBOUNDED = 10_000
+"""Columns of a line that nothing has to fit."""
 
 
-def display_width(text: str) -> int:
-    """Return the columns that text takes on a terminal: two for each Korean character."""
-    plain = unicodedata.normalize("NFC", text)
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in plain)
-
-
-def pad(text: str, width: int) -> str:
-    """Fill text with spaces up to width columns."""
-    return text + " " * max(0, width - display_width(text))
-
-
-def align(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:
+def align(
+    rows: Sequence[Sequence[str]], *, left: Collection[int], width: int | None = None
+) -> list[str]:
     """Return one line per row, every column as wide as its widest cell.
 
     Args:
         rows: cells, equally many in each row; what does not show on one line becomes an escape.
         left: places of the columns that stand to the left; all others to the right.
+        width: columns that a line may take; cells go on in further lines where it is too narrow.
     """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     if not rows:
         return []
-    rows = [[visible(cell) for cell in row] for row in rows]
-    widths = [max(display_width(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return [
-        GAP.join(
-            pad(cell, width) if place in left else " " * (width - display_width(cell)) + cell
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for place in range(len(rows[0])):
+        table.add_column(justify="left" if place in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(visible(cell)) for cell in row))
+    console = Console(width=width or UNBOUNDED, color_system=None)
+    with console.capture() as drawn:
+        console.print(table)
+    return [line.rstrip() for line in drawn.get().splitlines()]
