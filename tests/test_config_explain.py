@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from rich.cells import cell_len
+
 from dialsum.batch.check import explain_checkpoint
 from dialsum.config.load import load_config
 from dialsum.config.schema import schema_keys
-from dialsum.text_table import align, display_width
+from dialsum.text_table import align
 
 
 def lines_of(text: str) -> dict[str, str]:
@@ -50,7 +52,7 @@ def test_origins_start_in_one_column_under_korean_values(repository: Path) -> No
     loaded = load_config(repository / "config/experiments/01_mt5_xlsum_korean_adapted.yaml")
     lines = lines_of(loaded.explain())
     starts = {
-        display_width(lines[key].removesuffix(origin.text))
+        cell_len(lines[key].removesuffix(origin.text))
         for key, origin in loaded.origins.items()
     }
     assert len(starts) == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from batch_world import make_options, make_record, now
 from dialsum.batch.options import DEMO_DATA, BatchOptions
@@ -22,7 +23,7 @@ from dialsum.report.tables import (
     points_above_floor,
     whitespace_number,
 )
-from dialsum.text_table import align, display_width
+from dialsum.text_table import align
 
 
 def with_dev(record: Record, **changes: Any) -> Record:
@@ -174,7 +175,7 @@ def test_the_lead_of_the_best_is_tested() -> None:
     near = [score + 5.1 - row % 2 for row, score in enumerate(base)]
     records = [best, with_rows("b", near, one=base), with_rows("c", base, one=base)]
     lines = format_ranking(records)
-    assert max(map(display_width, lines)) <= 120
+    assert max(map(cell_len, lines)) <= 120
     verdicts = {
         (line.split()[0], line.split()[2]): line
         for line in lines
@@ -192,7 +193,7 @@ def test_the_lead_of_the_best_is_tested() -> None:
 
 def test_lines_fit_a_wide_terminal() -> None:
     record = make_record("x", label="mT5_XLSum_3단계")
-    assert max(map(display_width, format_ranking([record]))) <= 120
+    assert max(map(cell_len, format_ranking([record]))) <= 120
 
 
 def close(folder: Path, *records: Record, **options: Any) -> BatchOutcome:

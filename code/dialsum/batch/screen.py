@@ -16,7 +16,6 @@ from typing import TextIO
 
 from dialsum.machine.driver import GpuState
 from dialsum.printable import PrintableStream, visible
-from dialsum.text_table import display_width
 
 PLAIN_EVERY_SECONDS = 60.0
 """Pause between two progress lines where they pile up in a file."""
@@ -106,14 +105,11 @@ class Screen:
 
 def cut_to_width(text: str, width: int) -> str:
     """Cut text to so many columns; Korean letters take two."""
-    if display_width(text) <= width:
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= width:
         return text
-    kept = ""
-    for char in text:
-        if display_width(kept + char) > width - 1:
-            break
-        kept += char
-    return kept + "…"
+    return set_cell_size(text, width - 1).rstrip() + "…"
 
 
 def describe_cards(gpus: Sequence[GpuState]) -> list[str]:

@@ -21,7 +21,6 @@ from dialsum.config.schema import keys_in, schema_keys, schema_sections
 from dialsum.config.yaml import Problem, dump_yaml_text
 from dialsum.files import shorten
 from dialsum.printable import visible
-from dialsum.text_table import display_width, pad
 
 NEAR = 70.0
 """Likeness, 0-100, from which a name counts as a slip of another."""
@@ -255,18 +254,20 @@ def _containing(name: str, candidates: Iterable[str]) -> list[str]:
 
 def problem_lines(problems: Iterable[Problem]) -> list[str]:
     """Return one aligned line per problem, said once each, file by file and line by line."""
+    from rich.cells import cell_len, set_cell_size
+
     unique = list(dict.fromkeys(map(_on_one_line, problems)))
     files = list(dict.fromkeys(problem.origin.file for problem in unique))
     ordered = sorted(
         unique,
         key=lambda p: (p.origin.file is None, files.index(p.origin.file), p.origin.line or 0),
     )
-    place = max((display_width(p.origin.text) for p in ordered), default=0)
-    key = max((display_width(p.key) for p in ordered), default=0)
+    place = max((cell_len(p.origin.text) for p in ordered), default=0)
+    key = max((cell_len(p.key) for p in ordered), default=0)
     return [
-        f"{pad(p.origin.text, place)}  {pad(p.key, key)}  {p.found} → {p.meant}"
+        f"{set_cell_size(p.origin.text, place)}  {set_cell_size(p.key, key)}  {p.found} → {p.meant}"
         if p.key
-        else f"{pad(p.origin.text, place)}  {p.found} → {p.meant}"
+        else f"{set_cell_size(p.origin.text, place)}  {p.found} → {p.meant}"
         for p in ordered
     ]
 

@@ -1,6 +1,7 @@
-"""The closing text of a batch: table, checks, where things lie, and what to do next.
+"""What a batch says at its end: table, checks, samples, where things lie, and what to do next.
 
-Must not print or write: lines out, for the screen and for experiment_summary.txt alike."""
+Must not print or write: lines out, for the screen and for experiment_summary.txt alike.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from dialsum.attempts import KILLED, list_overrides
@@ -16,204 +17,22 @@ from dialsum.batch.options import DEMO_DATA, BatchOptions
 from dialsum.batch.plan import BatchPlan, PlannedExperiment
 from dialsum.batch.progress import format_duration
 from dialsum.batch.result import DISK_FULL, BatchOutcome, Outcome, word_causes
-from dialsum.errors import EXIT_OK
+from dialsum.batch.screen import cut_to_width
+from dialsum.data.rows import load_split
+from dialsum.data.tables import read_table
+from dialsum.errors import EXIT_OK, DataError
 from dialsum.paths import PROJECT_ROOT, shown
 from dialsum.record import Record
 from dialsum.report.tables import (
+    RANKED_BY,
     format_ranking,
     group_records,
     is_ranked,
     points_above_floor,
     whitespace_number,
 )
+from dialsum.text_table import align
 from dialsum.train.checkpoints import find_sealed_checkpoint
-
-LEAST_ROUGE1 = 20.0
-"""ROUGE-1 on whitespace tokens over which a run of the real checkpoints is worth keeping."""
-GIB = 2**30
-VERDICT_WIDTH = len("not checked")
-
-
-def format_verdict(verdict: str, said: str) -> str:
-    """Return one closing line: the verdict in a column of its own, then what it is about."""
-    return f"  {verdict:<{VERDICT_WIDTH}}  {said}"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One closing check.
-
-    Attributes:
-        title: what was asked.
-        passed: None where it could not be asked.
-        text: what was found.
-        informs: it only tells something, and there is nothing to pass.
-    """
-
-    title: str
-    passed: bool | None
-    text: str
-    informs: bool = False
-
-    def line(self) -> str:
-        """Return the check as a line."""
-        verdict = {True: "yes", False: "NO", None: "not checked"}[self.passed]
-        return format_verdict("note" if self.informs else verdict, f"{self.title}: {self.text}")
-
-
-def make_checks(outcome: BatchOutcome) -> list[Check]:
-    """Return the closing checks of a batch."""
-    scored = [record for record in outcome.records if is_ranked(record)]
-    return [
-        _check_finished(outcome),
-        *([_describe_stopping(scored)] if scored else []),
-        _check_memory(outcome.outcomes),
-        _check_floor(scored),
-        _check_rouge1(scored),
-        *(
-            _check_bounds(scored, kind)
-            for kind in ("minimum", "ideal")
-            if _have_bounds(scored, kind)
-        ),
-        _check_nan(outcome.records),
-    ]
-
-
-def _check_finished(outcome: BatchOutcome) -> Check:
-    planned = len(outcome.plan.experiments)
-    succeeded = sum(record.succeeded for record in outcome.records)
-    others = [
-        f"{record.label} {record.status}" for record in outcome.records if not record.succeeded
-    ]
-    others += [f"{experiment.label} not started" for experiment in outcome.not_started]
-    return Check(
-        "all finished", succeeded == planned, f"{succeeded} of {planned}" + _in_brackets(others)
-    )
-
-
-def _describe_stopping(records: Sequence[Record]) -> Check:
-    early = [
-        f"{record.label} at step {record.value('training.steps')}"
-        for record in records
-        if record.value("training.stopped_early")
-    ]
-    whole = len(records) - len(early)
-    return Check(
-        "stopped early",
-        None,
-        f"{len(early)} of {len(records)}{_in_brackets(early)}, {whole} trained to the last step",
-        informs=True,
-    )
-
-
-def _check_memory(outcomes: Sequence[Outcome]) -> Check:
-    peaks = [
-        (peak, outcome)
-        for outcome in outcomes
-        if (peak := outcome.record.number("training.peak_memory_bytes.device")) is not None
-    ]
-    if not peaks:
-        limits = {outcome.experiment.config.batch.memory_limit_gib for outcome in outcomes}
-        within = f"within {max(limits):g} GiB of GPU memory" if limits else "within GPU memory"
-        return Check(within, None, "not measured on CPU")
-    over = [
-        outcome.record.label
-        for peak, outcome in peaks
-        if peak > outcome.experiment.config.batch.memory_limit_gib * GIB
-    ]
-    most, where = max(peaks, key=lambda pair: pair[0])
-    limit = where.experiment.config.batch.memory_limit_gib
-    return Check(
-        f"within {limit:g} GiB of GPU memory",
-        not over,
-        f"most {most / GIB:.1f} GiB ({where.record.label})"
-        + (f"; over it: {', '.join(over)}" if over else ""),
-    )
-
-
-def _check_floor(records: Sequence[Record]) -> Check:
-    gains = [
-        (points, record.label)
-        for record in records
-        if (points := points_above_floor(record)) is not None
-    ]
-    if not gains:
-        return Check("above the constant sentence", None, "no floor is recorded")
-    under = [f"{label} {points:+.2f}" for points, label in gains if not points > 0]
-    return Check(
-        "above the constant sentence",
-        not under,
-        f"{len(gains) - len(under)} of {len(gains)}{_in_brackets(under)}",
-    )
-
-
-def _check_rouge1(records: Sequence[Record]) -> Check:
-    values = [
-        (value, record.label)
-        for record in records
-        if (value := whitespace_number(record, "rouge1")) is not None
-    ]
-    title = f"ROUGE-1 over {LEAST_ROUGE1:g} (whitespace tokens)"
-    if not values:
-        return Check(title, None, "not scored on that scale")
-    under = [f"{label} {value:.2f}" for value, label in values if not value > LEAST_ROUGE1]
-    return Check(
-        title, not under, f"{len(values) - len(under)} of {len(values)}{_in_brackets(under)}"
-    )
-
-
-def _have_bounds(records: Sequence[Record], kind: str) -> bool:
-    return any(record.value(f"evaluation.target.{kind}") is not None for record in records)
-
-
-def _check_bounds(records: Sequence[Record], kind: str) -> Check:
-    """Hold runs against the minimum or the ideal, on the scale that it was stated on."""
-    asked = [
-        (record, bounds)
-        for record in records
-        if (bounds := record.value(f"evaluation.target.{kind}"))
-    ]
-    met = [record.label for record, bounds in asked if bounds.get("met")]
-    first = asked[0][0]
-    wanted = "/".join(
-        f"{first.value(f'evaluation.target.{kind}.{key}') or '–'}"
-        for key in ("rouge1", "rouge2", "rougeL")
-    )
-    scale = first.value("evaluation.target.tokenizer")
-    return Check(
-        f"{kind} R1/R2/RL {wanted} ({scale} tokens)",
-        len(met) == len(asked),
-        f"met by {len(met)} of {len(asked)}{_in_brackets(met)}",
-    )
-
-
-def _check_nan(records: Sequence[Record]) -> Check:
-    counted = [
-        (record, count)
-        for record in records
-        if (count := record.number("training.nan_events")) is not None
-    ]
-    bad = [f"{record.label} {count:.0f} times" for record, count in counted if count > 0]
-    bad += [
-        f"{record.label} {entry['nan_events']} times in attempt {entry['number']}"
-        for record in records
-        for entry in record.content.get("attempts", [])[:-1]
-        if entry.get("nan_events")
-    ]
-    bad += [
-        f"{record.label} in its scores"
-        for record in records
-        if (score := record.number("evaluation.dev.rouge_mean")) is not None and math.isnan(score)
-    ]
-    if not counted and not bad:
-        return Check("no NaN", None, "no run came far enough to say")
-    runs = "1 run" if len(counted) == 1 else f"{len(counted)} runs"
-    return Check("no NaN", not bad, ", ".join(bad) if bad else f"none in {runs}")
-
-
-def _in_brackets(names: Sequence[str]) -> str:
-    return f" ({', '.join(names)})" if names else ""
-
 
 RUNNER = PROJECT_ROOT / "code" / "auto_experiment_runner.py"
 COLLECT = PROJECT_ROOT / "scripts" / "collect_results.py"
@@ -229,76 +48,275 @@ SUBMISSION_WORDS = {
     "one_epoch": "what a submission looks like (after one epoch: a sample of the form alone)",
     "demo": "what a submission looks like (by a tiny model: a sample of the form alone)",
 }
+LEAST_ROUGE1 = 20.0
+"""ROUGE-1 on whitespace tokens over which a run of the real checkpoints is worth keeping."""
+GIB = 2**30
+VERDICTS = {True: "yes", False: "NO", None: "not checked"}
+SAMPLE_WIDTH = 100
+SAMPLE_TURNS = 3
+SAMPLED = {"well": 0.1, "middling": 0.5, "badly": 0.9}
+"""Where the samples stand among the dev rows, best score first."""
 
 
-def format_closing(outcome: BatchOutcome) -> list[str]:
-    """Return the closing text of a finished or interrupted batch."""
-    names = {
-        one.experiment.name: f"{one.experiment.number} {one.experiment.label}"
-        for one in outcome.outcomes
-    }
-    table = format_ranking(outcome.records, names=names) or ["no experiment was started"]
+def format_closing(outcome: BatchOutcome, *, width: int | None = None) -> list[str]:
+    """Return the closing text of a finished or interrupted batch.
+
+    Args:
+        width: columns of the terminal, which its tables are to fit; None: of any width.
+    """
+    numbered = [_number(one) for one in outcome.outcomes]
+    table = format_ranking(numbered, width=width) or ["no experiment was started"]
     not_started = [f"  {one.number} {one.label}" for one in outcome.not_started]
+    plan, paths = outcome.plan, outcome.plan.paths
+    files = {
+        "runs": paths.runs,
+        "models": paths.models,
+        "this batch": paths.results(plan.started_at),
+        "all latest runs": paths.summary,
+        "logs": paths.logs(plan.started_at),
+    }
+    best = _find_best(outcome)
     return [
-        f"Batch {outcome.plan.batch_id} ({KIND_WORDS[outcome.plan.kind]}), "
-        f"{_how_it_ended(outcome)}",
+        f"Batch {plan.batch_id} ({KIND_WORDS[plan.kind]}), {_how_it_ended(outcome)}",
         "",
         *table,
         *(["", "Not started", *not_started] if not_started else []),
         "",
         "Checks",
-        *(check.line() for check in make_checks(outcome)),
-        *(format_verdict("NO", problem) for problem in outcome.problems),
+        *make_checks(outcome),
+        *(_check(False, problem) for problem in outcome.problems),
         *(
-            format_verdict("NO", f"everything is recorded: {line}")
+            _check(False, f"everything is recorded: {line}")
             for line in word_causes(outcome.all_unwritten).values()
         ),
+        *([] if best is None else format_samples(best, width=min(width or SAMPLE_WIDTH, 100))),
         "",
         "Files",
-        *_list_files(outcome),
+        *(f"  {k:<16} {shown(path)}" for k, path in files.items() if path not in outcome.unwritten),
         "",
         "Next",
         *(f"  {line}" for line in suggest_next(outcome)),
     ]
 
 
+def _number(one: Outcome) -> Record:
+    """Return a record that is called by its experiment's number and label."""
+    label = f"{one.experiment.number} {one.experiment.label}"
+    return Record(one.record.path, {**one.record.content, "label": label})
+
+
+def _find_best(outcome: BatchOutcome) -> Outcome | None:
+    """Return the best run; None where there is none, or where not all can be ranked together."""
+    groups = group_records(outcome.records)
+    if len(groups) != 1:
+        return None
+    return next(one for one in outcome.outcomes if one.record is groups[0].records[0])
+
+
 def _how_it_ended(outcome: BatchOutcome) -> str:
-    end = outcome.finished_at
-    took = (
-        ""
-        if end is None
-        else f" after {format_duration((end - outcome.plan.started_at).total_seconds())}"
-    )
+    end, took = outcome.finished_at, ""
+    if end is not None:
+        took = f" after {format_duration((end - outcome.plan.started_at).total_seconds())}"
     if outcome.interrupted:
         return f"interrupted{took}"
     return f"{'all succeeded' if outcome.exit_status == EXIT_OK else 'NOT all succeeded'}{took}"
 
 
-def _list_files(outcome: BatchOutcome) -> list[str]:
-    paths = outcome.plan.paths
-    started = outcome.plan.started_at
-    files = [
-        ("runs", paths.runs),
-        ("models", paths.models),
-        ("this batch", paths.results(started)),
-        ("all latest runs", paths.summary),
-        ("logs", paths.logs(started)),
+def _check(passed: bool | None, said: str, *, verdict: str | None = None) -> str:
+    """Return one closing line: the verdict in a column of its own, then what it is about."""
+    return f"  {verdict or VERDICTS[passed]:<11}  {said}"
+
+
+def _bracket(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
+
+
+def make_checks(outcome: BatchOutcome) -> list[str]:
+    """Return the closing checks of a batch: one line each, with a verdict that is never better than
+    what was measured."""
+    records = outcome.records
+    scored = [record for record in records if is_ranked(record)]
+    planned = len(outcome.plan.experiments)
+    others = [f"{one.label} {one.status}" for one in records if not one.succeeded]
+    others += [f"{one.label} not started" for one in outcome.not_started]
+    finished = sum(record.succeeded for record in records)
+    early = [
+        f"{record.label} at step {record.value('training.steps')}"
+        for record in scored
+        if record.value("training.stopped_early")
     ]
+    stopped = (
+        f"stopped early: {len(early)} of {len(scored)}{_bracket(early)}, "
+        f"{len(scored) - len(early)} trained to the last step"
+    )
+    gains = {record.label: points_above_floor(record) for record in scored}
+    rouge1 = {record.label: whitespace_number(record, "rouge1") for record in scored}
+    least = f"ROUGE-1 over {LEAST_ROUGE1:g} (whitespace tokens)"
     return [
-        f"  {title:<16} {shown(path)}" for title, path in files if path not in outcome.unwritten
+        _check(finished == planned, f"all finished: {finished} of {planned}{_bracket(others)}"),
+        *([_check(None, stopped, verdict="note")] if scored else []),
+        _check_memory(outcome.outcomes),
+        _check_over(0, gains, "above the constant sentence", "no floor is recorded", form="+.2f"),
+        _check_over(LEAST_ROUGE1, rouge1, least, "not scored on that scale", form=".2f"),
+        *(line for kind in ("minimum", "ideal") for line in _check_bounds(scored, kind)),
+        _check_nan(records),
     ]
+
+
+def _check_over(
+    bound: float, values: dict[str, float | None], title: str, lacking: str, *, form: str
+) -> str:
+    """Check that the values that are known, label to value, are above a bound."""
+    known = {label: value for label, value in values.items() if value is not None}
+    if not known:
+        return _check(None, f"{title}: {lacking}")
+    under = [f"{label} {value:{form}}" for label, value in known.items() if not value > bound]
+    return _check(
+        not under, f"{title}: {len(known) - len(under)} of {len(known)}{_bracket(under)}"
+    )
+
+
+def _check_memory(outcomes: Sequence[Outcome]) -> str:
+    peaks = [
+        (peak, one.record.label, one.experiment.config.batch.memory_limit_gib)
+        for one in outcomes
+        if (peak := one.record.number("training.peak_memory_bytes.device")) is not None
+    ]
+    if not peaks:
+        limits = [one.experiment.config.batch.memory_limit_gib for one in outcomes]
+        within = f"within {max(limits):g} GiB of GPU memory" if limits else "within GPU memory"
+        return _check(None, f"{within}: not measured on CPU")
+    over = [label for peak, label, limit in peaks if peak > limit * GIB]
+    most, label, limit = max(peaks)
+    said = f"within {limit:g} GiB of GPU memory: most {most / GIB:.1f} GiB ({label})"
+    return _check(not over, said + (f"; over it: {', '.join(over)}" if over else ""))
+
+
+def _check_bounds(records: Sequence[Record], kind: str) -> list[str]:
+    """Hold runs against the minimum or the ideal, on the scale that it was stated on; nothing where
+    none was stated."""
+    asked = [(one, bounds) for one in records if (bounds := one.value(f"evaluation.target.{kind}"))]
+    if not asked:
+        return []
+    met = [record.label for record, bounds in asked if bounds.get("met")]
+    first, bounds = asked[0]
+    wanted = "/".join(f"{bounds.get(key) or '–'}" for key in ("rouge1", "rouge2", "rougeL"))
+    scale = first.value("evaluation.target.tokenizer")
+    said = f"met by {len(met)} of {len(asked)}{_bracket(met)}"
+    return [_check(len(met) == len(asked), f"{kind} R1/R2/RL {wanted} ({scale} tokens): {said}")]
+
+
+def _check_nan(records: Sequence[Record]) -> str:
+    counts = {one.label: one.number("training.nan_events") for one in records}
+    counted = {label: count for label, count in counts.items() if count is not None}
+    bad = [f"{label} {count:.0f} times" for label, count in counted.items() if count > 0]
+    bad += [
+        f"{record.label} {entry['nan_events']} times in attempt {entry['number']}"
+        for record in records
+        for entry in record.content.get("attempts", [])[:-1]
+        if entry.get("nan_events")
+    ]
+    bad += [
+        f"{record.label} in its scores"
+        for record in records
+        if math.isnan(record.number(f"evaluation.dev.{RANKED_BY}") or 0.0)
+    ]
+    if not counted and not bad:
+        return _check(None, "no NaN: no run came far enough to say")
+    runs = "1 run" if len(counted) == 1 else f"{len(counted)} runs"
+    return _check(not bad, f"no NaN: {', '.join(bad) if bad else f'none in {runs}'}")
+
+
+def format_samples(best: Outcome, *, width: int = SAMPLE_WIDTH) -> list[str]:
+    """Return three dev rows beside what a run wrote for them; nothing where a file of them is gone.
+
+    Args:
+        best: the run. Its rows are those that it scored well, middling and badly on, where its
+            record has each row's score; else they lie evenly over the file.
+        width: columns that a line may take.
+    """
+    predictions = best.record.artifact("predictions_dev")
+    try:
+        written = read_table(predictions, required=("fname", "summary")) if predictions else []
+        rows = {row.fname: row for row in load_split(best.experiment.dev, kind="dev").rows}
+    except DataError:
+        return []  # moved or changed since the run read it
+    found = [
+        (rows[row.values["fname"]], row.values["summary"])
+        for row in written
+        if row.values["fname"] in rows
+    ]
+    scores = best.record.value(f"evaluation.dev.per_row.{RANKED_BY}")
+    scored = isinstance(scores, list) and len(scores) == len(found)
+    order = sorted(range(len(found)), key=lambda at: -scores[at] if scored else at)
+    chosen = {order[int(share * len(order))]: how for how, share in SAMPLED.items() if order}
+    lines = ["", f"Samples of dev rows, written by {best.record.label}"] if chosen else []
+    for at, how in chosen.items():
+        row, summary = found[at]
+        turns = row.dialogue.splitlines()
+        turns = [*turns[:SAMPLE_TURNS], "…"] if len(turns) > SAMPLE_TURNS + 1 else turns
+        cells = [["    dialogue", *[""] * (len(turns) - 1), "    reference", "    summary"]]
+        cells += [[*(cut_to_width(turn, width - len("    reference  ")) for turn in turns)]]
+        cells[1] += [row.summary or "", summary or "(empty)"]
+        lines.append(f"  {row.fname}" + (f", scored {how}: mean {scores[at]:.2f}" if scored else ""))
+        lines += align(list(zip(*cells, strict=True)), left=[0, 1], width=width)
+    return lines
 
 
 def suggest_next(outcome: BatchOutcome) -> list[str]:
     """Return what a person would do now, each as a sentence with its command or file."""
+    plan, options = outcome.plan, outcome.plan.options
     lines = _suggest_for_unfinished(outcome)
-    best = _best(outcome)
-    if best is not None:
-        lines += _suggest_for_best(outcome, best)
-    lines += _suggest_stages(outcome)
-    if outcome.plan.kind == "demo":
-        lines.append(_suggest_real_run(outcome.plan))
-    lines.append(f"every run so far in one CSV: {_format_collect(outcome.plan.options)}")
+    if (best := _find_best(outcome)) is not None:
+        if (submission := best.record.artifact("submission")) is not None:
+            lines.append(f"{SUBMISSION_WORDS[plan.kind]}: {shown(submission)}")
+        planned = next(x for x in plan.experiments if x.number == best.experiment.number)
+        changed = list_overrides(best.record.content, rungs=planned.config.batch.retry)
+        again = replace(options, overrides=(*options.overrides, *changed))
+        lines.append(f"repeat the best run: {_format_runner([planned.loaded.path], again)}")
+    held = {experiment.name for experiment in plan.experiments}
+    for one in outcome.outcomes:
+        follower = one.experiment.config.general.next
+        if one.record.succeeded and follower and follower not in held:
+            command = _format_runner(
+                [one.experiment.loaded.path.with_name(f"{follower}.yaml")], options
+            )
+            lines.append(f"after {one.experiment.label} comes {follower}: {command}")
+    if plan.kind == "demo":
+        lines.append(_suggest_real_run(plan))
+    collect = [_python(), _in_command(COLLECT), "--output", "results_comparison.csv"]
+    # Runs in a folder of their own are in no other.
+    root = options.runs_dir or options.output_dir
+    collect += ["--root", str(root)] if root else []
+    return [*lines, f"every run so far in one CSV: {shlex.join(collect)}"]
+
+
+def _suggest_for_unfinished(outcome: BatchOutcome) -> list[str]:
+    failed = [one.experiment for one in outcome.outcomes if not one.record.succeeded]
+    full = [path for path, cause in outcome.all_unwritten.items() if cause == DISK_FULL]
+    lines = [f"free space on the disk of {shown(full[0].parent)}"] if full else []
+    if not outcome.interrupted:
+        lines += [
+            f"{one.label}: read why in {shown(one.log)}"
+            for one in failed
+            if one.log.is_file() and one.log.stat().st_size  # on a full disk it may be empty
+        ]
+    for one in outcome.outcomes:
+        cut_off = (
+            one.record.status == "interrupted" or one.record.value("failure.cause") == KILLED
+        )
+        planned = one.experiment
+        if cut_off and (whole := find_sealed_checkpoint(planned.paths.checkpoints)):
+            trainer = [_in_command(Path(word)) for word in planned.trainer]
+            command = shlex.join([*trainer, "--job", _in_command(planned.job_file), "--resume"])
+            lines.append(f"go on with {planned.label} after {whole.name}: {command}")
+    if again := [one.loaded.path for one in (*failed, *outcome.not_started)]:
+        what = (
+            "start again what is missing, each from its beginning"
+            if outcome.interrupted
+            else "run what is missing"
+        )
+        lines.append(f"{what}: {_format_runner(again, outcome.plan.options)}")
     return lines
 
 
@@ -321,7 +339,7 @@ def _suggest_real_run(plan: BatchPlan) -> str:
     command = (
         f"bash {shlex.quote(_in_command(SEVEN))}{only}{_format_options(real)}"
         if _are_the_seven(options.configs)
-        else format_command(plan.experiments, real)
+        else _format_runner([one.loaded.path for one in plan.experiments], real)
     )
     data = "" if own_data else "put train.csv, dev.csv, test.csv into data/, then "
     several = "s" if len(plan.experiments) > 1 else ""
@@ -333,83 +351,6 @@ def _are_the_seven(configs: Sequence[Path]) -> bool:
     text = SEVEN.read_text(encoding="utf-8") if SEVEN.is_file() else ""
     names = text.partition("experiments=(\n")[2].partition("\n)")[0].split()
     return [path.resolve() for path in configs] == [EXPERIMENTS / f"{name}.yaml" for name in names]
-
-
-def _format_collect(options: BatchOptions) -> str:
-    words = [_python(), _in_command(COLLECT), "--output", "results_comparison.csv"]
-    # Runs in a folder of their own are in no other.
-    root = options.runs_dir or options.output_dir
-    words += ["--root", str(root)] if root else []
-    return shlex.join(words)
-
-
-def _suggest_for_unfinished(outcome: BatchOutcome) -> list[str]:
-    failed = [one.experiment for one in outcome.outcomes if not one.record.succeeded]
-    full = [path for path, cause in outcome.all_unwritten.items() if cause == DISK_FULL]
-    lines = [f"free space on the disk of {shown(full[0].parent)}"] if full else []
-    # On a full disk a log may be empty.
-    told = [one for one in failed if one.log.is_file() and one.log.stat().st_size]
-    if not outcome.interrupted:
-        lines += [f"{one.label}: read why in {shown(one.log)}" for one in told]
-    again = [*failed, *outcome.not_started]
-    cut_off = [
-        one.experiment
-        for one in outcome.outcomes
-        if one.record.status == "interrupted" or one.record.value("failure.cause") == KILLED
-    ]
-    for one in cut_off:
-        if whole := find_sealed_checkpoint(one.paths.checkpoints):
-            trainer = [_in_command(Path(word)) for word in one.trainer]
-            command = shlex.join([*trainer, "--job", _in_command(one.job_file), "--resume"])
-            lines.append(f"go on with {one.label} after {whole.name}: {command}")
-    if again:
-        what = (
-            "start again what is missing, each from its beginning"
-            if outcome.interrupted
-            else "run what is missing"
-        )
-        lines.append(f"{what}: {format_command(again, outcome.plan.options)}")
-    return lines
-
-
-def _best(outcome: BatchOutcome) -> Record | None:
-    groups = group_records(outcome.records)
-    return groups[0].records[0] if len(groups) == 1 else None
-
-
-def _suggest_for_best(outcome: BatchOutcome, best: Record) -> list[str]:
-    experiment = next(one.experiment for one in outcome.outcomes if one.record is best)
-    submission = best.artifact("submission")
-    lines = (
-        []
-        if submission is None
-        else [f"{SUBMISSION_WORDS[outcome.plan.kind]}: {shown(submission)}"]
-    )
-    options = outcome.plan.options
-    planned = next(one for one in outcome.plan.experiments if one.number == experiment.number)
-    changed = list_overrides(best.content, rungs=planned.config.batch.retry)
-    again = replace(options, overrides=(*options.overrides, *changed))
-    return [*lines, f"repeat the best run: {format_command([experiment], again)}"]
-
-
-def _suggest_stages(outcome: BatchOutcome) -> list[str]:
-    """Name the experiment that an experiment names as its next, unless this batch held it."""
-    names = {experiment.name for experiment in outcome.plan.experiments}
-    lines = []
-    for one in outcome.outcomes:
-        follower = one.experiment.config.general.next
-        if one.record.succeeded and follower and follower not in names:
-            path = one.experiment.loaded.path.with_name(f"{follower}.yaml")
-            lines.append(
-                f"after {one.experiment.label} comes {follower}: "
-                f"{_format_runner([path], outcome.plan.options)}"
-            )
-    return lines
-
-
-def format_command(experiments: Sequence[PlannedExperiment], options: BatchOptions) -> str:
-    """Return the command that runs these experiments as this batch did."""
-    return _format_runner([experiment.loaded.path for experiment in experiments], options)
 
 
 def _format_runner(configs: Sequence[Path], options: BatchOptions) -> str:

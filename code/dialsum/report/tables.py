@@ -1,11 +1,12 @@
 """Which runs may be ranked together, and their tables: a batch's closing one, the overview of all.
 
-Must not read or write files, nor know a batch's plan: records in, lines out."""
+Must not read or write files, nor know a batch's plan: records in, lines out.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from dialsum.score.show import describe_verdict
 from dialsum.score.statistics import Difference, compare_systems
 from dialsum.text_table import align
 
+ABSENT = "-"
 RANKED_BY = "rouge_mean"
+SCORES = {"R1": "rouge1", "R2": "rouge2", "RL": "rougeL", "mean": RANKED_BY}
+"""Columns of scores, and where they stand in `evaluation.dev`."""
 
 
 @dataclass(frozen=True)
@@ -35,49 +39,16 @@ class RankedGroup:
     dev_rows: int | None
     records: tuple[Record, ...]
 
+    @property
+    def data(self) -> str:
+        """The dev data in words."""
+        names = sorted({str(x) for one in self.records if (x := one.value("data.files.dev"))})
+        of = f" of {' and '.join(names)}" if names else ""
+        return f"{self.count_rows()}{of} (sha256 {(self.dev_sha256 or 'unknown')[:12]})"
 
-def group_records(records: Iterable[Record]) -> list[RankedGroup]:
-    """Return the successful, scored runs in groups that may be ranked, the largest group first."""
-    groups: dict[tuple[str, str | None, int | None], list[Record]] = {}
-    for record in records:
-        if is_ranked(record):
-            rows = record.number("evaluation.dev.rows")
-            key = (
-                str(record.signature),
-                record.value("data.sha256.dev"),
-                None if rows is None else int(rows),
-            )
-            groups.setdefault(key, []).append(record)
-    ranked = [
-        RankedGroup(*key, tuple(sorted(found, key=_best_first))) for key, found in groups.items()
-    ]
-    return sorted(ranked, key=lambda group: -len(group.records))
-
-
-def name_differences(groups: Sequence[RankedGroup]) -> tuple[list[str], list[str]]:
-    """Say what parts rankings: the recipe, the dev data, the kind of run.
-
-    Returns:
-        For each group, what it has where they differ; then what all have in common.
-    """
-    facts = [
-        {"signature": group.signature, "data": _describe_data(group), "kind": _kinds(group)}
-        for group in groups
-    ]
-    common = {key for key in facts[0] if len({one[key] for one in facts}) == 1} if facts else set()
-    own = ["; ".join(one[key] for key in one if key not in common) for one in facts]
-    return own, [f"{key:<9}  {facts[0][key]}" for key in sorted(common, reverse=True)]
-
-
-def _describe_data(group: RankedGroup) -> str:
-    rows = "dev rows" if group.dev_rows is None else f"{group.dev_rows:,} dev rows"
-    files = sorted({str(name) for one in group.records if (name := one.value("data.files.dev"))})
-    of = f" of {' and '.join(files)}" if files else ""
-    return f"{rows}{of} (sha256 {(group.dev_sha256 or 'unknown')[:12]})"
-
-
-def _kinds(group: RankedGroup) -> str:
-    return " and ".join(sorted({str(one.value("kind") or "unknown") for one in group.records}))
+    def count_rows(self) -> str:
+        """Return `499 dev rows`."""
+        return "dev rows" if self.dev_rows is None else f"{self.dev_rows:,} dev rows"
 
 
 def is_ranked(record: Record) -> bool:
@@ -89,306 +60,23 @@ def is_ranked(record: Record) -> bool:
     )
 
 
+def group_records(records: Iterable[Record]) -> list[RankedGroup]:
+    """Return the successful, scored runs in groups that may be ranked, the largest group first."""
+    groups: dict[tuple[str, str | None, int | None], list[Record]] = {}
+    for record in filter(is_ranked, records):
+        rows = record.number("evaluation.dev.rows")
+        count = None if rows is None else int(rows)
+        key = (str(record.signature), record.value("data.sha256.dev"), count)
+        groups.setdefault(key, []).append(record)
+    ranked = [
+        RankedGroup(*key, tuple(sorted(found, key=_best_first))) for key, found in groups.items()
+    ]
+    return sorted(ranked, key=lambda group: -len(group.records))
+
+
 def _best_first(record: Record) -> tuple[bool, float, str]:
-    score = record.number(f"evaluation.dev.{RANKED_BY}")
-    if score is None or math.isnan(score):
-        return (True, 0.0, record.name)
-    return (False, -score, record.name)
-
-
-def points_above_floor(record: Record, *, scale: str = "") -> float | None:
-    """Return the points of rouge_mean between a run and its constant sentence, below 0 if under it;
-    None if unknown.
-
-    Args:
-        scale: `tags_one` or `whitespace`; empty for the run's own.
-    """
-    place = f"evaluation.dev.{scale}." if scale else "evaluation.dev."
-    score, floor = (
-        record.number(f"{place}rouge_mean"),
-        record.number(f"{place}floors.constant.rouge_mean"),
-    )
-    return None if score is None or floor is None else score - floor
-
-
-def compare_with_best(records: Sequence[Record], *, scale: str = "") -> list[Difference]:
-    """Say of each run of a group whether the best one's lead over it is real.
-
-    Args:
-        records: of one RankedGroup.
-        scale: `tags_one`; empty for the runs' own.
-
-    Returns:
-        One entry for each run but the best, `first` and `second` being the runs' places in records;
-        empty where fewer than two runs have their rows' scores, equally many.
-    """
-    import numpy as np
-
-    place = f"evaluation.dev.{scale}." if scale else "evaluation.dev."
-    found = [record.value(f"{place}per_row.{RANKED_BY}") for record in records]
-    scores = {
-        str(at): np.array(values, dtype=np.float64)
-        for at, values in enumerate(found)
-        if isinstance(values, list)
-    }
-    if len(scores) < 2 or len({len(values) for values in scores.values()}) > 1:
-        return []
-    return compare_systems(scores, best_only=True)
-
-
-def whitespace_number(record: Record, key: str) -> float | None:
-    """Return a dev score on whitespace tokens, 0-100: beside the run's own scale, or that scale
-    itself."""
-    beside = record.number(f"evaluation.dev.whitespace.{key}")
-    if (
-        beside is None
-        and "|tok:whitespace" in (record.signature or "")
-        and "|tags:split" in (record.signature or "")
-    ):
-        return record.number(f"evaluation.dev.{key}")
-    return beside
-
-
-ABSENT = "-"
-NAME_COLUMN = 1
-
-
-def format_ranking(
-    records: Sequence[Record], *, names: Mapping[str, str] | None = None
-) -> list[str]:
-    """Return the whole closing table.
-
-    Args:
-        records: runs of any status; those scored by different recipes or on different rows are
-            ranked apart.
-        names: experiment to what stands in the table; labels where absent.
-    """
-    shown = names or {}
-    groups = group_records(records)
-    lines: list[str] = []
-    if len(groups) > 1:
-        lines += [
-            f"{len(groups)} rankings: scores of different recipes, or on different dev rows, "
-            "say nothing about each other",
-            "",
-        ]
-    own, _ = name_differences(groups)
-    for number, (group, what) in enumerate(zip(groups, own, strict=True), start=1):
-        lines += [f"Ranking {number}: {what}"] if len(groups) > 1 else []
-        lines += [*_format_group(group, shown), ""]
-    lines += _format_failures([record for record in records if not is_ranked(record)], shown)
-    return lines[:-1] if lines and not lines[-1] else lines
-
-
-def _format_group(group: RankedGroup, names: Mapping[str, str]) -> list[str]:
-    rows = "dev rows" if group.dev_rows is None else f"{group.dev_rows:,} dev rows"
-    stated = any(set(_all_targets(record)) != {ABSENT} for record in group.records)
-    targets = ", and the targets, set on whitespace tokens" if stated else ""
-    return [
-        f"Ranking by the mean of ROUGE-1, -2 and -L (F1, 0-100) on {rows}, best first",
-        *_main_table(group.records, names),
-        *(
-            f"attempts   {_name(record, names)}: {line}"
-            for record in group.records
-            for line in say_attempts(record.content)
-        ),
-        f"signature  {group.signature}",
-        "constant   one text said to every dialogue: the best that a search over the training "
-        "summaries found",
-        "lead-2     the dialogue's first two turns",
-        *(
-            ["NOT        not above the constant text"]
-            if any(
-                points is not None and points <= 0
-                for one in group.records
-                for points in (points_above_floor(one), points_above_floor(one, scale="tags_one"))
-            )
-            else []
-        ),
-        "",
-        *_verdicts(group.records, names),
-        "The same runs on other scales (compare within a column only)" + targets,
-        *_scales_table(group.records, names),
-        *_scale_signatures(group.records[0]),
-    ]
-
-
-def _verdicts(records: Sequence[Record], names: Mapping[str, str]) -> list[str]:
-    """Say which leads of the best run are real, with tags as morphemes and as one token."""
-    rows = [["scale", "the lead of", "over", "points", "95 % interval", "p", ""]]
-    for scale, title in (("", "ranking's"), ("tags_one", "tags=1")):
-        for one in compare_with_best(records, scale=scale):
-            first, second = (_name(records[int(at)], names) for at in (one.first, one.second))
-            rows.append(
-                [
-                    title,
-                    first,
-                    second,
-                    f"{one.points:.2f}",
-                    f"{one.low:.2f} - {one.high:.2f}",
-                    f"{one.p_holm:.4f}",
-                    describe_verdict(real=one.real, more_rows=one.more_rows),
-                ]
-            )
-    if len(rows) == 1:
-        return []
-    return [
-        "Is the lead of the best real?",
-        *align(rows, left=[0, 1, 2, 6]),
-        "REAL: in under 5 % of cases would equally good runs differ so on these rows (paired test, "
-        "Holm's correction)",
-        "A test over rows does not see what another seed would change",
-        "",
-    ]
-
-
-def _main_table(records: Sequence[Record], names: Mapping[str, str]) -> list[str]:
-    rows = [
-        [
-            "#",
-            "experiment",
-            "R1",
-            "R2",
-            "RL",
-            "mean",
-            "95 % interval",
-            "constant",
-            "lead-2",
-            "over const.",
-            "time",
-        ]
-    ]
-    for rank, record in enumerate(records, start=1):
-        rows.append(
-            [
-                str(rank),
-                _name(record, names),
-                *(
-                    _score(record, f"evaluation.dev.{key}")
-                    for key in ("rouge1", "rouge2", "rougeL", "rouge_mean")
-                ),
-                _interval(record),
-                _score(record, "evaluation.dev.floors.constant.rouge_mean"),
-                _score(record, "evaluation.dev.floors.lead2.rouge_mean"),
-                _above(points_above_floor(record)),
-                _time(record),
-            ]
-        )
-    return align(_drop_absent(rows), left=[NAME_COLUMN])
-
-
-def _scales_table(records: Sequence[Record], names: Mapping[str, str]) -> list[str]:
-    head = [
-        "#",
-        "experiment",
-        "tags=1 mean",
-        "over const.",
-        "ws R1",
-        "ws R2",
-        "ws RL",
-        "target R1",
-        "minimum",
-        "ideal",
-    ]
-    rows = [head]
-    for rank, record in enumerate(records, start=1):
-        rows.append(
-            [
-                str(rank),
-                _name(record, names),
-                _score(record, "evaluation.dev.tags_one.rouge_mean"),
-                _above(points_above_floor(record, scale="tags_one")),
-                *(
-                    _two_decimals(whitespace_number(record, key))
-                    for key in ("rouge1", "rouge2", "rougeL")
-                ),
-                *_all_targets(record),
-            ]
-        )
-    return align(_drop_absent(rows), left=[NAME_COLUMN])
-
-
-def _drop_absent(rows: list[list[str]]) -> list[list[str]]:
-    """Leave out the columns in which no run has anything."""
-    kept = [
-        place for place, cells in enumerate(zip(*rows[1:], strict=True)) if set(cells) != {ABSENT}
-    ]
-    return [[row[place] for place in kept] for row in rows]
-
-
-def _scale_signatures(record: Record) -> list[str]:
-    scales = (("tags=1   ", "tags_one"), ("ws       ", "whitespace"))
-    return [
-        f"{title}  {signature}"
-        for title, key in scales
-        if (signature := record.value(f"evaluation.dev.{key}.signature"))
-    ]
-
-
-def _format_failures(records: Sequence[Record], names: Mapping[str, str]) -> list[str]:
-    if not records:
-        return []
-    lines = ["Without a score"]
-    for record in records:
-        why = record.value("reason") or (
-            "no dev scores are recorded" if record.succeeded else "no reason is recorded"
-        )
-        lines.append(f"  {_name(record, names)}: {record.status} after {_time(record)}: {why}")
-        lines += [f"    {line}" for line in say_attempts(record.content)]
-    return lines
-
-
-def _name(record: Record, names: Mapping[str, str]) -> str:
-    return names.get(record.name, record.label)
-
-
-def _score(record: Record, dotted: str) -> str:
-    return _two_decimals(record.number(dotted))
-
-
-def _two_decimals(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.2f}"
-
-
-def _interval(record: Record) -> str:
-    ends = record.value("evaluation.dev.confidence.rouge_mean")
-    return f"{float(ends[0]):.2f} - {float(ends[1]):.2f}" if ends else ABSENT
-
-
-def _above(points: float | None) -> str:
-    return ABSENT if points is None else f"{points:+.2f}" + ("" if points > 0 else " NOT")
-
-
-def _time(record: Record) -> str:
-    seconds = record.number("duration_seconds")
-    return ABSENT if seconds is None else format_duration(seconds)
-
-
-def _all_targets(record: Record) -> tuple[str, str, str]:
-    return _target(record), _bounds(record, "minimum"), _bounds(record, "ideal")
-
-
-def _target(record: Record) -> str:
-    expected = record.value("evaluation.target.expected.rouge1")
-    if expected is None:
-        return ABSENT
-    return (
-        f"{expected[0]:g}-{expected[1]:g} "
-        f"{yes_or_no(record.value('evaluation.target.expected.met'))}"
-    )
-
-
-def _bounds(record: Record, kind: str) -> str:
-    met = record.value(f"evaluation.target.{kind}.met")
-    return ABSENT if met is None else yes_or_no(met)
-
-
-def yes_or_no(met: object) -> str:
-    """Return how `met` is said in a column."""
-    return "met" if met else "no"
-
-
-SHOWN_SCORES = ("rouge1", "rouge2", "rougeL", "rouge_mean")
+    score = record.number(f"evaluation.dev.{RANKED_BY}") or 0.0
+    return (math.isnan(score), 0.0 if math.isnan(score) else -score, record.name)
 
 
 def rank_records(records: Iterable[Record]) -> dict[Path, dict[str, int]]:
@@ -404,37 +92,265 @@ def rank_records(records: Iterable[Record]) -> dict[Path, dict[str, int]]:
 def sort_records(records: Sequence[Record]) -> list[Record]:
     """Return runs by ranking and rank, then those without a score by their start."""
     ranked = [record for group in group_records(records) for record in group.records]
-    return ranked + sorted(
-        (record for record in records if not is_ranked(record)), key=lambda one: one.started_at
-    )
+    others = [record for record in records if not is_ranked(record)]
+    return ranked + sorted(others, key=lambda record: record.started_at)
+
+
+def _name_differences(groups: Sequence[RankedGroup]) -> tuple[list[str], list[str]]:
+    """Say what parts rankings: the recipe, the dev data, the kind of run.
+
+    Returns:
+        For each group, what it has where they differ; then what all have in common.
+    """
+    kinds = [{str(one.value("kind") or "unknown") for one in group.records} for group in groups]
+    facts = [
+        {"signature": group.signature, "data": group.data, "kind": " and ".join(sorted(kind))}
+        for group, kind in zip(groups, kinds, strict=True)
+    ]
+    common = {key for key in facts[0] if len({one[key] for one in facts}) == 1} if facts else set()
+    own = ["; ".join(one[key] for key in one if key not in common) for one in facts]
+    return own, [f"{key:<9}  {facts[0][key]}" for key in sorted(common, reverse=True)]
+
+
+def points_above_floor(record: Record, *, scale: str = "") -> float | None:
+    """Return the points of rouge_mean between a run and its constant sentence, below 0 if under it;
+    None if unknown.
+
+    Args:
+        scale: `tags_one.` or `whitespace.`; empty for the run's own.
+    """
+    score = record.number(f"evaluation.dev.{scale}rouge_mean")
+    floor = record.number(f"evaluation.dev.{scale}floors.constant.rouge_mean")
+    return None if score is None or floor is None else score - floor
+
+
+def compare_with_best(records: Sequence[Record], *, scale: str = "") -> list[Difference]:
+    """Say of each run of a group whether the best one's lead over it is real.
+
+    Args:
+        records: of one RankedGroup.
+        scale: `tags_one.`; empty for the runs' own.
+
+    Returns:
+        One entry for each run but the best, `first` and `second` being the runs' places in records;
+        empty where fewer than two runs have their rows' scores, equally many.
+    """
+    import numpy as np
+
+    found = [record.value(f"evaluation.dev.{scale}per_row.{RANKED_BY}") for record in records]
+    scores = {
+        str(at): np.array(values, dtype=np.float64)
+        for at, values in enumerate(found)
+        if isinstance(values, list)
+    }
+    if len(scores) < 2 or len({len(values) for values in scores.values()}) > 1:
+        return []
+    return compare_systems(scores, best_only=True)
+
+
+def whitespace_number(record: Record, key: str) -> float | None:
+    """Return a dev score on whitespace tokens, 0-100: beside the run's own scale, or that scale
+    itself."""
+    beside = record.number(f"evaluation.dev.whitespace.{key}")
+    own = {"tok:whitespace", "tags:split"} <= set((record.signature or "").split("|"))
+    return record.number(f"evaluation.dev.{key}") if beside is None and own else beside
+
+
+def format_ranking(records: Sequence[Record], *, width: int | None = None) -> list[str]:
+    """Return the whole closing table.
+
+    Args:
+        records: runs of any status; those scored by different recipes or on different rows are
+            ranked apart.
+        width: columns of the terminal; None: of any width.
+    """
+    groups = group_records(records)
+    lines: list[str] = []
+    if len(groups) > 1:
+        lines += [
+            f"{len(groups)} rankings: scores of different recipes, or on different dev rows, "
+            "say nothing about each other",
+            "",
+        ]
+    own, _ = _name_differences(groups)
+    for number, (group, what) in enumerate(zip(groups, own, strict=True), start=1):
+        lines += [f"Ranking {number}: {what}"] if len(groups) > 1 else []
+        lines += [*_format_group(group, width), ""]
+    unranked = [record for record in records if not is_ranked(record)]
+    lines += ["Without a score"] if unranked else []
+    for record in unranked:
+        why = record.value("reason") or (
+            "no dev scores are recorded" if record.succeeded else "no reason is recorded"
+        )
+        lines.append(f"  {record.label}: {record.status} after {_time(record)}: {why}")
+        lines += [f"    {line}" for line in say_attempts(record.content)]
+    return lines[:-1] if lines and not lines[-1] else lines
+
+
+def _format_group(group: RankedGroup, width: int | None) -> list[str]:
+    records = group.records
+    targets = any(column(one) != ABSENT for column in TARGETS.values() for one in records)
+    gains = [points_above_floor(one, scale=scale) for one in records for scale in ("", "tags_one.")]
+    best = records[0]
+    return [
+        f"Ranking by the mean of ROUGE-1, -2 and -L (F1, 0-100) on {group.count_rows()}, "
+        "best first",
+        *_lay_out(records, RANKING, width),
+        *(
+            f"attempts   {record.label}: {line}"
+            for record in records
+            for line in say_attempts(record.content)
+        ),
+        f"signature  {group.signature}",
+        "constant   one text said to every dialogue: the best that a search over the training "
+        "summaries found",
+        "lead-2     the dialogue's first two turns",
+        *(
+            ["NOT        not above the constant text"]
+            if any(points is not None and points <= 0 for points in gains)
+            else []
+        ),
+        "",
+        *_verdicts(records, width),
+        "The same runs on other scales (compare within a column only)"
+        + (", and the targets, set on whitespace tokens" if targets else ""),
+        *_lay_out(records, SCALES | TARGETS, width),
+        *(
+            f"{title:<9}  {signature}"
+            for title, key in (("tags=1", "tags_one"), ("ws", "whitespace"))
+            if (signature := best.value(f"evaluation.dev.{key}.signature"))
+        ),
+    ]
+
+
+def _verdicts(records: Sequence[Record], width: int | None) -> list[str]:
+    """Say which leads of the best run are real, with tags as morphemes and as one token."""
+    rows = [
+        [
+            title,
+            records[int(one.first)].label,
+            records[int(one.second)].label,
+            f"{one.points:.2f}",
+            f"{one.low:.2f} - {one.high:.2f}",
+            f"{one.p_holm:.4f}",
+            describe_verdict(real=one.real, more_rows=one.more_rows),
+        ]
+        for scale, title in (("", "ranking's"), ("tags_one.", "tags=1"))
+        for one in compare_with_best(records, scale=scale)
+    ]
+    if not rows:
+        return []
+    head = ["scale", "the lead of", "over", "points", "95 % interval", "p", ""]
+    return [
+        "Is the lead of the best real?",
+        *align([head, *rows], left=[0, 1, 2, 6], width=width),
+        "REAL: in under 5 % of cases would equally good runs differ so on these rows (paired test, "
+        "Holm's correction)",
+        "A test over rows does not see what another seed would change",
+        "",
+    ]
+
+
+Columns = Mapping[str, Callable[[Record], str]]
+
+
+def _lay_out(records: Sequence[Record], columns: Columns, width: int | None) -> list[str]:
+    """Return the table of a ranking, without the columns in which no run has anything."""
+    cells = {head: [cell(record) for record in records] for head, cell in columns.items()}
+    kept = {head: found for head, found in cells.items() if set(found) != {ABSENT}}
+    rows = [
+        [str(rank), record.label, *(found[rank - 1] for found in kept.values())]
+        for rank, record in enumerate(records, start=1)
+    ]
+    return align([["#", "experiment", *kept], *rows], left=[1], width=width)
+
+
+def _two_decimals(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.2f}"
+
+
+def _score(key: str) -> Callable[[Record], str]:
+    return lambda record: _two_decimals(record.number(f"evaluation.dev.{key}"))
+
+
+def _whitespace(key: str) -> Callable[[Record], str]:
+    return lambda record: _two_decimals(whitespace_number(record, key))
+
+
+def _interval(record: Record) -> str:
+    ends = record.value("evaluation.dev.confidence.rouge_mean")
+    return f"{float(ends[0]):.2f} - {float(ends[1]):.2f}" if ends else ABSENT
+
+
+def _above(scale: str) -> Callable[[Record], str]:
+    def say(record: Record) -> str:
+        points = points_above_floor(record, scale=scale)
+        return ABSENT if points is None else f"{points:+.2f}" + ("" if points > 0 else " NOT")
+
+    return say
+
+
+def _time(record: Record) -> str:
+    seconds = record.number("duration_seconds")
+    return ABSENT if seconds is None else format_duration(seconds)
+
+
+def _met(kind: str) -> Callable[[Record], str]:
+    def say(record: Record) -> str:
+        target = record.value(f"evaluation.target.{kind}")
+        if not target:
+            return ABSENT
+        low_high = "{:g}-{:g} ".format(*target["rouge1"]) if kind == "expected" else ""
+        return low_high + ("met" if target.get("met") else "no")
+
+    return say
+
+
+RANKING: Columns = {
+    **{head: _score(key) for head, key in SCORES.items()},
+    "95 % interval": _interval,
+    "constant": _score("floors.constant.rouge_mean"),
+    "lead-2": _score("floors.lead2.rouge_mean"),
+    "over const.": _above(""),
+    "time": _time,
+}
+SCALES: Columns = {
+    "tags=1 mean": _score("tags_one.rouge_mean"),
+    "over const.": _above("tags_one."),
+    **{f"ws {head}": _whitespace(SCORES[head]) for head in ("R1", "R2", "RL")},
+}
+TARGETS: Columns = {
+    "target R1": _met("expected"),
+    "minimum": _met("minimum"),
+    "ideal": _met("ideal"),
+}
 
 
 def format_overview(records: Sequence[Record]) -> list[str]:
     """Return a short table of all runs in the CSV's order, each ranking under what parts it from
     the others."""
     ranks = rank_records(records)
-    rows = [["#", "experiment", "kind", "started", "status", "R1", "R2", "RL", "mean"]]
-    for record in sort_records(records):
-        scores = [record.number(f"evaluation.dev.{key}") for key in SHOWN_SCORES]
-        rows.append(
-            [
-                str(ranks[record.path]["rank"]) if record.path in ranks else "-",
-                record.label,
-                str(record.value("kind") or "-"),
-                f"{record.started_at:%Y-%m-%d %H:%M}",
-                record.status,
-                *("-" if score is None else f"{score:.2f}" for score in scores),
-            ]
-        )
-    lines = align(rows, left=[1, 2, 3, 4])
-    parted, body = lines[:1], iter(lines[1:])
+    rows = [
+        [
+            str(ranks[record.path]["rank"]) if record.path in ranks else ABSENT,
+            record.label,
+            str(record.value("kind") or ABSENT),
+            f"{record.started_at:%Y-%m-%d %H:%M}",
+            record.status,
+            *(_score(key)(record) for key in SCORES.values()),
+        ]
+        for record in sort_records(records)
+    ]
+    head = ["#", "experiment", "kind", "started", "status", *SCORES]
+    first, *rest = align([head, *rows], left=[1, 2, 3, 4])
+    lines, body = [first], iter(rest)
     groups = group_records(records)
-    own, common = name_differences(groups)
+    own, common = _name_differences(groups)
     for number, (group, what) in enumerate(zip(groups, own, strict=True), start=1):
-        parted += ["", f"ranking {number}: {what}"] if len(groups) > 1 else []
-        parted += [next(body) for _ in group.records]
+        lines += ["", f"ranking {number}: {what}"] if len(groups) > 1 else []
+        lines += [next(body) for _ in group.records]
     unranked = list(body)
-    parted += ["", "without a score", *unranked] if unranked else []
+    lines += ["", "without a score", *unranked] if unranked else []
     if len(groups) > 1:
-        parted += ["", "scores of two rankings say nothing about each other"]
-    return [*parted, *([""] if common else []), *common]
+        lines += ["", "scores of two rankings say nothing about each other"]
+    return [*lines, *([""] if common else []), *common]
