@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from rich.cells import cell_len
 
 from dialsum.batch.check import explain_checkpoint
@@ -52,8 +51,7 @@ def test_origins_start_in_one_column_under_korean_values(repository: Path) -> No
     loaded = load_config(repository / "config/experiments/01_mt5_xlsum_korean_adapted.yaml")
     lines = lines_of(loaded.explain())
     starts = {
-        cell_len(lines[key].removesuffix(origin.text))
-        for key, origin in loaded.origins.items()
+        cell_len(lines[key].removesuffix(origin.text)) for key, origin in loaded.origins.items()
     }
     assert len(starts) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from batch_world import make_options, make_record, now
 from dialsum.batch.options import DEMO_DATA, BatchOptions
 from dialsum.batch.plan import load_selected, make_plan
 from dialsum.batch.result import BatchOutcome, Outcome
-from dialsum.files import write_json
+from dialsum.files import write_csv, write_json
 from dialsum.record import Record
 from dialsum.report.closing import format_closing, make_checks, suggest_next
 from dialsum.report.tables import (
@@ -157,7 +158,7 @@ def test_whitespace_scores_of_a_run_that_was_scored_on_whitespace() -> None:
     record = with_dev(make_record("a"), signature="rouge|tok:whitespace|tags:split|refs:1")
     del record.content["evaluation"]["dev"]["whitespace"]
     assert whitespace_number(record, "rouge1") == 25.0
-    assert points_above_floor(make_record("a"), scale="whitespace") == 0.0
+    assert points_above_floor(make_record("a"), scale="whitespace.") == 0.0
 
 
 def with_rows(name: str, scores: list[float], *, one: list[float]) -> Record:
@@ -259,7 +260,7 @@ def test_closing_checks(
     tmp_path: Path, title: str, runs: list[dict[str, Any]], verdict: str, said: str
 ) -> None:
     records = [make_record(name, **run) for name, run in zip("ab", runs, strict=False)]
-    lines = [check.line() for check in make_checks(close(tmp_path, *records))]
+    lines = make_checks(close(tmp_path, *records))
     [line] = [line for line in lines if title in line]
     assert line.strip().split("  ")[0] == verdict
     assert said in line
@@ -390,6 +391,37 @@ def test_next_after_the_demo_of_the_seven_is_their_script(
     plan = make_plan(options, load_selected(options)[0], started_at=now())
     lines = suggest_next(BatchOutcome(plan, finished_at=now()))
     assert any(line.startswith("the real checkpoints") and line.endswith(ending) for line in lines)
+
+
+def test_three_samples_of_the_best_run_stand_in_the_closing_text(tmp_path: Path) -> None:
+    outcome = close(tmp_path, make_record("best", mean=50.0), make_record("weak"))
+    assert "Samples" not in "\n".join(format_closing(outcome))  # its predictions are gone
+    dialogue = "\n".join(f"#Person{1 + turn % 2}#: {'긴 말 ' * 30}{turn}" for turn in range(6))
+    dev = [[f"dev_{at}", dialogue, f"{at}번 요약입니다. " * 12] for at in range(10)]
+    place = outcome.plan.experiments[0].dev
+    write_csv(place, ["fname", "dialogue", "summary"], dev)
+    best = outcome.outcomes[0].record
+    run = Record(tmp_path / "result.json", {**best.content, "artifacts": {"predictions_dev": "p"}})
+    run.content["evaluation"]["dev"]["per_row"] = {"rouge_mean": [9.0 - at for at in range(10)]}
+    outcome.outcomes[0] = replace(outcome.outcomes[0], record=run)
+    write_csv(tmp_path / "p", ["fname", "summary"], [[f"dev_{at}", ""] for at in range(10)])
+    lines = format_closing(outcome)
+    start = lines.index("Samples of dev rows, written by L_best")
+    shown = lines[start + 1 : lines.index("Files") - 1]
+    assert [line for line in shown if line.startswith("  dev_")] == [
+        "  dev_1, scored well: mean 8.00",
+        "  dev_5, scored middling: mean 4.00",
+        "  dev_9, scored badly: mean 0.00",
+    ]
+    assert max(map(cell_len, shown)) <= 100
+    assert [line[4:13].strip() for line in shown[1:8]] == [
+        *("dialogue", "", "", "", "reference", "", "")
+    ]
+    assert shown[8] == "    summary    (empty)"
+    narrow = format_closing(outcome, width=60)
+    assert max(map(cell_len, narrow[narrow.index(lines[start]) : narrow.index("Files")])) <= 60
+    write_csv(place, ["fname", "dialogue", "summary"], [["other", dialogue, "요약"]])
+    assert "Samples" not in "\n".join(format_closing(outcome))
 
 
 def test_the_demos_closing_says_what_its_scores_are_worth(tmp_path: Path) -> None:

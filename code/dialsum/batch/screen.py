@@ -48,6 +48,11 @@ class Screen:
     def __post_init__(self) -> None:
         self._printable = PrintableStream(self.stream, terminal=self.terminal)
 
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal; None where the output is none."""
+        return shutil.get_terminal_size().columns if self.terminal else None
+
     def say(self, *lines: str) -> None:
         """Print lines that stay."""
         self._clear()

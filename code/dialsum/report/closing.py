@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dialsum.attempts import KILLED, list_overrides
 from dialsum.batch.options import DEMO_DATA, BatchOptions
-from dialsum.batch.plan import BatchPlan, PlannedExperiment
+from dialsum.batch.plan import BatchPlan
 from dialsum.batch.progress import format_duration
 from dialsum.batch.result import DISK_FULL, BatchOutcome, Outcome, word_causes
 from dialsum.batch.screen import cut_to_width
@@ -171,9 +171,7 @@ def _check_over(
     if not known:
         return _check(None, f"{title}: {lacking}")
     under = [f"{label} {value:{form}}" for label, value in known.items() if not value > bound]
-    return _check(
-        not under, f"{title}: {len(known) - len(under)} of {len(known)}{_bracket(under)}"
-    )
+    return _check(not under, f"{title}: {len(known) - len(under)} of {len(known)}{_bracket(under)}")
 
 
 def _check_memory(outcomes: Sequence[Outcome]) -> str:
@@ -253,13 +251,14 @@ def format_samples(best: Outcome, *, width: int = SAMPLE_WIDTH) -> list[str]:
     lines = ["", f"Samples of dev rows, written by {best.record.label}"] if chosen else []
     for at, how in chosen.items():
         row, summary = found[at]
-        turns = row.dialogue.splitlines()
-        turns = [*turns[:SAMPLE_TURNS], "…"] if len(turns) > SAMPLE_TURNS + 1 else turns
-        cells = [["    dialogue", *[""] * (len(turns) - 1), "    reference", "    summary"]]
-        cells += [[*(cut_to_width(turn, width - len("    reference  ")) for turn in turns)]]
-        cells[1] += [row.summary or "", summary or "(empty)"]
-        lines.append(f"  {row.fname}" + (f", scored {how}: mean {scores[at]:.2f}" if scored else ""))
-        lines += align(list(zip(*cells, strict=True)), left=[0, 1], width=width)
+        first, *rest = row.dialogue.splitlines()
+        cells = [("dialogue", first), *(("", turn) for turn in rest[: SAMPLE_TURNS - 1])]
+        cells = [(name, cut_to_width(turn, width - 15)) for name, turn in cells]
+        cells += [("", "…")] if len(rest) >= SAMPLE_TURNS else []
+        cells += [("reference", row.summary or ""), ("summary", summary or "(empty)")]
+        score = f", scored {how}: mean {scores[at]:.2f}" if scored else ""
+        lines.append(f"  {row.fname}{score}")
+        lines += align([(f"    {name}", text) for name, text in cells], left=[0, 1], width=width)
     return lines
 
 
@@ -302,9 +301,7 @@ def _suggest_for_unfinished(outcome: BatchOutcome) -> list[str]:
             if one.log.is_file() and one.log.stat().st_size  # on a full disk it may be empty
         ]
     for one in outcome.outcomes:
-        cut_off = (
-            one.record.status == "interrupted" or one.record.value("failure.cause") == KILLED
-        )
+        cut_off = one.record.status == "interrupted" or one.record.value("failure.cause") == KILLED
         planned = one.experiment
         if cut_off and (whole := find_sealed_checkpoint(planned.paths.checkpoints)):
             trainer = [_in_command(Path(word)) for word in planned.trainer]

@@ -126,7 +126,7 @@ def _close(outcome: BatchOutcome, screen: Screen) -> None:
         write_closing_text(outcome, format_closing(outcome))
     except UnwrittenFilesError as error:
         note_unwritten(outcome, error, screen)
-    screen.say("", *format_closing(outcome))
+    screen.say("", *format_closing(outcome, width=screen.width))
 
 
 def explain_batch(options: BatchOptions) -> str:

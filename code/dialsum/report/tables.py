@@ -6,7 +6,7 @@ Must not read or write files, nor know a batch's plan: records in, lines out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -251,7 +251,7 @@ def _verdicts(records: Sequence[Record], width: int | None) -> list[str]:
     ]
 
 
-Columns = Mapping[str, Callable[[Record], str]]
+Columns = dict[str, Callable[[Record], str]]
 
 
 def _lay_out(records: Sequence[Record], columns: Columns, width: int | None) -> list[str]:
