@@ -64,14 +64,16 @@ def look(_):
     command, whole, *arguments = sys.argv[1:]
     asked = read_options(arguments, prog=command, hidden=["--config"])
     select_numbers(asked.only, configs=asked.config)
-    return 0 if whole else first_look.main(arguments)
+    if not whole:
+        first_look.refuse_missing(asked)
+    return 0
 run_script(look)'
-found_python="$venv_python" whole=yes
+python="$venv_python" whole=yes
 if ! environment_is_whole main; then
   whole=""
-  find_python
+  if ! base_is_right; then find_python; fi
 fi
-PYTHONPATH="$root/code" "$found_python" -P -c "$look" "bash $0" "$whole" "${configs[@]}" "$@"
+PYTHONPATH="$root/code" "$python" -P -c "$look" "bash $0" "$whole" "${configs[@]}" "$@"
 
 ensure_environment main
 # exec: Ctrl-C, kill and the exit status reach the runner and come from it, with no shell between.

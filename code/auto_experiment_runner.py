@@ -21,7 +21,7 @@ import argparse
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from dialsum.batch.in_use import use_environment
+from dialsum.batch.packages import use_environment
 from dialsum.cli import CommandLine, require_packages
 from dialsum.errors import EXIT_OK, UnfitError, run_script
 

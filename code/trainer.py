@@ -26,7 +26,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from dialsum.batch.in_use import use_environment
+from dialsum.batch.packages import use_environment
 from dialsum.cli import CommandLine, require_packages
 from dialsum.errors import EXIT_FAILED, EXIT_OK, DialsumError, run_script
 from dialsum.parent_watch import watch_parent

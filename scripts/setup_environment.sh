@@ -8,19 +8,14 @@
 # run_main_7_experiments.sh and run_tests.sh source this file and call ensure_environment.
 # It needs bash 3.2 (macOS has that) and Python. Its words go to stderr; its failures end with 2.
 #
-#   .venv/.dialsum              made first: this environment is ours. Also the lock of its making
-#   .venv/.dialsum-ready        written last: what was installed, word for word. Missing: half-made
-#   .venv/.dialsum-dev-ready    the same for the tools of the tests
-#   .venv/.dialsum-use          the lock that every run shares: nothing is changed under a run
+#   .venv/.dialsum, .dialsum-use       locks (code/dialsum/batch/packages.py); made first: it is ours
+#   .venv/.dialsum-main, .dialsum-dev  written last: what was installed, word for word
 
-project_root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
-venv="$project_root/.venv"
-venv_python="$venv/bin/python"
-setup_log="$venv/setup.log"
-made_mark="$venv/.dialsum"
-ready_stamp="$venv/.dialsum-ready"
-dev_ready_stamp="$venv/.dialsum-dev-ready"
-use_lock="$venv/.dialsum-use"
+root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
+venv="$root/.venv" venv_python="$root/.venv/bin/python" setup_log="$root/.venv/setup.log"
+
+say() { printf '%s\n' "$*" >&2; }
+refuse() { say "error: $*" && exit 2; }
 
 # These would put something in the place of .venv's packages, or stop Python itself; the programs
 # name what they find in DIALSUM_KEPT_OUT (code/dialsum/environment_variables.py).
@@ -30,234 +25,226 @@ for name in PYTHONHOME PYTHONPATH PYTHONPLATLIBDIR PYTHONWARNINGS PYTHONINSPECT;
     unset "$name"
   fi
 done
-unset name
+# Where bytecode may not be kept, each experiment compiles all libraries, for 9 of its first 15 s.
+unset name PYTHONDONTWRITEBYTECODE
 
-say() { printf '%s\n' "$*" >&2; }
+# Python takes a colon, in PYTHONPATH and in the PATH of an environment, for the end of a folder.
+if [[ $root == *:* ]]; then
+  refuse "no environment can be made in $root: its name has a colon. Rename that folder."
+fi
 
-refuse() {
-  printf 'error: %s\n' "$*" >&2
+gpu_is_seen() { nvidia-smi -L 2>/dev/null | grep '^GPU ' >/dev/null; }
+
+# Runs a module of ours that needs no package, with the Python $1. -P: a csv.py of the user's folder
+# is not ours.
+run_module() { PYTHONPATH="$root/code" "$1" -P -m "${@:2}"; }
+
+# Sets python to one that can make the environment, and version.
+find_python() {
+  local name seen="" names=(python3.11 python3.12 python3 python ~/.local/bin/python3.1{1,2})
+  if [[ -n ${PYTHON:-} ]]; then names=("$PYTHON"); fi
+  for name in "${names[@]}"; do
+    while IFS= read -r python; do
+      # An activated .venv comes first on the PATH, and may be about to be made anew.
+      if [[ $python == "$venv"/* ]]; then continue; fi
+      # The shim of a Python that is not there fails.
+      version="$("$python" -V 2>&1 </dev/null)" || continue
+      if [[ $version =~ ^Python\ 3\.1[12]\. ]]; then return; fi
+      seen+="${seen:+, }$python is $version"
+    done < <(type -aP "$name")
+  done
+  if [[ -n ${PYTHON:-} ]]; then
+    refuse "Python 3.11 or 3.12 is needed, but PYTHON names another: ${seen:-$PYTHON cannot be run}."
+  fi
+  refuse "Python 3.11 or 3.12 is needed, and none is on the PATH${seen:+ ($seen)}.
+  (A newer one will not do: python-mecab-ko, which makes the scores, has no wheel for it.)
+  Install one, then start again:
+    sudo apt install python3.12 python3.12-venv   (Debian 12: python3.11 python3.11-venv)
+    brew install python@3.12                      (macOS)
+    uv python install 3.12                        (any system, for you alone; pip install uv)"
+}
+
+# What is installed where all went well. $1: main or dev.
+stamp() {
+  local file files=(pyproject.toml requirements.txt requirements-gpu.txt)
+  if [[ $1 == dev ]]; then files=(requirements-dev.txt); fi
+  printf '%s\n' "$build" "$("$venv_python" -V 2>&1)" "$root"
+  for file in "${files[@]}"; do printf -- '--- %s\n%s\n' "$file" "$(<"$root/$file")"; done
+}
+
+# Sets build, of torch. Succeeds where a finished environment stands here, with a Python and a build
+# that are still wanted.
+base_is_right() {
+  local version place
+  { read -r build && read -r version && read -r place; } 2>/dev/null <"$venv/.dialsum-main" &&
+    [[ $place == "$root" && $version == "$("$venv_python" -V 2>&1)" ]] &&
+    [[ -z ${PYTHON:-} || $version == "$("$PYTHON" -V 2>&1)" ]] &&
+    [[ $build == "${UV_TORCH_BACKEND:-$build}" ]] &&
+    # A card may have come since; one that has gone does no harm.
+    { [[ $build != cpu || -n ${UV_TORCH_BACKEND:-} ]] || ! gpu_is_seen ||
+      [[ $(run_module "$venv_python" dialsum.batch.first_look) == cpu ]]; }
+}
+
+# Succeeds where .venv holds all that is wanted. $1: main, or dev for the tools of the tests too.
+environment_is_whole() {
+  local set
+  base_is_right || return 1
+  for set in main "$1"; do
+    [[ $(cat "$venv/.dialsum-$set" 2>/dev/null) == "$(stamp "$set")" ]] || return 1
+  done
+}
+
+# Says pip's settings in uv's words, which reads none of them, where the user has not done so. As
+# with pip, its variables win over [install], and that over [global].
+hand_on_pip_settings() {
+  local settings section key value
+  give() { if [[ -z ${!1:-} ]]; then export "$1=$2"; fi; }
+  settings="$("$venv_python" -m pip config list)"
+  for section in :env: install global; do
+    while IFS='=' read -r key value; do
+      # It stands in quotes, and may be a list with one item a line.
+      value="${value:1:${#value}-2}" value="${value//\\n/ }" value="${value# }"
+      case ${key#"$section".} in
+        index-url) give UV_DEFAULT_INDEX "$value" ;;
+        # pip takes the best version of all indexes; uv stops at the first that knows the name.
+        extra-index-url) give UV_INDEX "$value" && give UV_INDEX_STRATEGY unsafe-best-match ;;
+        find-links) give UV_FIND_LINKS "${value// /,}" ;;
+        no-index) give UV_NO_INDEX "$value" ;;
+        trusted-host) give UV_INSECURE_HOST "$value" ;;
+        proxy) give ALL_PROXY "$value" ;;
+        cert) give SSL_CERT_FILE "$value" ;;
+      esac
+    done <<<"$settings"
+  done
+  # pip trusts the system's certificates, a company's own among them; uv has to be told.
+  if [[ -z ${SSL_CERT_FILE:-} ]]; then give UV_SYSTEM_CERTS 1; fi
+}
+
+# Runs an installer; on a terminal it shows its progress. Sets failure, in one word.
+logged() {
+  if [[ -t 2 && -z ${CI:-} ]]; then
+    if "$@" >&2; then return; fi
+    say "that failed; trying once more"
+  fi
+  if "$@" 2>&1 | tee "$setup_log" >&2; then return; fi
+  failure=other
+  if grep -qiE 'dns error|failed to (fetch|download|lookup)|sending request|timed out|max retries|'\
+'connection (refused|reset|aborted|broken|error)|name resolution|unreachable|tunnel|certificate' \
+    "$setup_log"; then failure=network; fi
+  # On a disk that is full to the last byte even the log stays empty.
+  if ! { head -c 1048576 /dev/zero >"$venv/.room"; } 2>/dev/null ||
+    grep -qiE 'no space left|disk quota' "$setup_log"; then failure=disk; fi
+  rm -f "$venv/.room"
+  return 1
+}
+
+stop_unfinished() {
+  case $failure in
+    disk) say "error: no space left on the disk. Free some, or put this folder, or uv's cache
+  (export UV_CACHE_DIR=DIR), on a larger one." ;;
+    network) say "error: the package index could not be reached. Check the connection.
+  Behind a proxy: export HTTPS_PROXY=http://HOST:PORT
+  With an index or certificate of your own: pip config set global.index-url URL (global.cert FILE)" ;;
+    *) say "error: the packages could not be installed; what the installer said stands above." ;;
+  esac
+  say "  The environment is not finished. Start again to go on: what was fetched is kept."
   exit 2
 }
 
-# Python takes a colon in PYTHONPATH, and in the PATH of an environment, for the end of a folder.
-if [[ $project_root == *:* ]]; then
-  refuse "no environment can be made in $project_root: its name has a colon. Rename that folder."
-fi
-
-# shellcheck source=scripts/setup/find_python.sh
-source "$project_root/scripts/setup/find_python.sh"
-# shellcheck source=scripts/setup/install_packages.sh
-source "$project_root/scripts/setup/install_packages.sh"
-# shellcheck source=scripts/setup/in_use.sh
-source "$project_root/scripts/setup/in_use.sh"
-
-gpu_is_seen() {
-  command -v nvidia-smi >/dev/null || return 1
-  local limit=()
-  if command -v timeout >/dev/null; then limit=(timeout 30); fi
-  ${limit[@]+"${limit[@]}"} nvidia-smi -L 2>/dev/null | grep '^GPU ' >/dev/null
-}
-
-# What a stamp says: $1 python version, $2 flavour, $3 torch build, the rest files, word for word.
-stamp_text() {
-  local file
-  printf 'flavour %s\ntorch %s\npython %s\nplatform %s\nroot %s\n' \
-    "$2" "$3" "$1" "$OSTYPE $HOSTTYPE" "$project_root"
-  shift 3
-  for file in "$@"; do printf -- '--- %s\n%s\n' "$file" "$(<"$project_root/$file")"; done
-}
-
-main_stamp_text() { stamp_text "$@" pyproject.toml requirements.txt requirements-gpu.txt; }
-dev_stamp_text() { stamp_text "$@" requirements-dev.txt; }
-
-# Sets stamped (the whole text, empty where none stands), stamped_flavour and stamped_torch.
-read_stamp() {
-  stamped="" stamped_flavour="" stamped_torch=""
-  if [[ -f $ready_stamp ]]; then
-    stamped="$(<"$ready_stamp")"
-    stamped_flavour="${stamped%%$'\n'*}" stamped_torch="${stamped#*$'\n'torch }"
-    stamped_flavour="${stamped_flavour#flavour }" stamped_torch="${stamped_torch%%$'\n'*}"
+# Installs what "$@" names, in the build of torch that fits. PyPI has the one for CUDA 13, and
+# macOS's only one; where the user names wheels of his own, those hold the build that is wanted.
+install() {
+  if [[ ${installer[0]} == */uv && $OSTYPE == linux* && $build != cu130 ]] &&
+    [[ -z ${UV_TORCH_BACKEND:-}${UV_FIND_LINKS:-}${UV_NO_INDEX:-} ]]; then
+    if UV_TORCH_BACKEND="$build" logged "${installer[@]}" "$@"; then return; fi
+    if [[ $failure == disk ]]; then return 1; fi
+    say "torch's build for $build cannot be had; taking the general one (3 GB)"
   fi
+  logged "${installer[@]}" "$@"
 }
 
-# Succeeds where the finished environment stands on this Python, at this place, in the right build.
-base_is_right() {
-  local version="$1"
-  [[ $stamped == *$'\n'"python $version"$'\n'*$'\n'"root $project_root"$'\n'* ]] || return 1
-  if [[ -n ${PYTHON:-} && $(version_of "$PYTHON") != "$version" ]]; then return 1; fi
-  if [[ -n ${UV_TORCH_BACKEND:-} && $stamped_torch != "$UV_TORCH_BACKEND" ]]; then return 1; fi
-  # A card may have come since; one that has gone does no harm.
-  if [[ $stamped_flavour == cpu && -z ${UV_TORCH_BACKEND:-} ]] && gpu_is_seen; then return 1; fi
-}
-
-# Succeeds where .venv holds all that is wanted; $1 "dev": the test tools too.
-environment_is_whole() {
-  local version base
-  [[ -x $venv_python && -f $ready_stamp ]] || return 1
-  version="$(version_of "$venv_python")" || return 1
-  read_stamp
-  base=("$version" "$stamped_flavour" "$stamped_torch")
-  [[ $stamped == "$(main_stamp_text "${base[@]}")" ]] || return 1
-  if [[ $1 == dev ]]; then
-    [[ -f $dev_ready_stamp ]] || return 1
-    [[ $(<"$dev_ready_stamp") == "$(dev_stamp_text "${base[@]}")" ]] || return 1
-  fi
-  base_is_right "$version"
-}
-
-refuse_foreign_venv() {
-  if [[ -e $venv && ! -d $venv ]]; then
-    refuse "$venv is not a folder; move it away and start again."
-  fi
-  if [[ -d $venv && ! -e $made_mark && -n $(ls -A "$venv") ]]; then
-    refuse "$venv was not made by this project; changing it could break what it was made for.
-  Move it away and start again: mv '$venv' '$venv.old'"
-  fi
-}
-
-# One set-up at a time: a second start waits here for the first. Descriptor 9 holds the lock.
-take_lock() {
-  if ! { mkdir -p "$venv" && : >>"$made_mark"; } 2>/dev/null; then
-    refuse "$venv cannot be written. Give yourself the right to write in
-  $project_root, or clone the project elsewhere."
-  fi
-  if command -v flock >/dev/null; then
-    exec 9>>"$made_mark"
-    if flock -n 9; then return; fi
-    say "another start is setting up this environment; waiting for it to end"
-    flock 9
-    return
-  fi
-  wait_for_lock_folder
-}
-
-# Where there is no flock (macOS): a folder, which only one can make, with the maker's process id.
-wait_for_lock_folder() {
-  local holder said="" nameless=0
-  until mkdir "$venv/.dialsum-lock" 2>/dev/null; do
-    holder="$(cat "$venv/.dialsum-lock/pid" 2>/dev/null || true)"
-    if [[ -z $holder ]]; then nameless=$((nameless + 1)); fi
-    # Its maker is gone, or was killed before it could write its number.
-    if ((nameless > 5)) || { [[ -n $holder ]] && ! kill -0 "$holder" 2>/dev/null; }; then
-      rm -rf "$venv/.dialsum-lock"
-      nameless=0
-      continue
-    fi
-    if [[ -z $said ]]; then
-      said="another start (process ${holder:-unknown}) is setting up this environment"
-      say "$said; waiting for it to end"
-    fi
-    sleep 1
-  done
-  printf '%s\n' "$$" >"$venv/.dialsum-lock/pid"
-}
-
-release_lock() {
-  exec 9>&-
-  rm -rf "$venv/.dialsum-lock"
-}
-
-# Empties our .venv and makes it anew; its mark and lock stay, so that nobody steps in between.
+# Empties our .venv and makes it anew; its locks stay, so that nobody steps in between.
 make_venv() {
-  local name="python${found_version%.*}" folder
+  local size="3.0 GB to download, 5.5 GB on disk" folder version="" failure
+  find_python
+  build="${UV_TORCH_BACKEND:-$(run_module "$python" dialsum.batch.first_look)}"
+  if [[ $build == cpu ]]; then size="0.45 GB to download, 1.7 GB on disk"; fi
+  say "making .venv with $version ($python) and torch for $build; about $size,"
+  say "  less where a package was downloaded before"
+  find "$venv/" -mindepth 1 -maxdepth 1 ! -name .dialsum ! -name .dialsum-use -exec rm -rf -- {} +
   # Where .venv is a link to another disk, venv wants the folder itself.
   folder="$(cd "$venv" && pwd -P)"
-  find "$venv/" -mindepth 1 -maxdepth 1 ! -name .dialsum ! -name .dialsum-lock \
-    ! -name .dialsum-use -exec rm -rf -- {} +
-  say "making .venv with Python $found_version ($found_python)"
-  if run_logged "$found_python" -m venv "$folder"; then return; fi
-  # Debian and Ubuntu keep what venv needs in a package of its own; others can do without it.
-  if command -v uv >/dev/null &&
-    run_logged uv venv --seed --allow-existing --python "$found_python" "$folder"; then return; fi
-  if run_logged "$found_python" -m virtualenv "$folder"; then return; fi
-  if [[ $(failure_kind) == disk ]]; then explain_failure; fi
-  refuse "$found_python cannot make an environment ($setup_log says why). On Debian and Ubuntu:
-    sudo apt install $name-venv
-  elsewhere:
-    $found_python -m pip install --user virtualenv
+  # Debian and Ubuntu keep what venv needs in a package of its own; uv can do without it.
+  if logged "$python" -m venv "$folder"; then return; fi
+  if [[ $failure == disk ]]; then stop_unfinished; fi
+  if uv venv --seed --allow-existing --python "$python" "$folder" 2>/dev/null; then return; fi
+  version="${version#Python }"
+  refuse "$python cannot make an environment (see above). On Debian and Ubuntu:
+    sudo apt install python${version%.*}-venv
+  elsewhere, in its place: pip install --user uv
   Then start again."
 }
 
-write_stamps() {
-  local version
-  version="$(version_of "$venv_python")"
-  if [[ $1 == dev ]]; then
-    dev_stamp_text "$version" "$flavour" "$torch_build" >"$dev_ready_stamp.tmp"
-    mv -f "$dev_ready_stamp.tmp" "$dev_ready_stamp"
-  fi
-  main_stamp_text "$version" "$flavour" "$torch_build" >"$ready_stamp.tmp"
-  mv -f "$ready_stamp.tmp" "$ready_stamp"
-}
-
-installed_torch() {
-  local folder
-  for folder in "$venv"/lib/python3.*/site-packages/torch-*.dist-info; do
-    folder="${folder##*/torch-}"
-    printf '%s' "${folder%.dist-info}"
-  done
-}
-
-# Decides what has to be redone, and does it. The lock is held.
+# Does what has to be done anew. $1: main or dev, $2: repair or empty. The locks are held.
 build_environment() {
-  local wanted="$1" mode="$2" started=$SECONDS version main_is_right="" had_tools=""
-  read_stamp
-  if [[ -f $dev_ready_stamp ]]; then had_tools=yes; fi
-  rm -f "$ready_stamp" "$dev_ready_stamp"
-  version="$(version_of "$venv_python")" || version=none
-  if base_is_right "$version"; then
-    flavour="$stamped_flavour" torch_build="$stamped_torch"
-    if [[ $torch_build != default ]]; then export UV_TORCH_BACKEND="$torch_build"; fi
-    if [[ $stamped == "$(main_stamp_text "$version" "$flavour" "$torch_build")" ]]; then
-      main_is_right=yes
-    fi
-    if [[ $mode == repair ]]; then
-      say "reinstalling every package at the version that requirements.txt names"
-    elif [[ $main_is_right && -z $had_tools ]]; then
-      say "adding the tools of the tests (requirements-dev.txt) to .venv"
-    else
-      say "updating .venv: the list of packages to install has changed"
-    fi
+  local set started=$SECONDS installer=() options=() failure
+  cd "$root"
+  if base_is_right; then say "updating .venv to the packages that are pinned"; else make_venv; fi
+  rm -f "$venv"/.dialsum-{main,dev}
+  hand_on_pip_settings
+  installer=("$venv_python" -m pip install)
+  if logged "${installer[@]}" -q uv==0.13.8; then
+    installer=("$venv/bin/uv" pip install --python "$venv_python")
+  elif [[ $failure == other ]]; then
+    say "uv cannot be had here; installing with pip, which takes longer"
   else
-    if [[ -n $stamped ]]; then
-      say ".venv was made for another folder, Python or build of torch; making a new one"
-    elif [[ -e $venv/pyvenv.cfg ]]; then
-      say ".venv was left half-made by an earlier start; making a new one"
-    fi
-    find_python
-    flavour=cpu torch_build="${UV_TORCH_BACKEND:-default}"
-    if gpu_is_seen; then flavour=gpu; fi
-    announce_install
-    make_venv
+    stop_unfinished
   fi
-  find_uv
-  install_everything "$wanted"
-  write_stamps "$wanted"
-  say "environment ready in $((SECONDS - started)) s, with torch $(installed_torch)"
+  if [[ $1 == dev ]]; then options=(-r requirements-dev.txt); fi
+  if [[ $2 == repair ]]; then options+=(--force-reinstall); fi
+  # Bash before 4.4 takes an empty "${list[@]}" for an unset variable.
+  if [[ $build == cpu ]] || ! install -r requirements-gpu.txt ${options[@]+"${options[@]}"}; then
+    if [[ $build != cpu ]]; then
+      if [[ $failure != other ]]; then stop_unfinished; fi
+      say "unsloth cannot be installed here; PEFT and bitsandbytes do its work, slower"
+    fi
+    install -r requirements.txt ${options[@]+"${options[@]}"} || stop_unfinished
+  fi
+  # The project itself. setuptools is among the pins: nothing is fetched to build it.
+  logged "${installer[@]}" -q --no-deps --no-build-isolation -e . || stop_unfinished
+  for set in "$1" main; do
+    stamp "$set" >"$venv/.stamp"
+    mv -f "$venv/.stamp" "$venv/.dialsum-$set"
+  done
+  say "environment ready in $((SECONDS - started)) s"
 }
 
-# Makes .venv fit: $1 "main" or "dev" (the test tools too); $2 "repair" mends a whole one as well.
+# Makes .venv fit: $1 main (or nothing), or dev; $2 repair: also where it looks whole.
 ensure_environment() {
-  local wanted="${1:-main}" mode="${2:-}"
-  # Each experiment is a process that loads the same libraries. Where their bytecode may not be kept,
-  # every one of them compiles it anew, for 9 of its first 15 seconds.
-  unset PYTHONDONTWRITEBYTECODE
-  if [[ $mode != repair ]] && environment_is_whole "$wanted"; then return; fi
-  export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
-  refuse_foreign_venv
-  take_lock
+  local wanted="${1:-main}" repair="${2:-}" python="$venv_python" version build
+  if [[ -z $repair ]] && environment_is_whole "$wanted"; then return; fi
+  if [[ -e $venv && ! -e $venv/.dialsum ]] && [[ ! -d $venv || -n $(ls -A "$venv") ]]; then
+    refuse "$venv was not made by this project; changing it could break what it was made for.
+  Move it away and start again: mv '$venv' '$venv.old'"
+  fi
+  if ! base_is_right; then find_python; fi
+  if ! { mkdir -p "$venv" && : >>"$venv/.dialsum" && : >>"$venv/.dialsum-use"; } 2>/dev/null; then
+    refuse "$venv cannot be written. Give yourself the right to write in
+  $root, or clone the project elsewhere."
+  fi
+  exec 8<>"$venv/.dialsum-use" 9<>"$venv/.dialsum"
+  run_module "$python" dialsum.batch.packages wait 9
   # Whoever held the lock before may have done the work.
-  if [[ $mode == repair ]] || ! environment_is_whole "$wanted"; then
-    claim_environment
+  if [[ -n $repair ]] || ! environment_is_whole "$wanted"; then
+    run_module "$python" dialsum.batch.packages claim 8
     # In a shell of its own: what the installers are told is not for the program that comes after.
     (
-      trap stop_heartbeat EXIT
       trap 'say "interrupted; start again to go on"; exit 130' INT TERM
-      : >"$setup_log"
-      build_environment "$wanted" "$mode"
+      export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
+      build_environment "$wanted" "$repair"
     )
-    release_environment
   fi
-  release_lock
+  exec 8>&- 9>&-
 }
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from auto_experiment_runner import read_options
 from dialsum.batch import first_look
-from dialsum.batch.first_look import SmiGpu
 
 
 @pytest.fixture
@@ -33,6 +33,13 @@ def make_smi(folder: Path, *, output: str, status: int = 0) -> dict[str, str]:
     return {"PATH": str(folder)}
 
 
+def look(
+    arguments: list[str], *, project: Path, environment: dict[str, str] | None = None
+) -> list[str]:
+    asked = read_options(["--config=x.yaml", *arguments])
+    return first_look.find_missing(asked, repository=project, environment=environment or {})
+
+
 RTX = "NVIDIA GeForce RTX 3090, 580.95.05\\n"
 
 
@@ -53,7 +60,6 @@ RTX = "NVIDIA GeForce RTX 3090, 580.95.05\\n"
         (["--demo", "--data-dir", "{mine}"], "", []),
         (["--demo", "--data-dir", "{mine}/none"], "", ["data: there is no folder"]),
         (["--demo", "--data-dir", "{mine}/train.csv"], "", ["data: "]),
-        (["--demo", "--unknown", "-1"], "", []),
         (["--set", "foo", "--set=a.b"], "", ["data: ", "GPU: ", "--set foo", "--set a.b"]),
         (["--demo", "--set", "training.seed=1", "--set", "model.tiny.layers=1"], "", []),
     ],
@@ -63,7 +69,7 @@ def test_missing_things_are_listed_together(
 ) -> None:
     environment = make_smi(project / "bin", output=card) if card else {"PATH": str(project)}
     filled = [argument.format(mine=project / "mine") for argument in arguments]
-    problems = first_look.find_missing(filled, repository=project, environment=environment)
+    problems = look(filled, project=project, environment=environment)
     assert len(problems) == len(expected), problems
     for problem, start in zip(problems, expected, strict=True):
         assert problem.startswith(start)
@@ -83,14 +89,14 @@ def test_files_named_by_set_are_looked_for_instead(project: Path) -> None:
     (mine / "test.csv.gz").write_bytes(gzip.compress(b"fname,dialogue\n"))
     (mine / "test.csv.old").mkdir()
     asked = ["--demo", "--data-dir", str(mine)]
-    (problem,) = first_look.find_missing(asked, repository=project, environment={})
+    (problem,) = look(asked, project=project)
     assert "train.jsonl is there: --set data.train_file=train.jsonl" in problem
     assert "scripts/convert_aihub.py" in problem
     assert f"test.csv.gz is packed by gzip, not a CSV file; unpack it: gunzip {mine}" in problem
     words = ["--set", "data.train_file=train.jsonl", "--set=data.test_file=null"]
-    assert first_look.find_missing([*asked, *words], repository=project, environment={}) == []
+    assert look([*asked, *words], project=project) == []
     words = ["--set", "data.train_file=other.jsonl", "--set=data.test_file=null"]
-    (problem,) = first_look.find_missing([*asked, *words], repository=project, environment={})
+    (problem,) = look([*asked, *words], project=project)
     assert problem.startswith("data: other.jsonl not found")
 
 
@@ -130,29 +136,40 @@ def test_nvidia_smi_is_believed_only_when_it_names_cards(
     environment = make_smi(tmp_path / "bin", output=output, status=status)
     if hidden is not None:
         environment["CUDA_VISIBLE_DEVICES"] = hidden
-    answer = first_look.ask_nvidia_smi(environment)
-    assert [gpu.name for gpu in answer.gpus] == names
-    assert why in answer.why_none
-    assert bool(answer.gpus) != bool(answer.why_none)
+    cards, why_none = first_look.ask_nvidia_smi(environment)
+    assert [name for name, _ in cards] == names
+    assert why in why_none
+    assert bool(cards) != bool(why_none)
+
+
+CU130 = "cuda: Optional[str] = '13.0'\n"
+OLD = ["470.256", "nvidia-driver-525"]
 
 
 @pytest.mark.parametrize(
-    ("driver", "cuda", "said"),
+    ("driver", "torch", "said"),
     [
-        ("", "13.0", []),
-        ("580.65.06", "13.0", []),
-        ("610.10", "13.0", []),
+        ("580.65.06", CU130, []),
+        ("610.10", CU130, []),
+        ("[N/A]", CU130, []),
         ("550.54.14", None, []),
-        ("550.54.14", "12.6", []),
-        ("550.54.14", "13.0", ["550.54.14", "580", "UV_TORCH_BACKEND=cu126", "nvidia-driver-580"]),
-        ("470.256", "13.0", ["470.256", "nvidia-driver-580"]),
-        ("470.256", "12.6", ["470.256", "nvidia-driver-525"]),
+        ("550.54.14", "", []),
+        ("550.54.14", "__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\n", []),
+        ("550.54.14", 'cuda = "12.6"\n', []),
+        ("550.54.14", CU130, ["550.54.14", "580", "UV_TORCH_BACKEND=cu126", "nvidia-driver-580"]),
+        ("470.256", "__version__ = '2.13.0'\ndebug = False\n" + CU130, ["nvidia-driver-580"]),
+        ("470.256", "cuda = '12.6'\n", OLD),
     ],
 )
-def test_driver_too_old_for_torch_is_said_with_the_way_out(
-    driver: str, cuda: str | None, said: list[str]
+def test_driver_too_old_for_the_installed_torch_is_said_with_the_way_out(
+    driver: str, torch: str | None, said: list[str], tmp_path: Path
 ) -> None:
-    problems = first_look.find_driver_problems([SmiGpu("RTX 3090", driver)], cuda)
+    environment = make_smi(tmp_path / "bin", output=f"RTX 3090, {driver}\\n")
+    if torch is not None:
+        (tmp_path / "torch").mkdir()
+        (tmp_path / "torch" / "version.py").write_text(torch, encoding="utf-8")
+    build = first_look.installed_torch_build(tmp_path)
+    problems = first_look.find_gpu_problems(environment, build=build)
     assert len(problems) == bool(said)
     for words in said:
         assert words in problems[0]
@@ -160,50 +177,24 @@ def test_driver_too_old_for_torch_is_said_with_the_way_out(
         assert "UV_TORCH_BACKEND" not in problems[0]
 
 
-def test_no_card_has_no_driver_to_be_old() -> None:
-    assert first_look.find_driver_problems([], "13.0") == []
-
-
 @pytest.mark.parametrize(
-    ("text", "cuda"),
+    ("driver", "backend", "said"),
     [
-        (None, None),
-        ("", None),
-        (
-            "__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\nhip: Optional[str] = None\n",
-            None,
-        ),
-        ("__version__ = '2.13.0'\ndebug = False\ncuda: Optional[str] = '13.0'\n", "13.0"),
-        ('cuda = "12.6"\n', "12.6"),
+        ("550.54.14", "", []),
+        ("470.256", "", OLD),
+        ("470.256", "cpu", []),
+        ("550.54.14", "cu130", ["nvidia-driver-580"]),
+        ("580.1", "cu130", []),
+        ("470.256", "auto", []),
     ],
 )
-def test_cuda_of_torch_is_read_without_importing_it(
-    text: str | None, cuda: str | None, tmp_path: Path
+def test_driver_too_old_for_any_torch_is_said_before_one_is_installed(
+    driver: str, backend: str, said: list[str], project: Path
 ) -> None:
-    if text is not None:
-        (tmp_path / "torch").mkdir()
-        (tmp_path / "torch" / "version.py").write_text(text, encoding="utf-8")
-    assert first_look.installed_torch_cuda(tmp_path) == cuda
-
-
-@pytest.mark.parametrize(
-    ("backend", "installed", "finished", "cuda"),
-    [
-        ("", None, False, first_look.PINNED_TORCH_CUDA),
-        ("", "12.6", True, "12.6"),
-        ("", "12.6", False, first_look.PINNED_TORCH_CUDA),
-        ("cu126", "13.0", True, "12.6"),
-        ("cpu", "13.0", True, None),
-        ("auto", None, False, first_look.PINNED_TORCH_CUDA),
-    ],
-)
-def test_cuda_that_the_next_start_will_use(
-    backend: str, installed: str | None, finished: bool, cuda: str | None, tmp_path: Path
-) -> None:
-    torch = tmp_path / ".venv" / "lib" / "python3.11" / "site-packages" / "torch"
-    torch.mkdir(parents=True)
-    if installed:
-        (torch / "version.py").write_text(f"cuda = '{installed}'\n", encoding="utf-8")
-    if finished:
-        (tmp_path / ".venv" / ".dialsum-ready").touch()
-    assert first_look.expected_torch_cuda(tmp_path, {"UV_TORCH_BACKEND": backend}) == cuda
+    environment = make_smi(project / "bin", output=f"RTX 3090, {driver}\\n")
+    asked = ["--data-dir", str(project / "mine")]
+    environment |= {"UV_TORCH_BACKEND": backend}
+    problems = look(asked, project=project, environment=environment)
+    assert len(problems) == bool(said)
+    for words in said:
+        assert words in problems[0]

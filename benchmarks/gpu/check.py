@@ -28,7 +28,7 @@ from dialsum.cli import require_packages
 if __name__ == "__main__":
     require_packages(__file__)
 
-from dialsum.batch.in_use import use_environment
+from dialsum.batch.packages import use_environment
 from dialsum.cli import CommandLine
 from dialsum.errors import EXIT_FAILED, EXIT_OK, UnfitError, run_script
 from dialsum.experiment.environment import describe_environment

@@ -17,11 +17,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dialsum.archive import find_foreign, find_model, holds_run
-from dialsum.batch.first_look import COMMAND, DATA_FILES, find_data_problems, find_gpu_problems
+from dialsum.batch.first_look import (
+    COMMAND,
+    DATA_FILES,
+    find_data_problems,
+    find_gpu_problems,
+    installed_torch_build,
+)
 from dialsum.batch.lock import find_batch_around, find_batches_at_work, find_runs_at_work
 from dialsum.batch.options import select_numbers
+from dialsum.batch.packages import find_version_problems
 from dialsum.batch.plan import BatchPlan, PlannedExperiment, all_overrides, estimate_disk_bytes
-from dialsum.batch.versions import find_version_problems
 from dialsum.config.load import LoadedConfig, load_config
 from dialsum.config.schema import Config, Data
 from dialsum.config.yaml import Origin
@@ -95,7 +101,9 @@ def check_plan(
             for one, splits in zip(plan.experiments, data.splits, strict=True)
         ),
     )
-    problems = [*data.problems, *find_place_problems(plan), *_check_packages()]
+    problems = [*data.problems, *find_place_problems(plan)]
+    problems += find_version_problems(PROJECT_ROOT / "requirements.txt")
+    problems += find_shadowed_packages()
     notes = list(data.notes)
     for experiment in plan.experiments:
         wrong, remarks = find_model_problems(experiment.config, environment=environment)
@@ -165,14 +173,6 @@ def _look_beside(plan: BatchPlan, environment: Mapping[str, str]) -> list[str]:
         overlays=options.overlays,
         environment=environment,
     )
-
-
-def _check_packages() -> list[str]:
-    try:
-        wrong = find_version_problems(PROJECT_ROOT / "requirements.txt")
-    except UnfitError as error:
-        wrong = [str(error)]
-    return [*wrong, *find_shadowed_packages()]
 
 
 def load_fit(
@@ -378,7 +378,7 @@ def find_machine_problems(
     if not any(wants_gpu(config) for config in configs):
         return launched
     demo = f"\n      Or see the whole way work here, with tiny models: {COMMAND} --demo"
-    gpu = find_gpu_problems(PROJECT_ROOT, environment)
+    gpu = find_gpu_problems(environment, build=installed_torch_build())
     return [*launched, *(problem + demo for problem in gpu)]
 
 

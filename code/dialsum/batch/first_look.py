@@ -1,7 +1,7 @@
 """What has to be there before anything is installed or started: data, a GPU, a fitting driver.
 
-Standard library only: it runs under any Python >= 3.11 on a fresh clone, so that a machine that
-is not ready is told so in a second, not after a download of gigabytes.
+Standard library only: the set-up runs it as a module, under any Python >= 3.11 on a fresh clone, so
+that a machine that is not ready is told so in a second, not after a download of gigabytes.
 Must not know the configuration, nor import an installed package.
 """
 
@@ -15,10 +15,8 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from dialsum.cli import read_path
 from dialsum.data import aihub
 from dialsum.errors import EXIT_OK, UnfitError, run_script
 from dialsum.files import BINARY, EMPTY, JSON, JSON_LINES, TEXT, UTF16, look_at
@@ -27,72 +25,63 @@ from dialsum.paths import PROJECT_ROOT, shown
 COMMAND = "bash run_main_7_experiments.sh"
 AIHUB = f"{aihub.COMMAND} FILE --output NAME.csv"
 DATA_FILES = ("train.csv", "dev.csv", "test.csv")
-PINNED_TORCH_CUDA = "13.0"
-"""What the torch of requirements.txt is built for: its wheel depends on cuda-toolkit 13.0."""
-MINIMUM_DRIVER = {13: 580, 12: 525}
-"""CUDA major version -> oldest NVIDIA driver branch that runs it.
+TORCH_BUILDS = {"cu130": 580, "cu126": 525}
+"""Builds of the pinned torch in uv's words, and the oldest NVIDIA driver branch that runs each.
 
-Source: NVIDIA, CUDA Compatibility, "Minor Version Compatibility", table 1."""
-OLDER_BUILD = "cu126"
-"""The build of the same torch for drivers from 525 on, in uv's words."""
+Source: NVIDIA, CUDA Compatibility, "Minor Version Compatibility", table 1. uv's own choice, `auto`,
+goes by the driver that each CUDA release came with, and asks for builds that there are not."""
 MAX_SMI_SECONDS = 30.0
 """nvidia-smi takes seconds where many cards sleep; where the driver is broken it hangs."""
 
 
-@dataclass(frozen=True)
-class SmiGpu:
-    """One card as nvidia-smi names it."""
+def ask_nvidia_smi(environment: Mapping[str, str]) -> tuple[list[tuple[str, str]], str]:
+    """Ask nvidia-smi for the cards that a program started here could use; never raises.
 
-    name: str
-    driver: str
-
-
-@dataclass(frozen=True)
-class SmiAnswer:
-    """What nvidia-smi said: its cards, or why there are none."""
-
-    gpus: tuple[SmiGpu, ...]
-    why_none: str
-
-
-def ask_nvidia_smi(environment: Mapping[str, str] | None = None) -> SmiAnswer:
-    """Ask nvidia-smi for the cards that a program started here could use; never raises."""
-    environment = os.environ if environment is None else environment
+    Returns:
+        Name and driver of each card, and why there is none.
+    """
     hidden = environment.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and hidden.strip() in {"", "-1"}:
-        return SmiAnswer((), f"CUDA_VISIBLE_DEVICES={hidden!r} hides every card")
+        return [], f"CUDA_VISIBLE_DEVICES={hidden!r} hides every card"
     program = shutil.which("nvidia-smi", path=environment.get("PATH"))
     if program is None:
-        return SmiAnswer((), "there is no nvidia-smi command here")
+        return [], "there is no nvidia-smi command here"
     query = [program, "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(
             query, capture_output=True, text=True, timeout=MAX_SMI_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        return SmiAnswer(
-            (),
+        return [], (
             f"nvidia-smi gave no answer in {MAX_SMI_SECONDS:.0f} s: "
-            "the driver hangs, reboot the machine",
+            "the driver hangs, reboot the machine"
         )
     except OSError as error:
-        return SmiAnswer((), f"{program} cannot be run: {error.strerror or error}")
+        return [], f"{program} cannot be run: {error.strerror or error}"
     rows = [line.rpartition(",") for line in answer.stdout.splitlines() if "," in line]
     if answer.returncode != 0 or not rows:
         said = " ".join((answer.stdout + answer.stderr).split())
-        return SmiAnswer((), f"nvidia-smi ends with {answer.returncode}: {said[:200]}")
-    return SmiAnswer(tuple(SmiGpu(name.strip(), driver.strip()) for name, _, driver in rows), "")
+        return [], f"nvidia-smi ends with {answer.returncode}: {said[:200]}"
+    return [(name.strip(), driver.strip()) for name, _, driver in rows], ""
 
 
-def nvidia_gpus_by_smi() -> list[SmiGpu]:
-    """Return the visible NVIDIA cards, none where there is no driver."""
-    return list(ask_nvidia_smi().gpus)
+def driver_branch(driver: str) -> int:
+    """Return 580 of `580.95.05`; of what is no number, one that is new enough for anything."""
+    found = re.match(r"\d+", driver)
+    return int(found[0]) if found else sys.maxsize
 
 
-def installed_torch_cuda(site_packages: Path | None = None) -> str | None:
-    """Return the CUDA version that the installed torch is built for.
+def choose_torch_build(environment: Mapping[str, str]) -> str:
+    """Return the build of torch that this machine can run: `cpu`, `cu126`, `cu130`."""
+    cards, _ = ask_nvidia_smi(environment)
+    branch = driver_branch(cards[0][1]) if cards else 0
+    return next((build for build, oldest in TORCH_BUILDS.items() if branch >= oldest), "cpu")
 
-    None for a CPU build or no torch. Reads torch/version.py as text: importing takes seconds.
+
+def installed_torch_build(site_packages: Path | None = None) -> str | None:
+    """Return the build of the installed torch, such as `cu130`; None for a CPU build or no torch.
+
+    Reads torch/version.py as text: importing takes seconds.
 
     Args:
         site_packages: where to look; this interpreter's own when absent.
@@ -102,52 +91,44 @@ def installed_torch_cuda(site_packages: Path | None = None) -> str | None:
         text = (folder / "torch" / "version.py").read_text(encoding="utf-8")
     except OSError:
         return None
-    match = re.search(r"^cuda\b[^=]*=\s*['\"]([\d.]+)['\"]", text, flags=re.MULTILINE)
-    return match[1] if match else None
+    match = re.search(r"^cuda\b[^=]*=\s*['\"](\d+)\.(\d+)['\"]", text, flags=re.MULTILINE)
+    return f"cu{match[1]}{match[2]}" if match else None
 
 
-def expected_torch_cuda(repository: Path, environment: Mapping[str, str]) -> str | None:
-    """Return the CUDA version of the torch that the next start will use; None for a CPU build.
-
-    UV_TORCH_BACKEND decides where it is set, else the finished environment, else the pin.
-    """
-    backend = environment.get("UV_TORCH_BACKEND", "")
-    if match := re.fullmatch(r"cu(\d+)(\d)", backend):
-        return f"{match[1]}.{match[2]}"
-    if backend == "cpu":
-        return None
-    if (repository / ".venv" / ".dialsum-ready").is_file():
-        for folder in (repository / ".venv" / "lib").glob("python3*/site-packages"):
-            if cuda := installed_torch_cuda(folder):
-                return cuda
-    return PINNED_TORCH_CUDA
-
-
-def find_driver_problems(gpus: Sequence[SmiGpu], cuda: str | None) -> list[str]:
-    """Say that the driver is too old for a torch built for that CUDA version, and each way out.
+def find_gpu_problems(environment: Mapping[str, str], *, build: str | None) -> list[str]:
+    """Say why the experiments have no NVIDIA card to run on, or that its driver is too old.
 
     Args:
-        gpus: as nvidia_gpus_by_smi returns them; all cards of one machine share one driver.
-        cuda: `13.0`, or None for a CPU build, which needs no driver.
+        build: of the torch that will run, such as `cu130`; None for a CPU build, which needs no
+            driver.
     """
-    if not gpus or cuda is None:
+    cards, why_none = ask_nvidia_smi(environment)
+    if not cards:
+        instead = "mps" if sys.platform == "darwin" else "cpu"
+        return [
+            f"GPU: no NVIDIA GPU is visible: {why_none}.\n"
+            "      Real checkpoints are fine-tuned on a 24 GB card: start this on such a machine,\n"
+            f"      or do without, many times slower: --set general.device={instead}"
+        ]
+    name, driver = cards[0]  # all cards of one machine share one driver
+    numbers = re.fullmatch(r"cu(\d\d)(\d+)", build or "")
+    if numbers is None:
         return []
-    needed = MINIMUM_DRIVER.get(int(cuda.split(".")[0]))
-    branch = re.match(r"\d+", gpus[0].driver)
-    if needed is None or branch is None or int(branch[0]) >= needed:
+    oldest = TORCH_BUILDS["cu126" if int(numbers[1]) < 13 else "cu130"]
+    if driver_branch(driver) >= oldest:
         return []
     lines = [
-        f"driver: NVIDIA driver {gpus[0].driver} ({gpus[0].name}) is too old for torch "
-        f"built for CUDA {cuda}: {needed} or newer is needed."
+        f"driver: NVIDIA driver {driver} ({name}) is too old for torch "
+        f"built for CUDA {numbers[1]}.{numbers[2]}: {oldest} or newer is needed."
     ]
-    if needed > MINIMUM_DRIVER[12] <= int(branch[0]):
+    if driver_branch(driver) >= TORCH_BUILDS["cu126"]:
         lines.append(
             "      Take the same torch built for CUDA 12.6, which this driver can run: "
-            f"UV_TORCH_BACKEND={OLDER_BUILD} {COMMAND}"
+            f"UV_TORCH_BACKEND=cu126 {COMMAND}"
         )
     lines.append(
         "      Update the driver (Ubuntu: sudo apt install "
-        f"nvidia-driver-{needed} && sudo reboot), or rent a machine that has {needed}."
+        f"nvidia-driver-{oldest} && sudo reboot), or rent a machine that has {oldest}."
     )
     return ["\n".join(lines)]
 
@@ -208,95 +189,66 @@ def _other_data(folder: Path, missing: Sequence[str]) -> str:
     return said
 
 
-def find_gpu_problems(repository: Path, environment: Mapping[str, str]) -> list[str]:
-    """Say why the experiments have no NVIDIA card to run on, or that its driver is too old."""
-    answer = ask_nvidia_smi(environment)
-    if answer.gpus:
-        return find_driver_problems(answer.gpus, expected_torch_cuda(repository, environment))
-    instead = "mps" if sys.platform == "darwin" else "cpu"
-    return [
-        f"GPU: no NVIDIA GPU is visible: {answer.why_none}.\n"
-        "      Real checkpoints are fine-tuned on a 24 GB card: start this on such a machine,\n"
-        f"      or do without, many times slower: --set general.device={instead}"
-    ]
-
-
-def read_options(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the few options that decide what has to be there; the rest is the runner's to judge."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--demo", action="store_true")
-    parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--explain", action="store_true")
-    parser.add_argument("--data-dir", type=read_path)
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
-    try:
-        options = parser.parse_known_args(list(arguments))[0]
-    except argparse.ArgumentError:
-        # `--data-dir` without a value: the runner's own parser says so, in its own words.
-        options = argparse.Namespace(
-            demo=True, dry_run=True, explain=True, data_dir=None, overrides=[]
-        )
-    pattern = re.compile(r"(?:^|=)general\.device=(\w+)$")
-    devices = [found for text in arguments for found in pattern.findall(text)]
-    options.needs_gpu = not (options.demo or (devices and devices[-1] in {"cpu", "mps"}))
-    return options
-
-
 def find_missing(
-    arguments: Sequence[str],
+    asked: argparse.Namespace,
     *,
     repository: Path = PROJECT_ROOT,
     environment: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Return everything that a start with these arguments lacks, all problems together.
+    """Return everything that a start with these options lacks, all problems together.
 
-    `--data-dir` is relative to the working folder. `--explain` reads configuration alone, and a dry
-    run says itself what is missing, beside its plan.
+    `--explain` reads configuration alone, and a dry run says itself what is missing, beside its
+    plan.
+
+    Args:
+        asked: the runner's options, as its command line has them.
     """
     environment = os.environ if environment is None else environment
-    options = read_options(arguments)
-    if options.explain or options.dry_run:
+    if asked.explain or asked.dry_run:
         return []
-    default = repository / "data" / "sample" if options.demo else repository / "data"
-    problems = find_data_problems(options.data_dir or default, _asked_files(options.overrides))
-    if options.needs_gpu:
-        problems += find_gpu_problems(repository, environment)
-    return problems + find_set_problems(options.overrides)
-
-
-def _asked_files(overrides: Sequence[str]) -> list[str]:
-    """Return the names of the data files, as --set has them where it does."""
-    asked = dict(re.findall(r"^data\.(train|dev|test)_file=(.*)$", "\n".join(overrides), re.M))
-    names = [asked.get(Path(name).stem, name) for name in DATA_FILES]
-    return [name for name in names if name not in ("null", "~", "")]
-
-
-def find_set_problems(overrides: Sequence[str]) -> list[str]:
-    """Say which values of --set are none at all; which keys there are needs the packages."""
-    return [
+    values = dict(override.partition("=")[::2] for override in asked.overrides)
+    names = [values.get(f"data.{Path(name).stem}_file", name) for name in DATA_FILES]
+    default = repository / "data" / "sample" if asked.demo else repository / "data"
+    problems = find_data_problems(
+        asked.data_dir or default, [name for name in names if name not in ("null", "~", "")]
+    )
+    if not asked.demo and values.get("general.device") not in ("cpu", "mps"):
+        # The set-up takes the oldest build that there is where no newer one can run.
+        build = environment.get("UV_TORCH_BACKEND") or list(TORCH_BUILDS)[-1]
+        problems += find_gpu_problems(environment, build=build)
+    return problems + [
         f"--set {override}: no SECTION.KEY=VALUE, such as training.learning_rate=3e-5."
-        for override in overrides
+        for override in asked.overrides
         if not re.match(r"\w+(\.\w+)+=", override)
     ]
 
 
-def main(argv: Sequence[str] | None) -> int:
-    """Refuse what cannot work, with exit status 2 and every reason at once."""
-    arguments = sys.argv[1:] if argv is None else argv
-    problems = find_missing(arguments)
-    if not problems:
-        return EXIT_OK
+def refuse_missing(asked: argparse.Namespace) -> None:
+    """Refuse what cannot work, with every reason at once.
+
+    Raises:
+        UnfitError: something is missing.
+    """
+    if not (problems := find_missing(asked)):
+        return
     lines = ["this cannot start yet; nothing was installed or changed:"]
     lines += [f"  {problem}" for problem in problems]
-    if read_options(arguments).overrides:
+    if asked.overrides:
         lines.append("Which keys and values --set may name is checked with the packages there.")
-    if "--demo" not in arguments:
+    if not asked.demo:
         lines += [
             "To see the whole way work on this machine, with tiny models and sample data, "
             "in about ten minutes:",
             f"  {COMMAND} --demo",
         ]
     raise UnfitError("\n".join(lines))
+
+
+def main(argv: Sequence[str] | None) -> int:
+    """Print the build of torch that the set-up should take."""
+    del argv
+    print(choose_torch_build(os.environ))
+    return EXIT_OK
 
 
 if __name__ == "__main__":
