@@ -2,7 +2,8 @@
 
 A run is known by its result.json or, where it died before that, by its environment.json, which is
 the first file that it writes. Only names that a run writes are moved, and all of them or none. A
-move that was cut off by the death of its process is taken up again by the next one."""
+move that was cut off by the death of its process is taken up again by the next one.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,14 @@ from dialsum.paths import LOCK, RunPaths, shown, timestamp
 from dialsum.record import SCHEMA_VERSION, Record, parse_moment, read_record
 
 MOST_NAMES = 3
-UNTOUCHED = "nothing in it was touched"
 WAY_OUT = (
     "Name a new or empty folder (trainer.py --run-dir DIR; --output-dir DIR is the folder above "
     "all runs, in trainer.py and in the runner), or move away what stands there"
 )
+UNKNOWN_START = "unknown_start"
+"""Folder name for what a run left that died before it wrote when it started."""
+DRAFT = ".draft"
+"""Ends the name of what is to stand at a place once everything else is done."""
 
 
 def holds_run(folder: Path) -> bool:
@@ -48,83 +52,8 @@ def find_model(folder: Path) -> Path | None:
         _read(own.environment).get("model"),
         artifacts.get("model") if isinstance(artifacts, dict) else None,
     ]
-    return next(
-        (Path(os.path.normpath(folder / place)) for place in said if isinstance(place, str)), None
-    )
-
-
-def owns_model(paths: RunPaths) -> bool:
-    """Tell whether the run at a place wrote, or was about to write, what stands as its model."""
-    return holds_run(paths.folder) and find_model(paths.folder) == paths.model
-
-
-def find_foreign(paths: RunPaths) -> str | None:
-    """Say what stands in the way of a run that would write here; None where nothing does.
-
-    Files of others beside a run of ours are no obstacle: they stay where they are.
-    """
-    return (
-        _find_nesting(paths)
-        or _find_foreign_in(paths.folder, ours=holds_run(paths.folder), what="run")
-        or (
-            _find_foreign_in(paths.model, ours=owns_model(paths), what="model")
-            if paths.has_outside_model
-            else None
-        )
-        or _find_link(paths)
-    )
-
-
-def _find_foreign_in(folder: Path, *, ours: bool, what: str) -> str | None:
-    if os.path.lexists(folder) and not folder.is_dir():
-        return f"{shown(folder)}: is a file, but the {what}'s folder goes there. {WAY_OUT}"
-    try:
-        names = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
-    except OSError as error:
-        return f"{shown(folder)}: cannot be looked into: {error.strerror or error}. {WAY_OUT}"
-    names = [name for name in names if name not in (LOCK, RunPaths.alone(folder).previous.name)]
-    if not names or ours:
-        return None
-    lacking = (
-        "no result.json or environment.json of a run of this program"
-        if what == "run"
-        else "no model that the run in the run's folder wrote"
-    )
-    return f"{shown(folder)}: holds {_quote(names)}, and {lacking}; {UNTOUCHED}. {WAY_OUT}"
-
-
-def _quote(names: Iterable[str]) -> str:
-    names = list(names)
-    rest = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _find_nesting(paths: RunPaths) -> str | None:
-    """Refuse a place inside another run, and a model among the files of its own run."""
-    folder, model = paths.folder, paths.model
-    wrong_inside = not paths.has_outside_model and model != RunPaths.alone(folder).model
-    if wrong_inside or folder.is_relative_to(model):
-        return (
-            f"{shown(model)}: a run's model goes to {shown(RunPaths.alone(folder).model)}, or to a "
-            "folder outside of the run's; leave --model-dir out, or name another one"
-        )
-    for place in dict.fromkeys([folder, model] if paths.has_outside_model else [folder]):
-        for above in place.parents:
-            if holds_run(above) and RunPaths.alone(above).previous not in place.parents:
-                return f"{shown(place)}: lies inside the run in {shown(above)}. {WAY_OUT}"
-    return None
-
-
-def _find_link(paths: RunPaths) -> str | None:
-    """Refuse links where a run writes: through one it would write, move or delete elsewhere."""
-    for path in (*paths.written, paths.previous):
-        if path.is_symlink():
-            return (
-                f"{shown(path)}: is a link to {path.readlink()}, and a run neither writes nor "
-                "deletes through links. Remove the link; a folder on another disk is named with "
-                "--run-dir, --runs-dir or --output-dir"
-            )
-    return None
+    places = [Path(os.path.normpath(folder / place)) for place in said if isinstance(place, str)]
+    return places[0] if places else None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -136,10 +65,56 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-UNKNOWN_START = "unknown_start"
-"""Folder name for what a run left that died before it wrote when it started."""
-DRAFT = ".draft"
-"""Ends the name of what is to stand at a place once everything else is done."""
+def find_foreign(paths: RunPaths) -> str | None:
+    """Say what stands in the way of a run that would write here; None where nothing does.
+
+    Files of others beside a run of ours are no obstacle: they stay where they are.
+    """
+    folder, model = paths.folder, paths.model
+    inside = RunPaths.alone(folder).model
+    if folder.is_relative_to(model) or not (paths.has_outside_model or model == inside):
+        return (
+            f"{shown(model)}: a run's model goes to {shown(inside)}, or to a folder outside of the "
+            "run's; leave --model-dir out, or name another one"
+        )
+    for place in [folder, model] if paths.has_outside_model else [folder]:
+        for above in place.parents:
+            if holds_run(above) and RunPaths.alone(above).previous not in place.parents:
+                return f"{shown(place)}: lies inside the run in {shown(above)}. {WAY_OUT}"
+    ours = holds_run(folder)
+    lacking = "no result.json or environment.json of a run of this program"
+    found = None if ours else _find_files(folder, what="run", lacking=lacking)
+    if found is None and paths.has_outside_model and not (ours and find_model(folder) == model):
+        lacking = "no model that the run in the run's folder wrote"
+        found = _find_files(model, what="model", lacking=lacking)
+    if found is not None:
+        return found
+    for path in (*paths.written, paths.previous):
+        if path.is_symlink():  # through it a run would write, move or delete elsewhere
+            return (
+                f"{shown(path)}: is a link to {path.readlink()}, and a run neither writes nor "
+                "deletes through links. Remove the link; a folder on another disk is named with "
+                "--run-dir, --runs-dir or --output-dir"
+            )
+    return None
+
+
+def _find_files(folder: Path, *, what: str, lacking: str) -> str | None:
+    """Say what stands in a folder that is not known to be ours, if anything does."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        return f"{shown(folder)}: is a file, but the {what}'s folder goes there. {WAY_OUT}"
+    try:
+        names = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        return f"{shown(folder)}: cannot be looked into: {error.strerror or error}. {WAY_OUT}"
+    names = [name for name in names if name not in (LOCK, RunPaths.alone(folder).previous.name)]
+    if not names:
+        return None
+    rest = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return (
+        f"{shown(folder)}: holds {', '.join(names[:MOST_NAMES])}{rest}, and {lacking}; nothing in "
+        f"it was touched. {WAY_OUT}"
+    )
 
 
 def archive_previous(paths: RunPaths, *, first: Mapping[Path, str] | None = None) -> Path | None:
@@ -164,14 +139,14 @@ def archive_previous(paths: RunPaths, *, first: Mapping[Path, str] | None = None
     foreign = find_foreign(paths)
     if foreign is not None:
         raise UnfitError(foreign)
-    change = _Change()
     try:
-        for path, text in (first or {}).items():
-            change.write_draft(path, text)
-        target = _move_run(paths, change)
-        change.place_drafts()
+        with ExitStack() as undo:
+            drafts = [_write_draft(path, text, undo) for path, text in (first or {}).items()]
+            target, copied = _move_run(paths, drafts, undo)
+            for draft in drafts:  # the last one is placed last
+                draft.rename(str(draft).removesuffix(DRAFT))
+            undo.pop_all()
     except OSError as error:
-        change.undo()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFullError(paths.folder) from error
         raise RunError(
@@ -179,219 +154,171 @@ def archive_previous(paths: RunPaths, *, first: Mapping[Path, str] | None = None
             f"{error.strerror or error}; it stands where it stood. Move it away by hand, or write "
             "elsewhere with --output-dir."
         ) from error
-    except BaseException:
-        change.undo()
-        raise
-    change.remove_sources()
+    for source in copied:
+        shutil.rmtree(source)
     return target
 
 
-class _Change:
-    """What is done to a place, step by step, so that it can be undone."""
-
-    def __init__(self) -> None:
-        self._made: list[Path] = []
-        self._drafts: list[Path] = []
-        self._moved: list[tuple[Path, Path]] = []
-        self._copied: list[tuple[Path, Path]] = []
-
-    def make(self, folder: Path) -> None:
-        """Make a folder and those above it that are missing."""
-        for one in reversed([folder, *folder.parents]):
-            if not one.is_dir():
-                one.mkdir()
-                self._made.append(one)
-
-    def write_draft(self, path: Path, text: str) -> None:
-        """Write a file that is to stand at path in the end; the last one is placed last."""
-        self.make(path.parent)
-        draft = path.with_name(path.name + DRAFT)
-        self._drafts.append(draft)
-        write_text(draft, text)
-
-    def move(self, source: Path, target: Path) -> None:
-        """Rename, or copy to another file system: there the source goes when all is done."""
-        try:
-            source.rename(target)
-            self._moved.append((source, target))
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            draft = target.with_name(target.name + DRAFT)
-            shutil.rmtree(draft, ignore_errors=True)  # of a copy that was cut off
-            self._copied.append((source, draft))
-            try:
-                shutil.copytree(source, draft, symlinks=True, copy_function=_copy)
-            except _CopyError as failed:
-                raise failed.why from failed
-            draft.rename(target)
-            self._copied[-1] = (source, target)
-
-    def place_drafts(self) -> None:
-        """Give each draft its name."""
-        while self._drafts:
-            self._drafts[0].rename(str(self._drafts[0]).removesuffix(DRAFT))
-            del self._drafts[0]
-
-    def remove_sources(self) -> None:
-        """Remove what was copied to another file system."""
-        for source, _ in self._copied:
-            shutil.rmtree(source)
-
-    def undo(self) -> None:
-        """Bring everything back to where it stood.
-
-        Raises:
-            RunError: something cannot be moved back, with where it stands now.
-        """
-        for source, target in reversed(self._moved):
-            try:
-                target.rename(source)
-            except OSError as error:
-                raise RunError(
-                    f"{shown(target)}: cannot be moved back to {shown(source)}: "
-                    f"{error.strerror or error}; move it by hand"
-                ) from error
-        for _, copy in self._copied:
-            shutil.rmtree(copy, ignore_errors=True)
-        for draft in self._drafts:
-            draft.unlink(missing_ok=True)
-        for folder in reversed(self._made):
-            with suppress(OSError):  # not empty: somebody else uses it by now
-                folder.rmdir()
-
-
-class _CopyError(Exception):
-    """Ends the copy of a folder at the first file that cannot be copied, which copytree does not.
+def _move_run(
+    paths: RunPaths, drafts: list[Path], undo: ExitStack
+) -> tuple[Path | None, list[Path]]:
+    """Move the run that stands at a place.
 
     Args:
-        why: with its number, which copytree drops.
+        drafts: gets the draft of its record.
+        undo: gets what takes each step back.
+
+    Returns:
+        Its new folder, None where none stands there; what was copied to another file system.
     """
-
-    def __init__(self, why: OSError) -> None:
-        super().__init__(str(why))
-        self.why = why
-
-
-def _copy(source: str, target: str) -> None:
-    try:
-        shutil.copy2(source, target)
-    except OSError as error:
-        raise _CopyError(error) from error
-
-
-def _move_run(paths: RunPaths, change: _Change) -> Path | None:
-    """Move the run that stands at a place; return its new folder, None where none stands there."""
     sources = [path for path in paths.written if os.path.lexists(path)]
     if paths.has_outside_model and paths.model.is_dir() and find_model(paths.folder) == paths.model:
         sources.insert(0, paths.model)
     if not sources:
-        return None
-    started = _read_start(paths)
-    target = RunPaths.alone(_choose_target(paths, timestamp(started) if started else UNKNOWN_START))
-    change.make(target.folder)
-    try:
+        return None, []
+    target = _choose_target(paths)
+    _make_folder(target.folder, undo)
+    content = None
+    with suppress(RunError):  # none, or a damaged one that goes along as it is, for a person
         content = read_record(paths.result).content
-    except RunError:
-        content = None  # none, or a damaged one that goes along as it is, for a person to look at
     if content is not None:
-        change.write_draft(target.result, dump_json(_follow_record(content, paths, target)))
+        moved = dump_json(_follow_record(content, paths, target))
+        drafts.append(_write_draft(target.result, moved, undo))
+    copied = []
     for source in sources:
-        name = target.model.name if source == paths.model else source.name
-        change.move(source, target.folder / name)
-    return target.folder
+        place = target.folder / (target.model.name if source == paths.model else source.name)
+        try:
+            source.rename(place)
+            undo.callback(_move_back, source, place)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            draft = place.with_name(place.name + DRAFT)
+            shutil.rmtree(draft, ignore_errors=True)  # of a copy that was cut off
+            undo.callback(shutil.rmtree, draft, ignore_errors=True)
+            _copy_tree(source, draft)
+            draft.rename(place)
+            undo.callback(shutil.rmtree, place, ignore_errors=True)
+            copied.append(source)
+    return target.folder, copied
+
+
+def _make_folder(folder: Path, undo: ExitStack) -> None:
+    """Make a folder and those above it that are missing."""
+
+    def remove(made: Path) -> None:
+        with suppress(OSError):  # not empty: somebody else uses it by now
+            made.rmdir()
+
+    for one in reversed([folder, *folder.parents]):
+        if not one.is_dir():
+            one.mkdir()
+            undo.callback(remove, one)
+
+
+def _write_draft(path: Path, text: str, undo: ExitStack) -> Path:
+    """Write a file that is to stand at path in the end."""
+    _make_folder(path.parent, undo)
+    draft = path.with_name(path.name + DRAFT)
+    undo.callback(draft.unlink, missing_ok=True)
+    write_text(draft, text)
+    return draft
+
+
+def _move_back(source: Path, place: Path) -> None:
+    try:
+        place.rename(source)
+    except OSError as error:
+        raise RunError(
+            f"{shown(place)}: cannot be moved back to {shown(source)}: {error.strerror or error}; "
+            "move it by hand"
+        ) from error
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """Copy a folder; unlike shutil's, this ends at the first file that cannot be copied, with its
+    own error."""
+    target.mkdir()
+    for one in source.iterdir():
+        if one.is_dir() and not one.is_symlink():
+            _copy_tree(one, target / one.name)
+        else:
+            shutil.copy2(one, target / one.name, follow_symlinks=False)
+    shutil.copystat(source, target)
 
 
 def _read_start(paths: RunPaths) -> datetime | None:
     """Return when the run at paths started, None where none of its files can say."""
     for path in (paths.result, paths.environment):
-        try:
-            return parse_moment(json.loads(read_regular(path).decode("utf-8"))["started_at"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # damaged or absent: exactly what the next file, or UNKNOWN_START, is for
+        with suppress(ValueError, KeyError, TypeError):  # what the next file, or None, is for
+            return parse_moment(_read(path)["started_at"])
     return None
 
 
-def _choose_target(paths: RunPaths, name: str) -> Path:
+def _choose_target(paths: RunPaths) -> RunPaths:
     """Return a folder under previous/ that no other run has; one that a cut-off move began is gone
     on with."""
+    started = _read_start(paths)
+    name = timestamp(started) if started else UNKNOWN_START
     number = 1
     while True:
         target = RunPaths.alone(paths.previous / (name if number == 1 else f"{name}_{number}"))
         # Environment and record are moved last.
         began_only = (
-            name != UNKNOWN_START
+            started is not None
             and not target.result.exists()
             and not (target.environment.exists() and paths.environment.exists())
         )
         if not target.folder.exists() or began_only:
-            return target.folder
+            return target
         number += 1
 
 
 def _follow_record(content: dict[str, Any], paths: RunPaths, target: RunPaths) -> dict[str, Any]:
-    """Return a record as it has to read in the folder that it moves to."""
-    moved = _follow_artifacts(content, paths, target)
+    """Return a record, or one of its attempts, as it has to read in the folder that it moves to."""
+
+    def follow(relative: Any) -> Any:
+        if not isinstance(relative, str):
+            return relative
+        absolute = Path(os.path.normpath(paths.folder / relative))
+        if absolute == paths.model:
+            absolute = target.model
+        elif absolute.is_relative_to(paths.folder) and not absolute.is_relative_to(paths.previous):
+            return relative
+        return Path(os.path.relpath(absolute, target.folder)).as_posix()
+
+    moved = dict(content)
+    if artifacts := content.get("artifacts"):
+        moved["artifacts"] = {key: follow(place) for key, place in artifacts.items()}
     if "attempts" in content:
-        moved["attempts"] = [_follow_artifacts(one, paths, target) for one in content["attempts"]]
+        moved["attempts"] = [_follow_record(one, paths, target) for one in content["attempts"]]
     return moved
-
-
-def _follow_artifacts(content: dict[str, Any], paths: RunPaths, target: RunPaths) -> dict[str, Any]:
-    artifacts = {
-        key: _follow(value, paths, target) for key, value in content.get("artifacts", {}).items()
-    }
-    return {**content, "artifacts": artifacts} if artifacts else dict(content)
-
-
-def _follow(relative: Any, paths: RunPaths, target: RunPaths) -> Any:
-    """Return an artifact's path as it is seen from the folder that the record moves to."""
-    if not isinstance(relative, str):
-        return relative
-    absolute = Path(os.path.normpath(paths.folder / relative))
-    if absolute == paths.model:
-        absolute = target.model
-    elif absolute.is_relative_to(paths.folder) and not absolute.is_relative_to(paths.previous):
-        return relative
-    return Path(os.path.relpath(absolute, target.folder)).as_posix()
 
 
 def find_own_record(paths: RunPaths, *, batch: str) -> Record | None:
     """Return the record at paths if a run of that batch wrote it; None where it is missing, older
     or damaged."""
-    try:
+    with suppress(RunError):
         record = read_record(paths.result)
-    except RunError:
-        return None
-    return record if record.value("batch") == batch else None
+        return record if record.value("batch") == batch else None
+    return None
 
 
 def describe_dead_run(
-    *,
-    experiment: str,
-    label: str,
-    kind: str,
-    batch: str,
-    status: str,
-    reason: str,
-    started_at: datetime,
-    finished_at: datetime,
+    *, status: str, reason: str, started_at: datetime, finished_at: datetime, **who: str
 ) -> dict[str, Any]:
     """Return the record of a run that ended before it could write its own, as far as it is known
     from outside.
 
     Args:
-        experiment, label, kind, batch: who it was, as in any record.
         status: failed or interrupted.
         reason: what happened, for the user.
         started_at, finished_at: of the process.
+        who: experiment, label, kind and batch, as in any record.
     """
     return {
         "schema_version": SCHEMA_VERSION,
-        "experiment": experiment,
-        "label": label,
-        "kind": kind,
-        "batch": batch,
+        **who,
         "status": status,
         "reason": reason,
         "started_at": started_at.astimezone().isoformat(timespec="milliseconds"),
@@ -415,31 +342,20 @@ def write_failed_record(paths: RunPaths, content: dict[str, Any]) -> Record:
         UnfitError: something that this program did not write stands at the place.
         DiskFullError, RunError: the record cannot be written; an earlier run stays as it is.
     """
-    if _belongs_to_run(paths, parse_moment(content["started_at"])):
-        whole = {**content, "artifacts": _find_artifacts(paths)}
+    started = None if paths.result.exists() else _read_start(paths)
+    # Times in files may be whole seconds.
+    if started is not None and started >= parse_moment(content["started_at"]).replace(
+        microsecond=0
+    ):
+        left = {
+            "metrics": paths.metrics,
+            "log": paths.train_log,
+            "resolved_config": paths.resolved_config,
+        }
+        artifacts = {key: path.name for key, path in left.items() if path.exists()}
+        whole = {**content, "artifacts": artifacts}
         write_json(paths.result, whole)
     else:
         whole = {**content, "artifacts": {}}
         archive_previous(paths, first={paths.result: dump_json(whole)})
     return Record(path=paths.result, content=whole)
-
-
-def _belongs_to_run(paths: RunPaths, started_at: datetime) -> bool:
-    """Tell a run that died without a record, but began to write, from an earlier run at the same
-    place."""
-    if paths.result.exists():
-        return False
-    start = _read_start(paths)
-    # Times in files may be whole seconds.
-    return start is not None and start >= started_at.replace(microsecond=0)
-
-
-def _find_artifacts(paths: RunPaths) -> dict[str, str]:
-    """Name what the dead run left that a person may want to look at; its model was never
-    finished."""
-    left = {
-        "metrics": paths.metrics,
-        "log": paths.train_log,
-        "resolved_config": paths.resolved_config,
-    }
-    return {key: path.name for key, path in left.items() if path.exists()}
