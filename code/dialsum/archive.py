@@ -19,7 +19,7 @@ from typing import Any
 
 from dialsum.errors import DiskFullError, RunError, UnfitError
 from dialsum.files import dump_json, read_regular, write_json, write_text
-from dialsum.paths import LOCK, RunPaths, shown, timestamp
+from dialsum.paths import LOCK, RunPaths, relative, shown, timestamp
 from dialsum.record import SCHEMA_VERSION, Record, parse_moment, read_record
 
 MOST_NAMES = 3
@@ -277,15 +277,15 @@ def _choose_target(paths: RunPaths) -> RunPaths:
 def _follow_record(content: dict[str, Any], paths: RunPaths, target: RunPaths) -> dict[str, Any]:
     """Return a record, or one of its attempts, as it has to read in the folder that it moves to."""
 
-    def follow(relative: Any) -> Any:
-        if not isinstance(relative, str):
-            return relative
-        absolute = Path(os.path.normpath(paths.folder / relative))
+    def follow(place: Any) -> Any:
+        if not isinstance(place, str):
+            return place
+        absolute = Path(os.path.normpath(paths.folder / place))
         if absolute == paths.model:
             absolute = target.model
         elif absolute.is_relative_to(paths.folder) and not absolute.is_relative_to(paths.previous):
-            return relative
-        return Path(os.path.relpath(absolute, target.folder)).as_posix()
+            return place
+        return relative(absolute, target.folder)
 
     moved = dict(content)
     if artifacts := content.get("artifacts"):

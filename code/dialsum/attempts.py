@@ -6,7 +6,6 @@ Must not know what a rung changes (config/retry.py), nor when there is a next at
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +14,7 @@ from typing import Any
 
 from dialsum.config.retry import RETRY, Change, state_changes
 from dialsum.config.sources import Source
-from dialsum.paths import RunPaths
+from dialsum.paths import RunPaths, relative
 
 NAN, FULL, KILLED = "non_finite", "out_of_memory", "killed"
 """What `failure.cause` of a record may say."""
@@ -125,11 +124,7 @@ def point_to_files(entry: dict[str, Any], kept: Path, *, log: Path, folder: Path
         "log": old.train_log,
         "batch_log": log,
     }
-    places = {
-        name: Path(os.path.relpath(path, folder)).as_posix()
-        for name, path in files.items()
-        if path.exists()
-    }
+    places = {name: relative(path, folder) for name, path in files.items() if path.exists()}
     return {**entry, "artifacts": places}
 
 

@@ -5,6 +5,7 @@ Nobody else joins these paths. Must not know what is inside the files, and write
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -80,6 +81,11 @@ def in_project(path: Path) -> str:
     whole."""
     base = PROJECT_ROOT
     return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
+
+
+def relative(path: Path, folder: Path) -> str:
+    """Return a path as it is seen from a folder, as records name it."""
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def timestamp(moment: datetime) -> str:

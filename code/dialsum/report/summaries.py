@@ -1,17 +1,18 @@
 """The files on many runs: a batch's results and closing text, a root's latest runs, the CSV of all.
 
-Must not know how text or rankings are made. Every path in these files is relative to the file."""
+Must not know how text or rankings are made. Every path in these files is relative to the file.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dialsum.batch.result import BatchOutcome, Outcome, write_each
+from dialsum.batch.result import BatchOutcome, write_each
+from dialsum.errors import EXIT_OK
 from dialsum.files import (
     read_regular,
     refuse_foreign,
@@ -20,30 +21,12 @@ from dialsum.files import (
     write_report,
     write_table_for_people,
 )
-from dialsum.paths import BatchPaths, RunPaths
+from dialsum.paths import BatchPaths, RunPaths, relative
 from dialsum.record import SCHEMA_VERSION, Record, find_records, latest_runs
 from dialsum.report.tables import is_ranked, points_above_floor, rank_records, sort_records
 
-COPIED = (
-    "status",
-    "reason",
-    "kind",
-    "batch",
-    "started_at",
-    "finished_at",
-    "duration_seconds",
-    "config_sha256",
-    "failure",
-    "attempt",
-    "data",
-    "model",
-    "training",
-    "evaluation",
-    "tracking",
-)
-"""Keys of a run's record that stand in the summaries as well."""
-RUNS = "experiments"
-"""Where the runs of a root are that does not say it."""
+LEFT_OUT = ("schema_version", "artifacts", "submission", "attempts")
+"""Keys of a run's record that its summaries do not copy."""
 OVER_ROWS = ("per_row", "worst")
 """Keys of what a record says of single rows; the record alone has them."""
 
@@ -54,17 +37,11 @@ def write_batch_files(outcome: BatchOutcome) -> None:
     Raises:
         UnwrittenFilesError: with each file that cannot be written.
     """
-    plan = outcome.plan
+    plan, paths = outcome.plan, outcome.plan.paths
     write_each(
         [
-            (
-                plan.paths.results(plan.started_at),
-                lambda path: write_json(path, summarise_batch(outcome)),
-            ),
-            (
-                plan.paths.summary,
-                lambda path: write_json(path, summarise_root(plan.paths.runs, path)),
-            ),
+            (paths.results(plan.started_at), lambda at: write_json(at, summarise_batch(outcome))),
+            (paths.summary, lambda at: write_json(at, summarise_root(paths.runs, at))),
         ]
     )
 
@@ -82,31 +59,32 @@ def write_closing_text(outcome: BatchOutcome, lines: Sequence[str]) -> None:
 def summarise_batch(outcome: BatchOutcome) -> dict[str, Any]:
     """Return the record of one batch: experiments in the order of the queue, each with its rank
     where it has one."""
-    plan = outcome.plan
+    plan, end = outcome.plan, outcome.finished_at
     folder = plan.paths.root
     ranks = rank_records(outcome.records)
-    status = (
-        "running"
-        if outcome.finished_at is None
-        else (
-            "interrupted"
-            if outcome.interrupted
-            else "success"
-            if outcome.exit_status == 0
-            else "failed"
-        )
-    )
+    if end is None:
+        status = "running"
+    elif outcome.interrupted:
+        status = "interrupted"
+    else:
+        status = "success" if outcome.exit_status == EXIT_OK else "failed"
     return {
         "schema_version": SCHEMA_VERSION,
         "batch": plan.batch_id,
         "kind": plan.kind,
         "status": status,
         "started_at": plan.started_at.isoformat(timespec="seconds"),
-        "finished_at": None
-        if outcome.finished_at is None
-        else outcome.finished_at.isoformat(timespec="seconds"),
+        "finished_at": None if end is None else end.isoformat(timespec="seconds"),
         "logs": relative(plan.paths.logs(plan.started_at), folder),
-        "experiments": [_summarise_outcome(one, ranks, folder) for one in outcome.outcomes],
+        "experiments": [
+            {
+                "number": one.experiment.number,
+                **_summarise_run(one.record, ranks, folder),
+                "log": relative(one.experiment.log, folder),
+                "unwritten": one.unwritten,
+            }
+            for one in outcome.outcomes
+        ],
         "not_started": [
             {"number": one.number, "experiment": one.name, "label": one.label}
             for one in outcome.not_started
@@ -115,20 +93,9 @@ def summarise_batch(outcome: BatchOutcome) -> dict[str, Any]:
     }
 
 
-def _summarise_outcome(
-    outcome: Outcome, ranks: dict[Path, dict[str, int]], folder: Path
-) -> dict[str, Any]:
-    return {
-        "number": outcome.experiment.number,
-        **summarise_record(outcome.record, ranks=ranks, folder=folder),
-        "log": relative(outcome.experiment.log, folder),
-        "unwritten": outcome.unwritten,
-    }
-
-
 def summarise_root(runs: Path, file: Path) -> dict[str, Any]:
     """Return the summary of a root: each experiment's latest run, best first; those without a score
-    last.
+    last, by their start.
 
     Args:
         runs: folder of the runs.
@@ -137,21 +104,10 @@ def summarise_root(runs: Path, file: Path) -> dict[str, Any]:
     records, problems = find_records(runs) if runs.is_dir() else ([], [])
     latest = list(latest_runs(records).values())
     ranks = rank_records(latest)
-    ordered = sorted(
-        latest,
-        key=lambda record: (
-            (ranks[record.path]["ranking"], ranks[record.path]["rank"])
-            if record.path in ranks
-            else (len(ranks) + 1, 0),
-            record.name,
-        ),
-    )
     return {
         "schema_version": SCHEMA_VERSION,
         "runs": relative(runs, file.parent),
-        "experiments": [
-            summarise_record(record, ranks=ranks, folder=file.parent) for record in ordered
-        ],
+        "experiments": [_summarise_run(one, ranks, file.parent) for one in sort_records(latest)],
         "unreadable": problems or None,
     }
 
@@ -162,32 +118,34 @@ def refresh_root(paths: RunPaths) -> None:
     Raises:
         DiskFullError, RunError: it cannot be written; the old one still stands.
     """
-    roots = [
-        paths.folder.parent.parent,
-        *([paths.model.parent.parent] if paths.has_outside_model else []),
-    ]
-    for root in dict.fromkeys(roots):
+    for root in {paths.folder.parent.parent, paths.model.parent.parent}:
         file = BatchPaths.make(root, root).summary
         try:
             content = json.loads(read_regular(file).decode("utf-8"))
-            runs = (root / content.get("runs", RUNS)).resolve()
-        except (OSError, ValueError, RecursionError, AttributeError, TypeError):
+            runs = (root / content["runs"]).resolve()
+        except (OSError, ValueError, RecursionError, LookupError, TypeError):
             continue  # no root, or a file of somebody else's
         if "schema_version" in content and runs == paths.folder.parent:
             write_json(file, summarise_root(runs, file))
 
 
-def summarise_record(
-    record: Record, *, ranks: dict[Path, dict[str, int]], folder: Path
+def _summarise_run(
+    record: Record, ranks: dict[Path, dict[str, int]], folder: Path
 ) -> dict[str, Any]:
     """Return what a summary in a folder says of one run."""
+    content = {key: value for key, value in record.content.items() if key not in LEFT_OUT}
+    here = record.path.parent
+    attempts = [
+        {**one, "artifacts": {k: relative(here / place, folder) for k, place in places.items()}}
+        if (places := one.get("artifacts"))
+        else one
+        for one in record.content.get("attempts", ())
+    ]
     above = points_above_floor(record) if is_ranked(record) else None
     return {
         **ranks.get(record.path, {}),
-        "experiment": record.name,
-        "label": record.label,
-        **without_rows({key: record.content[key] for key in COPIED if key in record.content}),
-        **_summarise_attempts(record, folder),
+        **without_rows(content),
+        **({"attempts": attempts} if attempts else {}),
         "points_above_constant": None if above is None else round(above, 4),
         "record": relative(record.path, folder),
     }
@@ -200,26 +158,6 @@ def without_rows(content: dict[str, Any]) -> dict[str, Any]:
         for key, value in content.items()
         if key not in OVER_ROWS
     }
-
-
-def _summarise_attempts(record: Record, folder: Path) -> dict[str, Any]:
-    """Return the attempts of a run where there were several, their files as seen from a folder."""
-    if "attempts" not in record.content:
-        return {}
-    here = record.path.parent
-    entries = []
-    for one in record.content["attempts"]:
-        places = {
-            name: relative(Path(os.path.normpath(here / place)), folder)
-            for name, place in one.get("artifacts", {}).items()
-        }
-        entries.append({**one, "artifacts": places} if places else one)
-    return {"attempts": entries}
-
-
-def relative(path: Path, folder: Path) -> str:
-    """Return a path as it is seen from a folder."""
-    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 FIRST_COLUMNS = (
