@@ -154,13 +154,8 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
 
 def use_peft_s_own_rows(model: Any) -> None:
     """Let rows of new tokens be learned as PEFT does it: each pass copies the whole matrix."""
-    from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
-
-    from dialsum.models.token_rows import RowsInPlace
-
     for layer in model.modules():
-        if isinstance(layer, RowsInPlace):
-            layer.__class__ = TrainableTokensLayer
+        vars(layer).pop("forward_adapters", None)
 
 
 def train_stock(

@@ -38,9 +38,7 @@ from dialsum.experiment.environment import find_shadowed_packages
 from dialsum.files import read_regular
 from dialsum.models.checkpoint import (
     describe_own_search,
-    find_file_problems,
-    find_folder_problems,
-    weight_format,
+    find_checkpoint_problems,
 )
 from dialsum.models.families import find_foreign_targets, get_family
 from dialsum.models.hub import (
@@ -49,7 +47,6 @@ from dialsum.models.hub import (
     find_folder,
     find_hub_cache,
     is_offline,
-    name_place,
     resolve_checkpoint,
 )
 from dialsum.paths import OUTPUTS, PROJECT_ROOT, BatchPaths, RunPaths, project_path, shown
@@ -424,16 +421,14 @@ def find_model_problems(
         return foreign, []
     try:
         source = resolve_checkpoint(config.model.checkpoint)
-        folder = find_folder(config, environment=environment)
+        folder = find_folder(config.model, environment=environment)
         if folder is None:
             return _need_network(config.model.checkpoint, environment)
-        place = name_place(folder) if isinstance(source, Path) else f"model.checkpoint {source}"
-        problems = find_file_problems(folder, place=place)
-        if not problems:
-            weight_format(folder)
-            problems = find_folder_problems(folder, config, source=source)
+        if isinstance(source, Path):
+            return find_checkpoint_problems(folder, config), []
+        place = f"model.checkpoint {source}"
         cached = f"{place}: in the cache, at commit {folder.name[:12]}; no newer one is asked for"
-        return problems, [] if isinstance(source, Path) else [cached]
+        return find_checkpoint_problems(folder, config, place=place), [cached]
     except UnfitError as error:
         return [str(error)], []
 
@@ -453,7 +448,7 @@ def pin_checkpoint(
         resolve_checkpoint(config.model.checkpoint), Path
     ):
         return loaded
-    commit = fetch_folder(config, environment=environment, say=say).name
+    commit = fetch_folder(config.model, environment=environment, say=say).name
     model = config.model.model_copy(update={"revision": commit})
     origin = Origin(None, None, "the hub's commit that was looked at before the start")
     pinned = replace(
@@ -501,7 +496,7 @@ def explain_checkpoint(config: Config, *, environment: Mapping[str, str]) -> lis
         return []
     checkpoint = config.model.checkpoint
     try:
-        folder = find_folder(config, environment=environment)
+        folder = find_folder(config.model, environment=environment)
         if folder is None:
             return [
                 f"{checkpoint} is not downloaded yet: what its own files ask of generation is not "

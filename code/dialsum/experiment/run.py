@@ -34,7 +34,7 @@ from dialsum.files import dump_json
 from dialsum.generate import GenerationSettings, generate_summaries
 from dialsum.machine.devices import list_devices, use_one_gpu
 from dialsum.models.adapters import AdaptedModel, adapt_model, require_trainable
-from dialsum.models.checkpoint import refuse_foreign_tokenizer, weight_format
+from dialsum.models.checkpoint import refuse_foreign_tokenizer
 from dialsum.models.families import get_family
 from dialsum.models.hub import fetch_folder
 from dialsum.models.load import LoadedModel, load_model, quiet_libraries, read_model_config
@@ -621,9 +621,7 @@ def check_checkpoint(config: Config) -> None:
     """
     if config.model.initialise == "tiny":
         return
-    source = fetch_folder(config, environment=os.environ)
-    weight_format(source)
-    read_model_config(source, config)
+    read_model_config(fetch_folder(config.model, environment=os.environ), config)
 
 
 def dialogue_tokens(config: Config, rows: list[Dialogue]) -> list[str]:
@@ -677,7 +675,7 @@ def prepare_tokenizer(config: Config, splits: Splits, *, tiny_folder: Path) -> P
         tokenizer = _write_tiny(config, splits, tokens, tiny_folder)
         new: list[str] = []
     else:
-        source = fetch_folder(config, environment=os.environ)
+        source = fetch_folder(config.model, environment=os.environ)
         own = read_model_config(source, config)
         tokenizer = load_tokenizer(
             source, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
@@ -736,7 +734,7 @@ def _write_tiny(config: Config, splits: Splits, tokens: list[str], folder: Path)
             exclude=tokens,
         )
     else:
-        tokenizer = load_tokenizer(fetch_folder(config, environment=os.environ))
+        tokenizer = load_tokenizer(fetch_folder(config.model, environment=os.environ))
     add_dialogue_tokens(tokenizer, tokens)
     limit = max(config.tokenizer.encoder_max_len, config.tokenizer.decoder_max_len)
     write_tiny_checkpoint(

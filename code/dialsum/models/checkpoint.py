@@ -1,6 +1,7 @@
 """What a checkpoint's folder holds, as far as it shows without loading: files, config, sizes.
 
-Must not import a library that loads models: it runs before every batch as well as in every run.
+A few bytes of each file are looked at, so that gigabytes cost no time. Must not import a library
+that loads models: it runs before every batch as well as in every run.
 """
 
 from __future__ import annotations
@@ -14,18 +15,17 @@ from typing import Any
 
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError, first_line
-from dialsum.files import BINARY, JSON, SAFETENSORS, TEXT, TORCH, Look, look_at, read_regular
+from dialsum.files import BINARY, JSON, SAFETENSORS, TEXT, TORCH, Look, look_at, read_regular, shorten
 from dialsum.machine.devices import Choice
 from dialsum.machine.memory import BASE_SIZES, Size
-from dialsum.models.families import get_family, measure_size
+from dialsum.models.families import Family, get_family
 from dialsum.models.hub import (
     ADAPTER,
-    AGAIN,
     CONFIG,
     SENTENCEPIECE,
     TOKENIZERS,
     WEIGHTS,
-    _find_absent,
+    absent_shards,
     choose_files,
     explain_adapter,
     find_folder,
@@ -33,30 +33,29 @@ from dialsum.models.hub import (
 )
 from dialsum.paths import shown
 
-LENGTHS = ("encoder_max_len", "decoder_max_len")
-DECODER_START = "decoder_start_token_id"
-SEARCH = "generation_config.json"
-TASK = "task_specific_params"
-TOKENIZER = "tokenizer.json"
-LONGEST_VALUE = 40
-"""Characters of a checkpoint's own value that a message gives."""
-MAX_HEADER_BYTES = 100_000_000
-"""The limit of the safetensors format itself."""
 MAX_PARSED_BYTES = 2**20
 """JSON up to this size is read whole: a tokenizer.json of megabytes would cost a dry run time."""
-MAX_DEPTH = 100
-"""Levels of a checkpoint's JSON: the libraries, called from deep within, break at some hundreds."""
+MAX_SIZE = 10**7
+"""Beyond any layer, vocabulary or length that there is: the number was spoilt."""
+LONGEST_VALUE = 40
+"""Characters of a checkpoint's own value that a message gives."""
+AGAIN = "copy the checkpoint again"
+DECODER_START = "decoder_start_token_id"
+SEARCH = "generation_config.json"
 
 
-def find_file_problems(folder: Path, *, place: str) -> list[str]:
-    """Look at each file of a checkpoint's folder that would be read.
+def find_checkpoint_problems(
+    folder: Path, config: Config, *, place: str | None = None
+) -> list[str]:
+    """Hold a checkpoint's folder against its experiment, as far as that needs no weights.
 
     Args:
-        place: how messages name the checkpoint.
+        place: how messages name the checkpoint, where that is not by its folder.
 
     Returns:
-        What is no such file, broke off or is absent; [] where all are what they claim to be.
+        What is absent, is not what its name says, broke off, or does not suit the experiment.
     """
+    place = place or f"model.checkpoint {shown(folder)}"
     try:
         names = {path.name for path in folder.iterdir()}
     except OSError as error:
@@ -64,20 +63,34 @@ def find_file_problems(folder: Path, *, place: str) -> list[str]:
     weights = weight_files(names)
     if ADAPTER in names and (CONFIG not in names or not weights):
         return [explain_adapter(folder, place=place)]
-    problems = []
+    if not weights:
+        return [
+            f"{place}: no model.safetensors and no pytorch_model.bin (found "
+            f"{', '.join(sorted(names)) or 'nothing'}); weights in other pickles are not read, "
+            "since a pickle can run any code"
+        ]
+    wrong = {}
     for name in choose_files(names):
         try:
             problem = _find_problem(folder / name)
         except OSError as error:
             problem = f"cannot be read: {error.strerror or error}; {AGAIN}"
         if problem:
-            problems.append(f"{place}: {name} {problem}")
-    if weights and weights[0].endswith(".index.json") and not problems:
-        problems += [f"{place}: {problem}" for problem in _find_absent(folder / weights[0], names)]
-    if CONFIG in names and weights and not names.intersection(TOKENIZERS):
+            wrong[name] = f"{place}: {name} {problem}"
+    problems = [*wrong.values()]
+    if weights[0] not in wrong:
+        problems += [f"{place}: {problem}" for problem in _find_absent_shards(folder, names)]
+    if not names.intersection(TOKENIZERS):
         problems.append(
             f"{place}: holds no tokenizer ({', '.join(TOKENIZERS)}); copy the tokenizer's files of "
             "this checkpoint to its weights"
+        )
+    if CONFIG not in wrong:
+        problems += _find_config_problems(folder, config, place=place)
+    if ADAPTER in names:
+        problems.append(
+            f"{place}: beside the weights lies {ADAPTER}, and the library would put that adapter "
+            "on them unasked; move it and its weights out of this folder, or merge them first"
         )
     return problems
 
@@ -87,24 +100,20 @@ def _find_problem(path: Path) -> str | None:
     look = look_at(path)
     if path.name.endswith(".json"):
         return _find_json_problem(look)
-    kind = next((kind for name, kind in WEIGHTS if path.suffix == Path(name).suffix), None)
+    kind = {".safetensors": SAFETENSORS, ".bin": TORCH}.get(path.suffix)
     if kind is None:
-        right = (BINARY,) if path.name in SENTENCEPIECE else (TEXT, JSON)
-        if look.kind in right:
+        pieces = path.name in SENTENCEPIECE
+        if look.kind in ((BINARY,) if pieces else (TEXT, JSON)):
             return None
-        wanted = "a SentencePiece model" if path.name in SENTENCEPIECE else "a text file"
+        wanted = "a SentencePiece model" if pieces else "a text file"
         return look.explain(wanted=wanted, otherwise=AGAIN)
-    if look.kind != kind:
-        return look.explain(
-            wanted=f"weights in {'safetensors' if kind == SAFETENSORS else 'a pickle of torch'}",
-            otherwise=_rename(path) if look.kind in (SAFETENSORS, TORCH) else AGAIN,
-        )
-    return _find_break(look)
-
-
-def _rename(path: Path) -> str:
-    other = next(name for name, _ in WEIGHTS if Path(name).suffix != path.suffix)
-    return f"rename it to {other}"
+    if look.kind == kind:
+        return _find_break(look)
+    right = next((name for name, kind in WEIGHTS.items() if kind == look.kind), None)
+    return look.explain(
+        wanted=f"weights in {'safetensors' if kind == SAFETENSORS else 'a pickle of torch'}",
+        otherwise=f"rename it to {right}" if right else AGAIN,
+    )
 
 
 def _find_json_problem(look: Look) -> str | None:
@@ -119,82 +128,39 @@ def _find_json_problem(look: Look) -> str | None:
         end = file.read().rstrip()[-1:]
     if end not in (b"}", b"]"):
         return f"breaks off in the middle; {AGAIN}"
-    if look.size > MAX_PARSED_BYTES:
-        return None
-    try:
-        content = json.loads(read_regular(look.path))
-    except RecursionError:
-        return f"is nested too deep to be read; {AGAIN}"
-    except ValueError as error:
-        return f"is no valid JSON ({first_line(error)}); {AGAIN}"
-    return f"is nested too deep to be read; {AGAIN}" if _is_deeper(content, MAX_DEPTH) else None
-
-
-def _is_deeper(content: Any, levels: int) -> bool:
-    """Say whether lists and mappings stand within each other beyond so many levels."""
-    within = [content]
-    for _ in range(levels):
-        within = [
-            child
-            for one in within
-            if isinstance(one, dict | list)
-            for child in (one.values() if isinstance(one, dict) else one)
-        ]
-    return any(isinstance(one, dict | list) for one in within)
+    if look.size <= MAX_PARSED_BYTES:
+        try:
+            json.loads(read_regular(look.path))
+        except (ValueError, RecursionError) as error:
+            return f"is no valid JSON ({first_line(error)}); {AGAIN}"
+    return None
 
 
 def _find_break(look: Look) -> str | None:
     """Say where a weight file ends too early: a copy or download that broke off."""
-    if look.kind == TORCH:
-        with look.path.open("rb") as file:
-            if file.read(2) != b"PK":
-                return None  # a pickle of the old form says nothing of its length
-        try:
-            zipfile.ZipFile(look.path).close()
-        except (zipfile.BadZipFile, ValueError):
-            return f"breaks off in the middle, after {look.size:,} bytes; {AGAIN}"
-        return None
-    with look.path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = file.read(length) if length <= MAX_HEADER_BYTES else b""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        tensors = json.loads(header)
-        data = max(
-            (one["data_offsets"][1] for name, one in tensors.items() if name != "__metadata__"),
-            default=0,
-        )
-    except (ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError):
-        return f"has a damaged header; {AGAIN}"
-    expected = 8 + length + data
-    if look.size == expected:
-        return None
-    return f"has {look.size:,} bytes where its header states {expected:,}; {AGAIN}"
+        if look.kind == SAFETENSORS:
+            with safe_open(look.path, framework="np"):
+                return None
+        with look.path.open("rb") as file:
+            if file.read(2) == b"PK":  # a pickle of the old form says nothing of its length
+                zipfile.ZipFile(file).close()
+    except (SafetensorError, zipfile.BadZipFile, ValueError) as error:
+        return f"is damaged or breaks off after {look.size:,} bytes ({first_line(error)}); {AGAIN}"
+    return None
 
 
-def weight_format(source: str | Path) -> str | None:
-    """Say which weight file of a local folder is read; None for a hub name: the library looks.
-
-    Raises:
-        UnfitError: the folder holds neither safetensors nor pytorch_model.bin.
-    """
-    if not isinstance(source, Path):
-        return None
-    if form := find_weights(source):
-        return form
-    found = sorted(path.name for path in source.iterdir() if path.is_file())
-    raise UnfitError(
-        f"{source}: no model.safetensors and no pytorch_model.bin "
-        f"(found {', '.join(found) or 'nothing'}); "
-        "weights in other pickles are not read, since a pickle can run any code"
-    )
-
-
-def find_weights(folder: Path) -> str | None:
-    """Say which weight file of a folder is read; None where it holds none."""
-    files = weight_files({path.name for path in folder.iterdir()})
-    if not files:
-        return None
-    return "safetensors" if files[0].startswith("model.safetensors") else "pytorch_model.bin"
+def _find_absent_shards(folder: Path, names: set[str]) -> list[str]:
+    try:
+        absent = absent_shards(folder, names)
+    except ValueError as error:
+        return [f"{error}; {AGAIN}"]
+    if not absent:
+        return []
+    more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+    return [f"{absent[0]}{more} of the files that its index of weights names absent; {AGAIN}"]
 
 
 def read_own_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
@@ -203,20 +169,107 @@ def read_own_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
     Raises:
         UnfitError: it cannot be read, or holds no mapping.
     """
-    path = folder / name
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = json.loads((folder / name).read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise TypeError(f"it holds a {type(found).__name__}, not names with values")
+    except (OSError, ValueError, RecursionError, TypeError) as error:
         raise UnfitError(
             f"model.checkpoint {shown(folder)}: its {name} cannot be read "
-            f"({first_line(error)}); copy the checkpoint again"
+            f"({first_line(error)}); {AGAIN}"
         ) from error
-    if not isinstance(found, dict):
-        raise UnfitError(
-            f"model.checkpoint {shown(folder)}: its {name} cannot be read (it holds a "
-            f"{type(found).__name__}, not names with values); copy the checkpoint again"
-        )
     return found
+
+
+def _find_config_problems(folder: Path, config: Config, *, place: str) -> list[str]:
+    """Hold type, bits, start, sizes and positions of a checkpoint's config against the experiment.
+
+    A key that is absent has the family's default.
+    """
+    family = get_family(config.model.architecture)
+    try:
+        own = read_own_config(folder)
+    except UnfitError as error:
+        return [str(error)]
+    if not own.get("model_type"):
+        return [
+            f"{place}: its config.json names no model_type, so it is no checkpoint's; {AGAIN}"
+        ]
+    if own["model_type"] != family.name:
+        return [
+            f"{place} is of type {own['model_type']!r}, but model.architecture says "
+            f"{config.model.architecture!r}; set model.architecture to what the checkpoint is"
+        ]
+    own = {**family.defaults, **own}
+    problems = []
+    if bits := own.get("quantization_config"):
+        method = bits.get("quant_method", "no method named") if isinstance(bits, dict) else "?"
+        problems.append(
+            f"{place}: its config.json has a quantization_config ({method}), by which "
+            "its weights are held in bits and qlora.load_in_4bit would be overruled; give the "
+            "checkpoint in floats, or delete that key if its weights are floats"
+        )
+    if own[DECODER_START] is None:
+        problems.append(
+            f"{place}: its config.json has no {DECODER_START}; add the one that it was trained "
+            "with (T5: the padding id, BART: the end id)"
+        )
+    try:
+        measure_size(own, family=family)
+    except UnfitError as error:
+        problems.append(f"{place}: {error}; {AGAIN}")
+    limit = own.get(family.position_limit) if family.position_limit else None
+    problems += [
+        f"tokenizer.{key} {asked} is beyond the {limit} positions of {place}; set "
+        f"tokenizer.{key} to at most {limit}"
+        for key in ("encoder_max_len", "decoder_max_len")
+        if isinstance(limit, int) and (asked := getattr(config.tokenizer, key)) > limit
+    ]
+    return problems
+
+
+def measure_size(own: Mapping[str, Any], *, family: Family) -> Size:
+    """Count a checkpoint's parameters and layers from its config.json.
+
+    Biases and norms, below one in a hundred, are left out.
+
+    Args:
+        own: the content of its config.json; a key that is absent has the family's default.
+
+    Raises:
+        UnfitError: a size is no whole number from 1 to MAX_SIZE.
+    """
+    own = {**family.defaults, **own}
+
+    def get(key: str) -> int:
+        value = own[key]
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SIZE:
+            raise UnfitError(f"its config.json says {key}: {str(value)[:20]}, which is no size")
+        return value
+
+    width, vocabulary = get("d_model"), get("vocab_size")
+    if family.name == "bart":
+        layers = get("encoder_layers"), get("decoder_layers")
+        heads = max(get("encoder_attention_heads"), get("decoder_attention_heads"))
+        attention = 4 * width * width
+        forward = 2 * width * get("encoder_ffn_dim"), 2 * width * get("decoder_ffn_dim")
+        positions = 2 * get("max_position_embeddings") * width
+    else:
+        decoder = "num_layers" if own.get("num_decoder_layers") is None else "num_decoder_layers"
+        layers = get("num_layers"), get(decoder)
+        heads = get("num_heads")
+        attention = 4 * width * heads * get("d_kv")
+        gated = str(own["feed_forward_proj"]).startswith("gated")
+        forward = ((3 if gated else 2) * width * get("d_ff"),) * 2
+        positions = 0
+    matrices = 2 if own.get("tie_word_embeddings") is False else 1
+    parameters = (
+        matrices * vocabulary * width
+        + positions
+        + layers[0] * (attention + forward[0])
+        + layers[1] * (2 * attention + forward[1])
+    )
+    return Size(parameters, layers, width, heads, vocabulary)
 
 
 def find_size(config: Config, *, environment: Mapping[str, str]) -> Choice[Size]:
@@ -251,7 +304,7 @@ def find_size(config: Config, *, environment: Mapping[str, str]) -> Choice[Size]
         return Choice(size, f"{size.describe()} by model.tiny")
     unknown = f"taken for a base-size {family.name}"
     try:
-        folder = find_folder(config, environment=environment)
+        folder = find_folder(config.model, environment=environment)
         if folder is None:
             why = f"{config.model.checkpoint} is not downloaded yet, {unknown}"
             return Choice(BASE_SIZES[family.name], why)
@@ -261,80 +314,74 @@ def find_size(config: Config, *, environment: Mapping[str, str]) -> Choice[Size]
     return Choice(size, f"{size.describe()} by its config.json")
 
 
-def find_folder_problems(
-    folder: Path, config: Config, *, source: str | Path | None = None
-) -> list[str]:
-    """Hold a checkpoint's folder against the experiment, as far as that needs no weights.
+def describe_own_search(folder: Path, config: Config) -> list[tuple[str, str, str]]:
+    """Say what a checkpoint's files would have generation do where something else is done here.
 
-    Args:
-        source: what to call it in messages, where that is not the folder.
+    Nothing of it acts but the token that decoding starts with, which the weights were trained for.
+    The library takes generation_config.json where there is one, else old keys of config.json; only
+    its pipelines read what config.json has for the task of summarisation.
+
+    Returns:
+        Key, the checkpoint's value with its file, and ours.
 
     Raises:
-        UnfitError: its config.json cannot be read.
+        UnfitError: a file cannot be read.
     """
-    problems = find_config_problems(read_own_config(folder), config, source=source or folder)
-    if (folder / ADAPTER).is_file():
-        problems.append(
-            f"model.checkpoint {shown(folder)}: beside the weights lies {ADAPTER}, and the library "
-            "would put that adapter on them unasked; move it and its weights out of this folder, "
-            "or merge them first"
-        )
-    return problems
+    own = read_own_config(folder)
+    name = SEARCH if (folder / SEARCH).is_file() else CONFIG
+    tasks = own.get("task_specific_params")
+    task = tasks.get("summarization") if isinstance(tasks, dict) else None
+    asked = config.generation
+    longest = asked.max_new_tokens or config.tokenizer.decoder_max_len
+    length = "generation.max_new_tokens" if asked.max_new_tokens else "tokenizer.decoder_max_len"
+    ours: dict[str, tuple[Any, str]] = {
+        "num_beams": (asked.num_beams, "generation.num_beams"),
+        "no_repeat_ngram_size": (asked.no_repeat_ngram_size, "generation.no_repeat_ngram_size"),
+        "length_penalty": (asked.length_penalty, "generation.length_penalty"),
+        "repetition_penalty": (asked.repetition_penalty, "generation.repetition_penalty"),
+        "early_stopping": (asked.early_stopping, "generation.early_stopping"),
+        "max_length": (longest, length),
+        "max_new_tokens": (longest, length),
+        "min_length": (asked.min_new_tokens, "generation.min_new_tokens"),
+        "min_new_tokens": (asked.min_new_tokens, "generation.min_new_tokens"),
+        "prefix": (config.tokenizer.input_prefix, "tokenizer.input_prefix"),
+        "do_sample": (False, ""),
+        "encoder_no_repeat_ngram_size": (0, ""),
+        "num_beam_groups": (1, ""),
+        "diversity_penalty": (0.0, ""),
+        "forced_bos_token_id": (None, ""),
+        "forced_eos_token_id": (None, ""),
+        "bad_words_ids": (None, ""),
+        "suppress_tokens": (None, ""),
+        "begin_suppress_tokens": (None, ""),
+    }
+    rows = []
+    for found, place in (
+        (own if name == CONFIG else read_own_config(folder, name), name),
+        (task if isinstance(task, dict) else {}, f"{CONFIG}, for pipelines"),
+    ):
+        for key, (value, where) in ours.items():
+            if found.get(key) is not None and found[key] != value:
+                here = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
+                here = f"here {here}" + (f" ({where})" if where else "")
+                rows.append((key, f"{_show_own(key, found[key], folder)} ({place})", here))
+    whole = {**get_family(config.model.architecture).defaults, **own}
+    start = whole[DECODER_START]
+    if start not in (None, whole["pad_token_id"], whole["eos_token_id"]):
+        token = _show_own(DECODER_START, start, folder)
+        rows.append((DECODER_START, f"{token} ({CONFIG})", "kept, as trained"))
+    return rows
 
 
-def find_config_problems(
-    own: Mapping[str, Any], config: Config, *, source: str | Path
-) -> list[str]:
-    """Hold a checkpoint's own config against the experiment's.
-
-    Looked at are type, bits, start, sizes and positions.
-
-    Args:
-        own: the content of its config.json; a key that is absent has the family's default.
-        source: hub name or local folder, for the messages.
-    """
-    family = get_family(config.model.architecture)
-    place = f"model.checkpoint {shown(source) if isinstance(source, Path) else source}"
-    if not own.get("model_type"):
-        return [
-            f"{place}: its config.json names no model_type, so it is no checkpoint's; copy the "
-            "checkpoint again"
-        ]
-    if own["model_type"] != family.model_type:
-        return [
-            f"{place} is of type {own['model_type']!r}, but model.architecture says "
-            f"{config.model.architecture!r}; set model.architecture to what the checkpoint is"
-        ]
-    own = {**family.defaults, **own}
-    problems = []
-    if own.get("quantization_config"):
-        problems.append(
-            f"{place}: its config.json has a quantization_config ({_name_method(own)}), by which "
-            "its weights are held in bits and qlora.load_in_4bit would be overruled; give the "
-            "checkpoint in floats, or delete that key if its weights are floats"
-        )
-    if own[DECODER_START] is None:
-        problems.append(
-            f"{place}: its config.json has no {DECODER_START}; add the one that it was trained "
-            "with (T5: the padding id, BART: the end id)"
-        )
-    try:
-        measure_size(own, family=family)
-    except UnfitError as error:
-        problems.append(f"{place}: {error}; copy the checkpoint again")
-    limit = own.get(family.position_limit) if family.position_limit else None
-    problems += [
-        f"tokenizer.{key} {asked} is beyond the {limit} positions of {place}; set "
-        f"tokenizer.{key} to at most {limit}"
-        for key in LENGTHS
-        if isinstance(limit, int) and (asked := getattr(config.tokenizer, key)) > limit
-    ]
-    return problems
-
-
-def _name_method(own: Mapping[str, Any]) -> str:
-    found = own["quantization_config"]
-    return str(found.get("quant_method", "no method named")) if isinstance(found, dict) else "?"
+def _show_own(key: str, value: Any, folder: Path) -> str:
+    """Return a checkpoint's value, with its token where it is the number of a special one."""
+    text = shorten(json.dumps(value), limit=LONGEST_VALUE)
+    if key.endswith("_token_id") and (folder / TOKENIZERS[0]).is_file():
+        for one in read_own_config(folder, TOKENIZERS[0]).get("added_tokens") or []:
+            if isinstance(one, dict) and one.get("id") == value:
+                token = str(one.get("content"))
+                return f"{text}, " + "".join(c if c.isprintable() else "?" for c in token)
+    return text
 
 
 def refuse_foreign_tokenizer(
@@ -358,99 +405,3 @@ def refuse_foreign_tokenizer(
             f"its embeddings have {rows:,} rows (vocab_size in config.json): tokenizer and weights "
             "are of two checkpoints. Copy the tokenizer's files of this one again"
         )
-
-
-def describe_own_search(folder: Path, config: Config) -> list[tuple[str, str, str]]:
-    """Say what a checkpoint's files would have generation do where something else is done here.
-
-    Nothing of it acts but the token that decoding starts with, which the weights were trained for.
-    The library takes generation_config.json where there is one, else old keys of config.json; only
-    its pipelines read what config.json has for the task of summarisation.
-
-    Returns:
-        Key, the checkpoint's value with its file, and ours.
-
-    Raises:
-        UnfitError: a file cannot be read.
-    """
-    own = read_own_config(folder)
-    family = get_family(config.model.architecture)
-    name = SEARCH if (folder / SEARCH).is_file() else CONFIG
-    said = own if name == CONFIG else read_own_config(folder, name)
-    tasks = own.get(TASK)
-    task = tasks.get("summarization") if isinstance(tasks, dict) else None
-    ours = _our_search(config)
-    rows = [
-        (key, f"{_show_own(key, found[key], folder)} ({place})", f"here {_show_ours(ours[key])}")
-        for found, place in (
-            (said, name),
-            (task if isinstance(task, dict) else {}, f"{CONFIG}, for pipelines"),
-        )
-        for key in ours
-        if found.get(key) is not None and found[key] != ours[key][0]
-    ]
-    whole = {**family.defaults, **own}
-    start = whole[DECODER_START]
-    if start not in (None, whole["pad_token_id"], whole["eos_token_id"]):
-        token = _show_own(DECODER_START, start, folder)
-        rows.append((DECODER_START, f"{token} ({CONFIG})", "kept, as trained"))
-    return rows
-
-
-def _our_search(config: Config) -> dict[str, tuple[Any, str]]:
-    """Return the keys that a checkpoint may set, each with our value and the key that says it."""
-    asked = config.generation
-    longest = asked.max_new_tokens or config.tokenizer.decoder_max_len
-    where = "generation.max_new_tokens" if asked.max_new_tokens else "tokenizer.decoder_max_len"
-    named = {
-        key: (getattr(asked, key), f"generation.{key}")
-        for key in (
-            "num_beams",
-            "no_repeat_ngram_size",
-            "length_penalty",
-            "repetition_penalty",
-            "early_stopping",
-        )
-    }
-    return named | {
-        "max_length": (longest, where),
-        "max_new_tokens": (longest, where),
-        "min_length": (asked.min_new_tokens, "generation.min_new_tokens"),
-        "min_new_tokens": (asked.min_new_tokens, "generation.min_new_tokens"),
-        "prefix": (config.tokenizer.input_prefix, "tokenizer.input_prefix"),
-        "do_sample": (False, ""),
-        "encoder_no_repeat_ngram_size": (0, ""),
-        "num_beam_groups": (1, ""),
-        "diversity_penalty": (0.0, ""),
-        **dict.fromkeys(
-            (
-                "forced_bos_token_id",
-                "forced_eos_token_id",
-                "bad_words_ids",
-                "suppress_tokens",
-                "begin_suppress_tokens",
-            ),
-            (None, ""),
-        ),
-    }
-
-
-def _show_ours(ours: tuple[Any, str]) -> str:
-    value, key = ours
-    return ("nothing" if value is None else json.dumps(value, ensure_ascii=False)) + (
-        f" ({key})" if key else ""
-    )
-
-
-def _show_own(key: str, value: Any, folder: Path) -> str:
-    """Return a checkpoint's value, with its token where it is the number of a special one."""
-    text = json.dumps(value)
-    if len(text) > LONGEST_VALUE:
-        text = f"{text[:LONGEST_VALUE]}…"
-    if not key.endswith("_token_id") or not (folder / TOKENIZER).is_file():
-        return text
-    added = read_own_config(folder, TOKENIZER).get("added_tokens")
-    names = {one.get("id"): one.get("content") for one in added or [] if isinstance(one, dict)}
-    if not isinstance(value, int) or value not in names:
-        return text
-    return f"{text}, " + "".join(one if one.isprintable() else "?" for one in str(names[value]))

@@ -1,8 +1,7 @@
 """Where a checkpoint lies (a folder, the hub's cache, a download), and which files of it are read.
 
-Of a hub checkpoint only the files that a run reads are fetched, one format of weights, at one
-commit.
-Must not import a library that loads models.
+Of a hub checkpoint only those are fetched, of weights one format, at one commit. Must not import a
+library that loads models.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dialsum.config.schema import Config, Model
+from dialsum.config.schema import Model
 from dialsum.errors import UnfitError, first_line
 from dialsum.files import SAFETENSORS, TORCH, read_regular, shorten
 from dialsum.paths import project_path, shown
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
-WEIGHTS = (("model.safetensors", SAFETENSORS), ("pytorch_model.bin", TORCH))
+WEIGHTS = {"model.safetensors": SAFETENSORS, "pytorch_model.bin": TORCH}
 """Names of weight files in the order in which they are looked for, and the kind that each is."""
 SENTENCEPIECE = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 TOKENIZERS = ("tokenizer.json", *SENTENCEPIECE, "vocab.json", "vocab.txt")
@@ -40,9 +39,6 @@ BESIDE = (
     "generation_config.json",
     "chat_template.jinja",
 )
-AGAIN = "copy the checkpoint again"
-
-
 HUB = "https://huggingface.co"
 SECONDS_FOR_AN_ANSWER = 30.0
 NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", flags=re.ASCII)
@@ -56,57 +52,25 @@ def resolve_checkpoint(checkpoint: str) -> str | Path:
         UnfitError: a file, what looks like a folder and is none, or a folder without config.json.
     """
     for folder in (Path(checkpoint).expanduser(), project_path(checkpoint)):
-        if folder.is_dir():
-            if not (folder / CONFIG).is_file():
-                if (folder / ADAPTER).is_file():
-                    raise UnfitError(explain_adapter(folder, place=name_place(folder)))
-                raise UnfitError(
-                    f"model.checkpoint {folder}: this folder has no config.json, so it holds no "
-                    "checkpoint"
-                )
-            return folder
         if folder.is_file():
             raise UnfitError(
                 f"model.checkpoint {checkpoint}: is a file; give the folder that holds it, with "
                 "config.json, weights and tokenizer"
             )
+        if not folder.is_dir():
+            continue
+        if (folder / CONFIG).is_file():
+            return folder
+        if (folder / ADAPTER).is_file():
+            raise UnfitError(explain_adapter(folder, place=f"model.checkpoint {shown(folder)}"))
+        raise UnfitError(
+            f"model.checkpoint {folder}: this folder has no config.json, so it holds no checkpoint"
+        )
     if checkpoint.startswith((".", "/")) or not NAME.fullmatch(checkpoint):
         raise UnfitError(
             f"model.checkpoint {checkpoint}: no such folder (and no hub name, which is OWNER/NAME)"
         )
     return checkpoint
-
-
-def find_folder(config: Config, *, environment: Mapping[str, str]) -> Path | None:
-    """Return the folder in which an experiment's checkpoint lies: its own, or the hub's cache.
-
-    Args:
-        environment: environment variables, which say where the cache is.
-
-    Returns:
-        None for a hub name that was not downloaded yet, or not to its end.
-
-    Raises:
-        UnfitError: it looks like a folder and is none, or a folder without config.json.
-    """
-    source = resolve_checkpoint(config.model.checkpoint)
-    if isinstance(source, Path):
-        return source
-    return find_snapshot(source, config.model.revision, environment)
-
-
-def fetch_folder(
-    config: Config, *, environment: Mapping[str, str], say: Callable[[str], object] = print
-) -> Path:
-    """Return the folder of an experiment's checkpoint as find_folder does; download what is absent.
-
-    Raises:
-        UnfitError: as find_folder, and where it cannot be downloaded.
-    """
-    source = resolve_checkpoint(config.model.checkpoint)
-    if isinstance(source, Path):
-        return source
-    return fetch_snapshot(config.model, environment=environment, say=say)
 
 
 def choose_files(names: Collection[str], *, code: bool = False) -> list[str]:
@@ -124,15 +88,29 @@ def choose_files(names: Collection[str], *, code: bool = False) -> list[str]:
 
 def weight_files(names: Collection[str]) -> list[str]:
     """Return the weight files that are read: one, or an index and its shards; [] for none."""
-    for whole, _ in WEIGHTS:
-        index = f"{whole}.index.json"
+    for whole in WEIGHTS:
         if whole in names:
             return [whole]
-        if index in names:
+        if (index := f"{whole}.index.json") in names:
             stem, _, ending = whole.rpartition(".")
             shard = re.compile(rf"{re.escape(stem)}-\d+-of-\d+\.{ending}")
             return [index, *sorted(name for name in names if shard.fullmatch(name))]
     return []
+
+
+def absent_shards(folder: Path, names: Iterable[str]) -> list[str]:
+    """Return the files that an index of weights in folder names and that are not among names.
+
+    Raises:
+        ValueError: it is no such index.
+    """
+    index = weight_files(set(names))[0]
+    if not index.endswith(".index.json"):
+        return []
+    try:
+        return sorted({*json.loads(read_regular(folder / index))["weight_map"].values()} - {*names})
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is no index of weights") from error
 
 
 def explain_adapter(folder: Path, *, place: str) -> str:
@@ -142,48 +120,18 @@ def explain_adapter(folder: Path, *, place: str) -> str:
     except (OSError, ValueError, RecursionError):
         found = None
     found = found if isinstance(found, dict) else {}
-    base = found.get("base_model_name_or_path")
     sort = shorten(str(found.get("peft_type") or "PEFT"), limit=20).replace("LORA", "LoRA")
-    if not isinstance(base, str) or not base.strip():
-        whose, give = "which does not name its base", "the checkpoint that it was trained on"
-    else:
+    base = found.get("base_model_name_or_path")
+    if isinstance(base, str) and base.strip():
         whose, give = f"which belongs on {shorten(base)}", shorten(base)
-    article = "an" if sort[0] in "AEIO" else "a"
+    else:
+        whose, give = "which does not name its base", "the checkpoint that it was trained on"
     return (
-        f"{place}: holds {article} {sort} adapter ({ADAPTER}), {whose}, and no whole model; "
-        f"give the base (model.checkpoint: {give}), or merge the two first (a model of this "
-        "program: merge_adapter, docs/training.md; another: peft's merge_and_unload and "
-        "save_pretrained) and give the merged folder"
+        f"{place}: holds {'an' if sort[0] in 'AEIO' else 'a'} {sort} adapter ({ADAPTER}), {whose}, "
+        f"and no whole model; give the base (model.checkpoint: {give}), or merge the two first (a "
+        "model of this program: merge_adapter, docs/training.md; another: peft's merge_and_unload "
+        "and save_pretrained) and give the merged folder"
     )
-
-
-def _find_absent(index: Path, names: Iterable[str]) -> Iterator[str]:
-    """Name the shards of an index that are not there."""
-    try:
-        shards = set(json.loads(read_regular(index))["weight_map"].values())
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        yield f"{index.name} is no index of weights; {AGAIN}"
-        return
-    absent = sorted(shards.difference(names))
-    if absent:
-        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        yield f"{absent[0]}{more} of the {len(shards)} files of {index.name} absent; {AGAIN}"
-
-
-def find_absent_files(folder: Path) -> bool:
-    """Say whether a folder of the hub's cache lacks what a run reads: a download that broke off."""
-    names = {path.name for path in folder.iterdir() if path.exists()}
-    weights = weight_files(names)
-    if ADAPTER in names and CONFIG not in names:
-        return False
-    if CONFIG not in names or not weights or not names.intersection(TOKENIZERS):
-        return True
-    return weights[0].endswith(".index.json") and any(_find_absent(folder / weights[0], names))
-
-
-def name_place(folder: Path) -> str:
-    """Return how messages name a checkpoint of a local folder."""
-    return f"model.checkpoint {shown(folder)}"
 
 
 def is_offline(environment: Mapping[str, str]) -> bool:
@@ -193,37 +141,55 @@ def is_offline(environment: Mapping[str, str]) -> bool:
 
 def find_hub_cache(environment: Mapping[str, str]) -> Path:
     """Return the folder in which the hub's library keeps downloads, by its own rules."""
-    if cache := environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(os.path.expandvars(cache)).expanduser()
-    home = (
-        environment.get("HF_HOME")
-        or f"{environment.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    )
-    return Path(os.path.expandvars(home)).expanduser() / "hub"
+    cache = environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE")
+    if not cache:
+        home = environment.get("XDG_CACHE_HOME") or "~/.cache"
+        cache = f"{environment.get('HF_HOME') or f'{home}/huggingface'}/hub"
+    return Path(os.path.expandvars(cache)).expanduser()
 
 
-def find_snapshot(name: str, revision: str | None, environment: Mapping[str, str]) -> Path | None:
-    """Return the folder of a checkpoint in the hub's cache; None where it is absent or not whole.
+def find_folder(asked: Model, *, environment: Mapping[str, str]) -> Path | None:
+    """Return the folder in which a checkpoint lies: its own, or that in the hub's cache.
 
     Args:
-        revision: commit, branch or tag; None stands for the main branch.
+        asked: its name as checkpoint, and its revision: commit, branch or tag.
         environment: environment variables, which say where the cache is.
+
+    Returns:
+        None for a hub name that was not downloaded yet, or not to its end.
+
+    Raises:
+        UnfitError: it looks like a folder and is none, or a folder without config.json.
     """
-    folder = find_hub_cache(environment) / f"models--{name.replace('/', '--')}"
-    commit = revision or "main"
-    reference = folder / "refs" / commit
+    source = resolve_checkpoint(asked.checkpoint)
+    if isinstance(source, Path):
+        return source
+    folder = find_hub_cache(environment) / f"models--{source.replace('/', '--')}"
+    commit = asked.revision or "main"
     if not COMMIT.fullmatch(commit):
+        reference = folder / "refs" / commit
         if not reference.is_file():
             return None
         commit = reference.read_text(encoding="ascii", errors="replace").strip()
     snapshot = folder / "snapshots" / commit
-    return snapshot if snapshot.is_dir() and not find_absent_files(snapshot) else None
+    return snapshot if snapshot.is_dir() and _is_whole(snapshot) else None
 
 
-def fetch_snapshot(
+def _is_whole(folder: Path) -> bool:
+    """Say whether a folder of the hub's cache has what a run reads: no download that broke off."""
+    names = {path.name for path in folder.iterdir() if path.exists()}
+    if CONFIG not in names or not weight_files(names) or not names.intersection(TOKENIZERS):
+        return ADAPTER in names and CONFIG not in names
+    try:
+        return not absent_shards(folder, names)
+    except ValueError:
+        return False
+
+
+def fetch_folder(
     asked: Model, *, environment: Mapping[str, str], say: Callable[[str], object] = print
 ) -> Path:
-    """Return the folder of a hub checkpoint: from the cache where it is whole, else downloaded.
+    """Return the folder of a checkpoint as find_folder does; download what is absent.
 
     Args:
         asked: its name as checkpoint, its revision, and whether its own code is wanted.
@@ -231,14 +197,12 @@ def fetch_snapshot(
         say: told what is downloaded, and how much, before it is.
 
     Raises:
-        UnfitError: no such name or revision, no leave, no network, too small a disk; what to do.
+        UnfitError: as find_folder; no such name or revision, no leave, no network, too small a
+            disk; what to do.
     """
-    name, revision = asked.checkpoint, asked.revision
-    place = f"model.checkpoint {name}"
-    if found := find_snapshot(name, revision, environment):
+    if found := find_folder(asked, environment=environment):
         return found
-    if not NAME.fullmatch(name):
-        raise UnfitError(f"{place}: no hub name, which is OWNER/NAME of letters, digits, - _ .")
+    name, revision = asked.checkpoint, asked.revision
     if is_offline(environment):
         raise UnfitError(explain_offline(name, environment))
     from huggingface_hub import HfApi, snapshot_download
@@ -254,7 +218,7 @@ def fetch_snapshot(
             name, revision=revision, files_metadata=True, timeout=SECONDS_FOR_AN_ANSWER
         )
         wanted = _choose(info, asked)
-        _check_space(info, wanted, cache, place=place, say=say)
+        _check_space(info, wanted, cache, asked=asked, say=say)
         return Path(
             snapshot_download(
                 name,
@@ -271,7 +235,7 @@ def fetch_snapshot(
         explained = _explain(error, asked, endpoint=endpoint, cache=cache)
         if explained is None:
             raise
-        raise UnfitError(f"{place}: {explained}") from error
+        raise UnfitError(f"model.checkpoint {name}: {explained}") from error
 
 
 def _cache_variable(environment: Mapping[str, str]) -> str:
@@ -305,7 +269,7 @@ def _choose(info: ModelInfo, asked: Model) -> list[str]:
 
 
 def _check_space(
-    info: ModelInfo, wanted: list[str], cache: Path, *, place: str, say: Callable[[str], object]
+    info: ModelInfo, wanted: list[str], cache: Path, *, asked: Model, say: Callable[[str], object]
 ) -> None:
     """Say how much is downloaded; refuse what the disk cannot hold."""
     sizes = {one.rfilename: one.size or 0 for one in info.siblings or []}
@@ -316,12 +280,12 @@ def _check_space(
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise UnfitError(
-            f"{place}: its {len(absent)} files take {_show_bytes(needed)}, but {cache} has "
-            f"{_show_bytes(free)} free; free space there, or set {_cache_variable(os.environ)} "
-            "to a larger disk"
+            f"model.checkpoint {asked.checkpoint}: its {len(absent)} files take "
+            f"{_show_bytes(needed)}, but {cache} has {_show_bytes(free)} free; free space there, "
+            f"or set {_cache_variable(os.environ)} to a larger disk"
         )
     say(
-        f"downloading {place.removeprefix('model.checkpoint ')} at {str(info.sha)[:12]}: "
+        f"downloading {asked.checkpoint} at {str(info.sha)[:12]}: "
         f"{len(absent)} files, {_show_bytes(needed)}, into {cache} ({_show_bytes(free)} free)"
     )
 
@@ -333,32 +297,29 @@ def _show_bytes(size: int) -> str:
 def _explain(error: Exception, asked: Model, *, endpoint: str, cache: Path) -> str | None:
     """Say in words why a checkpoint was not fetched; None for a fault that is none of these."""
     import httpx
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
     token = "give a token that may read it: HF_TOKEN in the environment or in .env"
     page = f"{endpoint}/{asked.checkpoint}"
-    if isinstance(error, GatedRepoError):
+    if isinstance(error, errors.GatedRepoError):
         return f"is behind a licence; accept it at {page}, then {token}"
-    if isinstance(error, RevisionNotFoundError):
+    if isinstance(error, errors.RevisionNotFoundError):
         return f"has no revision {asked.revision!r}; mend model.revision, or leave it out"
-    if isinstance(error, RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError):
         return f"the hub has no such model, or it is private; check its name at {page}, or {token}"
-    if isinstance(error, HfHubHTTPError):
-        status = _status(error)
+    if isinstance(error, errors.HfHubHTTPError):
+        status = getattr(error.response, "status_code", None)
         if status in (401, 403):
             return f"the hub refuses the token that it was given ({status}); {token}, or unset it"
         return f"the hub answers {status or first_line(error)}; start again in some minutes"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         variable = _cache_variable(os.environ)
         return f"the disk of {cache} is full; free space there, or set {variable} to a larger one"
-    if isinstance(error, httpx.HTTPError | LocalEntryNotFoundError | ConnectionError):
-        cause = _find_cause(error)
+    if isinstance(error, httpx.HTTPError | errors.LocalEntryNotFoundError | ConnectionError):
+        # The HTTP client's own error says in its words what the network did.
+        cause: BaseException = error
+        while not isinstance(cause, httpx.HTTPError) and cause.__cause__ is not None:
+            cause = cause.__cause__
         if isinstance(cause, httpx.RemoteProtocolError | httpx.ReadError | httpx.ReadTimeout):
             return (
                 f"the connection to {endpoint} broke off ({first_line(cause)}); start again: what "
@@ -369,17 +330,3 @@ def _explain(error: Exception, asked: Model, *, endpoint: str, cache: Path) -> s
             "check the network, or copy the cache of a machine that has it"
         )
     return None
-
-
-def _status(error: Any) -> int | None:
-    response = getattr(error, "response", None)
-    return None if response is None else int(response.status_code)
-
-
-def _find_cause(error: BaseException) -> BaseException:
-    """Return the HTTP client's own error, which says in its words what the network did."""
-    import httpx
-
-    while not isinstance(error, httpx.HTTPError) and error.__cause__ is not None:
-        error = error.__cause__
-    return error

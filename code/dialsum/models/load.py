@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dialsum.config.schema import Config, Qlora
-from dialsum.errors import DialsumError, RunError, UnfitError, first_line
-from dialsum.models.checkpoint import find_folder_problems, read_own_config, weight_format
+from dialsum.errors import RunError, UnfitError, first_line
+from dialsum.models.checkpoint import find_checkpoint_problems, read_own_config
 from dialsum.models.families import HEAD, Family, get_family
 from dialsum.models.hub import weight_files
 from dialsum.models.trim import KeptPieces, TrimmedRows, trim_rows
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 SHOWN_NAMES = 3
 """How many names of weights a message gives."""
-
-
 Bits = Literal[4, 8]
 
 
@@ -40,43 +38,34 @@ class LoadedModel:
         model: on its device, in evaluation mode.
         weights: file format that was read: safetensors, or pytorch_model.bin (weights only).
         tied: the head is the input embeddings.
-        quantised: the blocks' linear layers are held in 4 or 8 bits.
         trimmed: what became of embeddings and head where the vocabulary was cut.
     """
 
     model: PreTrainedModel
     weights: str
     tied: bool
-    quantised: bool
     trimmed: TrimmedRows | None = None
 
 
 def read_model_config(source: Path, config: Config) -> Any:
-    """Read a checkpoint's config.json and check it against the experiment.
+    """Check a checkpoint's folder against the experiment, and return its config.
 
     Raises:
-        UnfitError: unreachable, another architecture, own code without leave, weights in bits, an
-            adapter beside them, inputs beyond its positions, or no word on how decoding starts.
+        UnfitError: see find_checkpoint_problems; or the library cannot read it.
     """
     from transformers import AutoConfig
 
-    if problems := find_folder_problems(source, config):
+    if problems := find_checkpoint_problems(source, config):
         raise UnfitError("; ".join(problems))
     try:
         return AutoConfig.from_pretrained(
-            str(source),
-            revision=config.model.revision,
-            trust_remote_code=config.model.trust_remote_code,
+            str(source), trust_remote_code=config.model.trust_remote_code
         )
     except Exception as error:  # a config may be wrong in as many ways as the library has lines
-        raise _explain_unread(source, error) from error
-
-
-def _explain_unread(source: Path, error: Exception) -> UnfitError:
-    return UnfitError(
-        f"model.checkpoint {source}: its config could not be read ({first_line(error)}). "
-        "Check the name and the network (or HF_HOME's cache), or give a local folder."
-    )
+        raise UnfitError(
+            f"model.checkpoint {source}: its config could not be read ({first_line(error)}); "
+            "copy the checkpoint again"
+        ) from error
 
 
 def load_model(
@@ -99,119 +88,207 @@ def load_model(
         kept: the checkpoint's pieces to which its vocabulary is cut, as the tokenizer's was.
 
     Raises:
-        UnfitError, RunError: unreadable weights.
+        UnfitError: see read_model_config.
+        RunError: weights that cannot be read, are not finite, or are not those of this model.
     """
-    family = get_family(config.model.architecture)
+    import transformers
+
+    family, bits = get_family(config.model.architecture), choose_bits(config.qlora)
     model_config = read_model_config(source, config)
     # Under True the library ties what the file lacks, and leaves a head of its own as it is; under
     # False, BART's encoder and decoder would not find the embeddings that they share.
     model_config.tie_word_embeddings = True
     if config.model.dropout is not None:
-        name = "dropout" if family.name == "bart" else "dropout_rate"
-        setattr(model_config, name, config.model.dropout)
-    bits = choose_bits(config.qlora)
-    model, weights = _read_weights(
-        source,
-        family=family,
-        model_config=model_config,
-        config=config,
-        device=device,
-        dtype=dtype,
-        bits=bits,
-    )
-    tied = keep_head_as_it_is(model)
-    # Before rows are added: growing the embeddings would hold them twice in full.
-    trimmed = None if kept is None else trim_rows(model, kept)
-    add_rows(model, tokenizer, new_tokens, means=trimmed.means if trimmed else ())
-    _use_tokenizer_ids(model, tokenizer)
-    return LoadedModel(
-        model=model, weights=weights, tied=tied, quantised=bits is not None, trimmed=trimmed
-    )
-
-
-def _read_weights(
-    source: Path,
-    *,
-    family: Family,
-    model_config: Any,
-    config: Config,
-    device: str,
-    dtype: Any,
-    bits: Bits | None,
-) -> tuple[PreTrainedModel, str]:
-    """Read safetensors where there are any, else pytorch_model.bin with weights_only.
-
-    Raises:
-        RunError: unreadable, or not the weights of this model.
-    """
-    import transformers
-
+        setattr(model_config, family.dropout, config.model.dropout)
     # The library would start a thread that asks the hub to convert a checkpoint; nobody asked to.
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
-    model_class = getattr(transformers, family.model_class)
+    files = weight_files({path.name for path in source.iterdir()})
+    weights = "safetensors" if files[0].startswith("model.") else "pytorch_model.bin"
     options: dict[str, Any] = {
-        "config": model_config,
         "dtype": dtype,
-        "device_map": {"": device},
         "weights_only": True,
-        "revision": config.model.revision,
         "attn_implementation": "sdpa",
+        "use_safetensors": weights == "safetensors",
     }
-    wanted = weight_format(source)
-    formats = [wanted] if wanted else ["safetensors", "pytorch_model.bin"]
-    failures = []
-    for name in formats:
-        options["use_safetensors"] = name == "safetensors"
-        try:
-            held = _refuse_partial(model_class, source, family=family, options=options)
-            _refuse_not_finite(source)
+    model_class = getattr(transformers, family.model_class)
+    try:
+        # The library fills what a file lacks with random numbers; in 4 and 8 bits it does not even
+        # look at sizes. Loaded as floats onto no device, and nothing tied, it reports what lacks.
+        untied = copy.deepcopy(model_config)
+        untied.tie_word_embeddings = False
+        _, report = model_class.from_pretrained(
+            str(source),
+            config=untied,
+            device_map={"": "meta"},
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+        own = read_own_config(source)
+        problem = find_weight_problems(report, family=family, own=own)
+        problem = problem or _find_not_finite(source / file for file in files)
+        if problem is None:
             if bits is not None:
                 options["quantization_config"] = describe_quantisation(bits, compute=dtype)
-            model = model_class.from_pretrained(str(source), **options)
-            _share_embeddings(model, held, family=family)
-        except DialsumError:
-            raise
-        except pickle.UnpicklingError:
-            failures.append(
-                f"{name}: it is damaged, or holds more than weights, which could run code; "
-                "it was not read"
-            )
-            continue
-        except Exception as error:  # files may be wrong in as many ways as the library has lines
-            failures.append(f"{name}: {first_line(error)}")
-            continue
-        if bits == 4:
-            compute_as_in_training(model)
-        return model.eval(), name
-    raise RunError(f"{source}: weights could not be loaded; {'; '.join(failures)}")
-
-
-def _refuse_partial(
-    model_class: Any, source: Path, *, family: Family, options: Mapping[str, Any]
-) -> list[str]:
-    """Compare the names and sizes in a weight file with the model's, before any weight is held.
-
-    The library fills what is absent with random numbers; in 4 and 8 bits it does not even look at
-    sizes. Loaded as floats onto no device, and nothing tied, its report says what the file lacks.
-
-    Returns:
-        The names under which the file holds the input embeddings.
-
-    Raises:
-        RunError: weights are absent, unused or of another size.
-    """
-    config = copy.deepcopy(options["config"])
-    config.tie_word_embeddings = False
-    _, report = model_class.from_pretrained(
-        str(source),
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-        **(dict(options) | {"config": config, "device_map": {"": "meta"}}),
-    )
-    own = read_own_config(source)
-    if problem := find_weight_problems(report, family=family, own=own):
+            model = model_class.from_pretrained(
+                str(source), config=model_config, device_map={"": device}, **options
+            ).eval()
+            _share_embeddings(model, _held_embeddings(report, family=family, own=own), family=family)
+    except pickle.UnpicklingError:
+        problem = (
+            f"weights could not be loaded; {weights}: it is damaged, or holds more than weights, "
+            "which could run code; it was not read"
+        )
+    except Exception as error:  # files may be wrong in as many ways as the library has lines
+        problem = f"weights could not be loaded; {weights}: {first_line(error)}"
+    if problem:
         raise RunError(f"{source}: {problem}")
-    return list_held_embeddings(report, family=family, own=own)
+    if bits == 4:
+        compute_as_in_training(model)
+    # transformers 5 says True for every T5 and mT5; growing the embeddings would then silently
+    # replace the head of mT5 and T5 v1.1 by them.
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    if not tied:
+        _mark_untied(model)
+    # Before rows are added: growing the embeddings would hold them twice in full.
+    trimmed = None if kept is None else trim_rows(model, kept)
+    _add_rows(model, tokenizer, new_tokens, means=trimmed.means if trimmed else ())
+    # The checkpoint's own search is forgotten: generate() fills in from it whatever is not set, and
+    # mT5 XLSum's bans every n-gram of 2, tags too.
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config = transformers.GenerationConfig(
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=model.config.decoder_start_token_id,
+    )
+    return LoadedModel(model=model, weights=weights, tied=tied, trimmed=trimmed)
+
+
+def find_weight_problems(
+    report: Mapping[str, Collection[Any]], *, family: Family, own: Mapping[str, Any]
+) -> str | None:
+    """Say which weights of a file are not those of its model; None where all fit.
+
+    Args:
+        report: as the library gives it of a load: `missing_keys` and `unexpected_keys` are names,
+            `mismatched_keys` a name with its shape in the file and in the model.
+        own: the content of the checkpoint's config.json.
+    """
+    absent = set(report["missing_keys"])
+    unused = {name for name in report["unexpected_keys"] if not _fits(family.unused, name)}
+    if (prefix := _find_prefix(absent, unused, family)) is not None:
+        return (
+            f"the names of {len(unused)} weights begin with {prefix!r}, such as {min(unused)}, and "
+            "the model's do not, so none of them would be read; save the state_dict of the model "
+            "itself, not of what it was wrapped in, or take that beginning off the names"
+        )
+    if _held_embeddings(report, family=family, own=own):
+        absent.difference_update(family.embeddings)
+    if own.get("tie_word_embeddings") is not False:
+        absent.discard(HEAD)
+    sizes = [
+        f"{name} ({_show_shape(held)} in the file, {_show_shape(asked)} by config.json)"
+        for name, held, asked in sorted(report["mismatched_keys"])
+    ]
+    parts = [
+        f"{len(names)} {said} ({_show_names(names)})"
+        for names, said in (
+            (sorted(name for name in absent if not _fits(family.absent, name)), "absent"),
+            (sorted(unused), "unused"),
+            (sizes, "of another size"),
+        )
+        if names
+    ]
+    if not parts:
+        return None
+    return (
+        f"its weights are not those that its config.json describes: {'; '.join(parts)}. What "
+        "is absent would begin at random, what is unused would be lost. Copy config.json and "
+        "weights of one checkpoint again"
+    )
+
+
+def _held_embeddings(
+    report: Mapping[str, Collection[Any]], *, family: Family, own: Mapping[str, Any]
+) -> list[str]:
+    """Return the names under which a file holds the one matrix of input embeddings.
+
+    `save_model` of safetensors keeps any one name of a matrix that has several: of a tied model it
+    may be the head's.
+    """
+    held = [name for name in family.embeddings if name not in report["missing_keys"]]
+    if not held and own.get("tie_word_embeddings") is not False:
+        return [HEAD] if HEAD not in report["missing_keys"] else []
+    return held
+
+
+def _fits(pattern: str | None, name: str) -> bool:
+    return pattern is not None and re.search(pattern, name) is not None
+
+
+def _find_prefix(absent: Collection[str], unused: Collection[str], family: Family) -> str | None:
+    """Return what stands before every unused name, where names without it are the absent ones."""
+    known = {*absent, *(name.removeprefix(f"{family.base}.") for name in absent)}
+    first = min(unused, default="")
+    for dot in re.finditer(r"\.", first):
+        prefix = first[: dot.end()]
+        if all(name.startswith(prefix) for name in unused) and any(
+            name.removeprefix(prefix) in known for name in unused
+        ):
+            return prefix
+    return None
+
+
+def _show_names(names: list[str]) -> str:
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _show_shape(shape: Collection[int]) -> str:
+    return " x ".join(str(size) for size in shape)
+
+
+def _find_not_finite(files: Iterator[Path]) -> str | None:
+    """Say which weights are not finite: every loss would be so, whatever trains on them.
+
+    Looked at in the file: quantised, a NaN becomes some number.
+    """
+    import torch
+
+    names = [
+        name
+        for file in files
+        if file.suffix != ".json"
+        for name, weight in _read_tensors(file)
+        if weight.is_floating_point()
+        and weight.numel()
+        # A sum of float16 may overflow where no weight does; NaN is least and largest.
+        and not torch.stack(torch.aminmax(weight.float())).isfinite().all()
+    ]
+    if not names:
+        return None
+    return (
+        f"{len(names)} of its weights hold NaN or infinity ({_show_names(names)}), so that every "
+        "loss would be NaN; copy the checkpoint again, or give one that was saved before it was "
+        "spoilt"
+    )
+
+
+def _read_tensors(path: Path) -> Iterator[tuple[str, Any]]:
+    """Give each tensor of a weight file with its name; safetensors or a pickle of weights alone."""
+    import torch
+    from safetensors import safe_open
+
+    if path.suffix == ".safetensors":
+        with safe_open(str(path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                yield name, file.get_tensor(name)
+        return
+    # A pickle of the old form cannot be mapped into memory.
+    yield from torch.load(
+        path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+    ).items()
 
 
 def _share_embeddings(model: Any, held: list[str], *, family: Family) -> None:
@@ -237,220 +314,13 @@ def _share_embeddings(model: Any, held: list[str], *, family: Family) -> None:
             ties[name] = family.embeddings[0]
 
 
-def _refuse_not_finite(source: Path) -> None:
-    """Refuse weights that are not finite: every loss would be so, whatever trains on them.
-
-    Looked at in the file: quantised, a NaN becomes some number.
-
-    Raises:
-        RunError: with their names.
-    """
-    import torch
-
-    files = weight_files({path.name for path in source.iterdir()})
-    names = [
-        name
-        for file in files
-        if not file.endswith(".json")
-        for name, weight in _read_tensors(source / file)
-        if weight.is_floating_point()
-        and weight.numel()
-        # A sum of float16 may overflow where no weight does; NaN is least and largest.
-        and not torch.stack(torch.aminmax(weight.float())).isfinite().all()
-    ]
-    if names:
-        raise RunError(
-            f"{source}: {len(names)} of its weights hold NaN or infinity ({show_names(names)}), so "
-            "that every loss would be NaN; copy the checkpoint again, or give one that was saved "
-            "before it was spoilt"
-        )
-
-
-def _read_tensors(path: Path) -> Iterator[tuple[str, Any]]:
-    """Give each tensor of a weight file with its name; safetensors or a pickle of weights alone."""
-    import torch
-    from safetensors import safe_open
-
-    if path.suffix == ".safetensors":
-        with safe_open(str(path), framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                yield name, file.get_tensor(name)
-        return
-    # A pickle of the old form cannot be mapped into memory.
-    yield from torch.load(
-        path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-    ).items()
-
-
-def _use_tokenizer_ids(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Let model and tokenizer agree on padding and end, and forget the checkpoint's own search.
-
-    generate() fills in from it whatever is not set: mT5 XLSum's bans every n-gram of 2, tags too.
-    """
-    from transformers import GenerationConfig
-
-    model.config.pad_token_id = tokenizer.pad_token_id
-    model.config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config = GenerationConfig(
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=model.config.decoder_start_token_id,
-    )
-
-
-def quiet_libraries() -> None:
-    """Keep the libraries' bars and hints out of a log that a person reads; errors still come."""
-    import logging
-
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-
-
-def find_weight_problems(
-    report: Mapping[str, Collection[Any]], *, family: Family, own: Mapping[str, Any]
-) -> str | None:
-    """Say which weights of a file are not those of its model; None where all fit.
-
-    Args:
-        report: as the library gives it of a load: `missing_keys` and `unexpected_keys` are names,
-            `mismatched_keys` a name with its shape in the file and in the model.
-        own: the content of the checkpoint's config.json.
-    """
-    absent = set(report["missing_keys"])
-    unused = {name for name in report["unexpected_keys"] if not _fits(family.unused, name)}
-    if (prefix := _find_prefix(absent, unused, family)) is not None:
-        return (
-            f"the names of {len(unused)} weights begin with {prefix!r}, such as {min(unused)}, and "
-            "the model's do not, so none of them would be read; save the state_dict of the model "
-            "itself, not of what it was wrapped in, or take that beginning off the names"
-        )
-    if list_held_embeddings(report, family=family, own=own):
-        absent.difference_update(family.embeddings)
-    if _ties_head(own):
-        absent.discard(HEAD)
-    absent = {name for name in absent if not _fits(family.absent, name)}
-    sizes = [
-        f"{name} ({_show_shape(held)} in the file, {_show_shape(asked)} by config.json)"
-        for name, held, asked in sorted(report["mismatched_keys"])
-    ]
-    parts = [
-        f"{len(names)} {said} ({show_names(names)})"
-        for names, said in (
-            (sorted(absent), "absent"),
-            (sorted(unused), "unused"),
-            (sizes, "of another size"),
-        )
-        if names
-    ]
-    if not parts:
-        return None
-    return (
-        f"its weights are not those that its config.json describes: {'; '.join(parts)}. What "
-        "is absent would begin at random, what is unused would be lost. Copy config.json and "
-        "weights of one checkpoint again"
-    )
-
-
-def list_held_embeddings(
-    report: Mapping[str, Collection[Any]], *, family: Family, own: Mapping[str, Any]
-) -> list[str]:
-    """Return the names under which a file holds the one matrix of input embeddings.
-
-    `save_model` of safetensors keeps any one name of a matrix that has several: of a tied model it
-    may be the head's.
-
-    Args:
-        report: as find_weight_problems has it.
-        own: the content of the checkpoint's config.json.
-    """
-    held = [name for name in family.embeddings if name not in report["missing_keys"]]
-    if not held and _ties_head(own) and HEAD not in report["missing_keys"]:
-        return [HEAD]
-    return held
-
-
-def _ties_head(own: Mapping[str, Any]) -> bool:
-    return own.get("tie_word_embeddings") is not False
-
-
-def _fits(pattern: str | None, name: str) -> bool:
-    return pattern is not None and re.search(pattern, name) is not None
-
-
-def _find_prefix(absent: Collection[str], unused: Collection[str], family: Family) -> str | None:
-    """Return what stands before every unused name, where names without it are the absent ones."""
-    known = {*absent, *(name.removeprefix(f"{family.base}.") for name in absent)}
-    first = min(unused, default="")
-    for dot in re.finditer(r"\.", first):
-        prefix = first[: dot.end()]
-        if all(name.startswith(prefix) for name in unused) and any(
-            name.removeprefix(prefix) in known for name in unused
-        ):
-            return prefix
-    return None
-
-
-def show_names(names: list[str]) -> str:
-    """Return names of weights as a message gives them: the first few."""
-    more = len(names) - SHOWN_NAMES
-    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _show_shape(shape: Collection[int]) -> str:
-    return " x ".join(str(size) for size in shape)
-
-
-def is_tied(model: Any) -> bool:
-    """Say whether the head's weight is the input embeddings' own."""
-    return bool(model.get_output_embeddings().weight is model.get_input_embeddings().weight)
-
-
-def untie_head(model: Any) -> None:
-    """Give the head a weight of its own (a copy of the embeddings') and mark the model untied."""
-    import torch
-
-    head = model.get_output_embeddings()
-    head.weight = torch.nn.Parameter(head.weight.detach().clone())
-    _mark_untied(model)
-
-
-def start_untied(model: Any, *, std: float) -> None:
-    """Give T5 or mT5 a head of its own, and start it and the embeddings at random.
-
-    T5's own initial embeddings have a standard deviation of 1, which makes logits of hundreds.
-
-    Args:
-        std: standard deviation of both; d_model**-0.5 suits a head that nothing scales.
-    """
-    import torch
-
-    untie_head(model)
-    with torch.no_grad():
-        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-            layer.weight.normal_(0.0, std)
-
-
 def _mark_untied(model: Any) -> None:
+    """Let a model's config say that its head has a weight of its own."""
     model.config.tie_word_embeddings = False
-    model.all_tied_weights_keys.pop("lm_head.weight", None)
+    model.all_tied_weights_keys.pop(HEAD, None)
 
 
-def keep_head_as_it_is(model: Any) -> bool:
-    """Write into the config whether the head is tied, as the weights say it, and return that.
-
-    transformers 5 sets tie_word_embeddings to True for every T5 and mT5; resizing would then
-    silently replace the head of mT5 and T5 v1.1 by the input embeddings.
-    """
-    tied = is_tied(model)
-    if not tied:
-        _mark_untied(model)
-    return tied
-
-
-def add_rows(
+def _add_rows(
     model: Any,
     tokenizer: PreTrainedTokenizerFast,
     new_tokens: Sequence[str],
@@ -465,44 +335,43 @@ def add_rows(
     """
     import torch
 
-    embeddings = model.get_input_embeddings()
-    if len(tokenizer) > embeddings.weight.shape[0]:
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        _give_stacks_their_own_layer(model)
-    if not new_tokens:
-        return
-    vocabulary = tokenizer.get_vocab()
-    new_ids = {vocabulary[token] for token in new_tokens}
-    matrices = {
-        id(module.weight): module.weight
-        for module in (model.get_input_embeddings(), model.get_output_embeddings())
-    }
+        # That puts one and the same layer in all places. PEFT meets it once, under the name
+        # `shared`, and an adapter asked for embed_tokens is then left out in silence.
+        for stack in (model.get_encoder(), model.get_decoder()):
+            stack.embed_tokens = copy.copy(stack.embed_tokens)
+            stack.embed_tokens._parameters = dict(stack.embed_tokens._parameters)
+    new_ids = tokenizer.convert_tokens_to_ids(list(new_tokens))
+    matrices = [model.get_input_embeddings().weight]
+    if (head := model.get_output_embeddings().weight) is not matrices[0]:
+        matrices.append(head)
+    spell = tokenizer.backend_tokenizer.model.tokenize
     with torch.no_grad():
-        for token in new_tokens:
-            pieces = _old_pieces(tokenizer, token, new_ids)
-            for place, weight in enumerate(matrices.values()):
+        for token, new_id in zip(new_tokens, new_ids, strict=True):
+            spelled = {piece.id for piece in spell(token.strip())} if token.strip() else set()
+            pieces = sorted(spelled - {*new_ids, tokenizer.unk_token_id})
+            for place, weight in enumerate(matrices):
                 rows = weight[pieces] if pieces else weight[: min(new_ids)]
-                row = means[place] if means and not pieces else rows.mean(dim=0)
-                weight[tokenizer.convert_tokens_to_ids(token)] = row
+                weight[new_id] = means[place] if means and not pieces else rows.mean(dim=0)
 
 
-def _give_stacks_their_own_layer(model: Any) -> None:
-    """Make encoder and decoder embeddings layers of their own again, with the one shared weight.
+def start_untied(model: Any, *, std: float) -> None:
+    """Give T5 or mT5 a head of its own, and start it and the embeddings at random.
 
-    Resizing puts one and the same layer in all places. PEFT meets it once, under the name `shared`,
-    and an adapter asked for embed_tokens is then left out in silence.
+    T5's own initial embeddings have a standard deviation of 1, which makes logits of hundreds.
+
+    Args:
+        std: standard deviation of both; d_model**-0.5 suits a head that nothing scales.
     """
-    for stack in (model.get_encoder(), model.get_decoder()):
-        layer = copy.copy(stack.embed_tokens)
-        layer._parameters = dict(layer._parameters)
-        stack.embed_tokens = layer
+    import torch
 
-
-def _old_pieces(tokenizer: Any, token: str, new_ids: set[int]) -> list[int]:
-    """Return the ids that spelled token before it was added."""
-    model = tokenizer.backend_tokenizer.model
-    found = {piece.id for piece in model.tokenize(token.strip())} if token.strip() else set()
-    return sorted(found - new_ids - {tokenizer.unk_token_id})
+    head = model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    _mark_untied(model)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), head):
+            layer.weight.normal_(0.0, std)
 
 
 def choose_bits(asked: Qlora) -> Bits | None:
@@ -558,3 +427,14 @@ def dequantise(model: Any) -> None:
         for mark in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
             model.__dict__.pop(mark, None)
     model.float()
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' bars and hints out of a log that a person reads; errors still come."""
+    import logging
+
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -18,74 +18,39 @@ EXTRA_FILE = "trained_base.safetensors"
 ADAPTER_MARKS = ("lora_", "trainable_tokens_", "modules_to_save")
 
 
-def train_embeddings_and_norms(model: Any, norms: tuple[str, ...]) -> None:
-    """Let embeddings, head, positions and normalisation layers of an adapted model learn.
-
-    Args:
-        norms: last name components of the family's normalisation layers.
-    """
-    import torch
-
-    for name, module in model.named_modules():
-        last = name.rsplit(".", 1)[-1]
-        if isinstance(module, torch.nn.Embedding) or last in norms or last == "lm_head":
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(True)
-
-
-def extra_parameters(model: Any) -> dict[str, Any]:
-    """Return what learns of a PEFT model and is in no adapter file; tied parameters once."""
-    if not hasattr(model, "peft_config"):
-        return {}
-    return {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and not any(mark in name for mark in ADAPTER_MARKS)
-    }
-
-
 def save_weights(model: Any, folder: Path) -> None:
     """Write what learned into folder: an adapter with its extra parameters, or the whole model.
 
     PEFT would ask the hub whether the embeddings changed, and put them whole beside an adapter on
     them; neither is needed, since the base's rows, new ones too, are made again on loading.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if hasattr(model, "peft_config"):
-        _save_adapter(model, folder)
-    else:
-        _save_whole(model, folder)
-    for path in folder.glob("*.safetensors"):
-        give_usual_mode(path)
-
-
-def _save_adapter(model: Any, folder: Path) -> None:
     from safetensors.torch import save_file
 
-    model.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # an empty model card
-    extra = extra_parameters(model)
-    if extra:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in extra.items()}
-        save_file(tensors, str(folder / EXTRA_FILE))
-
-
-def _save_whole(model: Any, folder: Path) -> None:
-    """Write all weights, with a config under which they are loaded as they are.
-
-    `tie_word_embeddings: false` would leave BART's stacks without embeddings (the file holds the
-    shared ones alone) and T5 v1's head without its scale. Under true the library ties only what is
-    absent or equal in the file, so a head of its own stays one.
-    """
-    own = model.config
-    said = own.tie_word_embeddings
-    own.tie_word_embeddings = (
-        said or own.model_type == "bart" or getattr(own, "scale_decoder_outputs", False)
-    )
-    try:
-        model.save_pretrained(folder)
-    finally:
-        own.tie_word_embeddings = said
+    folder.mkdir(parents=True, exist_ok=True)
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(folder, save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # an empty model card
+        extra = {
+            name: parameter.detach().cpu().contiguous()
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and not any(mark in name for mark in ADAPTER_MARKS)
+        }
+        if extra:
+            save_file(extra, folder / EXTRA_FILE)
+    else:
+        # `tie_word_embeddings: false` would leave BART's stacks without embeddings (the file holds
+        # the shared ones alone) and T5 v1's head without its scale. Under true the library ties
+        # only what is absent or equal in the file, so a head of its own stays one.
+        own = model.config
+        said = own.tie_word_embeddings
+        if own.model_type == "bart" or getattr(own, "scale_decoder_outputs", False):
+            own.tie_word_embeddings = True
+        try:
+            model.save_pretrained(folder)
+        finally:
+            own.tie_word_embeddings = said
+    for path in folder.glob("*.safetensors"):
+        give_usual_mode(path)
 
 
 def load_weights(model: Any, folder: Path) -> None:
@@ -130,10 +95,8 @@ def load_extra(model: Any, folder: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    if not (folder / EXTRA_FILE).is_file():
-        return
-    tensors = load_file(str(folder / EXTRA_FILE))
-    own = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            own[name].copy_(tensor)
+    if (folder / EXTRA_FILE).is_file():
+        own = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in load_file(folder / EXTRA_FILE).items():
+                own[name].copy_(tensor)

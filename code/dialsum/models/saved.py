@@ -146,8 +146,7 @@ def load_saved_base(saved: SavedFolder, *, config: Config, device: str, dtype: A
     base = saved.base
     if not isinstance(base, Path):
         model = config.model.model_copy(update={"checkpoint": base})
-        asked = config.model_copy(update={"model": model})
-        base = fetch_folder(asked, environment=os.environ)
+        base = fetch_folder(model, environment=os.environ)
     return load_model(
         base,
         config=config,
@@ -163,9 +162,9 @@ def attach_adapter(base: Any, folder: Path) -> Any:
     """Put the adapter of a folder on its base and return the model in evaluation mode."""
     from peft import PeftModel
 
-    from dialsum.models.token_rows import use_rows_without_copies
+    from dialsum.models.token_rows import compute_rows_in_place
 
     adapted = PeftModel.from_pretrained(base, str(folder))
-    use_rows_without_copies(adapted)
+    compute_rows_in_place(adapted)
     load_extra(adapted, folder)
     return adapted.eval()

@@ -11,6 +11,7 @@ stay PEFT's own. Must not know how adapters are added (adapters.py).
 from __future__ import annotations
 
 from functools import lru_cache
+from types import MethodType
 from typing import Any
 
 import torch
@@ -18,40 +19,39 @@ from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 from torch.nn.functional import embedding, linear
 
 
-class RowsInPlace(TrainableTokensLayer):
-    """PEFT's layer with another computation; see the module's own words."""
+def compute_rows_in_place(model: torch.nn.Module) -> None:
+    """Change how a PEFT model's token rows are computed; done again, it changes nothing.
 
-    def forward_adapters(
-        self, x: torch.Tensor, active_adapters: list[str], *args: Any, **kwargs: Any
-    ) -> torch.Tensor:
-        """Return embeddings [..., width] of token ids, or logits [..., vocabulary] of a width."""
-        if self.disable_adapters or self.merged or not active_adapters:
-            plain: torch.Tensor = super().forward_adapters(x, active_adapters, *args, **kwargs)
-            return plain
-        self._check_overlapping_tokens(active_adapters)
-        layer: Any = self.base_layer
-        result: torch.Tensor = layer(x)
-        for name in active_adapters:
-            rows = self.trainable_tokens_delta[name].to(layer.weight)
-            tokens = tuple(self.token_indices[name])
-            if isinstance(layer, torch.nn.Embedding):
-                result = _put_rows(result, x, rows, tokens, layer=layer)
-            else:
-                result = _put_columns(result, x, rows, tokens, weight=layer.weight)
-        return result
-
-
-def use_rows_without_copies(model: torch.nn.Module) -> int:
-    """Change how a PEFT model's token rows are computed, and return in how many layers.
-
-    Their class is exchanged, so that all else that PEFT does with them (saving, loading, merging,
-    switching off) goes on as before.
+    All else that PEFT does with them (saving, loading, merging, switching off) goes on as before.
     """
-    # By type alone: what was changed before is not counted again.
-    layers = [module for module in model.modules() if type(module) is TrainableTokensLayer]
-    for layer in layers:
-        layer.__class__ = RowsInPlace
-    return len(layers)
+    for layer in model.modules():
+        if isinstance(layer, TrainableTokensLayer):
+            layer.__dict__["forward_adapters"] = MethodType(_compute_in_place, layer)
+
+
+def _compute_in_place(
+    tokens_layer: TrainableTokensLayer,
+    x: torch.Tensor,
+    active_adapters: list[str],
+    *args: Any,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """Return embeddings [..., width] of token ids, or logits [..., vocabulary] of a width."""
+    if tokens_layer.disable_adapters or tokens_layer.merged or not active_adapters:
+        plain: torch.Tensor = TrainableTokensLayer.forward_adapters(
+            tokens_layer, x, active_adapters, *args, **kwargs
+        )
+        return plain
+    layer: Any = tokens_layer.base_layer
+    result: torch.Tensor = layer(x)
+    for name in active_adapters:
+        rows = tokens_layer.trainable_tokens_delta[name].to(layer.weight)
+        tokens = tuple(tokens_layer.token_indices[name])
+        if isinstance(layer, torch.nn.Embedding):
+            result = _put_rows(result, x, rows, tokens, layer=layer)
+        else:
+            result = _put_columns(result, x, rows, tokens, weight=layer.weight)
+    return result
 
 
 def _put_rows(
