@@ -93,7 +93,7 @@ class SmallTraining:
         if self.change is not None:
             self.change(network, tokenizer)
         tied = network.get_output_embeddings().weight is network.get_input_embeddings().weight
-        loaded = LoadedModel(model=network, weights="safetensors", tied=tied, quantised=False)
+        loaded = LoadedModel(model=network, weights="safetensors", tied=tied)
         torch.manual_seed(4)
         device = torch.device("cuda" if self.gpu else "cpu")
         model = adapt_model(

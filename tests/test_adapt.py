@@ -18,7 +18,7 @@ from adapted_models import (
     with_adapter,
 )
 from dialsum.errors import UnfitError
-from dialsum.models.adapters import choose_loader, places_of_new_rows, require_trainable
+from dialsum.models.adapters import describe_loader, places_of_new_rows, require_trainable
 from small_models import UNTIED, make_config
 
 pytestmark = pytest.mark.training
@@ -132,7 +132,7 @@ def test_the_loader_is_recorded_as_asked_and_used(
     qlora: dict[str, Any], requested: str, used: str
 ) -> None:
     config = make_config("mt5", "none/needed", qlora=FOUR_BIT | qlora)
-    loader = choose_loader(config.qlora)
+    loader = describe_loader(config.qlora)
     assert (loader["requested"], loader["used"]) == (requested, used)
     assert ("encoder-decoder" in loader["why"]) == (requested != used)
 

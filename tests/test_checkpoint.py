@@ -13,29 +13,11 @@ import pytest
 from dialsum.batch.check import find_model_problems
 from dialsum.errors import UnfitError
 from dialsum.experiment.run import check_checkpoint
-from dialsum.models.checkpoint import weight_format
 from dialsum.models.hub import resolve_checkpoint
 from dialsum.models.load import read_model_config
 from small_models import Checkpoints, Malicious, make_config
 
 pytestmark = pytest.mark.training
-
-
-@pytest.mark.parametrize(
-    ("files", "form"),
-    [
-        (["model.safetensors"], "safetensors"),
-        (["model.safetensors.index.json"], "safetensors"),
-        (["model.safetensors", "pytorch_model.bin"], "safetensors"),
-        (["pytorch_model.bin"], "pytorch_model.bin"),
-        (["pytorch_model.bin.index.json", "weights.pkl"], "pytorch_model.bin"),
-    ],
-)
-def test_which_weights_are_read(files: list[str], form: str, tmp_path: Path) -> None:
-    for name in files:
-        (tmp_path / name).touch()
-    assert weight_format(tmp_path) == form
-    assert weight_format("owner/name") is None
 
 
 @pytest.mark.parametrize(
@@ -123,8 +105,8 @@ def test_a_folder_without_config_is_no_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "its config.json cannot be read"),
-        ("{", "its config.json cannot be read"),
+        ("", "config.json is empty"),
+        ("{", "config.json is text, not JSON"),
         ("[]", "it holds a list"),
         ("null", "it holds a NoneType"),
         ('{"model_type": "unheard_of"}', "is of type 'unheard_of'"),

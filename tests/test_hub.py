@@ -15,7 +15,7 @@ import pytest
 from batch_world import TRAINER, make_options, make_screen
 from dialsum.config.schema import Model
 from dialsum.errors import ProblemsError, UnfitError
-from dialsum.models.hub import choose_files, fetch_snapshot, find_snapshot
+from dialsum.models.hub import choose_files, fetch_folder, find_folder
 from dialsum.report.door import start_batch
 from hub_server import COMMIT, TOKEN, Hub, serve_hub
 from small_models import Checkpoints
@@ -65,7 +65,7 @@ def test_only_the_files_of_a_run_are_downloaded_and_once(
 ) -> None:
     said: list[str] = []
     variables = environment(hub, tmp_path)
-    folder = fetch_snapshot(asked(revision=revision), environment=variables, say=said.append)
+    folder = fetch_folder(asked(revision=revision), environment=variables, say=said.append)
     assert folder.name == COMMIT
     assert {path.name for path in folder.iterdir()} == hub.fetched
     assert hub.fetched == {"config.json", "model.safetensors", "tokenizer.json"}
@@ -74,21 +74,21 @@ def test_only_the_files_of_a_run_are_downloaded_and_once(
     assert line.startswith(f"downloading a/b at {COMMIT[:12]}: 3 files, 0.0 MB, into ")
     hub.asked.clear()
     for again in (revision, COMMIT):
-        assert fetch_snapshot(asked(revision=again), environment=variables) == folder
+        assert fetch_folder(asked(revision=again), environment=variables) == folder
     offline = {**variables, "HF_HUB_OFFLINE": "1"}
-    assert fetch_snapshot(asked(revision=revision), environment=offline) == folder
+    assert fetch_folder(asked(revision=revision), environment=offline) == folder
     assert hub.asked == []
 
 
 def test_what_is_absent_in_the_cache_alone_is_downloaded(hub: Hub, tmp_path: Path) -> None:
     variables = environment(hub, tmp_path)
-    folder = fetch_snapshot(asked(), environment=variables)
+    folder = fetch_folder(asked(), environment=variables)
     (folder / "model.safetensors").unlink()
-    assert find_snapshot("a/b", None, variables) is None
+    assert find_folder(asked(), environment=variables) is None
     with pytest.raises(UnfitError, match="or not all of it, and HF_HUB_OFFLINE forbids"):
-        fetch_snapshot(asked(), environment={**variables, "HF_HUB_OFFLINE": "1"})
+        fetch_folder(asked(), environment={**variables, "HF_HUB_OFFLINE": "1"})
     hub.asked.clear()
-    assert fetch_snapshot(asked(), environment=variables) == folder
+    assert fetch_folder(asked(), environment=variables) == folder
     assert hub.fetched <= {"model.safetensors"}  # it is linked anew where its content is kept
     assert (folder / "model.safetensors").read_bytes() == EMPTY_WEIGHTS
 
@@ -101,7 +101,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, str], list[str]]] = [
     ({"revision": "v9"}, {}, ["has no revision 'v9'", "model.revision"]),
     ({"name": "only/tf"}, {}, ["no model.safetensors or pytorch_model.bin", "tf_model.h5"]),
     ({"name": "huge/h"}, {}, ["take 1000000000.0 GB, but", "free; free space there", "HF_HOME"]),
-    ({"name": "a/b c"}, {}, ["no hub name, which is OWNER/NAME"]),
+    ({"name": "a/b c"}, {}, ["no such folder (and no hub name, which is OWNER/NAME"]),
     ({}, {"HF_ENDPOINT": "http://127.0.0.1:9"}, ["cannot be reached", "refused", "network"]),
     ({}, {"HF_HUB_OFFLINE": "1"}, ["not in the cache", "HF_HUB_OFFLINE forbids its download"]),
 ]
@@ -121,7 +121,7 @@ def test_why_a_checkpoint_cannot_be_downloaded(
     hub.gated.add("gated/g")
     hub.sizes["merges.txt"] = 10**18
     with pytest.raises(UnfitError) as caught:
-        fetch_snapshot(asked(**values), environment=environment(hub, tmp_path, **variables))
+        fetch_folder(asked(**values), environment=environment(hub, tmp_path, **variables))
     said = str(caught.value)
     assert said.startswith(f"model.checkpoint {values.get('name', 'a/b')}: ")
     for word in words:
@@ -133,14 +133,14 @@ def test_a_token_opens_what_is_behind_a_licence(hub: Hub, tmp_path: Path) -> Non
     hub.models["gated/g"] = FILES
     hub.gated.add("gated/g")
     variables = environment(hub, tmp_path, HF_TOKEN=TOKEN)
-    assert (fetch_snapshot(asked("gated/g"), environment=variables) / "config.json").is_file()
+    assert (fetch_folder(asked("gated/g"), environment=variables) / "config.json").is_file()
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_hub_that_is_ill_is_said_with_its_answer(status: int, hub: Hub, tmp_path: Path) -> None:
     hub.status = status
     with pytest.raises(UnfitError, match=f"the hub answers {status}; start again in some minutes"):
-        fetch_snapshot(asked(), environment=environment(hub, tmp_path))
+        fetch_folder(asked(), environment=environment(hub, tmp_path))
 
 
 def test_a_download_that_broke_off_goes_on(
@@ -151,9 +151,9 @@ def test_a_download_that_broke_off_goes_on(
     hub.models["a/b"]["model.safetensors"] = weights
     hub.cut = "model.safetensors"
     with pytest.raises(UnfitError, match=r"broke off .*start again: what has come is kept"):
-        fetch_snapshot(asked(), environment=environment(hub, tmp_path))
+        fetch_folder(asked(), environment=environment(hub, tmp_path))
     hub.cut = None
-    folder = fetch_snapshot(asked(), environment=environment(hub, tmp_path))
+    folder = fetch_folder(asked(), environment=environment(hub, tmp_path))
     assert (folder / "model.safetensors").read_bytes() == weights
 
 

@@ -179,7 +179,7 @@ CHECKPOINTS = [
     ),
     ('{"model_type": "bart", "decoder_start_token_id": null}', "has no decoder_start_token_id"),
     ("[" * 100_000, "config.json breaks off in the middle"),
-    ("[" * 100_000 + "]", "config.json is nested too deep to be read"),
+    ("[" * 100_000 + "]", "config.json is no valid JSON (maximum recursion"),
     (
         '{"model_type": "bart", "quantization_config": {"quant_method": "gptq"}}',
         "has a quantization_config (gptq), by which its weights are held in bits",

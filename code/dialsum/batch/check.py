@@ -36,10 +36,7 @@ from dialsum.environment_variables import WORLD_SIZES, find_secret_problems, rea
 from dialsum.errors import ConfigError, DialsumError, ProblemsError, UnfitError
 from dialsum.experiment.environment import find_shadowed_packages
 from dialsum.files import read_regular
-from dialsum.models.checkpoint import (
-    describe_own_search,
-    find_checkpoint_problems,
-)
+from dialsum.models.checkpoint import describe_own_search, find_checkpoint_problems
 from dialsum.models.families import find_foreign_targets, get_family
 from dialsum.models.hub import (
     explain_offline,

@@ -76,9 +76,8 @@ def adapt_model(
         # Gradients must reach the adapters through frozen, recomputed blocks.
         model.enable_input_require_grads()
     present = adaptable_names(model)
-    if asked.target_modules == "auto":
-        targets, notes = [name for name in family.linear if name in present], []
-    else:
+    targets, notes = [name for name in family.linear if name in present], list[str]()
+    if asked.target_modules != "auto":
         targets, notes = map_target_names(asked.target_modules, family=family, present=present)
     notes += describe_large_ranks(model, targets, rank=asked.lora_rank)
     for name in (EMBEDDING, HEAD):

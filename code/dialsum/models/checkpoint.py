@@ -15,7 +15,17 @@ from typing import Any
 
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError, first_line
-from dialsum.files import BINARY, JSON, SAFETENSORS, TEXT, TORCH, Look, look_at, read_regular, shorten
+from dialsum.files import (
+    BINARY,
+    JSON,
+    SAFETENSORS,
+    TEXT,
+    TORCH,
+    Look,
+    look_at,
+    read_regular,
+    shorten,
+)
 from dialsum.machine.devices import Choice
 from dialsum.machine.memory import BASE_SIZES, Size
 from dialsum.models.families import Family, get_family
@@ -192,9 +202,7 @@ def _find_config_problems(folder: Path, config: Config, *, place: str) -> list[s
     except UnfitError as error:
         return [str(error)]
     if not own.get("model_type"):
-        return [
-            f"{place}: its config.json names no model_type, so it is no checkpoint's; {AGAIN}"
-        ]
+        return [f"{place}: its config.json names no model_type, so it is no checkpoint's; {AGAIN}"]
     if own["model_type"] != family.name:
         return [
             f"{place} is of type {own['model_type']!r}, but model.architecture says "

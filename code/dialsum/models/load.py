@@ -133,7 +133,8 @@ def load_model(
             model = model_class.from_pretrained(
                 str(source), config=model_config, device_map={"": device}, **options
             ).eval()
-            _share_embeddings(model, _held_embeddings(report, family=family, own=own), family=family)
+            held = _held_embeddings(report, family=family, own=own)
+            _share_embeddings(model, held, family=family)
     except pickle.UnpicklingError:
         problem = (
             f"weights could not be loaded; {weights}: it is damaged, or holds more than weights, "
@@ -342,7 +343,8 @@ def _add_rows(
         for stack in (model.get_encoder(), model.get_decoder()):
             stack.embed_tokens = copy.copy(stack.embed_tokens)
             stack.embed_tokens._parameters = dict(stack.embed_tokens._parameters)
-    new_ids = tokenizer.convert_tokens_to_ids(list(new_tokens))
+    vocabulary = tokenizer.get_vocab()
+    new_ids = [vocabulary[token] for token in new_tokens]
     matrices = [model.get_input_embeddings().weight]
     if (head := model.get_output_embeddings().weight) is not matrices[0]:
         matrices.append(head)
