@@ -19,7 +19,6 @@ from dialsum.errors import run_script
 from dialsum.score.api import score_texts
 from dialsum.score.files import align_rows, read_predictions, read_references, read_train_summaries
 from dialsum.score.floors import choose_constant, lead
-from dialsum.score.rouge import TextPreparer
 from dialsum.score.tokenise import load_tokeniser
 from dialsum.score.unseen import exchange_speakers
 
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dialogues = [references.dialogues[name] for name in references.summaries]
     train = read_train_summaries(data / "train.csv", scored=references.summaries)
     constants = {
-        name: choose_constant(train, TextPreparer(load_tokeniser(cut, tags=tags)))
+        name: choose_constant(train, load_tokeniser(cut, tags=tags))
         for name, (cut, tags) in SCALES.items()
     }
     systems: dict[str, dict[str, list[str]]] = {}

@@ -136,9 +136,9 @@ def main(arguments: Sequence[str] | None) -> int:
     check_files(path for path in named if path)
     if options.html:
         from dialsum.files import refuse_foreign
-        from dialsum.score.html import BEGIN, write_page
+        from dialsum.score.html import is_page, write_page
 
-        refuse_foreign(options.html, is_ours=lambda head: head.startswith(BEGIN.encode()))
+        refuse_foreign(options.html, is_ours=is_page)
     if options.check_submission:
         return check(options)
     systems, train = read_systems(options)

@@ -56,6 +56,22 @@ def test_the_test_s_false_positives_are_its_alpha() -> None:
     assert 0.02 < found < 0.085
 
 
+@pytest.mark.parametrize("rows", [[[5.0]], [[7.0]] * 9])
+def test_an_interval_without_spread_is_a_point(rows: list[list[float]]) -> None:
+    assert percentile_intervals(np.array(rows))[0].tolist() == pytest.approx(rows[0] * 2)
+
+
+def test_the_interval_is_that_of_the_normal_law_for_many_rows() -> None:
+    rows = np.random.default_rng(1).normal(40.0, 10.0, size=(400, 2))
+    half = 1.96 * rows.std(axis=0) / np.sqrt(400)
+    ends = percentile_intervals(rows)
+    assert ends[:, 0] == pytest.approx(rows.mean(axis=0) - half, abs=0.15)
+    assert ends[:, 1] == pytest.approx(rows.mean(axis=0) + half, abs=0.15)
+    assert np.array_equal(ends, percentile_intervals(rows))
+    # The same rows are drawn in each column.
+    assert percentile_intervals(rows[:, :1] * [1.0, 3.0])[1] == pytest.approx(3 * ends[0])
+
+
 def test_the_interval_covers_the_truth_at_its_rate() -> None:
     """400 samples of 80 rows of a skewed law whose mean is known."""
     generator = np.random.default_rng(5)

@@ -11,7 +11,6 @@ from dialsum.errors import DataError
 from dialsum.score.api import score_report, score_texts
 from dialsum.score.files import read_references
 from dialsum.score.floors import choose_constant, lead, longest_utterance, other_summaries
-from dialsum.score.rouge import TextPreparer
 from dialsum.score.rows import Rows
 from dialsum.score.tokenise import load_tokeniser
 
@@ -75,14 +74,10 @@ def test_another_row_s_summary_is_never_its_own(rows: int) -> None:
     assert other_summaries(summaries) == others
 
 
-def preparer(tokenizer: str = "whitespace", tags: str = "split") -> TextPreparer:
-    return TextPreparer(load_tokeniser(tokenizer, tags=tags))
-
-
 @pytest.mark.parametrize("summaries", [[], ["", "  "]])
 def test_a_constant_needs_text(summaries: list[str]) -> None:
     with pytest.raises(DataError, match="train summaries has text"):
-        choose_constant(summaries, preparer())
+        choose_constant(summaries, load_tokeniser("whitespace"))
 
 
 @pytest.mark.parametrize(
@@ -94,14 +89,14 @@ def test_a_constant_needs_text(summaries: list[str]) -> None:
     ],
 )
 def test_the_constant_is_what_summaries_share(summaries: list[str], constant: str) -> None:
-    assert choose_constant(summaries, preparer()) == constant
+    assert choose_constant(summaries, load_tokeniser("whitespace")) == constant
 
 
 def test_the_constant_depends_on_the_seed_alone() -> None:
     deeds = ("묻는다", "말한다", "권한다", "알린다")
     summaries = [f"#Person1#은 {number}번을 {deed}." for number in range(100) for deed in deeds]
-    first = choose_constant(summaries, preparer("mecab"), seed=3)
-    assert choose_constant(list(reversed(summaries)), preparer("mecab"), seed=3) == first
+    first = choose_constant(summaries, load_tokeniser("mecab"), seed=3)
+    assert choose_constant(list(reversed(summaries)), load_tokeniser("mecab"), seed=3) == first
 
 
 def read_korean(shared_dir: Path) -> tuple[list[dict[str, str]], list[str]]:
@@ -130,5 +125,5 @@ def test_the_search_does_not_stop_at_the_first_text(repository: Path) -> None:
     references = read_references([repository / "data" / "sample" / "dev.csv"])
     texts = list(references.summaries.values())
     train = read_references([repository / "data" / "sample" / "train.csv"]).summaries
-    constant = choose_constant([text for (text,) in train.values()], preparer("mecab"))
+    constant = choose_constant([text for (text,) in train.values()], load_tokeniser("mecab"))
     assert score_texts([constant] * len(texts), texts).rouge_mean > 40.5

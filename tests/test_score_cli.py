@@ -414,3 +414,20 @@ def test_it_runs_as_a_command(repository: Path) -> None:
     assert "nowhere.csv: no such file" in failed.stderr and "Traceback" not in failed.stderr
     unasked = subprocess.run([*script, "--tags", "whole"], capture_output=True, text=True)
     assert unasked.returncode == 2
+
+
+def test_the_table_of_the_docs_is_what_the_command_prints(
+    repository: Path, shared_dir: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "benchmarks/calibration.py", "--data", str(shared_dir / "data" / "ko")],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    _, _, table = done.stdout.partition("\n\n")
+    assert "| lead-2 |" in table
+    for page in ("docs/scores.md", "docs/ko/scores.md"):
+        text = (repository / page).read_text(encoding="utf-8")
+        assert table.strip() in text, f"{page} has other figures than: {done.args}"

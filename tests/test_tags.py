@@ -115,7 +115,10 @@ def test_a_tag_that_train_has_is_not_broken() -> None:
 
 
 def test_korean_tags_count_as_others_in_scores() -> None:
-    assert find_facts("#고객명#이 #@시스템#사진#을 보낸다.").masks == {"#고객명#", "#@시스템#사진#"}
+    assert set(find_facts("#고객명#이 #@시스템#사진#을 보낸다.")["masks"]) == {
+        "#고객명#",
+        "#@시스템#사진#",
+    }
     assert lead("#고객#: 안녕\n#@상담사#: 네", 2) == "안녕 네"
     assert find_foreign("#@URL#을 보낸다.", "#Person1#: 네") == {}
 

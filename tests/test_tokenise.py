@@ -15,7 +15,7 @@ from dialsum.errors import UnfitError
 from dialsum.score.tokenise import (
     TAG_TREATMENTS,
     TOKENIZERS,
-    load_mecab,
+    analyse,
     load_tokeniser,
     normalise,
     split_lines,
@@ -127,7 +127,7 @@ def test_mecab_keeps_the_morphemes_that_the_library_gives(shared_dir: object) ->
     ]
     for text in texts:
         theirs = analyser.parse(normalise(text))
-        ours = load_mecab().analyse(normalise(text))
+        ours = analyse(normalise(text))
         assert ours.spans == tuple(one.span for one in theirs)
         assert ours.kinds == tuple(one.pos for one in theirs)
 
@@ -151,7 +151,7 @@ def test_a_missing_library_is_named_with_its_install_line(
 ) -> None:
     from dialsum.score import tokenise
 
-    for load in (tokenise.load_mecab, tokenise.load_kiwi, tokenise._load_english):
+    for load in (tokenise._load_mecab, tokenise._load_kiwi, tokenise._load_english):
         load.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)
     file = r"requirements(-kiwi)?\.txt"

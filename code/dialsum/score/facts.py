@@ -10,90 +10,33 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from dialsum.data.tags import SPEAKER_IN_ANY_CASE, find_tags, tag_spans, without_tags
-from dialsum.score.tokenise import has_hangul, load_mecab, normalise
+from dialsum.score.tokenise import analyse, has_hangul, normalise
 
-SINO_DIGITS = {
-    "영": 0,
-    "공": 0,
-    "일": 1,
-    "이": 2,
-    "삼": 3,
-    "사": 4,
-    "오": 5,
-    "육": 6,
-    "칠": 7,
-    "팔": 8,
-    "구": 9,
-}
+SINO_DIGITS = {"영": 0} | {char: value for value, char in enumerate("공일이삼사오육칠팔구")}
 SINO_UNITS = {"십": 10, "백": 100, "천": 1000}
 SINO_GROUPS = {"만": 10**4, "억": 10**8, "조": 10**12}
-NATIVE_TENS = {
-    "열": 10,
-    "스물": 20,
-    "스무": 20,
-    "서른": 30,
-    "마흔": 40,
-    "쉰": 50,
-    "예순": 60,
-    "일흔": 70,
-    "여든": 80,
-    "아흔": 90,
-}
-NATIVE_ONES = {
-    "하나": 1,
-    "한": 1,
-    "둘": 2,
-    "두": 2,
-    "셋": 3,
-    "세": 3,
-    "넷": 4,
-    "네": 4,
-    "다섯": 5,
-    "여섯": 6,
-    "일곱": 7,
-    "여덟": 8,
-    "아홉": 9,
-}
+_TENS = "열 스물 서른 마흔 쉰 예순 일흔 여든 아흔"
+NATIVE_TENS = {"스무": 20} | {word: 10 * ten for ten, word in enumerate(_TENS.split(), start=1)}
+_ONES = ("하나 둘 셋 넷 다섯 여섯 일곱 여덟 아홉", "한 두 세 네")
+NATIVE_ONES = {word: one for words in _ONES for one, word in enumerate(words.split(), start=1)}
 NATIVE = re.compile(
     f"(?P<tens>{'|'.join(NATIVE_TENS)})?(?P<ones>{'|'.join(NATIVE_ONES)})?", re.ASCII
 )
 COUNTERS = "년월일분원층번호인개살세시명달주배점장잔권병대곳쌍채박퍼킬미센그위유파엔"
 NATIVE_COUNTERS = COUNTERS + "마가사블팀칸벌켤송줄통봉불"
 """First letters of what is counted; a lone syllable is a number only before one."""
+_ENGLISH_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
+)
+_ENGLISH_TENS = "twenty thirty forty fifty sixty seventy eighty ninety hundred"
 ENGLISH = {
-    "zero": 0,
-    "one": 1,
-    "two": 2,
-    "three": 3,
-    "four": 4,
-    "five": 5,
-    "six": 6,
-    "seven": 7,
-    "eight": 8,
-    "nine": 9,
-    "ten": 10,
-    "eleven": 11,
-    "twelve": 12,
-    "thirteen": 13,
-    "fourteen": 14,
-    "fifteen": 15,
-    "sixteen": 16,
-    "seventeen": 17,
-    "eighteen": 18,
-    "nineteen": 19,
-    "twenty": 20,
-    "thirty": 30,
-    "forty": 40,
-    "fifty": 50,
-    "sixty": 60,
-    "seventy": 70,
-    "eighty": 80,
-    "ninety": 90,
-    "hundred": 100,
+    **{word: one for one, word in enumerate(_ENGLISH_ONES.split())},
+    **{word: 10 * ten for ten, word in enumerate(_ENGLISH_TENS.split(), start=2)},
 }
 ENGLISH_WORD = re.compile(r"[a-z]+", re.IGNORECASE)
 
@@ -218,40 +161,26 @@ GAP = "#"
 SENTENCE_START = re.compile(r"(?:^|[.!?:\n]\s*|[\"'“‘(]\s*)$")
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What a text states.
-
-    Attributes:
-        names: as they stand in the text.
-        numbers: value to spelling, those in digits.
-        times: `7:30`, twelve hours, or a weekday.
-        masks: tags that stand for no speaker.
-    """
-
-    names: frozenset[str]
-    numbers: dict[float, str]
-    times: frozenset[str]
-    masks: frozenset[str]
+Facts = Mapping[str, Mapping[Any, str]]
+"""What a text states: kind to value to spelling. The value of a number is a float, a time is `7:30`
+of twelve hours or a weekday, names and masks stand for themselves."""
 
 
 def find_facts(text: str) -> Facts:
     """Return the facts of a text (spelling as it is, composed)."""
     text = normalise(text)
-    return replace(_find_all_but_names(text), names=_find_names(text))
+    return {"names": _find_names(text), **_find_all_but_names(text)}
 
 
 @functools.lru_cache(maxsize=1 << 10)
 def _find_all_but_names(text: str) -> Facts:
     bare = without_tags(text, GAP)
-    return Facts(
-        names=frozenset(),
-        numbers=numbers_in_digits(CLOCK.sub(GAP, bare)),
-        times=frozenset(_find_times(bare)),
-        masks=frozenset(
-            tag for tag in find_tags(text) if SPEAKER_IN_ANY_CASE.fullmatch(tag) is None
-        ),
-    )
+    masks = [tag for tag in find_tags(text) if SPEAKER_IN_ANY_CASE.fullmatch(tag) is None]
+    return {
+        "numbers": numbers_in_digits(CLOCK.sub(GAP, bare)),
+        "times": {time: time for time in _find_times(bare)},
+        "masks": {mask: mask for mask in masks},
+    }
 
 
 def find_lacking(stated: Facts, text: str) -> dict[str, list[str]]:
@@ -261,45 +190,32 @@ def find_lacking(stated: Facts, text: str) -> dict[str, list[str]]:
     words.
     """
     text = normalise(text)
-    lower, facts = text.lower(), _find_all_but_names(text)
-    values: set[float] = set()
-    if any(value not in facts.numbers for value in stated.numbers):
+    lower, found = text.lower(), _find_all_but_names(text)
+    numbers: set[float] = set(found["numbers"])
+    if not numbers.issuperset(stated["numbers"]):
         # An hour may be repeated as a bare number, and a number be part of an hour.
-        values = numbers_in_words(without_tags(text, GAP).lower()) | set(numbers_in_digits(lower))
+        numbers |= numbers_in_words(without_tags(text, GAP).lower()) | set(numbers_in_digits(lower))
     return {
-        "names": sorted(name for name in stated.names if name.lower() not in lower),
-        "numbers": [
-            spelt
-            for value, spelt in stated.numbers.items()
-            if value not in facts.numbers and value not in values
-        ],
-        "times": sorted(stated.times - facts.times),
-        "masks": sorted(stated.masks - facts.masks),
+        "names": sorted(name for name in stated["names"] if name.lower() not in lower),
+        "numbers": [spelt for value, spelt in stated["numbers"].items() if value not in numbers],
+        **{kind: sorted(stated[kind].keys() - found[kind].keys()) for kind in ("times", "masks")},
     }
 
 
 def agreed_facts(references: Sequence[str]) -> Facts:
     """Return the facts that all references of a row state: what a summary ought to say."""
-    first = find_facts(references[0])
-    lacking = [find_lacking(first, other) for other in references[1:]]
-    gone = {kind: {fact for one in lacking for fact in one[kind]} for kind in KINDS}
-    return Facts(
-        names=first.names - gone["names"],
-        numbers={
-            value: spelt for value, spelt in first.numbers.items() if spelt not in gone["numbers"]
-        },
-        times=first.times - gone["times"],
-        masks=first.masks - gone["masks"],
-    )
-
-
-def count_facts(facts: Facts, kind: str) -> int:
-    """Return how many facts of a kind there are."""
-    return len(getattr(facts, kind))
+    agreed = find_facts(references[0])
+    for other in references[1:]:
+        lacking = find_lacking(agreed, other)
+        agreed = {
+            kind: {fact: spelt for fact, spelt in facts.items() if spelt not in lacking[kind]}
+            for kind, facts in agreed.items()
+        }
+    return agreed
 
 
 @functools.lru_cache(maxsize=1 << 10)
-def _find_names(text: str) -> frozenset[str]:
+def _find_names(text: str) -> dict[str, str]:
     """Return proper nouns of two syllables or more, and Latin words with a capital inside of a
     sentence.
 
@@ -307,13 +223,11 @@ def _find_names(text: str) -> frozenset[str]:
     words that it does not know (알`립니`다, `패셔`너블) for names.
     """
     tags = tag_spans(text)
-    analysis = load_mecab().analyse(text)
+    spans, kinds = analyse(text)
     korean = has_hangul(text)
     names: list[tuple[int, int]] = []
-    following = [*zip(analysis.spans[1:], analysis.kinds[1:], strict=True), ((-1, -1), "")]
-    for (start, end), kind, (after, its_kind) in zip(
-        analysis.spans, analysis.kinds, following[: len(analysis.spans)], strict=True
-    ):
+    following = zip((*spans[1:], (-1, -1)), (*kinds[1:], ""), strict=True)
+    for (start, end), kind, (after, its_kind) in zip(spans, kinds, following, strict=False):
         proper = "NNP" in kind or (
             kind == "SL"
             and text[start].isupper()
@@ -329,7 +243,7 @@ def _find_names(text: str) -> frozenset[str]:
             names[-1] = (names[-1][0], end)
         else:
             names.append((start, end))
-    return frozenset(text[start:end] for start, end in names if end - start > 1)
+    return {text[start:end]: text[start:end] for start, end in names if end - start > 1}
 
 
 def _find_times(text: str) -> list[str]:
@@ -338,18 +252,12 @@ def _find_times(text: str) -> list[str]:
         if match["twelve"]:
             found.append("12:00")
             continue
-        hour = _hour(match["hour"] or match["hour2"] or match["hour3"])
-        minute = 30 if match["half"] else _minute(match["minute"] or match["minute2"] or "0")
+        word = match["hour"] or match["hour2"] or match["hour3"]
+        if word.isdecimal():
+            hour = int(word)
+        else:
+            hour = ENGLISH[word.lower()] if word.isascii() else native_value(word)
+        minute = 30 if match["half"] else sino_value(match["minute"] or match["minute2"] or "0")
         if hour <= 24 and minute < 60:
-            found.append(f"{hour % 12 or 12}:{minute:02}")
+            found.append(f"{hour % 12 or 12}:{minute:02.0f}")
     return found
-
-
-def _hour(word: str) -> int:
-    if word.isdecimal():
-        return int(word)
-    return ENGLISH[word.lower()] if word.isascii() else native_value(word)
-
-
-def _minute(word: str) -> int:
-    return int(sino_value(word))

@@ -1,7 +1,7 @@
-"""The strongest single text for all rows that a search on the train summaries finds.
+"""What a summary earns without thought: the first turns, the longest, one text for all rows.
 
-A floor is only honest when it is hard to beat: the text need not be a sentence. Must not see the
-references that are reported on.
+A floor is only honest when it is hard to beat: the one text is the strongest that a search on the
+train summaries finds, and need not be a sentence. Must not see the references that are reported on.
 """
 
 from __future__ import annotations
@@ -15,18 +15,28 @@ from typing import TYPE_CHECKING
 from dialsum.data.cleaning import split_lines
 from dialsum.data.tags import TURN_START
 from dialsum.errors import DataError
-from dialsum.score.rouge import TOKEN_BITS, TextPreparer, read_ids
+from dialsum.score.rouge import TextPreparer, read_grams
+from dialsum.score.tokenise import Tokeniser
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    _Numbered = tuple[NDArray[np.int64], NDArray[np.uint64]]
-    """Rows, and grams with their occurrence."""
-
+    from dialsum.score.rouge import Grams
 
 LEADS = (1, 2, 3)
 BLOCK_ROWS = 1024
+CANDIDATES = 600
+"""Train summaries that stand for election, drawn by seed."""
+VOTERS = 100
+"""Train summaries that each candidate is scored against."""
+PIECES = 24
+"""The most frequent words of the train summaries, and as many tokens, that a change may put in."""
+FINALISTS = 16
+"""Changes whose longest common subsequences are looked at; the rest of the score chooses them."""
+MOST_CHANGES = 40
+LEAST_GAIN = 1e-6
+OCCURRENCE_BITS = 20
 
 
 def split_turns(dialogue: str) -> list[str]:
@@ -57,8 +67,8 @@ def longest_utterance(dialogue: str) -> str:
     return max(split_turns(dialogue), key=len, default="")
 
 
-def other_summaries(summaries: Sequence[str], *, seed: int = 0) -> list[str]:
-    """Return for each row the summary of another row, drawn by seed; each is used once.
+def other_summaries(summaries: Sequence[str]) -> list[str]:
+    """Return for each row the summary of another row, drawn by a fixed seed; each is used once.
 
     In a long file it is one of the thousand around it, whose morphemes are at hand.
 
@@ -67,7 +77,7 @@ def other_summaries(summaries: Sequence[str], *, seed: int = 0) -> list[str]:
     """
     import numpy as np
 
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     others = [""] * len(summaries)
     starts = [*range(0, max(len(summaries) - 1, 1), BLOCK_ROWS), len(summaries)]
     for start, stop in pairwise(starts):
@@ -77,141 +87,7 @@ def other_summaries(summaries: Sequence[str], *, seed: int = 0) -> list[str]:
     return others
 
 
-OCCURRENCE_BITS = 20
-
-
-class Voters:
-    """Texts that candidates are scored against.
-
-    ROUGE clips the count of a token to the smaller one, which is the number of (token, how many of
-    it came before) pairs that both texts have.
-
-    Args:
-        texts: tokens of each (see PreparedText).
-    """
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        import numpy as np
-
-        self._texts = list(texts)
-        self._lengths = np.fromiter(map(len, texts), np.float64, len(texts))
-        self._sides = [_Occurrences(grams, rows=len(texts)) for grams in _count_grams(texts)]
-
-    def rate(self, texts: Sequence[str], *, own_places: bool = False) -> NDArray[np.float64]:
-        """Return each text's mean over the voters of ROUGE-1, -2 and -L F1, as a fraction.
-
-        Args:
-            own_places: the first texts are the voters themselves, which do not vote for themselves.
-        """
-        import numpy as np
-        from rapidfuzz.distance import LCSseq
-        from rapidfuzz.process import cdist
-
-        lcs = cdist(list(texts), self._texts, scorer=LCSseq.similarity, dtype=np.int32)
-        without, sums = self._grams_f1(texts)
-        f1 = (without + 2 * lcs / sums) / 3
-        votes = np.full(len(texts), float(len(self._texts)))
-        if own_places:
-            own = np.arange(min(len(texts), len(self._texts)))
-            f1[own, own] = 0.0
-            votes[own] -= 1
-        means: NDArray[np.float64] = f1.sum(axis=1) / np.maximum(votes, 1)
-        return means
-
-    def promising(self, texts: Sequence[str], *, count: int) -> list[int]:
-        """Return the places of the texts with the best ROUGE-1 and -2, best first."""
-        import numpy as np
-
-        rates = self._grams_f1(texts)[0].sum(axis=1)
-        return [int(place) for place in np.argsort(-rates, kind="stable")[:count]]
-
-    def _grams_f1(self, texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the sum of ROUGE-1 and -2 F1, and both texts' tokens together: [texts, voters]."""
-        import numpy as np
-
-        lengths = np.fromiter(map(len, texts), np.float64, len(texts))
-        sums = np.maximum(lengths[:, None] + self._lengths, 1)
-        pairs = np.maximum(lengths - 1, 0)[:, None] + np.maximum(self._lengths - 1, 0)
-        ones, twos = (
-            side.overlaps(grams, rows=len(texts))
-            for side, grams in zip(self._sides, _count_grams(texts), strict=True)
-        )
-        return 2.0 * ones / sums + 2.0 * twos / np.maximum(pairs, 1), sums
-
-
-class _Occurrences:
-    """Which of some multisets have a gram, occurrence by occurrence.
-
-    Sums of their few rows, not a product of matrices: BLAS waits for its threads longer than these
-    sums take.
-    """
-
-    def __init__(self, grams: _Numbered, *, rows: int) -> None:
-        import numpy as np
-
-        row, key = grams
-        self._known, place = np.unique(key, return_inverse=True)
-        self._has = np.zeros((len(self._known) + 1, rows), dtype=np.float32)
-        self._has[place, row] = 1
-
-    def overlaps(self, grams: _Numbered, *, rows: int) -> NDArray[np.float32]:
-        """Return how much each multiset shares with each of these: [multisets, these]."""
-        import numpy as np
-
-        row, key = grams
-        found = np.zeros((rows, self._has.shape[1]), dtype=np.float32)
-        if not len(key):
-            return found
-        place = np.searchsorted(self._known, key)
-        # The row after the last gram is empty: of grams that none of these has.
-        known = place < len(self._known)
-        known[known] = self._known[place[known]] == key[known]
-        present, starts = np.unique(row, return_index=True)
-        found[present] = np.add.reduceat(
-            self._has[np.where(known, place, len(self._known))], starts, axis=0
-        )
-        return found
-
-
-def _count_grams(texts: Sequence[str]) -> tuple[_Numbered, _Numbered]:
-    """Return the tokens of all texts and their pairs, each with its row and its occurrence."""
-    import numpy as np
-
-    ids, rows = read_ids(texts)
-    inside = rows[1:] == rows[:-1]
-    pairs = (ids[:-1] << np.uint64(TOKEN_BITS)) | ids[1:]
-    return _number(rows, ids), _number(rows[1:][inside], pairs[inside])
-
-
-def _number(rows: NDArray[np.uint64], grams: NDArray[np.uint64]) -> _Numbered:
-    """Tell equal grams of a row apart by how many came before."""
-    import numpy as np
-
-    order = np.lexsort((grams, rows))
-    rows, grams = rows[order], grams[order]
-    begins = np.ones(len(grams), dtype=bool)
-    begins[1:] = (rows[1:] != rows[:-1]) | (grams[1:] != grams[:-1])
-    places = np.arange(len(grams))
-    before = places - np.maximum.accumulate(np.where(begins, places, 0))
-    keys = (grams << np.uint64(OCCURRENCE_BITS)) | before.astype(np.uint64)
-    return rows.astype(np.int64), keys
-
-
-CANDIDATES = 600
-"""Train summaries that stand for election, drawn by seed."""
-VOTERS = 100
-"""Train summaries that each candidate is scored against."""
-PIECES = 24
-"""The most frequent words of the train summaries, and as many tokens, that a change may put in."""
-FINALISTS = 16
-"""Changes whose longest common subsequences are looked at; the rest of the score chooses them."""
-MOST_CHANGES = 40
-LEAST_GAIN = 1e-6
-
-
-def choose_constant(
-    train_summaries: Sequence[str], preparer: TextPreparer, *, seed: int = 0
-) -> str:
+def choose_constant(train_summaries: Sequence[str], tokeniser: Tokeniser, *, seed: int = 0) -> str:
     """Choose the one text that does best as a summary of everything, on this scale.
 
     The candidate with the best mean against the voters (themselves not counted) goes on to a second
@@ -225,23 +101,26 @@ def choose_constant(
     if not texts:
         problem = f"none of {len(train_summaries)} train summaries has text"
         raise DataError([f"{problem}; the constant floor needs one"])
+    preparer = TextPreparer(tokeniser)
     sample = random.Random(seed).sample(texts, min(CANDIDATES, len(texts)))
     tokens = [preparer.prepare(text).tokens for text in sample]
     voters = Voters(tokens[:VOTERS])
     rates = voters.rate(tokens, own_places=True)
-    return _climb(sample[int(rates.argmax())], _frequent_pieces(sample, preparer), voters, preparer)
+    pieces = _frequent_pieces(sample, tokeniser)
+    return _climb(sample[int(rates.argmax())], pieces, voters, preparer)
 
 
-def _frequent_pieces(texts: Sequence[str], preparer: TextPreparer) -> list[str]:
+def _frequent_pieces(texts: Sequence[str], tokeniser: Tokeniser) -> list[str]:
     """Return the words, and the tokens of this scale, that most texts have."""
     words = Counter(word for text in texts for word in set(text.split()))
-    tokens = Counter(token for text in texts for token in set(preparer.tokeniser(text)))
+    tokens = Counter(token for text in texts for token in set(tokeniser(text)))
     # Equal counts by the alphabet: the choice must not depend on the order of the summaries.
     most = [
-        sorted(counts, key=lambda piece: (-counts[piece], piece))[:PIECES]
+        piece
         for counts in (words, tokens)
+        for _, piece in sorted((-count, piece) for piece, count in counts.items())[:PIECES]
     ]
-    return list(dict.fromkeys([*most[0], *most[1]]))
+    return list(dict.fromkeys(most))
 
 
 def _climb(text: str, pieces: Sequence[str], voters: Voters, preparer: TextPreparer) -> str:
@@ -285,3 +164,112 @@ def _changes(words: tuple[str, ...], pieces: Sequence[str]) -> Iterable[tuple[st
         rest = words[:place] + words[place + 1 :]
         for other in range(len(words)):
             yield (*rest[:other], word, *rest[other:])
+
+
+class Voters:
+    """Texts that candidates are scored against.
+
+    ROUGE clips the count of a token to the smaller one, which is the number of (token, how many of
+    it came before) pairs that both texts have.
+
+    Args:
+        texts: tokens of each (see PreparedText).
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        import numpy as np
+
+        self._texts = list(texts)
+        self._lengths = np.fromiter(map(len, texts), np.float64, len(texts))
+        self._sides = [_Occurrences(grams, rows=len(texts)) for grams in read_grams(texts)]
+
+    def rate(self, texts: Sequence[str], *, own_places: bool = False) -> NDArray[np.float64]:
+        """Return each text's mean over the voters of ROUGE-1, -2 and -L F1, as a fraction.
+
+        Args:
+            own_places: the first texts are the voters themselves, which do not vote for themselves.
+        """
+        import numpy as np
+        from rapidfuzz.distance import LCSseq
+        from rapidfuzz.process import cdist
+
+        lcs = cdist(list(texts), self._texts, scorer=LCSseq.similarity, dtype=np.int32)
+        without, sums = self._grams_f1(texts)
+        f1 = (without + 2 * lcs / sums) / 3
+        votes = np.full(len(texts), float(len(self._texts)))
+        if own_places:
+            own = np.arange(min(len(texts), len(self._texts)))
+            f1[own, own] = 0.0
+            votes[own] -= 1
+        means: NDArray[np.float64] = f1.sum(axis=1) / np.maximum(votes, 1)
+        return means
+
+    def promising(self, texts: Sequence[str], *, count: int) -> list[int]:
+        """Return the places of the texts with the best ROUGE-1 and -2, best first."""
+        import numpy as np
+
+        rates = self._grams_f1(texts)[0].sum(axis=1)
+        return [int(place) for place in np.argsort(-rates, kind="stable")[:count]]
+
+    def _grams_f1(self, texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the sum of ROUGE-1 and -2 F1, and both texts' tokens together: [texts, voters]."""
+        import numpy as np
+
+        lengths = np.fromiter(map(len, texts), np.float64, len(texts))
+        sums = np.maximum(lengths[:, None] + self._lengths, 1)
+        pairs = np.maximum(lengths - 1, 0)[:, None] + np.maximum(self._lengths - 1, 0)
+        ones, twos = (
+            side.overlaps(grams, rows=len(texts))
+            for side, grams in zip(self._sides, read_grams(texts), strict=True)
+        )
+        return 2.0 * ones / sums + 2.0 * twos / np.maximum(pairs, 1), sums
+
+
+class _Occurrences:
+    """Which of some multisets have a gram, occurrence by occurrence.
+
+    Sums of their few rows, not a product of matrices: BLAS waits for its threads longer than these
+    sums take.
+    """
+
+    def __init__(self, grams: Grams, *, rows: int) -> None:
+        import numpy as np
+
+        row, key = _tell_apart(*grams)
+        self._known, place = np.unique(key, return_inverse=True)
+        self._has = np.zeros((len(self._known) + 1, rows), dtype=np.float32)
+        self._has[place, row] = 1
+
+    def overlaps(self, grams: Grams, *, rows: int) -> NDArray[np.float32]:
+        """Return how much each multiset shares with each of these: [multisets, these]."""
+        import numpy as np
+
+        row, key = _tell_apart(*grams)
+        found = np.zeros((rows, self._has.shape[1]), dtype=np.float32)
+        if not len(key):
+            return found
+        place = np.searchsorted(self._known, key)
+        # The row after the last gram is empty: of grams that none of these has.
+        known = place < len(self._known)
+        known[known] = self._known[place[known]] == key[known]
+        present, starts = np.unique(row, return_index=True)
+        found[present] = np.add.reduceat(
+            self._has[np.where(known, place, len(self._known))], starts, axis=0
+        )
+        return found
+
+
+def _tell_apart(
+    rows: NDArray[np.uint64], grams: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Tell equal grams of a row apart by how many came before."""
+    import numpy as np
+
+    order = np.lexsort((grams, rows))
+    rows, grams = rows[order], grams[order]
+    begins = np.ones(len(grams), dtype=bool)
+    begins[1:] = (rows[1:] != rows[:-1]) | (grams[1:] != grams[:-1])
+    places = np.arange(len(grams))
+    before = places - np.maximum.accumulate(np.where(begins, places, 0))
+    keys = (grams << np.uint64(OCCURRENCE_BITS)) | before.astype(np.uint64)
+    return rows.astype(np.int64), keys

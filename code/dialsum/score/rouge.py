@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Grams = tuple[NDArray[np.uint64], NDArray[np.uint64]]
+    """The place of each gram's text, and the gram's number."""
+
 METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-PAIRS_AT_ONCE = 8192
-"""Bounds the memory, and the row's share of a counting key."""
 FIRST = 0x10000
 """The character of token 0: from here on none is a surrogate."""
 TOKEN_BITS = 20
@@ -91,12 +92,36 @@ def score_pairs(
         [pairs, len(METRICS), 3]: precision, recall and F1 as fractions 0-1.
     """
     import numpy as np
+    from rapidfuzz.distance import LCSseq
+    from rapidfuzz.process import cpdist
 
-    parts = [
-        _score_some(predictions[at : at + PAIRS_AT_ONCE], references[at : at + PAIRS_AT_ONCE])
-        for at in range(0, len(predictions), PAIRS_AT_ONCE)
+    left, right = ([one.tokens for one in texts] for texts in (predictions, references))
+    rows = len(left)
+    tokens = [np.fromiter(map(len, texts), np.int64, rows) for texts in (left, right)]
+    pairs = [np.maximum(lengths - 1, 0) for lengths in tokens]
+    lcs = cpdist(left, right, scorer=LCSseq.similarity, dtype=np.int64)
+    ones, twos = zip(read_grams(left), read_grams(right), strict=True)
+    by_lines = [lcs.copy(), *(lengths.copy() for lengths in tokens)]
+    for place, (one, other) in enumerate(zip(predictions, references, strict=True)):
+        if len(one.lines) > 1 or len(other.lines) > 1:
+            for column, value in zip(by_lines, _lines_overlap(one.lines, other.lines), strict=True):
+                column[place] = value
+    counts = [
+        (_matched(*ones, row_bit=TOKEN_BITS, rows=rows), *tokens),
+        (_matched(*twos, row_bit=2 * TOKEN_BITS, rows=rows), *pairs),
+        (lcs, *tokens),
+        by_lines,
     ]
-    return np.concatenate(parts) if parts else np.zeros((0, len(METRICS), 3))
+    # Precision, recall and F1, 0 where nothing matches.
+    rates = [
+        (
+            matched / np.maximum(predicted, 1),
+            matched / np.maximum(expected, 1),
+            2 * matched / np.maximum(predicted + expected, 1),
+        )
+        for matched, predicted, expected in counts
+    ]
+    return np.array(rates).transpose(2, 0, 1)
 
 
 def score_rows(
@@ -108,7 +133,7 @@ def score_rows(
     """Score every prediction against all references of its row.
 
     Args:
-        references: equally many in each row.
+        references: the first of every row, the second of every row, and so on.
         aggregate: mean of the references' scores, or max: those of the one with the best F1.
 
     Returns:
@@ -116,93 +141,46 @@ def score_rows(
     """
     import numpy as np
 
-    by_reference = np.stack(
-        [score_pairs(predictions, column) for column in zip(*references, strict=True)]
-    )
+    by_reference = np.stack([score_pairs(predictions, column) for column in references])
     if aggregate == "mean":
-        mean: NDArray[np.float64] = 100.0 * by_reference.mean(axis=0)
-        return mean
-    best = by_reference[..., 2].argmax(axis=0)
-    of_best: NDArray[np.float64] = (
-        100.0 * np.take_along_axis(by_reference, best[None, ..., None], axis=0)[0]
-    )
-    return of_best
+        rates = by_reference.mean(axis=0)
+    else:
+        best = by_reference[..., 2].argmax(axis=0)
+        rates = np.take_along_axis(by_reference, best[None, ..., None], axis=0)[0]
+    scaled: NDArray[np.float64] = 100.0 * rates
+    return scaled
 
 
-def _score_some(
-    predictions: Sequence[PreparedText], references: Sequence[PreparedText]
-) -> NDArray[np.float64]:
-    import numpy as np
-    from rapidfuzz.distance import LCSseq
-    from rapidfuzz.process import cpdist
-
-    left, right = ([one.tokens for one in texts] for texts in (predictions, references))
-    tokens = [np.fromiter(map(len, texts), np.int64, len(texts)) for texts in (left, right)]
-    pairs = [np.maximum(lengths - 1, 0) for lengths in tokens]
-    lcs = cpdist(left, right, scorer=LCSseq.similarity, dtype=np.int64)
-    (left_ones, left_twos), (right_ones, right_twos) = (_grams(texts) for texts in (left, right))
-    counts = [
-        (_matched(left_ones, right_ones, row_bit=TOKEN_BITS, rows=len(left)), *tokens),
-        (_matched(left_twos, right_twos, row_bit=2 * TOKEN_BITS, rows=len(left)), *pairs),
-        (lcs, *tokens),
-        (lcs.copy(), *(lengths.copy() for lengths in tokens)),
-    ]
-    by_lines = counts[METRICS.index("rougeLsum")]
-    for place, (one, other) in enumerate(zip(predictions, references, strict=True)):
-        if len(one.lines) > 1 or len(other.lines) > 1:
-            for column, value in zip(by_lines, _lines_overlap(one.lines, other.lines), strict=True):
-                column[place] = value
-    return np.stack([_rates(*of_metric) for of_metric in counts], axis=1)
-
-
-def read_ids(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return the token numbers of all texts in a row, and the place of the text that each is of."""
+def read_grams(texts: Sequence[str]) -> tuple[Grams, Grams]:
+    """Return the tokens of all texts, and each two in a row: the place of the text, the number."""
     import numpy as np
 
     data = np.frombuffer("".join(texts).encode("utf-32-le"), "<u4")
+    ids = data.astype(np.uint64) - np.uint64(FIRST)
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     rows = np.repeat(np.arange(len(texts), dtype=np.uint64), lengths)
-    return data.astype(np.uint64) - np.uint64(FIRST), rows
-
-
-def _grams(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return a key for each token, and for each two in a row: the text's place, then the ids."""
-    import numpy as np
-
-    ids, rows = read_ids(texts)
-    singles = (rows << np.uint64(TOKEN_BITS)) | ids
     inside = rows[1:] == rows[:-1]
-    return singles, ((singles[:-1] << np.uint64(TOKEN_BITS)) | ids[1:])[inside]
+    pairs = (ids[:-1] << np.uint64(TOKEN_BITS)) | ids[1:]
+    return (rows, ids), (rows[1:][inside], pairs[inside])
 
 
-def _matched(
-    left: NDArray[np.uint64], right: NDArray[np.uint64], *, row_bit: int, rows: int
-) -> NDArray[np.int64]:
-    """Count, text by text, the keys that both sides have, clipped to the smaller count."""
+def _matched(left: Grams, right: Grams, *, row_bit: int, rows: int) -> NDArray[np.int64]:
+    """Count, text by text, the grams that both sides have, clipped to the smaller count."""
     import numpy as np
 
+    keys = [(of << np.uint64(row_bit)) | grams for of, grams in (left, right)]
     one = np.uint64(1)
-    both = np.concatenate([left << one, (right << one) | one])
+    both = np.concatenate([keys[0] << one, (keys[1] << one) | one])
     if not len(both):
         return np.zeros(rows, dtype=np.int64)
     both.sort(kind="stable")  # four times as fast on what is in the order of rows already
-    keys = both >> one
-    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    grams = both >> one
+    starts = np.flatnonzero(np.concatenate([[True], grams[1:] != grams[:-1]]))
     of_right = np.add.reduceat((both & one).astype(np.int64), starts)
-    of_left = np.diff(starts, append=len(keys)) - of_right
-    row = (keys[starts] >> np.uint64(row_bit)).astype(np.int64)
+    of_left = np.diff(starts, append=len(grams)) - of_right
+    row = (grams[starts] >> np.uint64(row_bit)).astype(np.int64)
     shared = np.minimum(of_left, of_right)
     return np.bincount(row, weights=shared, minlength=rows).astype(np.int64)
-
-
-def _rates(
-    matched: NDArray[np.int64], predicted: NDArray[np.int64], expected: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return precision, recall and F1, 0 where nothing matches: [pairs, 3]."""
-    import numpy as np
-
-    some = np.maximum(predicted, 1), np.maximum(expected, 1), np.maximum(predicted + expected, 1)
-    return np.stack([matched / some[0], matched / some[1], 2 * matched / some[2]], axis=1)
 
 
 def _lines_overlap(prediction: Sequence[str], reference: Sequence[str]) -> tuple[int, int, int]:

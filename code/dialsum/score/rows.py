@@ -1,6 +1,6 @@
-"""Groups of rows in which a change can be seen to act: topics, speakers, lengths.
+"""The rows that are scored: predictions, references, what is known of their dialogues; and slices.
 
-Must not know scores.
+Must not know files, nor how anything is scored.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING
 
 from dialsum.data.cleaning import SURROGATE
 from dialsum.data.tables import raise_problems
+from dialsum.data.tags import SPEAKER
 from dialsum.errors import DataError
-from dialsum.score.unseen import find_speakers
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+MOST_TOPICS, TOPIC_ROWS = 10, 5
+"""The most frequent topics of at least so many rows; real data has a topic of its own for almost
+every row."""
 
 
 @dataclass(frozen=True)
@@ -72,94 +76,82 @@ class Rows:
             DataError: no rows; unequal counts; rows with no, empty, or unequally many references;
                 values that are no text.
         """
-        _check_counts(self)
-        _check_texts(self)
+        count = len(self.predictions)
+        if count == 0 and len(self.references) == 0:
+            raise DataError(["there is nothing to score: 0 predictions and 0 references"])
+        if count != len(self.references):
+            counts = f"{count} predictions, but references for {len(self.references)} rows"
+            raise DataError([f"{counts}; give one prediction for each row"])
+        for what in ("dialogues", "topics", "names"):
+            beside = getattr(self, what)
+            if beside is not None and len(beside) != count:
+                raise DataError(
+                    [f"{len(beside)} {what} for {count} predictions; give one for each"]
+                )
+        expected = len(self.references[0])
+        problems = []
+        pairs = zip(self.predictions, self.references, strict=True)
+        for row, (prediction, texts) in enumerate(pairs, start=1):
+            if not isinstance(prediction, str):
+                problems.append(f"row {row}: the prediction is {prediction!r}, not text")
+            if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+                problems.append(
+                    f"row {row}: the references are {str(texts)[:60]!r}, not a list of texts; put "
+                    "a single reference into a list, too"
+                )
+            elif not texts or len(texts) != expected:
+                problems.append(
+                    f"row {row}: {len(texts)} references where row 1 has {expected}; every row "
+                    "needs one or more, and equally many"
+                )
+            elif any(not text.strip() for text in texts):
+                problems.append(f"row {row}: a reference is empty; every reference needs text")
+        raise_problems(problems)
 
 
-def _check_counts(rows: Rows) -> None:
-    count = len(rows.predictions)
-    if count == 0 and len(rows.references) == 0:
-        raise DataError(["there is nothing to score: 0 predictions and 0 references"])
-    if count != len(rows.references):
-        counts = f"{count} predictions, but references for {len(rows.references)} rows"
-        raise DataError([f"{counts}; give one prediction for each row"])
-    for what in ("dialogues", "topics", "names"):
-        beside = getattr(rows, what)
-        if beside is not None and len(beside) != count:
-            raise DataError([f"{len(beside)} {what} for {count} predictions; give one for each"])
+def slice_rows(rows: Rows) -> list[tuple[str, str, NDArray[np.int64]]]:
+    """Group the rows so that a change can be seen to act: by topic, speakers and length.
 
+    Topics count where they are given, the rest with dialogues. A kind of slice that all rows would
+    be in is left out.
 
-def _check_texts(rows: Rows) -> None:
-    expected = len(rows.references[0])
-    problems = []
-    pairs = zip(rows.predictions, rows.references, strict=True)
-    for row, (prediction, texts) in enumerate(pairs, start=1):
-        if not isinstance(prediction, str):
-            problems.append(f"row {row}: the prediction is {prediction!r}, not text")
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            problems.append(
-                f"row {row}: the references are {str(texts)[:60]!r}, not a list of texts; put a "
-                "single reference into a list, too"
-            )
-        elif not texts or len(texts) != expected:
-            problems.append(
-                f"row {row}: {len(texts)} references where row 1 has {expected}; every row needs "
-                "one or more, and equally many"
-            )
-        elif any(not text.strip() for text in texts):
-            problems.append(f"row {row}: a reference is empty; every reference needs text")
-    raise_problems(problems)
-
-
-LEAST_ROWS = 20
-"""Below this many rows a slice's mean says little, and is marked."""
-MOST_TOPICS, TOPIC_ROWS = 10, 5
-"""The most frequent topics of at least so many rows; real data has a topic of its own for almost
-every row."""
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Some of the rows.
-
-    Attributes:
-        by: topic, speakers or length.
-        value: which of them.
-        places: of the rows, ascending.
+    Returns:
+        `topic`, `speakers` or `length`; which of them; the places of its rows, ascending.
     """
+    import numpy as np
 
-    by: str
-    value: str
-    places: NDArray[np.int64]
-
-    @property
-    def few(self) -> bool:
-        """Whether there are too few rows to say much."""
-        return len(self.places) < LEAST_ROWS
-
-
-def slice_rows(rows: Rows) -> list[Slice]:
-    """Return the slices of the rows: by topic where topics are given, the rest with dialogues.
-
-    A kind of slice that all rows would be in is left out.
-    """
     labels: dict[str, list[str]] = {}
     if rows.topics is not None:
-        counts = Counter(filter(None, rows.topics)).most_common(MOST_TOPICS)
-        often = {topic for topic, count in counts if count >= TOPIC_ROWS}
+        most = Counter(filter(None, rows.topics)).most_common(MOST_TOPICS)
+        often = {topic for topic, count in most if count >= TOPIC_ROWS}
         labels["topic"] = [
             topic if topic in often else "other topics" if topic else "no topic"
             for topic in rows.topics
         ]
     if rows.dialogues is not None:
         labels["speakers"] = [str(len(find_speakers(one))) for one in rows.dialogues]
-        labels["length"] = _quartiles([len(one) for one in rows.dialogues])
-    return [
-        one for by, values in labels.items() if len(set(values)) > 1 for one in _group(by, values)
-    ]
+        labels["length"] = _name_quarters([len(one) for one in rows.dialogues])
+    slices = []
+    for by, values in labels.items():
+        if len(counts := Counter(values)) < 2:
+            continue
+        if by == "topic":
+            rest = ("other topics", "no topic")
+            keys = [(value in rest, -count, value) for value, count in counts.items()]
+            order = [value for *_, value in sorted(keys)]
+        else:
+            order = sorted(counts, key=lambda value: int(value.split("-")[0]))
+        column = np.array(values)
+        slices += [(by, value, np.flatnonzero(column == value)) for value in order]
+    return slices
 
 
-def _quartiles(lengths: list[int]) -> list[str]:
+def find_speakers(text: str) -> set[int]:
+    """Return the numbers of the speakers whose tags stand in a text."""
+    return {int(number) for number in SPEAKER.findall(text)}
+
+
+def _name_quarters(lengths: list[int]) -> list[str]:
     """Name the quarter of the dialogues that each is in, by characters, shortest first."""
     import numpy as np
 
@@ -170,17 +162,3 @@ def _quartiles(lengths: list[int]) -> list[str]:
         for start, end in zip(starts, [*ends, max(lengths)], strict=True)
     ]
     return [names[sum(length > end for end in ends)] for length in lengths]
-
-
-def _group(by: str, values: list[str]) -> list[Slice]:
-    import numpy as np
-
-    counts = Counter(values)
-    if by == "topic":
-        order = sorted(
-            counts, key=lambda value: (value in ("other topics", "no topic"), -counts[value], value)
-        )
-    else:
-        order = sorted(counts, key=lambda value: int(value.split("-")[0]))
-    column = np.array(values)
-    return [Slice(by, value, np.flatnonzero(column == value)) for value in order]

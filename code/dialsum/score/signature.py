@@ -6,9 +6,9 @@ Must not know how a score is computed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from dialsum.errors import DataError
+from dialsum.errors import DataError, UnfitError
+from dialsum.score.tokenise import load_tokeniser
 
 VERSION = "1"
 """Of all that the other fields do not name; raise it when the same input scores otherwise."""
@@ -17,54 +17,49 @@ AGGREGATES = ("mean", "max")
 best, as rouge_score's score_multi does."""
 
 
-@dataclass(frozen=True)
-class Signature:
-    """What was done to get a score; two scores are comparable only where these are equal.
+def make_signature(tokenizer: str, tags: str, *, references: int, aggregate: str = "mean") -> str:
+    """Return what is done to get a score; two scores are comparable only where these are equal.
 
-    Attributes:
-        tokenizer: name with versions, e.g. mecab-ko-1.3.7/dic-2.1.1.
-        tags: `split` (text like any other), `one` (each #Tag# one token) or `removed`.
-        references: how many references each row has.
-        case: `kept` or `lower`.
+    Args:
+        tokenizer, tags: as load_tokeniser takes them.
+        references: how many each row has.
         aggregate: one of AGGREGATES; of a single reference both are the same.
+
+    Raises:
+        UnfitError: an unknown tokenizer, treatment of tags or aggregate, or a missing library.
     """
-
-    tokenizer: str
-    tags: str
-    references: int
-    case: str
-    aggregate: str = "mean"
-
-    def __str__(self) -> str:
-        several = f",{self.aggregate}" if self.references > 1 else ""
-        return (
-            f"rouge|tok:{self.tokenizer}|refs:{self.references}{several}|tags:{self.tags}"
-            f"|case:{self.case}|nfc|v{VERSION}"
+    if aggregate not in AGGREGATES:
+        raise UnfitError(
+            f"aggregate {aggregate!r} is unknown; choose one of {', '.join(AGGREGATES)}"
         )
+    tokeniser = load_tokeniser(tokenizer, tags=tags)
+    several = f",{aggregate}" if references > 1 else ""
+    return (
+        f"rouge|tok:{tokeniser.label}|refs:{references}{several}|tags:{tags}"
+        f"|case:{tokeniser.case}|nfc|v{VERSION}"
+    )
 
 
-def require_same_signature(signatures: Mapping[str, Signature | str]) -> None:
+def require_same_signature(signatures: Mapping[str, str]) -> None:
     """Refuse to compare scores that were made by different recipes.
 
     Args:
-        signatures: name of what was scored (an experiment, a file) to its signature, as object or
-            as text.
+        signatures: name of what was scored (an experiment, a file) to its signature.
 
     Raises:
         DataError: one line per recipe, with who has it and which fields differ from the first.
     """
     groups: dict[str, list[str]] = {}
     for name, signature in signatures.items():
-        groups.setdefault(str(signature), []).append(name)
+        groups.setdefault(signature, []).append(name)
     if len(groups) < 2:
         return
-    first = next(iter(groups))
+    first = next(iter(groups)).split("|")
     problems = []
     for text, names in groups.items():
-        differing = [field for field in text.split("|") if field not in first.split("|")]
+        differing = ", ".join(field for field in text.split("|") if field not in first)
         problems.append(
-            f"{', '.join(names)}: {text}"
-            + (f"  (differs in {', '.join(differing)})" if differing else "")
+            f"{', '.join(names)}: {text}" + (f"  (differs in {differing})" if differing else "")
         )
     raise DataError(
         problems,

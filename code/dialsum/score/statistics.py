@@ -1,4 +1,4 @@
-"""Which differences between systems are real: paired tests over the same rows, corrected for many.
+"""What a mean over rows is worth: its interval, and which differences between systems are real.
 
 Must not know what the scores measure, nor how anything is shown.
 """
@@ -15,72 +15,46 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-
 LEVEL_PERCENT = 95
 RESAMPLES = 1000
+RESAMPLES_AT_ONCE = 100
+"""Bounds the memory for long files."""
+ALPHA = 0.05
+"""Chance of calling any difference real among systems that are all equal."""
+TRIALS = 10_000
+SIGNS_AT_ONCE = 4_000_000
+"""Bounds the memory."""
+POWER = 0.8
+"""Chance that the rows named as enough would show a difference of the size seen."""
 SEED = 0
-CHUNK = 100  # resamples drawn at once; bounds the memory for long files
 
 
-def bootstrap_means(
-    per_row: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = SEED
-) -> NDArray[np.float64]:
-    """Return the column means of seeded resamples of the rows, drawn with replacement.
+def percentile_intervals(per_row: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the 95 % percentile bootstrap interval of each column's mean; seeded.
+
+    Efron and Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13.
 
     Args:
         per_row: [rows, columns], at least one row.
-
-    Returns:
-        [resamples, columns].
-    """
-    import numpy as np
-
-    rows = len(per_row)
-    generator = np.random.default_rng(seed)
-    means = []
-    for start in range(0, resamples, CHUNK):
-        # How often each row is drawn says all about a resample's mean.
-        counts = np.stack(
-            [
-                np.bincount(generator.integers(0, rows, rows), minlength=rows)
-                for _ in range(min(CHUNK, resamples - start))
-            ]
-        )
-        means.append(counts @ per_row / rows)
-    return np.concatenate(means)
-
-
-def percentile_intervals(
-    per_row: NDArray[np.float64],
-    *,
-    level_percent: float = LEVEL_PERCENT,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
-) -> NDArray[np.float64]:
-    """Return the percentile bootstrap interval of each column's mean.
-
-    Efron and Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13.
 
     Returns:
         [columns, 2]: lower and upper end, in the unit of per_row.
     """
     import numpy as np
 
-    tail = (100.0 - level_percent) / 2.0
-    ends: NDArray[np.float64] = np.percentile(
-        bootstrap_means(per_row, resamples=resamples, seed=seed), [tail, 100.0 - tail], axis=0
-    )
+    rows = len(per_row)
+    generator = np.random.default_rng(SEED)
+    means = []
+    for _ in range(0, RESAMPLES, RESAMPLES_AT_ONCE):
+        # How often each row is drawn says all about a resample's mean.
+        counts = [
+            np.bincount(generator.integers(0, rows, rows), minlength=rows)
+            for _ in range(RESAMPLES_AT_ONCE)
+        ]
+        means.append(np.stack(counts) @ per_row / rows)
+    tail = (100.0 - LEVEL_PERCENT) / 2.0
+    ends: NDArray[np.float64] = np.percentile(np.concatenate(means), [tail, 100.0 - tail], axis=0)
     return ends.T
-
-
-ALPHA = 0.05
-"""Chance of calling any difference real among systems that are all equal."""
-TRIALS = 10_000
-POWER = 0.8
-"""Chance that the rows named as enough would show a difference of the size seen."""
-SEED = 0
-AT_ONCE = 4_000_000
-"""Signs drawn at a time; bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +86,7 @@ class Difference:
 
 
 def compare_systems(
-    scores: Mapping[str, NDArray[np.float64]], *, best_only: bool = False, seed: int = SEED
+    scores: Mapping[str, NDArray[np.float64]], *, best_only: bool = False
 ) -> list[Difference]:
     """Compare every two systems, or the best with every other.
 
@@ -133,66 +107,43 @@ def compare_systems(
     if not pairs:
         return []
     gaps = np.stack([scores[one] - scores[other] for one, other in pairs], axis=1)
-    p = randomisation_p(gaps, seed=seed)
-    corrected = holm(p)
-    ends = percentile_intervals(gaps, resamples=RESAMPLES, seed=seed)
-    return [
-        _describe(
-            pair,
-            gaps[:, place],
+    rows, ends, p = len(gaps), percentile_intervals(gaps), randomisation_p(gaps)
+    differences = []
+    for place, p_holm in enumerate(holm(p)):
+        gap, real = gaps[:, place], p_holm <= ALPHA
+        needed = None if real else rows_to_settle(gap, alpha=ALPHA / len(pairs))
+        difference = Difference(
+            *pairs[place],
+            points=float(gap.mean()),
+            low=float(ends[place, 0]),
+            high=float(ends[place, 1]),
             p=p[place],
-            p_holm=corrected[place],
-            ends=ends[place],
-            comparisons=len(pairs),
+            p_holm=p_holm,
+            real=real,
+            rows=rows,
+            more_rows=None if needed is None else max(needed - rows, 1),
         )
-        for place, pair in enumerate(pairs)
-    ]
+        differences.append(difference)
+    return differences
 
 
-def _describe(
-    pair: tuple[str, str],
-    gaps: NDArray[np.float64],
-    *,
-    p: float,
-    p_holm: float,
-    ends: NDArray[np.float64],
-    comparisons: int,
-) -> Difference:
-    points, real = float(gaps.mean()), p_holm <= ALPHA
-    needed = None if real else rows_to_settle(gaps, alpha=ALPHA / comparisons)
-    return Difference(
-        *pair,
-        points=points,
-        low=float(ends[0]),
-        high=float(ends[1]),
-        p=p,
-        p_holm=p_holm,
-        real=real,
-        rows=len(gaps),
-        more_rows=None if needed is None else max(needed - len(gaps), 1),
-    )
-
-
-def randomisation_p(
-    gaps: NDArray[np.float64], *, trials: int = TRIALS, seed: int = SEED
-) -> list[float]:
+def randomisation_p(gaps: NDArray[np.float64], *, trials: int = TRIALS) -> list[float]:
     """Return the chance of a mean as far from 0 if the two systems' scores were exchangeable.
 
     Args:
         gaps: differences of the rows' scores, one column for each pair of systems: [rows, pairs].
 
     Returns:
-        p of each column, two-sided, (1 + as extreme) / (1 + trials).
+        p of each column, two-sided, (1 + as extreme) / (1 + trials); seeded.
     """
     import numpy as np
 
     rows = len(gaps)
-    generator = np.random.default_rng(seed)
-    seen = np.abs(gaps.sum(axis=0))
+    generator = np.random.default_rng(SEED)
     # Sums of the same numbers in another order differ in the last bits.
-    least = seen * (1 - 1e-9) - 1e-12
+    least = np.abs(gaps.sum(axis=0)) * (1 - 1e-9) - 1e-12
     extreme = np.zeros(gaps.shape[1], dtype=np.int64)
-    at_once = max(1, AT_ONCE // rows)
+    at_once = max(1, SIGNS_AT_ONCE // rows)
     for start in range(0, trials, at_once):
         count = min(at_once, trials - start)
         bits = np.unpackbits(

@@ -1,6 +1,7 @@
 """Turns a text into the tokens that ROUGE counts: five tokenisers, three treatments of tags.
 
-Must not know what is done with the tokens. Every choice here is part of a score's signature.
+Must not know what the tokens are for. Every choice here is part of a score's signature. Analyses of
+texts are kept, as several scales and measures ask for the same ones.
 """
 
 from __future__ import annotations
@@ -10,119 +11,17 @@ import sys
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from importlib.metadata import version
+from typing import Any, NamedTuple
 
 from dialsum.data.cleaning import SURROGATE
 from dialsum.data.tags import find_tags, tag_spans
 from dialsum.errors import UnfitError
 
-KEPT_TEXTS = 1 << 14
-"""Analyses kept at a time; about 5 KB each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Analysis:
-    """The morphemes of one text.
-
-    Attributes:
-        spans: the characters of each, from and to; they never overlap.
-        kinds: part of speech of each in the Sejong set (NNP, SN, EF …); merged ones are joined by
-            `+`.
-    """
-
-    spans: tuple[tuple[int, int], ...]
-    kinds: tuple[str, ...]
-
-    def surfaces(self, text: str) -> list[str]:
-        """Return the morphemes as they stand in the text."""
-        return [text[start:end] for start, end in self.spans]
-
-
-class Mecab:
-    """mecab-ko with its own dictionary.
-
-    The package's own parse() makes three objects of each morpheme and takes four times as long as
-    mecab itself; a test holds that what is read here from its lattice is the same.
-    """
-
-    def __init__(self) -> None:
-        from importlib.metadata import version
-
-        from mecab import MeCab
-        from mecab.utils import create_lattice
-
-        dictionary = version("python-mecab-ko-dic")
-        self.label = f"mecab-ko-{version('python-mecab-ko')}/dic-{dictionary}"
-        self._make_lattice = create_lattice
-        self._tagger: Any = MeCab()._tagger
-        self.analyse = functools.lru_cache(maxsize=KEPT_TEXTS)(self._analyse_anew)
-
-    def _analyse_anew(self, text: str) -> Analysis:
-        lattice: Any = self._make_lattice(text)
-        if not self._tagger.parse(lattice):
-            raise RuntimeError(f"mecab cannot analyse {text[:80]!r}: {self._tagger.what()}")
-        spans, kinds = [], []
-        for span, node in lattice:
-            spans.append(span)
-            kinds.append(sys.intern(node.feature.partition(",")[0]))
-        return Analysis(tuple(spans), tuple(kinds))
-
-
-class Kiwi:
-    """Kiwi (kiwipiepy) with its own model; it gives dictionary forms: 갔다 is 가 + 었 + 다."""
-
-    def __init__(self) -> None:
-        from importlib.metadata import version
-
-        import kiwipiepy
-
-        model = version("kiwipiepy_model")
-        self.label = f"kiwi-{version('kiwipiepy')}/model-{model}"
-        self._analyser: Any = kiwipiepy.Kiwi(num_workers=1)
-        self.cut = functools.lru_cache(maxsize=KEPT_TEXTS)(self._cut_anew)
-
-    def _cut_anew(self, text: str) -> list[str]:
-        return [one.form for one in self._analyser.tokenize(text)]
-
-
-@functools.cache
-def load_mecab() -> Mecab:
-    """Return mecab-ko, loaded once.
-
-    Raises:
-        UnfitError: it is not installed.
-    """
-    try:
-        return Mecab()
-    except ImportError as error:
-        raise missing_package("python-mecab-ko", "mecab", error) from error
-
-
-@functools.cache
-def load_kiwi() -> Kiwi:
-    """Return Kiwi, loaded once (a second, 200 MB).
-
-    Raises:
-        UnfitError: it is not installed; it is optional.
-    """
-    try:
-        return Kiwi()
-    except ImportError as error:
-        raise missing_package("kiwipiepy", "kiwi", error, file="requirements-kiwi.txt") from error
-
-
-def missing_package(
-    package: str, tokenizer: str, error: ImportError, *, file: str = "requirements.txt"
-) -> UnfitError:
-    """Return the error that says how to get what a tokeniser needs."""
-    return UnfitError(
-        f"tokenizer {tokenizer!r} needs the package {package} ({error}): "
-        f"python -m pip install -r {file}; whitespace and char work without it"
-    )
-
-
 TOKENIZERS = ("mecab", "kiwi", "whitespace", "char", "english")
 TAG_TREATMENTS = ("split", "one", "removed")
+KEPT_TEXTS = 1 << 14
+"""Analyses kept at a time; about 5 KB each."""
 
 Cutter = Callable[[str], list[str]]
 
@@ -153,15 +52,9 @@ class Tokeniser:
             return self.cut(text)
         tokens = self.cut_around_tags(text)
         if self.tags == "removed":
-            waiting = iter([*tags, None])
-            tag = next(waiting)
-            kept = []
-            for token in tokens:
-                if token == tag:
-                    tag = next(waiting)
-                else:
-                    kept.append(token)
-            return kept
+            for tag in tags:
+                tokens.remove(tag)
+            return tokens
         return tokens if self.case == "kept" else [token.lower() for token in tokens]
 
 
@@ -180,19 +73,26 @@ def load_tokeniser(name: str = "mecab", *, tags: str = "split") -> Tokeniser:
         raise UnfitError(
             f"tags {tags!r} is no treatment of tags; choose one of {', '.join(TAG_TREATMENTS)}"
         )
-    if name == "mecab":
-        return Tokeniser(load_mecab().label, tags, "kept", _cut_mecab, _cut_mecab_around_tags)
-    if name == "kiwi":
-        kiwi = load_kiwi()
-        return Tokeniser(kiwi.label, tags, "kept", kiwi.cut, _cut_segments(kiwi.cut))
-    if name == "whitespace":
-        return Tokeniser("whitespace", tags, "kept", str.split, _cut_segments(str.split))
-    if name == "char":
-        return Tokeniser("char", tags, "kept", _cut_characters, _cut_segments(_cut_characters))
-    if name == "english":
-        label, cut = _load_english()
-        return Tokeniser(label, tags, "lower", cut, _cut_segments(cut))
-    raise UnfitError(f"tokenizer {name!r} is unknown; choose one of {', '.join(TOKENIZERS)}")
+    loaders: dict[str, Callable[[], tuple[str, Cutter]]] = {
+        "mecab": _load_mecab_cutter,
+        "kiwi": _load_kiwi,
+        "whitespace": lambda: (name, str.split),
+        "char": lambda: (name, _cut_characters),
+        "english": _load_english,
+    }
+    if name not in loaders:
+        raise UnfitError(f"tokenizer {name!r} is unknown; choose one of {', '.join(TOKENIZERS)}")
+    try:
+        label, cut = loaders[name]()
+    except ImportError as error:
+        package = {"mecab": "python-mecab-ko", "kiwi": "kiwipiepy"}.get(name, "rouge-score")
+        file = "requirements-kiwi.txt" if name == "kiwi" else "requirements.txt"
+        raise UnfitError(
+            f"tokenizer {name!r} needs the package {package} ({error}): "
+            f"python -m pip install -r {file}; whitespace and char work without it"
+        ) from error
+    around = _cut_mecab_around_tags if name == "mecab" else functools.partial(_cut_segments, cut)
+    return Tokeniser(label, tags, "lower" if name == "english" else "kept", cut, around)
 
 
 def normalise(text: str) -> str:
@@ -212,33 +112,57 @@ def has_hangul(text: str) -> bool:
 
 def split_lines(text: str) -> list[str]:
     """Split a text into the lines that ROUGE-Lsum takes as sentences; empty ones are left out."""
-    if "\n" not in text and "\r" not in text:
-        return [text] if text.strip() else []
-    return [
-        line for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n") if line.strip()
-    ]
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [line for line in lines if line.strip()]
 
 
-def _cut_characters(text: str) -> list[str]:
-    return [char for char in text if not char.isspace()]
+class Analysis(NamedTuple):
+    """The morphemes of one text.
+
+    Attributes:
+        spans: the characters of each, from and to; they never overlap.
+        kinds: part of speech of each in the Sejong set (NNP, SN, EF …); merged ones are joined by
+            `+`.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    kinds: tuple[str, ...]
 
 
-def _cut_segments(cut: Cutter) -> Cutter:
-    """Make a cutter that keeps tags whole and gives what stands between them to `cut`."""
+@functools.lru_cache(maxsize=KEPT_TEXTS)
+def analyse(text: str) -> Analysis:
+    """Return the morphemes of a normalised text by mecab-ko with its own dictionary.
 
-    def cut_around_tags(text: str) -> list[str]:
-        tokens: list[str] = []
-        place = 0
-        for start, end in tag_spans(text):
-            tokens += [*cut(text[place:start]), text[start:end]]
-            place = end
-        return tokens + cut(text[place:])
+    The package's own parse() makes three objects of each morpheme and takes four times as long as
+    mecab itself; a test holds that what is read here from its lattice is the same.
+    """
+    tagger, make_lattice = _load_mecab()
+    lattice = make_lattice(text)
+    if not tagger.parse(lattice):
+        raise RuntimeError(f"mecab cannot analyse {text[:80]!r}: {tagger.what()}")
+    spans, kinds = [], []
+    for span, node in lattice:
+        spans.append(span)
+        kinds.append(sys.intern(node.feature.partition(",")[0]))
+    return Analysis(tuple(spans), tuple(kinds))
 
-    return cut_around_tags
+
+@functools.cache
+def _load_mecab() -> tuple[Any, Any]:
+    from mecab import MeCab
+    from mecab.utils import create_lattice
+
+    return MeCab()._tagger, create_lattice
+
+
+def _load_mecab_cutter() -> tuple[str, Cutter]:
+    _load_mecab()
+    versions = version("python-mecab-ko"), version("python-mecab-ko-dic")
+    return "mecab-ko-{}/dic-{}".format(*versions), _cut_mecab
 
 
 def _cut_mecab(text: str) -> list[str]:
-    return load_mecab().analyse(text).surfaces(text)
+    return [text[start:end] for start, end in analyse(text).spans]
 
 
 def _cut_mecab_around_tags(text: str) -> list[str]:
@@ -249,7 +173,7 @@ def _cut_mecab_around_tags(text: str) -> list[str]:
     tags = tag_spans(text)
     tokens: list[str] = []
     waiting = 0
-    for start, end in load_mecab().analyse(text).spans:
+    for start, end in analyse(text).spans:
         while start < end and waiting < len(tags):
             low, high = tags[waiting]
             if end <= low:
@@ -267,13 +191,40 @@ def _cut_mecab_around_tags(text: str) -> list[str]:
     return tokens
 
 
+def _cut_segments(cut: Cutter, text: str) -> list[str]:
+    """Keep tags whole and cut what stands between them."""
+    tokens: list[str] = []
+    place = 0
+    for start, end in tag_spans(text):
+        tokens += [*cut(text[place:start]), text[start:end]]
+        place = end
+    return tokens + cut(text[place:])
+
+
+def _cut_characters(text: str) -> list[str]:
+    return [char for char in text if not char.isspace()]
+
+
+@functools.cache
+def _load_kiwi() -> tuple[str, Cutter]:
+    """Load Kiwi with its own model (a second, 200 MB); it is optional.
+
+    It gives dictionary forms: 갔다 is 가 + 었 + 다.
+    """
+    import kiwipiepy
+
+    analyser: Any = kiwipiepy.Kiwi(num_workers=1)
+
+    @functools.lru_cache(maxsize=KEPT_TEXTS)
+    def cut(text: str) -> list[str]:
+        return [one.form for one in analyser.tokenize(text)]
+
+    return f"kiwi-{version('kiwipiepy')}/model-{version('kiwipiepy_model')}", cut
+
+
 @functools.cache
 def _load_english() -> tuple[str, Cutter]:
-    try:
-        from rouge_score import tokenizers
-    except ImportError as error:
-        raise missing_package("rouge-score", "english", error) from error
-    from importlib.metadata import version
+    from rouge_score import tokenizers
 
     cut: Cutter = tokenizers.DefaultTokenizer(use_stemmer=True).tokenize
     return f"rouge_score-{version('rouge-score')}-porter", cut

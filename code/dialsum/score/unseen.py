@@ -1,4 +1,4 @@
-"""What ROUGE does not see, row by row: the table of measures, and how each is taken.
+"""What ROUGE does not see: scripts, speakers, facts, form; taken row by row, told as figures.
 
 Must not know scores, nor how figures are shown.
 """
@@ -8,32 +8,197 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dialsum.data.tags import SPEAKER, without_tags
-from dialsum.score.facts import KINDS, agreed_facts, count_facts, find_facts, find_lacking
-from dialsum.score.tokenise import has_hangul, load_mecab, normalise
+from dialsum.score.facts import KINDS, Facts, agreed_facts, find_facts, find_lacking
+from dialsum.score.rows import Rows, find_speakers
+from dialsum.score.tokenise import analyse, has_hangul, load_tokeniser, normalise
 
-SCRIPTS = ("latin", "vietnamese", "han", "kana", "cyrillic", "thai", "other")
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure.
+
+    Attributes:
+        title: how a table calls it.
+        unit: of the figure, and of a row's value.
+        worst: which rows are listed: those with the highest values, the lowest, or those furthest
+            from 1.
+        limit: rows at least as bad as this are listed and no others.
+    """
+
+    title: str
+    unit: str
+    worst: Literal["high", "low", "far"] = "high"
+    limit: float = 1e-9
+
+
+ROWS, FACTS = "% of rows", "% of facts"
+MEASURES: dict[str, Measure] = {
+    "empty": Measure("empty", ROWS),
+    "foreign_script": Measure("foreign script", ROWS),
+    "speakers_unknown": Measure("speakers not in the dialogue", ROWS),
+    "speaker_exchange": Measure(
+        "score lost when speakers are exchanged", "points", worst="low", limit=-1e-9
+    ),
+    **{f"{kind}_unsupported": Measure(f"{kind} not in the dialogue", ROWS) for kind in KINDS},
+    **{f"{kind}_missed": Measure(f"{kind} of the reference missed", FACTS) for kind in KINDS},
+    "length_ratio": Measure("length over the reference's", "times", worst="far", limit=1.5),
+    "repetition": Measure("repeated 3-grams", "% of 3-grams"),
+    "copied": Measure("3-grams copied", "% of 3-grams", limit=50.0),
+    "unfinished": Measure("no end of sentence", ROWS),
+    "chrf": Measure("chrF2", "0-100", worst="low", limit=100.0),
+}
+"""In the order of tables. `speaker_exchange` comes of scores; all others are taken here."""
+WORST_ROWS = 5
+NAN = float("nan")
 # A letter's Unicode name begins with its script, or has it after FULLWIDTH, HALFWIDTH …
-NAMED = (
-    ("HANGUL", "home"),
-    ("CJK", "han"),
-    ("HIRAGANA", "kana"),
-    ("KATAKANA", "kana"),
-    ("CYRILLIC", "cyrillic"),
-    ("THAI", "thai"),
-    ("LATIN", "home"),
-)
+NAMED = {
+    **{"HANGUL": "home", "CJK": "han", "HIRAGANA": "kana", "KATAKANA": "kana"},
+    **{"CYRILLIC": "cyrillic", "THAI": "thai", "LATIN": "home"},
+}
 # What Vietnamese adds to French: ă đ ơ ư, and all letters with two marks or a dot below.
 VIETNAMESE = frozenset("ăđơưĂĐƠƯ") | {chr(code) for code in range(0x1EA0, 0x1EFA)}
 # Letters by category, but used with every script: units (µ, Ω, ℓ), ª, ʼ.
 COMMON = {"MICRO SIGN", "OHM SIGN", "KELVIN SIGN", "ANGSTROM SIGN", "SCRIPT SMALL L"}
 COMMON_BEGINNINGS = ("MODIFIER LETTER", "MASCULINE ORDINAL", "FEMININE ORDINAL")
 LATIN_WORD = re.compile(r"[A-Za-z\u00c0-\u024f\u1e00-\u1eff]{2,}")
+GRAM = 3
+CLOSING = "\"'”’」』)]}>» "
+ENDS = ".!?…。！？"
+SENTENCE_ENDS = ("EF", "ETN")
+"""Kinds of the last morpheme of a sentence: a final ending, or a noun made of a verb (함)."""
+FINAL_SYLLABLES = "다요죠까함됨임음"
+"""Where no full stop follows, mecab takes these for connective endings and for nouns."""
+
+Figures = Mapping[tuple[str, str], "NDArray[Any]"]
+"""`value`, `what` or `reference` with a key of MEASURES: what the predictions have, in its unit;
+what is behind that in a few words, empty where the text says it; what the first references have in
+their place: [rows]. A value is NaN where a row has nothing to measure."""
+
+
+def measure_rows(rows: Rows) -> dict[tuple[str, str], NDArray[Any]]:
+    """Take every measure of rows in composed Unicode; without dialogues, what needs none."""
+    import numpy as np
+    from sacrebleu.metrics.chrf import CHRF
+
+    cut, chrf = load_tokeniser("mecab", tags="one"), CHRF()
+    taken: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    dialogues: Sequence[str | None] = rows.dialogues or [None] * len(rows)
+    for text, references, dialogue in zip(
+        rows.predictions, rows.references, dialogues, strict=True
+    ):
+        tokens, *expected = [cut(one) for one in (text, *references)]
+        lengths = [len(one) for one in expected]
+        facts = agreed_facts(references)
+        source = None if dialogue is None else (dialogue, set(_grams(cut(dialogue))))
+        for key, value, what in _measure(text, tokens, source, lengths=lengths, facts=facts):
+            taken["value", key].append(value)
+            taken["what", key].append(what)
+        beside = _measure(references[0], expected[0], source, lengths=lengths, facts=facts)
+        for key, value, _ in beside:
+            taken["reference", key].append(value)
+        taken["value", "chrf"].append(chrf.sentence_score(text, list(references)).score)
+    return {
+        (sort, key): np.array(values, dtype=object if sort == "what" else np.float32)
+        for (sort, key), values in taken.items()
+    }
+
+
+def _measure(
+    text: str,
+    tokens: Sequence[str],
+    source: tuple[str, set[tuple[str, ...]]] | None,
+    *,
+    lengths: Sequence[int],
+    facts: Facts,
+) -> Iterator[tuple[str, float, str]]:
+    """Give key, value and what is behind it of every measure that is no score.
+
+    Args:
+        source: the dialogue and its three-token sequences, or None.
+        lengths: of the row's references, in tokens.
+        facts: what these state.
+    """
+    empty = not text.strip()
+    yield "empty", 100.0 * empty, ""
+    foreign = find_foreign(text, source and source[0])
+    told = "; ".join(f"{script} {' '.join(what)}" for script, what in foreign.items())
+    yield "foreign_script", 100.0 * bool(foreign), told
+    for kind, missed in find_lacking(facts, text).items():
+        share = 100.0 * len(missed) / len(facts[kind]) if facts[kind] else NAN
+        yield f"{kind}_missed", share, ", ".join(missed)
+    yield "length_ratio", len(tokens) * len(lengths) / (sum(lengths) or 1), ""
+    grams = Counter(_grams(tokens))
+    repeated = 1.0 - len(grams) / grams.total() if grams else 0.0
+    most = " ".join(grams.most_common(1)[0][0]) if repeated else ""
+    yield "repetition", 100.0 * repeated, most
+    unfinished = is_unfinished(text)
+    end = f"… {normalise(text)[-20:]}" if unfinished else ""
+    yield "unfinished", NAN if empty else 100.0 * unfinished, end
+    if source is None:
+        return
+    dialogue, known = source
+    unknown = find_unknown_speakers(text, dialogue)
+    yield "speakers_unknown", 100.0 * bool(unknown), " ".join(unknown)
+    for kind, lacking in find_lacking(find_facts(text), dialogue).items():
+        yield f"{kind}_unsupported", 100.0 * bool(lacking), ", ".join(lacking)
+    copied = sum(many for gram, many in grams.items() if gram in known)
+    yield "copied", 100.0 * (copied / grams.total()) if grams else 0.0, ""
+
+
+def _grams(tokens: Sequence[str]) -> list[tuple[str, ...]]:
+    return list(zip(*(tokens[shift:] for shift in range(GRAM)), strict=False))
+
+
+def describe_unseen(figures: Figures, rows: Rows) -> dict[str, Any]:
+    """Return each measure: its figure, the same of the references, and its worst rows."""
+    import numpy as np
+
+    found: dict[str, Any] = {}
+    for key, measure in MEASURES.items():
+        values = figures.get(("value", key))
+        if values is None:
+            continue
+        found[key] = {"title": measure.title, "unit": measure.unit}
+        for name, taken in (("value", values), ("references", figures.get(("reference", key)))):
+            if taken is not None and not np.isnan(taken).all():
+                found[key][name] = round(float(np.nanmean(taken.astype(np.float64))), 4)
+        whats = figures.get(("what", key))
+        found[key]["rows_measured"] = int((~np.isnan(values)).sum())
+        found[key]["worst"] = [
+            {
+                "name": rows.name(row),
+                "value": round(float(values[row]), 2),
+                "what": "" if whats is None else whats[row],
+                "text": rows.predictions[row],
+            }
+            for row in _worst(values, measure)
+        ]
+    return found
+
+
+def _worst(values: NDArray[Any], measure: Measure) -> list[int]:
+    import numpy as np
+
+    if measure.worst == "far":
+        with np.errstate(divide="ignore"):
+            badness, limit = np.abs(np.log(values)), float(np.log(measure.limit))
+        # Empty ones have a measure of their own.
+        badness = np.where(np.isinf(badness), 0.0, badness)
+    else:
+        sign = 1.0 if measure.worst == "high" else -1.0
+        badness, limit = sign * values, sign * measure.limit
+    badness = np.where(np.isnan(badness), -np.inf, badness)
+    order = np.argsort(-badness, kind="stable")[:WORST_ROWS]
+    return [int(row) for row in order if badness[row] >= limit]
 
 
 def find_foreign(text: str, source: str | None = None) -> dict[str, list[str]]:
@@ -45,7 +210,8 @@ def find_foreign(text: str, source: str | None = None) -> dict[str, list[str]]:
             there is a source and it is Korean.
 
     Returns:
-        Script of SCRIPTS to what was found, in order and each once; no empty lists.
+        Script (latin, vietnamese, han, kana, cyrillic, thai, other) to what was found, in order
+        and each once; no empty lists.
     """
     found: dict[str, list[str]] = {}
     text = unicodedata.normalize("NFC", without_tags(text))
@@ -69,7 +235,7 @@ def find_foreign(text: str, source: str | None = None) -> dict[str, list[str]]:
 
 @functools.lru_cache(maxsize=65536)
 def script_of(char: str) -> str:
-    """Return a letter's script of SCRIPTS; `home` for Hangul, Latin, and all that is no letter."""
+    """Return a letter's script; `home` for Hangul, Latin, and all that is no letter."""
     if not unicodedata.category(char).startswith("L"):
         return "home"
     if char in VIETNAMESE:
@@ -78,22 +244,14 @@ def script_of(char: str) -> str:
     if name in COMMON or name.startswith(COMMON_BEGINNINGS):
         return "home"
     words = name.replace("-", " ").split()
-    return next((script for word, script in NAMED if word in words), "other")
-
-
-def find_speakers(text: str) -> set[int]:
-    """Return the numbers of the speakers whose tags stand in a text."""
-    return {int(number) for number in SPEAKER.findall(text)}
+    return next((script for word, script in NAMED.items() if word in words), "other")
 
 
 def find_unknown_speakers(text: str, source: str) -> list[str]:
     """Return the speaker tags of a text that its dialogue has not, each once."""
     known = find_speakers(source)
-    return list(
-        dict.fromkeys(
-            match.group() for match in SPEAKER.finditer(text) if int(match.group(1)) not in known
-        )
-    )
+    found = [match.group() for match in SPEAKER.finditer(text) if int(match[1]) not in known]
+    return list(dict.fromkeys(found))
 
 
 def exchange_speakers(text: str, source: str) -> str:
@@ -113,37 +271,6 @@ def successors(text: str, source: str) -> dict[str, str]:
     return dict(zip(tags, [*tags[1:], tags[0]], strict=True))
 
 
-GRAM = 3
-CLOSING = "\"'”’」』)]}>» "
-ENDS = ".!?…。！？"
-SENTENCE_ENDS = ("EF", "ETN")
-"""Kinds of the last morpheme of a sentence: a final ending, or a noun made of a verb (함)."""
-FINAL_SYLLABLES = "다요죠까함됨임음"
-"""Where no full stop follows, mecab takes these for connective endings and for nouns."""
-
-
-def repeated_share(tokens: Sequence[str]) -> float:
-    """Return which share of the three-token sequences stood in the text before, 0-1."""
-    grams = _grams(tokens)
-    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def copied_share(tokens: Sequence[str], source: Sequence[str]) -> float:
-    """Return which share of the three-token sequences stand in the source as well, 0-1."""
-    grams, known = _grams(tokens), set(_grams(source))
-    return sum(gram in known for gram in grams) / len(grams) if grams else 0.0
-
-
-def most_repeated(tokens: Sequence[str]) -> str:
-    """Return the three-token sequence that comes most often, as text."""
-    grams = _grams(tokens)
-    return " ".join(Counter(grams).most_common(1)[0][0]) if grams else ""
-
-
-def _grams(tokens: Sequence[str]) -> list[tuple[str, ...]]:
-    return list(zip(*(tokens[shift:] for shift in range(GRAM)), strict=False))
-
-
 def is_unfinished(text: str) -> bool:
     """Say whether a text stops before its sentence does; an empty one does not.
 
@@ -156,112 +283,6 @@ def is_unfinished(text: str) -> bool:
         return False
     if not has_hangul(bare[-1]):
         return True
-    kinds = load_mecab().analyse(text).kinds
+    kinds = analyse(text).kinds
     at = next((kind for kind in reversed(kinds) if not kind.startswith("S")), "")
     return not any(end in at.split("+")[-1] for end in SENTENCE_ENDS)
-
-
-NOT_APPLICABLE = float("nan")
-Cut = Callable[[str], list[str]]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One figure.
-
-    Attributes:
-        title: how a table calls it.
-        unit: of the figure, and of a row's value.
-        worst: which rows are listed: those with the highest values, the lowest, or those furthest
-            from 1.
-        limit: rows at least as bad as this are listed and no others.
-        needs_dialogue: it cannot be taken without.
-    """
-
-    title: str
-    unit: str
-    worst: Literal["high", "low", "far"] = "high"
-    limit: float = 1e-9
-    needs_dialogue: bool = False
-
-
-ROWS, FACTS = "% of rows", "% of facts"
-MEASURES: dict[str, Measure] = {
-    "empty": Measure("empty", ROWS),
-    "foreign_script": Measure("foreign script", ROWS),
-    "speakers_unknown": Measure("speakers not in the dialogue", ROWS, needs_dialogue=True),
-    "speaker_exchange": Measure(
-        "score lost when speakers are exchanged", "points", worst="low", limit=-1e-9
-    ),
-    **{
-        f"{kind}_unsupported": Measure(f"{kind} not in the dialogue", ROWS, needs_dialogue=True)
-        for kind in KINDS
-    },
-    **{f"{kind}_missed": Measure(f"{kind} of the reference missed", FACTS) for kind in KINDS},
-    "length_ratio": Measure("length over the reference's", "times", worst="far", limit=1.5),
-    "repetition": Measure("repeated 3-grams", "% of 3-grams"),
-    "copied": Measure("3-grams copied", "% of 3-grams", limit=50.0, needs_dialogue=True),
-    "unfinished": Measure("no end of sentence", ROWS),
-    "chrf": Measure("chrF2", "0-100", worst="low", limit=100.0),
-}
-
-
-def measure_row(
-    prediction: str, references: Sequence[str], dialogue: str | None, *, cut: Cut
-) -> dict[str, float]:
-    """Take every measure of one row but those that are scores.
-
-    Args:
-        cut: text to tokens, with each tag one token.
-
-    Returns:
-        Key of MEASURES to value in its unit; NaN where a row has nothing to measure. What needs a
-        dialogue is left out where there is none.
-    """
-    tokens = cut(prediction)
-    lengths = [len(cut(reference)) for reference in references]
-    expected = agreed_facts(references)
-    missed = find_lacking(expected, prediction)
-    empty = not prediction.strip()
-    values = {
-        "empty": 100.0 * empty,
-        "foreign_script": 100.0 * bool(find_foreign(prediction, dialogue)),
-        **{
-            f"{kind}_missed": 100.0 * len(missed[kind]) / count
-            if (count := count_facts(expected, kind))
-            else NOT_APPLICABLE
-            for kind in KINDS
-        },
-        "length_ratio": len(tokens) * len(lengths) / (sum(lengths) or 1),
-        "repetition": 100.0 * repeated_share(tokens),
-        "unfinished": NOT_APPLICABLE if empty else 100.0 * is_unfinished(prediction),
-    }
-    if dialogue is None:
-        return values
-    unsupported = find_lacking(find_facts(prediction), dialogue)
-    return values | {
-        "speakers_unknown": 100.0 * bool(find_unknown_speakers(prediction, dialogue)),
-        **{f"{kind}_unsupported": 100.0 * bool(unsupported[kind]) for kind in KINDS},
-        "copied": 100.0 * copied_share(tokens, cut(dialogue)),
-    }
-
-
-def explain_row(
-    key: str, prediction: str, references: Sequence[str], dialogue: str | None, *, cut: Cut
-) -> str:
-    """Return what in a row is behind its value, in a few words; empty where the text says it."""
-    if key == "foreign_script":
-        found = find_foreign(prediction, dialogue)
-        return "; ".join(f"{script} {' '.join(what)}" for script, what in found.items())
-    if key == "speakers_unknown":
-        return " ".join(find_unknown_speakers(prediction, dialogue or ""))
-    kind, _, verdict = key.rpartition("_")
-    if verdict == "unsupported":
-        return ", ".join(find_lacking(find_facts(prediction), dialogue or "")[kind])
-    if verdict == "missed":
-        return ", ".join(find_lacking(agreed_facts(references), prediction)[kind])
-    if key == "repetition":
-        return most_repeated(cut(prediction))
-    if key == "unfinished":
-        return f"… {normalise(prediction)[-20:]}"
-    return ""
