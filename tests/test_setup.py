@@ -421,9 +421,10 @@ def test_second_start_waits_for_the_first_and_takes_what_it_made(clone: Path, to
 def test_interrupted_set_up_says_so_and_is_gone_on_with(clone: Path, tools: Path) -> None:
     add_python(clone, tools)
     stand_in = (clone / "uv.txt").read_text(encoding="utf-8")
-    (clone / "uv.txt").write_text(stand_in + "sleep 60\n", encoding="utf-8")
+    asleep = ': >"$root/asleep.txt"\nexec sleep 60\n'
+    (clone / "uv.txt").write_text(stand_in + asleep, encoding="utf-8")
     with start(clone / SETUP, tools) as first:
-        wait_for(clone / "calls.txt", max_seconds=60)
+        wait_for(clone / "asleep.txt", max_seconds=60)
         os.killpg(first.pid, signal.SIGINT)
         said = first.communicate(timeout=60)[1]
     assert first.returncode == 130

@@ -2,9 +2,8 @@
 
 The configuration says how an experiment runs; libraries also listen to the environment, and there a
 variable that was left in a shell overrules it unseen. FAMILIES decides for each; every other
-variable is left alone. Importing it
-needs the standard library alone: the doors call it before they import anything else. Must not
-know what a run does.
+variable is left alone. Importing it needs the standard library alone: the doors call it before they
+import anything else. Must not know what a run does.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +26,7 @@ WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD
 
 @dataclass(frozen=True)
 class Family:
-    """Variables of one kind; a name that ends in `*` stands for all that begin so.
+    """Variables of one kind, names with spaces between; `*` at an end stands for any ending.
 
     Attributes:
         names: those that belong to it.
@@ -36,216 +35,100 @@ class Family:
         respected: exceptions that are respected.
     """
 
-    names: tuple[str, ...]
+    names: str
     why: str = ""
-    said: tuple[str, ...] = ()
-    respected: tuple[str, ...] = ()
+    said: str = ""
+    respected: str = ""
 
 
 FAMILIES = (
     Family(
-        ("PYTHON*",),
-        "the packages of this interpreter run, under Python's usual rules",
-        respected=(
-            # Of this project's set-up, and what container images say of their Python.
-            "PYTHON",
-            "PYTHON_*",
-            "PYTHONUTF8",
-            "PYTHONIOENCODING",
-            "PYTHONCOERCECLOCALE",
-            "PYTHONUNBUFFERED",
-            "PYTHONHASHSEED",
-            "PYTHONFAULTHANDLER",
-            "PYTHONPYCACHEPREFIX",
-            "PYTHONDONTWRITEBYTECODE",
-            "PYTHONNOUSERSITE",
-            "PYTHONUSERBASE",
-            "PYTHONSAFEPATH",
-        ),
+        "PYTHON*",
+        why="the packages of this interpreter run, under Python's usual rules",
+        # Of this project's set-up, and what container images say of their Python.
+        respected="PYTHON PYTHON_* PYTHONUTF8 PYTHONIOENCODING PYTHONCOERCECLOCALE "
+        "PYTHONUNBUFFERED PYTHONHASHSEED PYTHONFAULTHANDLER PYTHONPYCACHEPREFIX "
+        "PYTHONDONTWRITEBYTECODE PYTHONNOUSERSITE PYTHONUSERBASE PYTHONSAFEPATH",
     ),
     Family(
-        (
-            "ACCELERATE_*",
-            "FSDP_*",
-            "DEEPSPEED_*",
-            "MEGATRON_LM_*",
-            "PARALLELISM_CONFIG_*",
-            "FP8_*",
-            "XLA_*",
-            "USE_TORCH_XLA",
-            "PJRT_*",
-            "TPU_*",
-            "PT_HPU_*",
-            "SM_FRAMEWORK_*",
-            "SM_HP_*",
-            "FORK_LAUNCHED",
-        ),
-        "precision, device and compilation are the configuration's",
+        "ACCELERATE_* FSDP_* DEEPSPEED_* MEGATRON_LM_* PARALLELISM_CONFIG_* FP8_* XLA_* "
+        "USE_TORCH_XLA PJRT_* TPU_* PT_HPU_* SM_FRAMEWORK_* SM_HP_* FORK_LAUNCHED",
+        why="precision, device and compilation are the configuration's",
     ),
     Family(
-        (
-            *WORLD_SIZES,
-            "RANK",
-            "LOCAL_RANK",
-            "LOCAL_WORLD_SIZE",
-            "NODE_RANK",
-            "GROUP_RANK",
-            "GROUP_WORLD_SIZE",
-            "ROLE_RANK",
-            "ROLE_NAME",
-            "ROLE_WORLD_SIZE",
-            "MASTER_ADDR",
-            "MASTER_PORT",
-            "TORCHELASTIC_*",
-            "OMPI_*",
-            "PMI_*",
-            "MV2_*",
-            "SMDATAPARALLEL_*",
-        ),
-        "an experiment is one process",
+        f"{' '.join(WORLD_SIZES)} "
+        "RANK LOCAL_RANK LOCAL_WORLD_SIZE NODE_RANK GROUP_RANK GROUP_WORLD_SIZE ROLE_RANK "
+        "ROLE_NAME ROLE_WORLD_SIZE MASTER_ADDR MASTER_PORT TORCHELASTIC_* OMPI_* PMI_* MV2_* "
+        "SMDATAPARALLEL_*",
+        why="an experiment is one process",
     ),
     Family(
-        ("PYTORCH_*",),
-        "arithmetic and memory are the configuration's",
-        said=(
-            "PYTORCH_ALLOC_CONF",
-            "PYTORCH_CUDA_ALLOC_CONF",
-            "PYTORCH_HIP_ALLOC_CONF",
-            "PYTORCH_ENABLE_MPS_FALLBACK",
-            "PYTORCH_MPS_*",
-            "PYTORCH_NVML_BASED_CUDA_CHECK",
-        ),
-        respected=("PYTORCH_VERSION", "PYTORCH_BUILD_*", "PYTORCH_HOME", "PYTORCH_KERNEL_CACHE_*"),
+        "PYTORCH_*",
+        why="arithmetic and memory are the configuration's",
+        said="PYTORCH_ALLOC_CONF PYTORCH_CUDA_ALLOC_CONF PYTORCH_HIP_ALLOC_CONF "
+        "PYTORCH_ENABLE_MPS_FALLBACK PYTORCH_MPS_* PYTORCH_NVML_BASED_CUDA_CHECK",
+        respected="PYTORCH_VERSION PYTORCH_BUILD_* PYTORCH_HOME PYTORCH_KERNEL_CACHE_*",
     ),
     Family(
-        (
-            "TORCH_*",
-            "TORCHDYNAMO_*",
-            "TORCHINDUCTOR_*",
-            "AOT_*",
-            "AOTINDUCTOR_*",
-            "TRITON_*",
-            "UNSLOTH_*",
-            "LTC_*",
-            "NVIDIA_TF32_OVERRIDE",
-            "CUBLAS_EMULAT*",
-            "CUBLASLT_*",
-            "ONEDNN_DEFAULT_FPMATH_MODE",
-            "DNNL_DEFAULT_FPMATH_MODE",
-            "MKL_VERBOSE",
-        ),
-        "arithmetic and compilation are the configuration's",
-        respected=(
-            "TORCH_HOME",
-            "TORCH_HUB",
-            "TORCH_EXTENSIONS_DIR",
-            "TORCH_CUDA_ARCH_LIST",
-            "TORCH_LOGS",
-            "TORCH_CPP_LOG_LEVEL",
-            "TORCH_SHOW_CPP_STACKTRACES",
-            "TORCHINDUCTOR_CACHE_DIR",
-            "TRITON_CACHE_DIR",
-            "TRITON_HOME",
-            "TRITON_PTXAS_PATH",
-            "TRITON_LIBDEVICE_PATH",
-        ),
+        "TORCH_* TORCHDYNAMO_* TORCHINDUCTOR_* AOT_* AOTINDUCTOR_* TRITON_* UNSLOTH_* LTC_* "
+        "NVIDIA_TF32_OVERRIDE CUBLAS_EMULAT* CUBLASLT_* ONEDNN_DEFAULT_FPMATH_MODE "
+        "DNNL_DEFAULT_FPMATH_MODE MKL_VERBOSE",
+        why="arithmetic and compilation are the configuration's",
+        respected="TORCH_HOME TORCH_HUB TORCH_EXTENSIONS_DIR TORCH_CUDA_ARCH_LIST TORCH_LOGS "
+        "TORCH_CPP_LOG_LEVEL TORCH_SHOW_CPP_STACKTRACES TORCHINDUCTOR_CACHE_DIR "
+        "TRITON_CACHE_DIR TRITON_HOME TRITON_PTXAS_PATH TRITON_LIBDEVICE_PATH",
     ),
     Family(
-        (
-            "TRANSFORMERS_*",
-            "USE_HUB_KERNELS",
-            "USE_TF",
-            "USE_TORCH",
-            "USE_JAX",
-            "USE_FLAX",
-            "TRUST_REMOTE_CODE",
-            "FLASH_ATTENTION_*",
-            "BNB_*",
-            "PEFT_*",
-            "TRL_*",
-        ),
-        "what the libraries do is the configuration's",
-        said=("BNB_CUDA_VERSION", "TRANSFORMERS_OFFLINE"),
-        respected=("TRANSFORMERS_CACHE",),
+        "TRANSFORMERS_* USE_HUB_KERNELS USE_TF USE_TORCH USE_JAX USE_FLAX TRUST_REMOTE_CODE "
+        "FLASH_ATTENTION_* BNB_* PEFT_* TRL_*",
+        why="what the libraries do is the configuration's",
+        said="BNB_CUDA_VERSION TRANSFORMERS_OFFLINE",
+        respected="TRANSFORMERS_CACHE",
     ),
     Family(
-        ("WANDB_*",),
-        "project, entity and mode are tracking's in the configuration; each run has its own id",
-        said=("WANDB_MODE", "WANDB_DISABLED"),
-        respected=(
-            "WANDB_API_KEY",
-            "WANDB_BASE_URL",
-            "WANDB_IDENTITY_TOKEN_FILE",
-            "WANDB_CREDENTIALS_FILE",
-            "WANDB_INSECURE_DISABLE_SSL",
-            "WANDB_X_EXTRA_HTTP_HEADERS",
-            "WANDB_CACHE_DIR",
-            "WANDB_CONFIG_DIR",
-            "WANDB_DATA_DIR",
-            "WANDB_ARTIFACT_DIR",
-            "WANDB_SILENT",
-            "WANDB_QUIET",
-            "WANDB_ERROR_REPORTING",
-        ),
+        "WANDB_*",
+        why="project, entity and mode are tracking's in the configuration; each run has its own id",
+        said="WANDB_MODE WANDB_DISABLED",
+        respected="WANDB_API_KEY WANDB_BASE_URL WANDB_IDENTITY_TOKEN_FILE WANDB_CREDENTIALS_FILE "
+        "WANDB_INSECURE_DISABLE_SSL WANDB_X_EXTRA_HTTP_HEADERS WANDB_CACHE_DIR "
+        "WANDB_CONFIG_DIR WANDB_DATA_DIR WANDB_ARTIFACT_DIR WANDB_SILENT WANDB_QUIET "
+        "WANDB_ERROR_REPORTING",
     ),
     # Where things lie, how fast and on what it computes: the user's to say, and told.
     Family(
-        ("HF_*", "HUGGINGFACE_*", "HUGGING_FACE_*", "DATASETS_*"),
-        said=("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"),
+        "HF_* HUGGINGFACE_* HUGGING_FACE_* DATASETS_*", said="HF_HUB_OFFLINE HF_DATASETS_OFFLINE"
     ),
     Family(
-        ("CUDA_*", "CUBLAS_*", "CUDNN_*", "NVIDIA_*"),
-        said=(
-            "CUDA_VISIBLE_DEVICES",
-            "CUDA_DEVICE_ORDER",
-            "CUDA_LAUNCH_BLOCKING",
-            "CUDA_MODULE_LOADING",
-            "CUDA_DEVICE_MAX_CONNECTIONS",
-            "CUBLAS_WORKSPACE_CONFIG",
-        ),
+        "CUDA_* CUBLAS_* CUDNN_* NVIDIA_*",
+        said="CUDA_VISIBLE_DEVICES CUDA_DEVICE_ORDER CUDA_LAUNCH_BLOCKING CUDA_MODULE_LOADING "
+        "CUDA_DEVICE_MAX_CONNECTIONS CUBLAS_WORKSPACE_CONFIG",
     ),
     Family(
-        (
-            "OMP_*",
-            "GOMP_*",
-            "KMP_*",
-            "MKL_*",
-            "OPENBLAS_*",
-            "ONEDNN_*",
-            "DNNL_*",
-            "ATEN_CPU_CAPABILITY",
-            "RAYON_NUM_THREADS",
-            "TOKENIZERS_PARALLELISM",
-        ),
-        said=("*",),
+        "OMP_* GOMP_* KMP_* MKL_* OPENBLAS_* ONEDNN_* DNNL_* ATEN_CPU_CAPABILITY "
+        "RAYON_NUM_THREADS TOKENIZERS_PARALLELISM",
+        said="*",
     ),
-    Family(("LD_PRELOAD", "LD_AUDIT", "DYLD_INSERT_LIBRARIES"), said=("*",)),
+    Family("LD_PRELOAD LD_AUDIT DYLD_INSERT_LIBRARIES", said="*"),
 )
 
-ENV_FILE_KEYS = (
-    "HF_TOKEN",
-    "HUGGING_FACE_HUB_TOKEN",
-    "WANDB_API_KEY",
-    "WANDB_BASE_URL",
-    "WANDB_MODE",
-)
-"""What is taken from a file .env; the environment goes first."""
-SHOWN_KEY = re.compile(r"[A-Z][A-Z0-9_]*")
-"""What names a variable; anything else before a sign `=` may be a secret or a part of one."""
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
-"""Those of them that go into the head of a request, and are never shown."""
+"""What goes into the head of a request, and is never shown."""
+ENV_FILE_KEYS = (*SECRETS, "WANDB_BASE_URL", "WANDB_MODE")
+"""What is taken from a file .env; the environment goes first."""
+SHOWN_KEY = re.compile("[A-Z][A-Z0-9_]*")
+"""What names a variable; anything else before a sign `=` may be a secret or a part of one."""
+
+
+def _matches(name: str, patterns: str) -> bool:
+    return any(
+        name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+        for pattern in patterns.split()
+    )
 
 
 def family_of(name: str) -> Family | None:
     """Return the family of a variable, or None."""
     return next((family for family in FAMILIES if _matches(name, family.names)), None)
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(
-        name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
-        for pattern in patterns
-    )
 
 
 def find_kept_out(environment: Mapping[str, str]) -> list[str]:
@@ -258,7 +141,7 @@ def find_kept_out(environment: Mapping[str, str]) -> list[str]:
         for name, value in environment.items()
         if (family := family_of(name)) is not None
         and family.why
-        and not _matches(name, (*family.said, *family.respected))
+        and not _matches(name, f"{family.said} {family.respected}")
         and not (name in WORLD_SIZES and value.strip() not in ("", "1"))
     )
 
@@ -282,8 +165,7 @@ def start_without_kept_out() -> None:
     if not names:
         return
     environment = {name: value for name, value in os.environ.items() if name not in names}
-    known = read_kept_out(environment)
-    environment[KEPT_OUT] = ",".join(sorted({*known, *names}))
+    environment[KEPT_OUT] = ",".join(sorted({*read_kept_out(environment), *names}))
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
@@ -297,8 +179,7 @@ def describe_variables(environment: Mapping[str, str]) -> list[str]:
     lines = []
     kept_out = read_kept_out(environment)
     for family in FAMILIES:
-        names = [name for name in kept_out if family_of(name) is family]
-        if names:
+        if names := [name for name in kept_out if family_of(name) is family]:
             lines.append(f"kept out of the environment: {', '.join(names)} ({family.why})")
     if said := find_said(environment):
         shown = (f"{name}={_show(value)}" for name, value in said.items())
@@ -311,6 +192,11 @@ def _show(value: str) -> str:
     return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
 
 
+def record_variables(environment: Mapping[str, str]) -> dict[str, object]:
+    """Return the same for environment.json."""
+    return {"kept_out": read_kept_out(environment), "respected": find_said(environment)}
+
+
 def find_secret_problems(environment: Mapping[str, str]) -> list[str]:
     """Name the tokens that cannot be ones: a template that was not filled in, a line end in it."""
     return [
@@ -320,11 +206,6 @@ def find_secret_problems(environment: Mapping[str, str]) -> list[str]:
         for name in SECRETS
         if (value := environment.get(name, "")) and not (value.isascii() and value.isprintable())
     ]
-
-
-def record_variables(environment: Mapping[str, str]) -> dict[str, object]:
-    """Return the same for environment.json."""
-    return {"kept_out": read_kept_out(environment), "respected": find_said(environment)}
 
 
 @dataclass(frozen=True)
@@ -349,36 +230,28 @@ def read_env_file(path: Path) -> EnvFile:
     """
     if not path.is_file():
         return EnvFile()
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        return EnvFile(problems=[f"{path.name}: cannot be read: {error.strerror or error}"])
-    if len(content) > MOST_BYTES:
-        return EnvFile(problems=[f"{path.name}: over 1 MiB; it should hold a few lines KEY=value"])
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        return EnvFile(problems=[_explain_encoding(path, content, error.start)])
-    if "\0" in text:
-        return EnvFile(problems=[_explain_encoding(path, content, content.index(b"\0"))])
-    return _read_env_text(path.name, text)
-
-
-def _explain_encoding(path: Path, content: bytes, place: int) -> str:
-    line = content.count(b"\n", 0, place) + 1
-    name = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content else "cp949"
-    return (
-        f"{path.name}:{line}: not UTF-8, perhaps {name}; save it as UTF-8: "
-        f"iconv -f {name} -t UTF-8 {path.name} > env.utf8 && mv env.utf8 {path.name}"
-    )
-
-
-def _read_env_text(name: str, text: str) -> EnvFile:
     from io import StringIO
 
     from dotenv.parser import parse_stream
 
+    from dialsum.files import read_regular
+
+    try:
+        content = read_regular(path, max_bytes=MOST_BYTES)
+        text = content.decode("utf-8-sig")
+        wrong = content.find(b"\0")
+    except OSError as error:
+        return EnvFile(problems=[f"{path.name}: cannot be read: {error.strerror or error}"])
+    except UnicodeDecodeError as error:
+        wrong = error.start
+    if wrong >= 0:
+        encoding = "UTF-16" if b"\0" in content else "cp949"
+        line = content.count(b"\n", 0, wrong) + 1
+        problem = (
+            f"{path.name}:{line}: not UTF-8, perhaps {encoding}; save it as UTF-8: iconv -f "
+            f"{encoding} -t UTF-8 {path.name} > env.utf8 && mv env.utf8 {path.name}"
+        )
+        return EnvFile(problems=[problem])
     found = EnvFile()
     others: list[str] = []
     for binding in parse_stream(StringIO(text)):
@@ -387,8 +260,8 @@ def _read_env_text(name: str, text: str) -> EnvFile:
             written = binding.original.string
             empty = written[: len(written) - len(written.lstrip())].count("\n")
             found.problems.append(
-                f"{name}:{binding.original.line + empty}: not KEY=value; what stands there is not "
-                "shown, because it may be a secret"
+                f"{path.name}:{binding.original.line + empty}: not KEY=value; what stands there "
+                "is not shown, because it may be a secret"
             )
         elif binding.key in ENV_FILE_KEYS:
             if binding.value:
@@ -396,11 +269,14 @@ def _read_env_text(name: str, text: str) -> EnvFile:
         elif binding.key is not None:
             others.append(binding.key)
     if others:
-        shown = [key for key in dict.fromkeys(others) if SHOWN_KEY.fullmatch(key)]
-        if hidden := sum(SHOWN_KEY.fullmatch(key) is None for key in others):
+        # What is no name in capitals may be a secret or a part of one.
+        shown = [
+            _show(key) for key in dict.fromkeys(others) if re.fullmatch("[A-Z][A-Z0-9_]*", key)
+        ]
+        if hidden := sum(not re.fullmatch("[A-Z][A-Z0-9_]*", key) for key in others):
             shown.append(f"{hidden:,} of other spelling, not shown")
         found.notes.append(
-            f"{name}: not taken: {', '.join(map(_show, shown))}; "
+            f"{path.name}: not taken: {', '.join(shown)}; "
             f"from there come only {', '.join(ENV_FILE_KEYS)}. For the others: export KEY=value"
         )
     return found
