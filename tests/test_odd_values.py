@@ -10,7 +10,7 @@ import pytest
 
 from batch_world import REPOSITORY, make_options, write_configs
 from dialsum.batch.check import check_plan
-from dialsum.batch.progress import EventFile
+from dialsum.batch.screen import EventFile
 from dialsum.cli import CommandLine
 from dialsum.config.load import load_config, load_configs
 from dialsum.config.messages import describe_type

@@ -16,8 +16,14 @@ import pytest
 from batch_world import make_screen
 from dialsum.batch.child import Interrupts
 from dialsum.batch.handover import TOLERANCE_BYTES, CardUse, wait_until_free
-from dialsum.batch.progress import EventFile, RunProgress, estimate_rest, format_duration
-from dialsum.batch.screen import Screen, cut_to_width, describe_cards
+from dialsum.batch.screen import (
+    EventFile,
+    RunProgress,
+    Screen,
+    cut_to_width,
+    estimate_rest,
+    format_duration,
+)
 from dialsum.machine.driver import GpuState
 from dialsum.score.show import format_final
 
@@ -66,7 +72,7 @@ def test_rest_of_a_batch_is_estimated_from_what_was_measured(
     expected: str | None,
 ) -> None:
     estimate = estimate_rest(rest, finished=finished, current_seconds=so_far, current_left=left)
-    assert (estimate and estimate.describe()) == expected
+    assert estimate == expected
 
 
 def test_progress_of_a_run() -> None:
@@ -267,12 +273,10 @@ CARD = GpuState(
 
 
 def test_the_cards_state_as_a_line() -> None:
-    assert describe_cards([]) == []
-    assert describe_cards([CARD]) == [
-        "GPU 0 NVIDIA GeForce RTX 3090: 24.0 GiB, 1.0 used, 23.0 free, 41 °C, 3 % busy"
-    ]
-    [line] = describe_cards([replace(CARD, temperature_c=None, utilisation_percent=None)])
-    assert line.endswith("23.0 free")
+    line = "GPU 0 NVIDIA GeForce RTX 3090: 24.0 GiB, 1.0 used, 23.0 free, 41 °C, 3 % busy"
+    assert CARD.describe() == line
+    known = replace(CARD, temperature_c=None, utilisation_percent=None)
+    assert known.describe().endswith("23.0 free")
 
 
 def use(used: int = 0, **processes: int) -> CardUse:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dialsum.batch.plan import BatchPlan, PlannedExperiment, expect_minutes
-from dialsum.batch.progress import format_duration
+from dialsum.batch.screen import format_duration
 from dialsum.config.load import Replaced
 from dialsum.config.messages import show_value
 from dialsum.config.schema import Config

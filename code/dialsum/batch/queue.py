@@ -6,7 +6,6 @@ Must not know what an experiment computes, nor how results are laid out: it hand
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -26,7 +25,6 @@ from dialsum.batch.child import (
 from dialsum.batch.handover import CardUse, read_card_use, wait_until_free
 from dialsum.batch.lock import hold_batch, hold_run, make_folder
 from dialsum.batch.plan import BatchPlan, PlannedExperiment, expect_minutes
-from dialsum.batch.progress import EventFile, Rest, RunProgress, estimate_rest, format_duration
 from dialsum.batch.result import (
     DISK_FULL,
     BatchOutcome,
@@ -44,7 +42,7 @@ from dialsum.batch.retry import (
     plan_next,
     point_to_failed,
 )
-from dialsum.batch.screen import Screen, describe_cards
+from dialsum.batch.screen import Follower, RunProgress, Screen, estimate_rest, format_duration
 from dialsum.errors import DialsumError, UnfitError
 from dialsum.experiment.job import Job, kind_of
 from dialsum.files import write_text
@@ -53,60 +51,6 @@ from dialsum.paths import shown
 from dialsum.record import Record
 from dialsum.score.show import format_final
 from dialsum.train.tracking import BATCH_OFF, COULD_NOT_START
-
-
-class Follower:
-    """Reads one run's events while it runs and shows them.
-
-    Args:
-        screen: where they are shown.
-        metrics: the run's metrics.jsonl; what stands in it now is an earlier run's.
-        title: how the run is called.
-        estimate: from the seconds of this run so far, and those that its steps will take, to the
-            time until the batch ends; None if unknown.
-    """
-
-    def __init__(
-        self,
-        screen: Screen,
-        metrics: Path,
-        *,
-        title: str,
-        estimate: Callable[[float, float | None], Rest | None],
-    ) -> None:
-        self._screen = screen
-        self._title = title
-        self._estimate = estimate
-        self._progress = RunProgress()
-        self._events = EventFile(metrics)
-        self._events.skip_existing()
-        self._started = time.monotonic()
-
-    @property
-    def progress(self) -> RunProgress:
-        """What the run's events told so far."""
-        return self._progress
-
-    def poll(self) -> None:
-        """Show what is new: what is worth a line of its own, else the state that passes."""
-        for event in self._events.read_new():
-            line = self._progress.update(event, now=time.monotonic())
-            passing = event.get("event") == "stage" and self._screen.terminal
-            if line is not None and not passing:
-                self._screen.say(f"  {line}")
-                self._screen.restart_pause()
-        self._screen.show_progress(self._line)
-
-    def _line(self) -> str:
-        now = time.monotonic()
-        so_far = now - self._started
-        run_left = self._progress.seconds_left(now)
-        rest = self._estimate(so_far, run_left)
-        batch_left = None if rest is None else rest.describe()
-        times = f"{format_duration(so_far)} so far"
-        times += "" if run_left is None else f", {format_duration(run_left)} left"
-        times += "" if batch_left is None else f", {batch_left}"
-        return f"{self._title}  {self._progress.describe()}  ({times})"
 
 
 @dataclass
@@ -289,7 +233,7 @@ class Queue:
     def say_cards(self, *, none: str = "") -> None:
         """Say how the cards are; none: what is said where there is none."""
         try:
-            lines = describe_cards(nvidia_gpus())
+            lines = [gpu.describe() for gpu in nvidia_gpus()]
         except DialsumError as error:
             lines = [f"warning: {error}"]
         if lines or none:
@@ -303,8 +247,8 @@ class Queue:
             self.screen.say(f"warning: {error}")
             return CardUse({}, {})
 
-    def time_left(self, running_seconds: float, running_left: float | None) -> Rest | None:
-        """Estimate when the whole batch ends; None if unknown."""
+    def time_left(self, running_seconds: float, running_left: float | None) -> str | None:
+        """Say when the whole batch ends; None if unknown."""
         kind = self.outcome.plan.kind
         finished = [
             (_expected_seconds(one.experiment, kind), one.record.number("duration_seconds") or 0.0)

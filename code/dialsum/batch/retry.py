@@ -23,7 +23,7 @@ from dialsum.attempts import (
     say_failure,
 )
 from dialsum.batch.plan import BatchPlan, PlannedExperiment
-from dialsum.batch.progress import RunProgress
+from dialsum.batch.screen import RunProgress
 from dialsum.config.retry import Change, RungError, apply_rung
 from dialsum.record import Record
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from dialsum.attempts import KILLED, list_overrides
 from dialsum.batch.options import DEMO_DATA, BatchOptions
 from dialsum.batch.plan import BatchPlan
-from dialsum.batch.progress import format_duration
 from dialsum.batch.result import DISK_FULL, BatchOutcome, Outcome, word_causes
-from dialsum.batch.screen import cut_to_width
+from dialsum.batch.screen import cut_to_width, format_duration
 from dialsum.data.rows import load_split
 from dialsum.data.tables import read_table
 from dialsum.errors import EXIT_OK, DataError

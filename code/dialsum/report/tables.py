@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dialsum.attempts import say_attempts
-from dialsum.batch.progress import format_duration
+from dialsum.batch.screen import format_duration
 from dialsum.record import Record
 from dialsum.score.show import describe_verdict
 from dialsum.score.statistics import Difference, compare_systems
