@@ -98,7 +98,7 @@ def _take_environment() -> tuple[list[str], list[str]]:
 def _say_plan(plan: BatchPlan, findings: Findings, screen: Screen) -> None:
     if not plan.experiments:
         return
-    screen.say(*describe_plan(plan))
+    screen.say(*describe_plan(plan, width=screen.width))
     replaced = describe_replaced(plan.experiments)
     screen.say(*(["", *replaced] if replaced else []))
     notes = [*findings.notes, *_expect_little(plan)]
