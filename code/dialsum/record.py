@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dialsum.attempts import say_attempts
 from dialsum.errors import RunError, UnfitError
@@ -97,8 +97,7 @@ class Record:
         return None if relative is None else Path(os.path.normpath(self.path.parent / relative))
 
 
-@dataclass(frozen=True)
-class SavedModel:
+class SavedModel(NamedTuple):
     """A model on the disk with the run that made it."""
 
     path: Path
@@ -202,12 +201,11 @@ def latest_runs(records: Iterable[Record]) -> dict[str, Record]:
 
     Of two that started in one second, the one that was not moved to `previous/` is the later.
     """
-    return {record.name: record for record in sorted(records, key=_order_of_start)}
-
-
-def _order_of_start(record: Record) -> tuple[datetime, bool, Path]:
-    moved = record.path.parent.parent.name == RunPaths.alone(Path()).previous.name
-    return record.started_at, not moved, record.path
+    previous = RunPaths.alone(Path()).previous.name
+    ordered = sorted(
+        records, key=lambda one: (one.started_at, one.path.parent.parent.name != previous, one.path)
+    )
+    return {record.name: record for record in ordered}
 
 
 def best_run(records: Sequence[Record], *, metric: str = "rouge_mean") -> Record:
@@ -217,30 +215,26 @@ def best_run(records: Sequence[Record], *, metric: str = "rouge_mean") -> Record
         UnfitError: no successful run has that metric.
         DataError: the runs were scored by different recipes, which cannot be ranked together.
     """
-    values = [
-        (record, record.number(f"evaluation.dev.{metric}"))
+    scored = [
+        (value, record)
         for record in records
         if record.succeeded
-    ]
-    scored = [
-        (record, value) for record, value in values if value is not None and not math.isnan(value)
+        and (value := record.number(f"evaluation.dev.{metric}")) is not None
+        and not math.isnan(value)
     ]
     if not scored:
         raise UnfitError(f"none of {len(records)} runs succeeded with a dev {metric}")
     require_same_signature(
-        {
-            f"{record.name} ({record.content['started_at']})": record.signature or "none"
-            for record, _ in scored
-        }
+        {f"{one.name} ({one.content['started_at']})": one.signature or "none" for _, one in scored}
     )
-    return max(scored, key=lambda pair: pair[1])[0]
+    return max(scored, key=lambda pair: pair[0])[1]
 
 
 def find_saved_models(records: Iterable[Record]) -> list[SavedModel]:
     """Return the models that runs left and that are still there, best rouge_mean first within each
     recipe."""
     models = [
-        SavedModel(path=path, record=record)
+        SavedModel(path, record)
         for record in records
         if (path := record.artifact("model")) is not None and path.is_dir()
     ]
@@ -251,14 +245,6 @@ def find_saved_models(records: Iterable[Record]) -> list[SavedModel]:
             -(model.record.number("evaluation.dev.rouge_mean") or 0.0),
         ),
     )
-
-
-HEADLINE = (
-    ("rouge1", "rouge1"),
-    ("rouge2", "rouge2"),
-    ("rougeL", "rougeL"),
-    ("rouge_mean", "rouge mean"),
-)
 
 
 def best_metrics_text(result: Mapping[str, Any]) -> str:
@@ -273,52 +259,34 @@ def best_metrics_text(result: Mapping[str, Any]) -> str:
     name, label = result["experiment"], result.get("label")
     if label and label != name:
         name = f"{name} ({label})"
-    dev = result.get("evaluation", {}).get("dev")
+    dev, training = result.get("evaluation", {}).get("dev"), result.get("training", {})
     attempts = say_attempts(result)
     if dev is None:
         reason = result.get("reason") or "no reason is recorded"
-        said = [f"{name}: {result['status']}, no scores: {reason}"]
-        return "\n".join([*said, *(f"  {line}" for line in attempts)]) + "\n"
-    lines = [f"Best Metrics  {name}{_describe_checkpoint(result.get('training', {}))}"]
-    lines += [
-        f"  {title}: {_two_decimals(dev[key])}{_interval(dev, key)}" for key, title in HEADLINE
-    ]
+        lines = [f"{name}: {result['status']}, no scores: {reason}"]
+        return "\n".join([*lines, *(f"  {line}" for line in attempts)]) + "\n"
+    if "best_step" in training:
+        name += f"  (dev, checkpoint of step {training['best_step']} of "
+        name += f"{training.get('steps', '?')})"
+    lines = [f"Best Metrics  {name}"]
+    for key in ("rouge1", "rouge2", "rougeL", "rouge_mean"):
+        ends = dev.get("confidence", {}).get(key)
+        interval = f" ({_two_decimals(ends[0])} to {_two_decimals(ends[1])})" if ends else ""
+        lines.append(f"  {key.replace('_', ' ')}: {_two_decimals(dev[key])}{interval}")
     lines += [f"  signature: {dev['signature']}", ""]
     lines += [*attempts, ""] if attempts else []
     lines += [format_scores(dev, name="this run"), ""]
-    lines += describe_target(result["evaluation"].get("target"))
-    return "\n".join(lines).rstrip("\n") + "\n"
-
-
-def describe_target(target: Mapping[str, Any] | None) -> list[str]:
-    """Say what was expected of a run, on which scale, and whether it was met, if anything was."""
-    if not target:
-        return []
-    scale = f"on {target['tokenizer']} tokens"
-    lines = []
-    if expected := target.get("expected"):
-        low, high = expected["rouge1"]
-        lines.append(f"expected ROUGE-1 {low:g} to {high:g} {scale}: {_met(expected)}")
-    for kind in ("minimum", "ideal"):
+    target = result["evaluation"].get("target") or {}
+    for kind in ("expected", "minimum", "ideal"):
         if bounds := target.get(kind):
-            wanted = ", ".join(f"{key} {value:g}" for key, value in bounds.items() if key != "met")
-            lines.append(f"{kind} {wanted} {scale}: {_met(bounds)}")
-    return lines
-
-
-def _met(block: Mapping[str, Any]) -> str:
-    return "met" if block.get("met") else "not met"
-
-
-def _describe_checkpoint(training: Mapping[str, Any]) -> str:
-    if "best_step" not in training:
-        return ""
-    return f"  (dev, checkpoint of step {training['best_step']} of {training.get('steps', '?')})"
-
-
-def _interval(dev: Mapping[str, Any], key: str) -> str:
-    ends = dev.get("confidence", {}).get(key)
-    return f" ({_two_decimals(ends[0])} to {_two_decimals(ends[1])})" if ends else ""
+            wanted = (
+                "ROUGE-1 {:g} to {:g}".format(*bounds["rouge1"])
+                if kind == "expected"
+                else ", ".join(f"{key} {value:g}" for key, value in bounds.items() if key != "met")
+            )
+            met = "met" if bounds.get("met") else "not met"
+            lines.append(f"{kind} {wanted} on {target['tokenizer']} tokens: {met}")
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def _two_decimals(value: float | str) -> str:

@@ -22,11 +22,9 @@ from dialsum.errors import (
 from dialsum.files import write_json, write_report
 from dialsum.machine.memory import is_out_of_memory
 from dialsum.paths import RunPaths, shown
-from dialsum.record import best_metrics_text
+from dialsum.record import SCHEMA_VERSION, best_metrics_text
 from dialsum.train.checkpoints import drop_unsealed_checkpoints
 from dialsum.train.progress import Progress
-
-SCHEMA_VERSION = 1
 
 
 @dataclass
