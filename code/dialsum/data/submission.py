@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dialsum.data.checks import Remarks, has_no_text, remark_on_summaries
 from dialsum.data.rows import Dialogue
-from dialsum.data.tables import SHOWN_PROBLEMS, TableRow, name_some, read_table
+from dialsum.data.tables import SHOWN_PROBLEMS, TableRow, name_some, parse_table
 from dialsum.errors import DataError, RunError
 from dialsum.files import read_text_file, shorten, write_csv
 
@@ -89,10 +89,11 @@ def inspect_submission(
         what stands in the summaries.
     """
     try:
-        table = read_table(path, required=("fname", "summary"))
-        problems = find_header_problems(path)
+        text = read_text_file(path)
+        table = parse_table(text, path, required=("fname", "summary"))
     except DataError as error:
         return list(error.problems), Remarks([], [])
+    problems = _find_header_problems(text, path)
     problems += [
         line for kind in _find_row_problems(table, test_rows, path) for line in _shorten(kind, path)
     ]
@@ -116,11 +117,11 @@ def _without_path(problem: str, path: Path) -> str:
     return f"line {rest}" if rest != problem and rest[:1].isdecimal() else rest.lstrip()
 
 
-def find_header_problems(path: Path) -> list[str]:
+def _find_header_problems(text: str, path: Path) -> list[str]:
     """Say what is wrong with the columns, which are the index, fname and summary, and with the
     index, which counts the rows from 0."""
-    text = io.StringIO(read_text_file(path), newline="")
-    header, *rows = [cells for cells in csv.reader(text) if cells]
+    lines = io.StringIO(text, newline="")
+    header, *rows = [cells for cells in csv.reader(lines) if cells]
     if header != HEADER:
         return [
             f"{path}:1  the first line is {shorten(','.join(header))!r} and must be "

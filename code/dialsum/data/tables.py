@@ -143,7 +143,11 @@ def read_table(path: Path, *, required: Sequence[str]) -> list[TableRow]:
             or doubled column, rows that are longer or shorter than the header (each by its line),
             or no data row at all.
     """
-    text = read_text_file(path)
+    return parse_table(read_text_file(path), path, required=required)
+
+
+def parse_table(text: str, path: Path, *, required: Sequence[str]) -> list[TableRow]:
+    """Take the text of a CSV file apart (arguments and errors as read_table)."""
     _refuse_aihub(text, path)
     if re.match(r"\s*(\{\s*[\"}]|\[\s*[{\[])", text):
         problem = (
