@@ -87,11 +87,11 @@ def load_tags_and_tokenizer(source: str | None) -> Any:
 
 def encode_ours(rows: Sequence[Dialogue], tokenizer: Any, folder: Path) -> int:
     """Encode as a run does."""
-    from dialsum.data.encode import CachedEncoder, EncodeSettings
+    from dialsum.data.encode import EncodeSettings, encode_splits
 
     settings = EncodeSettings(PREFIX, ENCODER_MAX_LEN, DECODER_MAX_LEN)
-    encoder = CachedEncoder(tokenizer, settings=settings, folder=folder / "ours")
-    return len(encoder.encode(rows))
+    encoded, _ = encode_splits({"train": rows}, tokenizer, settings, folder=folder / "ours")
+    return len(encoded["train"])
 
 
 def encode_stock(_: Sequence[Dialogue], tokenizer: Any, folder: Path) -> int:

@@ -102,7 +102,7 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
     """Train one side and return its figures."""
     import torch
 
-    from dialsum.data.encode import encode_rows
+    from dialsum.data.encode import EncodeSettings, encode_rows
     from dialsum.experiment.run import prepare_model, prepare_tokenizer, read_splits
 
     torch.set_num_threads(asked.threads)
@@ -124,13 +124,8 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
         base = model.get_base_model()  # whose parts the loss calls, not the whole
         base.get_encoder().compile(dynamic=True)
         base.get_decoder().compile(dynamic=True)
-    encoded = encode_rows(
-        splits.train.rows,
-        tokens.tokenizer,
-        prefix=config.tokenizer.input_prefix,
-        encoder_max_len=LENGTHS[0],
-        decoder_max_len=LENGTHS[1],
-    )
+    settings = EncodeSettings(config.tokenizer.input_prefix, *LENGTHS)
+    encoded = encode_rows(splits.train.rows, tokens.tokenizer, settings)
     real = int(encoded.input_lengths.sum() + encoded.target_lengths.sum())
     before = peak_resident_bytes()
     if side.stock:

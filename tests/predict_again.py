@@ -18,7 +18,7 @@ import transformers
 
 from dialsum.config.load import load_config
 from dialsum.config.schema import Config
-from dialsum.data.encode import encode_rows
+from dialsum.data.encode import EncodeSettings, encode_rows
 from dialsum.experiment.run import dialogue_tokens, read_splits
 from dialsum.generate import GenerationSettings, generate_summaries
 from dialsum.models.saved import load_saved_model
@@ -29,14 +29,8 @@ def write_dev(model: Any, tokenizer: Any, config: Config, *, bf16: bool = False)
     splits = read_splits(config)
     vocabulary = tokenizer.get_vocab()
     tags = [vocabulary[token] for token in dialogue_tokens(config, splits.train.rows)]
-    inputs = encode_rows(
-        splits.dev.rows,
-        tokenizer,
-        prefix=config.tokenizer.input_prefix,
-        encoder_max_len=config.tokenizer.encoder_max_len,
-        decoder_max_len=config.tokenizer.decoder_max_len,
-        keep=config.tokenizer.long_dialogues_keep,
-    ).inputs
+    asked = EncodeSettings.from_config(config.tokenizer)
+    inputs = encode_rows(splits.dev.rows, tokenizer, asked).inputs
     settings = GenerationSettings.from_config(config, exempt=tags, bf16=bf16)
     return generate_summaries(
         model,

@@ -17,9 +17,9 @@ import pytest
 from dialsum.data import encode as encode_cache
 from dialsum.data.encode import (
     OWN_FOLDER,
-    CachedEncoder,
     EncodedSplit,
     EncodeSettings,
+    encode_splits,
     fingerprint,
     make_key,
 )
@@ -33,22 +33,27 @@ ITEMS = rows(
 TESTS = Path(__file__).parent
 
 
-def encoder(folder: Path | None, **changes: Any) -> CachedEncoder:
-    """Return an encoder as each run makes one."""
-    return CachedEncoder(WordTokenizer(adds_end=True), settings=SETTINGS, folder=folder, **changes)
+def encode(
+    items: Sequence[Dialogue], folder: Path | None, **changes: Any
+) -> tuple[EncodedSplit, list[str]]:
+    """Encode as a run does; return the split, and what is said of the cache."""
+    splits, warnings = encode_splits(
+        {"dev": items}, WordTokenizer(adds_end=True), SETTINGS, folder=folder, **changes
+    )
+    return splits["dev"], warnings
 
 
 def content(split: EncodedSplit) -> tuple[Any, ...]:
     """Return all that an encoded split says."""
-    targets = None if split.targets is None else list(split.targets)
+    targets = None if split.targets is None else [ids.tolist() for ids in split.targets]
     lengths = (split.input_lengths.tolist(), split.target_lengths.tolist())
-    return list(split.inputs), targets, split.counts, lengths
+    return [ids.tolist() for ids in split.inputs], targets, split.counts, lengths
 
 
 def how(split: EncodedSplit) -> str:
     """Return where a split came from."""
     assert split.cache is not None
-    return split.cache.how
+    return split.cache["how"]
 
 
 def kept(folder: Path) -> list[Path]:
@@ -60,11 +65,11 @@ def kept(folder: Path) -> list[Path]:
     "items", [[], rows(("w1", None)), rows(("", "")), ITEMS], ids=["none", "test", "empty", "usual"]
 )
 def test_what_is_read_is_what_was_made(items: Sequence[Dialogue], tmp_path: Path) -> None:
-    plain = encoder(None).encode(items)
+    plain = encode(items, None)[0]
     assert plain.cache is None
     assert "cache" not in plain.to_record()
-    made = encoder(tmp_path / "new" / "folder").encode(items)
-    read = encoder(tmp_path / "new" / "folder").encode(items)
+    made = encode(items, tmp_path / "new" / "folder")[0]
+    read = encode(items, tmp_path / "new" / "folder")[0]
     assert (how(made), how(read)) == ("made", "read")
     assert content(plain) == content(made) == content(read)
     assert made.to_record()["cache"]["key"] == read.to_record()["cache"]["key"]
@@ -73,22 +78,20 @@ def test_what_is_read_is_what_was_made(items: Sequence[Dialogue], tmp_path: Path
 
 def test_rows_are_mapped_not_copied(tmp_path: Path) -> None:
     for _ in range(2):
-        split = encoder(tmp_path).encode(ITEMS)
-        for array in (split.inputs.values, split.inputs.offsets):
-            assert not array.flags.owndata
-            assert not array.flags.writeable
+        split, _ = encode(ITEMS, tmp_path)
+        assert all(not ids.flags.owndata and not ids.flags.writeable for ids in split.inputs)
+        assert {ids.dtype for ids in split.inputs} == {np.dtype(np.int32)}
     (path,) = kept(tmp_path)
     maps = Path("/proc/self/maps")
     if maps.is_file():
         assert str(path) in maps.read_text(encoding="utf-8")
-    assert split.inputs.values.dtype == np.int32
 
 
 def test_without_a_folder_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    encoder(None).encode(ITEMS)
+    encode(ITEMS, None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -212,42 +215,41 @@ def test_a_damaged_file_is_said_and_made_again(
     damage: Callable[[bytes], bytes], tmp_path: Path
 ) -> None:
     # Read before the damage is done: these rows are mapped from the file.
-    made = content(encoder(tmp_path).encode(ITEMS))
+    made = content(encode(ITEMS, tmp_path)[0])
     (path,) = kept(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
-    again = encoder(tmp_path)
-    split = again.encode(ITEMS)
+    split, (warning,) = encode(ITEMS, tmp_path)
     assert content(split) == made
     assert how(split) == "made"
-    (warning,) = again.warnings
     assert path.name in warning
     assert "damaged" in warning
     assert kept(tmp_path) == [path]
     assert path.read_bytes() == whole
-    after = encoder(tmp_path)
-    assert (how(after.encode(ITEMS)), after.warnings) == ("read", [])
+    after, warnings = encode(ITEMS, tmp_path)
+    assert (how(after), warnings) == ("read", [])
 
 
 def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder", encoding="utf-8")
-    one = encoder(tmp_path / "file" / "cache")
-    splits = [one.encode(items) for items in (ITEMS, ITEMS[:1], ITEMS[1:])]
-    assert [how(split) for split in splits] == ["made, not kept"] * 3
-    assert content(splits[0]) == content(encoder(None).encode(ITEMS))
-    (warning,) = one.warnings
+    asked = {"train": ITEMS, "dev": ITEMS[:1], "test": ITEMS[1:]}
+    splits, (warning,) = encode_splits(
+        asked, WordTokenizer(adds_end=True), SETTINGS, folder=tmp_path / "file" / "cache"
+    )
+    assert [how(split) for split in splits.values()] == ["made, not kept"] * 3
+    assert content(splits["train"]) == content(encode(ITEMS, None)[0])
     assert "data.cache_dir" in warning
     assert str(tmp_path / "file") in warning
 
 
 def test_a_folder_in_the_place_of_a_file_is_said(tmp_path: Path) -> None:
-    encoder(tmp_path).encode(ITEMS)
+    encode(ITEMS, tmp_path)
     (path,) = kept(tmp_path)
     path.unlink()
     path.mkdir()
-    one = encoder(tmp_path)
-    assert how(one.encode(ITEMS)) == "made, not kept"
-    assert len(one.warnings) == 1
+    split, warnings = encode(ITEMS, tmp_path)
+    assert how(split) == "made, not kept"
+    assert len(warnings) == 1
 
 
 IN_ANOTHER_PROCESS = """
@@ -260,8 +262,8 @@ if sys.argv[2] == "die":
     os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 print("ready", flush=True)
 sys.stdin.readline()
-split = here.encoder(Path(sys.argv[1])).encode(here.many())
-print(split.cache.how, len(split), int(split.inputs.values.sum()), flush=True)
+split = here.encode(here.many(), Path(sys.argv[1]))[0]
+print(split.cache["how"], len(split), sum(map(int, map(sum, split.inputs))), flush=True)
 """
 
 
@@ -287,13 +289,13 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_trusted(tmp_path: Path) 
     assert process.returncode == -signal.SIGKILL
     (left,) = kept(tmp_path)
     assert left.suffix == ".tmp"
-    next_run = encoder(tmp_path)
-    assert (how(next_run.encode(many())), next_run.warnings) == ("made", [])
+    split, warnings = encode(many(), tmp_path)
+    assert (how(split), warnings) == ("made", [])
     # It may be at work still; an hour later it cannot be.
     assert left in kept(tmp_path)
     long_ago = left.stat().st_mtime - 2 * encode_cache.LEFT_BEHIND_SECONDS
     os.utime(left, (long_ago, long_ago))
-    encoder(tmp_path).encode(ITEMS)
+    encode(ITEMS, tmp_path)
     assert [path.suffix for path in kept(tmp_path)] == [".arrow", ".arrow"]
 
 
@@ -308,36 +310,32 @@ def test_processes_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
         process.stdin.flush()
     said = [process.communicate(timeout=120)[0].split() for process in processes]
     assert all(process.returncode == 0 for process in processes)
-    expected = encoder(None).encode(many())
+    expected = encode(many(), None)[0]
     for line in said:
         assert line[0] in ("made", "read")
-        assert line[1:] == [str(len(expected)), str(expected.inputs.values.sum())]
+        assert line[1:] == [str(len(expected)), str(sum(map(sum, expected.inputs)))]
     (path,) = kept(tmp_path)
     assert path.suffix == ".arrow"
 
 
 def test_the_files_used_longest_ago_go_first(tmp_path: Path) -> None:
-    one = encoder(tmp_path)
-    for count in (1, 2, 3):
-        one.encode(ITEMS[:count])
-    paths = {count: next(tmp_path.rglob(f"{_key(one, count)}-*")) for count in (1, 2, 3)}
+    paths = {count: next(tmp_path.rglob(f"{_key(tmp_path, count)}-*")) for count in (1, 2, 3)}
     for age, count in enumerate((3, 2, 1)):
         os.utime(paths[count], (1000 - age, 1000 - age))
-    encoder(tmp_path).encode(ITEMS[:1])  # the oldest, read again, is the newest now
+    encode(ITEMS[:1], tmp_path)  # the oldest, read again, is the newest now
     size = paths[3].stat().st_size
-    limited = encoder(tmp_path, limit_bytes=3 * size)
-    limited.encode(ITEMS[::-1])
+    encode(ITEMS[::-1], tmp_path, limit_bytes=3 * size)
     assert {count for count, path in paths.items() if path.exists()} == {1, 3}
     # What was written last stays, whatever its size.
-    encoder(tmp_path, limit_bytes=0).encode(ITEMS[1:])
+    encode(ITEMS[1:], tmp_path, limit_bytes=0)
     assert len(kept(tmp_path)) == 1
-    assert how(encoder(tmp_path).encode(ITEMS[1:])) == "read"
+    assert how(encode(ITEMS[1:], tmp_path)[0]) == "read"
 
 
-def _key(one: CachedEncoder, count: int) -> str:
-    cache = one.encode(ITEMS[:count]).cache
+def _key(folder: Path, count: int) -> str:
+    cache = encode(ITEMS[:count], folder)[0].cache
     assert cache is not None
-    return cache.key
+    return cache["key"]
 
 
 FOREIGN = [
@@ -360,9 +358,8 @@ def test_what_it_did_not_write_is_never_removed(where: str, tmp_path: Path) -> N
     for name in FOREIGN:
         (folder / name).write_bytes(b"x" * 5000)
         os.utime(folder / name, (1000, 1000))
-    before = encoder(tmp_path / "asked", limit_bytes=0)
-    before.encode(ITEMS)
-    before.encode(ITEMS[:1])  # more than the limit allows: ours go
+    encode(ITEMS, tmp_path / "asked", limit_bytes=0)
+    encode(ITEMS[:1], tmp_path / "asked", limit_bytes=0)  # over the limit: ours go
     assert all((folder / name).read_bytes() == b"x" * 5000 for name in FOREIGN)
     assert len([path for path in kept(tmp_path / "asked") if path.name not in FOREIGN]) == 1
 
@@ -373,16 +370,14 @@ def test_links_are_neither_removed_nor_followed(tmp_path: Path) -> None:
     mine.mkdir()
     (mine / "data.bin").write_bytes(b"x" * 5000)
     os.utime(mine / "data.bin", (1000, 1000))
-    first = encoder(tmp_path)
-    key = _key(first, 3)
+    key = _key(tmp_path, 3)
     (path,) = kept(tmp_path)
     path.unlink()
     names = [f"{key}-{'1' * 32}.arrow", f".{key}-{'1' * 32}.arrow.ab12_x.tmp"]
     for name in names:
         (path.parent / name).symlink_to(mine / "data.bin")
-    one = encoder(tmp_path, limit_bytes=0)
-    assert [how(one.encode(ITEMS)), how(one.encode(ITEMS[:1]))] == ["made", "made"]
+    found = [encode(items, tmp_path, limit_bytes=0) for items in (ITEMS, ITEMS[:1])]
+    assert [(how(split), warnings) for split, warnings in found] == [("made", [])] * 2
     assert all((path.parent / name).is_symlink() for name in names)
     assert (mine / "data.bin").read_bytes() == b"x" * 5000
     assert (mine / "data.bin").stat().st_mtime == 1000
-    assert one.warnings == []

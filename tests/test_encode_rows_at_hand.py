@@ -11,10 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dialsum.config.schema import KeptPart
-from dialsum.data.encode import EncodedSplit, encode_rows, fold_spaces
+from dialsum.data.encode import EncodedSplit, EncodeSettings, encode_rows, fold_spaces
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input
 from dialsum.data.rows import Dialogue, Kind, load_split
 from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer, train_tokenizer
@@ -76,19 +77,12 @@ def encode(
     keep: KeptPart = "both_ends",
 ) -> EncodedSplit:
     """Encode as an experiment of the family does."""
-    return encode_rows(
-        rows,
-        tokenizer,
-        prefix=PREFIX[family],
-        encoder_max_len=inputs,
-        decoder_max_len=targets,
-        keep=keep,
-    )
+    return encode_rows(rows, tokenizer, EncodeSettings(PREFIX[family], inputs, targets, keep))
 
 
 def known(tokenizer: Any, split: Any) -> Iterator[tuple[int, list[int]]]:
     """Give the rows of one side that have no unknown piece, which cannot come back."""
-    return ((at, ids) for at, ids in enumerate(split) if tokenizer.unk_token_id not in ids)
+    return ((at, ids.tolist()) for at, ids in enumerate(split) if tokenizer.unk_token_id not in ids)
 
 
 def adds_end(tokenizer: Any) -> bool:
@@ -134,11 +128,11 @@ def check_cuts(
         cut += encoded.counts.truncated_inputs
         inside += encoded.counts.inputs_cut_inside
         assert encoded.counts.truncated_inputs == sum(full.input_lengths > inputs)
-        for at, ids in enumerate(encoded.inputs):
+        for at, ids in enumerate(map(np.ndarray.tolist, encoded.inputs)):
             assert len(ids) <= inputs
             assert (ids[-1] == tokenizer.eos_token_id) == adds_end(tokenizer)
             if full.input_lengths[at] <= inputs:
-                assert ids == full.inputs[at]
+                assert ids == full.inputs[at].tolist()
             elif tokenizer.unk_token_id not in ids:
                 text = decode(tokenizer, ids)
                 assert text.startswith(PREFIX[family])
@@ -146,7 +140,7 @@ def check_cuts(
         if full.targets is None or encoded.targets is None:
             continue
         assert encoded.counts.truncated_targets == sum(full.target_lengths > 12)
-        for at, ids in enumerate(encoded.targets):
+        for at, ids in enumerate(map(np.ndarray.tolist, encoded.targets)):
             assert ids == [*full.targets[at][:-1][:11], tokenizer.eos_token_id]
     return cut, inside
 
@@ -230,7 +224,7 @@ def test_the_decoder_begins_and_ends_as_its_family_does(sort: str) -> None:
     )[range(6)]
     given = model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
     assert given.shape == batch["labels"].shape == (6, int(encoded.target_lengths.max()))
-    for row, ids in enumerate(encoded.targets):
+    for row, ids in enumerate(map(np.ndarray.tolist, encoded.targets)):
         labels = batch["labels"][row].tolist()
         assert labels == ids + [IGNORED] * (len(labels) - len(ids))
         assert ids[-1] == end

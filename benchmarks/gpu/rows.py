@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dialsum.data.encode import Counts, EncodedSplit, TokenRows
+from dialsum.data.encode import Counts, EncodedSplit, TokenIds
 
 LEAST = 8
 """Tokens of the shortest row."""
@@ -60,11 +60,11 @@ def draw_lengths(
 
 def _fill(
     draw: np.random.Generator, lengths: NDArray[np.int64], *, pieces: int, end: int
-) -> TokenRows:
-    return TokenRows.from_lists(
-        [*draw.integers(SPECIAL_PIECES, pieces, size=length - 1).tolist(), end]
+) -> TokenIds:
+    return [
+        np.append(draw.integers(SPECIAL_PIECES, pieces, size=length - 1), end).astype(np.int32)
         for length in lengths
-    )
+    ]
 
 
 def count_tokens(rows: EncodedSplit, steps: Sequence[Sequence[Sequence[int]]]) -> int:

@@ -18,7 +18,7 @@ from dialsum.archive import archive_previous
 from dialsum.config.load import LoadedConfig, dump_yaml
 from dialsum.config.schema import Config, Target
 from dialsum.data.checks import has_no_text
-from dialsum.data.encode import CachedEncoder, EncodedSplit, EncodeSettings
+from dialsum.data.encode import EncodedSplit, EncodeSettings, encode_splits
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
 from dialsum.data.rows import Dialogue, Splits, load_splits, name_rows
 from dialsum.data.submission import check_submission, write_predictions, write_submission
@@ -403,16 +403,15 @@ def encode(context: Context, tokens: PreparedTokenizer) -> dict[str, EncodedSpli
         "encode", f"at most {asked.encoder_max_len} input and {asked.decoder_max_len} target tokens"
     )
     folder = context.config.data.cache_dir
-    encoder = CachedEncoder(
+    encoded, warnings = encode_splits(
+        {split.kind: split.rows for split in context.splits.present},
         tokens.tokenizer,
-        settings=EncodeSettings.from_config(asked),
+        EncodeSettings.from_config(asked),
         folder=None if folder is None else project_path(folder),
     )
-    encoded: dict[str, EncodedSplit] = {}
-    for split in context.splits.present:
-        encoded[split.kind] = encoder.encode(split.rows)
-        print(f"  {split.kind}: {encoded[split.kind].describe()}")
-    for warning in encoder.warnings:
+    for kind, rows in encoded.items():
+        print(f"  {kind}: {rows.describe()}")
+    for warning in warnings:
         context.progress.warn(warning)
     context.outcome.add("data", encoded={kind: rows.to_record() for kind, rows in encoded.items()})
     return encoded

@@ -17,7 +17,9 @@ from dialsum.generate.writable import LONGEST, WHOLE, WritablePieces, find_writa
 from dialsum.machine.memory import free_memory, is_out_of_memory
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from transformers import LogitsProcessorList, PreTrainedTokenizerFast
 
 
@@ -82,7 +84,7 @@ def banned_tokens(written: Sequence[int], *, size: int, exempt: Collection[int])
 def generate_summaries(
     model: Any,
     tokenizer: PreTrainedTokenizerFast,
-    inputs: Sequence[Sequence[int]],
+    inputs: Sequence[Sequence[int] | NDArray[np.int32]],
     *,
     settings: GenerationSettings,
     batch_size: int,
@@ -137,13 +139,16 @@ def generate_summaries(
 def _generate_batch(
     model: Any,
     tokenizer: PreTrainedTokenizerFast,
-    rows: Sequence[Sequence[int]],
+    rows: Sequence[Sequence[int] | NDArray[np.int32]],
     settings: GenerationSettings,
     writable: WritablePieces,
 ) -> list[str]:
+    import numpy as np
     import torch
 
-    padded = tokenizer.pad({"input_ids": [list(row) for row in rows]}, return_tensors="pt")
+    padded = tokenizer.pad(
+        {"input_ids": [np.asarray(row).tolist() for row in rows]}, return_tensors="pt"
+    )
     batch = {key: padded[key].to(model.device) for key in ("input_ids", "attention_mask")}
     autocast = (
         torch.autocast(model.device.type, dtype=torch.bfloat16) if settings.bf16 else nullcontext()

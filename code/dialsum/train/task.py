@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from dialsum.data.encode import EncodedSplit
@@ -90,11 +91,11 @@ class SummaryTask(torch.utils.data.Dataset[Batch]):
         return summary_loss(model, batch, count=count, label_smoothing=self.label_smoothing)
 
 
-def _fill(lists: Sequence[Sequence[int]], width: int, value: int) -> torch.Tensor:
-    filled = torch.full((len(lists), width), value, dtype=torch.long)
-    for index, ids in enumerate(lists):
-        filled[index, : len(ids)] = torch.as_tensor(ids)
-    return filled
+def _fill(lists: Sequence[Any], width: int, value: int) -> torch.Tensor:
+    filled = np.full((len(lists), width), value, dtype=np.int64)
+    for row, ids in zip(filled, lists, strict=True):
+        row[: len(ids)] = ids
+    return torch.from_numpy(filled)
 
 
 @dataclass
