@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
 from dialsum.errors import run_script
 from dialsum.score.api import score_texts
-from dialsum.score.files import align_rows, read_predictions, read_references, read_train_summaries
+from dialsum.score.files import read_predictions, read_references, read_train_summaries
 from dialsum.score.floors import choose_constant, lead
 from dialsum.score.tokenise import load_tokeniser
 from dialsum.score.unseen import exchange_speakers
@@ -54,8 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     systems: dict[str, dict[str, list[str]]] = {}
     for path in sorted((data / "predictions").glob("*.csv")):
-        found = read_predictions(path, references, against="dev.csv")
-        written = list(align_rows(found, references, dialogues).predictions)
+        written = list(read_predictions(path, references).predictions)
         pairs = zip(written, dialogues, strict=True)
         exchanged = [exchange_speakers(*pair) for pair in pairs]
         systems[path.stem] = dict.fromkeys(SCALES, written)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +122,7 @@ def _check_what(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
 def main(arguments: Sequence[str] | None) -> int:
     """Score, compare or check; returns the exit status."""
     options = parse_arguments(arguments)
-    from dialsum.files import check_files
+    from dialsum.files import check_files, refuse_foreign
 
     named = [
         options.predictions,
@@ -135,8 +135,7 @@ def main(arguments: Sequence[str] | None) -> int:
     ]
     check_files(path for path in named if path)
     if options.html:
-        from dialsum.files import refuse_foreign
-        from dialsum.score.html import is_page, write_page
+        from dialsum.score.show import is_page, write_page
 
         refuse_foreign(options.html, is_ours=is_page)
     if options.check_submission:
@@ -161,8 +160,6 @@ def main(arguments: Sequence[str] | None) -> int:
 def read_systems(options: argparse.Namespace) -> tuple[dict[str, Rows], list[str] | None]:
     """Return the rows of every file of predictions by its name, and the train summaries."""
     from dialsum.score.files import (
-        align_rows,
-        pick_dialogues,
         read_dialogues,
         read_predictions,
         read_references,
@@ -170,18 +167,17 @@ def read_systems(options: argparse.Namespace) -> tuple[dict[str, Rows], list[str
     )
 
     references = read_references(options.references)
-    found = read_dialogues(options.dialogues) if options.dialogues else references.dialogues
-    dialogues = pick_dialogues(references.summaries, found, source=options.dialogues)
-    if dialogues is None and found:
-        lacking = [name for name in references.summaries if name not in found]
+    if options.dialogues:
+        references.dialogues = read_dialogues(options.dialogues, references)
+    lacking = [name for name in references.summaries if name not in references.dialogues]
+    if lacking and references.dialogues:
         print(
             f"note: {len(lacking)} of {len(references.summaries)} rows have no dialogue (the "
             f"first is {lacking[0]!r}), so none is used",
             file=sys.stderr,
         )
-    against = str(options.references[0])
     systems = {
-        name: align_rows(read_predictions(path, references, against=against), references, dialogues)
+        name: read_predictions(path, references)
         for name, path in name_files([options.predictions, *options.compare]).items()
     }
     train = (
@@ -195,9 +191,11 @@ def read_systems(options: argparse.Namespace) -> tuple[dict[str, Rows], list[str
 
 def find_odd_choices(name: str, rows: Rows, options: argparse.Namespace) -> list[str]:
     """Say where what was asked for is probably not what was meant."""
+    from dialsum.score.tokenise import has_hangul
+
     notes = []
-    korean = has_hangul(text for texts in rows.references for text in texts)
-    if options.tokenizer == "english" and (korean or has_hangul(rows.predictions)):
+    korean = any(has_hangul("".join(texts)) for texts in rows.references)
+    if options.tokenizer == "english" and (korean or has_hangul("".join(rows.predictions))):
         notes.append(
             f"{name}: tokenizer english drops every Hangul letter; what is left of Korean text "
             "(tags, digits) scores high and says little; --tokenizer mecab counts it"
@@ -231,13 +229,6 @@ def name_files(paths: Sequence[Path]) -> dict[str, Path]:
             if len(set(names)) == len(paths):
                 return dict(zip(names, paths, strict=True))
     raise UnfitError("the same predictions are named twice; a file cannot be compared with itself")
-
-
-def has_hangul(texts: Iterable[str]) -> bool:
-    """Say whether any text has a Hangul syllable."""
-    from dialsum.score.tokenise import has_hangul
-
-    return any(map(has_hangul, texts))
 
 
 def count_empty(rows: Rows) -> int:
@@ -297,23 +288,16 @@ def print_tables(
         print(f"the worst rows of each measure: {options.html}")
 
 
-def read_known_tags(path: Path) -> set[str]:
-    """Return the tags that a train file has, in whatever spelling."""
-    from dialsum.data.rows import load_split
-    from dialsum.data.tags import loose_tags
-
-    rows = load_split(path, kind="train").rows
-    return {tag for row in rows for tag in loose_tags(f"{row.dialogue}\n{row.summary}")}
-
-
 def check(options: argparse.Namespace) -> int:
     """Check a submission against its test file; what is only odd is told."""
     from dialsum.data.rows import load_split
     from dialsum.data.submission import inspect_submission, say_unfit
+    from dialsum.data.tags import loose_tags
     from dialsum.errors import UnfitError
 
     test = load_split(options.test, kind="test")
-    known = read_known_tags(options.train) if options.train else set()
+    train = load_split(options.train, kind="train").rows if options.train else []
+    known = {tag for row in train for tag in loose_tags(f"{row.dialogue}\n{row.summary}")}
     problems, remarks = inspect_submission(options.check_submission, test.rows, known=known)
     for remark in remarks.oddities:
         print(f"worth a look: {remark}")

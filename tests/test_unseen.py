@@ -20,7 +20,7 @@ from dialsum.score.facts import (
     numbers_in_words,
     sino_value,
 )
-from dialsum.score.files import align_rows, read_predictions, read_references
+from dialsum.score.files import read_predictions, read_references
 from dialsum.score.rows import Rows
 from dialsum.score.tokenise import load_tokeniser
 from dialsum.score.unseen import (
@@ -321,7 +321,8 @@ def test_speakers_exchanged_by_token_score_as_exchanged_by_text(shared_dir: Path
     folder = shared_dir / "data" / "ko"
     references = read_references([folder / "dev.csv"])
     path = folder / "predictions" / "gemma270m_lora_greedy.csv"
-    rows = align_rows(read_predictions(path, references, against=""), references, None)
+    found = read_predictions(path, references)
+    rows = Rows(found.predictions, found.references)
     lost = unseen(rows)["speaker_exchange"]["value"]
     sources = [texts[0] for texts in rows.references]
     exchanged = [exchange_speakers(*pair) for pair in zip(rows.predictions, sources, strict=True)]

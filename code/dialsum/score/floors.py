@@ -181,7 +181,13 @@ class Voters:
 
         self._texts = list(texts)
         self._lengths = np.fromiter(map(len, texts), np.float64, len(texts))
-        self._sides = [_Occurrences(grams, rows=len(texts)) for grams in read_grams(texts)]
+        self._sides = []
+        for grams in read_grams(texts):
+            row, key = _tell_apart(*grams)
+            known, place = np.unique(key, return_inverse=True)
+            has = np.zeros((len(known) + 1, len(texts)), dtype=np.float32)
+            has[place, row] = 1
+            self._sides.append((known, has))
 
     def rate(self, texts: Sequence[str], *, own_places: bool = False) -> NDArray[np.float64]:
         """Return each text's mean over the voters of ROUGE-1, -2 and -L F1, as a fraction.
@@ -206,10 +212,8 @@ class Voters:
 
     def promising(self, texts: Sequence[str], *, count: int) -> list[int]:
         """Return the places of the texts with the best ROUGE-1 and -2, best first."""
-        import numpy as np
-
         rates = self._grams_f1(texts)[0].sum(axis=1)
-        return [int(place) for place in np.argsort(-rates, kind="stable")[:count]]
+        return [int(place) for place in (-rates).argsort(kind="stable")[:count]]
 
     def _grams_f1(self, texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the sum of ROUGE-1 and -2 F1, and both texts' tokens together: [texts, voters]."""
@@ -219,44 +223,36 @@ class Voters:
         sums = np.maximum(lengths[:, None] + self._lengths, 1)
         pairs = np.maximum(lengths - 1, 0)[:, None] + np.maximum(self._lengths - 1, 0)
         ones, twos = (
-            side.overlaps(grams, rows=len(texts))
+            _count_shared(grams, *side, rows=len(texts))
             for side, grams in zip(self._sides, read_grams(texts), strict=True)
         )
         return 2.0 * ones / sums + 2.0 * twos / np.maximum(pairs, 1), sums
 
 
-class _Occurrences:
-    """Which of some multisets have a gram, occurrence by occurrence.
+def _count_shared(
+    grams: Grams, known: NDArray[np.uint64], has: NDArray[np.float32], *, rows: int
+) -> NDArray[np.float32]:
+    """Return how many grams each text shares with each voter: [texts, voters].
 
-    Sums of their few rows, not a product of matrices: BLAS waits for its threads longer than these
-    sums take.
+    Sums of a few rows, not a product of matrices: BLAS waits for its threads longer than these sums
+    take.
+
+    Args:
+        known: the voters' grams, ascending.
+        has: 1 where a voter has it, with a last row of zeros: [known + 1, voters].
     """
+    import numpy as np
 
-    def __init__(self, grams: Grams, *, rows: int) -> None:
-        import numpy as np
-
-        row, key = _tell_apart(*grams)
-        self._known, place = np.unique(key, return_inverse=True)
-        self._has = np.zeros((len(self._known) + 1, rows), dtype=np.float32)
-        self._has[place, row] = 1
-
-    def overlaps(self, grams: Grams, *, rows: int) -> NDArray[np.float32]:
-        """Return how much each multiset shares with each of these: [multisets, these]."""
-        import numpy as np
-
-        row, key = _tell_apart(*grams)
-        found = np.zeros((rows, self._has.shape[1]), dtype=np.float32)
-        if not len(key):
-            return found
-        place = np.searchsorted(self._known, key)
-        # The row after the last gram is empty: of grams that none of these has.
-        known = place < len(self._known)
-        known[known] = self._known[place[known]] == key[known]
+    row, key = _tell_apart(*grams)
+    found = np.zeros((rows, has.shape[1]), dtype=np.float32)
+    if len(key):
+        place = np.searchsorted(known, key)
+        there = place < len(known)
+        there[there] = known[place[there]] == key[there]
         present, starts = np.unique(row, return_index=True)
-        found[present] = np.add.reduceat(
-            self._has[np.where(known, place, len(self._known))], starts, axis=0
-        )
-        return found
+        shared = has[np.where(there, place, len(known))]
+        found[present] = np.add.reduceat(shared, starts, axis=0)
+    return found
 
 
 def _tell_apart(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dialsum.errors import DataError
 from dialsum.score.tokenise import Tokeniser, split_lines
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 FIRST = 0x10000
 """The character of token 0: from here on none is a surrogate."""
 TOKEN_BITS = 20
-MOST_TOKENS = 1 << TOKEN_BITS
+"""Of a token's number: beyond FIRST + 2²⁰ there are no characters, and chr() refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +45,6 @@ class Numbers(dict[str, str]):
 
     def __missing__(self, token: str) -> str:
         """Number a token that was not seen before."""
-        if len(self) == MOST_TOKENS:
-            raise DataError([f"more than {MOST_TOKENS:,} different tokens to compare"])
         self[token] = character = chr(FIRST + len(self))
         return character
 
@@ -186,46 +183,16 @@ def _matched(left: Grams, right: Grams, *, row_bit: int, rows: int) -> NDArray[n
 def _lines_overlap(prediction: Sequence[str], reference: Sequence[str]) -> tuple[int, int, int]:
     """Count the union of each reference line's LCS with all predicted lines.
 
-    Lin (2004), section 3.2; each token counts as often as both texts have it, as in ROUGE 1.5.5 and
-    in rouge_score.
+    Lin (2004), section 3.2; each token counts as often as both texts have it, as in ROUGE 1.5.5.
+    There may be several longest common subsequences, and another choice gives another union: it is
+    rouge_score's own.
 
     Returns:
         Matched tokens, tokens of the prediction, tokens of the reference.
     """
-    left_prediction = Counter(token for line in prediction for token in line)
-    left_reference = Counter(token for line in reference for token in line)
-    predicted, expected = left_prediction.total(), left_reference.total()
-    matched = 0
-    for line in reference:
-        union = sorted(set().union(*(_lcs_places(line, other) for other in prediction)))
-        for token in (line[place] for place in union):
-            if left_prediction[token] > 0 and left_reference[token] > 0:
-                matched += 1
-                left_prediction[token] -= 1
-                left_reference[token] -= 1
-    return matched, predicted, expected
+    from rouge_score.rouge_scorer import _union_lcs
 
-
-def _lcs_places(reference: str, prediction: str) -> set[int]:
-    """Return the places in reference of one longest common subsequence.
-
-    There may be several; the walk back prefers a step in the reference on equal lengths, as
-    rouge_score does, since another choice gives another union.
-    """
-    rows, columns = len(reference), len(prediction)
-    table = [[0] * (columns + 1) for _ in range(rows + 1)]
-    for i, token in enumerate(reference, start=1):
-        above, row = table[i - 1], table[i]
-        for j, other in enumerate(prediction, start=1):
-            row[j] = above[j - 1] + 1 if token == other else max(above[j], row[j - 1])
-    places: set[int] = set()
-    i, j = rows, columns
-    while i > 0 and j > 0:
-        if reference[i - 1] == prediction[j - 1]:
-            i, j = i - 1, j - 1
-            places.add(i)
-        elif table[i][j - 1] > table[i - 1][j]:
-            j -= 1
-        else:
-            i -= 1
-    return places
+    predicted, expected = Counter("".join(prediction)), Counter("".join(reference))
+    union = Counter(token for line in reference for token in _union_lcs(line, list(prediction)))
+    matched = (union & predicted & expected).total()
+    return matched, predicted.total(), expected.total()

@@ -1,13 +1,17 @@
-"""Lays scores out as lines: never one without its recipe, interval and floors.
+"""Lays scores out as lines or a page: never one without its recipe, interval and floors.
 
 Must not compute scores.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
+from dialsum.files import write_report
+from dialsum.score.rows import Rows
 from dialsum.score.statistics import ALPHA, TRIALS
 from dialsum.text_table import align
 
@@ -36,6 +40,7 @@ MOST_ROWS = 1_000_000
 """Beyond this many more rows nobody will settle it."""
 EXAMPLES = 2
 LONGEST_EXAMPLE = 20
+TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def describe_measured(*, rows: int | None, num_beams: int | None) -> str:
@@ -336,3 +341,41 @@ def _format_slices(block: Block) -> list[str]:
     few = any(one["few"] for one in slices)
     said = ["few: under 20 rows, which say little"] if few else []
     return ["", *align(table, left=(0,)), *said]
+
+
+def is_page(head: bytes) -> bool:
+    """Say whether a file's first bytes are those of a page of write_page."""
+    return head.startswith(TEMPLATE.read_bytes().partition(b"<style>")[0])
+
+
+def write_page(
+    path: Path,
+    blocks: Mapping[str, Block],
+    comparison: Mapping[str, Any] | None = None,
+    *,
+    systems: Mapping[str, Rows],
+) -> None:
+    """Write scores as one HTML page without network: tables, the worst rows with their text.
+
+    Args:
+        blocks: name of each system to its record (see score_report).
+        comparison: of these systems (see compare_reports); None: there is one.
+        systems: the rows of each, for the texts of the worst.
+
+    Raises:
+        DiskFullError, RunError: the file cannot be written.
+    """
+    from jinja2 import Environment
+
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    texts = {
+        name: {
+            rows.name(row): ("\n".join(references), rows.dialogues[row] if rows.dialogues else "")
+            for row, references in enumerate(rows.references)
+        }
+        for name, rows in systems.items()
+    }
+    show = sys.modules[__name__]
+    page = template.render(blocks=blocks, comparison=comparison, texts=texts, show=show)
+    write_report(path, page + "\n")

@@ -136,9 +136,9 @@ def _measure(
         share = 100.0 * len(missed) / len(facts[kind]) if facts[kind] else NAN
         yield f"{kind}_missed", share, ", ".join(missed)
     yield "length_ratio", len(tokens) * len(lengths) / (sum(lengths) or 1), ""
-    grams = Counter(_grams(tokens))
-    repeated = 1.0 - len(grams) / grams.total() if grams else 0.0
-    most = " ".join(grams.most_common(1)[0][0]) if repeated else ""
+    grams = _grams(tokens)
+    repeated = 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+    most = " ".join(Counter(grams).most_common(1)[0][0]) if repeated else ""
     yield "repetition", 100.0 * repeated, most
     unfinished = is_unfinished(text)
     end = f"… {normalise(text)[-20:]}" if unfinished else ""
@@ -150,8 +150,8 @@ def _measure(
     yield "speakers_unknown", 100.0 * bool(unknown), " ".join(unknown)
     for kind, lacking in find_lacking(find_facts(text), dialogue).items():
         yield f"{kind}_unsupported", 100.0 * bool(lacking), ", ".join(lacking)
-    copied = sum(many for gram, many in grams.items() if gram in known)
-    yield "copied", 100.0 * (copied / grams.total()) if grams else 0.0, ""
+    copied = sum(gram in known for gram in grams)
+    yield "copied", 100.0 * (copied / len(grams)) if grams else 0.0, ""
 
 
 def _grams(tokens: Sequence[str]) -> list[tuple[str, ...]]:
