@@ -21,7 +21,6 @@ from dialsum.errors import run_script
 from dialsum.experiment.process import copy_output
 from dialsum.files import append_json_line, dump_json, write_table_for_people
 from dialsum.printable import HARMFUL, PrintableStream, printable
-from dialsum.text_table import align
 
 # Clears the screen, the same in one character, turns text around, parts lines, is half a character.
 HOSTILE = "a\x1b[2Jb\x9b2Jc\u202ed\u2066e\u2028f\x7fg\x07h\x85i"
@@ -78,10 +77,6 @@ def test_events_keep_it_too(tmp_path: Path) -> None:
     written = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
     assert not HARMFUL.search(written)
     assert json.loads(written) == {"message": HOSTILE}
-
-
-def test_a_table_keeps_its_lines_and_columns() -> None:
-    assert align([["a\nb\x1b", "c"], ["d", "e"]], left=[0]) == [r"a\nb\x1b  c", "d         e"]
 
 
 def test_the_screen_shows_none() -> None:

@@ -33,19 +33,20 @@ def with_dev(record: Record, **changes: Any) -> Record:
     return record
 
 
-def test_nothing_to_align() -> None:
-    assert align([], left=[0]) == []
-    assert align([[""]], left=[]) == [""]
+ALIGNED = [
+    ([], [0], None, []),
+    ([[""]], [], None, [""]),
+    ([["가나", "1.0"], ["abc", "20.0"]], [0], None, ["가나   1.0", "abc   20.0"]),
+    ([["a\nb\x1b", "c"], ["d", "e"]], [0], None, [r"a\nb\x1b  c", "d         e"]),
+    ([["[b]:x:", "긴 글 하나"]], [0, 1], 14, ["[b]:x:  긴 글", "        하나"]),
+]
 
 
-def test_korean_letters_take_two_columns() -> None:
-    lines = align([["가나", "1.0"], ["abc", "20.0"]], left=[0])
-    assert lines == ["가나   1.0", "abc   20.0"]
-
-
-def test_no_records_no_table() -> None:
-    assert format_ranking([]) == []
-    assert group_records([]) == []
+@pytest.mark.parametrize(("rows", "left", "width", "expected"), ALIGNED)
+def test_a_table_as_lines(
+    rows: list[list[str]], left: list[int], width: int | None, expected: list[str]
+) -> None:
+    assert align(rows, left=left, width=width) == expected
 
 
 def test_best_first_with_interval_floors_and_recipe() -> None:
@@ -54,36 +55,11 @@ def test_best_first_with_interval_floors_and_recipe() -> None:
     low = next(line for line in lines if "L_low" in line)
     assert lines.index(high) < lines.index(low)
     assert any(line.endswith("and the targets, set on whitespace tokens") for line in lines)
-    assert high.split() == [
-        "1",
-        "L_high",
-        "35.00",
-        "25.00",
-        "30.00",
-        "30.00",
-        "29.00",
-        "-",
-        "31.00",
-        "10.00",
-        "8.00",
-        "+20.00",
-        "10",
-        "m",
-    ]
+    row = "1 L_high 35.00 25.00 30.00 30.00 29.00 - 31.00 10.00 8.00 +20.00 10 m"
+    assert high.split() == row.split()
     assert "signature  rouge|tok:mecab-ko|tags:split|refs:1" in lines
     scales = [line for line in lines if "L_high" in line][1]
-    assert scales.split() == [
-        "1",
-        "L_high",
-        "28.00",
-        "+18.00",
-        "25.00",
-        "15.00",
-        "20.00",
-        "15-18",
-        "met",
-        "met",
-    ]
+    assert " ".join(scales.split()) == "1 L_high 28.00 +18.00 25.00 15.00 20.00 15-18 met met"
     assert any("tok:mecab-ko|tags:one" in line for line in lines)
     assert any("tok:whitespace" in line for line in lines)
 
@@ -123,6 +99,8 @@ def test_failures_stand_below_with_their_reason() -> None:
     failed = make_record("bad", mean=None, status="failed", reason="out of memory")
     silent = make_record("silent", mean=None)
     lines = format_ranking([failed, make_record("good"), silent])
+    assert group_records([make_record("a", status="failed")]) == []  # even with scores
+    assert format_ranking([]) == []
     assert lines[-3:] == [
         "Without a score",
         "  L_bad: failed after 10 m: out of memory",
@@ -130,28 +108,17 @@ def test_failures_stand_below_with_their_reason() -> None:
     ]
 
 
-def test_a_failed_run_is_not_ranked_even_with_scores() -> None:
-    assert group_records([make_record("a", status="failed")]) == []
-
-
-def test_absent_parts_are_a_dash() -> None:
+def test_absent_parts_are_a_dash_and_columns_that_nobody_fills_are_left_out() -> None:
     record = make_record("a")
+    del record.content["evaluation"]["target"]
+    text = "\n".join(format_ranking([record]))
+    assert not any(word in text for word in ("target R1", "ideal", "targets"))
     for key in ("floors", "confidence", "tags_one", "whitespace"):
         del record.content["evaluation"]["dev"][key]
-    del record.content["evaluation"]["target"]
     lines = format_ranking([record, make_record("b", mean=1.0)])
     first, second = (line.split() for line in lines if "L_a" in line)
     assert first[6:10] == ["-", "-", "-", "-"]
     assert second[2:] == ["-"] * 7
-
-
-def test_columns_that_nobody_fills_are_left_out() -> None:
-    record = make_record("a")
-    del record.content["evaluation"]["target"]
-    text = "\n".join(format_ranking([record]))
-    assert "target R1" not in text
-    assert "ideal" not in text
-    assert "targets" not in text
 
 
 def test_whitespace_scores_of_a_run_that_was_scored_on_whitespace() -> None:
@@ -192,9 +159,14 @@ def test_the_lead_of_the_best_is_tested() -> None:
     assert compare_with_best([best, make_record("e")]) == []
 
 
-def test_lines_fit_a_wide_terminal() -> None:
-    record = make_record("x", label="mT5_XLSum_3단계")
-    assert max(map(cell_len, format_ranking([record]))) <= 120
+@pytest.mark.parametrize("width", [None, 90])
+def test_lines_fit_a_wide_terminal_and_tables_a_narrow_one(width: int | None) -> None:
+    records = [make_record(name, label=f"{name}_mT5_XLSum_3단계") for name in "ab"]
+    lines = format_ranking(records, width=width)
+    assert max(map(cell_len, lines)) <= 120
+    table = [line for line in lines if line.startswith(("#", "1 ", "2 "))]
+    assert len(table) == 6 and max(map(cell_len, table)) <= (width or 120)
+    assert "a_mT5_XLSum_3단계" in table[1]  # a word is broken only where it must be
 
 
 def close(folder: Path, *records: Record, **options: Any) -> BatchOutcome:
@@ -267,7 +239,7 @@ def test_closing_checks(
 
 
 def test_nothing_started_is_no_success(tmp_path: Path) -> None:
-    asked = make_options(tmp_path, "a")
+    asked = make_options(tmp_path, "a", demo=True)
     plan = make_plan(asked, load_selected(asked)[0], started_at=now())
     outcome = BatchOutcome(plan, finished_at=now(), interrupted=True)
     assert outcome.exit_status == 130
@@ -275,6 +247,7 @@ def test_nothing_started_is_no_success(tmp_path: Path) -> None:
     assert "no experiment was started" in text
     assert re.search(r"^  NO +all finished: 0 of 1 \(L_a not started\)$", text, re.M)
     assert "start again what is missing, each from its beginning: " in text
+    assert "scores say nothing about the real checkpoints" in text
 
 
 EXITS = [
@@ -309,29 +282,24 @@ def test_next_is_the_stage_that_the_experiment_names_unless_it_ran(tmp_path: Pat
 
 SUBMISSIONS = [
     ({}, "the best run's summaries, for submission: "),
-    ({"one_epoch": True}, "what a submission looks like (after one epoch: "),
+    ({"one_epoch": True, "seed": 3}, "what a submission looks like (after one epoch: "),
     ({"demo": True}, "what a submission looks like (by a tiny model: "),
 ]
 
 
 @pytest.mark.parametrize(("options", "words"), SUBMISSIONS)
-def test_only_full_training_leaves_something_to_submit(
+def test_next_names_the_best_runs_submission_and_command(
     tmp_path: Path, options: dict[str, Any], words: str
 ) -> None:
-    best = make_record("best", artifacts={"submission": "results/submission.csv"})
-    lines = suggest_next(close(tmp_path, best, **options))
+    best = make_record("best", mean=50.0, artifacts={"submission": "results/submission.csv"})
+    lines = suggest_next(close(tmp_path, make_record("weak"), best, **options))
     [line] = [line for line in lines if line.endswith(": /nowhere/best/results/submission.csv")]
     assert line.startswith(words)
     assert ("for submission" in line) is (options == {})
-
-
-def test_next_names_the_best_runs_submission_and_command(tmp_path: Path) -> None:
-    best = make_record("best", mean=50.0, artifacts={"submission": "results/submission.csv"})
-    outcome = close(tmp_path, make_record("weak"), best, one_epoch=True, seed=3)
-    lines = suggest_next(outcome)
     [repeat] = [line for line in lines if line.startswith("repeat the best run")]
-    assert f"--config {tmp_path}/configs/best.yaml --one-epoch" in repeat
-    assert "--seed 3" in repeat
+    flags = "".join(f" --{key.replace('_', '-')}" for key in options if key != "seed")
+    assert f"--config {tmp_path}/configs/best.yaml{flags}" in repeat
+    assert ("--seed 3" in repeat) is ("seed" in options)
 
 
 def test_next_after_a_failure_is_its_log_and_what_is_missing(tmp_path: Path) -> None:
@@ -422,13 +390,3 @@ def test_three_samples_of_the_best_run_stand_in_the_closing_text(tmp_path: Path)
     assert max(map(cell_len, narrow[narrow.index(lines[start]) : narrow.index("Files")])) <= 60
     write_csv(place, ["fname", "dialogue", "summary"], [["other", dialogue, "요약"]])
     assert "Samples" not in "\n".join(format_closing(outcome))
-
-
-def test_the_demos_closing_says_what_its_scores_are_worth(tmp_path: Path) -> None:
-    options = BatchOptions(configs=make_options(tmp_path, "a").configs, demo=True)
-    plan = make_plan(options, load_selected(options)[0], started_at=now())
-    outcome = BatchOutcome(
-        plan, outcomes=[Outcome(plan.experiments[0], make_record("a"))], finished_at=now()
-    )
-    text = "\n".join(format_closing(outcome))
-    assert "scores say nothing about the real checkpoints" in text
