@@ -16,7 +16,7 @@ from dialsum.errors import UnfitError
 from dialsum.files import write_json
 from dialsum.paths import BatchPaths, RunPaths
 from dialsum.record import find_records
-from dialsum.report.summaries import flatten, refresh_root, summarise_root, write_comparison
+from dialsum.report.summaries import refresh_root, summarise_root, write_comparison
 from dialsum.report.tables import format_overview, format_ranking
 
 SCRIPT = REPOSITORY / "scripts" / "collect_results.py"
@@ -33,18 +33,6 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """Read a CSV."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-FLAT = [
-    ({}, {}),
-    ({"a": {}}, {}),
-    ({"a": {"b": {"c": 1}}, "d": [1, {"e": 2}]}, {"a.b.c": 1, "d": [1, {"e": 2}]}),
-]
-
-
-@pytest.mark.parametrize(("content", "expected"), FLAT)
-def test_nested_keys_become_dotted(content: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert flatten(content) == expected
 
 
 @pytest.fixture
@@ -73,13 +61,8 @@ def test_one_row_a_run_best_first_within_a_recipe(runs: Path, tmp_path: Path) ->
     write_comparison(records, tmp_path / "all.csv")
     rows = read_rows(tmp_path / "all.csv")
     assert [row["experiment"] for row in rows] == ["high", "low", "low", "other", "failed"]
-    assert [(row["ranking"], row["rank"]) for row in rows] == [
-        ("1", "1"),
-        ("1", "2"),
-        ("1", "3"),
-        ("2", "1"),
-        ("", ""),
-    ]
+    ranks = [("1", "1"), ("1", "2"), ("1", "3"), ("2", "1"), ("", "")]
+    assert [(row["ranking"], row["rank"]) for row in rows] == ranks
     assert rows[1]["record"].endswith("previous/20260101_000000/result.json")
     assert all((tmp_path / row["record"]).is_file() for row in rows)
     assert rows[4]["reason"] == "a, b\n줄"
@@ -113,25 +96,10 @@ def test_a_file_of_somebody_else_is_never_replaced(
 
 def test_overview_parts_the_rankings(runs: Path) -> None:
     lines = format_overview(find_records(runs)[0])
-    starts = [line.strip().split("  ")[0] for line in lines]
-    assert starts == [
-        "#",
-        "",
-        "ranking 1: rouge|tok:mecab-ko|tags:split|refs:1",
-        "1",
-        "2",
-        "3",
-        "",
-        "ranking 2: rouge|tok:char",
-        "1",
-        "",
-        "without a score",
-        "-",
-        "",
-        "scores of two rankings say nothing about each other",
-        "",
-        "kind",
-        "data",
+    assert [line.strip().split("  ")[0] for line in lines] == [
+        *("#", "", "ranking 1: rouge|tok:mecab-ko|tags:split|refs:1", "1", "2", "3"),
+        *("", "ranking 2: rouge|tok:char", "1", "", "without a score", "-"),
+        *("", "scores of two rankings say nothing about each other", "", "kind", "data"),
     ]
     assert lines[-2:] == ["kind       full", f"data       2 dev rows (sha256 {'d' * 12})"]
 
@@ -162,11 +130,10 @@ def test_rankings_of_one_signature_say_that_their_data_differ(
 
 def test_a_lone_ranking_has_no_number() -> None:
     lines = format_overview([make_record("a")])
-    assert not any(line.startswith("ranking") for line in lines)
     assert [line.split()[0] for line in lines if line] == ["#", "1", "signature", "kind", "data"]
     failed = format_overview([make_record("a", mean=None, status="failed")])
-    assert failed[1:3] == ["", "without a score"]
-    assert failed[3].startswith("-  L_a") and len(failed) == 4
+    assert failed[1:3] == ["", "without a score"] and failed[3].startswith("-  L_a")
+    assert len(failed) == 4
 
 
 def test_summary_of_a_root_has_each_latest_run_once(runs: Path) -> None:
@@ -177,6 +144,7 @@ def test_summary_of_a_root_has_each_latest_run_once(runs: Path) -> None:
     assert found == [("high", 1, 1), ("low", 1, 2), ("other", 2, 1), ("failed", None, None)]
     assert summary["experiments"][1]["started_at"].startswith("2026-01-02")
     assert "foreign" in summary["unreadable"][0]
+    assert summarise_root(runs / "none", runs / "x.json")["experiments"] == []
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -199,10 +167,6 @@ def test_a_run_by_itself_renews_the_summary_of_its_root(tmp_path: Path, elsewher
     batch.summary.write_text('{"of": "another program"}')
     refresh_root(paths)
     assert batch.summary.read_text() == '{"of": "another program"}'
-
-
-def test_summary_of_an_empty_root(tmp_path: Path) -> None:
-    assert summarise_root(tmp_path / "none", tmp_path / "x.json")["experiments"] == []
 
 
 def test_script_writes_prints_and_names_what_it_skipped(runs: Path, tmp_path: Path) -> None:

@@ -157,24 +157,23 @@ def test_the_final_line_says_what_its_scores_stand_on(dev: dict[str, Any], expec
     assert format_final(dev) == expected
 
 
-def test_summaries_that_are_written_are_said_by_split() -> None:
-    run = RunProgress()
-    event = {"event": "stage", "stage": "generate"}
-    assert run.update({**event, "split": "dev", "rows": 499}, now=0) == "writing 499 dev summaries"
-    assert run.describe() == "writing 499 dev summaries"
-    assert run.update({**event, "split": "test", "rows": 1}, now=0) == "writing 1 test summaries"
-    assert run.update(event, now=0) == "writing summaries"
+SAID = [
+    ({"event": "stage", "stage": "generate"}, "writing summaries", "writing summaries"),
+    (
+        {"event": "stage", "stage": "generate", "split": "dev", "rows": 1499},
+        "writing 1,499 dev summaries",
+        "writing 1,499 dev summaries",
+    ),
+    ({"event": "warning", "message": "3 NaN"}, "warning: 3 NaN", "step 0"),
+    ({"event": "train", "step": 1, "loss": "nan"}, None, "step 1  loss nan"),
+]
 
 
-def test_a_loss_that_is_not_finite_is_shown_as_it_is() -> None:
+@pytest.mark.parametrize(("event", "line", "state"), SAID)
+def test_what_an_event_says(event: dict[str, Any], line: str | None, state: str) -> None:
     run = RunProgress(stage="train")
-    run.update({"event": "train", "step": 1, "loss": "nan"}, now=0)
-    assert "loss nan" in run.describe()
-
-
-def test_warnings_have_a_line_of_their_own() -> None:
-    run = RunProgress()
-    assert run.update({"event": "warning", "message": "3 NaN"}, now=0) == "warning: 3 NaN"
+    assert run.update(event, now=0) == line
+    assert run.describe() == state
 
 
 def test_events_of_an_earlier_run_are_not_given_out(tmp_path: Path) -> None:
@@ -305,23 +304,24 @@ def hand_over(
     return result.free, result.note, len(asked)
 
 
-def test_without_a_card_nobody_waits() -> None:
-    assert hand_over(CardUse({}, {}), CardUse({}, {})) == (True, "", 0)
+HANDOVERS: list[tuple[CardUse, list[CardUse], tuple[bool, int]]] = [
+    (CardUse({}, {}), [CardUse({}, {})], (True, 0)),  # without a card nobody waits
+    (use(100), [use(100 + TOLERANCE_BYTES)], (True, 1)),  # as before is free
+    (use(0), [use(2**30), use(0)], (True, 2)),  # memory of nobody
+    # No process of this number can be alive: the driver still lists a dead one.
+    (use(0), [use(0, p99999999=5), use(0)], (True, 2)),
+    # Somebody else's process is not waited for.
+    (use(0), [CardUse({"GPU-1": 2**33}, {os.getpid(): 2**33})], (True, 1)),
+]
 
 
-def test_a_card_that_is_as_before_is_free() -> None:
-    free, note, asked = hand_over(use(100), use(100 + TOLERANCE_BYTES))
-    assert (free, asked) == (True, 1)
-    assert "free again" in note
-
-
-def test_memory_of_nobody_is_waited_for() -> None:
-    assert hand_over(use(0), use(2**30), use(0))[::2] == (True, 2)
-
-
-def test_a_dead_process_that_the_driver_still_lists_is_waited_for() -> None:
-    # No process of this number can be alive: it is above the system's limit.
-    assert hand_over(use(0), use(0, p99999999=5), use(0))[::2] == (True, 2)
+@pytest.mark.parametrize(("before", "answers", "expected"), HANDOVERS)
+def test_the_next_experiment_waits_for_memory_that_comes_free(
+    before: CardUse, answers: list[CardUse], expected: tuple[bool, int]
+) -> None:
+    free, note, asked = hand_over(before, *answers)
+    assert (free, asked) == expected
+    assert ("free again" in note) is bool(asked)
 
 
 def test_memory_that_stays_is_said_with_who_holds_it() -> None:
@@ -332,11 +332,6 @@ def test_memory_that_stays_is_said_with_who_holds_it() -> None:
     free, note, _ = hand_over(use(0), use(2**30), timeout=0.1)
     assert not free
     assert "1,024 MiB more in use than before" in note
-
-
-def test_somebody_elses_process_is_not_waited_for() -> None:
-    other = CardUse({"GPU-1": 2**33}, {os.getpid(): 2**33})
-    assert hand_over(use(0), other)[::2] == (True, 1)
 
 
 def test_a_configured_cool_down_is_kept_and_said() -> None:
