@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.data.rows import Kind, check_splits, load_split, load_splits, name_rows
+from dialsum.config.schema import Columns
+from dialsum.data.rows import Kind, Splits, check_splits, load_split, load_splits, name_rows
 from dialsum.errors import EXIT_UNFIT, DataError
 
 HEADER = ("fname", "dialogue", "summary")
@@ -560,3 +561,94 @@ def test_json_lines_that_are_not_fit(text: str, words: list[str], tmp_path: Path
     with pytest.raises(DataError) as caught:
         load_split(tmp_path / "dev.jsonl", kind="dev")
     assert all(word in str(caught.value) for word in words)
+
+
+OTHER_NAMES = Columns(fname="id", dialogue="text", summary="target")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+@pytest.mark.parametrize("kind", ["train", "dev", "test"])
+def test_columns_may_have_other_names(kind: Kind, ending: str, tmp_path: Path) -> None:
+    path, header = tmp_path / f"rows{ending}", ("target", "text", "dialogue", "id")
+    cells = [(row[2], row[1], "another dialogue", row[0]) for row in GOOD]
+    if ending == ".csv":
+        write_rows(path, cells, header=header)
+    else:
+        objects = [json.dumps(dict(zip(header, row, strict=True))) for row in cells]
+        path.write_text("\n".join(objects), encoding="utf-8")
+    split = load_split(path, kind=kind, columns=OTHER_NAMES)
+    summaries = [None, None] if kind == "test" else [row[2] for row in GOOD]
+    assert [(row.fname, row.dialogue) for row in split.rows] == [row[:2] for row in GOOD]
+    assert [row.summary for row in split.rows] == summaries
+    unused = "columns 'target', 'dialogue'" if kind == "test" else "column 'dialogue'"
+    assert f"{unused} not used" in split.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (Columns(dialogue="text"), ["no column 'text'", "'text' for dialogue"]),
+        (Columns(fname="i", dialogue="t", summary="s"), ["none of the columns 'i', 't', 's'"]),
+        (Columns(topic="subject"), ["no column 'subject'", "'subject' for topic"]),
+    ],
+)
+def test_a_named_column_that_is_absent_is_refused(
+    columns: Columns, said: list[str], tmp_path: Path
+) -> None:
+    path = write_rows(tmp_path / "train.csv", GOOD)
+    with pytest.raises(DataError) as caught:
+        load_split(path, kind="train", columns=columns)
+    for part in (*said, f"{path}: data.columns asks for"):
+        assert part in str(caught.value)
+
+
+def test_a_list_under_a_named_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"id": "a", "text": ["#Person1#: 네"], "target": "b"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="'text' is no text but a list"):
+        load_split(path, kind="train", columns=OTHER_NAMES)
+
+
+def draw(path: Path, *, share: float = 0.2, seed: int = 1, **changes: int) -> Splits:
+    """Load a train file of which a share is dev rows."""
+    return load_splits(path, None, test=None, dev_share=share, seed=seed, **changes)
+
+
+def test_dev_rows_are_drawn_by_dialogue_from_the_seed(tmp_path: Path) -> None:
+    # Every dialogue stands twice, the second time in other spaces.
+    cells = [
+        (f"d_{row}", f"#Person1#: 말{' ' * (row % 2)} {row // 2}", f"요약 {row}.")
+        for row in range(100)
+    ]
+    path = write_rows(tmp_path / "train.csv", cells)
+    splits = draw(path)
+    drawn = [row.row for row in splits.dev.rows]
+    assert (len(drawn), len(splits.train)) == (20, 80)
+    assert drawn == sorted(drawn)
+    assert {(row - 1) // 2 for row in drawn}.isdisjoint(
+        (row.row - 1) // 2 for row in splits.train.rows
+    )
+    assert [row.row for row in draw(path).dev.rows] == drawn
+    assert draw(path).sha256 == splits.sha256
+    other = draw(path, seed=2)
+    assert [row.row for row in other.dev.rows] != drawn
+    assert len({*splits.sha256.values(), *other.sha256.values()}) == 4
+    assert any("20 of 100 rows are dev rows (data.dev_share 0.2)" in note for note in splits.notes)
+    assert (len(draw(path, max_dev_rows=3).dev), len(draw(path, max_dev_rows=3).train)) == (3, 80)
+    assert len(draw(path, max_train_rows=7).train) == 7
+
+
+def test_rows_that_share_an_fname_are_not_parted(tmp_path: Path) -> None:
+    # Augmented rows: other words under the name of the row that they were made of.
+    cells = [(f"d_{row // 2}", f"#Person1#: 말 {row}", "요약.") for row in range(40)]
+    cells += [(f"own_{row}", f"#Person1#: 글 {row}", "요약.") for row in range(10)]
+    path = write_rows(tmp_path / "train.csv", cells)
+    assert {row.fname[:4] for row in draw(path).dev.rows} == {"own_"}
+    with pytest.raises(DataError, match=r"asks for 25 of 50 rows .* but 10 can be drawn"):
+        draw(path, share=0.5)
+
+
+def test_a_share_leaves_rows_to_train_on(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="some must stay to train on"):
+        draw(write_rows(tmp_path / "train.csv", GOOD[:1]))
+    assert len(draw(write_rows(tmp_path / "train.csv", GOOD)).dev) == 1

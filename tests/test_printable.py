@@ -211,4 +211,6 @@ def test_what_is_handed_in_stays_as_it_is(tmp_path: Path) -> None:
         ",fname,summary\n0,=1,=1+1 \u202e\n"
     )
     write_predictions(tmp_path / "dev.csv", rows, ["-가\x1b"])
-    assert (tmp_path / "dev.csv").read_bytes() == "fname,summary\n=1,-가\x1b\n".encode()
+    assert (tmp_path / "dev.csv").read_bytes() == (
+        "fname,summary,dialogue,reference\n=1,-가\x1b,#Person1#: -,\n".encode()
+    )

@@ -34,10 +34,12 @@ def test_submission_has_the_competition_s_form(tmp_path: Path) -> None:
     check_submission(path, ROWS)
 
 
-def test_predictions_are_names_and_summaries(tmp_path: Path) -> None:
+def test_predictions_stand_beside_dialogue_and_reference(tmp_path: Path) -> None:
     path = tmp_path / "predictions_dev.csv"
     write_predictions(path, ROWS[:2], ["하나", ""])
-    assert path.read_text(encoding="utf-8") == "fname,summary\ntest_0,하나\ntest_1,\n"
+    assert path.read_text(encoding="utf-8") == (
+        "fname,summary,dialogue,reference\ntest_0,하나,#Person1#: 네,\ntest_1,,#Person1#: 네,\n"
+    )
 
 
 @pytest.mark.parametrize("summaries", [[], ["하나", "둘"], ["하나", "둘", "셋", "넷"]])

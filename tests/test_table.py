@@ -365,14 +365,13 @@ def test_three_samples_of_the_best_run_stand_in_the_closing_text(tmp_path: Path)
     outcome = close(tmp_path, make_record("best", mean=50.0), make_record("weak"))
     assert "Samples" not in "\n".join(format_closing(outcome))  # its predictions are gone
     dialogue = "\n".join(f"#Person{1 + turn % 2}#: {'긴 말 ' * 30}{turn}" for turn in range(6))
-    dev = [[f"dev_{at}", dialogue, f"{at}번 요약입니다. " * 12] for at in range(10)]
-    place = outcome.plan.experiments[0].dev
-    write_csv(place, ["fname", "dialogue", "summary"], dev)
+    header = ["fname", "summary", "dialogue", "reference"]
+    dev = [[f"dev_{at}", "", dialogue, f"{at}번 요약입니다. " * 12] for at in range(10)]
     best = outcome.outcomes[0].record
     run = Record(tmp_path / "result.json", {**best.content, "artifacts": {"predictions_dev": "p"}})
     run.content["evaluation"]["dev"]["per_row"] = {"rouge_mean": [9.0 - at for at in range(10)]}
     outcome.outcomes[0] = replace(outcome.outcomes[0], record=run)
-    write_csv(tmp_path / "p", ["fname", "summary"], [[f"dev_{at}", ""] for at in range(10)])
+    write_csv(tmp_path / "p", header, dev)
     lines = format_closing(outcome)
     start = lines.index("Samples of dev rows, written by L_best")
     shown = lines[start + 1 : lines.index("Files") - 1]
@@ -388,5 +387,5 @@ def test_three_samples_of_the_best_run_stand_in_the_closing_text(tmp_path: Path)
     assert shown[8] == "    summary    (empty)"
     narrow = format_closing(outcome, width=60)
     assert max(map(cell_len, narrow[narrow.index(lines[start]) : narrow.index("Files")])) <= 60
-    write_csv(place, ["fname", "dialogue", "summary"], [["other", dialogue, "요약"]])
+    write_csv(tmp_path / "p", ["fname", "summary"], [["dev_1", "요약"]])  # an earlier version's
     assert "Samples" not in "\n".join(format_closing(outcome))

@@ -29,9 +29,9 @@ from dialsum.batch.options import select_numbers
 from dialsum.batch.packages import find_version_problems
 from dialsum.batch.plan import BatchPlan, PlannedExperiment, all_overrides, estimate_disk_bytes
 from dialsum.config.load import LoadedConfig, load_config
-from dialsum.config.schema import Config, Data
+from dialsum.config.schema import Columns, Config, Data
 from dialsum.config.yaml import Origin
-from dialsum.data.rows import Kind, Splits, load_split, load_splits
+from dialsum.data.rows import Kind, Splits, load_split, read_data
 from dialsum.environment_variables import WORLD_SIZES, find_secret_problems, read_env_file
 from dialsum.errors import ConfigError, DialsumError, ProblemsError, UnfitError
 from dialsum.experiment.environment import find_shadowed_packages
@@ -295,30 +295,24 @@ def check_data(configs: Iterable[Config]) -> DataFindings:
     found: dict[str, Splits | None] = {}
     findings = DataFindings([], [], [])
     for config in configs:
-        key = config.data.model_dump_json()
+        data, seed = config.data, config.training.seed
+        key = f"{data.model_dump_json()} {seed if data.dev_share else ''}"
         if key not in found:
-            found[key] = _read(config.data, findings)
+            found[key] = _read(data, seed, findings)
         findings.splits.append(found[key])
     return findings
 
 
-def _read(data: Data, findings: DataFindings) -> Splits | None:
+def _read(data: Data, seed: int, findings: DataFindings) -> Splits | None:
     folder = project_path(data.data_dir)
     names = tuple(name for name in (data.train_file, data.dev_file, data.test_file) if name)
     missing = find_data_problems(folder) if names == DATA_FILES else []
     if missing:
         findings.problems.extend(missing)
-        findings.problems.extend(_find_beside(folder))
+        findings.problems.extend(_find_beside(folder, data.columns))
         return None
     try:
-        splits = load_splits(
-            folder / data.train_file,
-            folder / data.dev_file,
-            test=folder / data.test_file if data.test_file else None,
-            max_train_rows=data.max_train_rows,
-            max_dev_rows=data.max_dev_rows,
-            max_test_rows=data.max_test_rows,
-        )
+        splits = read_data(data, seed=seed)
     except ProblemsError as error:
         findings.problems.extend(error.problems)
         return None
@@ -329,7 +323,7 @@ def _read(data: Data, findings: DataFindings) -> Splits | None:
     return splits
 
 
-def _find_beside(folder: Path) -> list[str]:
+def _find_beside(folder: Path, columns: Columns) -> list[str]:
     """Return what is wrong with those files that are there where others are missing."""
     problems: list[str] = []
     kinds: tuple[Kind, ...] = ("train", "dev", "test")
@@ -337,7 +331,7 @@ def _find_beside(folder: Path) -> list[str]:
         # What is no table at all was named already.
         if not find_data_problems(folder, [name]):
             try:
-                load_split(folder / name, kind=kind)
+                load_split(folder / name, kind=kind, columns=columns)
             except DialsumError as error:
                 found = error.problems if isinstance(error, ProblemsError) else [str(error)]
                 problems += found

@@ -43,7 +43,7 @@ class PlannedExperiment:
     Attributes:
         number: from 1, as --only counts; the numbers of a partial batch have gaps.
         paths: its run's files. log: what its process prints.
-        train, dev, test: its data; test None where no submission is wanted.
+        train, test: its data; test None where no submission is wanted.
         trainer: program and first arguments of its process.
         train_rows: rows of its training data, None until they were read; data_sha256: of the rows
             of each file, then.
@@ -54,7 +54,6 @@ class PlannedExperiment:
     paths: RunPaths
     log: Path
     train: Path
-    dev: Path
     test: Path | None
     trainer: tuple[str, ...]
     train_rows: int | None = None
@@ -230,7 +229,6 @@ def _plan_one(
             plan.started_at, number=number, label=loaded.config.general.label or loaded.name
         ),
         train=folder / data.train_file,
-        dev=folder / data.dev_file,
         test=folder / data.test_file if data.test_file else None,
         trainer=tuple(trainer),
     )

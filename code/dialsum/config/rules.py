@@ -181,6 +181,27 @@ def training_rows_are_not_dev_rows(view: View) -> Iterator[Problem]:
         )
 
 
+def dev_rows_come_from_one_place(view: View) -> Iterator[Problem]:
+    """A file, or a share of the train file's rows."""
+    share, file = view["data.dev_share"], view["data.dev_file"]
+    if share is not None and file is not None:
+        found = f"{share:g} beside data.dev_file {file}"
+        yield view.problem("data.dev_share", found, meant="one of the two: set the other to null")
+    if share is None and file is None:
+        meant = "a file, or a share of the train rows as data.dev_share, such as 0.05"
+        yield view.problem("data.dev_file", "null, and no data.dev_share", meant=meant)
+
+
+def columns_differ(view: View) -> Iterator[Problem]:
+    """A column is one thing."""
+    first: dict[str, str] = {}
+    for ours in ("fname", "dialogue", "summary", "topic"):
+        own = view[f"data.columns.{ours}"]
+        if first.setdefault(own, ours) != ours:
+            found = f"{own!r}, which is data.columns.{first[own]} too"
+            yield view.problem(f"data.columns.{ours}", found, meant="another column")
+
+
 def targets_are_scores(view: View) -> Iterator[Problem]:
     """Scores are 0-100, ranges go upwards."""
     key = "evaluation.target.rouge1"
@@ -220,6 +241,8 @@ MODEL_RULES: tuple[Rule, ...] = (
     trimmed_vocabulary_is_of_t5,
     heads_divide_width,
     training_rows_are_not_dev_rows,
+    dev_rows_come_from_one_place,
+    columns_differ,
     targets_are_scores,
     claims_agree_with_the_metric,
 )

@@ -24,6 +24,7 @@ Auto = Literal["auto"]
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
 """Optimizer steps."""
 Rows = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Name = Annotated[str, Field(min_length=1)]
 BatchRows = Annotated[int, Field(ge=1, le=65_536)]
 """Rows on the device at once, or forward passes to a step."""
 Size = Annotated[int, Field(ge=1, le=65_536)]
@@ -125,6 +126,19 @@ class Tokenizer(Section):
     of Hangul and every single character; all other text is spelled in smaller pieces."""
 
 
+class Columns(Section):
+    """What the columns of the data files are called, where not as here."""
+
+    fname: Name = "fname"
+    """The row's name."""
+    dialogue: Name = "dialogue"
+    """What was said, a turn a line."""
+    summary: Name = "summary"
+    """Of train and dev."""
+    topic: Name = "topic"
+    """Of train and dev; under this name it may be absent."""
+
+
 class Data(Section):
     """Which rows."""
 
@@ -132,11 +146,16 @@ class Data(Section):
     """Folder of the three files, relative to the project's root or absolute."""
     train_file: str = "train.csv"
     """Training rows: fname, dialogue, summary, topic where there is one."""
-    dev_file: str = "dev.csv"
-    """Rows that choose the best checkpoint and give the reported score."""
+    dev_file: str | None = "dev.csv"
+    """Rows that choose the best checkpoint and give the reported score. null: data.dev_share."""
+    dev_share: Annotated[float, Field(ge=1e-4, le=0.9)] | None = None
+    """Without a dev file: this share of the train file's rows, drawn by dialogue with
+    training.seed."""
+    columns: Columns = Columns()
+    """The files' own names of their columns."""
     test_file: str | None = "test.csv"
     """Rows to predict for the submission: fname, dialogue. null: no submission is written."""
-    cache_dir: Annotated[str, Field(min_length=1)] | None = ".cache/encoded"
+    cache_dir: Name | None = ".cache/encoded"
     """Folder in which `dialsum-rows` keeps encoded rows for later runs (nothing else there is
     touched), relative to the project's root or absolute;
     null: none are kept.

@@ -6,14 +6,16 @@ Must not know tokens or models.
 from __future__ import annotations
 
 import hashlib
+import random
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from dialsum.config.schema import Columns, Data
 from dialsum.data import aihub
 from dialsum.data.checks import MOST_WITHOUT_TEXT, has_no_text
 from dialsum.data.cleaning import (
@@ -27,6 +29,7 @@ from dialsum.data.tables import DATA_ENDINGS, SHOWN_PROBLEMS, TableRow, name_som
 from dialsum.data.tags import has_tag
 from dialsum.errors import DataError
 from dialsum.files import read_file_bytes
+from dialsum.paths import project_path
 
 Kind = Literal["train", "dev", "test"]
 
@@ -40,6 +43,9 @@ UNFIT_DATA = "the data is not fit; nothing was started:"
 
 OPTIONS: dict[Kind, str] = {"train": "--train-data", "dev": "--val-data", "test": "--test-data"}
 """The option of trainer.py that names each file."""
+
+SHOWN_ODDITIES = 3
+SHOWN_PAIRS = 5  # rows of two files that say the same: then the file's source is mended
 
 
 @dataclass(frozen=True)
@@ -65,13 +71,13 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of one file.
+    """The rows of one file, or a part of them.
 
     Args:
         kind: what they are for.
         path: where they were read.
         rows: in the file's order, the first max_rows of them.
-        sha256: of the file's bytes, hexadecimal.
+        sha256: of the file's bytes, hexadecimal; of a part, with what it was drawn by.
         notes: sentences for the user: what was cleaned, what looks odd, what is not used.
     """
 
@@ -83,6 +89,38 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def first(self, rows: int | None) -> Split:
+        """Return the first rows, and say so; all where none are asked for."""
+        if rows is None or rows >= len(self):
+            return self
+        note = f"{self.path}: the first {rows:,} of {len(self):,} rows are used, as asked"
+        return replace(self, rows=self.rows[:rows], notes=[*self.notes, note])
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The data of one experiment.
+
+    Args:
+        test: None where nothing is to be predicted.
+        notes: what the user should know of them, of each file and of the files together.
+    """
+
+    train: Split
+    dev: Split
+    test: Split | None
+    notes: list[str]
+
+    @property
+    def present(self) -> list[Split]:
+        """The splits that there are."""
+        return [split for split in (self.train, self.dev, self.test) if split is not None]
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """Hash of what the rows of each split say."""
+        return {split.kind: split.sha256 for split in self.present}
 
 
 def say_row(row: Dialogue) -> str:
@@ -102,7 +140,74 @@ def say_first(places: Sequence[str], *, limit: int) -> str:
     return ", ".join(places[:limit]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
-def load_split(path: Path, *, kind: Kind, max_rows: int | None = None) -> Split:
+def read_data(asked: Data, *, seed: int) -> Splits:
+    """Read and check the files that a config's data section names (errors as load_splits)."""
+    folder = project_path(asked.data_dir)
+    return load_splits(
+        folder / asked.train_file,
+        folder / asked.dev_file if asked.dev_file else None,
+        test=folder / asked.test_file if asked.test_file else None,
+        max_train_rows=asked.max_train_rows,
+        max_dev_rows=asked.max_dev_rows,
+        max_test_rows=asked.max_test_rows,
+        columns=asked.columns,
+        dev_share=asked.dev_share,
+        seed=seed,
+    )
+
+
+def load_splits(
+    train: Path,
+    dev: Path | None,
+    *,
+    test: Path | None,
+    max_train_rows: int | None = None,
+    max_dev_rows: int | None = None,
+    max_test_rows: int | None = None,
+    columns: Columns | None = None,
+    dev_share: float | None = None,
+    seed: int = 0,
+) -> Splits:
+    """Read, clean and check the files of one experiment.
+
+    Args:
+        dev: None where dev rows are drawn from the train file's.
+        test: None where no submission is wanted.
+        max_train_rows, max_dev_rows, max_test_rows: keep the first rows only.
+        columns: the files' own names of their columns.
+        dev_share: of the train file's rows, between 0 and 1, where there is no dev file.
+        seed: of the drawing.
+
+    Raises:
+        DataError: every problem of every file; if each is fit by itself, those between them.
+    """
+    paths: dict[Kind, Path | None] = {"train": train, "dev": dev, "test": test}
+    read: dict[Kind, Split] = {}
+    problems: list[str] = []
+    for kind, path in paths.items():
+        try:
+            if path is not None:
+                read[kind] = load_split(path, kind=kind, columns=columns)
+            elif kind == "dev" and "train" in read:
+                read["train"], read["dev"] = _draw_dev(read["train"], dev_share or 0.0, seed)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems, summary=UNFIT_DATA)
+    most: dict[Kind, int | None] = {
+        "train": max_train_rows,
+        "dev": max_dev_rows,
+        "test": max_test_rows,
+    }
+    read = {kind: split.first(most[kind]) for kind, split in read.items()}
+    between = check_splits(read["train"], read["dev"], read.get("test"))
+    notes = [note for split in read.values() for note in split.notes]
+    return Splits(read["train"], read["dev"], read.get("test"), notes=[*notes, *between])
+
+
+def load_split(
+    path: Path, *, kind: Kind, max_rows: int | None = None, columns: Columns | None = None
+) -> Split:
     """Read, clean and check one file.
 
     Args:
@@ -110,25 +215,93 @@ def load_split(path: Path, *, kind: Kind, max_rows: int | None = None) -> Split:
             noted and left.
         kind: a test split has no summaries; such a column is left, too.
         max_rows: keep the first rows only. The whole file is checked all the same.
+        columns: the file's own names of these columns.
 
     Raises:
         DataError: every problem of the file, each kind with its first rows and their count.
     """
     _check_place(path, kind)
-    table = read_rows(path, required=REQUIRED_COLUMNS[kind])
-    rows, changes = _clean_rows(table, kind)
-    changed = _note_changes(changes, path, len(rows))
+    table, unused = _read_columns(path, kind, columns or Columns())
+    rows, changed = _clean_rows(table, kind, path)
     left_out: list[str] = []
     if kind == "train":
-        rows, left_out = leave_out_empty(rows, path)
-    problems = find_problems(rows, table, kind=kind, path=path)
+        rows, left_out = _leave_out_empty(rows, path)
+    problems = _find_problems(rows, table, kind=kind, path=path)
     if problems:
         raise DataError(problems, summary=UNFIT_DATA)
-    notes = [*left_out, *changed, *note_oddities(rows, path), *_note_unused(table[0], kind, path)]
-    if max_rows is not None and max_rows < len(rows):
-        notes.append(f"{path}: the first {max_rows:,} of {len(rows):,} rows are used, as asked")
+    notes = [*left_out, *changed, *_note_oddities(rows, path), *unused]
     digest = hashlib.sha256(read_file_bytes(path)).hexdigest()
-    return Split(kind=kind, path=path, rows=rows[:max_rows], sha256=digest, notes=notes)
+    return Split(kind, path, rows, sha256=digest, notes=notes).first(max_rows)
+
+
+def _read_columns(path: Path, kind: Kind, columns: Columns) -> tuple[list[TableRow], list[str]]:
+    """Return a table under our names of its columns, and a note on those that are not used."""
+    usual = Columns().model_dump()
+    names: dict[str, str] = {
+        ours: own
+        for ours, own in columns.model_dump().items()
+        if ours in REQUIRED_COLUMNS[kind] or ours == "topic"
+    }
+    required = [own for ours, own in names.items() if ours != "topic"]
+    if columns.topic != usual["topic"] and kind != "test":
+        required.append(columns.topic)
+    try:
+        table = read_rows(path, required=required)
+    except DataError as error:
+        others = [f"{own!r} for {ours}" for ours, own in names.items() if own != usual[ours]]
+        lacks = [f"no {word} {own!r}" for own in required for word in ("column", "key")]
+        if not others or not any(
+            said in str(error) for said in (*lacks, "has none of the columns")
+        ):
+            raise
+        asked = f"{path}: data.columns asks for {', '.join(others)}"
+        raise DataError([*error.problems, asked], summary=UNFIT_DATA) from None
+    unused = [name for name in table[0].values if name not in names.values()]
+    note = f"{path}: column{'s' if len(unused) > 1 else ''} {name_some(unused)} not used"
+    renamed = [
+        replace(row, values={o: row.values[own] for o, own in names.items() if own in row.values})
+        for row in table
+    ]
+    return renamed, [note] if unused else []
+
+
+def _draw_dev(train: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """Draw dev rows from train rows; rows of one dialogue stay together.
+
+    A name that several rows have marks variants of one row, which must not be parted: those rows
+    stay in train. Dev rows need names of their own, too.
+    """
+    names = Counter(row.fname for row in train.rows)
+    dialogues: dict[str, list[Dialogue]] = {}
+    for row in train.rows:
+        dialogues.setdefault(_normalise(row.dialogue), []).append(row)
+    free = [rows for rows in dialogues.values() if all(names[row.fname] == 1 for row in rows)]
+    random.Random(seed).shuffle(free)
+    wanted = max(1, round(share * len(train)))
+    drawn: set[int] = set()
+    for rows in free:
+        if len(drawn) < wanted:
+            drawn.update(row.row for row in rows)
+    if len(drawn) < wanted or len(drawn) == len(train):
+        raise DataError(
+            [
+                f"{train.path}: data.dev_share {share:g} asks for {wanted:,} of {len(train):,} rows"
+                f" as dev rows, but {sum(map(len, free)):,} can be drawn (dialogues of which each "
+                "row has an fname of its own), and some must stay to train on; give a dev file "
+                "with data.dev_file"
+            ]
+        )
+
+    def part(kind: Kind) -> Split:
+        rows = [row for row in train.rows if (row.row in drawn) == (kind == "dev")]
+        digest = hashlib.sha256(f"{train.sha256} {kind} {share} {seed}".encode()).hexdigest()
+        return replace(train, kind=kind, rows=rows, sha256=digest, notes=[])
+
+    note = (
+        f"{train.path}: {len(drawn):,} of {len(train):,} rows are dev rows (data.dev_share "
+        f"{share:g}), drawn by dialogue with training.seed {seed}"
+    )
+    return replace(part("train"), notes=[*train.notes, note]), part("dev")
 
 
 def _check_place(path: Path, kind: Kind) -> None:
@@ -164,58 +337,37 @@ def _name_tables(folder: Path) -> str:
 
 
 def _clean_rows(
-    table: Sequence[TableRow], kind: Kind
-) -> tuple[list[Dialogue], Counter[tuple[str, str]]]:
-    """Return the rows and, for each cleaning step and column, the number of changed cells."""
+    table: Sequence[TableRow], kind: Kind, path: Path
+) -> tuple[list[Dialogue], list[str]]:
+    """Return the rows, and how many cells of each column each cleaning step changed."""
     rows: list[Dialogue] = []
     changes: Counter[tuple[str, str]] = Counter()
     literal = writes_literal_ends(row.values["dialogue"] for row in table)
     for row in table:
-        dialogue, dialogue_steps = clean_dialogue(row.values["dialogue"], literal_ends=literal)
-        changes.update((step, "dialogue") for step in dialogue_steps)
+        dialogue, steps = clean_dialogue(row.values["dialogue"], literal_ends=literal)
+        changes.update((step, "dialogue") for step in steps)
         summary: str | None = None
         if kind != "test":
-            summary, summary_steps = clean_summary(row.values["summary"], literal_ends=literal)
-            changes.update((step, "summary") for step in summary_steps)
-        rows.append(
-            Dialogue(
-                fname=row.values["fname"],
-                dialogue=dialogue,
-                summary=summary,
-                topic=None if has_no_text(topic := row.values.get("topic", "")) else topic,
-                row=row.number,
-                line=row.line,
-            )
-        )
-    return rows, changes
-
-
-def _note_changes(changes: Counter[tuple[str, str]], path: Path, total: int) -> list[str]:
-    return [
-        f"{path}: {column} of {changes[step, column]:,} of {total:,} rows: {meaning}"
+            summary, steps = clean_summary(row.values["summary"], literal_ends=literal)
+            changes.update((step, "summary") for step in steps)
+        topic = row.values.get("topic", "")
+        topic_or_none = None if has_no_text(topic) else topic
+        name = row.values["fname"]
+        rows.append(Dialogue(name, dialogue, summary, topic_or_none, row.number, row.line))
+    return rows, [
+        f"{path}: {column} of {changes[step, column]:,} of {len(rows):,} rows: {meaning}"
         for step, meaning in STEP_MEANINGS.items()
         for column in ("dialogue", "summary")
         if changes[step, column]
     ]
 
 
-def _note_unused(row: TableRow, kind: Kind, path: Path) -> list[str]:
-    used = {*REQUIRED_COLUMNS[kind], "topic"}
-    unused = [name for name in row.values if name not in used]
-    if not unused:
-        return []
-    return [f"{path}: column{'s' if len(unused) > 1 else ''} {name_some(unused)} not used"]
-
-
-SHOWN_ODDITIES = 3
-
-
-def leave_out_empty(rows: Sequence[Dialogue], path: Path) -> tuple[list[Dialogue], list[str]]:
+def _leave_out_empty(rows: Sequence[Dialogue], path: Path) -> tuple[list[Dialogue], list[str]]:
     """Leave out train rows without a dialogue or a summary, where they are few enough.
 
     Returns:
         The other rows, and a sentence on those left out; all rows where there are more than
-        MOST_WITHOUT_TEXT, which find_problems then refuses.
+        MOST_WITHOUT_TEXT, which _find_problems then refuses.
     """
     empty = [row for row in rows if _lacks_text(row)]
     if not empty or len(empty) > MOST_WITHOUT_TEXT * len(rows):
@@ -235,7 +387,7 @@ def _lacks_text(row: Dialogue) -> bool:
     return has_no_text(row.dialogue) or (row.summary is not None and has_no_text(row.summary))
 
 
-def find_problems(
+def _find_problems(
     rows: Sequence[Dialogue], table: Sequence[TableRow], *, kind: Kind, path: Path
 ) -> list[str]:
     """Return every reason to refuse the file, each kind with its first rows and their count.
@@ -263,51 +415,39 @@ def find_problems(
     return [problem for found in kinds for problem in _shorten_kind(found, path)]
 
 
-def note_oddities(rows: Sequence[Dialogue], path: Path) -> list[str]:
+def _note_oddities(rows: Sequence[Dialogue], path: Path) -> list[str]:
     """Say what is no reason to refuse a file but may be a mistake, one sentence a kind."""
-    first: dict[str, Dialogue] = {}
-    doubled = [
-        f"{say_row(row)} = row {earlier.row}"
-        for row in rows
-        if (earlier := first.setdefault(row.dialogue, row)) is not row
-    ]
-    untagged = [say_row(row) for row in rows if not has_tag(row.dialogue)]
-    literal = [
-        say_row(row)
-        for row in rows
-        if has_literal_end(row.dialogue) or has_literal_end(row.summary or "")
-    ]
-    names: dict[str, Dialogue] = {}
-    renamed = [
-        f"{say_row(row)} = row {earlier.row}"
-        for row in rows
-        if (earlier := names.setdefault(row.fname, row)) is not row
-    ]
-    damaged = [say_row(row) for row in rows if "\ufffd" in row.dialogue + (row.summary or "")]
-    sentences: list[tuple[list[str], Callable[[str], str]]] = [
-        (doubled, lambda some: f"repeat the dialogue of an earlier row: {some}"),
-        (untagged, lambda some: f"have no speaker tag (#Person1#: …) in the dialogue: {some}"),
-        (
-            renamed,
-            lambda some: (
-                f"repeat the fname of an earlier row, which decides nothing in "
-                f"train (augmented data has such rows): {some}"
-            ),
-        ),
-        (
-            literal,
-            lambda some: (
-                "hold \\n or \\r as text, kept so: it is a line break only where a "
-                f"turn's start follows one, or in a file that writes its line breaks so: {some}"
-            ),
-        ),
-        (damaged, lambda some: f"hold U+FFFD, characters lost in an earlier conversion: {some}"),
-    ]
+    found: dict[str, list[str]] = {
+        "repeat the dialogue of an earlier row: ": _find_repeated(rows, "dialogue"),
+        "have no speaker tag (#Person1#: …) in the dialogue: ": [
+            say_row(row) for row in rows if not has_tag(row.dialogue)
+        ],
+        "repeat the fname of an earlier row, which decides nothing in train (augmented data has "
+        "such rows): ": _find_repeated(rows, "fname"),
+        "hold \\n or \\r as text, kept so: it is a line break only where a turn's start follows "
+        "one, or in a file that writes its line breaks so: ": [
+            say_row(row)
+            for row in rows
+            if has_literal_end(row.dialogue) or has_literal_end(row.summary or "")
+        ],
+        "hold U+FFFD, characters lost in an earlier conversion: ": [
+            say_row(row) for row in rows if "\ufffd" in row.dialogue + (row.summary or "")
+        ],
+    }
     return [
-        f"{path}: {len(found):,} of {len(rows):,} rows "
-        + say(say_first(found, limit=SHOWN_ODDITIES))
-        for found, say in sentences
-        if found
+        f"{path}: {len(places):,} of {len(rows):,} rows {what}"
+        + say_first(places, limit=SHOWN_ODDITIES)
+        for what, places in found.items()
+        if places
+    ]
+
+
+def _find_repeated(rows: Sequence[Dialogue], column: str) -> list[str]:
+    first: dict[str, Dialogue] = {}
+    return [
+        f"{say_row(row)} = row {earlier.row}"
+        for row in rows
+        if (earlier := first.setdefault(getattr(row, column), row)) is not row
     ]
 
 
@@ -318,7 +458,7 @@ def _say_empty(row: Dialogue, column: str, cell: str, path: Path) -> str:
     return f"{path}:{row.line}  row {row.row}{name}: {column} {found}; fill it or take the row out"
 
 
-def _find_doubled_names(rows: Iterable[Dialogue], path: Path) -> list[str]:
+def _find_doubled_names(rows: Sequence[Dialogue], path: Path) -> list[str]:
     first: dict[str, Dialogue] = {}
     problems = []
     for row in rows:
@@ -337,74 +477,6 @@ def _shorten_kind(problems: Sequence[str], path: Path) -> list[str]:
     rest = len(problems) - SHOWN_PROBLEMS
     more = [f"{path}: … and {rest:,} more rows like these"] if rest > 0 else []
     return [*problems[:SHOWN_PROBLEMS], *more]
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The data of one experiment.
-
-    Args:
-        train, dev, test: the three files; test is None where nothing is to be predicted.
-        notes: what the user should know of them, of each file and of the files together.
-    """
-
-    train: Split
-    dev: Split
-    test: Split | None
-    notes: list[str]
-
-    @property
-    def present(self) -> list[Split]:
-        """The splits that there are."""
-        return [split for split in (self.train, self.dev, self.test) if split is not None]
-
-    @property
-    def sha256(self) -> dict[str, str]:
-        """Hash of what the rows of each file say."""
-        return {split.kind: split.sha256 for split in self.present}
-
-
-def load_splits(
-    train: Path,
-    dev: Path,
-    *,
-    test: Path | None,
-    max_train_rows: int | None = None,
-    max_dev_rows: int | None = None,
-    max_test_rows: int | None = None,
-) -> Splits:
-    """Read, clean and check the files of one experiment.
-
-    Args:
-        test: None where no submission is wanted.
-        max_train_rows, max_dev_rows, max_test_rows: keep the first rows only.
-
-    Raises:
-        DataError: every problem of every file; if each is fit by itself, those between them.
-    """
-    asked: list[tuple[Kind, Path, int | None]] = [
-        ("train", train, max_train_rows),
-        ("dev", dev, max_dev_rows),
-    ]
-    if test is not None:
-        asked.append(("test", test, max_test_rows))
-    read: dict[Kind, Split] = {}
-    problems: list[str] = []
-    for kind, path, max_rows in asked:
-        try:
-            read[kind] = load_split(path, kind=kind, max_rows=max_rows)
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(problems, summary=UNFIT_DATA)
-    between = check_splits(read["train"], read["dev"], read.get("test"))
-    notes = [note for split in read.values() for note in split.notes]
-    return Splits(read["train"], read["dev"], read.get("test"), notes=[*notes, *between])
-
-
-SHOWN_PAIRS = (
-    5  # rows of two files that say the same: a few to look at, then the file's source is mended
-)
 
 
 def check_splits(train: Split, dev: Split, test: Split | None) -> list[str]:

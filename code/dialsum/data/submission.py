@@ -18,6 +18,7 @@ from dialsum.errors import DataError, RunError
 from dialsum.files import read_text_file, shorten, write_csv
 
 HEADER = ["", "fname", "summary"]
+PREDICTION_COLUMNS = ("fname", "summary", "dialogue", "reference")
 
 
 def write_submission(path: Path, test_rows: Sequence[Dialogue], summaries: Sequence[str]) -> None:
@@ -47,12 +48,19 @@ def one_line(summary: str) -> str:
 
 
 def write_predictions(path: Path, rows: Sequence[Dialogue], summaries: Sequence[str]) -> None:
-    """Write predictions as fname, summary, in the order of rows (errors as write_submission)."""
+    """Write predictions, each beside its dialogue and reference, in the order of rows.
+
+    Raises:
+        DiskFullError, RunError: as write_submission.
+    """
     _check_count(path, rows, summaries)
     write_csv(
         path,
-        ["fname", "summary"],
-        [[row.fname, summary] for row, summary in zip(rows, summaries, strict=True)],
+        PREDICTION_COLUMNS,
+        [
+            [row.fname, summary, row.dialogue, row.summary]
+            for row, summary in zip(rows, summaries, strict=True)
+        ],
     )
 
 

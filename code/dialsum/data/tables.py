@@ -114,7 +114,7 @@ def _read_json_lines(
             continue
         values = {key: "" if value is None else str(value) for key, value in found.items()}
         odd = [key for key, value in found.items() if isinstance(value, (list, dict))]
-        read = [key for key in odd if TEXT_KEYS.fullmatch(key)]
+        read = [key for key in odd if TEXT_KEYS.fullmatch(key) or key in required]
         if read:
             sort = "a list" if isinstance(found[read[0]], list) else "an object"
             problems.append(f"{path}:{line}  {read[0]!r} is no text but {sort}")

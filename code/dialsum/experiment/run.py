@@ -20,7 +20,7 @@ from dialsum.config.schema import Config, Target
 from dialsum.data.checks import has_no_text
 from dialsum.data.encode import EncodedSplit, EncodeSettings, encode_splits
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
-from dialsum.data.rows import Dialogue, Splits, load_splits, name_rows
+from dialsum.data.rows import Dialogue, Splits, name_rows, read_data
 from dialsum.data.submission import check_submission, write_predictions, write_submission
 from dialsum.data.tags import loose_tags
 from dialsum.errors import ProblemsError, RunError, UnfitError
@@ -235,6 +235,7 @@ def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Recordi
         rows={split.kind: len(split.rows) for split in splits.present},
         sha256=splits.sha256,
         files={split.kind: in_project(split.path) for split in splits.present},
+        dev_share=loaded.config.data.dev_share,
     )
     return outcome
 
@@ -600,16 +601,7 @@ def read_splits(config: Config) -> Splits:
     Raises:
         DataError: every problem of the files, with file and row.
     """
-    asked = config.data
-    folder = project_path(asked.data_dir)
-    return load_splits(
-        folder / asked.train_file,
-        folder / asked.dev_file,
-        test=folder / asked.test_file if asked.test_file else None,
-        max_train_rows=asked.max_train_rows,
-        max_dev_rows=asked.max_dev_rows,
-        max_test_rows=asked.max_test_rows,
-    )
+    return read_data(config.data, seed=config.training.seed)
 
 
 def check_checkpoint(config: Config) -> None:

@@ -17,7 +17,7 @@ from dialsum.batch.options import DEMO_DATA, BatchOptions
 from dialsum.batch.plan import BatchPlan
 from dialsum.batch.result import DISK_FULL, BatchOutcome, Outcome, word_causes
 from dialsum.batch.screen import cut_to_width, format_duration
-from dialsum.data.rows import load_split
+from dialsum.data.submission import PREDICTION_COLUMNS
 from dialsum.data.tables import read_table
 from dialsum.errors import EXIT_OK, DataError
 from dialsum.paths import PROJECT_ROOT, shown
@@ -225,7 +225,7 @@ def _check_nan(records: Sequence[Record]) -> str:
 
 
 def format_samples(best: Outcome, *, width: int = SAMPLE_WIDTH) -> list[str]:
-    """Return three dev rows beside what a run wrote for them; nothing where a file of them is gone.
+    """Return three dev rows beside what a run wrote for them; nothing where their file is gone.
 
     Args:
         best: the run. Its rows are those that it scored well, middling and badly on, where its
@@ -234,29 +234,23 @@ def format_samples(best: Outcome, *, width: int = SAMPLE_WIDTH) -> list[str]:
     """
     predictions = best.record.artifact("predictions_dev")
     try:
-        written = read_table(predictions, required=("fname", "summary")) if predictions else []
-        rows = {row.fname: row for row in load_split(best.experiment.dev, kind="dev").rows}
+        found = read_table(predictions, required=PREDICTION_COLUMNS) if predictions else []
     except DataError:
-        return []  # moved or changed since the run read it
-    found = [
-        (rows[row.values["fname"]], row.values["summary"])
-        for row in written
-        if row.values["fname"] in rows
-    ]
+        return []  # moved or changed since
     scores = best.record.value(f"evaluation.dev.per_row.{RANKED_BY}")
     scored = isinstance(scores, list) and len(scores) == len(found)
     order = sorted(range(len(found)), key=lambda at: -scores[at] if scored else at)
     chosen = {order[int(share * len(order))]: how for how, share in SAMPLED.items() if order}
     lines = ["", f"Samples of dev rows, written by {best.record.label}"] if chosen else []
     for at, how in chosen.items():
-        row, summary = found[at]
-        first, *rest = row.dialogue.splitlines()
+        values = found[at].values
+        first, *rest = values["dialogue"].splitlines()
         cells = [("dialogue", first), *(("", turn) for turn in rest[: SAMPLE_TURNS - 1])]
         cells = [(name, cut_to_width(turn, width - 15)) for name, turn in cells]
         cells += [("", "…")] if len(rest) >= SAMPLE_TURNS else []
-        cells += [("reference", row.summary or ""), ("summary", summary or "(empty)")]
+        cells += [("reference", values["reference"]), ("summary", values["summary"] or "(empty)")]
         score = f", scored {how}: mean {scores[at]:.2f}" if scored else ""
-        lines.append(f"  {row.fname}{score}")
+        lines.append(f"  {values['fname']}{score}")
         lines += align([(f"    {name}", text) for name, text in cells], left=[0, 1], width=width)
     return lines
 
