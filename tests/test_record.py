@@ -51,24 +51,15 @@ def test_unreadable_record_is_named_with_its_reason(tmp_path: Path, text: str, s
     assert said in str(caught.value)
 
 
-def test_missing_record_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"result\.json: cannot be read: No such file"):
-        read_record(tmp_path / "result.json")
-
-
 @pytest.mark.parametrize(
     ("value", "expected"),
     [(None, None), (True, None), ([], None), ("many", None), (0, 0.0), ("inf", math.inf)],
 )
 def test_numbers_of_a_record(value: Any, expected: float | None) -> None:
-    assert make_record(training={"x": value}).number("training.x") == expected
-
-
-def test_recorded_nan_stays_nan_and_what_is_not_there_is_none() -> None:
-    record = make_record(training={"x": "nan"})
-    assert math.isnan(record.number("training.x") or 0)
-    assert record.number("training.x.y") is None
-    assert record.number("training.y") is None
+    record = make_record(training={"x": value, "nan": "nan"})
+    assert record.number("training.x") == expected
+    assert math.isnan(record.number("training.nan") or 0)
+    assert record.number("training.x.y") is None is record.number("training.y")
 
 
 def test_find_records_reads_previous_runs_and_skips_foreign_files_loudly(tmp_path: Path) -> None:
@@ -85,11 +76,10 @@ def test_find_records_reads_previous_runs_and_skips_foreign_files_loudly(tmp_pat
     assert len(problems) == 1
     assert "b/result.json" in problems[0]
     assert "schema_version 7" in problems[0]
-
-
-def test_find_records_without_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UnfitError, match="nowhere: there is no such folder"):
         find_records(tmp_path / "nowhere")
+    with pytest.raises(RunError, match=r"result\.json: cannot be read: No such file"):
+        read_record(tmp_path / "result.json")
 
 
 def test_latest_run_goes_by_the_time_inside_not_by_the_files_date(tmp_path: Path) -> None:
@@ -101,18 +91,14 @@ def test_latest_run_goes_by_the_time_inside_not_by_the_files_date(tmp_path: Path
     assert latest_runs(find_records(tmp_path)[0])["a"].path == new
 
 
-def test_best_run_by_metric() -> None:
+def test_best_run_by_metric_among_those_of_one_recipe() -> None:
     records = [make_record("a", mean=20.0), make_record("b", mean=30.0), make_record("c", mean=25)]
     failed = make_record("d", mean=99.0, status="failed")
     assert best_run([*records, failed]).name == "b"
     assert best_run(records, metric="whitespace.rouge1").name == "b"
-
-
-def test_best_run_refuses_nothing_and_unlike_recipes() -> None:
-    with pytest.raises(UnfitError, match="none of 0 runs"):
-        best_run([])
-    with pytest.raises(UnfitError, match="none of 1 runs"):
-        best_run([make_record(mean=None)])
+    for none in ([], [make_record(mean=None)]):
+        with pytest.raises(UnfitError, match=f"none of {len(none)} runs"):
+            best_run(none)
     other = make_record("b")
     other.content["evaluation"]["dev"]["signature"] = "rouge|tok:char"
     with pytest.raises(DataError, match="different signatures"):
@@ -146,13 +132,6 @@ def fill_run(
         write_result(paths.folder, content)
 
 
-def test_archive_of_nothing_is_nothing(tmp_path: Path) -> None:
-    paths = BatchPaths.make(tmp_path / "root", tmp_path / "logs").run("a")
-    assert archive_previous(paths) is None
-    paths.previous.mkdir(parents=True)
-    assert archive_previous(paths) is None
-
-
 @pytest.mark.parametrize("alone", [False, True])
 def test_archive_moves_run_and_model_and_keeps_paths_true(tmp_path: Path, alone: bool) -> None:
     batch = BatchPaths.make(tmp_path / "root", tmp_path / "logs")
@@ -177,35 +156,26 @@ def test_archive_moves_run_and_model_and_keeps_paths_true(tmp_path: Path, alone:
     assert archive_previous(paths) is None
 
 
-def test_archive_takes_the_start_from_the_record_else_the_environment_else_says_unknown(
-    tmp_path: Path,
-) -> None:
-    paths = RunPaths.alone(tmp_path / "a")
-    fill_run(paths, make_result("a"), started="2026-05-05T00:00:00+00:00")
-    first = archive_previous(paths)
-    fill_run(paths, None, started="2026-05-05T00:00:00+00:00")
-    second = archive_previous(paths)
-    fill_run(paths, None, started="no time")
-    third = archive_previous(paths)
-    fill_run(paths, None, started="no time")
-    fourth = archive_previous(paths)
-    assert first is not None and second is not None and third is not None and fourth is not None
-    # Local time of the test's machine; only the day is sure.
-    assert first.name.startswith("2026010")
-    assert second.name.startswith("2026050")
-    assert [third.name, fourth.name] == ["unknown_start", "unknown_start_2"]
-
-
-def test_two_runs_of_one_second_are_both_kept(tmp_path: Path) -> None:
+def test_an_archived_run_is_named_by_its_start_and_every_one_is_kept(tmp_path: Path) -> None:
     paths = RunPaths.alone(tmp_path / "a")
     names = []
-    for _ in range(2):
-        fill_run(paths, make_result("a"))
+    for content, started in [
+        (make_result("a"), "2026-05-05T00:00:00+00:00"),  # the record's own time comes first
+        (make_result("a"), None),
+        (None, "2026-05-05T00:00:00+00:00"),
+        (None, "no time"),
+        (None, "no time"),
+    ]:
+        fill_run(paths, content, started=started)
         target = archive_previous(paths)
         assert target is not None
         names.append(target.name)
-    assert names[1] == f"{names[0]}_2"
+    # Local time of the test's machine; only the day is sure.
+    assert names[0].startswith("2026010") and names[1] == f"{names[0]}_2"
+    assert names[2].startswith("2026050")
+    assert names[3:] == ["unknown_start", "unknown_start_2"]
     assert len(find_records(tmp_path)[0]) == 2
+    assert archive_previous(paths) is None  # only previous/ is left
 
 
 def test_a_move_that_was_cut_off_is_taken_up_again(tmp_path: Path) -> None:
