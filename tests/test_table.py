@@ -363,7 +363,9 @@ def test_next_after_the_demo_of_the_seven_is_their_script(
 
 def test_three_samples_of_the_best_run_stand_in_the_closing_text(tmp_path: Path) -> None:
     outcome = close(tmp_path, make_record("best", mean=50.0), make_record("weak"))
-    assert "Samples" not in "\n".join(format_closing(outcome))  # its predictions are gone
+    assert "Samples" not in "\n".join(
+        format_closing(outcome)
+    )  # none are named; then, none are there
     dialogue = "\n".join(f"#Person{1 + turn % 2}#: {'긴 말 ' * 30}{turn}" for turn in range(6))
     header = ["fname", "summary", "dialogue", "reference"]
     dev = [[f"dev_{at}", "", dialogue, f"{at}번 요약입니다. " * 12] for at in range(10)]
@@ -371,6 +373,7 @@ def test_three_samples_of_the_best_run_stand_in_the_closing_text(tmp_path: Path)
     run = Record(tmp_path / "result.json", {**best.content, "artifacts": {"predictions_dev": "p"}})
     run.content["evaluation"]["dev"]["per_row"] = {"rouge_mean": [9.0 - at for at in range(10)]}
     outcome.outcomes[0] = replace(outcome.outcomes[0], record=run)
+    assert "Samples" not in "\n".join(format_closing(outcome))
     write_csv(tmp_path / "p", header, dev)
     lines = format_closing(outcome)
     start = lines.index("Samples of dev rows, written by L_best")

@@ -237,14 +237,14 @@ def format_samples(best: Outcome, *, width: int = SAMPLE_WIDTH) -> list[str]:
         found = read_table(predictions, required=PREDICTION_COLUMNS) if predictions else []
     except DataError:
         return []  # moved or changed since
-    scores = best.record.value(f"evaluation.dev.per_row.{RANKED_BY}")
-    scored = isinstance(scores, list) and len(scores) == len(found)
+    scores = [float(x) for x in best.record.value(f"evaluation.dev.per_row.{RANKED_BY}") or ()]
+    scored = len(scores) == len(found)
     order = sorted(range(len(found)), key=lambda at: -scores[at] if scored else at)
     chosen = {order[int(share * len(order))]: how for how, share in SAMPLED.items() if order}
     lines = ["", f"Samples of dev rows, written by {best.record.label}"] if chosen else []
     for at, how in chosen.items():
         values = found[at].values
-        first, *rest = values["dialogue"].splitlines()
+        first, *rest = values["dialogue"].splitlines() or [""]
         cells = [("dialogue", first), *(("", turn) for turn in rest[: SAMPLE_TURNS - 1])]
         cells = [(name, cut_to_width(turn, width - 15)) for name, turn in cells]
         cells += [("", "…")] if len(rest) >= SAMPLE_TURNS else []
