@@ -151,6 +151,7 @@ def test_no_fitting_python_is_refused_with_the_way_to_get_one(
     [
         ("python3", {"python3.11": "exit 127", "python": "echo Python 3.12.1"}, ""),
         ("python3.12", {"python3": "echo Python 3.10.2"}, ""),
+        ("python", {}, ""),
         ("mine", {"python3.12": "echo Python 3.12.1"}, "mine"),
     ],
 )
