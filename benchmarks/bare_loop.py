@@ -55,7 +55,12 @@ def make_bare_loop(
         asked=asked,
         machine=machine,
         progress=Progress(folder / "metrics.jsonl", tensorboard=None),
-        places=Places(folder / "checkpoints", folder / "nan_report.json", config_sha256=""),
+        places=Places(
+            folder / "checkpoints",
+            folder / "nan_report.json",
+            config_sha256="",
+            stop=folder / "stop",
+        ),
     )
     loop._evaluate = lambda: False
     loop._save = loop._load_best = lambda: None

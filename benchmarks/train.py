@@ -1,16 +1,22 @@
-"""Training as it is here beside the stock recipe: tokens per second, peak memory, padding, loss.
+"""Training as it is here beside a plain script: tokens per second, memory, padding, dev loss.
 
     python benchmarks/train.py --tokenizer FOLDER --data FILE
+    python benchmarks/train.py --tokenizer FOLDER --data FILE --d-model 768 --layers 12 --steps 4
+    python benchmarks/train.py --tokenizer FOLDER --data FILE --seconds 240 --sides peer ours
     python benchmarks/train.py --tokenizer FOLDER --data FILE --sides ours eager fused adamw8bit
 
 The first experiment's batch (6 x 4 rows, 512/128 tokens, LoRA r 48 on a 4-bit base, AdamW) on a
-model of mT5's kind from random weights, with the 250,112 rows of mT5's vocabulary. Stock is
-transformers' Seq2SeqTrainer with dynamic padding and rows drawn at random, PEFT's own layers for
-adapters and learned rows, bitsandbytes as its guide shows it, and a loss scaled right
-(compute_loss_func), so that both learn the same. The other sides change one thing at a time. Every
-side sees the same rows as often, in a process of its own, one after the other. FOLDER holds mT5's
-tokenizer as a checkpoint has it (google/mt5-small: spiece.model, tokenizer_config.json), FILE rows
-as data/train.csv has them.
+model of mT5's kind from random weights, with the 250,112 rows of mT5's vocabulary. The first side,
+against which the others are held, is the plain script that a good engineer would write: the model
+by transformers, adapters by PEFT, rows of new tokens frozen, Seq2SeqTrainer with dynamic padding
+and `group_by_length`, and a loss scaled right (compute_loss_func), so that all learn the same.
+Stock also learns the rows of new tokens, by PEFT's own layers, on rows drawn at random. Every side
+sees as many rows, in a process of its own, one after the other.
+
+With --seconds each side trains that long at a constant rate, and the loss on 100 dev rows (dev.csv
+beside FILE) is measured eight times meanwhile, outside of that time. FOLDER holds mT5's tokenizer
+as a checkpoint has it (google/mt5-small: spiece.model, tokenizer_config.json), FILE rows as
+data/train.csv has them.
 """
 
 from __future__ import annotations
@@ -24,6 +30,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
@@ -63,9 +71,11 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=ALL_SIDES,
         default=list(SIDES),
-        help="what to compare, the "
-        f"first is the measure of the others (default: {' '.join(SIDES)})",
+        help="what to compare, the first is the measure of the "
+        f"others (default: {' '.join(SIDES)})",
     )
+    add("--seconds", type=float, help="train for that long, and measure the loss on dev meanwhile")
+    add("--seed", type=int, default=42, help="of weights, order and dropout (default: 42)")
     add("--json", type=Path, metavar="FILE", help="also write the figures there")
     add("--side", choices=[*ALL_SIDES, "write"], help=argparse.SUPPRESS)
     add("--folder", type=Path, help=argparse.SUPPRESS)
@@ -105,21 +115,15 @@ def show(side: str, one: dict[str, Any], first: dict[str, Any]) -> None:
     )
 
 
-def say_bound(found: dict[str, dict[str, Any]]) -> None:
-    """Print what leaving out padding alone could give, and how much of it was had."""
-    for random, ours in (("random", "ours"), ("trimmed-random", "trimmed")):
-        if not {random, ours} <= set(found):
-            continue
-        bound = 1 / (1 - found[random]["padding"])
-        had = found[ours]["tokens_per_second"] / found[random]["tokens_per_second"]
-        print(
-            f"{ours} over {random}: x {had:.2f}; no padding at all would give x {bound:.2f}, "
-            f"were all time spent on positions: {100 * had / bound:.0f} % of it"
-        )
-    if {"stock", "ours"} <= set(found):
-        bound = 1 / (1 - found["stock"]["padding"])
-        had = found["ours"]["tokens_per_second"] / found["stock"]["tokens_per_second"]
-        print(f"ours over stock: x {had:.2f}; no padding at all would give x {bound:.2f}")
+def say_curves(found: dict[str, dict[str, Any]]) -> None:
+    """Print dev losses at equal time and, as far as all sides came, at equal steps."""
+    for side, one in found.items():
+        curve = "  ".join(f"{loss:.3f}" for _, _, loss in one["curve"])
+        print(f"{side:>14}  dev loss at each eighth of the time: {curve}")
+    least = min(one["curve"][-1][1] for one in found.values())
+    for side, one in found.items():
+        _, steps, losses = zip(*one["curve"], strict=True)
+        print(f"{side:>14}  dev loss at step {least}: {np.interp(least, steps, losses):.3f}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -131,13 +135,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path, what in ((asked.tokenizer, "mT5's tokenizer"), (asked.data, "train rows")):
         if not path.exists():
             raise UnfitError(f"{path}: is not there; it should hold {what}")
+    length = f"{asked.steps} steps" if asked.seconds is None else f"{asked.seconds:g} s"
     print(
         f"mT5's kind, width {asked.d_model}, {asked.layers}+{asked.layers} layers, "
-        f"{VOCABULARY:,} pieces, {asked.steps} steps of {BATCH} x {ACCUMULATION} rows, "
+        f"{VOCABULARY:,} pieces, {length}, {BATCH} x {ACCUMULATION} rows a step, "
         f"{asked.threads} threads"
     )
     found = measure(asked)
-    say_bound(found)
+    if asked.seconds is not None:
+        say_curves(found)
     if asked.json is not None:
         asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 0

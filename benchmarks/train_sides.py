@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from random_mt5 import write_random_mt5
 REPOSITORY = Path(__file__).resolve().parent.parent
 BATCH, ACCUMULATION = 6, 4
 LENGTHS = (512, 128)
+DEV_ROWS = 100
+LOOKS = 8
+"""Times that the dev loss is measured within --seconds."""
 
 
 @dataclass(frozen=True)
@@ -27,28 +31,28 @@ class Side:
         settings: configuration keys that differ from the project's own way.
         attention: the network's implementation of it; None: as loaded.
         compiled: encoder and decoder go through torch.compile.
-        stock: trained by the library's own trainer.
+        plain: model and adapters are made by transformers and PEFT alone, rows of new tokens
+            frozen, and trained by the library's trainer.
+        stock: the project's model with PEFT's own rows of new tokens, the library's trainer.
+        grouped: the library's trainer groups rows by length.
     """
 
     says: str
     settings: dict[str, Any] = field(default_factory=dict)
     attention: str | None = None
     compiled: bool = False
+    plain: bool = False
     stock: bool = False
+    grouped: bool = False
 
 
+RANDOM = {"training.train_sampling_strategy": "random"}
 SIDES = {
-    "stock": Side("Seq2SeqTrainer, random batches", stock=True),
-    "random": Side(
-        "ours, random batches: what the head and learned rows give",
-        {"training.train_sampling_strategy": "random"},
-    ),
+    "peer": Side("transformers + PEFT, new rows frozen, group_by_length", plain=True, grouped=True),
+    "peer-random": Side("the same, random batches", plain=True),
+    "stock": Side("Seq2SeqTrainer, PEFT's learned rows, random batches", stock=True),
+    "random": Side("ours, random batches", RANDOM),
     "ours": Side("ours, token budget"),
-    "trimmed-random": Side(
-        "ours, random batches, vocabulary trimmed",
-        {"tokenizer.trim_vocabulary": True, "training.train_sampling_strategy": "random"},
-    ),
-    "trimmed": Side("ours, token budget, vocabulary trimmed", {"tokenizer.trim_vocabulary": True}),
 }
 OPTIONS = {
     "eager": Side("ours, attention without SDPA", attention="eager"),
@@ -60,6 +64,32 @@ OPTIONS = {
     ),
 }
 ALL_SIDES = SIDES | OPTIONS
+
+
+@dataclass
+class Look:
+    """The training's own time, and dev losses measured outside of it.
+
+    Args:
+        measure: returns the dev loss.
+        until: seconds of training; None: by steps, without looks.
+    """
+
+    measure: Callable[[], float]
+    until: float | None
+    curve: list[tuple[float, int, float]] = field(default_factory=list)
+    began: float = 0.0
+    aside: float = 0.0
+
+    def after(self, step: int) -> bool:
+        """Take a look where one is due; say whether the time is up."""
+        spent = time.perf_counter() - self.began - self.aside
+        if self.until is None or spent < self.until * (len(self.curve) + 1) / LOOKS:
+            return False
+        start = time.perf_counter()
+        self.curve.append((round(spent, 1), step, self.measure()))
+        self.aside += time.perf_counter() - start
+        return spent >= self.until
 
 
 def write_checkpoint(asked: argparse.Namespace) -> dict[str, Any]:
@@ -78,18 +108,24 @@ def make_config(asked: argparse.Namespace) -> Any:
     """Return the first experiment's values for this model and these rows."""
     from dialsum.config.load import load_config
 
+    timed = asked.seconds is not None
     values = {
         "model.checkpoint": str(asked.folder / "checkpoint"),
         "data.data_dir": str(asked.data.resolve().parent),
         "data.train_file": asked.data.name,
-        "data.max_train_rows": asked.steps * BATCH * ACCUMULATION,
+        "data.max_train_rows": None if timed else asked.steps * BATCH * ACCUMULATION,
+        "data.max_dev_rows": DEV_ROWS,
         "data.cache_dir": None,
-        "training.max_steps": asked.steps,
-        "training.eval_steps": 10 * asked.steps,
+        "training.max_steps": 100_000 if timed else asked.steps,
+        "training.eval_steps": 1 if timed else 10 * asked.steps,
+        "training.early_stopping_patience": None,
         "training.logging_steps": 1,
-        "training.warmup_steps": 0.1,
+        # A curve to be read at any time must not depend on where it was to end.
+        "training.lr_scheduler_type": "constant_with_warmup" if timed else "cosine",
+        "training.warmup_steps": 10 if timed else 0.1,
         "training.learning_rate": 1e-3,
         "training.gradient_checkpointing": False,
+        "training.seed": asked.seed,
         "general.device": "cpu",
     } | ALL_SIDES[asked.side].settings
     return load_config(
@@ -104,18 +140,24 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
 
     from dialsum.data.encode import EncodeSettings, encode_rows
     from dialsum.experiment.run import prepare_model, prepare_tokenizer, read_splits
+    from dialsum.models.load import quiet_libraries
 
+    quiet_libraries()
     torch.set_num_threads(asked.threads)
+    torch.manual_seed(asked.seed)
     side, config = ALL_SIDES[asked.side], make_config(asked)
     splits = read_splits(config)
     tokens = prepare_tokenizer(config, splits, tiny_folder=asked.folder)
-    model = prepare_model(
-        config,
-        tokens,
-        device="cpu",
-        dtype=torch.float32,
-        gradient_checkpointing=bool(config.training.gradient_checkpointing),
-    ).adapted.model
+    if side.plain:
+        model = load_plain(asked.folder / "checkpoint", tokens.tokenizer, config)
+    else:
+        model = prepare_model(
+            config,
+            tokens,
+            device="cpu",
+            dtype=torch.float32,
+            gradient_checkpointing=bool(config.training.gradient_checkpointing),
+        ).adapted.model
     if side.stock:
         use_peft_s_own_rows(model)
     if side.attention is not None:
@@ -125,26 +167,59 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
         base.get_encoder().compile(dynamic=True)
         base.get_decoder().compile(dynamic=True)
     settings = EncodeSettings(config.tokenizer.input_prefix, *LENGTHS)
-    encoded = encode_rows(splits.train.rows, tokens.tokenizer, settings)
-    real = int(encoded.input_lengths.sum() + encoded.target_lengths.sum())
+    train, dev = (
+        encode_rows(split.rows, tokens.tokenizer, settings) for split in (splits.train, splits.dev)
+    )
     before = peak_resident_bytes()
-    if side.stock:
-        seconds, losses, positions = train_stock(model, tokens.tokenizer, encoded, asked=asked)
-    else:
-        seconds, losses, positions = train_ours(
-            model, tokens.tokenizer, encoded, config=config, asked=asked
-        )
+    look = Look(lambda: measure_dev_loss(model, dev, tokens.tokenizer), asked.seconds)
+    run = train_plainly if side.plain or side.stock else train_ours
+    losses, positions = run(model, tokens.tokenizer, train, config=config, asked=asked, look=look)
+    seconds = time.perf_counter() - look.began - look.aside
+    per_epoch = int(train.input_lengths.sum() + train.target_lengths.sum())
+    real = per_epoch * len(losses) * BATCH * ACCUMULATION / len(train)
     tail = losses[-max(1, len(losses) // 4) :]
     return {
         "seconds": seconds,
-        "tokens": real,
+        "steps": len(losses),
         "tokens_per_second": real / seconds,
         "peak_bytes": peak_resident_bytes(),
         "loaded_bytes": before,
         "padding": 1 - real / positions,
         "first_loss": losses[0],
         "last_loss": sum(tail) / len(tail),
+        "curve": look.curve,
     }
+
+
+def load_plain(checkpoint: Path, tokenizer: Any, config: Any) -> Any:
+    """Return what a plain script has: a 4-bit base, adapters on all linear layers, nothing else."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig
+
+    model = AutoModelForSeq2SeqLM.from_pretrained(
+        checkpoint,
+        dtype=torch.float32,
+        quantization_config=BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+        ),
+    )
+    if len(tokenizer) > model.config.vocab_size:
+        model.resize_token_embeddings(len(tokenizer))
+    asked = config.qlora
+    return get_peft_model(
+        model,
+        LoraConfig(
+            task_type="SEQ_2_SEQ_LM",
+            r=asked.lora_rank,
+            lora_alpha=asked.lora_alpha,
+            lora_dropout=asked.lora_dropout,
+            target_modules=["q", "k", "v", "o", "wi_0", "wi_1", "wo"],
+        ),
+    )
 
 
 def use_peft_s_own_rows(model: Any) -> None:
@@ -153,65 +228,106 @@ def use_peft_s_own_rows(model: Any) -> None:
         vars(layer).pop("forward_adapters", None)
 
 
-def train_stock(
-    model: Any, tokenizer: Any, encoded: Any, *, asked: argparse.Namespace
-) -> tuple[float, list[float], int]:
-    """Train by the library's own means; return seconds, losses, and positions computed."""
+def measure_dev_loss(model: Any, rows: Any, tokenizer: Any) -> float:
+    """Return the mean loss per target token, without dropout; for every side the same."""
+    import torch
+
+    from dialsum.train.batches import BatchShape
+    from dialsum.train.passes import count_targets
+    from dialsum.train.task import SummaryTask
+
+    task = SummaryTask(
+        rows,
+        names=[""] * len(rows),
+        sha256="",
+        shape=BatchShape(1, 1, max_input=1, max_target=1),
+        seed=0,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    order = sorted(range(len(rows)), key=lambda row: len(rows.inputs[row]))
+    batches = [task[order[start : start + 10]] for start in range(0, len(order), 10)]
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        total = sum(float(task.loss(model, batch, count=1)) for batch in batches)
+    model.train(was_training)
+    return total / count_targets(batches)
+
+
+def train_plainly(
+    model: Any, tokenizer: Any, rows: Any, *, config: Any, asked: argparse.Namespace, look: Look
+) -> tuple[list[float], int]:
+    """Train by the library's own means; return losses, and positions computed."""
+    import torch
     from datasets import Dataset
-    from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments
+    from transformers import (
+        DataCollatorForSeq2Seq,
+        Seq2SeqTrainer,
+        Seq2SeqTrainingArguments,
+        TrainerCallback,
+    )
     from transformers.trainer_callback import PrinterCallback
 
-    from dialsum.train.loss import IGNORED, sum_token_losses
-
     positions = [0]
-    collate = DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=IGNORED)
+    collate = DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=-100)
 
-    def counting(rows: Any) -> Any:
-        batch = collate(rows)
+    def counting(batch_rows: Any) -> Any:
+        batch = collate(batch_rows)
         positions[0] += batch["input_ids"].numel() + batch["labels"].numel()
         return batch
 
     def loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-        return sum_token_losses(outputs.logits, labels) / num_items_in_batch
+        logits = outputs.logits.flatten(0, 1).float()
+        summed = torch.nn.functional.cross_entropy(logits, labels.flatten(), reduction="sum")
+        return summed / num_items_in_batch
 
-    rows = {
-        "input_ids": [list(encoded.inputs[row]) for row in range(len(encoded))],
-        "labels": [list(encoded.targets[row]) for row in range(len(encoded))],
-    }
+    class Looking(TrainerCallback):
+        def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop |= look.after(state.global_step)
+
+    grouped = ALL_SIDES[asked.side].grouped
+    schedule = config.training
     trainer = Seq2SeqTrainer(
         model=model,
-        train_dataset=Dataset.from_dict(rows),
+        train_dataset=Dataset.from_dict(
+            {
+                "input_ids": [list(rows.inputs[row]) for row in range(len(rows))],
+                "labels": [list(rows.targets[row]) for row in range(len(rows))],
+            }
+        ),
         data_collator=counting,
         compute_loss_func=loss,
+        callbacks=[Looking()],
         args=Seq2SeqTrainingArguments(
-            output_dir=str(asked.folder / "stock"),
+            output_dir=str(asked.folder / asked.side),
             per_device_train_batch_size=BATCH,
             gradient_accumulation_steps=ACCUMULATION,
-            max_steps=asked.steps,
-            learning_rate=1e-3,
-            lr_scheduler_type="cosine",
-            warmup_steps=0.1,
+            train_sampling_strategy="group_by_length" if grouped else "random",
+            max_steps=schedule.max_steps,
+            learning_rate=schedule.learning_rate,
+            lr_scheduler_type=schedule.lr_scheduler_type,
+            warmup_steps=schedule.warmup_steps,
+            weight_decay=schedule.weight_decay,
             logging_steps=1,
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
             use_cpu=True,
-            seed=42,
+            seed=asked.seed,
             log_level="error",
         ),
     )
     trainer.remove_callback(PrinterCallback)
-    began = time.perf_counter()
+    look.began = time.perf_counter()
     trainer.train()
-    seconds = time.perf_counter() - began
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    return seconds, losses, positions[0]
+    return losses, positions[0]
 
 
 def train_ours(
-    model: Any, tokenizer: Any, encoded: Any, *, config: Any, asked: argparse.Namespace
-) -> tuple[float, list[float], int]:
-    """Train as trainer.py does, without the evaluation at the end."""
+    model: Any, tokenizer: Any, rows: Any, *, config: Any, asked: argparse.Namespace, look: Look
+) -> tuple[list[float], int]:
+    """Train as trainer.py does, without evaluations and checkpoints."""
     import torch
 
     from dialsum.train.passes import Machine
@@ -224,20 +340,27 @@ def train_ours(
     loop = make_bare_loop(
         model,
         tokenizer,
-        encoded,
+        rows,
         config=config,
         machine=machine,
         batch=(BATCH, ACCUMULATION),
         folder=folder,
     )
-    began = time.perf_counter()
+
+    def after_step() -> bool:
+        if look.after(loop.state.global_step):
+            loop.places.stop.touch()
+        return False
+
+    loop._evaluate = after_step
+    look.began = time.perf_counter()
     loop.run()
-    seconds = time.perf_counter() - began
     losses = [line["loss"] for line in loop.state.log_history if "loss" in line]
-    inputs, targets = encoded.input_lengths, encoded.target_lengths
-    positions = sum(
-        len(rows) * int(inputs[rows].max() + targets[rows].max())
-        for step in loop.task.steps(0)
-        for rows in step
-    )
-    return seconds, losses, positions
+    inputs, targets = rows.input_lengths, rows.target_lengths
+    positions, steps, epoch = 0, [], 0
+    while len(steps) < len(losses):
+        steps += loop.task.steps(epoch)
+        epoch += 1
+    for passes in steps[: len(losses)]:
+        positions += sum(len(one) * int(inputs[one].max() + targets[one].max()) for one in passes)
+    return losses, positions
