@@ -15,7 +15,7 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 
 OUTPUTS = "outputs"
 LOCK = ".dialsum-lock"
-"""A folder's lock while somebody is at work in it (run/lock.py); what a killed process left of it
+"""A folder's lock while somebody is at work in it; what a killed process left of it
 holds nobody up."""
 
 
@@ -93,6 +93,17 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone().strftime("%Y%m%d_%H%M%S")
 
 
+class Inside:
+    """A file or folder below another path of the object that has it."""
+
+    def __init__(self, name: str, *, of: str = "folder") -> None:
+        self.name, self.of = name, of
+
+    def __get__(self, owner: object, _kind: type) -> Path:
+        base: Path = getattr(owner, self.of)
+        return base / self.name
+
+
 @dataclass(frozen=True)
 class RunPaths:
     """The files of one run of one experiment.
@@ -112,85 +123,38 @@ class RunPaths:
         """Name the files of a run that no batch owns."""
         return cls(folder=folder, model=folder / "model")
 
-    @property
-    def result(self) -> Path:
-        """The run's record, written last: while it is missing, the run is not finished."""
-        return self.folder / "result.json"
-
-    @property
-    def resolved_config(self) -> Path:
-        """Every value that the run used, as YAML that can be run again."""
-        return self.folder / "resolved_config.yaml"
-
-    @property
-    def environment(self) -> Path:
-        """Versions, machine and start time; written first."""
-        return self.folder / "environment.json"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON line per event, in order of time."""
-        return self.folder / "metrics.jsonl"
-
-    @property
-    def train_log(self) -> Path:
-        """What the run printed."""
-        return self.folder / "train.log"
-
-    @property
-    def results(self) -> Path:
-        """Folder of what the run is for: summary and predictions."""
-        return self.folder / "results"
-
-    @property
-    def summary(self) -> Path:
-        """The scores as text, with the `Best Metrics` block."""
-        return self.results / "summary.txt"
-
-    @property
-    def predictions_dev(self) -> Path:
-        """Dev predictions: fname, summary."""
-        return self.results / "predictions_dev.csv"
-
-    @property
-    def submission(self) -> Path:
-        """Test predictions in the competition's form."""
-        return self.results / "submission.csv"
-
-    @property
-    def nan_report(self) -> Path:
-        """Every step that was not finite; absent where there was none."""
-        return self.results / "nan_report.json"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Folder of TensorBoard events."""
-        return self.folder / "logs"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of training checkpoints."""
-        return self.folder / "checkpoints"
-
-    @property
-    def model_info(self) -> Path:
-        """What the saved model is, beside its weights."""
-        return self.model / "model_info.json"
-
-    @property
-    def stop_request(self) -> Path:
-        """File that a user makes to end training now, with the best weights so far."""
-        return self.folder / "stop"
-
-    @property
-    def wandb(self) -> Path:
-        """Folder of what Weights & Biases keeps of the run."""
-        return self.folder / "wandb"
-
-    @property
-    def previous(self) -> Path:
-        """Folder of earlier runs of the same name, one folder each, named by their start."""
-        return self.folder / "previous"
+    result = Inside("result.json")
+    """The run's record, written last: while it is missing, the run is not finished."""
+    resolved_config = Inside("resolved_config.yaml")
+    """Every value that the run used, as YAML that can be run again."""
+    environment = Inside("environment.json")
+    """Versions, machine and start time; written first."""
+    metrics = Inside("metrics.jsonl")
+    """One JSON line per event, in order of time."""
+    train_log = Inside("train.log")
+    """What the run printed."""
+    results = Inside("results")
+    """Folder of what the run is for: summary and predictions."""
+    summary = Inside("summary.txt", of="results")
+    """The scores as text, with the `Best Metrics` block."""
+    predictions_dev = Inside("predictions_dev.csv", of="results")
+    """Dev predictions: fname, summary."""
+    submission = Inside("submission.csv", of="results")
+    """Test predictions in the competition's form."""
+    nan_report = Inside("nan_report.json", of="results")
+    """Every step that was not finite; absent where there was none."""
+    tensorboard = Inside("logs")
+    """Folder of TensorBoard events."""
+    checkpoints = Inside("checkpoints")
+    """Folder of training checkpoints."""
+    model_info = Inside("model_info.json", of="model")
+    """What the saved model is, beside its weights."""
+    stop_request = Inside("stop")
+    """File that a user makes to end training now, with the best weights so far."""
+    wandb = Inside("wandb")
+    """Folder of what Weights & Biases keeps of the run."""
+    previous = Inside("previous")
+    """Folder of earlier runs of the same name, one folder each, named by their start."""
 
     @property
     def has_outside_model(self) -> bool:
@@ -213,6 +177,7 @@ class RunPaths:
             self.tensorboard,
             self.checkpoints,
             self.wandb,
+            self.stop_request,
             self.environment,
             self.result,
         )
@@ -237,10 +202,10 @@ class BatchPaths:
         """Name the files below root."""
         return cls(root=root, log_root=log_root, runs=runs or root / "experiments")
 
-    @property
-    def summary(self) -> Path:
-        """Each experiment's latest run in this root, best first."""
-        return self.root / "experiment_summary.json"
+    summary = Inside("experiment_summary.json", of="root")
+    """Each experiment's latest run in this root, best first."""
+    models = Inside("models", of="root")
+    """Folder of the runs' models."""
 
     def results(self, started: datetime) -> Path:
         """Return the file of one batch."""
@@ -257,11 +222,6 @@ class BatchPaths:
     def text_summary(self, started: datetime) -> Path:
         """Return the batch's closing table as text."""
         return self.logs(started) / "experiment_summary.txt"
-
-    @property
-    def models(self) -> Path:
-        """Folder of the runs' models."""
-        return self.root / "models"
 
     def run(self, name: str) -> RunPaths:
         """Name the files of one experiment's run in this root."""
