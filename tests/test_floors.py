@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pytest
@@ -43,26 +42,15 @@ def test_lead_two(dialogue: str, expected: str) -> None:
     assert lead(dialogue, 2) == expected
 
 
-@pytest.mark.parametrize(
-    ("dialogue", "one", "three", "longest"),
-    [
+def test_leads_and_the_longest() -> None:
+    dialogue = "#Person1#: 네\n#Person2#: 어디 가요?\n#Person1#: 집"
+    for text, *expected in [
         ("", "", "", ""),
         ("#Person1#: 네", "네", "네", "네"),
-        (
-            "#Person1#: 네\n#Person2#: 어디 가요?\n#Person1#: 집",
-            "네",
-            "네 어디 가요? 집",
-            "어디 가요?",
-        ),
+        (dialogue, "네", "네 어디 가요? 집", "어디 가요?"),
         ("첫 줄\n둘째 줄입니다", "첫 줄", "첫 줄 둘째 줄입니다", "둘째 줄입니다"),
-    ],
-)
-def test_leads_and_the_longest(dialogue: str, one: str, three: str, longest: str) -> None:
-    assert (lead(dialogue, 1), lead(dialogue, 3), longest_utterance(dialogue)) == (
-        one,
-        three,
-        longest,
-    )
+    ]:
+        assert [lead(text, 1), lead(text, 3), longest_utterance(text)] == expected
 
 
 @pytest.mark.parametrize("rows", [2, 3, 50, 1024, 1025, 1026, 2049])
@@ -99,20 +87,14 @@ def test_the_constant_depends_on_the_seed_alone() -> None:
     assert choose_constant(list(reversed(summaries)), load_tokeniser("mecab"), seed=3) == first
 
 
-def read_korean(shared_dir: Path) -> tuple[list[dict[str, str]], list[str]]:
-    tables = []
-    for name in ("dev.csv", "train.csv"):
-        with (shared_dir / "data" / "ko" / name).open(encoding="utf-8-sig", newline="") as file:
-            tables.append(list(csv.DictReader(file)))
-    return tables[0], [row["summary"] for row in tables[1]]
-
-
 def test_floors_of_the_real_data_are_as_high_as_is_known(shared_dir: Path) -> None:
     """With one reference and split tags a constant earns about 37, two turns about 15."""
-    dev, train = read_korean(shared_dir)
-    references = [row["summary"] for row in dev]
-    rows = Rows(references, [[text] for text in references], [row["dialogue"] for row in dev])
-    block = score_report(rows, train_summaries=train)
+    dev, train = (
+        read_references([shared_dir / f"data/ko/{name}.csv"]) for name in ("dev", "train")
+    )
+    references = list(dev.summaries.values())
+    rows = Rows([text for (text,) in references], references, list(dev.dialogues.values()))
+    block = score_report(rows, train_summaries=[text for (text,) in train.summaries.values()])
     assert block["rouge_mean"] == 100.0
     assert 36 < block["floors"]["constant"]["rouge_mean"] < 39
     assert 13 < block["floors"]["lead2"]["rouge_mean"] < 17

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,49 +42,51 @@ def test_f1_by_hand(prediction: str, reference: str, expected: tuple[float, ...]
 
 
 class _Given:
-    """Hands our tokens to rouge_score."""
+    """Hands our tokens to other packages."""
 
     def __init__(self, tokeniser: Tokeniser) -> None:
         self.tokenize = tokeniser
 
 
 def assert_equal_to_rouge_score(
-    predictions: Sequence[str], references: Sequence[str], *, tokenizer: str, tags: str
+    predictions: Sequence[str],
+    references: Sequence[str],
+    *,
+    tokenizer: str = "mecab",
+    tags: str = "split",
 ) -> None:
-    theirs = rouge_scorer.RougeScorer(
-        METRICS, tokenizer=_Given(load_tokeniser(tokenizer, tags=tags))
-    )
+    tokeniser = _Given(load_tokeniser(tokenizer, tags=tags))
+    theirs = rouge_scorer.RougeScorer(METRICS, tokenizer=tokeniser)
     ours = score_texts(predictions, [[text] for text in references], tokenizer=tokenizer, tags=tags)
-    for row, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
-        for name, expected in theirs.score(reference, prediction).items():
-            found = [ours.precision[name][row], ours.recall[name][row], ours.per_row[name][row]]
-            assert found == pytest.approx([100 * value for value in expected], abs=TINY), (
-                row,
-                name,
-            )
+    rows = [theirs.score(*pair) for pair in zip(references, predictions, strict=True)]
+    for name in METRICS:
+        found = np.stack([ours.precision[name], ours.recall[name], ours.per_row[name]], axis=1)
+        expected = 100 * np.array([row[name] for row in rows])
+        np.testing.assert_allclose(found, expected, rtol=0, atol=TINY, err_msg=name)
 
 
-SAMPLES = [
-    (
-        "#Person1#은 #Person2#에게 길을 묻는다.",
-        "#Person2#는 #Person1#에게 역까지 가는 길을 알려 준다.",
-    ),
-    (
-        "민수는 환불을 원한다.\n점원은 #CardNumber#를 확인한다.",
-        "점원은 카드를 확인하고\n민수에게 환불해 준다.",
-    ),
-    ("\n\n그는 간다\n", "그는\r\n간다"),
-    ("", "아무 말도 없다."),
-    ("!", "안녕"),
-    ("The friends are meeting. They met.", "#Person1# meets friends\nand they talk."),
+PREDICTIONS = [
+    "#Person1#은 #Person2#에게 길을 묻는다.",
+    "민수는 환불을 원한다.\n점원은 #CardNumber#를 확인한다.",
+    "\n\n그는 간다\n",
+    "",
+    "!",
+    "The friends are meeting. They met.",
+]
+REFERENCES = [
+    "#Person2#는 #Person1#에게 역까지 가는 길을 알려 준다.",
+    "점원은 카드를 확인하고\n민수에게 환불해 준다.",
+    "그는\r\n간다",
+    "아무 말도 없다.",
+    "안녕",
+    "#Person1# meets friends\nand they talk.",
 ]
 
 
 @pytest.mark.parametrize("tokenizer", ["mecab", "whitespace", "char", "english"])
 @pytest.mark.parametrize("tags", TAG_TREATMENTS)
 def test_equal_to_rouge_score_on_samples(tokenizer: str, tags: str) -> None:
-    predictions, references = zip(*SAMPLES, strict=True)
-    assert_equal_to_rouge_score(predictions, references, tokenizer=tokenizer, tags=tags)
+    assert_equal_to_rouge_score(PREDICTIONS, REFERENCES, tokenizer=tokenizer, tags=tags)
 
 
 LINES = st.text(alphabet="abcd \n", max_size=30)
@@ -92,93 +95,85 @@ LINES = st.text(alphabet="abcd \n", max_size=30)
 @given(LINES, LINES.filter(str.strip))
 @settings(max_examples=300)
 def test_equal_to_rouge_score_on_any_lines(prediction: str, reference: str) -> None:
-    assert_equal_to_rouge_score([prediction], [reference], tokenizer="whitespace", tags="split")
+    assert_equal_to_rouge_score([prediction], [reference], tokenizer="whitespace")
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
+def read_summaries(path: Path) -> dict[str, str]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file))
+        return {row["fname"]: row["summary"] for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize(
-    ("tokenizer", "tags"),
-    [
-        ("mecab", "split"),
-        ("mecab", "one"),
-        ("mecab", "removed"),
-        ("whitespace", "split"),
-        ("english", "split"),
-    ],
-)
-def test_equal_to_rouge_score_on_korean_predictions(
-    shared_dir: Path, tokenizer: str, tags: str
-) -> None:
+def read_korean(shared_dir: Path, name: str) -> tuple[list[str], list[str]]:
+    """Return the predictions of a system for the dev rows, and their references."""
     folder = shared_dir / "data" / "ko"
-    references = {row["fname"]: row["summary"] for row in read_csv(folder / "dev.csv")}
-    for path in sorted((folder / "predictions").glob("*.csv")):
-        predictions = {row["fname"]: row["summary"] for row in read_csv(path)}
-        assert_equal_to_rouge_score(
-            [predictions[name] for name in references],
-            list(references.values()),
-            tokenizer=tokenizer,
-            tags=tags,
-        )
+    references = read_summaries(folder / "dev.csv")
+    predictions = read_summaries(folder / "predictions" / f"gemma270m_lora_{name}.csv")
+    return [predictions[name] for name in references], list(references.values())
+
+
+@pytest.mark.parametrize("tokenizer", ["mecab", "whitespace", "english"])
+@pytest.mark.parametrize("tags", TAG_TREATMENTS)
+@pytest.mark.parametrize("name", ["greedy", "beam4_norepeat4"])
+def test_equal_to_rouge_score_on_korean_predictions(
+    shared_dir: Path, name: str, tokenizer: str, tags: str
+) -> None:
+    assert_equal_to_rouge_score(*read_korean(shared_dir, name), tokenizer=tokenizer, tags=tags)
 
 
 @pytest.mark.parametrize("name", ["train.csv", "test_references.csv"])
 def test_equal_to_rouge_score_on_all_korean_summaries(shared_dir: Path, name: str) -> None:
     """Each row's summary in another row's place, since no system has predicted these rows."""
-    summaries = [row["summary"] for row in read_csv(shared_dir / "data" / "ko" / name)]
-    assert_equal_to_rouge_score(
-        other_summaries(summaries), summaries, tokenizer="mecab", tags="split"
-    )
+    summaries = list(read_summaries(shared_dir / "data" / "ko" / name).values())
+    assert_equal_to_rouge_score(other_summaries(summaries), summaries)
 
 
-def read_english(shared_dir: Path) -> tuple[list[str], list[dict[str, str]]]:
+@pytest.mark.parametrize("tokenizer", ["mecab", "whitespace"])
+def test_equal_to_another_korean_rouge(shared_dir: Path, tokenizer: str) -> None:
+    """korouge-score on the same morphemes. Left to itself it counts what stands between spaces, as
+    our whitespace scale does, but in lower case (#person1#)."""
+    predictions, references = read_korean(shared_dir, "greedy")
+    own = _Given(load_tokeniser("mecab")) if tokenizer == "mecab" else None
+    theirs = korouge_scorer.RougeScorer(list(METRICS[:3]), use_stemmer=False, tokenizer=own)
+    if own is None:
+        predictions, references = (
+            [text.lower() for text in of] for of in (predictions, references)
+        )
+    ours = score_texts(predictions, [[text] for text in references], tokenizer=tokenizer)
+    rows = [theirs.score(*pair) for pair in zip(references, predictions, strict=True)]
+    for name in METRICS[:3]:
+        expected = [100 * row[name].fmeasure for row in rows]
+        np.testing.assert_allclose(ours.per_row[name], expected, rtol=0, atol=TINY)
+
+
+def test_english_is_that_of_rouge_score_and_gives_the_published_scores(shared_dir: Path) -> None:
     folder = shared_dir / "data" / "en"
     predictions = (folder / "bart_large_test_output.txt").read_text(encoding="utf-8").split("\n")
     lines = (folder / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    return predictions, [json.loads(line) for line in lines]
-
-
-def test_english_gives_the_published_scores(shared_dir: Path) -> None:
-    predictions, rows = read_english(shared_dir)
-    score = score_texts(predictions, [[row["summary1"]] for row in rows], tokenizer="english")
-    found = (round(score.rouge1, 2), round(score.rouge2, 2), round(score.rougeL, 2))
-    assert found == (45.91, 21.32, 38.71)
-
-
-def test_equal_to_rouge_score_on_english_predictions(shared_dir: Path) -> None:
-    predictions, rows = read_english(shared_dir)
-    first = [row["summary1"] for row in rows]
-    assert_equal_to_rouge_score(predictions, first, tokenizer="english", tags="split")
-
-
-def test_several_references_are_averaged_not_maximised(shared_dir: Path) -> None:
-    predictions, rows = read_english(shared_dir)
-    together = score_texts(
-        predictions, [[row[f"summary{n}"] for n in (1, 2, 3)] for row in rows], tokenizer="english"
-    )
+    rows = [json.loads(line) for line in lines]
+    columns = [[row[f"summary{number}"] for row in rows] for number in (1, 2, 3)]
+    assert_equal_to_rouge_score(predictions, columns[0], tokenizer="english")
     alone = [
-        score_texts(predictions, [[row[f"summary{n}"]] for row in rows], tokenizer="english")
-        for n in (1, 2, 3)
+        score_texts(predictions, [[text] for text in column], tokenizer="english")
+        for column in columns
     ]
-    for name in METRICS:
-        mean = sum(getattr(score, name) for score in alone) / 3
-        assert getattr(together, name) == pytest.approx(mean, abs=TINY)
-    assert "|refs:3,mean|" in together.signature
-
-
-def test_the_best_reference_is_that_of_rouge_score(shared_dir: Path) -> None:
-    predictions, rows = read_english(shared_dir)
-    references = [[row[f"summary{n}"] for n in (1, 2, 3)] for row in rows]
-    ours = score_texts(predictions, references, tokenizer="english", aggregate="max")
+    found = [round(getattr(alone[0], name), 2) for name in ("rouge1", "rouge2", "rougeL")]
+    assert found == [45.91, 21.32, 38.71]
+    # Several references are averaged, or the best counts, as in score_multi.
+    references = list(zip(*columns, strict=True))
+    mean, best = (
+        score_texts(predictions, references, tokenizer="english", aggregate=aggregate)
+        for aggregate in ("mean", "max")
+    )
+    assert "|refs:3,mean|" in mean.signature and "|refs:3,max|" in best.signature
     theirs = rouge_scorer.RougeScorer(METRICS, use_stemmer=True)
-    for row, (prediction, texts) in enumerate(zip(predictions, references, strict=True)):
-        for name, expected in theirs.score_multi(texts, prediction).items():
-            # Precision and recall are of either where two references have the same F1.
-            assert ours.per_row[name][row] == pytest.approx(100 * expected.fmeasure, abs=TINY)
-    assert "|refs:3,max|" in ours.signature
+    multi = [theirs.score_multi(*pair) for pair in zip(references, predictions, strict=True)]
+    for name in METRICS:
+        assert getattr(mean, name) == pytest.approx(
+            sum(getattr(score, name) for score in alone) / 3, abs=TINY
+        )
+        # Precision and recall are of either where two references have the same F1.
+        expected = [100 * row[name].fmeasure for row in multi]
+        np.testing.assert_allclose(best.per_row[name], expected, rtol=0, atol=TINY)
 
 
 def test_many_pairs_at_once_are_as_each_alone() -> None:
@@ -220,23 +215,3 @@ def test_voters_rate_as_scores_do(texts: list[str], voters: list[str]) -> None:
     found = Voters([other.tokens for other in others]).rate([one.tokens for one in ones])
     expected = [score_pairs([one] * len(others), others)[:, :3, 2].mean() for one in ones]
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
-
-
-def test_equal_to_another_korean_rouge(shared_dir: Path) -> None:
-    """korouge-score on the same morphemes. Left to itself it counts what stands between spaces, as
-    our whitespace scale does, but in lower case (#person1#)."""
-    folder = shared_dir / "data" / "ko"
-    references = {row["fname"]: row["summary"] for row in read_csv(folder / "dev.csv")}
-    path = folder / "predictions" / "gemma270m_lora_greedy.csv"
-    predictions = {row["fname"]: row["summary"] for row in read_csv(path)}
-    pairs = [(predictions[name], text) for name, text in references.items()]
-    lower = [(one.lower(), other.lower()) for one, other in pairs]
-    mecab = korouge_scorer.RougeScorer(METRICS[:3], tokenizer=_Given(load_tokeniser("mecab")))
-    own = korouge_scorer.RougeScorer(METRICS[:3], use_stemmer=False)
-    for theirs, tokenizer, texts in ((mecab, "mecab", pairs), (own, "whitespace", lower)):
-        ours = score_texts(
-            [one for one, _ in texts], [[other] for _, other in texts], tokenizer=tokenizer
-        )
-        for row, (prediction, reference) in enumerate(pairs):
-            for name, expected in theirs.score(reference, prediction).items():
-                assert ours.per_row[name][row] == pytest.approx(100 * expected.fmeasure, abs=TINY)
