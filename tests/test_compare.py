@@ -10,7 +10,7 @@ import pytest
 from dialsum.errors import DataError
 from dialsum.score.api import compare_reports, score_report
 from dialsum.score.rows import Rows
-from dialsum.score.show import format_comparison
+from dialsum.score.show import format_comparison, format_scores
 from dialsum.score.statistics import (
     ALPHA,
     compare_systems,
@@ -125,6 +125,21 @@ def test_a_clear_difference_is_real_and_a_small_one_is_not() -> None:
     assert "NOT SETTLED whether it is better than near" in text
     assert "more rows would tell" in text
     assert "equally good systems" in text
+
+
+def test_a_system_that_is_behind_the_constant_is_told_so() -> None:
+    train = ["#Person1#은 역에 간다.", "그는 인사한다.", "둘은 점심을 먹는다."]
+    blocks = {
+        name: score_report(Rows(texts, REFERENCES), train_summaries=train)
+        for name, texts in (("bad.csv", PREDICTIONS["bad.csv"]), ("worse.csv", ["뭐?"] * 24))
+    }
+    found = blocks["bad.csv"]["against_constant"]
+    assert found["low"] < found["points"] < found["high"] < 0 and found["real"]
+    assert "bad.csv is BEHIND the constant text by" in format_scores(
+        blocks["bad.csv"], name="bad.csv"
+    )
+    text = format_comparison(compare_reports(blocks), blocks)
+    assert "But it is not shown to beat one constant text for all rows." in text
 
 
 def test_only_the_same_can_be_compared() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -267,31 +267,24 @@ def _take_chunks(
     ]
     columns = (chunks,) if others is None else (chunks, [others[part] for part in parts])
     workers = min(usable_cores(), len(chunks))
-    if workers < 2 or len(rows) < MANY_ROWS:
-        taken = list(map(take, *columns))
-    else:
-        taken = _take_on_processors(workers, take, *columns)
+    taken: list[Figures] = []
+    if workers > 1 and len(rows) >= MANY_ROWS:
+        from concurrent.futures import ProcessPoolExecutor
+        from concurrent.futures.process import BrokenProcessPool
+        from multiprocessing import get_context
+
+        try:
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                taken = list(pool.map(take, *columns))
+        except BrokenProcessPool:
+            # A script that calls this without `if __name__ == "__main__":` cannot start processes.
+            warnings.warn(
+                "scoring in one process: others could not be started. In a script, call it under "
+                "if __name__ == '__main__':",
+                stacklevel=2,
+            )
+    taken = taken or list(map(take, *columns))
     return {key: np.concatenate([one[key] for one in taken]) for key in taken[0]}
-
-
-def _take_on_processors(
-    workers: int, take: Callable[..., Figures], *columns: Sequence[Any]
-) -> list[Figures]:
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    try:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            return list(pool.map(take, *columns))
-    except BrokenProcessPool:
-        # A script that calls this without `if __name__ == "__main__":` cannot start processes.
-        warnings.warn(
-            "scoring in one process: others could not be started. In a script, call it under "
-            "if __name__ == '__main__':",
-            stacklevel=2,
-        )
-        return list(map(take, *columns))
 
 
 def _take_rates(rows: Rows, *, tokenizer: str, tags: str, aggregate: str) -> Figures:
@@ -319,6 +312,11 @@ def _take_all(
     import numpy as np
 
     figures = measure_rows(rows)
+    floors: dict[str, Sequence[str]] = {} if others is None else {"random": others}
+    if rows.dialogues is not None:
+        for turns in (1, 2, 3):
+            floors[f"lead{turns}"] = [lead(dialogue, turns) for dialogue in rows.dialogues]
+        floors["longest"] = [longest_utterance(dialogue) for dialogue in rows.dialogues]
     for name, (tokenizer, tags) in scales.items():
         preparer = TextPreparer(load_tokeniser(tokenizer, tags=tags))
         columns = [preparer.prepare_all(texts) for texts in zip(*rows.references, strict=True)]
@@ -329,7 +327,9 @@ def _take_all(
         if tags == "one":
             exchanged = _exchange_speakers(predictions, rows, preparer)
             found["exchanged"] = score(exchanged, columns)[..., 2]
-        for floor, texts in _floor_texts(rows, others, constants.get(name)):
+        if name in constants:
+            floors["constant"] = [constants[name]] * len(rows)
+        for floor, texts in floors.items():
             found[floor] = score(preparer.prepare_all(texts), columns)[..., 2]
         if len(columns) > 1:
             each = [
@@ -339,19 +339,6 @@ def _take_all(
             found["human"] = np.mean(each, axis=0)
         figures |= {(name, system): f1.astype(np.float32) for system, f1 in found.items()}
     return figures
-
-
-def _floor_texts(
-    rows: Rows, others: Sequence[str] | None, constant: str | None
-) -> Iterator[tuple[str, Sequence[str]]]:
-    if constant is not None:
-        yield "constant", [constant] * len(rows)
-    if rows.dialogues is not None:
-        for turns in (1, 2, 3):
-            yield f"lead{turns}", [lead(dialogue, turns) for dialogue in rows.dialogues]
-        yield "longest", [longest_utterance(dialogue) for dialogue in rows.dialogues]
-    if others is not None:
-        yield "random", others
 
 
 def _exchange_speakers(

@@ -5,7 +5,6 @@ Must not compute scores.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -368,6 +367,9 @@ def write_page(
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    words = (sum_up, say_difference, say_against_constant, explain_words, explain_real)
+    tables = (list_scales, name_scale, score_titles, score_table)
+    environment.globals |= {function.__name__: function for function in (*words, *tables)}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     texts = {
         name: {
@@ -376,6 +378,5 @@ def write_page(
         }
         for name, rows in systems.items()
     }
-    show = sys.modules[__name__]
-    page = template.render(blocks=blocks, comparison=comparison, texts=texts, show=show)
+    page = template.render(blocks=blocks, comparison=comparison, texts=texts)
     write_report(path, page + "\n")
