@@ -56,14 +56,12 @@ for name in "${experiments[@]}"; do configs+=("--config=$root/config/experiments
 # nothing has to be, the runner says it, together with what is wrong in the configuration.
 look='
 import sys
-from auto_experiment_runner import read_options
+from dialsum.cli import read_batch_options
 from dialsum.errors import run_script
 from dialsum.batch import first_look
-from dialsum.batch.options import select_numbers
 def look(_):
-    command, whole, *arguments = sys.argv[1:]
-    asked = read_options(arguments, prog=command, hidden=["--config"])
-    select_numbers(asked.only, configs=asked.config)
+    whole, *arguments = sys.argv[1:]
+    asked = read_batch_options(arguments)
     if not whole:
         first_look.refuse_missing(asked)
     return 0
@@ -73,8 +71,9 @@ if ! environment_is_whole main; then
   whole=""
   if ! base_is_right; then find_python; fi
 fi
-PYTHONPATH="$root/code" "$python" -P -c "$look" "bash $0" "$whole" "${configs[@]}" "$@"
+arguments=(--started-as "$0" "${configs[@]}" "$@")
+PYTHONPATH="$root/code" "$python" -P -c "$look" "$whole" "${arguments[@]}"
 
 ensure_environment main
 # exec: Ctrl-C, kill and the exit status reach the runner and come from it, with no shell between.
-exec "$venv_python" "$root/code/auto_experiment_runner.py" "${configs[@]}" "$@"
+exec "$venv_python" "$root/code/auto_experiment_runner.py" "${arguments[@]}"

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import stand_in_trainer
-from dialsum.batch.options import BatchOptions
+from dialsum.batch.plan import BatchOptions
 from dialsum.batch.screen import Screen
+from dialsum.batch.start import run_batch
 from dialsum.record import Record
+from dialsum.report.closing import format_closing
+from dialsum.report.summaries import write_batch_files
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRAINER = (sys.executable, str(REPOSITORY / "tests" / "stand_in_trainer.py"))
@@ -72,6 +75,12 @@ def make_options(folder: Path, *names: str, **values: Any) -> BatchOptions:
     configs = write_configs(folder / "configs", *names)
     places = {"data_dir": write_data(folder / "data"), "output_dir": folder / "out"}
     return BatchOptions(configs=configs, **{**places, **values})
+
+
+def start(options: BatchOptions, **settings: Any) -> int:
+    """Run a batch of stand-ins as the runner does; return its exit status."""
+    parts = {"write_results": write_batch_files, "format_closing": format_closing}
+    return run_batch(options, **{"trainer": TRAINER, **parts, **settings})
 
 
 def make_screen(*, terminal: bool = False) -> tuple[Screen, StringIO]:

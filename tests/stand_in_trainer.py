@@ -4,7 +4,8 @@ Started by the tests of the queue in place of code/trainer.py. What it does is t
 up to its first `_`: ok, numpy, fail, unfit, crash, silent, hang, stubborn, early (dies before it
 touches its folder), late (crashes after its record), fill (fills the disk to the last byte), nan_2
 and memory_2 (fail for that reason in the first two attempts), nanhang and nancrash
-(meet NaN first, then hang or crash), untracked (finds no W&B; its log says what it was told of it).
+(meet NaN first, then hang or crash), untracked (finds no W&B; its log says what it was told of it),
+meet (waits for another of its sort to run at the same time), slow (takes a second more).
 """
 
 from __future__ import annotations
@@ -116,6 +117,10 @@ def behave(act: str, paths: RunPaths, asked: Job, started: datetime) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     if act == "silent":
         return 0
+    if act == "meet":
+        meet(paths)
+    if act == "slow":
+        time.sleep(1)
     if act == "fill":
         fill_disk(paths.folder)
     if act == "fail":
@@ -160,6 +165,17 @@ def fail_in_training(act: str, paths: RunPaths, asked: Job, started: datetime) -
             "gradient_accumulation_steps": 1,
         },
     )
+
+
+def meet(paths: RunPaths) -> None:
+    """Wait until two runs have come here; say how many threads each may use."""
+    print(f"threads {os.environ.get('OMP_NUM_THREADS')}", flush=True)
+    write_text(paths.folder.parent.parent / f"met_{paths.folder.name}", "")
+    end = time.monotonic() + 30
+    while len(list(paths.folder.parent.parent.glob("met_*"))) < 2:
+        if time.monotonic() > end:
+            sys.exit("error: nobody came")
+        time.sleep(0.02)
 
 
 def fill_disk(folder: Path) -> None:

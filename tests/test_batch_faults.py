@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from batch_world import leave, make_options, make_screen
-from dialsum.batch.queue import run_batch
-from dialsum.batch.result import BatchOutcome
+from dialsum.batch.queue import run_queue
+from dialsum.batch.result import BatchResult
 from dialsum.paths import LOCK, BatchPaths
 from dialsum.record import find_records
 from dialsum.report.closing import format_closing
 from dialsum.report.summaries import write_batch_files
 from test_batch import plan_batch, read_json, run_stand_ins
-from test_executor import is_gone, wait_for
+from test_child import is_gone, wait_for
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -42,15 +42,15 @@ def test_on_a_full_disk_nothing_is_started_and_nothing_that_stood_there_is_touch
     screen, shown = make_screen()
     before: dict[str, bytes] = {}
 
-    def write_then_fill(outcome: BatchOutcome) -> None:
+    def write_then_fill(outcome: BatchResult) -> None:
         write_batch_files(outcome)
         if not before:
             leave(0, disk)
             before.update(files(disk / "auto_experiments"))
 
-    outcome = run_batch(plan, screen=screen, write_results=write_then_fill)
+    outcome = run_queue(plan, screen=screen, write_results=write_then_fill)
     assert outcome.exit_status == 1
-    assert outcome.outcomes == []
+    assert outcome.experiments == []
     after = files(disk / "auto_experiments")
     for name in before.keys() | after.keys():
         assert after.get(name) == before.get(name) or name.endswith(LOCK), name
@@ -65,11 +65,12 @@ DRIVER = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}, {code!r}]
-from batch_world import TRAINER, make_options
+from batch_world import make_options, start
 from dialsum.errors import run_script
-from dialsum.report.door import start_batch
 folder, *names = sys.argv[1:]
-run_script(lambda _: start_batch(make_options(Path(folder), *names), trainer=TRAINER))
+slots = [] if "--slots-2" not in names else ["batch.slots=2"]
+names = [name for name in names if name != "--slots-2"]
+run_script(lambda _: start(make_options(Path(folder), *names, overrides=tuple(slots))))
 """
 
 
@@ -169,7 +170,7 @@ def test_signals_that_come_again_and_again_cost_neither_record_nor_table(
 
 def test_a_child_that_does_not_stop_is_killed_and_recorded_for_it(tmp_path: Path) -> None:
     plan = plan_batch(make_options(tmp_path, "stubborn"))
-    folder = plan.experiments[0].paths.folder
+    folder = plan.jobs[0].paths.folder
     screen, _ = make_screen()
     sent: list[bool] = []
     write = screen.show_progress
@@ -181,7 +182,7 @@ def test_a_child_that_does_not_stop_is_killed_and_recorded_for_it(tmp_path: Path
         write(make_line)
 
     screen.show_progress = stop_when_hanging  # type: ignore[method-assign]
-    outcome = run_batch(plan, screen=screen, write_results=write_batch_files, grace_seconds=0.2)
+    outcome = run_queue(plan, screen=screen, write_results=write_batch_files, grace_seconds=0.2)
     assert outcome.exit_status == 130
     assert outcome.records[0].status == "interrupted"
     assert "did not stop when asked and was killed" in str(outcome.records[0].value("reason"))

@@ -26,7 +26,6 @@ from dialsum.environment_variables import (
     read_env_file,
     record_variables,
 )
-from dialsum.errors import ProblemsError
 from dialsum.experiment.environment import find_shadowed_packages
 from trainer_runs import REPOSITORY, command, environment
 
@@ -306,9 +305,7 @@ def test_a_token_that_can_be_none_is_named_and_not_shown(
         (tmp_path / ".env").write_text(f"{name}={value}\n", encoding="utf-8")
     else:
         os.environ[name] = value
-    with pytest.raises(ProblemsError) as caught:
-        take_env_file(tmp_path / ".env")
-    [problem] = caught.value.problems
+    _, [problem] = take_env_file(tmp_path / ".env")
     assert problem.startswith(f"{name} (in the environment or in .env): holds characters that no")
     assert value.strip() not in problem
     assert find_secret_problems({name: SECRET, "HF_HOME": "/한글"}) == []

@@ -11,7 +11,7 @@ import pytest
 from batch_world import leave, make_result, write_result
 from dialsum.errors import EXIT_FAILED, EXIT_OK, EXIT_UNFIT
 from small_models import write_checkpoint
-from test_executor import wait_for
+from test_child import wait_for
 from trainer_runs import REPOSITORY, command, environment, read_result, read_summaries, run, tree
 
 pytestmark = pytest.mark.training

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from auto_experiment_runner import read_options
 from dialsum.batch import first_look
+from dialsum.cli import read_batch_options
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def make_smi(folder: Path, *, output: str, status: int = 0) -> dict[str, str]:
 def look(
     arguments: list[str], *, project: Path, environment: dict[str, str] | None = None
 ) -> list[str]:
-    asked = read_options(["--config=x.yaml", *arguments])
+    asked = read_batch_options(["--config=x.yaml", *arguments])
     return first_look.find_missing(asked, repository=project, environment=environment or {})
 
 

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from batch_world import TRAINER, make_options, make_screen
+from batch_world import make_options, make_screen, start
 from dialsum.config.schema import Model
 from dialsum.errors import ProblemsError, UnfitError
 from dialsum.models.hub import choose_files, fetch_folder, find_folder
-from dialsum.report.door import start_batch
 from hub_server import COMMIT, TOKEN, Hub, serve_hub
 from small_models import Checkpoints
 from trainer_runs import REPOSITORY
@@ -199,21 +198,21 @@ def test_a_batch_downloads_and_pins_before_its_first_experiment(hub: Hub, tmp_pa
     overrides = (*PRETRAINED, "model.checkpoint=a/b")
     options = make_options(tmp_path, "ok", "ok_2", overrides=overrides)
     screen, shown = make_screen()
-    assert start_batch(options, dry_run=True, screen=screen) == 0
+    assert start(options, dry_run=True, screen=screen) == 0
     assert "a/b is not in the cache" in shown.getvalue()
     assert "will be downloaded before the first experiment starts" in shown.getvalue()
     assert hub.asked == []
     assert not (tmp_path / "home").exists()
     screen, shown = make_screen()
-    assert start_batch(options, trainer=TRAINER, screen=screen) == 0
+    assert start(options, screen=screen) == 0
     text = shown.getvalue()
     assert text.count("downloading a/b") == 1
     assert text.index("downloading a/b") < text.index("[1/2]")
-    jobs = [json.loads(path.read_text()) for path in tmp_path.rglob("*.job.json")]
+    jobs = [json.loads(path.read_text()) for path in tmp_path.rglob("experiments/*/job.json")]
     assert [job["config"]["model"]["revision"] for job in jobs] == [COMMIT, COMMIT]
     assert "looked at before the start" in jobs[0]["origins"]["model.revision"][0]
     screen, shown = make_screen()
-    assert start_batch(options, dry_run=True, screen=screen) == 0
+    assert start(options, dry_run=True, screen=screen) == 0
     assert f"a/b: in the cache, at commit {COMMIT[:12]}" in shown.getvalue()
 
 
@@ -228,7 +227,7 @@ def test_a_batch_with_one_checkpoint_that_is_not_to_be_had_starts_nothing(
         overrides = (*PRETRAINED, f"model.checkpoint={name}")
         options = make_options(tmp_path, "ok", overrides=overrides)
         with pytest.raises(ProblemsError) as caught:
-            start_batch(options, trainer=TRAINER, screen=make_screen()[0])
+            start(options, screen=make_screen()[0])
         assert f"1 L_ok: model.checkpoint {name}: " in caught.value.problems[0] or (
             "gpt2" in caught.value.problems[0]
         )

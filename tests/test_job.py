@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from batch_world import make_options, make_screen, now, write_configs, write_data
-from dialsum.attempts import AttemptOfRun
+from batch_world import make_options, make_screen, now, start, write_configs, write_data
+from dialsum.archive import archive_previous
+from dialsum.attempts import Attempt
 from dialsum.batch.check import check_plan
 from dialsum.batch.plan import load_selected, make_plan
-from dialsum.batch.queue import run_batch, write_job
-from dialsum.batch.result import BatchOutcome
-from dialsum.batch.retry import first_attempt
+from dialsum.batch.queue import run_queue
+from dialsum.batch.result import BatchResult
 from dialsum.config.load import load_config
-from dialsum.config.retry import apply_rung, state_changes
+from dialsum.config.retry import list_changes, state_changes
 from dialsum.errors import ConfigError, UnfitError
 from dialsum.experiment.job import Job, read_job
 from dialsum.paths import PROJECT_ROOT, RunPaths
 from dialsum.report.summaries import write_batch_files
 from test_batch import plan_batch
-from trainer_runs import environment
 
 SEVEN = sorted((PROJECT_ROOT / "config" / "experiments").glob("*.yaml"))
 EDITED = "training:\n  learning_rate: 0.9\n"
@@ -33,16 +31,16 @@ TURNED = "tracking.wandb=false"
 @pytest.mark.parametrize("overrides", [(), ("data.test_file=null", "training.max_steps=7")])
 def test_a_job_reads_back_as_it_was(tmp_path: Path, path: Path, overrides: tuple[str, ...]) -> None:
     loaded = load_config(path, overrides=overrides)
-    changes = tuple(apply_rung("lr_half", loaded.config))
+    changes = tuple(list_changes("lr_half", loaded.config))
     entry = {"number": 1, "changes": [], "status": "failed", "failure": {"cause": "non_finite"}}
     paths = RunPaths(folder=tmp_path / "실험 1", model=tmp_path / "모델")
-    attempt = AttemptOfRun(2, changes, (), (entry,))
+    attempt = Attempt(2, changes, (entry,))
     job = Job(
         loaded,
         paths,
         "full",
         "20260102_030405",
-        resume=True,
+        number=3,
         attempt=attempt,
         data_sha256={"train": "0" * 64},
     )
@@ -58,10 +56,10 @@ BROKEN = ["", "{}", "[]", "null", '{"kind": "full"}', "\0", "[" * 100_000]
 
 
 @pytest.mark.parametrize("text", BROKEN, ids=lambda text: repr(text[:20]))
-def test_what_no_batch_wrote_is_refused(tmp_path: Path, text: str) -> None:
+def test_what_is_no_job_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "job.json"
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(UnfitError, match="no job that a batch wrote"):
+    with pytest.raises(UnfitError, match="no job of this program"):
         read_job(file)
 
 
@@ -70,7 +68,7 @@ def test_a_job_with_values_that_no_config_can_have_is_refused(tmp_path: Path) ->
     file = tmp_path / "job.json"
     job = Job(load_config(path), RunPaths.alone(tmp_path / "a"), "full")
     file.write_text(job.to_json().replace('"learning_rate": 0.001', '"learning_rate": -1'))
-    with pytest.raises(UnfitError, match="no job that a batch wrote"):
+    with pytest.raises(UnfitError, match="no job of this program"):
         read_job(file)
 
 
@@ -81,28 +79,44 @@ def test_files_that_change_while_the_queue_runs_change_nothing(tmp_path: Path, a
     )
     plan = plan_batch(options)
 
-    def write_and_change(outcome: BatchOutcome) -> None:
+    def write_and_change(outcome: BatchResult) -> None:
         write_batch_files(outcome)
         for path in options.configs:
             path.write_text(EDITED) if act == "edit" else path.unlink(missing_ok=True)
 
     screen, shown = make_screen()
-    outcome = run_batch(plan, screen=screen, write_results=write_and_change)
+    outcome = run_queue(plan, screen=screen, write_results=write_and_change)
     assert outcome.exit_status == 0, shown.getvalue()
-    jobs = sorted(plan.paths.logs(plan.started_at).glob("*.job.json"))
-    assert [file.name for file in jobs] == [
-        "experiment_1_L_ok.job.json",
-        "experiment_2_L_nan_1.attempt_2.job.json",
-        "experiment_2_L_nan_1.job.json",
-        "experiment_3_L_ok_9.job.json",
-    ]
-    rates = [read_job(file).loaded.config.training.learning_rate for file in jobs]
-    assert rates == [1e-3, 5e-4, 1e-3, 1e-3]
-    assert all(read_job(file).loaded.config.tracking.wandb is False for file in jobs)
-    origins = read_job(jobs[1]).loaded.origins
+    jobs = [read_job(job.paths.job) for job in plan.jobs]
+    assert [job.config.training.learning_rate for job in jobs] == [1e-3, 5e-4, 1e-3]
+    assert all(job.config.tracking.wandb is False for job in jobs)
+    origins = jobs[1].loaded.origins
     assert origins["training.learning_rate"].text == "batch.retry lr_half"
     assert origins["model.architecture"].line == 7
     assert origins["tracking.wandb"].text == "--set"
+    # The attempt before keeps its own, and it names the same place.
+    [kept] = jobs[1].paths.previous.glob("*/job.json")
+    first = read_job(kept)
+    assert (first.config.training.learning_rate, first.paths) == (1e-3, jobs[1].paths)
+
+
+def test_a_job_goes_with_its_run_and_is_ours(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "ok")
+    for _ in range(2):
+        assert start(options, screen=make_screen()[0]) == 0
+    [folder] = (tmp_path / "out").rglob("experiments/ok")
+    [old] = folder.glob("previous/*/job.json")
+    assert read_job(old).batch != read_job(folder / "job.json").batch
+    # One that nobody began is replaced; a file of that name that is somebody's is refused.
+    waiting = RunPaths.alone(tmp_path / "waiting")
+    waiting.folder.mkdir()
+    waiting.job.write_text(read_job(old).to_json(), encoding="utf-8")
+    assert archive_previous(waiting, first={waiting.environment: "{}"}) is None
+    theirs = RunPaths.alone(tmp_path / "theirs")
+    theirs.folder.mkdir()
+    theirs.job.write_text('{"job": "cook"}', encoding="utf-8")
+    with pytest.raises(UnfitError, match=r"holds job\.json"):
+        archive_previous(theirs)
 
 
 def test_changed_values_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
@@ -110,7 +124,7 @@ def test_changed_values_that_do_not_fit_together_are_refused(tmp_path: Path) -> 
     kwargs = "training.lr_scheduler_kwargs={lr_end: 8e-4}"
     shape = "training.lr_scheduler_type=polynomial"
     loaded = load_config(path, overrides=[shape, kwargs])
-    source = state_changes(apply_rung("lr_half", loaded.config), left=[])
+    source = state_changes(list_changes("lr_half", loaded.config), left=[])
     with pytest.raises(ConfigError, match=r"lr_end: 0\.0008"):
         loaded.changed(source)
 
@@ -120,13 +134,9 @@ def test_rows_that_change_while_the_queue_runs_are_refused(tmp_path: Path) -> No
     data = write_data(tmp_path / "mine")
     options = make_options(tmp_path, "a", demo=True, data_dir=data)
     plan = check_plan(make_plan(options, load_selected(options)[0], started_at=now())).plan
-    experiment = plan.experiments[0]
-    write_job(first_attempt(experiment), plan)
     train = data / "train.csv"
     train.write_text(train.read_text(encoding="utf-8").replace("물건을", "선물을"), "utf-8")
-    done = subprocess.run(
-        experiment.command, env=environment(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2, done.stderr
-    assert "train.csv: changed since the batch was started" in done.stderr
-    assert not experiment.paths.folder.exists() or not experiment.paths.result.exists()
+    screen, shown = make_screen()
+    result = run_queue(plan, screen=screen, write_results=write_batch_files)
+    assert result.exit_status == 1
+    assert "train.csv: changed since the batch was started" in shown.getvalue()

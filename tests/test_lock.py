@@ -13,13 +13,13 @@ import pytest
 from batch_world import make_options, make_screen, write_configs, write_data
 from dialsum.batch.check import find_others_at_work
 from dialsum.batch.lock import find_holder, hold_batch, hold_run
-from dialsum.batch.queue import run_batch
+from dialsum.batch.queue import run_queue
 from dialsum.errors import EXIT_UNFIT, UnfitError
 from dialsum.paths import LOCK, RunPaths
 from dialsum.report.summaries import write_batch_files
 from test_batch import plan_batch
 from test_batch_faults import files, start_runner, wait_for_pids
-from test_executor import wait_for
+from test_child import wait_for
 from trainer_runs import REPOSITORY
 
 HOLDER = """
@@ -71,7 +71,7 @@ def test_a_lock_names_its_holder_and_goes_with_it(tmp_path: Path, number: int) -
 
 def test_a_run_by_itself_keeps_a_batch_out_of_its_folder_alone(tmp_path: Path) -> None:
     plan = plan_batch(make_options(tmp_path, "ok"))
-    own, other = plan.experiments[0].paths, plan.paths.run("another")
+    own, other = plan.jobs[0].paths, plan.paths.run("another")
     beside = start_holder(other)
     with hold_batch(plan.paths, [own]):
         pass
@@ -80,7 +80,7 @@ def test_a_run_by_itself_keeps_a_batch_out_of_its_folder_alone(tmp_path: Path) -
         [problem] = find_others_at_work(plan)
         assert f"process {holder.pid}" in problem
         with pytest.raises(UnfitError, match=f"another run is at work .*process {holder.pid}"):
-            run_batch(plan, screen=make_screen()[0], write_results=write_batch_files)
+            run_queue(plan, screen=make_screen()[0], write_results=write_batch_files)
         holder.kill()
         holder.wait()
         assert find_others_at_work(plan) == []

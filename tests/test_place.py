@@ -213,7 +213,7 @@ def test_trainer_refuses_a_folder_of_others_before_it_reads_anything(
 @pytest.mark.parametrize("where", ["runs", "models", "summary"])
 def test_a_batch_refuses_what_others_put_into_its_places(tmp_path: Path, where: str) -> None:
     plan = plan_batch(make_options(tmp_path, "ok"))
-    run = plan.experiments[0].paths
+    run = plan.jobs[0].paths
     place = {"runs": run.folder, "models": run.model, "summary": plan.paths.root}[where]
     before = stand(place, {"experiment_summary.json": {"of": "another program"}})
     [problem] = find_place_problems(plan)

@@ -12,26 +12,26 @@ import pytest
 
 from batch_world import TRAINER, make_options, now, write_configs
 from dialsum.batch.check import check_plan
-from dialsum.batch.options import BatchOptions, select_numbers
-from dialsum.batch.plan import BatchPlan, expect_minutes, load_selected, make_plan
+from dialsum.batch.plan import BatchOptions, BatchPlan, expect_minutes, load_selected, make_plan
 from dialsum.batch.plan_text import describe_plan, describe_replaced
+from dialsum.cli import select_numbers
 from dialsum.config.load import load_config
 from dialsum.errors import UnfitError
 from dialsum.paths import PROJECT_ROOT, timestamp
 
 SEVEN = tuple(Path(f"{name}.yaml") for name in "abcdefg")
 SELECTIONS = [
-    (None, [1, 2, 3, 4, 5, 6, 7]),
-    ("1", [1]),
-    ("4,1", [1, 4]),
-    (" 2 - 4 , 7 ", [2, 3, 4, 7]),
-    ("3,3", [3]),
+    (None, None),
+    ("1", (1,)),
+    ("4,1", (1, 4)),
+    (" 2 - 4 , 7 ", (2, 3, 4, 7)),
+    ("3,3", (3,)),
 ]
 BAD_SELECTIONS = ["", "0", "8", "1,9", "5-3", "a", "1.5", "-1", "1,,2", "1;2", "１"]
 
 
 @pytest.mark.parametrize(("only", "expected"), SELECTIONS)
-def test_only_selects_by_number(only: str | None, expected: list[int]) -> None:
+def test_only_selects_by_number(only: str | None, expected: tuple[int, ...] | None) -> None:
     assert select_numbers(only, configs=SEVEN) == expected
 
 
@@ -82,7 +82,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     [problem] = problems
     assert "y/same.yaml" in problem
     assert "x/same.yaml" in problem
-    assert load_selected(BatchOptions(configs=first + second, only="1,2"))[1] == []
+    assert load_selected(BatchOptions(configs=first + second, only=(1, 2)))[1] == []
 
 
 def test_every_files_problems_are_shown_and_fit_ones_loaded(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_every_files_problems_are_shown_and_fit_ones_loaded(tmp_path: Path) -> N
     assert list(loaded) == [1]
     text = "\n".join(problems)
     assert "bad.yaml" in text and "learnig_rate" in text and "worse.yaml" in text
-    loaded, problems = load_selected(BatchOptions(configs=configs, only="1"))
+    loaded, problems = load_selected(BatchOptions(configs=configs, only=(1,)))
     assert (list(loaded), problems) == ([1], [])
 
 
@@ -116,9 +116,9 @@ def test_each_sort_of_batch_has_its_own_root(
     plan = plan_of(make_options(tmp_path, "a", **options))
     assert plan.paths.root == tmp_path / "out" / root
     assert plan.paths.log_root == tmp_path / "out" / "logs"
-    assert plan.experiments[0].paths.folder == tmp_path / "out" / root / "experiments" / "a"
-    assert plan.experiments[0].paths.model == tmp_path / "out" / root / "models" / "a"
-    assert plan.experiments[0].log.name == "experiment_1_L_a.log"
+    assert plan.jobs[0].paths.folder == tmp_path / "out" / root / "experiments" / "a"
+    assert plan.jobs[0].paths.model == tmp_path / "out" / root / "models" / "a"
+    assert plan.log_of(plan.jobs[0]).name == "experiment_1_L_a.log"
 
 
 def test_without_options_everything_is_in_the_project() -> None:
@@ -126,25 +126,23 @@ def test_without_options_everything_is_in_the_project() -> None:
     plan = plan_of(BatchOptions(configs=tuple(configs)))
     assert plan.paths.root == PROJECT_ROOT / "outputs" / "auto_experiments"
     assert plan.paths.log_root == PROJECT_ROOT / "logs"
-    assert plan.experiments[0].train == PROJECT_ROOT / "data" / "train.csv"
+    assert plan.jobs[0].config.data.data_dir == "data"
 
 
 def test_other_places_for_runs_and_logs(tmp_path: Path) -> None:
     options = make_options(tmp_path, "a", runs_dir=tmp_path / "r", log_dir=tmp_path / "l")
     plan = plan_of(options)
-    assert plan.experiments[0].paths.folder == tmp_path / "r" / "a"
+    assert plan.jobs[0].paths.folder == tmp_path / "r" / "a"
     assert plan.paths.logs(plan.started_at).parent == tmp_path / "l"
 
 
-def test_options_reach_the_plan_and_the_child_gets_the_job_alone(tmp_path: Path) -> None:
+def test_options_reach_the_job(tmp_path: Path) -> None:
     overrides = ("training.weight_decay=0.5", "training.seed=8")
     options = make_options(
         tmp_path, "a", demo=True, one_epoch=True, seed=7, overrides=overrides, data_dir=tmp_path
     )
     plan = plan_of(options)
-    [experiment] = plan.experiments
-    log = plan.paths.logs(plan.started_at) / "experiment_1_L_a.log"
-    assert experiment.command == (*TRAINER, "--job", str(log.with_suffix(".job.json")))
+    [experiment] = plan.jobs
     # --set comes last and wins.
     assert experiment.config.training.seed == 8
     assert experiment.config.training.weight_decay == 0.5
@@ -154,10 +152,10 @@ def test_options_reach_the_plan_and_the_child_gets_the_job_alone(tmp_path: Path)
 
 def test_the_demo_has_its_own_data_and_a_strange_folder_name_survives(tmp_path: Path) -> None:
     plan = plan_of(BatchOptions(configs=write_configs(tmp_path, "a"), demo=True))
-    assert plan.experiments[0].train == PROJECT_ROOT / "data" / "sample" / "train.csv"
+    assert plan.jobs[0].config.data.data_dir == str(PROJECT_ROOT / "data" / "sample")
     strange = tmp_path / "a: [b] #1 'c\" 데이터"
     plan = plan_of(make_options(tmp_path, "a", data_dir=strange))
-    assert plan.experiments[0].train == strange / "train.csv"
+    assert plan.jobs[0].config.data.data_dir == str(strange)
 
 
 def test_a_batch_never_takes_the_file_names_of_another(tmp_path: Path) -> None:
@@ -192,29 +190,29 @@ def test_steps_of_a_run(
 
 
 def test_expected_minutes_are_scaled_by_rows_and_to_one_epoch(tmp_path: Path) -> None:
-    [full] = check_plan(plan_of(make_options(tmp_path, "a"))).plan.experiments
+    [full] = check_plan(plan_of(make_options(tmp_path, "a"))).plan.jobs
     assert full.train_rows == 4
-    assert expect_minutes(full, kind="full") == pytest.approx(60 * 4 / 12_457)
-    [short] = plan_of(make_options(tmp_path, "a", one_epoch=True)).experiments
-    assert expect_minutes(short, kind="one_epoch") == 15
-    [demo] = plan_of(make_options(tmp_path, "a", demo=True)).experiments
-    assert expect_minutes(demo, kind="demo") is None
+    assert expect_minutes(full) == pytest.approx(60 * 4 / 12_457)
+    [short] = plan_of(make_options(tmp_path, "a", one_epoch=True)).jobs
+    assert expect_minutes(short) == 15
+    [demo] = plan_of(make_options(tmp_path, "a", demo=True)).jobs
+    assert expect_minutes(demo) is None
 
 
 def test_the_plan_as_text(tmp_path: Path) -> None:
-    plan = plan_of(make_options(tmp_path, "a", "b", only="2"))
+    plan = plan_of(make_options(tmp_path, "a", "b", only=(2,)))
     text = "\n".join(describe_plan(check_plan(plan).plan))
     assert "1 experiment of 2 (--only 2), as configured" in text
     assert "2  L_b" in text
     assert "64/16" in text and "2 x 1 = 2" in text and "8 " in text and "all weights" in text
     assert "2 starts from tiny bart" in text
-    assert describe_replaced(plan.experiments) == []
+    assert describe_replaced(plan.jobs) == []
 
 
 def test_what_the_demo_replaces_stands_beside_the_original(tmp_path: Path) -> None:
     configs = write_configs(tmp_path, "a", "b")
     configs[1].write_text(configs[1].read_text().replace("1e-3", "3e-3"))
-    lines = describe_replaced(plan_of(BatchOptions(configs=configs, demo=True)).experiments)
+    lines = describe_replaced(plan_of(BatchOptions(configs=configs, demo=True)).jobs)
     common = lines[1 : lines.index(next(line for line in lines if "1 L_a" in line))]
     assert any("num_train_epochs 4 -> " in line for line in common)
     own = {line.split(":")[0].strip(): line for line in lines[len(common) + 1 :]}

@@ -146,7 +146,7 @@ def test_too_little_space_is_said_before_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_of(make_options(tmp_path, "a"))
-    needed = estimate_disk_bytes(plan.experiments[0].config)
+    needed = estimate_disk_bytes(plan.jobs[0].config)
     monkeypatch.setattr("dialsum.batch.plan.LOGS_BYTES", 2**60)
     [problem] = find_place_problems(plan)
     assert "GiB free, but models and checkpoints of 1 experiment take" in problem

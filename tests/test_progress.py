@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from io import StringIO
 from itertools import pairwise
@@ -14,7 +15,6 @@ from typing import Any
 import pytest
 
 from batch_world import make_screen
-from dialsum.batch.child import Interrupts
 from dialsum.batch.handover import TOLERANCE_BYTES, CardUse, wait_until_free
 from dialsum.batch.screen import (
     EventFile,
@@ -71,8 +71,19 @@ def test_rest_of_a_batch_is_estimated_from_what_was_measured(
     left: float | None,
     expected: str | None,
 ) -> None:
-    estimate = estimate_rest(rest, finished=finished, current_seconds=so_far, current_left=left)
+    running = [(one, so_far, left) for one in rest[:1]]
+    estimate = estimate_rest(running, rest[1:], finished=finished)
     assert estimate == expected
+
+
+def test_the_rest_of_several_that_run_at_the_same_time() -> None:
+    finished = [(None, 100.0)]
+    two = [(None, 40.0, None), (None, 90.0, 30.0)]
+    said = "about 2 m 40 s left in the batch"  # 70 and 30 of those that run, 220 of two to come
+    assert estimate_rest(two, [None, None], finished=[(None, 110.0)], slots=2) == said
+    assert estimate_rest(two, [], finished=finished, slots=2) == "about 60 s left in the batch"
+    late = [(None, 140.0, None), (None, 90.0, 30.0)]
+    assert estimate_rest(late, [], finished=finished, slots=2) == "at least 30 s left in the batch"
 
 
 def test_progress_of_a_run() -> None:
@@ -289,17 +300,16 @@ def hand_over(
     """Wait with the driver's answers given in turn; return free, note and how often was asked."""
     asked: list[CardUse] = []
 
+    def wait(seconds: float) -> bool:
+        time.sleep(seconds)
+        return True
+
     def read() -> CardUse:
         asked.append(answers[min(len(asked), len(answers) - 1)])
         return asked[-1]
 
     result = wait_until_free(
-        before,
-        group=2**22,
-        timeout_seconds=timeout,
-        cooldown=cooldown,
-        interrupts=Interrupts(),
-        read_use=read,
+        before, group=2**22, timeout_seconds=timeout, cooldown=cooldown, sleep=wait, read_use=read
     )
     return result.free, result.note, len(asked)
 
@@ -340,14 +350,12 @@ def test_a_configured_cool_down_is_kept_and_said() -> None:
 
 
 def test_a_wish_to_stop_ends_the_wait() -> None:
-    interrupts = Interrupts()
-    interrupts.receive()
     result = wait_until_free(
         use(0),
         group=2**22,
         timeout_seconds=600,
         cooldown=600,
-        interrupts=interrupts,
+        sleep=lambda _: False,
         read_use=lambda: use(2**33),
     )
     assert not result.free

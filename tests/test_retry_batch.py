@@ -1,4 +1,4 @@
-"""Fresh attempts in a batch of stand-ins: processes, logs, records, what is said."""
+"""Retries in a batch of stand-ins: processes, logs, records, what is said."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 from batch_world import make_options, make_screen
 from dialsum.archive import archive_previous
-from dialsum.batch.queue import run_batch
+from dialsum.batch.queue import run_queue
+from dialsum.experiment.job import read_job
 from dialsum.record import find_records, latest_runs, read_record
 from dialsum.report.closing import format_closing
 from dialsum.report.summaries import write_batch_files
@@ -50,7 +51,7 @@ def test_an_experiment_that_succeeds_at_its_third_attempt_says_so_everywhere(
     assert len({one["artifacts"]["batch_log"] for one in attempts[:2]}) == 2
     for said in (
         "[1/2] 1 L_nan_2_30  FAILED after",
-        "fresh attempt: training.learning_rate 0.001 -> 5e-4 (batch.retry lr_half)",
+        "retry: training.learning_rate 0.001 -> 5e-4 (batch.retry lr_half)",
         "[1/2] 1 L_nan_2_30, attempt 3  done in",
         "[2/2] 2 L_ok_9  done in",
     ):
@@ -61,9 +62,8 @@ def test_an_experiment_that_succeeds_at_its_third_attempt_says_so_everywhere(
     assert "3rd attempt: per_device_train_batch_size 2 -> 1" in text
     assert "L_nan_2_30 4 times in attempt 1" in text
     [repeat] = [line for line in text.splitlines() if "repeat the best run" in line]
-    assert "nan_2_30.yaml" in repeat
-    assert "training.learning_rate=0.0005" in repeat
-    assert "batch.retry=[]" in repeat
+    assert repeat.endswith(f"--job {outcome.experiments[0].job.paths.job}")
+    assert read_job(outcome.experiments[0].job.paths.job).config.batch.retry == []
 
 
 def test_the_batchs_record_holds_every_attempt_with_paths_that_are_there(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_the_batchs_record_holds_every_attempt_with_paths_that_are_there(tmp_pat
     assert latest_runs(records)["nan_1"].succeeded
 
 
-def test_used_up_rungs_are_a_failure_with_every_attempt_named_and_stop_the_batch(
+def test_a_used_up_batch_retry_is_a_failure_with_every_attempt_named_and_stop_the_batch(
     tmp_path: Path,
 ) -> None:
     options = make_options(tmp_path, "nan_9", "ok", overrides=ASKED, stop_on_error=True)
@@ -91,7 +91,7 @@ def test_used_up_rungs_are_a_failure_with_every_attempt_named_and_stop_the_batch
     [record] = outcome.records
     assert record.status == "failed"
     assert [one["status"] for one in record.value("attempts")] == ["failed"] * 3
-    assert "no rung of batch.retry is left after the 3rd attempt" in shown
+    assert "nothing of batch.retry is left after the 3rd attempt" in shown
     text = "\n".join(format_closing(outcome))
     assert "Not started\n  2 L_ok" in text
     failure = text.partition("Without a score\n")[2]
@@ -103,7 +103,7 @@ def test_full_memory_passes_over_the_learning_rate(tmp_path: Path) -> None:
     outcome, shown = run_stand_ins(make_options(tmp_path, "memory_1", overrides=ASKED))
     [record] = outcome.records
     assert record.succeeded
-    assert {one["rung"] for one in record.value("attempts")[1]["changes"]} == {"batch_half"}
+    assert {one["by"] for one in record.value("attempts")[1]["changes"]} == {"batch_half"}
     assert "lr_half is left out: half the learning rate takes no less memory" in shown
 
 
@@ -117,7 +117,7 @@ ONCE = [
 
 
 @pytest.mark.parametrize(("name", "overrides", "said"), ONCE)
-def test_other_failures_and_no_rungs_get_no_fresh_attempt(
+def test_other_failures_and_an_empty_batch_retry_get_no_retry(
     tmp_path: Path, name: str, overrides: tuple[str, ...], said: str
 ) -> None:
     outcome, shown = run_stand_ins(make_options(tmp_path, name, overrides=overrides))
@@ -135,7 +135,7 @@ def test_a_process_killed_after_training_is_not_tried_again(tmp_path: Path) -> N
     assert "outside of training" in shown
 
 
-def test_a_fresh_attempt_that_dies_without_a_record_still_names_the_first(tmp_path: Path) -> None:
+def test_a_retry_that_dies_without_a_record_still_names_the_first(tmp_path: Path) -> None:
     options = make_options(tmp_path, "nancrash", overrides=ASKED)
     outcome, _ = run_stand_ins(options)
     [record] = outcome.records
@@ -148,18 +148,15 @@ DRIVER = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}, {code!r}]
-from batch_world import TRAINER, make_options
+from batch_world import make_options, start
 from dialsum.errors import run_script
-from dialsum.report.door import start_batch
 options = make_options(Path(sys.argv[1]), "nanhang", "ok", overrides={asked!r})
-run_script(lambda _: start_batch(options, trainer=TRAINER))
+run_script(lambda _: start(options))
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_during_a_fresh_attempt_ends_it_and_the_batch(
-    tmp_path: Path, number: int
-) -> None:
+def test_an_interrupt_during_a_retry_ends_it_and_the_batch(tmp_path: Path, number: int) -> None:
     tests = Path(__file__).resolve().parent
     program = DRIVER.format(tests=str(tests), code=str(tests.parent / "code"), asked=ASKED)
     runner = subprocess.Popen(
@@ -192,14 +189,14 @@ def test_a_wish_to_stop_that_comes_with_the_failure_starts_no_attempt(tmp_path: 
             interrupts.receive()
 
     screen.say = stop_at_failure  # type: ignore[method-assign]
-    outcome = run_batch(plan, screen=screen, write_results=write_batch_files, interrupts=interrupts)
+    outcome = run_queue(plan, screen=screen, write_results=write_batch_files, interrupts=interrupts)
     assert "attempt 2" not in shown.getvalue()
     assert outcome.records[0].value("attempts") is None
 
 
 def test_an_archived_run_still_finds_its_attempts(tmp_path: Path) -> None:
     outcome, _ = run_stand_ins(make_options(tmp_path, "nan_1", overrides=ASKED))
-    kept = archive_previous(outcome.plan.experiments[0].paths)
+    kept = archive_previous(outcome.plan.jobs[0].paths)
     assert kept is not None
     content: dict[str, Any] = read_json(kept / "result.json")
     for place in content["attempts"][0]["artifacts"].values():

@@ -11,9 +11,8 @@ import pytest
 from rich.cells import cell_len
 
 from batch_world import make_options, make_record, now
-from dialsum.batch.options import DEMO_DATA, BatchOptions
-from dialsum.batch.plan import load_selected, make_plan
-from dialsum.batch.result import BatchOutcome, Outcome
+from dialsum.batch.plan import DEMO_DATA, BatchOptions, load_selected, make_plan
+from dialsum.batch.result import BatchResult, ExperimentResult
 from dialsum.files import write_csv, write_json
 from dialsum.record import Record
 from dialsum.report.closing import format_closing, make_checks, suggest_next
@@ -169,13 +168,13 @@ def test_lines_fit_a_wide_terminal_and_tables_a_narrow_one(width: int | None) ->
     assert "a_mT5_XLSum_3단계" in table[1]  # a word is broken only where it must be
 
 
-def close(folder: Path, *records: Record, **options: Any) -> BatchOutcome:
+def close(folder: Path, *records: Record, **options: Any) -> BatchResult:
     """Return the outcome of a batch that left these records, one experiment each."""
     asked = make_options(folder, *(record.name for record in records), **options)
     plan = make_plan(asked, load_selected(asked)[0], started_at=now())
-    pairs = zip(plan.experiments, records, strict=True)
-    outcomes = [Outcome(experiment, record) for experiment, record in pairs]
-    return BatchOutcome(plan, outcomes=outcomes, finished_at=now())
+    pairs = zip(plan.jobs, records, strict=True)
+    ended = {job.number: ExperimentResult(job, record, plan.log_of(job)) for job, record in pairs}
+    return BatchResult(plan, ended, finished_at=now())
 
 
 def training(**changes: Any) -> dict[str, Any]:
@@ -241,7 +240,7 @@ def test_closing_checks(
 def test_nothing_started_is_no_success(tmp_path: Path) -> None:
     asked = make_options(tmp_path, "a", demo=True)
     plan = make_plan(asked, load_selected(asked)[0], started_at=now())
-    outcome = BatchOutcome(plan, finished_at=now(), interrupted=True)
+    outcome = BatchResult(plan, finished_at=now(), interrupted=True)
     assert outcome.exit_status == 130
     text = "\n".join(format_closing(outcome))
     assert "no experiment was started" in text
@@ -292,19 +291,18 @@ def test_next_names_the_best_runs_submission_and_command(
     tmp_path: Path, options: dict[str, Any], words: str
 ) -> None:
     best = make_record("best", mean=50.0, artifacts={"submission": "results/submission.csv"})
-    lines = suggest_next(close(tmp_path, make_record("weak"), best, **options))
+    outcome = close(tmp_path, make_record("weak"), best, **options)
+    lines = suggest_next(outcome)
     [line] = [line for line in lines if line.endswith(": /nowhere/best/results/submission.csv")]
     assert line.startswith(words)
     assert ("for submission" in line) is (options == {})
     [repeat] = [line for line in lines if line.startswith("repeat the best run")]
-    flags = "".join(f" --{key.replace('_', '-')}" for key in options if key != "seed")
-    assert f"--config {tmp_path}/configs/best.yaml{flags}" in repeat
-    assert ("--seed 3" in repeat) is ("seed" in options)
+    assert repeat.endswith(f"code/trainer.py --job {outcome.by_number[2].job.paths.job}")
 
 
 def test_next_after_a_failure_is_its_log_and_what_is_missing(tmp_path: Path) -> None:
     outcome = close(tmp_path, make_record("a"), make_record("b", mean=None, status="failed"))
-    log = outcome.outcomes[1].experiment.log
+    log = outcome.experiments[1].log
     assert log.name not in "\n".join(suggest_next(outcome))
     log.parent.mkdir(parents=True)
     log.write_text("error: it failed\n", encoding="utf-8")
@@ -316,7 +314,7 @@ def test_next_after_a_failure_is_its_log_and_what_is_missing(tmp_path: Path) -> 
 def test_next_after_an_interrupt_is_to_start_again_and_no_log(tmp_path: Path) -> None:
     outcome = close(tmp_path, make_record("a"), make_record("b", mean=None, status="interrupted"))
     outcome.interrupted = True
-    log = outcome.outcomes[1].experiment.log
+    log = outcome.experiments[1].log
     log.parent.mkdir(parents=True)
     log.write_text("interrupted\n", encoding="utf-8")
     lines = suggest_next(outcome)
@@ -324,9 +322,10 @@ def test_next_after_an_interrupt_is_to_start_again_and_no_log(tmp_path: Path) ->
     [again] = [line for line in lines if line.startswith("start again what is missing")]
     assert f"--config {tmp_path}/configs/b.yaml" in again
     assert "--resume" not in "\n".join(lines)
-    write_json(outcome.outcomes[1].experiment.paths.checkpoints / "checkpoint-30/manifest.json", {})
+    paths = outcome.by_number[2].job.paths
+    write_json(paths.checkpoints / "checkpoint-30/manifest.json", {})
     [on] = [line for line in suggest_next(outcome) if line.startswith("go on with L_b after")]
-    assert on.endswith(f"--job {outcome.outcomes[1].experiment.job_file} --resume")
+    assert on.endswith(f"--job {paths.job} --resume")
 
 
 def test_next_after_the_demo_of_an_own_file_is_its_real_run(tmp_path: Path) -> None:
@@ -344,21 +343,19 @@ def test_next_after_the_demo_of_an_own_file_is_its_real_run(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("numbers", "ending"),
     [
-        (None, "then bash run_main_7_experiments.sh"),
-        ("2,4", "then bash run_main_7_experiments.sh --only 2,4"),
+        (None, "checkpoints, on a 24 GB GPU: put train.csv, dev.csv, test.csv into data/, then X"),
+        ((2,), "checkpoint, on a 24 GB GPU: put train.csv, dev.csv, test.csv into data/, then X "),
     ],
 )
-def test_next_after_the_demo_of_the_seven_is_their_script(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, numbers: str | None, ending: str
+def test_next_after_the_demo_that_a_script_started_is_that_script(
+    tmp_path: Path, numbers: tuple[int, ...] | None, ending: str
 ) -> None:
-    monkeypatch.chdir(repository)
-    script = (repository / "run_main_7_experiments.sh").read_text(encoding="utf-8")
-    names = script.partition("experiments=(\n")[2].partition("\n)")[0].split()
-    configs = tuple(repository / "config" / "experiments" / f"{name}.yaml" for name in names)
-    options = BatchOptions(configs=configs, demo=True, only=numbers)
+    configs = make_options(tmp_path, "a", "b").configs
+    options = BatchOptions(configs=configs, demo=True, only=numbers, script="run_these.sh")
     plan = make_plan(options, load_selected(options)[0], started_at=now())
-    lines = suggest_next(BatchOutcome(plan, finished_at=now()))
-    assert any(line.startswith("the real checkpoints") and line.endswith(ending) for line in lines)
+    lines = suggest_next(BatchResult(plan, finished_at=now()))
+    only = "--only 2" if numbers else ""
+    assert f"the real {ending}{only}".replace("X", "bash run_these.sh") in lines
 
 
 def test_three_samples_of_the_best_run_stand_in_the_closing_text(tmp_path: Path) -> None:
@@ -369,10 +366,10 @@ def test_three_samples_of_the_best_run_stand_in_the_closing_text(tmp_path: Path)
     dialogue = "\n".join(f"#Person{1 + turn % 2}#: {'긴 말 ' * 30}{turn}" for turn in range(6))
     header = ["fname", "summary", "dialogue", "reference"]
     dev = [[f"dev_{at}", "", dialogue, f"{at}번 요약입니다. " * 12] for at in range(10)]
-    best = outcome.outcomes[0].record
+    best = outcome.by_number[1].record
     run = Record(tmp_path / "result.json", {**best.content, "artifacts": {"predictions_dev": "p"}})
     run.content["evaluation"]["dev"]["per_row"] = {"rouge_mean": [9.0 - at for at in range(10)]}
-    outcome.outcomes[0] = replace(outcome.outcomes[0], record=run)
+    outcome.by_number[1] = replace(outcome.by_number[1], record=run)
     assert "Samples" not in "\n".join(format_closing(outcome))
     write_csv(tmp_path / "p", header, dev)
     lines = format_closing(outcome)

@@ -1,7 +1,7 @@
 """The folder of a run: whether this program may write there, and how an earlier run is moved aside.
 
-A run is known by its result.json or, where it died before that, by its environment.json, which is
-the first file that it writes. Only names that a run writes are moved, and all of them or none. A
+A run is known by its result.json or, where it died before that, by its environment.json or the
+job.json that it was asked with. Only names that a run writes are moved, and all of them or none. A
 move that was cut off by the death of its process is taken up again by the next one.
 """
 
@@ -34,13 +34,15 @@ DRAFT = ".draft"
 
 
 def holds_run(folder: Path) -> bool:
-    """Tell whether a run of this program stands in a folder, finished or not."""
+    """Tell whether a run of this program stands in a folder: finished, cut off, or only asked."""
     own = RunPaths.alone(folder)
-    result, environment = _read(own.result), _read(own.environment)
-    return {"schema_version", "experiment", "status"} <= result.keys() or (
-        "started_at" in environment
+    result, environment, job = _read(own.result), _read(own.environment), _read(own.job)
+    return (
+        {"schema_version", "experiment", "status"} <= result.keys()
         # Those of the first versions had no schema_version.
-        and ("schema_version" in environment or {"packages", "argv"} <= environment.keys())
+        or ("started_at" in environment and "schema_version" in environment)
+        or {"started_at", "packages", "argv"} <= environment.keys()
+        or {"kind", "attempt", "origins", "config"} <= job.keys()
     )
 
 
@@ -174,8 +176,8 @@ def _move_run(
     sources = [path for path in paths.written if os.path.lexists(path)]
     if paths.has_outside_model and paths.model.is_dir() and find_model(paths.folder) == paths.model:
         sources.insert(0, paths.model)
-    if not sources:
-        return None, []
+    if not set(sources) - {paths.job}:
+        return None, []  # a job that nobody began is replaced
     target = _choose_target(paths)
     _make_folder(target.folder, undo)
     content = None

@@ -1,4 +1,5 @@
-"""Command lines: their mistakes are said in words, and so is an interpreter without the packages.
+"""Every option of the runner and the trainer, once; command lines whose mistakes are said in words,
+and so is an interpreter without the packages.
 
 Standard library only, in words that old Pythons understand too: it runs before anything is
 installed.
@@ -9,13 +10,16 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib.util
+import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dialsum.errors import UnfitError
+from dialsum.files import shorten
 
 NEAR_ENOUGH = 0.6
 """Least similarity, 0 to 1, of a word that is offered in place of a misspelt one."""
@@ -100,6 +104,185 @@ def read_path(text: str) -> Path:
 def _is_text(word: str) -> bool:
     """Say whether a word came as UTF-8; other bytes stand in it as halves of characters."""
     return not any(0xD800 <= ord(char) <= 0xDFFF for char in word)
+
+
+BATCH_EPILOG = (
+    "exit status: 0 all succeeded, 1 at least one failed (the others were still run), 2 nothing "
+    "was started, 130 interrupted"
+)
+RUN_EPILOG = (
+    "exit status: 0 success, 1 failed (recorded), 2 nothing was started, 130 interrupted (recorded)"
+)
+NOT_BUILT = {
+    "resume": "going on with an unfinished batch",
+    "rehearse": "rehearsing each experiment on its longest batch",
+}
+STARTED_AS = "--started-as"
+"""First word from a script that names the experiments itself; the second is its path."""
+
+
+def read_batch_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line of a batch.
+
+    Returns:
+        What was asked; `only` as numbers or None, `script` the path of the script that called.
+
+    Raises:
+        UnfitError: an option that is not known, not built, or has a value that it cannot have.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    script = words[1] if words[:1] == [STARTED_AS] else None
+    parser = CommandLine(
+        prog=f"bash {script}" if script else "auto_experiment_runner.py",
+        hidden=["--config"] if script else [],
+        description="Run a batch of experiments, each in its own process, to one table.",
+        epilog=BATCH_EPILOG,
+    )
+    add = parser.add_argument
+    add(
+        "--config",
+        required=True,
+        nargs="+",
+        action="extend",
+        type=Path,
+        metavar="FILE",
+        help=argparse.SUPPRESS if script else "the experiments, numbered from 1 in this order",
+    )
+    add(
+        "--demo",
+        action="store_true",
+        help="tiny models from scratch in place of the checkpoints, on data/sample, in "
+        "outputs/demo; on other data in outputs/demo_own_data; with --one-epoch, _quick_test is "
+        "added",
+    )
+    add("--dry-run", action="store_true", help="check everything, print the plan, write nothing")
+    add("--only", metavar="NUMBERS", help="run these of the experiments, in order: 1,4 or 2-5")
+    add("--stop-on-error", action="store_true", help="start none after one that failed")
+    folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
+    add("--runs-dir", **folder, help="the runs' folders go here (default: ROOT/experiments)")
+    add("--log-dir", **folder, help="the batches' logs go here (default: logs)")
+    _add_shared(
+        parser, one_epoch="one epoch each, in outputs/quick_test", output="logs to DIR/logs"
+    )
+    for option in NOT_BUILT:
+        add(f"--{option}", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args(words[2:] if script else words)
+    for option, meaning in NOT_BUILT.items():
+        if getattr(asked, option):
+            raise UnfitError(
+                f"--{option} is not built yet ({meaning}); leave it out. Nothing was started."
+            )
+    asked.only = select_numbers(asked.only, configs=asked.config)
+    asked.script = script
+    return asked
+
+
+def read_run_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line of one experiment; `overrides` holds all that stand for config keys.
+
+    Raises:
+        UnfitError: an option that is not known, or has a value that it cannot have.
+    """
+    parser = CommandLine(
+        prog="trainer.py",
+        description="Train, evaluate and record one experiment, in this process.",
+        epilog=RUN_EPILOG,
+    )
+    add = parser.add_argument
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", type=Path, metavar="FILE", help="the experiment")
+    what.add_argument(
+        "--job",
+        type=Path,
+        metavar="FILE",
+        help="job.json of a run: the same again, in its folder; only --resume counts beside it",
+    )
+    add(
+        "--overlay",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="values that go over the experiment's, such as config/demo.yaml (repeatable)",
+    )
+    file: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+    folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
+    add("--train-data", **file, help="training rows")
+    add("--val-data", **file, help="dev rows")
+    add("--test-data", **file, help="rows to predict")
+    own = "the run's own folder: new, empty, or one that holds a run (default: outputs/NAME)"
+    add("--run-dir", **folder, help=own)
+    add("--model-dir", **folder, help="the best model's own folder (default: RUN/model)")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with this run from its latest whole checkpoint, where it did not finish",
+    )
+    _add_shared(parser, one_epoch="one epoch only", output="the run goes to DIR/NAME")
+    asked = parser.parse_args(arguments)
+    paths = {
+        "data_dir": asked.data_dir,
+        "train_file": asked.train_data,
+        "dev_file": asked.val_data,
+        "test_file": asked.test_data,
+    }
+    # As JSON, which is YAML: a file may be called anything. --set comes last and wins.
+    asked.overrides = [
+        *(
+            f"data.{key}={json.dumps(str(path.resolve()), ensure_ascii=False)}"
+            for key, path in paths.items()
+            if path is not None
+        ),
+        *(["training.num_train_epochs=1", "training.max_steps=null"] if asked.one_epoch else []),
+        *([] if asked.seed is None else [f"training.seed={asked.seed}"]),
+        *asked.overrides,
+    ]
+    return asked
+
+
+def _add_shared(parser: argparse.ArgumentParser, *, one_epoch: str, output: str) -> None:
+    """Add the options that a batch and a run by itself both have."""
+    add = parser.add_argument
+    add("-1", "--one-epoch", action="store_true", help=one_epoch)
+    data = "folder of train.csv, dev.csv, test.csv (default: data)"
+    add("--data-dir", type=Path, metavar="DIR", help=data)
+    add("--output-dir", type=Path, metavar="DIR", help=f"stands for outputs/; {output}")
+    override = "another value, such as training.learning_rate=3e-5 (repeatable)"
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help=override)
+    add("--seed", type=int, metavar="N", help="overrides training.seed")
+    explain = "print every value with where it comes from, and stop"
+    add("--explain", action="store_true", help=explain)
+
+
+def select_numbers(only: str | None, *, configs: Sequence[Path]) -> tuple[int, ...] | None:
+    """Return the numbers to run, ascending; None where all are.
+
+    Args:
+        only: `1,4`, `2-5`, or None.
+
+    Raises:
+        UnfitError: something else, or a number that no experiment has.
+    """
+    if only is None:
+        return None
+    chosen: set[int] = set()
+    for part in only.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?", part)
+        if match is None:
+            raise UnfitError(
+                f"--only {shorten(only)!r}: {shorten(part)!r} is no number of an experiment; "
+                "write numbers as in --only 1,4 or --only 2-5"
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not 1 <= first <= last <= len(configs):
+            names = ", ".join(
+                f"{number} {path.stem}" for number, path in enumerate(configs, start=1)
+            )
+            raise UnfitError(
+                f"--only {only!r}: {part.strip()} is out of range; the experiments are {names}"
+            )
+        chosen.update(range(first, last + 1))
+    return tuple(sorted(chosen))
 
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent

@@ -14,6 +14,8 @@ from pathlib import Path
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 
 OUTPUTS = "outputs"
+STAMP = "%Y%m%d_%H%M%S"
+"""How a moment stands in file names."""
 LOCK = ".dialsum-lock"
 """A folder's lock while somebody is at work in it; what a killed process left of it
 holds nobody up."""
@@ -21,7 +23,7 @@ holds nobody up."""
 
 NAME_BYTES = 200
 """Longest name of an experiment or label, in bytes of UTF-8: file systems take 255, and what is put
-around it (`experiment_12_`, `.attempt_3.job.json`, the name while it is written) takes up to 52."""
+around it (`experiment_12_`, `.attempt_3.log`, the name while it is written) takes up to 52."""
 RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -90,7 +92,7 @@ def relative(path: Path, folder: Path) -> str:
 
 def timestamp(moment: datetime) -> str:
     """Return a moment as it stands in file names: YYYYmmdd_HHMMSS, local time."""
-    return moment.astimezone().strftime("%Y%m%d_%H%M%S")
+    return moment.astimezone().strftime(STAMP)
 
 
 class Inside:
@@ -125,6 +127,8 @@ class RunPaths:
 
     result = Inside("result.json")
     """The run's record, written last: while it is missing, the run is not finished."""
+    job = Inside("job.json")
+    """All that was asked of the run; `trainer.py --job` repeats it."""
     resolved_config = Inside("resolved_config.yaml")
     """Every value that the run used, as YAML that can be run again."""
     environment = Inside("environment.json")
@@ -170,6 +174,7 @@ class RunPaths:
         inside = () if self.has_outside_model else (self.model,)
         return (
             *inside,
+            self.job,
             self.resolved_config,
             self.metrics,
             self.train_log,
@@ -215,9 +220,12 @@ class BatchPaths:
         """Return the folder of one batch's logs."""
         return self.log_root / f"main_experiments_{timestamp(started)}"
 
-    def experiment_log(self, started: datetime, *, number: int, label: str) -> Path:
-        """Return the log of one experiment of a batch; number counts from 1."""
-        return self.logs(started) / f"experiment_{number}_{label}.log"
+    def experiment_log(
+        self, started: datetime, *, number: int, label: str, attempt: int = 1
+    ) -> Path:
+        """Return the log of one experiment of a batch; number and attempt count from 1."""
+        retry = f".attempt_{attempt}" if attempt > 1 else ""
+        return self.logs(started) / f"experiment_{number}_{label}{retry}.log"
 
     def text_summary(self, started: datetime) -> Path:
         """Return the batch's closing table as text."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,17 +26,18 @@ from dialsum.batch.first_look import (
     installed_torch_build,
 )
 from dialsum.batch.lock import find_batch_around, find_batches_at_work, find_runs_at_work
-from dialsum.batch.options import select_numbers
 from dialsum.batch.packages import find_version_problems
-from dialsum.batch.plan import BatchPlan, PlannedExperiment, all_overrides, estimate_disk_bytes
+from dialsum.batch.plan import BatchPlan, estimate_disk_bytes
 from dialsum.config.load import LoadedConfig, load_config
-from dialsum.config.schema import Columns, Config, Data
+from dialsum.config.schema import Columns, Config
 from dialsum.config.yaml import Origin
 from dialsum.data.rows import Kind, Splits, load_split, read_data
 from dialsum.environment_variables import WORLD_SIZES, find_secret_problems, read_env_file
 from dialsum.errors import ConfigError, DialsumError, ProblemsError, UnfitError
 from dialsum.experiment.environment import find_shadowed_packages
+from dialsum.experiment.job import Job
 from dialsum.files import read_regular
+from dialsum.machine.driver import nvidia_gpus, usable_cores, visible_gpus
 from dialsum.models.checkpoint import describe_own_search, find_checkpoint_problems
 from dialsum.models.families import find_foreign_targets, get_family
 from dialsum.models.hub import (
@@ -49,13 +51,19 @@ from dialsum.models.hub import (
 from dialsum.paths import OUTPUTS, PROJECT_ROOT, BatchPaths, RunPaths, project_path, shown
 from dialsum.text_table import align
 
+GIB, MIB = 2**30, 2**20
+ROOM_FOR_WORDS_BYTES = 2**16
+"""Where less is free, nothing can be recorded, and an empty log does not mean that nothing was
+said."""
+WAY_OUT = "give another place with --output-dir DIR"
+
 
 @dataclass(frozen=True)
 class Findings:
     """What was found before the start.
 
     Attributes:
-        plan: as given, with the training rows that were counted.
+        plan: as given, with the rows that were counted and the slots that were chosen.
         problems: each forbids the start.
         notes: what the user should know.
         machine_fit: whether a start on this machine would go on; a dry run is told, not refused.
@@ -83,165 +91,56 @@ def check_plan(
         environment: environment variables; this process's own when absent.
     """
     environment = os.environ if environment is None else environment
-    data = check_data(one.config for one in plan.experiments)
-    counted = replace(
-        plan,
-        experiments=tuple(
-            replace(
-                one,
-                train_rows=None if splits is None else len(splits.train),
-                data_sha256={} if splits is None else splits.sha256,
-            )
-            for one, splits in zip(plan.experiments, data.splits, strict=True)
-        ),
-    )
-    problems = [*data.problems, *find_place_problems(plan)]
+    configs = [job.config for job in plan.jobs]
+    if refused:
+        configs += _load_unfit(plan)
+    splits, problems, notes = check_data(configs)
+    problems += find_place_problems(plan) + find_shadowed_packages()
     problems += find_version_problems(PROJECT_ROOT / "requirements.txt")
-    problems += find_shadowed_packages()
-    notes = list(data.notes)
-    for experiment in plan.experiments:
-        wrong, remarks = find_model_problems(experiment.config, environment=environment)
-        problems += [f"{experiment.number} {experiment.label}: {problem}" for problem in wrong]
-        notes += [*remarks, *experiment.loaded.notes]
-    for experiment in counted.experiments:
-        wrong, remarks = experiment.config.training.find_length_problems(
-            train_rows=experiment.train_rows
-        )
-        problems += [f"{experiment.number} {experiment.label}: {problem}" for problem in wrong]
-        notes += [f"{experiment.number} {experiment.label}: {remark}" for remark in remarks]
+    slots, wrong = choose_slots(configs, environment=environment)
+    problems += wrong
+    jobs = []
+    for job in plan.jobs:
+        rows = splits[_data_key(job.config)]
+        if rows is not None:
+            job = replace(job, train_rows=len(rows.train), data_sha256=rows.sha256)
+        jobs.append(job)
+        wrong, remarks = find_model_problems(job.config, environment=environment)
+        short, lengths = job.config.training.find_length_problems(train_rows=job.train_rows)
+        problems += [f"{job.number} {job.label}: {problem}" for problem in (*wrong, *short)]
+        notes += [*remarks, *job.loaded.notes]
+        notes += [f"{job.number} {job.label}: {remark}" for remark in lengths]
     held = find_others_at_work(plan)
-    gpu = find_machine_problems(
-        [experiment.config for experiment in plan.experiments], environment=environment
-    )
+    gpu = find_machine_problems(configs, environment=environment)
     if dry_run:
         # Nothing is written, so the other batch is not disturbed; it may have ended by the start.
         notes += [f"a start now would be refused: {problem}" for problem in held]
     else:
         problems += held
-    if refused:
-        problems += _look_beside(plan, environment)
     if dry_run and not (problems or refused):
         notes += [f"a start on this machine would be refused: {problem}" for problem in gpu]
     else:
         problems += gpu
-    # What several experiments share is said once.
     return Findings(
-        counted, list(dict.fromkeys(problems)), list(dict.fromkeys(notes)), machine_fit=not gpu
+        replace(plan, jobs=tuple(jobs), slots=slots),
+        # What several experiments share is said once.
+        list(dict.fromkeys(problems)),
+        list(dict.fromkeys(notes)),
+        machine_fit=not gpu,
     )
 
 
-def pin_checkpoints(
-    plan: BatchPlan, *, say: Callable[[str], object], environment: Mapping[str, str] | None = None
-) -> BatchPlan:
-    """Download every hub checkpoint of a plan that is not in the cache, and look at each.
-
-    Returns:
-        The plan, each experiment with the commit of its checkpoint as model.revision.
-
-    Raises:
-        ProblemsError: those that cannot be downloaded or are not fit; nothing was started.
-    """
-    environment = os.environ if environment is None else environment
-    pinned, problems = [], []
-    for one in plan.experiments:
-        try:
-            loaded = pin_checkpoint(one.loaded, environment=environment, say=say)
-        except UnfitError as error:
-            found = error.problems if isinstance(error, ProblemsError) else [str(error)]
-            problems += [f"{one.number} {one.label}: {problem}" for problem in found]
-        else:
-            pinned.append(replace(one, loaded=loaded))
-    if problems:
-        raise ProblemsError(problems)
-    return replace(plan, experiments=tuple(pinned))
-
-
-def _look_beside(plan: BatchPlan, environment: Mapping[str, str]) -> list[str]:
-    """Return what is wrong with data and machine for experiments that could not be planned."""
+def _load_unfit(plan: BatchPlan) -> list[Config]:
+    """Return the experiments that could not be planned, without what is wrong in --set."""
     options = plan.options
-    planned = {experiment.number for experiment in plan.experiments}
-    numbers = select_numbers(options.only, configs=options.configs)
-    return find_problems_beside(
-        [options.configs[number - 1] for number in numbers if number not in planned],
-        overrides=all_overrides(options),
-        overlays=options.overlays,
-        environment=environment,
-    )
-
-
-def load_fit(
-    path: Path,
-    *,
-    overrides: Sequence[str],
-    overlays: Sequence[Path],
-    environment: Mapping[str, str],
-    place: RunPaths,
-    resume: bool,
-) -> LoadedConfig:
-    """Load an experiment that can run here, as far as that can be known without loading its model
-    (see check_fit).
-
-    Raises:
-        ProblemsError: configuration, place, machine, checkpoint or data are unfit: all of it.
-    """
-    wrong: list[str] = []
-    try:
-        loaded = load_config(path, overrides=overrides, overlays=overlays)
-    except ConfigError as error:
-        mended = load_without_wrong(path, overrides=overrides, overlays=overlays)
-        if mended is None:
-            raise
-        loaded, wrong = mended, error.problems
-    return check_fit(loaded, environment=environment, place=place, resume=resume, known=wrong)
-
-
-def check_fit(
-    loaded: LoadedConfig,
-    *,
-    environment: Mapping[str, str],
-    place: RunPaths,
-    resume: bool,
-    known: Sequence[str] = (),
-) -> LoadedConfig:
-    """Refuse an experiment that cannot run on this machine, or not at its place; fetch its
-    checkpoint where it can.
-
-    Its data are read only where something else is wrong: the run itself reads them next.
-
-    Args:
-        environment: environment variables, which may hide cards or name the hub's cache.
-        place: where its files go.
-        resume: whether it goes on with the run that stands there.
-        known: what is wrong with its configuration.
-
-    Returns:
-        The experiment with the commit of its checkpoint (pin_checkpoint).
-
-    Raises:
-        ProblemsError: place, machine, checkpoint or data are unfit, or the configuration was.
-    """
-    wrong = [*known, *find_shadowed_packages()]
-    wrong += find_run_problems(place, loaded.config, resume=resume)
-    wrong += find_machine_problems([loaded.config], environment=environment)
-    wrong += find_model_problems(loaded.config, environment=environment)[0]
-    if wrong:
-        raise ProblemsError([*wrong, *check_data([loaded.config]).problems])
-    return pin_checkpoint(loaded, environment=environment)
-
-
-def take_env_file(path: Path = PROJECT_ROOT / ".env") -> list[str]:
-    """Take what a file .env may give into this process's environment; return what to say of it.
-
-    Raises:
-        ProblemsError: it cannot be read, or a token, here or there, is none.
-    """
-    found = read_env_file(path)
-    for name, value in found.values.items():
-        os.environ.setdefault(name, value)
-    problems = found.problems + find_secret_problems(os.environ)
-    if problems:
-        raise ProblemsError(problems)
-    return found.notes
+    planned = {job.number for job in plan.jobs}
+    numbers = options.only or range(1, len(options.configs) + 1)
+    paths = [options.configs[number - 1] for number in numbers if number not in planned]
+    loaded = [
+        load_without_wrong(path, overrides=options.all_overrides, overlays=options.overlays)
+        for path in paths
+    ]
+    return [one.config for one in loaded if one is not None]
 
 
 def load_without_wrong(
@@ -264,63 +163,91 @@ def load_without_wrong(
     return load([override for override in overrides if load([override]) is not None])
 
 
-def find_problems_beside(
-    paths: Sequence[Path],
-    *,
-    overrides: Sequence[str],
-    overlays: Sequence[Path],
-    environment: Mapping[str, str],
-) -> list[str]:
-    """Return what is wrong with data and machine for experiments whose configuration is unfit."""
-    loaded = [load_without_wrong(one, overrides=overrides, overlays=overlays) for one in paths]
-    configs = [one.config for one in loaded if one is not None]
-    return [*check_data(configs).problems, *find_machine_problems(configs, environment=environment)]
+def take_env_file(path: Path = PROJECT_ROOT / ".env") -> tuple[list[str], list[str]]:
+    """Take what a file .env may give into this process's environment.
 
-
-@dataclass(frozen=True)
-class DataFindings:
-    """What was found in the data of experiments.
-
-    Attributes:
-        splits: of each experiment, in order; None where its data could not be read.
+    Returns:
+        What to say of it; and what is wrong: it cannot be read, or a token, here or there, is none.
     """
+    found = read_env_file(path)
+    for name, value in found.values.items():
+        os.environ.setdefault(name, value)
+    return found.notes, found.problems + find_secret_problems(os.environ)
 
-    splits: list[Splits | None]
-    problems: list[str]
-    notes: list[str]
+
+def check_alone(job: Job, *, known: Sequence[str] = ()) -> Job:
+    """Refuse a run that no batch checked where it cannot go on this machine, or not at its place;
+    fetch its checkpoint where it can.
+
+    Its data are read only where something else is wrong: the run itself reads them next.
+
+    Args:
+        known: what is wrong with its configuration.
+
+    Returns:
+        The job with the commit of its checkpoint (pin_checkpoint).
+
+    Raises:
+        ProblemsError: place, machine, checkpoint or data are unfit, or the configuration was.
+    """
+    config = job.config
+    wrong = [*known, *find_shadowed_packages()]
+    wrong += find_run_problems(job.paths, config, resume=job.resume)
+    wrong += find_machine_problems([config], environment=os.environ)
+    wrong += find_model_problems(config, environment=os.environ)[0]
+    if wrong:
+        raise ProblemsError([*wrong, *check_data([config])[1]])
+    return replace(job, loaded=pin_checkpoint(job.loaded, environment=os.environ))
 
 
-def check_data(configs: Iterable[Config]) -> DataFindings:
-    """Read the files of every experiment, those that several share once."""
+# What is wrong with the data
+
+
+def _data_key(config: Config) -> str:
+    """Name what is read: where a share of the training rows is held out, the seed chooses it."""
+    data = config.data
+    return f"{data.model_dump_json()} {config.training.seed if data.dev_share else ''}"
+
+
+def check_data(configs: Iterable[Config]) -> tuple[dict[str, Splits | None], list[str], list[str]]:
+    """Read the files of every experiment, those that several share once.
+
+    Returns:
+        The rows by what names them, None where they could not be read; problems; notes.
+    """
     found: dict[str, Splits | None] = {}
-    findings = DataFindings([], [], [])
+    problems: list[str] = []
+    notes: list[str] = []
     for config in configs:
-        data, seed = config.data, config.training.seed
-        key = f"{data.model_dump_json()} {seed if data.dev_share else ''}"
-        if key not in found:
-            found[key] = _read(data, seed, findings)
-        findings.splits.append(found[key])
-    return findings
+        key = _data_key(config)
+        if key in found:
+            continue
+        splits, wrong = _read(config)
+        found[key] = splits
+        problems += wrong
+        if splits is not None:
+            counts = (f"{shown(split.path)} {len(split):,} rows" for split in splits.present)
+            notes += [f"data: {', '.join(counts)}", *splits.notes]
+    return found, problems, notes
 
 
-def _read(data: Data, seed: int, findings: DataFindings) -> Splits | None:
+def _read(config: Config) -> tuple[Splits | None, list[str]]:
+    data = config.data
     folder = project_path(data.data_dir)
     names = tuple(name for name in (data.train_file, data.dev_file, data.test_file) if name)
     missing = find_data_problems(folder) if names == DATA_FILES else []
     if missing:
-        findings.problems.extend(missing)
-        findings.problems.extend(_find_beside(folder, data.columns))
-        return None
+        return None, [*missing, *_find_beside(folder, data.columns)]
     try:
-        splits = read_data(data, seed=seed)
-    except ProblemsError as error:
-        findings.problems.extend(error.problems)
-        return None
+        splits = read_data(data, seed=config.training.seed)
     except DialsumError as error:
-        findings.problems.append(str(error))
-        return None
-    findings.notes.extend([_count_rows(splits), *splits.notes])
-    return splits
+        return None, list_problems(error)
+    return splits, []
+
+
+def list_problems(error: DialsumError) -> list[str]:
+    """Return every problem that an error names."""
+    return error.problems if isinstance(error, ProblemsError) else [str(error)]
 
 
 def _find_beside(folder: Path, columns: Columns) -> list[str]:
@@ -333,55 +260,80 @@ def _find_beside(folder: Path, columns: Columns) -> list[str]:
             try:
                 load_split(folder / name, kind=kind, columns=columns)
             except DialsumError as error:
-                found = error.problems if isinstance(error, ProblemsError) else [str(error)]
-                problems += found
+                problems += list_problems(error)
     return problems
 
 
-def _count_rows(splits: Splits) -> str:
-    counts = (f"{shown(split.path)} {len(split):,} rows" for split in splits.present)
-    return f"data: {', '.join(counts)}"
-
-
-def wants_gpu(config: Config) -> bool:
-    """Tell whether an experiment is refused where there is no NVIDIA GPU.
-
-    Real checkpoints want one unless another device is named; tiny models only when it is named.
-    """
-    if config.general.device == "auto":
-        return config.model.initialise == "pretrained"
-    return config.general.device == "cuda"
+# What is wrong with the machine
 
 
 def find_machine_problems(
     configs: Iterable[Config], *, environment: Mapping[str, str]
 ) -> list[str]:
-    """Return why this machine cannot run these experiments; none where no GPU is wanted.
+    """Return why this machine cannot run these experiments; must not import torch for it.
 
     Args:
         environment: environment variables, which may hide cards.
     """
     configs = list(configs)
-    launched = [*find_launcher_problems(environment), *find_scorer_problems(configs)]
-    if not any(wants_gpu(config) for config in configs):
-        return launched
-    demo = f"\n      Or see the whole way work here, with tiny models: {COMMAND} --demo"
-    gpu = find_gpu_problems(environment, build=installed_torch_build())
-    return [*launched, *(problem + demo for problem in gpu)]
+    problems = _find_launcher_problems(environment)
+    if any(config.evaluation.tokenizer == "kiwi" for config in configs) and not find_spec(
+        "kiwipiepy"
+    ):
+        problems.append(
+            "evaluation.tokenizer is kiwi, and kiwipiepy is not installed: "
+            ".venv/bin/python -m pip install -r requirements-kiwi.txt"
+        )
+    if any(_needs_gpu(config) for config in configs):
+        demo = f"\n      Or see the whole way work here, with tiny models: {COMMAND} --demo"
+        gpu = find_gpu_problems(environment, build=installed_torch_build())
+        problems += [text + demo for text in gpu]
+    return problems
 
 
-def find_scorer_problems(configs: Iterable[Config]) -> list[str]:
-    """Say that the optional tokeniser is asked for and missing, before a night is spent."""
-    asked = any(config.evaluation.tokenizer == "kiwi" for config in configs)
-    if not asked or find_spec("kiwipiepy") is not None:
-        return []
-    return [
-        "evaluation.tokenizer is kiwi, and kiwipiepy is not installed: "
-        ".venv/bin/python -m pip install -r requirements-kiwi.txt"
-    ]
+def _needs_gpu(config: Config) -> bool:
+    """Real checkpoints need one unless another device is named; tiny models only when it is."""
+    if config.general.device == "auto":
+        return config.model.initialise == "pretrained"
+    return config.general.device == "cuda"
 
 
-def find_launcher_problems(environment: Mapping[str, str]) -> list[str]:
+def choose_slots(
+    configs: Sequence[Config], *, environment: Mapping[str, str]
+) -> tuple[int, list[str]]:
+    """Return how many experiments run at the same time, and what is wrong with what was asked.
+
+    The least that any of them asks holds for all; `auto` is one for each core, and one on a card.
+
+    Args:
+        environment: environment variables, which may hide cards.
+    """
+    asked = [config.batch.slots for config in configs]
+    most = max((slots for slots in asked if slots != "auto"), default=1)
+    if "auto" not in asked and most == 1:
+        return 1, []
+    if any(_takes_card(config, environment) for config in configs):
+        problem = (
+            f"batch.slots {most}: experiments on one card run one after another, since two of them "
+            "would share its memory; leave batch.slots out, or say auto. For several cards start a "
+            "batch on each: CUDA_VISIBLE_DEVICES=1 … --only 4-7 --output-dir DIR"
+        )
+        return 1, [problem] if most > 1 else []
+    least = min(usable_cores() if slots == "auto" else slots for slots in asked)
+    return max(1, min(least, len(configs))), []
+
+
+def _takes_card(config: Config, environment: Mapping[str, str]) -> bool:
+    if config.general.device != "auto":
+        return config.general.device != "cpu"
+    try:
+        cards = visible_gpus(nvidia_gpus(), environment.get("CUDA_VISIBLE_DEVICES"))
+    except DialsumError:
+        return True  # there is a driver, and it does not say
+    return bool(cards) or sys.platform == "darwin"
+
+
+def _find_launcher_problems(environment: Mapping[str, str]) -> list[str]:
     """Refuse to be one of several processes: each would train it all and write the same files."""
     for name in WORLD_SIZES:
         size = environment.get(name, "").strip()
@@ -396,6 +348,33 @@ def find_launcher_problems(environment: Mapping[str, str]) -> list[str]:
                 "--output-dir DIR"
             ]
     return []
+
+
+# What is wrong with the checkpoints
+
+
+def pin_checkpoints(
+    plan: BatchPlan, *, say: Callable[[str], object], environment: Mapping[str, str] | None = None
+) -> BatchPlan:
+    """Download every hub checkpoint of a plan that is not in the cache, and look at each.
+
+    Returns:
+        The plan, each experiment with the commit of its checkpoint as model.revision.
+
+    Raises:
+        ProblemsError: those that cannot be downloaded or are not fit; nothing was started.
+    """
+    environment = os.environ if environment is None else environment
+    pinned, problems = [], []
+    for job in plan.jobs:
+        try:
+            loaded = pin_checkpoint(job.loaded, environment=environment, say=say)
+            pinned.append(replace(job, loaded=loaded))
+        except UnfitError as error:
+            problems += [f"{job.number} {job.label}: {text}" for text in list_problems(error)]
+    if problems:
+        raise ProblemsError(problems)
+    return replace(plan, jobs=tuple(pinned))
 
 
 def find_model_problems(
@@ -502,11 +481,7 @@ def explain_checkpoint(config: Config, *, environment: Mapping[str, str]) -> lis
     return lines + [f"  {line}" for line in align(rows, left=range(3))]
 
 
-GIB, MIB = 2**30, 2**20
-ROOM_FOR_WORDS_BYTES = 2**16
-"""Where less is free, nothing can be recorded, and an empty log does not mean that nothing was
-said."""
-WAY_OUT = "give another place with --output-dir DIR"
+# What is wrong with the places
 
 
 def find_place_problems(plan: BatchPlan) -> list[str]:
@@ -515,10 +490,9 @@ def find_place_problems(plan: BatchPlan) -> list[str]:
     folders = dict.fromkeys([paths.root, paths.runs, paths.log_root])
     problems = [problem for folder in folders if (problem := _find_obstacle(folder))]
     problems += _find_foreign_summary(paths)
-    runs = [one.paths for one in plan.experiments]
-    problems += [problem for run in runs if (problem := find_foreign(run))]
+    problems += [problem for job in plan.jobs if (problem := find_foreign(job.paths))]
     return list(dict.fromkeys(problems)) or find_lack_of_space(
-        [(run.folder, one.config) for run, one in zip(runs, plan.experiments, strict=True)]
+        [(job.paths.folder, job.config) for job in plan.jobs]
     )
 
 
@@ -560,7 +534,7 @@ def choose_place(
 
 def find_others_at_work(plan: BatchPlan) -> list[str]:
     """Return that another batch or run is at work in the folders of this one, if it is."""
-    runs = [one.paths for one in plan.experiments]
+    runs = [job.paths for job in plan.jobs]
     return find_batches_at_work(plan.paths) or find_runs_at_work(runs)
 
 
@@ -625,13 +599,13 @@ def find_lack_of_space(runs: Sequence[tuple[Path, Config]]) -> list[str]:
     ]
 
 
-def find_full_disk(experiment: PlannedExperiment) -> str | None:
+def find_full_disk(job: Job, log: Path) -> str | None:
     """Say why an experiment of a running batch has no room; None where it has.
 
     What it leaves at least must be free where its run goes, and some where its log and model go.
     """
-    lack = find_lack_of_space([(experiment.paths.folder, experiment.config)])
-    places = [nearest_existing(path) for path in (experiment.log, experiment.paths.model)]
+    lack = find_lack_of_space([(job.paths.folder, job.config)])
+    places = [nearest_existing(path) for path in (log, job.paths.model)]
     lack += [
         f"{shown(place)}: no space left on the disk; free some, or {WAY_OUT}"
         for place in places

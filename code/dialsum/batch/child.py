@@ -12,10 +12,9 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from dialsum.errors import RunError, explain_os_error
@@ -24,6 +23,11 @@ from dialsum.parent_watch import PARENT_FD
 POLL_SECONDS = 0.1
 AGAIN_SECONDS = 0.5
 """Signals closer than this are one wish."""
+GRACE_SECONDS = 60.0
+"""Time between the wish to stop and the kill: a step, a save of some GB and the record must fit
+in."""
+KILL_SECONDS = 60.0
+"""Time that a killed process may take to vanish: one that hangs in a driver never does."""
 
 
 class Interrupts:
@@ -51,13 +55,6 @@ class Interrupts:
         """Take note of a signal; which one it was does not matter."""
         self.times.append(time.monotonic())
 
-    def sleep(self, seconds: float) -> bool:
-        """Wait; return False at once when somebody wants to stop."""
-        end = time.monotonic() + seconds
-        while not self.wanted and (left := end - time.monotonic()) > 0:
-            time.sleep(min(POLL_SECONDS, left))
-        return not self.wanted
-
 
 @contextmanager
 def listen_for_interrupts() -> Iterator[Interrupts]:
@@ -77,14 +74,6 @@ def listen_for_interrupts() -> Iterator[Interrupts]:
             signal.signal(number, handler)
 
 
-POLL_SECONDS = 0.1
-GRACE_SECONDS = 60.0
-"""Time between the wish to stop and the kill: a step, a save of some GB and the record must fit
-in."""
-KILL_SECONDS = 60.0
-"""Time that a killed process may take to vanish: one that hangs in a driver never does."""
-
-
 @dataclass(frozen=True)
 class ChildEnd:
     """How a child ended.
@@ -98,158 +87,127 @@ class ChildEnd:
 
     exit_status: int | None
     signal_name: str | None
-    started_at: datetime
-    finished_at: datetime
     interrupted: bool
     killed: bool
 
 
-def run_child(
-    command: Sequence[str],
-    *,
-    log: Path,
-    interrupts: Interrupts,
-    on_start: Callable[[int], None] | None = None,
-    on_poll: Callable[[], None] | None = None,
-    environment: Mapping[str, str] | None = None,
-    grace_seconds: float = GRACE_SECONDS,
-) -> ChildEnd:
-    """Run a command to its end, its output into a file; then end whatever it left running.
-
-    The first wish to stop goes on to the child, which has grace_seconds to end; a second one, or
-    the end of that time, kills it and all that it started.
+class Child:
+    """A running command; whoever started it polls it until it has ended, or kills it.
 
     Args:
         command: program and arguments.
         log: gets what the child prints, stdout and stderr in order.
-        on_start: called once with the child's process id, which is also its group's.
-        on_poll: called about ten times a second while the child runs. If it raises, the child is
-            killed first.
         environment: added to this process's own.
+        grace_seconds: time it has to end after the first wish to stop.
+
+    Attributes:
+        pid: its process id, which is also its group's.
 
     Raises:
         RunError: the log cannot be opened or the command not be started.
     """
-    started = datetime.now().astimezone()
-    with _parent_pipe() as read_end:
-        child = _start(
-            command, log, read_end, {**os.environ, **(environment or {}), PARENT_FD: str(read_end)}
-        )
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
+        self._grace_seconds = grace_seconds
+        self._deadline: float | None = None  # of the grace; None: not asked to stop
+        self._killed = self._gone = False
+        # The write end is never inherited, so that it closes with this process.
+        read_end, self._write_end = os.pipe()
         try:
-            if on_start is not None:
-                on_start(child.pid)
-            stopping = _follow(child, interrupts, on_poll or _do_nothing, grace_seconds)
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as output:
+                self._process = subprocess.Popen(
+                    command,
+                    # Nobody answers a question at night: whoever asks one gets the end of file.
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    pass_fds=[read_end],
+                    env={
+                        **os.environ,
+                        **(environment or {}),
+                        PARENT_FD: str(read_end),
+                        "PYTHONUNBUFFERED": "1",
+                        "PYTHONUTF8": "1",
+                    },
+                )
+        except OSError as error:
+            os.close(self._write_end)
+            raise RunError(
+                f"the experiment's process cannot be started: {explain_os_error(error)}"
+            ) from error
         finally:
-            _end_group(child)
-    status = child.returncode
-    return ChildEnd(
-        exit_status=status if status >= 0 else None,
-        signal_name=_name_signal(-status) if status < 0 else None,
-        started_at=started,
-        finished_at=datetime.now().astimezone(),
-        interrupted=stopping.asked,
-        killed=stopping.killed,
-    )
+            os.close(read_end)
+        self.pid = self._process.pid
 
+    def poll(self, interrupts: Interrupts) -> ChildEnd | None:
+        """Return how it ended, all that it left running ended too; None while it runs.
 
-def _do_nothing() -> None:
-    pass
+        The first wish to stop goes on to the child, which has its grace to end; a second one, or
+        the end of that time, kills it and all that it started.
 
+        Raises:
+            RunError: it was killed and does not vanish.
+        """
+        if not self._has_ended():
+            if interrupts.wanted and self._deadline is None:
+                self._deadline = time.monotonic() + self._grace_seconds
+                # To the child alone: its workers die with it, and would only print their own
+                # tracebacks.
+                self._process.send_signal(signal.SIGTERM)
+            elif self._deadline and (interrupts.insisted or time.monotonic() > self._deadline):
+                self._killed = True
+                self._kill_group()
+            return None
+        self.kill()
+        status = self._process.returncode
+        return ChildEnd(
+            exit_status=status if status >= 0 else None,
+            signal_name=_name_signal(-status) if status < 0 else None,
+            interrupted=self._deadline is not None,
+            killed=self._killed,
+        )
 
-@contextmanager
-def _parent_pipe() -> Iterator[int]:
-    """Hold a pipe open; yield its read end. Its write end is never inherited."""
-    read_end, write_end = os.pipe()
-    try:
-        yield read_end
-    finally:
-        os.close(read_end)
-        os.close(write_end)
+    def kill(self) -> None:
+        """Kill what is left of the child's group, the child included, and take its exit status.
 
+        Raises:
+            RunError: it does not vanish.
+        """
+        if self._gone:
+            return
+        self._gone = True
+        self._kill_group()
+        try:
+            self._process.wait(timeout=KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise RunError(
+                f"the experiment's process {self.pid} was killed {KILL_SECONDS:g} s ago and is "
+                "still there: it hangs in the system, most often in the GPU's driver; reboot the "
+                "machine if the next experiment fails as well"
+            ) from None
+        finally:
+            os.close(self._write_end)
 
-def _start(
-    command: Sequence[str], log: Path, read_end: int, environment: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            return subprocess.Popen(
-                command,
-                # Nobody answers a question at night: whoever asks one gets the end of file.
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                pass_fds=[read_end],
-                env={**environment, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"},
-            )
-    except OSError as error:
-        raise RunError(
-            f"the experiment's process cannot be started: {explain_os_error(error)}"
-        ) from error
+    def _has_ended(self) -> bool:
+        """Ask without taking the exit status, where the system can: until then its number belongs
+        to nobody else."""
+        if not hasattr(os, "waitid"):
+            return self._process.poll() is not None
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
-
-@dataclass
-class _Stopping:
-    """How far the stopping of a child has come."""
-
-    asked: bool = False
-    killed: bool = False
-    deadline: float = 0.0
-
-
-def _follow(
-    child: subprocess.Popen[bytes],
-    interrupts: Interrupts,
-    on_poll: Callable[[], None],
-    grace_seconds: float,
-) -> _Stopping:
-    stopping = _Stopping()
-    while not _has_ended(child):
-        on_poll()
-        if interrupts.wanted and not stopping.asked:
-            stopping.asked = True
-            stopping.deadline = time.monotonic() + grace_seconds
-            # To the child alone: its workers die with it, and would only print their own
-            # tracebacks.
-            child.send_signal(signal.SIGTERM)
-        elif stopping.asked and (interrupts.insisted or time.monotonic() > stopping.deadline):
-            stopping.killed = True
-            _kill_group(child.pid)
-        time.sleep(POLL_SECONDS)
-    on_poll()
-    return stopping
-
-
-def _has_ended(child: subprocess.Popen[bytes]) -> bool:
-    """Ask without taking the exit status, where the system can: until then its number belongs to
-    nobody else."""
-    if child.returncode is not None:
-        return True
-    if not hasattr(os, "waitid"):
-        return child.poll() is not None
-    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
-
-
-def _end_group(child: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of the child's group, the child included, and take its exit status."""
-    _kill_group(child.pid)
-    try:
-        child.wait(timeout=KILL_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise RunError(
-            f"the experiment's process {child.pid} was killed {KILL_SECONDS:g} s ago and is "
-            "still there: it hangs in "
-            "the system, most often in the GPU's driver; reboot the machine if the next "
-            "experiment fails as well"
-        ) from None
-
-
-def _kill_group(leader: int) -> None:
-    try:
-        os.killpg(leader, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return  # nobody is left in it; macOS says so with EPERM when only the dead leader is
+    def _kill_group(self) -> None:
+        # Nobody is left in it; macOS says so with EPERM when only the dead leader is.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 def _name_signal(number: int) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from dialsum.batch.child import Interrupts
 from dialsum.machine.driver import gpu_processes, nvidia_gpus
 
 TOLERANCE_BYTES = 512 * 2**20
@@ -73,7 +72,7 @@ def wait_until_free(
     group: int,
     timeout_seconds: float,
     cooldown: float | Literal["until_free"],
-    interrupts: Interrupts,
+    sleep: Callable[[float], bool],
     read_use: Callable[[], CardUse] = read_card_use,
 ) -> Handover:
     """Wait until the cards are as free as before the experiment, and for the cool-down.
@@ -83,20 +82,18 @@ def wait_until_free(
         group: process group of the experiment, all of it dead by now.
         timeout_seconds: longest wait for the memory.
         cooldown: `until_free`, or seconds that the pause takes at least.
-        interrupts: a wish to stop ends the wait.
+        sleep: waits for so many seconds; False: somebody wants to stop, which ends the wait.
         read_use: asks for the present use.
     """
     start = time.monotonic()
     reason = ""
     if before.used_bytes:
         reason = _find_obstacle(before, read_use(), group)
-        while (
-            reason and time.monotonic() - start < timeout_seconds and interrupts.sleep(ASK_SECONDS)
-        ):
+        while reason and time.monotonic() - start < timeout_seconds and sleep(ASK_SECONDS):
             reason = _find_obstacle(before, read_use(), group)
     waited = time.monotonic() - start
-    if cooldown != "until_free":
-        interrupts.sleep(cooldown - waited)
+    if cooldown != "until_free" and cooldown > waited:
+        sleep(cooldown - waited)
     return Handover(
         time.monotonic() - start, free=not reason, note=_describe(before, reason, waited, cooldown)
     )

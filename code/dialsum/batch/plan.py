@@ -10,16 +10,16 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from dialsum.batch.options import DEMO_DATA, BatchOptions, select_numbers
 from dialsum.config.load import LoadedConfig, load_configs
 from dialsum.config.schema import Config
 from dialsum.errors import ConfigError
+from dialsum.experiment.job import Job, kind_of
 from dialsum.models.checkpoint import find_size
 from dialsum.paths import (
     OUTPUTS,
@@ -33,56 +33,75 @@ from dialsum.paths import (
 )
 
 TRAINER = (sys.executable, str(PROJECT_ROOT / "code" / "trainer.py"))
-"""The command that runs one experiment."""
+"""The command that runs one experiment; `--job FILE` is added."""
+DEMO_OVERLAY = project_path("config/demo.yaml")
+DEMO_DATA = project_path("data/sample")
+EXPECTED_FOR_ROWS = 12_457
+"""Training rows that general.expected_minutes is stated for."""
+BYTES_PER_WEIGHT = 4
+OPTIMIZER_COPIES = 2
+"""AdamW keeps two numbers beside each weight that learns."""
+ADAPTED_SHARE = 0.05
+"""Part of the weights that adapters amount to, at the least ranks in use."""
+LOGS_BYTES = 20 * 2**20
 
 
 @dataclass(frozen=True)
-class PlannedExperiment:
-    """One experiment of a batch.
+class BatchOptions:
+    """What is asked of a batch; every path relative to the working folder or absolute.
 
     Attributes:
-        number: from 1, as --only counts; the numbers of a partial batch have gaps.
-        paths: its run's files. log: what its process prints.
-        train, test: its data; test None where no submission is wanted.
-        trainer: program and first arguments of its process.
-        train_rows: rows of its training data, None until they were read; data_sha256: of the rows
-            of each file, then.
+        configs: experiment files, numbered from 1 in this order.
+        only: the numbers to run, ascending; None for all.
+        output_dir: stands for outputs/; runs_dir, log_dir: other places for runs and logs alone.
+        overrides: `section.key=value`, the last one wins.
+        script: the script that names these very files by itself, if one started the batch.
     """
 
-    number: int
-    loaded: LoadedConfig
-    paths: RunPaths
-    log: Path
-    train: Path
-    test: Path | None
-    trainer: tuple[str, ...]
-    train_rows: int | None = None
-    data_sha256: Mapping[str, str] = field(default_factory=dict)
+    configs: tuple[Path, ...]
+    one_epoch: bool = False
+    demo: bool = False
+    data_dir: Path | None = None
+    only: tuple[int, ...] | None = None
+    output_dir: Path | None = None
+    runs_dir: Path | None = None
+    log_dir: Path | None = None
+    overrides: tuple[str, ...] = ()
+    seed: int | None = None
+    stop_on_error: bool = False
+    script: str | None = None
 
     @property
-    def name(self) -> str:
-        """The configuration file's stem."""
-        return self.loaded.name
+    def kind(self) -> str:
+        """`demo`, `one_epoch` or `full`; tiny models are a demo, however short."""
+        return "demo" if self.demo else "one_epoch" if self.one_epoch else "full"
 
     @property
-    def label(self) -> str:
-        """How it is called on screen and in log names."""
-        return self.loaded.config.general.label or self.loaded.name
+    def data_folder(self) -> Path | None:
+        """Folder of the data where the options name one: --data-dir, else the demo's own."""
+        if self.data_dir is not None:
+            return self.data_dir.absolute()
+        return DEMO_DATA if self.demo else None
 
     @property
-    def config(self) -> Config:
-        """Its configuration, options applied."""
-        return self.loaded.config
+    def overlays(self) -> tuple[Path, ...]:
+        """Files laid over every experiment."""
+        return (DEMO_OVERLAY,) if self.demo else ()
 
     @property
-    def job_file(self) -> Path:
-        """Where all that is asked of its process is written, beside its log."""
-        return self.log.with_suffix(".job.json")
-
-    @property
-    def command(self) -> tuple[str, ...]:
-        """How its process is started."""
-        return (*self.trainer, "--job", str(self.job_file))
+    def all_overrides(self) -> list[str]:
+        """Every option that stands for configuration values, as `key=value`; --set comes last and
+        wins."""
+        overrides = []
+        if self.data_folder is not None:
+            # As JSON, which is YAML: a folder may be called anything.
+            folder = json.dumps(str(self.data_folder), ensure_ascii=False)
+            overrides.append(f"data.data_dir={folder}")
+        if self.one_epoch:
+            overrides += ["training.num_train_epochs=1", "training.max_steps=null"]
+        if self.seed is not None:
+            overrides.append(f"training.seed={self.seed}")
+        return [*overrides, *self.overrides]
 
 
 @dataclass(frozen=True)
@@ -90,65 +109,58 @@ class BatchPlan:
     """A batch before it starts.
 
     Attributes:
-        experiments: those to run, in order; total: how many the command line named.
+        jobs: the experiments to run, in order; their numbers have gaps where --only left some out.
+        slots: how many of them run at the same time.
+        trainer: program and first arguments of an experiment's process.
     """
 
     options: BatchOptions
-    kind: str
     started_at: datetime
     paths: BatchPaths
-    experiments: tuple[PlannedExperiment, ...]
-    total: int
+    jobs: tuple[Job, ...] = ()
+    slots: int = 1
+    trainer: tuple[str, ...] = TRAINER
+
+    @property
+    def kind(self) -> str:
+        """`demo`, `one_epoch` or `full`."""
+        return self.options.kind
 
     @property
     def batch_id(self) -> str:
         """Name of the batch in records and file names."""
         return timestamp(self.started_at)
 
+    def log_of(self, job: Job) -> Path:
+        """Return where what a job's process prints goes."""
+        return self.paths.experiment_log(
+            self.started_at, number=job.number, label=job.label, attempt=job.attempt.number
+        )
+
 
 def load_selected(options: BatchOptions) -> tuple[dict[int, LoadedConfig], list[str]]:
-    """Load the configurations that --only leaves; those that are fit are returned beside the
-    problems of the others.
+    """Load the configurations that `only` leaves.
 
     Returns:
-        Number to configuration for those that are fit, and the problems of the others.
-
-    Raises:
-        UnfitError: --only cannot be understood.
+        Those that are fit, by number; and the problems of the others.
     """
-    numbers = select_numbers(options.only, configs=options.configs)
+    numbers = options.only or range(1, len(options.configs) + 1)
     paths = [options.configs[number - 1] for number in numbers]
     twins = _find_twins(paths)
     try:
         return dict(zip(numbers, _load(paths, options), strict=True)), twins
     except ConfigError as error:
         problems = error.problems
-    loaded: dict[int, LoadedConfig] = {}
+    loaded = {}
     for number, path in zip(numbers, paths, strict=True):
-        # Only to find those that are fit: every problem is known already.
+        # Why one of them is unfit is said already.
         with suppress(ConfigError):
-            loaded[number] = _load([path], options)[0]
+            [loaded[number]] = _load([path], options)
     return loaded, problems + twins
 
 
 def _load(paths: Sequence[Path], options: BatchOptions) -> list[LoadedConfig]:
-    return load_configs(paths, overrides=all_overrides(options), overlays=options.overlays)
-
-
-def all_overrides(options: BatchOptions) -> list[str]:
-    """Turn the options that stand for configuration values into overrides; --set comes last and
-    wins."""
-    overrides: list[str] = []
-    if options.data_folder is not None:
-        # As JSON, which is YAML: a folder may be called anything.
-        overrides.append(
-            f"data.data_dir={json.dumps(str(options.data_folder), ensure_ascii=False)}"
-        )
-    if options.one_epoch:
-        overrides += ["training.num_train_epochs=1", "training.max_steps=null"]
-    if options.seed is not None:
-        overrides.append(f"training.seed={options.seed}")
-    return [*overrides, *options.overrides]
+    return load_configs(paths, overrides=options.all_overrides, overlays=options.overlays)
 
 
 def _find_twins(configs: Sequence[Path]) -> list[str]:
@@ -182,79 +194,45 @@ def make_plan(
         trainer: program and first arguments of an experiment's process.
     """
     outputs = (options.output_dir or project_path(OUTPUTS)).absolute()
-    default_logs = outputs / "logs" if options.output_dir else PROJECT_ROOT / "logs"
+    logs = outputs / "logs" if options.output_dir else PROJECT_ROOT / "logs"
+    own_data = any(_data_folders(one.config) != {DEMO_DATA.resolve()} for one in loaded.values())
+    root = batch_root(demo=options.demo, own_data=own_data, one_epoch=options.one_epoch)
     paths = BatchPaths.make(
-        outputs
-        / batch_root(
-            demo=options.demo, own_data=_has_own_data(loaded), one_epoch=options.one_epoch
-        ),
-        (options.log_dir or default_logs).absolute(),
+        outputs / root,
+        (options.log_dir or logs).absolute(),
         runs=options.runs_dir.absolute() if options.runs_dir else None,
     )
     while paths.logs(started_at).exists() or paths.results(started_at).exists():
         started_at += timedelta(seconds=1)
-    plan = BatchPlan(options, options.kind, started_at, paths, (), total=len(options.configs))
-    experiments = tuple(_plan_one(plan, number, one, trainer) for number, one in loaded.items())
-    return replace(plan, experiments=experiments)
+    plan = BatchPlan(options, started_at, paths, trainer=tuple(trainer))
+    jobs = []
+    for number, one in loaded.items():
+        named = paths.run(one.name)
+        # Where a link leads is what is looked at, and what paths in records are relative to.
+        run = RunPaths(folder=named.folder.resolve(), model=named.model.resolve())
+        kind = kind_of(one.config, one_epoch=options.one_epoch)
+        jobs.append(Job(one, run, kind, plan.batch_id, number))
+    return replace(plan, jobs=tuple(jobs))
 
 
-def _has_own_data(loaded: dict[int, LoadedConfig]) -> bool:
-    """Tell whether an experiment reads another file than the sample's."""
-    folders = {
-        (project_path(one.config.data.data_dir) / file).resolve().parent
-        for one in loaded.values()
-        for file in (
-            one.config.data.train_file,
-            one.config.data.dev_file,
-            one.config.data.test_file,
-        )
-        if file
-    }
-    return bool(folders - {DEMO_DATA.resolve()})
+def _data_folders(config: Config) -> set[Path]:
+    data = config.data
+    files = [file for file in (data.train_file, data.dev_file, data.test_file) if file]
+    return {(project_path(data.data_dir) / file).resolve().parent for file in files}
 
 
-def _plan_one(
-    plan: BatchPlan, number: int, loaded: LoadedConfig, trainer: Sequence[str]
-) -> PlannedExperiment:
-    named = plan.paths.run(loaded.name)
-    # Where a link leads is what is looked at, and what paths in records are relative to.
-    run = RunPaths(folder=named.folder.resolve(), model=named.model.resolve())
-    data = loaded.config.data
-    folder = project_path(data.data_dir)
-    return PlannedExperiment(
-        number=number,
-        loaded=loaded,
-        paths=run,
-        log=plan.paths.experiment_log(
-            plan.started_at, number=number, label=loaded.config.general.label or loaded.name
-        ),
-        train=folder / data.train_file,
-        test=folder / data.test_file if data.test_file else None,
-        trainer=tuple(trainer),
-    )
-
-
-EXPECTED_FOR_ROWS = 12_457
-"""Training rows that general.expected_minutes is stated for."""
-BYTES_PER_WEIGHT = 4
-OPTIMIZER_COPIES = 2
-"""AdamW keeps two numbers beside each weight that learns."""
-ADAPTED_SHARE = 0.05
-"""Part of the weights that adapters amount to, at the least ranks in use."""
-LOGS_BYTES = 20 * 2**20
-
-
-def expect_minutes(experiment: PlannedExperiment, *, kind: str) -> float | None:
+def expect_minutes(job: Job) -> float | None:
     """Return the expected duration in minutes; None where nothing is known.
 
-    general.expected_minutes holds for all epochs of the real data on one RTX 3090: it is scaled by
-    rows, and to one epoch.
+    general.expected_minutes holds for the file's own epochs of the real data on one RTX 3090: it is
+    scaled by rows, and by epochs.
     """
-    stated = experiment.config.general.expected_minutes
+    stated = job.config.general.expected_minutes
     if stated is None:
         return None
-    share = 1.0 if experiment.train_rows is None else experiment.train_rows / EXPECTED_FOR_ROWS
-    return stated * share / ((experiment.loaded.own_epochs or 1.0) if kind == "one_epoch" else 1.0)
+    share = 1.0 if job.train_rows is None else job.train_rows / EXPECTED_FOR_ROWS
+    epochs = job.config.training.num_train_epochs
+    return stated * share * epochs / (job.loaded.own_epochs or epochs)
 
 
 def estimate_disk_bytes(config: Config) -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dialsum.batch.plan import BatchPlan, PlannedExperiment, expect_minutes
+from dialsum.batch.plan import BatchPlan, expect_minutes
 from dialsum.batch.screen import format_duration
 from dialsum.config.messages import show_value
 from dialsum.config.schema import Config
+from dialsum.experiment.job import Job
 from dialsum.paths import shown
 from dialsum.text_table import align
 
@@ -27,17 +28,17 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
     Args:
         width: columns of the terminal, which the table is to fit; None: of any width.
     """
-    count, minutes = len(plan.experiments), []
-    only = f" (--only {plan.options.only})" if plan.options.only else ""
-    of_all = "" if count == plan.total else f" of {plan.total}{only}"
+    count, minutes = len(plan.jobs), []
+    total, only = len(plan.options.configs), plan.options.only
+    of_all = f" of {total} (--only {','.join(map(str, only))})" if only else ""
     head = ["", "experiment", "file", "tokens", "rows a step", "steps", "learns", "beams"]
     rows = []
     models: dict[str, list[str]] = {}
     retries: dict[str, list[str]] = {}
-    for one in plan.experiments:
+    for one in plan.jobs:
         config, number = one.config, str(one.number)
         steps = config.training.count_steps(train_rows=one.train_rows)
-        minutes.append(expect_minutes(one, kind=plan.kind))
+        minutes.append(expect_minutes(one))
         models.setdefault(_describe_model(config), []).append(number)
         if config.batch.retry:
             retries.setdefault(", then ".join(config.batch.retry), []).append(number)
@@ -61,6 +62,7 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
         f"logs go to    {shown(plan.paths.logs(plan.started_at))}",
         "",
         *align(table, left=range(len(head) + 1), width=width),
+        *([f"{plan.slots} at the same time (batch.slots)"] if plan.slots > 1 else []),
         *(
             [
                 f"by the plan, not measured: {format_duration(sum(known) * 60)} in all on one RTX "
@@ -74,9 +76,9 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
             for model, numbers in models.items()
         ),
         *(
-            f"{', '.join(numbers)}: after NaN or full memory in training, fresh attempts with "
-            f"{rungs} (batch.retry)"
-            for rungs, numbers in retries.items()
+            f"{', '.join(numbers)}: after NaN or full memory in training, retries with "
+            f"{halvings} (batch.retry)"
+            for halvings, numbers in retries.items()
         ),
     ]
 
@@ -109,7 +111,7 @@ def _describe_adapters(config: Config) -> str:
     return f"{sort} r {lora.lora_rank}{bits}"
 
 
-def describe_replaced(experiments: Sequence[PlannedExperiment]) -> list[str]:
+def describe_replaced(experiments: Sequence[Job]) -> list[str]:
     """Return what overlays replaced: what is the same in all experiments once, then the rest of
     each.
 

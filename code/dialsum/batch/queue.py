@@ -1,233 +1,420 @@
-"""The queue: one experiment after another, each in a process of its own, whatever becomes of the
-others.
+"""The queue: experiments one after another, or several at a time, each in a process of its own,
+whatever becomes of the others.
 
-Must not know what an experiment computes, nor how results are laid out: it hands over outcomes.
+Must not know what an experiment computes, nor how results are laid out: it hands over what came of
+the batch.
 """
 
 from __future__ import annotations
 
+import os
+import time
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from dialsum.archive import archive_previous, find_own_record, write_failed_record
+from dialsum.archive import (
+    archive_previous,
+    describe_dead_run,
+    find_own_record,
+    write_failed_record,
+)
+from dialsum.attempts import KILLED
 from dialsum.batch.check import find_full_disk
 from dialsum.batch.child import (
     GRACE_SECONDS,
+    POLL_SECONDS,
+    Child,
     ChildEnd,
     Interrupts,
     listen_for_interrupts,
-    run_child,
 )
 from dialsum.batch.handover import CardUse, read_card_use, wait_until_free
 from dialsum.batch.lock import hold_batch, hold_run, make_folder
-from dialsum.batch.plan import BatchPlan, PlannedExperiment, expect_minutes
+from dialsum.batch.plan import BatchPlan, expect_minutes
 from dialsum.batch.result import (
     DISK_FULL,
-    BatchOutcome,
-    Outcome,
+    BatchResult,
+    ExperimentResult,
     UnwrittenFilesError,
     explain_end,
     name_cause,
     word_causes,
 )
-from dialsum.batch.retry import (
-    Attempt,
-    decide,
-    describe_dead_attempt,
-    first_attempt,
-    plan_next,
-    point_to_failed,
-)
-from dialsum.batch.screen import Follower, RunProgress, Screen, estimate_rest, format_duration
+from dialsum.batch.retry import plan_retry
+from dialsum.batch.screen import EventFile, RunProgress, Screen, estimate_rest, format_duration
 from dialsum.errors import DialsumError, UnfitError
-from dialsum.experiment.job import Job, kind_of
-from dialsum.files import write_text
-from dialsum.machine.driver import nvidia_gpus
+from dialsum.experiment.job import Job
+from dialsum.machine.driver import nvidia_gpus, usable_cores
 from dialsum.paths import shown
 from dialsum.record import Record
 from dialsum.score.show import format_final
 from dialsum.train.tracking import BATCH_OFF, COULD_NOT_START
 
+WriteResults = Callable[[BatchResult], None]
+NO_USE = CardUse({}, {})
+THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+WAIT_ASLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
+"""Threads that wait leave the core to the experiment beside them."""
 
-@dataclass
-class Queue:
-    """The running batch: what its experiments share.
 
-    Attributes:
+def run_queue(
+    plan: BatchPlan,
+    *,
+    screen: Screen,
+    write_results: WriteResults,
+    interrupts: Interrupts | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+    read_use: Callable[[], CardUse] = read_card_use,
+) -> BatchResult:
+    """Run the experiments of a plan; a failure is recorded, and the next one starts.
+
+    Args:
+        plan: checked before (check.py).
+        screen: where a person follows it.
+        write_results: called at the start, after each experiment and at the end, to write the
+            batch's own files.
+        interrupts: where somebody listens for wishes to stop already; else they are heard here.
         grace_seconds: time an experiment has to stop when asked.
         read_use: asks the driver who uses the cards.
+
+    Raises:
+        UnfitError: the folders cannot be made or another batch holds them; nothing was started.
+    """
+    result = BatchResult(plan)
+    for folder in (plan.paths.root, plan.paths.runs, plan.paths.logs(plan.started_at)):
+        make_folder(folder)
+    hearing = nullcontext(interrupts) if interrupts else listen_for_interrupts()
+    with hold_batch(plan.paths, [job.paths for job in plan.jobs]), hearing as heard:
+        try:
+            # What fails now would fail after hours as well.
+            write_results(result)
+        except DialsumError as error:
+            raise UnfitError(f"{error} Nothing was started.") from error
+        queue = _Queue(result, screen, write_results, heard, grace_seconds, read_use)
+        queue.say_cards(none="no NVIDIA GPU in this machine")
+        try:
+            queue.run()
+        finally:
+            queue.kill_all()
+        result.interrupted = heard.wanted and not result.all_succeeded
+        result.finished_at = datetime.now().astimezone()
+        queue.write()
+    return result
+
+
+@dataclass
+class _Running:
+    """One experiment while its process runs.
+
+    Attributes:
+        child: None where it could not be started.
+        end: how it ended, or what kept it from running; None while it runs.
+        use_before: who used the cards just before.
     """
 
-    outcome: BatchOutcome
+    job: Job
+    title: str
+    events: EventFile
+    use_before: CardUse = NO_USE
+    child: Child | None = None
+    end: ChildEnd | str | None = None
+    progress: RunProgress = field(default_factory=RunProgress)
+    started: datetime = field(default_factory=lambda: datetime.now().astimezone())
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """How long it runs already."""
+        return time.monotonic() - self.since
+
+
+@dataclass
+class _Queue:
+    """The running batch: what its experiments share."""
+
+    result: BatchResult
     screen: Screen
+    write_results: WriteResults
     interrupts: Interrupts
     grace_seconds: float
     read_use: Callable[[], CardUse]
-    _use_before: CardUse = field(default_factory=lambda: CardUse({}, {}))
-    _group: int = 0
-    _stopping_said: bool = False
-    _for_child: dict[str, str] = field(default_factory=dict)
+    running: list[_Running] = field(default_factory=list)
+    last: _Running | None = None
+    """The experiment that ended last, while nobody has waited for the cards that it used."""
+    stopping: bool = False
+    """No other experiment is started."""
+    stopping_said: bool = False
+    blind: bool = False
+    """Showing the runs failed; they go on unseen."""
+    for_child: dict[str, str] = field(default_factory=dict)
 
-    def run_one(self, planned: PlannedExperiment) -> None:
-        """Run one experiment to its end, fresh attempts included, and take its outcome in."""
-        following: Attempt | None = first_attempt(planned)
-        while following is not None:
-            attempt = following
-            result = self._run_attempt(attempt)
-            self._note_tracking(result.record)
-            self.screen.say(*describe_outcome(self._title(attempt), result))
-            following = self._prepare_next(attempt, result)
-        self.outcome.outcomes.append(result)
+    @property
+    def plan(self) -> BatchPlan:
+        """What was asked."""
+        return self.result.plan
 
-    def has_room(self, experiment: PlannedExperiment) -> bool:
-        """Tell whether the disk has room for an experiment; say and note where it has not."""
-        full = find_full_disk(experiment)
-        if full is None and any(one.unwritten == DISK_FULL for one in self.outcome.outcomes):
+    def run(self) -> None:
+        """Run every experiment to its end, retries included."""
+        if self.plan.slots > 1:
+            threads = str(max(1, usable_cores() // self.plan.slots))
+            shared = dict.fromkeys(THREAD_COUNTS, threads) | WAIT_ASLEEP
+            self.for_child |= {key: one for key, one in shared.items() if key not in os.environ}
+        waiting = list(self.plan.jobs)
+        while waiting or self.running:
+            while waiting and len(self.running) < self.plan.slots and self._may_start(waiting[0]):
+                self._start(waiting.pop(0))
+            if not self.running:
+                return
+            self._sleep(POLL_SECONDS)
+            for run in [one for one in self.running if one.end is not None]:
+                self._finish(run)
+
+    def kill_all(self) -> None:
+        """Leave no process behind, whatever ended the queue."""
+        for run in self.running:
+            if run.child is not None and run.end is None:
+                run.child.kill()
+
+    def _may_start(self, job: Job) -> bool:
+        """Tell whether the next experiment may start; wait for the cards before."""
+        if self.last is not None and not self.stopping:
+            self._hand_over(self.last)
+        if self.stopping or self.interrupts.wanted:
+            return False
+        full = find_full_disk(job, self.plan.log_of(job))
+        if full is None and any(one.unwritten == DISK_FULL for one in self.result.experiments):
             # As under a quota, which no free space shows.
             full = f"{DISK_FULL} for the last record"
-        if full is None:
-            return True
-        problem = f"the disk is full, so nothing was started from {experiment.label} on: {full}"
-        self.screen.say("", problem)
-        self.outcome.problems.append(problem)
-        return False
+        if full is not None:
+            self.stopping = True
+            problem = f"the disk is full, so nothing was started from {job.label} on: {full}"
+            self.screen.say("", problem)
+            self.result.problems.append(problem)
+        return full is None
+
+    def _start(self, job: Job) -> None:
+        """Move an earlier run out of the way, leave the job in its place, and start the process."""
+        run = _Running(job, self._title(job), EventFile(job.paths.metrics))
+        log = self.plan.log_of(job)
+        lines = ["", run.title, f"  file {shown(job.loaded.path)}", f"  log  {shown(log)}"]
+        self.running.append(run)
+        try:
+            with hold_run(job.paths):
+                kept = archive_previous(job.paths, first={job.paths.job: job.to_json()})
+            if kept is not None:
+                lines.append(f"  the earlier run now stands in {shown(kept)}")
+            self.screen.say(*lines)
+            self.screen.restart_pause()
+            run.events.skip_existing()
+            run.use_before = self._ask_use()
+            run.child = Child(
+                (*self.plan.trainer, "--job", str(job.paths.job)),
+                log=log,
+                environment=self.for_child,
+                grace_seconds=self.grace_seconds,
+            )
+        except DialsumError as error:
+            run.end = str(error)
+
+    def _title(self, job: Job) -> str:
+        numbers = [one.number for one in self.plan.jobs]
+        retry = f", attempt {job.attempt.number}" if job.attempt.number > 1 else ""
+        place = numbers.index(job.number) + 1
+        return f"[{place}/{len(numbers)}] {job.number} {job.label}{retry}"
+
+    def _sleep(self, seconds: float) -> bool:
+        """Follow what runs for so long; return False soon after somebody wants to stop."""
+        end = time.monotonic() + seconds
+        while True:
+            for run in self.running:
+                self._poll(run)
+            if self.running and not self.blind:
+                self._show()
+            stop = self.interrupts.wanted
+            time.sleep(max(0.0, min(POLL_SECONDS, end - time.monotonic())))
+            if stop or time.monotonic() >= end:
+                return not self.interrupts.wanted
+
+    def _poll(self, run: _Running) -> None:
+        if run.child is None or run.end is not None:
+            return
+        try:
+            run.end = run.child.poll(self.interrupts)
+        except DialsumError as error:
+            run.end = str(error)
+        except Exception as error:
+            # The edge of the queue: a fault of ours over one run must not end the night.
+            run.end = f"the runner failed while following it ({type(error).__name__}: {error})"
+            self.screen.say(traceback.format_exc())
+            with suppress(DialsumError):
+                run.child.kill()
+
+    def _show(self) -> None:
+        """Say what the events of the running experiments tell, and how far they are."""
+        try:
+            for run in self.running:
+                self._say_events(run)
+            self.screen.show_progress(self._describe_progress)
+        except Exception:
+            # Nor does a fault in what is only shown: the runs go on unseen.
+            self.blind = True
+            self.screen.say(traceback.format_exc(), "the experiments go on without being shown")
+        if self.interrupts.wanted and not self.stopping_said:
+            self.stopping_said = True
+            running = "the experiment is" if len(self.running) == 1 else "the experiments are"
+            self.screen.say(
+                f"stopping: {running} asked to record what there is and end, which takes at most "
+                f"{self.grace_seconds:g} s; Ctrl-C again kills at once"
+            )
+
+    def _say_events(self, run: _Running) -> None:
+        for event in run.events.read_new():
+            line = run.progress.update(event, now=time.monotonic())
+            passing = event.get("event") == "stage" and self.screen.terminal
+            if line is not None and not passing:
+                who = "" if self.plan.slots == 1 else f"{run.job.number} {run.job.label}: "
+                self.screen.say(f"  {who}{line}")
+                self.screen.restart_pause()
+
+    def _describe_progress(self) -> str:
+        """Return the state of what runs: a line each, or one line for all on a terminal."""
+        batch_left = self._time_left()
+        if len(self.running) > 1 and self.screen.terminal:
+            states = (f"{one.job.number} {one.progress.describe()}" for one in self.running)
+            return "; ".join(states) + (f"  ({batch_left})" if batch_left else "")
+        lines = []
+        for run in self.running:
+            left = run.progress.seconds_left(time.monotonic())
+            times = [f"{format_duration(run.seconds)} so far"]
+            times += [] if left is None else [f"{format_duration(left)} left"]
+            times += [batch_left] if batch_left and run is self.running[-1] else []
+            lines.append(f"{run.title}  {run.progress.describe()}  ({', '.join(times)})")
+        return "\n".join(lines)
+
+    def _time_left(self) -> str | None:
+        """Say when the whole batch ends; None if unknown."""
+        now = time.monotonic()
+        numbers = {run.job.number for run in self.running}
+        waiting = [job for job in self.result.not_started if job.number not in numbers]
+        return estimate_rest(
+            [
+                (expected_seconds(run.job), run.seconds, run.progress.seconds_left(now))
+                for run in self.running
+            ],
+            [expected_seconds(job) for job in waiting],
+            finished=[
+                (expected_seconds(one.job), one.record.number("duration_seconds") or 0.0)
+                for one in self.result.experiments
+                if one.record.succeeded
+            ],
+            slots=self.plan.slots,
+        )
+
+    def _finish(self, run: _Running) -> None:
+        """Take in what came of an experiment that ended; start its retry where there is one."""
+        self.running.remove(run)
+        came = self._collect(run)
+        self._note_tracking(came.record)
+        self.screen.say(*describe_result(run.title, came))
+        if retry := self._prepare_retry(run, came):
+            self._start(retry)
+            return
+        self.last = run
+        self.result.by_number[run.job.number] = came
+        self.stopping |= self.plan.options.stop_on_error and not came.record.succeeded
+        self.write()
+
+    def _collect(self, run: _Running) -> ExperimentResult:
+        """Find the record that the run wrote, or write the one that it could not write."""
+        job, log, end = run.job, self.plan.log_of(run.job), run.end
+        own = find_own_record(job.paths, batch=self.plan.batch_id)
+        if own is not None:
+            return ExperimentResult(job, own, log)
+        failure = ("failed", str(end))
+        status, reason = explain_end(end, log) if isinstance(end, ChildEnd) else failure
+        content = describe_dead_run(
+            experiment=job.name,
+            label=job.label,
+            kind=job.kind,
+            batch=self.plan.batch_id,
+            status=status,
+            reason=reason,
+            started_at=run.started,
+            finished_at=datetime.now().astimezone(),
+        )
+        if isinstance(end, ChildEnd) and end.signal_name == "SIGKILL" and status == "failed":
+            content["failure"] = {"cause": KILLED, "stage": run.progress.stage}
+            content["failure"] |= {"step": run.progress.step} if run.progress.step else {}
+        content = job.attempt.add_to(content)
+        try:
+            with hold_run(job.paths):
+                return ExperimentResult(job, write_failed_record(job.paths, content), log)
+        except DialsumError as error:
+            cause = name_cause(error)
+            if cause == DISK_FULL:
+                how = explain_end(end, None)[1] if isinstance(end, ChildEnd) else str(end)
+                content["reason"] = f"{cause} of {shown(job.paths.folder)}: {how}"
+            record = Record(job.paths.result, content)
+            return ExperimentResult(job, record, log, unwritten=cause)
 
     def _note_tracking(self, record: Record) -> None:
         """Spare the experiments to come the wait for a W&B that cannot be had."""
         why = str(record.value("tracking.why"))
         if record.value("tracking.used") != "off" or not why.startswith(COULD_NOT_START):
             return
-        if BATCH_OFF not in self._for_child:
-            self._for_child[BATCH_OFF] = f"{why} (as an earlier experiment of this batch found)"
+        if BATCH_OFF not in self.for_child:
+            self.for_child[BATCH_OFF] = f"{why} (as an earlier experiment of this batch found)"
             self.screen.say(f"Weights & Biases is off for the rest of this batch: it {why}")
 
-    def _prepare_next(self, attempt: Attempt, result: Outcome) -> Attempt | None:
-        """Decide about a fresh attempt, and move what the failed one left out of its way."""
-        if self.interrupts.wanted or result.unwritten:
-            return None
-        decision = decide(attempt, result.record)
-        self.screen.say(*(f"  {line}" for line in decision.said))
-        if not decision.changes:
-            return None
-        self.hand_over(attempt.experiment)
-        if self.interrupts.wanted:
-            return None
-        if full := find_full_disk(attempt.planned):
-            self.screen.say(f"  no fresh attempt: {full}")
+    def _prepare_retry(self, run: _Running, came: ExperimentResult) -> Job | None:
+        """Decide about a retry, and move what the failed attempt left out of its way."""
+        if self.interrupts.wanted or came.unwritten:
             return None
         try:
-            following = plan_next(attempt, decision, result.record)
-            with hold_run(attempt.planned.paths):
-                kept = archive_previous(attempt.planned.paths)
+            retry, said = plan_retry(run.job, came.record)
+            self.screen.say(*(f"  {line}" for line in said))
+            if retry is None:
+                return None
+            self._hand_over(run)
+            if self.interrupts.wanted:
+                return None
+            if full := find_full_disk(retry, came.log):
+                self.screen.say(f"  no retry: {full}")
+                return None
+            with hold_run(retry.paths):
+                kept = archive_previous(retry.paths)
         except DialsumError as error:
-            self.screen.say(f"  no fresh attempt: {error}")
+            self.screen.say(f"  no retry: {error}")
             return None
         if kept is None:
             return None
         self.screen.say(
             f"  the failed attempt's files now stand in {shown(kept)}",
-            *(f"  fresh attempt: {change.describe_whole()}" for change in decision.changes),
+            *(f"  retry: {change.describe_whole()}" for change in retry.attempt.changes),
         )
-        return point_to_failed(following, kept, log=attempt.experiment.log)
+        attempt = retry.attempt.point_back(kept, log=came.log, folder=retry.paths.folder)
+        return replace(retry, attempt=attempt)
 
-    def _run_attempt(self, attempt: Attempt) -> Outcome:
-        experiment, title = attempt.experiment, self._title(attempt)
-        path = shown(experiment.loaded.path)
-        self.screen.say("", title, f"  file {path}", f"  log  {shown(experiment.log)}")
-        self.screen.restart_pause()
-        follower = Follower(
-            self.screen, experiment.paths.metrics, title=title, estimate=self.time_left
-        )
-        self._use_before = self._ask_use()
-        started = datetime.now().astimezone()
-        end: ChildEnd | str
-        try:
-            if attempt.run.number > 1:
-                write_job(attempt, self.outcome.plan)
-            end = run_child(
-                experiment.command,
-                log=experiment.log,
-                interrupts=self.interrupts,
-                on_start=self._note_group,
-                on_poll=lambda: self._poll(follower),
-                environment=self._for_child,
-                grace_seconds=self.grace_seconds,
-            )
-        except DialsumError as error:
-            end = str(error)
-        except Exception as error:
-            # The edge of the queue: a fault of ours while following one run must not end the night.
-            end = f"the runner failed while following it ({type(error).__name__}: {error})"
-            self.screen.say(traceback.format_exc())
-        return self._collect(attempt, end, started, follower.progress)
-
-    def _poll(self, follower: Follower) -> None:
-        follower.poll()
-        if self.interrupts.wanted and not self._stopping_said:
-            self._stopping_said = True
-            self.screen.say(
-                "stopping: the experiment is asked to record itself and end, which takes at most "
-                f"{self.grace_seconds:g} s; Ctrl-C again kills it at once"
-            )
-
-    def _note_group(self, pid: int) -> None:
-        self._group = pid
-
-    def _title(self, attempt: Attempt) -> str:
-        experiment = attempt.planned
-        place = len(self.outcome.outcomes) + 1
-        planned = len(self.outcome.plan.experiments)
-        again = f", attempt {attempt.run.number}" if attempt.run.number > 1 else ""
-        return f"[{place}/{planned}] {experiment.number} {experiment.label}{again}"
-
-    def _collect(
-        self, attempt: Attempt, end: ChildEnd | str, started: datetime, progress: RunProgress
-    ) -> Outcome:
-        """Find the record that the run wrote, or write the one that it could not write."""
-        plan, experiment = self.outcome.plan, attempt.experiment
-        own = find_own_record(experiment.paths, batch=plan.batch_id)
-        if own is not None:
-            return Outcome(experiment, own)
-        status, reason = _explain(end, experiment.log)
-        killed = isinstance(end, ChildEnd) and end.signal_name == "SIGKILL"
-        content = describe_dead_attempt(
-            attempt,
-            status=status,
-            reason=reason,
-            started_at=started,
-            plan=plan,
-            killed_in=progress if killed and status == "failed" else None,
-        )
-        try:
-            with hold_run(experiment.paths):
-                return Outcome(experiment, write_failed_record(experiment.paths, content))
-        except DialsumError as error:
-            cause = name_cause(error)
-            if cause == DISK_FULL:
-                place = shown(experiment.paths.folder)
-                content["reason"] = f"{cause} of {place}: {_explain(end, None)[1]}"
-            record = Record(experiment.paths.result, content)
-            return Outcome(experiment, record, unwritten=cause)
-
-    def hand_over(self, experiment: PlannedExperiment) -> None:
+    def _hand_over(self, run: _Running) -> None:
         """Wait after an experiment until the cards are free for the next one; say how they are."""
-        settings = experiment.config.batch
+        self.last = None
+        settings = run.job.config.batch
         handover = wait_until_free(
-            self._use_before,
-            group=self._group,
+            run.use_before,
+            group=run.child.pid if run.child else 0,
             timeout_seconds=settings.free_timeout_seconds,
             cooldown=settings.cooldown_seconds,
-            interrupts=self.interrupts,
+            sleep=self._sleep,
             read_use=self._ask_use,
         )
         if handover.note:
             self.screen.say(handover.note)
         if not handover.free:
-            self.outcome.problems.append(f"after {experiment.label}: {handover.note}")
+            self.result.problems.append(f"after {run.job.label}: {handover.note}")
         self.say_cards()
 
     def say_cards(self, *, none: str = "") -> None:
@@ -245,49 +432,34 @@ class Queue:
             return self.read_use()
         except DialsumError as error:
             self.screen.say(f"warning: {error}")
-            return CardUse({}, {})
+            return NO_USE
 
-    def time_left(self, running_seconds: float, running_left: float | None) -> str | None:
-        """Say when the whole batch ends; None if unknown."""
-        kind = self.outcome.plan.kind
-        finished = [
-            (_expected_seconds(one.experiment, kind), one.record.number("duration_seconds") or 0.0)
-            for one in self.outcome.outcomes
-            if one.record.succeeded
-        ]
-        rest = [_expected_seconds(one, kind) for one in self.outcome.not_started]
-        return estimate_rest(
-            rest, finished=finished, current_seconds=running_seconds, current_left=running_left
-        )
+    def write(self) -> None:
+        """Write the batch's files; that they cannot be written ends no batch, but is said and turns
+        up at its end, unless a later attempt succeeds."""
+        self.result.unwritten.clear()
+        try:
+            self.write_results(self.result)
+        except UnwrittenFilesError as error:
+            note_unwritten(self.result, error.causes, self.screen)
 
 
-def write_job(attempt: Attempt, plan: BatchPlan) -> None:
-    """Write all that the process of an attempt is asked: what was checked is what runs."""
-    experiment = attempt.experiment
-    kind = kind_of(experiment.config, one_epoch=plan.options.one_epoch)
-    job = Job(
-        experiment.loaded,
-        experiment.paths,
-        kind,
-        plan.batch_id,
-        attempt=attempt.run,
-        data_sha256=experiment.data_sha256,
-    )
-    write_text(experiment.job_file, job.to_json())
+def note_unwritten(result: BatchResult, causes: dict[Path, str], screen: Screen) -> None:
+    """Keep what could not be written for the closing lines; say each cause once in a batch."""
+    result.unwritten |= causes
+    for cause, line in word_causes(causes).items():
+        screen.warn_once(line, about=cause)
 
 
-def _explain(end: ChildEnd | str, log: Path | None) -> tuple[str, str]:
-    return ("failed", end) if isinstance(end, str) else explain_end(end, log)
-
-
-def _expected_seconds(experiment: PlannedExperiment, kind: str) -> float | None:
-    minutes = expect_minutes(experiment, kind=kind)
+def expected_seconds(job: Job) -> float | None:
+    """Return what a job is expected to take; None where nothing is known."""
+    minutes = expect_minutes(job)
     return None if minutes is None else minutes * 60
 
 
-def describe_outcome(title: str, outcome: Outcome) -> list[str]:
+def describe_result(title: str, came: ExperimentResult) -> list[str]:
     """Return the lines that close one experiment on the screen."""
-    record = outcome.record
+    record = came.record
     took = format_duration(record.number("duration_seconds") or 0.0)
     if record.succeeded:
         dev = record.value("evaluation.dev")
@@ -296,86 +468,6 @@ def describe_outcome(title: str, outcome: Outcome) -> list[str]:
     else:
         reason = record.value("reason") or "no reason is recorded"
         lines = [f"{title}  {record.status.upper()} after {took}: {reason}"]
-    if outcome.unwritten:
-        lines.append(f"  this could not be recorded: {outcome.unwritten}, {shown(record.path)}")
+    if came.unwritten:
+        lines.append(f"  this could not be recorded: {came.unwritten}, {shown(record.path)}")
     return lines
-
-
-WriteResults = Callable[[BatchOutcome], None]
-
-
-def run_batch(
-    plan: BatchPlan,
-    *,
-    screen: Screen,
-    write_results: WriteResults,
-    interrupts: Interrupts | None = None,
-    grace_seconds: float = GRACE_SECONDS,
-    read_use: Callable[[], CardUse] = read_card_use,
-) -> BatchOutcome:
-    """Run the experiments of a plan in order; a failure is recorded, and the next one starts.
-
-    Args:
-        plan: checked before (preflight.py).
-        screen: where a person follows it.
-        write_results: called at the start, after each experiment and at the end, to write the
-            batch's own files.
-        interrupts: where somebody listens for wishes to stop already; else they are heard here.
-        grace_seconds: time an experiment has to stop when asked.
-        read_use: asks the driver who uses the cards.
-
-    Raises:
-        UnfitError: the folders cannot be made or another batch holds them; nothing was started.
-    """
-    outcome = BatchOutcome(plan)
-    for folder in (plan.paths.root, plan.paths.runs, plan.paths.logs(plan.started_at)):
-        make_folder(folder)
-    hearing = nullcontext(interrupts) if interrupts else listen_for_interrupts()
-    runs = [one.paths for one in plan.experiments]
-    with hold_batch(plan.paths, runs), hearing as interrupts:
-        _write_first(outcome, write_results)
-        queue = Queue(outcome, screen, interrupts, grace_seconds, read_use)
-        queue.say_cards(none="no NVIDIA GPU in this machine")
-        for experiment in plan.experiments:
-            if outcome.outcomes:
-                queue.hand_over(outcome.outcomes[-1].experiment)
-            if interrupts.wanted:
-                break
-            if not queue.has_room(experiment):
-                break
-            queue.run_one(experiment)
-            _write_or_say(outcome, write_results, screen)
-            if plan.options.stop_on_error and not outcome.records[-1].succeeded:
-                break
-        outcome.interrupted = interrupts.wanted and not outcome.all_succeeded
-        outcome.finished_at = datetime.now().astimezone()
-        _write_or_say(outcome, write_results, screen)
-    return outcome
-
-
-def _write_first(outcome: BatchOutcome, write_results: WriteResults) -> None:
-    """Write the batch's files, and the job of each experiment, before anything runs: what fails
-    now would fail after hours as well."""
-    try:
-        for experiment in outcome.plan.experiments:
-            write_job(first_attempt(experiment), outcome.plan)
-        write_results(outcome)
-    except DialsumError as error:
-        raise UnfitError(f"{error} Nothing was started.") from error
-
-
-def _write_or_say(outcome: BatchOutcome, write_results: WriteResults, screen: Screen) -> None:
-    """Write the batch's files; that they cannot be written ends no batch, but is said and turns up
-    at its end, unless a later attempt succeeds."""
-    outcome.unwritten.clear()
-    try:
-        write_results(outcome)
-    except UnwrittenFilesError as error:
-        note_unwritten(outcome, error, screen)
-
-
-def note_unwritten(outcome: BatchOutcome, error: UnwrittenFilesError, screen: Screen) -> None:
-    """Keep what could not be written for the closing lines; say each cause once in a batch."""
-    outcome.unwritten |= error.causes
-    for cause, line in word_causes(error.causes).items():
-        screen.warn_once(line, about=cause)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dialsum.batch.check import ROOM_FOR_WORDS_BYTES
 from dialsum.batch.child import ChildEnd
-from dialsum.batch.plan import BatchPlan, PlannedExperiment
+from dialsum.batch.plan import BatchPlan
 from dialsum.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -22,6 +22,7 @@ from dialsum.errors import (
     DiskFullError,
     RunError,
 )
+from dialsum.experiment.job import Job
 from dialsum.paths import shown
 from dialsum.record import Record
 
@@ -80,25 +81,27 @@ REASON_LINES = 4
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExperimentResult:
     """What came of one experiment.
 
     Attributes:
-        record: its run's record.
+        job: its last attempt's.
+        record: that attempt's record; log: what its process printed.
         unwritten: why the record stands nowhere on the disk; None where it does.
     """
 
-    experiment: PlannedExperiment
+    job: Job
     record: Record
+    log: Path
     unwritten: str | None = None
 
 
 @dataclass
-class BatchOutcome:
+class BatchResult:
     """What came of a batch so far.
 
     Attributes:
-        outcomes: of the experiments that were started, in order.
+        by_number: of the experiments that have ended, by their number in the batch.
         finished_at: None while it runs.
         interrupted: whether somebody stopped it before its end.
         problems: what went wrong around the experiments, for the closing lines.
@@ -106,26 +109,31 @@ class BatchOutcome:
     """
 
     plan: BatchPlan
-    outcomes: list[Outcome] = field(default_factory=list)
+    by_number: dict[int, ExperimentResult] = field(default_factory=dict)
     finished_at: datetime | None = None
     interrupted: bool = False
     problems: list[str] = field(default_factory=list)
     unwritten: dict[Path, str] = field(default_factory=dict)
 
     @property
-    def records(self) -> list[Record]:
-        """The records of the experiments that were started, in order."""
-        return [outcome.record for outcome in self.outcomes]
+    def experiments(self) -> list[ExperimentResult]:
+        """What came of those that have ended, in the order of the batch."""
+        return [self.by_number[number] for number in sorted(self.by_number)]
 
     @property
-    def not_started(self) -> list[PlannedExperiment]:
-        """The experiments that never started."""
-        return list(self.plan.experiments[len(self.outcomes) :])
+    def records(self) -> list[Record]:
+        """The records of the experiments that have ended, in the order of the batch."""
+        return [one.record for one in self.experiments]
+
+    @property
+    def not_started(self) -> list[Job]:
+        """The experiments that have not ended; once the batch has, those that never started."""
+        return [job for job in self.plan.jobs if job.number not in self.by_number]
 
     @property
     def all_unwritten(self) -> dict[Path, str]:
         """Files of the batch and records of its runs that could not be written, and why."""
-        records = {one.record.path: one.unwritten for one in self.outcomes if one.unwritten}
+        records = {one.record.path: one.unwritten for one in self.experiments if one.unwritten}
         return self.unwritten | records
 
     @property

@@ -296,60 +296,12 @@ def _finite(value: Any, otherwise: float | None) -> float | None:
         return otherwise
 
 
-class Follower:
-    """Reads one run's events while it runs and shows them; `progress` is what they told so far.
-
-    Args:
-        screen: where they are shown.
-        metrics: the run's metrics.jsonl; what stands in it now is an earlier run's.
-        title: how the run is called.
-        estimate: from the seconds of this run so far, and those that its steps will take, to what
-            is said of the batch's end; None if unknown.
-    """
-
-    def __init__(
-        self,
-        screen: Screen,
-        metrics: Path,
-        *,
-        title: str,
-        estimate: Callable[[float, float | None], str | None],
-    ) -> None:
-        self._screen = screen
-        self._title = title
-        self._estimate = estimate
-        self.progress = RunProgress()
-        self._events = EventFile(metrics)
-        self._events.skip_existing()
-        self._started = time.monotonic()
-
-    def poll(self) -> None:
-        """Show what is new: what is worth a line of its own, else the state that passes."""
-        for event in self._events.read_new():
-            line = self.progress.update(event, now=time.monotonic())
-            passing = event.get("event") == "stage" and self._screen.terminal
-            if line is not None and not passing:
-                self._screen.say(f"  {line}")
-                self._screen.restart_pause()
-        self._screen.show_progress(self._line)
-
-    def _line(self) -> str:
-        now = time.monotonic()
-        so_far = now - self._started
-        run_left = self.progress.seconds_left(now)
-        batch_left = self._estimate(so_far, run_left)
-        times = f"{format_duration(so_far)} so far"
-        times += "" if run_left is None else f", {format_duration(run_left)} left"
-        times += "" if batch_left is None else f", {batch_left}"
-        return f"{self._title}  {self.progress.describe()}  ({times})"
-
-
 def estimate_rest(
-    rest: Sequence[float | None],
+    running: Sequence[tuple[float | None, float, float | None]],
+    waiting: Sequence[float | None],
     *,
     finished: Sequence[tuple[float | None, float]],
-    current_seconds: float,
-    current_left: float | None = None,
+    slots: int = 1,
 ) -> str | None:
     """Return `about 1 h 20 m left in the batch`; None before anything was measured on this machine.
 
@@ -357,22 +309,28 @@ def estimate_rest(
     each of the rest takes the mean of what is finished.
 
     Args:
-        rest: seconds expected for the running experiment and those after it, None where unknown.
+        running: of each that runs the seconds that were expected (None: unknown), that it runs
+            already, and that its remaining steps take (None: they do not say).
+        waiting: expected seconds of those after them, None where unknown.
         finished: expected and taken seconds of those that succeeded in this batch.
-        current_seconds: how long the running one runs already.
-        current_left: what its remaining steps take; None where its steps do not say.
+        slots: how many run at the same time.
     """
-    if not rest or not any(taken > 0 for _, taken in finished):
+    if not running or not any(taken > 0 for _, taken in finished):
         return None
-    known = [value for value in rest if value is not None]
+    asked = [*(expected for expected, _, _ in running), *waiting]
+    known = [value for value in asked if value is not None]
     compared = [(expected, taken) for expected, taken in finished if expected]
-    if compared and len(known) == len(rest):
+    if compared and len(known) == len(asked):
         factor = sum(taken for _, taken in compared) / sum(expected for expected, _ in compared)
         each = [factor * value for value in known]
     else:
-        each = [sum(taken for _, taken in finished) / len(finished)] * len(rest)
-    current = max(each[0] - current_seconds, current_left or 0.0)
-    if current > 0:
-        return f"about {format_duration(current + sum(each[1:]))} left in the batch"
+        each = [sum(taken for _, taken in finished) / len(finished)] * len(asked)
+    left = [
+        max(whole - so_far, steps or 0.0)
+        for whole, (_, so_far, steps) in zip(each, running, strict=False)
+    ]
     # Overdue, and its steps do not say how long it still takes: that part is left out.
-    return f"at least {format_duration(sum(each[1:]))} left in the batch" if each[1:] else None
+    how = "about" if all(seconds > 0 for seconds in left) else "at least"
+    left = [max(seconds, 0.0) for seconds in left]
+    rest = max(*left, (sum(left) + sum(each[len(left) :])) / slots)
+    return f"{how} {format_duration(rest)} left in the batch" if rest > 0 else None

@@ -23,21 +23,21 @@ ACCUMULATION = "training.gradient_accumulation_steps"
 RANK, ALPHA = "qlora.lora_rank", "qlora.lora_alpha"
 
 
-class RungError(Exception):
-    """A rung that cannot be applied here; its text says why."""
+class NoHalfError(Exception):
+    """A value that cannot be halved; the text says why."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One value that a fresh attempt replaces.
+    """One value that a retry replaces.
 
     Args:
-        rung: of batch.retry.
+        by: what of batch.retry asks for it.
         key: dotted key.
         before, after: the value in the attempt before, and in this one.
     """
 
-    rung: str
+    by: str
     key: str
     before: Any
     after: Any
@@ -48,18 +48,18 @@ class Change:
         return f"{name} {show_number(self.before)} -> {show_number(self.after)}"
 
     def describe_whole(self) -> str:
-        """Return the change with its dotted key and the rung that asked for it."""
+        """Return the change with its dotted key and what asked for it."""
         section = self.key.rpartition(".")[0]
-        return f"{section}.{self.describe()} ({RETRY} {self.rung})"
+        return f"{section}.{self.describe()} ({RETRY} {self.by})"
 
     def to_record(self) -> dict[str, Any]:
         """Return the change as it stands in records."""
-        return {"rung": self.rung, "key": self.key, "from": self.before, "to": self.after}
+        return {"by": self.by, "key": self.key, "from": self.before, "to": self.after}
 
     @classmethod
     def from_record(cls, content: dict[str, Any]) -> Change:
         """Read a change as to_record writes it."""
-        return cls(content["rung"], content["key"], content["from"], content["to"])
+        return cls(content["by"], content["key"], content["from"], content["to"])
 
 
 def show_number(value: Any) -> str:
@@ -79,58 +79,52 @@ def count_halvings(number: int) -> int:
     return count
 
 
-def apply_rung(
-    rung: str, config: Config, *, batch: int | None = None, accumulation: int | None = None
+def list_changes(
+    by: str, config: Config, *, batch: int | None = None, accumulation: int | None = None
 ) -> list[Change]:
-    """Return what a rung changes of a config.
+    """Return what an entry of batch.retry changes of a config.
 
     Args:
         batch, accumulation: what the failed run used where the config says `auto`.
 
     Raises:
-        RungError: a value cannot be halved, or is not known.
+        NoHalfError: a value cannot be halved, or is not known.
     """
     training, lora = config.training, config.qlora
-    if rung == "lr_half":
+    if by == "lr_half":
         rate = training.learning_rate
-        return [Change(rung, LEARNING_RATE, rate, rate / 2)]
-    if rung == "rank_half":
-        return [
-            Change(rung, key, value, _halve(key, value))
-            for key, value in ((RANK, lora.lora_rank), (ALPHA, lora.lora_alpha))
-        ]
+        return [Change(by, LEARNING_RATE, rate, rate / 2)]
+    if by == "rank_half":
+        ranks = ((RANK, lora.lora_rank), (ALPHA, lora.lora_alpha))
+        return [Change(by, key, value, _halve(key, value)) for key, value in ranks]
     rows, passes = training.per_device_train_batch_size, training.gradient_accumulation_steps
     used_rows = batch if rows == "auto" else rows
     used_passes = accumulation if passes == "auto" else passes
     if used_rows is None or used_passes is None:
-        raise RungError("the batch size was auto, and the failed run left no word of what it was")
+        raise NoHalfError("the batch size was auto, and the failed run left no word of what it was")
     return [
-        Change(rung, BATCH, used_rows, _halve(BATCH, used_rows)),
-        Change(rung, ACCUMULATION, used_passes, used_passes * 2),
+        Change(by, BATCH, used_rows, _halve(BATCH, used_rows)),
+        Change(by, ACCUMULATION, used_passes, used_passes * 2),
     ]
 
 
 def _halve(key: str, value: int) -> int:
     if not count_halvings(value):
-        raise RungError(f"{key} {value} has no half")
+        raise NoHalfError(f"{key} {value} has no half")
     return value // 2
 
 
 def state_changes(changes: Sequence[Change], *, left: Sequence[str]) -> Source:
-    """Return the changes of all attempts as the source that is laid over every other.
+    """Return changes as a source of the configuration that is laid over every other.
 
     Args:
-        left: rungs of batch.retry that are still to come.
+        left: what of batch.retry is still to come.
     """
-    said = [_state(change.key, change.after, f"{RETRY} {change.rung}") for change in changes]
-    if said:
-        said.append(_state(RETRY, list(left), f"{RETRY}, what is left of it"))
-    notes = [f"fresh attempt: {change.describe_whole()}" for change in changes]
+    values = [(one.key, one.after, f"{RETRY} {one.by}") for one in changes]
+    values.append((RETRY, list(left), f"{RETRY}, what is left of it"))
+    said = [Statement(key, "", value, Origin(None, None, why), key) for key, value, why in values]
+    notes = [f"retry: {change.describe_whole()}" for change in changes]
     return Source(None, Statements(said=said, notes=notes))
-
-
-def _state(key: str, value: Any, origin: str) -> Statement:
-    return Statement(key, "", value, Origin(None, None, origin), key)
 
 
 def retried_rank_is_there(view: View) -> Iterator[Problem]:
@@ -153,18 +147,18 @@ def retried_batch_can_be_halved(view: View) -> Iterator[Problem]:
         yield from _too_often(view, "batch_half", key=BATCH)
 
 
-def _too_often(view: View, rung: str, *, key: str) -> Iterator[Problem]:
-    asked, value = view[RETRY].count(rung), view[key]
+def _too_often(view: View, by: str, *, key: str) -> Iterator[Problem]:
+    asked, value = view[RETRY].count(by), view[key]
     possible = count_halvings(value)
     if asked <= possible:
         return
     times = "" if asked == 1 else f" {asked} times"
     steps = " -> ".join(str(value // 2**n) for n in range(possible + 1))
     how = f"can be halved {possible} times only ({steps})" if possible else "has no half"
-    meant = f"at most {possible} {rung}" if possible else f"without {rung}"
+    meant = f"at most {possible} {by}" if possible else f"without {by}"
     yield view.problem(
         RETRY,
-        f"{rung}{times}, but {key} {value} {how}",
+        f"{by}{times}, but {key} {value} {how}",
         meant=f"{meant}, or {key} {2**asked}, or a multiple of it",
     )
 

@@ -41,7 +41,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Architecture = Literal["mt5", "t5", "bart"]
 BestMetric = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum", "loss"]
 Scale = Literal["mecab", "kiwi", "whitespace", "char", "english"]
-Rung = Literal["lr_half", "batch_half", "rank_half"]
+Retry = Literal["lr_half", "batch_half", "rank_half"]
 KeptPart = Literal["both_ends", "start", "end"]
 
 
@@ -376,11 +376,14 @@ class Batch(Section):
     """Pause before the next run: until the driver says the memory is free; a number adds to it."""
     free_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 120.0
     """Longest wait for the memory to come free before it is said and the queue goes on."""
-    retry: list[Rung] = []
-    """What fresh attempts change, one more each time, after training ended in NaN or full memory:
+    retry: list[Retry] = []
+    """What retries change, one more each time, after training ended in NaN or full memory:
     lr_half halves the learning rate (skipped where memory was full), batch_half the batch while
     accumulation doubles, rank_half lora_rank and lora_alpha. A batch alone starts them; trainer.py
     never tries again by itself."""
+    slots: Annotated[int, Field(ge=1, le=256)] | Auto = 1
+    """Experiments that run at the same time on a CPU, which share its cores; auto: one for each
+    core, and one on a card. The least that any experiment of a batch asks holds for it."""
     memory_limit_gib: Annotated[float, Field(gt=0, le=1_000_000)] = 24.0
     """GPU memory that the closing lines hold the run against, GiB."""
 

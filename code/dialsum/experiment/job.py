@@ -1,7 +1,7 @@
 """A job: all that is asked of one run. Resolved once; what was checked is what runs.
 
-A batch writes it as JSON beside the log of each experiment, and that is all that the process reads;
-trainer.py alone builds the same. Must not know how a run goes, nor import what trains.
+It stands as `job.json` in the run's folder, and is all that the process of a batch's run reads.
+Must not know how a run goes, nor import what trains.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dialsum.attempts import FIRST, AttemptOfRun
+from dialsum.attempts import FIRST, Attempt
 from dialsum.config.load import LoadedConfig
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError, first_line
@@ -23,29 +23,47 @@ class Job:
     """What is asked of one run.
 
     Args:
-        loaded: the checked config.
+        loaded: the checked config, its checkpoint pinned to a commit.
         paths: where its files go.
         kind: full, one_epoch or demo.
-        batch: the batch it belongs to, if any.
-        resume: go on from the run's latest whole checkpoint.
+        batch: the batch it belongs to, if any; number: from 1, as --only counts in it.
         attempt: which of its batch's attempts it is.
-        data_sha256: of the rows that its batch checked, by kind; empty: none did.
+        data_sha256: of the rows that were checked, by kind; empty: none were.
+        train_rows: how many of them are trained on; None: not counted.
+        resume: go on from the run's latest whole checkpoint.
     """
 
     loaded: LoadedConfig
     paths: RunPaths
     kind: str
     batch: str | None = None
-    resume: bool = False
-    attempt: AttemptOfRun = FIRST
+    number: int = 1
+    attempt: Attempt = FIRST
     data_sha256: Mapping[str, str] = field(default_factory=dict)
+    train_rows: int | None = None
+    resume: bool = False
+
+    @property
+    def config(self) -> Config:
+        """Every value of the experiment."""
+        return self.loaded.config
+
+    @property
+    def name(self) -> str:
+        """The configuration file's stem."""
+        return self.loaded.name
+
+    @property
+    def label(self) -> str:
+        """How it is called on screen and in log names."""
+        return self.config.general.label or self.name
 
     def to_json(self) -> str:
         """Return the job as text; null is a value here, and stays."""
         content = {
             "kind": self.kind,
             "batch": self.batch,
-            "resume": self.resume,
+            "number": self.number,
             "folder": str(self.paths.folder),
             "model": str(self.paths.model),
             "attempt": self.attempt.to_record(),
@@ -73,12 +91,12 @@ def read_job(file: Path) -> Job:
             paths=RunPaths(folder=Path(content["folder"]), model=Path(content["model"])),
             kind=content["kind"],
             batch=content["batch"],
-            resume=content["resume"],
-            attempt=AttemptOfRun.from_record(content["attempt"]),
+            number=content["number"],
+            attempt=Attempt.from_record(content["attempt"]),
             data_sha256=content["data_sha256"],
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UnfitError(
-            f"{shown(file)}: no job that a batch wrote ({type(error).__name__}: "
+            f"{shown(file)}: no job of this program ({type(error).__name__}: "
             f"{first_line(error)}); start an experiment with --config FILE"
         ) from error

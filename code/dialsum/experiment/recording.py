@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dialsum.attempts import FIRST, FULL, NAN, AttemptOfRun
+from dialsum.attempts import FIRST, FULL, NAN, Attempt
 from dialsum.errors import (
     DialsumError,
     FullMemoryError,
@@ -34,7 +34,7 @@ class Recording:
     paths: RunPaths
     started: datetime
     head: dict[str, Any]
-    attempt: AttemptOfRun = FIRST
+    attempt: Attempt = FIRST
     parts: dict[str, Any] = field(default_factory=dict)
 
     def add(self, section: str, **values: Any) -> None:
@@ -42,7 +42,7 @@ class Recording:
         self.parts.setdefault(section, {}).update(values)
 
     def add_failure(self, error: BaseException, progress: Progress) -> None:
-        """Record how far a failed run had come, and why in a word where a fresh attempt may mend
+        """Record how far a failed run had come, and why in a word where a retry may mend
         it."""
         cause = name_cause(error)
         if cause is not None:

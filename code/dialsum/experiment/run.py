@@ -213,6 +213,7 @@ def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Recordi
         devices=[device.to_record() for device in list_devices()],
     )
     first = {
+        paths.job: job.to_json(),
         paths.environment: dump_json(environment),
         paths.resolved_config: dump_yaml(loaded.config, remarks=job.attempt.remarks()),
     }

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dialsum.attempts import KILLED, list_overrides
-from dialsum.batch.options import DEMO_DATA, BatchOptions
-from dialsum.batch.plan import BatchPlan
-from dialsum.batch.result import DISK_FULL, BatchOutcome, Outcome, word_causes
+from dialsum.attempts import KILLED
+from dialsum.batch.plan import DEMO_DATA, BatchOptions, BatchPlan
+from dialsum.batch.result import DISK_FULL, BatchResult, ExperimentResult, word_causes
 from dialsum.batch.screen import cut_to_width, format_duration
 from dialsum.data.submission import PREDICTION_COLUMNS
 from dialsum.data.tables import read_table
 from dialsum.errors import EXIT_OK, DataError
+from dialsum.experiment.job import Job
 from dialsum.paths import PROJECT_ROOT, shown
 from dialsum.record import Record
 from dialsum.report.tables import (
@@ -35,8 +35,6 @@ from dialsum.train.checkpoints import find_sealed_checkpoint
 
 RUNNER = PROJECT_ROOT / "code" / "auto_experiment_runner.py"
 COLLECT = PROJECT_ROOT / "scripts" / "collect_results.py"
-SEVEN = PROJECT_ROOT / "run_main_7_experiments.sh"
-EXPERIMENTS = PROJECT_ROOT / "config" / "experiments"
 KIND_WORDS = {
     "full": "as configured",
     "one_epoch": "one epoch each: scores near the constant sentence are expected",
@@ -57,16 +55,16 @@ SAMPLED = {"well": 0.1, "middling": 0.5, "badly": 0.9}
 """Where the samples stand among the dev rows, best score first."""
 
 
-def format_closing(outcome: BatchOutcome, *, width: int | None = None) -> list[str]:
+def format_closing(result: BatchResult, *, width: int | None = None) -> list[str]:
     """Return the closing text of a finished or interrupted batch.
 
     Args:
         width: columns of the terminal, which its tables are to fit; None: of any width.
     """
-    numbered = [_number(one) for one in outcome.outcomes]
+    numbered = [_number(one) for one in result.experiments]
     table = format_ranking(numbered, width=width) or ["no experiment was started"]
-    not_started = [f"  {one.number} {one.label}" for one in outcome.not_started]
-    plan, paths = outcome.plan, outcome.plan.paths
+    not_started = [f"  {one.number} {one.label}" for one in result.not_started]
+    plan, paths = result.plan, result.plan.paths
     files = {
         "runs": paths.runs,
         "models": paths.models,
@@ -74,51 +72,51 @@ def format_closing(outcome: BatchOutcome, *, width: int | None = None) -> list[s
         "all latest runs": paths.summary,
         "logs": paths.logs(plan.started_at),
     }
-    best = _find_best(outcome)
+    best = _find_best(result)
     return [
-        f"Batch {plan.batch_id} ({KIND_WORDS[plan.kind]}), {_how_it_ended(outcome)}",
+        f"Batch {plan.batch_id} ({KIND_WORDS[plan.kind]}), {_how_it_ended(result)}",
         "",
         *table,
         *(["", "Not started", *not_started] if not_started else []),
         "",
         "Checks",
-        *make_checks(outcome),
-        *(_check(False, problem) for problem in outcome.problems),
+        *make_checks(result),
+        *(_check(False, problem) for problem in result.problems),
         *(
             _check(False, f"everything is recorded: {line}")
-            for line in word_causes(outcome.all_unwritten).values()
+            for line in word_causes(result.all_unwritten).values()
         ),
         *([] if best is None else format_samples(best, width=min(width or SAMPLE_WIDTH, 100))),
         "",
         "Files",
-        *(f"  {k:<16} {shown(path)}" for k, path in files.items() if path not in outcome.unwritten),
+        *(f"  {k:<16} {shown(path)}" for k, path in files.items() if path not in result.unwritten),
         "",
         "Next",
-        *(f"  {line}" for line in suggest_next(outcome)),
+        *(f"  {line}" for line in suggest_next(result)),
     ]
 
 
-def _number(one: Outcome) -> Record:
+def _number(one: ExperimentResult) -> Record:
     """Return a record that is called by its experiment's number and label."""
-    label = f"{one.experiment.number} {one.experiment.label}"
+    label = f"{one.job.number} {one.job.label}"
     return Record(one.record.path, {**one.record.content, "label": label})
 
 
-def _find_best(outcome: BatchOutcome) -> Outcome | None:
+def _find_best(result: BatchResult) -> ExperimentResult | None:
     """Return the best run; None where there is none, or where not all can be ranked together."""
-    groups = group_records(outcome.records)
+    groups = group_records(result.records)
     if len(groups) != 1:
         return None
-    return next(one for one in outcome.outcomes if one.record is groups[0].records[0])
+    return next(one for one in result.experiments if one.record is groups[0].records[0])
 
 
-def _how_it_ended(outcome: BatchOutcome) -> str:
-    end, took = outcome.finished_at, ""
+def _how_it_ended(result: BatchResult) -> str:
+    end, took = result.finished_at, ""
     if end is not None:
-        took = f" after {format_duration((end - outcome.plan.started_at).total_seconds())}"
-    if outcome.interrupted:
+        took = f" after {format_duration((end - result.plan.started_at).total_seconds())}"
+    if result.interrupted:
         return f"interrupted{took}"
-    return f"{'all succeeded' if outcome.exit_status == EXIT_OK else 'NOT all succeeded'}{took}"
+    return f"{'all succeeded' if result.exit_status == EXIT_OK else 'NOT all succeeded'}{took}"
 
 
 def _check(passed: bool | None, said: str, *, verdict: str | None = None) -> str:
@@ -130,14 +128,14 @@ def _bracket(names: Sequence[str]) -> str:
     return f" ({', '.join(names)})" if names else ""
 
 
-def make_checks(outcome: BatchOutcome) -> list[str]:
+def make_checks(result: BatchResult) -> list[str]:
     """Return the closing checks of a batch: one line each, with a verdict that is never better than
     what was measured."""
-    records = outcome.records
+    records = result.records
     scored = [record for record in records if is_ranked(record)]
-    planned = len(outcome.plan.experiments)
+    planned = len(result.plan.jobs)
     others = [f"{one.label} {one.status}" for one in records if not one.succeeded]
-    others += [f"{one.label} not started" for one in outcome.not_started]
+    others += [f"{one.label} not started" for one in result.not_started]
     finished = sum(record.succeeded for record in records)
     early = [
         f"{record.label} at step {record.value('training.steps')}"
@@ -154,7 +152,7 @@ def make_checks(outcome: BatchOutcome) -> list[str]:
     return [
         _check(finished == planned, f"all finished: {finished} of {planned}{_bracket(others)}"),
         *([_check(None, stopped, verdict="note")] if scored else []),
-        _check_memory(outcome.outcomes),
+        _check_memory(result.experiments),
         _check_over(0, gains, "above the constant sentence", "no floor is recorded", form="+.2f"),
         _check_over(LEAST_ROUGE1, rouge1, least, "not scored on that scale", form=".2f"),
         *(line for kind in ("minimum", "ideal") for line in _check_bounds(scored, kind)),
@@ -173,14 +171,14 @@ def _check_over(
     return _check(not under, f"{title}: {len(known) - len(under)} of {len(known)}{_bracket(under)}")
 
 
-def _check_memory(outcomes: Sequence[Outcome]) -> str:
+def _check_memory(outcomes: Sequence[ExperimentResult]) -> str:
     peaks = [
-        (peak, one.record.label, one.experiment.config.batch.memory_limit_gib)
+        (peak, one.record.label, one.job.config.batch.memory_limit_gib)
         for one in outcomes
         if (peak := one.record.number("training.peak_memory_bytes.device")) is not None
     ]
     if not peaks:
-        limits = [one.experiment.config.batch.memory_limit_gib for one in outcomes]
+        limits = [one.job.config.batch.memory_limit_gib for one in outcomes]
         within = f"within {max(limits):g} GiB of GPU memory" if limits else "within GPU memory"
         return _check(None, f"{within}: not measured on CPU")
     over = [label for peak, label, limit in peaks if peak > limit * GIB]
@@ -224,7 +222,7 @@ def _check_nan(records: Sequence[Record]) -> str:
     return _check(not bad, f"no NaN: {', '.join(bad) if bad else f'none in {runs}'}")
 
 
-def format_samples(best: Outcome, *, width: int = SAMPLE_WIDTH) -> list[str]:
+def format_samples(best: ExperimentResult, *, width: int = SAMPLE_WIDTH) -> list[str]:
     """Return three dev rows beside what a run wrote for them; nothing where their file is gone.
 
     Args:
@@ -255,25 +253,20 @@ def format_samples(best: Outcome, *, width: int = SAMPLE_WIDTH) -> list[str]:
     return lines
 
 
-def suggest_next(outcome: BatchOutcome) -> list[str]:
+def suggest_next(result: BatchResult) -> list[str]:
     """Return what a person would do now, each as a sentence with its command or file."""
-    plan, options = outcome.plan, outcome.plan.options
-    lines = _suggest_for_unfinished(outcome)
-    if (best := _find_best(outcome)) is not None:
+    plan, options = result.plan, result.plan.options
+    lines = _suggest_for_unfinished(result)
+    if (best := _find_best(result)) is not None:
         if (submission := best.record.artifact("submission")) is not None:
             lines.append(f"{SUBMISSION_WORDS[plan.kind]}: {shown(submission)}")
-        planned = next(x for x in plan.experiments if x.number == best.experiment.number)
-        changed = list_overrides(best.record.content, rungs=planned.config.batch.retry)
-        again = replace(options, overrides=(*options.overrides, *changed))
-        lines.append(f"repeat the best run: {_format_runner([planned.loaded.path], again)}")
-    held = {experiment.name for experiment in plan.experiments}
-    for one in outcome.outcomes:
-        follower = one.experiment.config.general.next
+        lines.append(f"repeat the best run: {_format_job(plan, best.job)}")
+    held = {experiment.name for experiment in plan.jobs}
+    for one in result.experiments:
+        follower = one.job.config.general.next
         if one.record.succeeded and follower and follower not in held:
-            command = _format_runner(
-                [one.experiment.loaded.path.with_name(f"{follower}.yaml")], options
-            )
-            lines.append(f"after {one.experiment.label} comes {follower}: {command}")
+            command = _format_runner([one.job.loaded.path.with_name(f"{follower}.yaml")], options)
+            lines.append(f"after {one.job.label} comes {follower}: {command}")
     if plan.kind == "demo":
         lines.append(_suggest_real_run(plan))
     collect = [_python(), _in_command(COLLECT), "--output", "results_comparison.csv"]
@@ -283,30 +276,29 @@ def suggest_next(outcome: BatchOutcome) -> list[str]:
     return [*lines, f"every run so far in one CSV: {shlex.join(collect)}"]
 
 
-def _suggest_for_unfinished(outcome: BatchOutcome) -> list[str]:
-    failed = [one.experiment for one in outcome.outcomes if not one.record.succeeded]
-    full = [path for path, cause in outcome.all_unwritten.items() if cause == DISK_FULL]
+def _suggest_for_unfinished(result: BatchResult) -> list[str]:
+    failed = [one for one in result.experiments if not one.record.succeeded]
+    full = [path for path, cause in result.all_unwritten.items() if cause == DISK_FULL]
     lines = [f"free space on the disk of {shown(full[0].parent)}"] if full else []
-    if not outcome.interrupted:
+    if not result.interrupted:
         lines += [
-            f"{one.label}: read why in {shown(one.log)}"
+            f"{one.job.label}: read why in {shown(one.log)}"
             for one in failed
             if one.log.is_file() and one.log.stat().st_size  # on a full disk it may be empty
         ]
-    for one in outcome.outcomes:
+    for one in result.experiments:
         cut_off = one.record.status == "interrupted" or one.record.value("failure.cause") == KILLED
-        planned = one.experiment
-        if cut_off and (whole := find_sealed_checkpoint(planned.paths.checkpoints)):
-            trainer = [_in_command(Path(word)) for word in planned.trainer]
-            command = shlex.join([*trainer, "--job", _in_command(planned.job_file), "--resume"])
-            lines.append(f"go on with {planned.label} after {whole.name}: {command}")
-    if again := [one.loaded.path for one in (*failed, *outcome.not_started)]:
+        if cut_off and (whole := find_sealed_checkpoint(one.job.paths.checkpoints)):
+            command = f"{_format_job(result.plan, one.job)} --resume"
+            lines.append(f"go on with {one.job.label} after {whole.name}: {command}")
+    jobs = [*(one.job for one in failed), *result.not_started]
+    if again := [job.loaded.path for job in jobs]:
         what = (
             "start again what is missing, each from its beginning"
-            if outcome.interrupted
+            if result.interrupted
             else "run what is missing"
         )
-        lines.append(f"{what}: {_format_runner(again, outcome.plan.options)}")
+        lines.append(f"{what}: {_format_runner(again, result.plan.options)}")
     return lines
 
 
@@ -325,22 +317,20 @@ def _suggest_real_run(plan: BatchPlan) -> str:
         seed=None,
         data_dir=options.data_dir if own_data else None,
     )
-    only = f" --only {shlex.quote(options.only)}" if options.only else ""
+    only = f" --only {','.join(map(str, options.only))}" if options.only else ""
     command = (
-        f"bash {shlex.quote(_in_command(SEVEN))}{only}{_format_options(real)}"
-        if _are_the_seven(options.configs)
-        else _format_runner([one.loaded.path for one in plan.experiments], real)
+        f"bash {shlex.quote(options.script)}{only}{_format_options(real)}"
+        if options.script
+        else _format_runner([one.loaded.path for one in plan.jobs], real)
     )
     data = "" if own_data else "put train.csv, dev.csv, test.csv into data/, then "
-    several = "s" if len(plan.experiments) > 1 else ""
+    several = "s" if len(plan.jobs) > 1 else ""
     return f"the real checkpoint{several}, on a 24 GB GPU: {data}{command}"
 
 
-def _are_the_seven(configs: Sequence[Path]) -> bool:
-    """Say whether these are the files that the script runs; it alone lists them."""
-    text = SEVEN.read_text(encoding="utf-8") if SEVEN.is_file() else ""
-    names = text.partition("experiments=(\n")[2].partition("\n)")[0].split()
-    return [path.resolve() for path in configs] == [EXPERIMENTS / f"{name}.yaml" for name in names]
+def _format_job(plan: BatchPlan, job: Job) -> str:
+    trainer = [_in_command(Path(word)) for word in plan.trainer]
+    return shlex.join([*trainer, "--job", _in_command(job.paths.job)])
 
 
 def _format_runner(configs: Sequence[Path], options: BatchOptions) -> str:

@@ -11,16 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dialsum.batch.result import BatchOutcome, write_each
+from dialsum.batch.result import BatchResult, write_each
 from dialsum.errors import EXIT_OK
-from dialsum.files import (
-    read_regular,
-    refuse_foreign,
-    to_plain,
-    write_json,
-    write_report,
-    write_table_for_people,
-)
+from dialsum.files import read_regular, refuse_foreign, to_plain, write_json, write_table_for_people
 from dialsum.paths import BatchPaths, RunPaths, relative
 from dialsum.record import SCHEMA_VERSION, Record, find_records, latest_runs
 from dialsum.report.tables import is_ranked, points_above_floor, rank_records, sort_records
@@ -31,43 +24,33 @@ OVER_ROWS = ("per_row", "worst")
 """Keys of what a record says of single rows; the record alone has them."""
 
 
-def write_batch_files(outcome: BatchOutcome) -> None:
+def write_batch_files(result: BatchResult) -> None:
     """Write what is known of a batch so far; called again and again, each time the whole.
 
     Raises:
         UnwrittenFilesError: with each file that cannot be written.
     """
-    plan, paths = outcome.plan, outcome.plan.paths
+    plan, paths = result.plan, result.plan.paths
     write_each(
         [
-            (paths.results(plan.started_at), lambda at: write_json(at, summarise_batch(outcome))),
+            (paths.results(plan.started_at), lambda at: write_json(at, summarise_batch(result))),
             (paths.summary, lambda at: write_json(at, summarise_root(paths.runs, at))),
         ]
     )
 
 
-def write_closing_text(outcome: BatchOutcome, lines: Sequence[str]) -> None:
-    """Write the closing text beside the batch's logs.
-
-    Raises:
-        UnwrittenFilesError: it cannot be written.
-    """
-    path = outcome.plan.paths.text_summary(outcome.plan.started_at)
-    write_each([(path, lambda path: write_report(path, "\n".join(lines) + "\n"))])
-
-
-def summarise_batch(outcome: BatchOutcome) -> dict[str, Any]:
+def summarise_batch(result: BatchResult) -> dict[str, Any]:
     """Return the record of one batch: experiments in the order of the queue, each with its rank
     where it has one."""
-    plan, end = outcome.plan, outcome.finished_at
+    plan, end = result.plan, result.finished_at
     folder = plan.paths.root
-    ranks = rank_records(outcome.records)
+    ranks = rank_records(result.records)
     if end is None:
         status = "running"
-    elif outcome.interrupted:
+    elif result.interrupted:
         status = "interrupted"
     else:
-        status = "success" if outcome.exit_status == EXIT_OK else "failed"
+        status = "success" if result.exit_status == EXIT_OK else "failed"
     return {
         "schema_version": SCHEMA_VERSION,
         "batch": plan.batch_id,
@@ -78,18 +61,18 @@ def summarise_batch(outcome: BatchOutcome) -> dict[str, Any]:
         "logs": relative(plan.paths.logs(plan.started_at), folder),
         "experiments": [
             {
-                "number": one.experiment.number,
+                "number": one.job.number,
                 **_summarise_run(one.record, ranks, folder),
-                "log": relative(one.experiment.log, folder),
+                "log": relative(one.log, folder),
                 "unwritten": one.unwritten,
             }
-            for one in outcome.outcomes
+            for one in result.experiments
         ],
         "not_started": [
             {"number": one.number, "experiment": one.name, "label": one.label}
-            for one in outcome.not_started
+            for one in result.not_started
         ],
-        "problems": outcome.problems,
+        "problems": result.problems,
     }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dialsum.batch.child import ChildEnd, Interrupts, listen_for_interrupts, run_child
+from dialsum.batch.child import Child, ChildEnd, Interrupts, listen_for_interrupts
 from dialsum.errors import RunError, UnfitError
 from dialsum.parent_watch import PARENT_FD, watch_parent
 
@@ -39,10 +39,23 @@ def is_gone(pid: int) -> bool:
 
 def run_python(program: str, folder: Path, **options: object) -> ChildEnd:
     """Run a Python program as a child, its log in folder."""
-    interrupts = options.pop("interrupts", None) or Interrupts()
-    return run_child(
-        [sys.executable, "-c", program], log=folder / "log", interrupts=interrupts, **options
-    )  # type: ignore[arg-type]
+    return follow([sys.executable, "-c", program], folder / "log", **options)  # type: ignore[arg-type]
+
+
+def follow(
+    command: list[str],
+    log: Path,
+    *,
+    interrupts: Interrupts | None = None,
+    on_poll: Callable[[], None] = lambda: None,
+    grace_seconds: float = 60.0,
+) -> ChildEnd:
+    """Run a command to its end, polled as the queue does."""
+    child = Child(command, log=log, grace_seconds=grace_seconds)
+    while (end := child.poll(interrupts or Interrupts())) is None:
+        on_poll()
+        time.sleep(0.02)
+    return end
 
 
 ENDS = [
@@ -61,7 +74,6 @@ def test_how_a_child_ended_is_told(
     end = run_python(program, tmp_path)
     assert (end.exit_status, end.signal_name) == (status, signal_name)
     assert not end.interrupted
-    assert end.started_at <= end.finished_at
 
 
 def test_output_of_both_streams_is_in_the_log_and_nobody_can_be_asked(tmp_path: Path) -> None:
@@ -73,17 +85,11 @@ def test_output_of_both_streams_is_in_the_log_and_nobody_can_be_asked(tmp_path: 
     assert (tmp_path / "log").read_text(encoding="utf-8") == "요약\noops\n''\n"
 
 
-def test_child_leads_its_own_group_and_is_followed(tmp_path: Path) -> None:
-    started: list[int] = []
-    polls: list[float] = []
-    run_python(
-        "import os; print(os.getpgrp(), os.getsid(0))",
-        tmp_path,
-        on_start=started.append,
-        on_poll=lambda: polls.append(time.monotonic()),
-    )
-    assert (tmp_path / "log").read_text().split() == [str(started[0])] * 2
-    assert polls
+def test_child_leads_its_own_group(tmp_path: Path) -> None:
+    program = "import os; print(os.getpgrp(), os.getsid(0))"
+    child = Child([sys.executable, "-c", program], log=tmp_path / "log")
+    wait_for(lambda: child.poll(Interrupts()) is not None)
+    assert (tmp_path / "log").read_text().split() == [str(child.pid)] * 2
 
 
 def test_what_a_child_leaves_running_is_ended_with_it(tmp_path: Path) -> None:
@@ -98,15 +104,13 @@ def test_what_a_child_leaves_running_is_ended_with_it(tmp_path: Path) -> None:
 
 def test_a_command_that_is_none_is_an_error_of_the_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"cannot be started: .*no-such-program"):
-        run_child(
-            [str(tmp_path / "no-such-program")], log=tmp_path / "log", interrupts=Interrupts()
-        )
+        Child([str(tmp_path / "no-such-program")], log=tmp_path / "log")
 
 
 def test_a_log_that_cannot_be_opened_is_an_error_of_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be started"):
-        run_child([sys.executable], log=tmp_path / "file" / "log", interrupts=Interrupts())
+        Child([sys.executable], log=tmp_path / "file" / "log")
 
 
 def test_a_wish_to_stop_reaches_the_child(tmp_path: Path) -> None:
@@ -168,15 +172,11 @@ def test_signals_of_one_moment_are_one_wish() -> None:
     assert not interrupts.insisted
 
 
-def test_a_child_is_ended_when_its_follower_fails(tmp_path: Path) -> None:
-    pids: list[int] = []
-
-    def fail() -> None:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        run_python("import time; time.sleep(600)", tmp_path, on_start=pids.append, on_poll=fail)
-    assert is_gone(pids[0])
+def test_a_child_can_be_killed_more_than_once(tmp_path: Path) -> None:
+    child = Child([sys.executable, "-c", "import time; time.sleep(600)"], log=tmp_path / "log")
+    for _ in range(2):
+        child.kill()
+        assert is_gone(child.pid)
 
 
 def test_signals_are_heard_and_handlers_put_back() -> None:
@@ -184,7 +184,6 @@ def test_signals_are_heard_and_handlers_put_back() -> None:
     with listen_for_interrupts() as interrupts:
         os.kill(os.getpid(), signal.SIGTERM)
         wait_for(lambda: interrupts.wanted)
-        assert not interrupts.sleep(600)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -193,7 +192,8 @@ def test_an_ignored_signal_stays_ignored() -> None:
     try:
         with listen_for_interrupts() as interrupts:
             os.kill(os.getpid(), signal.SIGHUP)
-            assert interrupts.sleep(0.05)
+            time.sleep(0.05)
+            assert not interrupts.wanted
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -214,8 +214,11 @@ RUNNER = f"""
 import sys
 sys.path.insert(0, {CODE!r})
 from pathlib import Path
-from dialsum.batch.child import Interrupts, run_child
-run_child([sys.executable, "-c", sys.argv[1]], log=Path(sys.argv[2]), interrupts=Interrupts())
+import time
+from dialsum.batch.child import Child, Interrupts
+child = Child([sys.executable, "-c", sys.argv[1]], log=Path(sys.argv[2]))
+while child.poll(Interrupts()) is None:
+    time.sleep(0.02)
 """
 CHILD = f"""
 import subprocess, sys, time

@@ -1,0 +1,158 @@
+"""Several experiments at a time (batch.slots): what is shared, said, stopped and recorded."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from batch_world import make_options, make_screen
+from dialsum.batch.check import check_plan
+from dialsum.batch.plan import BatchOptions
+from dialsum.batch.plan_text import describe_plan
+from dialsum.batch.queue import run_queue
+from dialsum.batch.result import BatchResult
+from dialsum.machine.driver import usable_cores
+from dialsum.record import find_records
+from dialsum.report.closing import format_closing
+from dialsum.report.summaries import write_batch_files
+from test_batch import read_json
+from test_batch_faults import start_runner, wait_for_pids
+from test_child import is_gone, wait_for
+from test_plan import plan_of
+
+TWO = ("batch.slots=2",)
+
+
+def run_two(options: BatchOptions) -> tuple[BatchResult, str]:
+    """Run a checked batch, two at a time; return what came of it and what was on the screen."""
+    plan = check_plan(plan_of(options)).plan
+    assert plan.slots == 2
+    screen, shown = make_screen()
+    result = run_queue(plan, screen=screen, write_results=write_batch_files)
+    return result, shown.getvalue()
+
+
+def test_two_run_at_the_same_time_and_share_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("dialsum.batch.queue.usable_cores", lambda: 5)
+    outcome, shown = run_two(make_options(tmp_path, "meet_30", "meet_40", "ok_20", overrides=TWO))
+    assert outcome.exit_status == 0, shown
+    for one in outcome.experiments[:2]:
+        assert "threads 2\n" in one.log.read_text(encoding="utf-8")
+    # Each line says whose it is; records and table are in the order of the batch.
+    for number, name in ((1, "meet_30"), (2, "meet_40")):
+        assert f"  {number} L_{name}: step 2/2  loss 3.500  dev (2 rows, greedy)" in shown
+        assert f"[{number}/3] {number} L_{name}  done in" in shown
+    batch = read_json(outcome.plan.paths.results(outcome.plan.started_at))
+    assert [one["number"] for one in batch["experiments"]] == [1, 2, 3]
+    assert [one["rank"] for one in batch["experiments"]] == [2, 1, 3]
+
+
+def test_what_the_user_says_of_threads_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    outcome, _ = run_two(make_options(tmp_path, "meet_30", "meet_40", overrides=TWO))
+    assert "threads 7\n" in outcome.experiments[0].log.read_text(encoding="utf-8")
+
+
+def test_stop_on_error_lets_those_end_that_run(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "slow", "fail", "ok", overrides=TWO, stop_on_error=True)
+    outcome, _ = run_two(options)
+    assert [record.status for record in outcome.records] == ["success", "failed"]
+    assert "Not started\n  3 L_ok" in "\n".join(format_closing(outcome))
+
+
+def test_a_retry_takes_the_slot_of_what_failed(tmp_path: Path) -> None:
+    asked = (*TWO, "batch.retry=[lr_half]")
+    outcome, shown = run_two(
+        make_options(tmp_path, "slow", "nan_1", "crash", "ok_9", overrides=asked)
+    )
+    assert [one.status for one in outcome.records] == ["success", "success", "failed", "success"]
+    assert outcome.records[1].value("attempt") == 2
+    assert shown.index("L_nan_1, attempt 2  done") < shown.index("[4/4] 4 L_ok_9")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_end_of_the_runner_is_the_end_of_all(tmp_path: Path, number: int) -> None:
+    runner = start_runner(tmp_path, "hang", "hang_2", "ok", "--slots-2")
+    pids = [wait_for_pids(tmp_path, name) for name in ("hang", "hang_2")]
+    runner.send_signal(number)
+    shown, _ = runner.communicate(timeout=60)
+    wait_for(lambda: all(is_gone(pid) for pair in pids for pid in pair.values()))
+    records, _ = find_records(tmp_path / "out" / "auto_experiments")
+    if number == signal.SIGINT:
+        assert runner.returncode == 130, shown
+        assert {one.name: one.status for one in records} == {
+            "hang": "interrupted",
+            "hang_2": "interrupted",
+        }
+        assert "Not started\n  3 L_ok" in shown
+    else:
+        assert records == []
+
+
+def test_a_batch_goes_on_after_it_was_killed_with_two_at_work(tmp_path: Path) -> None:
+    runner = start_runner(tmp_path, "hang", "hang_2", "--slots-2")
+    pids = [wait_for_pids(tmp_path, name) for name in ("hang", "hang_2")]
+    runner.kill()
+    runner.communicate()
+    wait_for(lambda: all(is_gone(pid) for pair in pids for pid in pair.values()))
+    for folder in (tmp_path / "out").rglob("hang*"):
+        if folder.parent.name == "experiments":
+            (folder / "pids.json").unlink()
+    again = start_runner(tmp_path, "hang", "hang_2", "--slots-2")
+    for name in ("hang", "hang_2"):
+        wait_for_pids(tmp_path, name)
+    again.send_signal(signal.SIGTERM)
+    shown, _ = again.communicate(timeout=60)
+    assert again.returncode == 130, shown
+    kept = list((tmp_path / "out").rglob("previous/*/job.json"))
+    assert len(kept) == 2
+
+
+def cards(number: int) -> object:
+    """Return what stands in for the driver's answer of so many cards."""
+    return lambda: [SimpleNamespace(index=n, uuid=f"GPU-{n}") for n in range(number)]
+
+
+SLOTS = [
+    (("1",), 0, 1, False),
+    (("2",), 0, 2, False),
+    (("9",), 0, 3, False),
+    (("auto",), 0, min(3, usable_cores()), False),
+    (("2",), 1, 1, True),
+    (("auto",), 1, 1, False),
+    (("2", "general.device=cpu"), 1, 2, False),
+]
+
+
+@pytest.mark.parametrize(("asked", "number", "slots", "refused"), SLOTS)
+def test_slots_are_cores_on_a_cpu_and_one_on_a_card(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: tuple[str, ...],
+    number: int,
+    slots: int,
+    refused: bool,
+) -> None:
+    monkeypatch.setattr("dialsum.batch.check.nvidia_gpus", cards(number))
+    overrides = (f"batch.slots={asked[0]}", *asked[1:])
+    plan = plan_of(make_options(tmp_path, "a", "b", "c", overrides=overrides))
+    found = check_plan(plan, environment={"PATH": str(tmp_path)})
+    assert found.plan.slots == slots
+    assert any("batch.slots 2: experiments on one card" in one for one in found.problems) == refused
+    said = f"{slots} at the same time" in "\n".join(describe_plan(found.plan))
+    assert said == (slots > 1)
+
+
+def test_the_least_that_is_asked_holds_for_all(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "a", "b")
+    first = options.configs[0]
+    first.write_text(f"{first.read_text(encoding='utf-8')}batch:\n  slots: 2\n", encoding="utf-8")
+    assert check_plan(plan_of(options)).plan.slots == 1
