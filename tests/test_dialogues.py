@@ -141,7 +141,7 @@ def test_every_kind_of_problem_of_a_file_is_shown_with_its_count(tmp_path: Path)
         load_split(write_rows(tmp_path / "dev.csv", rows), kind="dev")
     text = str(caught.value)
     assert text.count("dialogue is empty") == text.count("summary is empty") == 10
-    assert text.count("and 5 more rows like these") == 2
+    assert text.count("and 5 more like these") == 2
     assert "row 16: fname 'r1' is that of row 1" in text
 
 

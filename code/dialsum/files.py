@@ -21,6 +21,7 @@ import stat
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -105,6 +106,8 @@ _UNPACKERS = {
     "xz": (".xz", "unxz"),
     "zstd": (".zst", "unzstd"),
 }
+WRITTEN = (TEXT, UTF16, EMPTY, JSON, JSON_LINES, BINARY)
+"""Kinds of which the text itself says what is wrong with it."""
 
 
 class NotRegularError(OSError):
@@ -140,22 +143,17 @@ class Look:
             otherwise: what to do where its kind has no way out of its own.
         """
         way_out = _WORDS[self.kind][1] or otherwise
-        found = self.describe()
-        if self.kind != EMPTY:
-            found += f", not {wanted}"
-        return f"is {found}; {self._fill(way_out)}"
-
-    def _fill(self, way_out: str) -> str:
         path, unpack = shlex.quote(str(self.path)), ""
         if self.kind in _UNPACKERS:
             ending, command = _UNPACKERS[self.kind]
-            named = path if self.path.suffix == ending else shlex.quote(f"{self.path}{ending}")
-            unpack = f"{command} {named}"
-            if named != path:
-                unpack = f"mv {path} {named} && {unpack}"
+            if self.path.suffix == ending:
+                unpack = f"{command} {path}, and name {self.path.with_suffix('')}"
             else:
-                unpack += f", and name {self.path.with_suffix('')}"
-        return way_out.replace("{unpack}", unpack).replace("{path}", path)
+                named = shlex.quote(f"{self.path}{ending}")
+                unpack = f"mv {path} {named} && {command} {named}"
+        way_out = way_out.replace("{unpack}", unpack).replace("{path}", path)
+        found = self.describe() + ("" if self.kind == EMPTY else f", not {wanted}")
+        return f"is {found}; {way_out}"
 
 
 def look_at(path: Path) -> Look:
@@ -253,7 +251,10 @@ def tell_kind(head: bytes, path: Path) -> str:
         first, end, rest = text.partition(b"\n")
         lines = end and first.rstrip().endswith((b"}", b"]")) and rest.lstrip()[:1] in (b"{", b"[")
         return JSON_LINES if lines else JSON
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or _looks_like_utf16(head):
+    # Without a mark at its start, UTF-16 shows by a NUL beside separators and line ends.
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or (
+        re.search(rb"[,:]\0|\0[,:]", head) and re.search(rb"\n\0|\0\n", head)
+    ):
         return UTF16
     return BINARY if re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head[:512]) else TEXT
 
@@ -313,19 +314,6 @@ def _tell_zip(head: bytes, path: Path) -> str:
     return EXCEL if excel else ZIP
 
 
-def _looks_like_utf16(head: bytes) -> bool:
-    """Say whether separators and line ends have a NUL beside them, as UTF-16 without BOM has."""
-    return (
-        b"\0" in head
-        and (b",\0" in head or b"\0," in head or b":\0" in head or b"\0:" in head)
-        and (b"\n\0" in head or b"\0\n" in head)
-    )
-
-
-WRITTEN = (TEXT, UTF16, EMPTY, JSON, JSON_LINES, BINARY)
-"""Kinds of which the text itself says what is wrong with it."""
-
-
 def read_text_file(path: Path) -> str:
     """Read a UTF-8 text file, with or without BOM; line ends stay as they are.
 
@@ -333,7 +321,33 @@ def read_text_file(path: Path) -> str:
         DataError: no such file, no regular one, unreadable, packed or another sort of file by its
             first bytes, or not UTF-8 (the encoding is named).
     """
-    return decode_text(read_file_bytes(path), path)
+    content = read_file_bytes(path)
+    kind = tell_kind(content[:HEAD_BYTES], path)
+    if kind not in WRITTEN:
+        look = Look(path, len(content), kind)
+        said = look.explain(wanted="a text file such as CSV", otherwise="give the table as CSV")
+        raise DataError([f"{path}: {said}"])
+    if kind == UTF16:
+        raise DataError([_wrong_encoding(path, "UTF-16")])
+    if b"\0" in content:
+        line = content.count(b"\n", 0, content.index(b"\0")) + 1
+        problem = (
+            f"{path}:{line}  holds a NUL byte (0x00): the file is damaged or is no text; "
+            f"write it anew, or remove them: tr -d '\\000' < '{path}' > clean.csv"
+        )
+        raise DataError([problem])
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        with suppress(UnicodeDecodeError):
+            content.decode("cp949")
+            raise DataError([_wrong_encoding(path, "cp949")]) from None
+        line = content.count(b"\n", 0, error.start) + 1
+        problem = (
+            f"{path}:{line}  is not UTF-8 (byte 0x{content[error.start]:02x}) and no encoding that "
+            "is known here (cp949, UTF-16); save it as UTF-8"
+        )
+        raise DataError([problem]) from None
 
 
 def read_file_bytes(path: Path) -> bytes:
@@ -366,46 +380,16 @@ def check_files(paths: Iterable[Path]) -> None:
 
 def _explain_unread(path: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
+        beside: list[str] = []
+        with suppress(OSError):
+            beside = [other.name for other in path.parent.iterdir()]
+        near = difflib.get_close_matches(path.name, beside, n=1)
         return f"{path}: no such file" + (
             f"; did you mean {path.with_name(near[0])}?" if near else ""
         )
     if isinstance(error, IsADirectoryError):
         return f"{path}: is a folder; a file is wanted here"
     return f"{path}: cannot be read: {error.strerror or error}"
-
-
-def decode_text(content: bytes, path: Path) -> str:
-    """Decode a text file as UTF-8, a BOM removed; name and refuse what is none.
-
-    Raises:
-        DataError: with the sort of file or the encoding that it seems to be, and what mends it.
-    """
-    kind = tell_kind(content[:HEAD_BYTES], path)
-    if kind not in WRITTEN:
-        look = Look(path, len(content), kind)
-        said = look.explain(wanted="a text file such as CSV", otherwise="give the table as CSV")
-        raise DataError([f"{path}: {said}"])
-    if kind == UTF16:
-        raise DataError([_wrong_encoding(path, "UTF-16")])
-    if b"\0" in content:
-        line = content.count(b"\n", 0, content.index(b"\0")) + 1
-        problem = (
-            f"{path}:{line}  holds a NUL byte (0x00): the file is damaged or is no text; "
-            f"write it anew, or remove them: tr -d '\\000' < '{path}' > clean.csv"
-        )
-        raise DataError([problem])
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if _decodes_as(content, "cp949"):
-            raise DataError([_wrong_encoding(path, "cp949")]) from None
-        line = content.count(b"\n", 0, error.start) + 1
-        problem = (
-            f"{path}:{line}  is not UTF-8 (byte 0x{content[error.start]:02x}) and no encoding that "
-            "is known here (cp949, UTF-16); save it as UTF-8"
-        )
-        raise DataError([problem]) from None
 
 
 def _wrong_encoding(path: Path, encoding: str) -> str:
@@ -415,21 +399,6 @@ def _wrong_encoding(path: Path, encoding: str) -> str:
         f"iconv -f {encoding} -t UTF-8 '{path}' > utf8.csv && mv utf8.csv '{path}'"
         "   (in Excel: Save as -> CSV UTF-8)"
     )
-
-
-def _decodes_as(content: bytes, encoding: str) -> bool:
-    try:
-        content.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _names_beside(path: Path) -> list[str]:
-    try:
-        return [other.name for other in path.parent.iterdir()]
-    except OSError:
-        return []
 
 
 FORMULA = re.compile("[=+\\-@\t\r＝＋－＠]")

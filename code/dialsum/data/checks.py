@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -111,51 +111,52 @@ def remark_on_summaries(
         name: found.group() for name, text in summaries.items() if (found := SPECIAL.search(text))
     }
     pairs = [(name, text, dialogues[name]) for name, text in summaries.items() if name in dialogues]
-    broken = [
-        name for name, text, source in pairs if has_broken_tag(text, source=source, known=known)
-    ]
     strange = {
         name: unknown
         for name, text, source in pairs
-        if (unknown := sorted({*find_tags(text)} - {*find_tags(source)}))
+        if (unknown := {*find_tags(text)} - {*find_tags(source)})
     }
-    faults, oddities = [], []
-    if leftover:
-        tokens = ", ".join(sorted(set(leftover.values())))
-        faults.append(_say(f"hold special tokens ({tokens})", list(leftover)))
-    invisible = [name for name, text in summaries.items() if INVISIBLE.search(text)]
-    if invisible:
-        faults.append(_say("hold characters that nobody sees (U+200B, U+FEFF …)", invisible))
-    if broken:
-        faults.append(_say("hold a broken tag (#Person1, Person1, a lone #)", broken))
-    if strange:
-        tags = ", ".join(sorted({tag for tags in strange.values() for tag in tags})[:5])
-        oddities.append(_say(f"name tags that their dialogues have not ({tags})", list(strange)))
-    turns = [
-        name
-        for name, text in summaries.items()
-        if (start := TURN_START.match(text)) and SPEAKER.fullmatch(start[1])
-    ]
-    if turns:
-        oddities.append(_say("begin as a turn does (#Person1#:)", turns))
+    tokens = ", ".join(sorted(set(leftover.values())))
+    tags = ", ".join(sorted(set().union(*strange.values()))[:5])
     said = Counter(text.strip() for text in summaries.values())
-    same = [name for name, text in summaries.items() if said[text.strip()] >= SAME and text.strip()]
-    if same:
-        oddities.append(_say("are word for word the same as two others or more", same))
-    return Remarks(faults, oddities + _find_outliers(summaries))
-
-
-def _find_outliers(summaries: Mapping[str, str]) -> list[str]:
     usual = median(map(len, summaries.values())) if summaries else 0.0
-    kinds = {
-        f"are over {LONG:g} times as long as the median of {usual:.0f} characters": [
-            name for name, text in summaries.items() if len(text) > LONG * usual
-        ],
-        f"are under {SHORT:g} of the median of {usual:.0f} characters": [
-            name for name, text in summaries.items() if len(text) < SHORT * usual
-        ],
-    }
-    return [_say(what, names) for what, names in kinds.items() if names]
+
+    def names(is_odd: Callable[[str], object]) -> list[str]:
+        return [name for name, text in summaries.items() if is_odd(text)]
+
+    def say_all(found: Mapping[str, Collection[str]]) -> list[str]:
+        return [_say(what, list(names)) for what, names in found.items() if names]
+
+    return Remarks(
+        faults=say_all(
+            {
+                f"hold special tokens ({tokens})": leftover,
+                "hold characters that nobody sees (U+200B, U+FEFF …)": names(INVISIBLE.search),
+                "hold a broken tag (#Person1, Person1, a lone #)": [
+                    name
+                    for name, text, source in pairs
+                    if has_broken_tag(text, source=source, known=known)
+                ],
+            }
+        ),
+        oddities=say_all(
+            {
+                f"name tags that their dialogues have not ({tags})": strange,
+                "begin as a turn does (#Person1#:)": names(
+                    lambda text: (start := TURN_START.match(text)) and SPEAKER.fullmatch(start[1])
+                ),
+                "are word for word the same as two others or more": names(
+                    lambda text: text.strip() and said[text.strip()] >= SAME
+                ),
+                f"are over {LONG:g} times as long as the median of {usual:.0f} characters": names(
+                    lambda text: len(text) > LONG * usual
+                ),
+                f"are under {SHORT:g} of the median of {usual:.0f} characters": names(
+                    lambda text: len(text) < SHORT * usual
+                ),
+            }
+        ),
+    )
 
 
 def _say(what: str, names: list[str]) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from dialsum.data.tags import TURN_START
 
@@ -67,13 +68,27 @@ def clean_dialogue(text: str, *, literal_ends: bool = False) -> tuple[str, tuple
     Args:
         literal_ends: the file writes its line ends as text.
     """
-    literal_ends = literal_ends or has_literal_ends(text)
-    return _take_steps(text, (*_choose_steps(text, literal_ends), *_DIALOGUE_STEPS))
+    return _clean(text, literal_ends or has_literal_ends(text), ("empty_turns", _drop_empty_turns))
 
 
 def clean_summary(text: str, *, literal_ends: bool = False) -> tuple[str, tuple[str, ...]]:
     """Clean a summary, which is one line (the rest as clean_dialogue)."""
-    return _take_steps(text, (*_choose_steps(text, literal_ends), *_SUMMARY_STEPS))
+    return _clean(text, literal_ends, ("one_line", _join_lines))
+
+
+def _clean(text: str, literal_ends: bool, last: Step) -> tuple[str, tuple[str, ...]]:
+    steps = [*_ALWAYS, last]
+    if _RARE.search(text):
+        steps = [*_RARE_STEPS, *steps]
+    if "<" in text or (literal_ends and "\\" in text):
+        steps.insert(0, ("literal_line_ends", partial(_break_lines, literal_ends=literal_ends)))
+    changed = []
+    for name, step in steps:
+        cleaned = step(text)
+        if cleaned != text:
+            changed.append(name)
+            text = cleaned
+    return text, tuple(changed)
 
 
 def writes_literal_ends(dialogues: Iterable[str]) -> bool:
@@ -122,74 +137,31 @@ def has_literal_end(text: str) -> bool:
 def split_lines(dialogue: str) -> list[str]:
     """Return the lines of a raw dialogue, without empty ones: each turn, and what goes on one."""
     text = _BREAK_TAG.sub("\n", dialogue)
-    if has_literal_ends(text):
-        text = _LITERAL_LINE_END.sub("\n", text)
+    text = _break_lines(text, literal_ends=has_literal_ends(text))
     lines = _OTHER_LINE_END.sub("\n", text).split("\n")
     return [line.strip() for line in lines if line.strip()]
 
 
-def _choose_steps(text: str, literal_ends: bool) -> tuple[Step, ...]:
-    if literal_ends and "\\" in text:
-        return (*_LITERAL_STEPS, *_RARE_STEPS)
-    if "<" in text:
-        return (*_BREAK_TAG_STEPS, *_RARE_STEPS)
-    return _RARE_STEPS if _RARE.search(text) else ()
+def _break_lines(text: str, *, literal_ends: bool) -> str:
+    text = _BREAK_TAG.sub("\n", text)
+    return _LITERAL_LINE_END.sub("\n", text) if literal_ends else text
 
 
-def _take_steps(text: str, steps: tuple[Step, ...]) -> tuple[str, tuple[str, ...]]:
-    changed = []
-    for name, step in steps:
-        cleaned = step(text)
-        if cleaned != text:
-            changed.append(name)
-            text = cleaned
-    return text, tuple(changed)
-
-
-def _break_at_literals(text: str) -> str:
-    return _LITERAL_LINE_END.sub("\n", _break_at_tags(text))
-
-
-def _break_at_tags(text: str) -> str:
-    return _BREAK_TAG.sub("\n", text)
-
-
-def _break_at_line_ends(text: str) -> str:
-    return _OTHER_LINE_END.sub("\n", text)
-
-
-def _drop_invisible(text: str) -> str:
-    return _INVISIBLES.sub("", text)
-
-
-def _fold_width(text: str) -> str:
-    return _WIDTH_VARIANTS.sub(lambda match: _fold_run(match.group()), text)
-
-
-def _fold_run(run: str) -> str:
+def _fold_run(found: re.Match[str]) -> str:
     """Fold one run of width variants.
 
     NFKC composes half-width Hangul letters to syllables where they make some. Letters that stand
     alone (half-width ㅋㅋ) would come out as conjoining jamo, which no font and no tokenizer
     treats as ㅋ: those runs go letter by letter.
     """
-    folded = unicodedata.normalize("NFKC", run)
+    folded = unicodedata.normalize("NFKC", found.group())
     if not _CONJOINING_JAMO.search(folded):
         return folded
-    return "".join(_fold_character(character) for character in run)
-
-
-def _fold_character(character: str) -> str:
-    kind, _, code = unicodedata.decomposition(character).partition(" ")
-    return chr(int(code, 16)) if kind in ("<wide>", "<narrow>") else character
-
-
-def _flatten_spaces(text: str) -> str:
-    return _OTHER_SPACES.sub(" ", text)
-
-
-def _compose(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+    kinds = [(char, *unicodedata.decomposition(char).partition(" ")) for char in found.group()]
+    return "".join(
+        chr(int(code, 16)) if kind in ("<wide>", "<narrow>") else char
+        for char, kind, _, code in kinds
+    )
 
 
 def _strip_lines(text: str) -> str:
@@ -201,27 +173,21 @@ def _strip_lines(text: str) -> str:
 def _drop_empty_turns(text: str) -> str:
     if not (text.endswith((":", "\n")) or text.startswith("\n") or "\n\n" in text or ":\n" in text):
         return text
-    return "\n".join(turn for turn in text.split("\n") if turn and not _is_start(turn))
-
-
-def _is_start(line: str) -> bool:
     # Without its colon a tag alone may be a mask on a line of its own, which says something.
-    start = TURN_START.match(line)
-    return start is not None and start.end() == len(line)
+    return "\n".join(turn for turn in text.split("\n") if turn and not TURN_START.fullmatch(turn))
 
 
 def _join_lines(text: str) -> str:
     return " ".join(line for line in text.split("\n") if line) if "\n" in text else text
 
 
-_LITERAL_STEPS: tuple[Step, ...] = (("literal_line_ends", _break_at_literals),)
-_BREAK_TAG_STEPS: tuple[Step, ...] = (("literal_line_ends", _break_at_tags),)
-_RARE_STEPS: tuple[Step, ...] = (
-    ("line_ends", _break_at_line_ends),
-    ("invisible", _drop_invisible),
-    ("width", _fold_width),
-    ("spaces", _flatten_spaces),
-)
-_LAST_STEPS: tuple[Step, ...] = (("unicode", _compose), ("outer_spaces", _strip_lines))
-_DIALOGUE_STEPS: tuple[Step, ...] = (*_LAST_STEPS, ("empty_turns", _drop_empty_turns))
-_SUMMARY_STEPS: tuple[Step, ...] = (*_LAST_STEPS, ("one_line", _join_lines))
+_RARE_STEPS: list[Step] = [
+    ("line_ends", partial(_OTHER_LINE_END.sub, "\n")),
+    ("invisible", partial(_INVISIBLES.sub, "")),
+    ("width", partial(_WIDTH_VARIANTS.sub, _fold_run)),
+    ("spaces", partial(_OTHER_SPACES.sub, " ")),
+]
+_ALWAYS: list[Step] = [
+    ("unicode", partial(unicodedata.normalize, "NFC")),
+    ("outer_spaces", _strip_lines),
+]

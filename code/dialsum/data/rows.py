@@ -25,7 +25,7 @@ from dialsum.data.cleaning import (
     has_literal_end,
     writes_literal_ends,
 )
-from dialsum.data.tables import DATA_ENDINGS, SHOWN_PROBLEMS, TableRow, name_some, read_rows
+from dialsum.data.tables import DATA_ENDINGS, TableRow, name_some, read_rows, shorten_kind
 from dialsum.data.tags import has_tag
 from dialsum.errors import DataError
 from dialsum.files import read_file_bytes
@@ -412,7 +412,7 @@ def _find_problems(
         ],
         _find_doubled_names(rows, path) if kind != "train" else [],
     ]
-    return [problem for found in kinds for problem in _shorten_kind(found, path)]
+    return [problem for found in kinds for problem in shorten_kind(found, path)]
 
 
 def _note_oddities(rows: Sequence[Dialogue], path: Path) -> list[str]:
@@ -471,12 +471,6 @@ def _find_doubled_names(rows: Sequence[Dialogue], path: Path) -> list[str]:
                 f"row {earlier.row} (line {earlier.line}) already; every row needs its own"
             )
     return problems
-
-
-def _shorten_kind(problems: Sequence[str], path: Path) -> list[str]:
-    rest = len(problems) - SHOWN_PROBLEMS
-    more = [f"{path}: … and {rest:,} more rows like these"] if rest > 0 else []
-    return [*problems[:SHOWN_PROBLEMS], *more]
 
 
 def check_splits(train: Split, dev: Split, test: Split | None) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dialsum.data.checks import Remarks, has_no_text, remark_on_summaries
 from dialsum.data.rows import Dialogue
-from dialsum.data.tables import SHOWN_PROBLEMS, TableRow, name_some, parse_table
+from dialsum.data.tables import TableRow, name_some, parse_table, shorten_kind
 from dialsum.errors import DataError, RunError
 from dialsum.files import read_text_file, shorten, write_csv
 
@@ -103,7 +103,9 @@ def inspect_submission(
         return list(error.problems), Remarks([], [])
     problems = _find_header_problems(text, path)
     problems += [
-        line for kind in _find_row_problems(table, test_rows, path) for line in _shorten(kind, path)
+        line
+        for kind in _find_row_problems(table, test_rows, path)
+        for line in shorten_kind(kind, path)
     ]
     dialogues = {row.fname: row.dialogue for row in test_rows}
     summaries = {row.values["fname"]: row.values["summary"] for row in table}
@@ -116,13 +118,12 @@ def say_unfit(path: Path, problems: Sequence[str]) -> str:
     Args:
         problems: those of its form, which begin with the path; those of its summaries.
     """
-    lines = [f"  {_without_path(problem, path)}" for problem in problems]
+    lines = []
+    for problem in problems:
+        rest = problem.removeprefix(f"{path}:")
+        has_line = rest != problem and rest[:1].isdecimal()
+        lines.append(f"  line {rest}" if has_line else f"  {rest.lstrip()}")
     return "\n".join([f"{path} is not fit to hand in:", *lines])
-
-
-def _without_path(problem: str, path: Path) -> str:
-    rest = problem.removeprefix(f"{path}:")
-    return f"line {rest}" if rest != problem and rest[:1].isdecimal() else rest.lstrip()
 
 
 def _find_header_problems(text: str, path: Path) -> list[str]:
@@ -203,9 +204,3 @@ def _check_count(path: Path, rows: Sequence[Dialogue], summaries: Sequence[str])
             f"{path}: {len(summaries)} summaries for {len(rows)} rows; nothing was written. "
             "Every row needs one, in the order of the rows"
         )
-
-
-def _shorten(problems: Sequence[str], path: Path) -> list[str]:
-    rest = len(problems) - SHOWN_PROBLEMS
-    more = [f"{path}: … and {rest:,} more like these"] if rest > 0 else []
-    return [*problems[:SHOWN_PROBLEMS], *more]

@@ -207,6 +207,13 @@ def raise_problems(problems: Sequence[str], *, summary: str | None = None) -> No
     raise DataError(shown, summary=summary)
 
 
+def shorten_kind(problems: Sequence[str], path: Path) -> list[str]:
+    """Return the first problems of one kind, and a line on how many more there are."""
+    rest = len(problems) - SHOWN_PROBLEMS
+    more = [f"{path}: … and {rest:,} more like these"] if rest > 0 else []
+    return [*problems[:SHOWN_PROBLEMS], *more]
+
+
 def name_some(names: Collection[str], *, limit: int = 5) -> str:
     """List a few names for a message: `'a', 'b' and 7 more`."""
     shown = list(names)[:limit]
