@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from dialsum.data.cleaning import STEP_MEANINGS, clean_dialogue, clean_summary
+from dialsum.data.cleaning import STEP_MEANINGS, clean_dialogue, clean_summary, split_lines
 
 A, B = "#Person1#: 안녕하세요.", "#Person2#: 네, 안녕하세요!"
 BOTH = f"{A}\n{B}"
@@ -69,6 +69,7 @@ SUMMARIES = [
     ("line end", "둘은\n만난다.", "둘은 만난다.", ("one_line",)),
     ("<br>", "둘은<br>만난다.", "둘은 만난다.", ("literal_line_ends", "one_line")),
     ("path", "C:\\new를 연다.", "C:\\new를 연다.", ()),
+    ("line end as text before a turn", "둘은\\n#Person1#: 네", "둘은\\n#Person1#: 네", ()),
     ("empty line", "둘은 \n\n만난다.\n", "둘은 만난다.", ("outer_spaces", "one_line")),
     ("ends in a colon", "#Person1#:", "#Person1#:", ()),
     ("NFD", unicodedata.normalize("NFD", "둘은 만난다."), "둘은 만난다.", ("unicode",)),
@@ -85,3 +86,18 @@ def test_cleans_summary(text: str, cleaned: str, steps: tuple[str, ...]) -> None
 def test_every_step_has_its_words() -> None:
     taken = {step for case in [*DIALOGUES, *SUMMARIES] for step in case[3]}
     assert taken == set(STEP_MEANINGS)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", []),
+        (f"{A}\r\n\n {B} ", [A, B]),
+        (f"{A}\\n{B}", [A, B]),
+        # What follows <br> shows that the text before it is a line end.
+        (f"{A}\\n<br>{B}", [A, B]),
+        ("C:\\new", ["C:\\new"]),
+    ],
+)
+def test_lines_of_a_raw_dialogue(text: str, lines: list[str]) -> None:
+    assert split_lines(text) == lines

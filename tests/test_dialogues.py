@@ -67,16 +67,6 @@ REFUSED: list[tuple[str, Kind, bytes, list[str]]] = [
         [":1", "no column 'dialogue'"],
     ),
     (
-        "cp949",
-        "train",
-        make_csv(GOOD).decode().encode("cp949"),
-        ["cp949", "iconv -f cp949 -t UTF-8"],
-    ),
-    ("NUL", "train", with_cell(1, "summary", "a\0b"), [":5", "NUL"]),
-    ("ragged row", "train", b"fname,dialogue,summary\na,b\n", [":2", "2 cells", "has 3"]),
-    ("unquoted comma", "train", b"fname,dialogue,summary\na,b,c,d\n", [":2", "4 cells", "has 3"]),
-    ("open quote", "train", b'fname,dialogue,summary\na,"b,c\n', [":2", "never closed"]),
-    (
         "empty dialogue",
         "train",
         with_cell(1, "dialogue", ""),
