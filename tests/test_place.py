@@ -285,6 +285,8 @@ def test_a_move_that_fails_in_the_middle_is_taken_back(tmp_path: Path) -> None:
     (first / "environment.json").unlink()
     (first / "metrics.jsonl").unlink()
     (first / "metrics.jsonl").mkdir()
+    (first / "model" / "weights").unlink()
+    (first / "model").rmdir()  # so that the model, which goes first, is moved
     before = files(tmp_path / "root")
     with pytest.raises(RunError, match="it stands where it stood"):
         archive_previous(paths, first={paths.environment: "new"})

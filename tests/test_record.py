@@ -89,6 +89,9 @@ def test_latest_run_goes_by_the_time_inside_not_by_the_files_date(tmp_path: Path
     subprocess.run(["touch", "-d", "2030-01-01", str(old)], check=True)
     subprocess.run(["touch", "-d", "2001-01-01", str(new)], check=True)
     assert latest_runs(find_records(tmp_path)[0])["a"].path == new
+    # Of one second is the later one that still stands at its place.
+    moved = write_result(tmp_path / "z" / "previous" / "x", read_record(new).content)
+    assert latest_runs([read_record(new), read_record(moved)])["a"].path == new
 
 
 def test_best_run_by_metric_among_those_of_one_recipe() -> None:
