@@ -20,7 +20,7 @@ from dialsum.config.load import load_config
 from dialsum.config.schema import Config
 from dialsum.data.encode import EncodeSettings, encode_rows
 from dialsum.experiment.run import dialogue_tokens, read_splits
-from dialsum.generate import GenerationSettings, generate_summaries
+from dialsum.generate import GenerationSettings, generate
 from dialsum.models.saved import load_saved_model
 
 
@@ -32,13 +32,14 @@ def write_dev(model: Any, tokenizer: Any, config: Config, *, bf16: bool = False)
     asked = EncodeSettings.from_config(config.tokenizer)
     inputs = encode_rows(splits.dev.rows, tokenizer, asked).inputs
     settings = GenerationSettings.from_config(config, exempt=tags, bf16=bf16)
-    return generate_summaries(
+    written = generate(
         model,
         tokenizer,
         inputs,
         settings=settings,
         batch_size=int(config.training.per_device_eval_batch_size),
     )
+    return [best.text for [best] in written]
 
 
 def predict(folder: Path) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-from dialsum.generate import GenerationSettings, banned_tokens, generate_summaries
+from dialsum.generate import Candidate, GenerationSettings, banned_tokens, generate
 from dialsum.models.load import load_model
 from dialsum.models.tokenizers import add_dialogue_tokens
 from small_models import KINDS, make_config, make_model, train_sample_tokenizer, write_checkpoint
@@ -47,7 +47,7 @@ def encode(tokenizer: Any) -> list[list[int]]:
 
 
 def test_no_inputs_are_no_summaries(model: Any, tokenizer: Any) -> None:
-    assert generate_summaries(model, tokenizer, [], settings=settings(), batch_size=4) == []
+    assert generate(model, tokenizer, [], settings=settings(), batch_size=4) == []
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
@@ -56,12 +56,11 @@ def test_summaries_come_in_the_order_of_the_inputs(
 ) -> None:
     inputs = encode(tokenizer)
     alone = [
-        generate_summaries(model, tokenizer, [one], settings=settings(), batch_size=1)[0]
-        for one in inputs
+        generate(model, tokenizer, [one], settings=settings(), batch_size=1)[0] for one in inputs
     ]
-    assert len(set(alone)) > 1
+    assert len({best.text for [best] in alone}) > 1
     calls: list[tuple[int, int]] = []
-    together = generate_summaries(
+    together = generate(
         model,
         tokenizer,
         inputs,
@@ -77,38 +76,55 @@ def test_summaries_come_in_the_order_of_the_inputs(
 def test_the_model_is_left_in_the_mode_that_it_was_in(model: Any, tokenizer: Any) -> None:
     for training in (True, False):
         model.train(training)
-        generate_summaries(model, tokenizer, [[5]], settings=settings(), batch_size=1)
+        generate(model, tokenizer, [[5]], settings=settings(), batch_size=1)
         assert model.training is training
 
 
 @pytest.mark.parametrize(("least", "most"), [(0, 1), (4, 4), (7, 12)])
-def test_lengths_are_held(
-    model: Any, tokenizer: Any, least: int, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lengths = [
-        len([one for one in written[1:] if one not in (model.config.pad_token_id,)])
-        for written in search(
-            model, tokenizer, settings(min_new_tokens=least, max_new_tokens=most), monkeypatch
-        )
-    ]
+def test_lengths_are_held(model: Any, tokenizer: Any, least: int, most: int) -> None:
+    asked = settings(min_new_tokens=least, max_new_tokens=most)
+    lengths = [len(written) for written in search(model, tokenizer, asked)]
     assert all(least <= length <= most for length in lengths)
 
 
-def search(
-    model: Any, tokenizer: Any, asked: GenerationSettings, monkeypatch: pytest.MonkeyPatch
-) -> list[list[int]]:
-    """Return the ids that a search wrote, the decoder's start with them."""
-    written: list[list[int]] = []
-    decode = type(tokenizer).decode
+def search(model: Any, tokenizer: Any, asked: GenerationSettings) -> list[tuple[int, ...]]:
+    """Return the ids that a search wrote."""
+    found = generate(model, tokenizer, encode(tokenizer), settings=asked, batch_size=8)
+    return [best.tokens for best, *_ in found]
 
-    def listen(self: Any, ids: list[int], **options: Any) -> Any:
-        written.append(list(ids))
-        return decode(self, ids, **options)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(type(tokenizer), "decode", listen)
-        generate_summaries(model, tokenizer, encode(tokenizer), settings=asked, batch_size=8)
-    return written
+@pytest.mark.parametrize("sort", ["bart", "mt5"])
+def test_candidates_come_best_first_each_with_what_the_model_gives_its_tokens(
+    sort: str, tokenizer: Any
+) -> None:
+    import torch
+
+    torch.manual_seed(6)
+    model = make_model(sort, tokenizer=tokenizer, width=32).eval()
+    inputs, asked = encode(tokenizer), settings(num_beams=4, length_penalty=0.0)
+    found = generate(
+        model, tokenizer, inputs, settings=asked, batch_size=2, candidates=3, score=True
+    )
+    assert [len(row) for row in found] == [3] * len(inputs)
+    alone = generate(model, tokenizer, inputs, settings=asked, batch_size=2)
+    assert alone == [[Candidate(best.text, best.tokens)] for best, *_ in found]
+    lengths = set()
+    for ids, row in zip(inputs, found, strict=True):
+        assert len({one.tokens for one in row}) == 3
+        for one in row:
+            lengths.add(len(one.tokens))
+            with torch.no_grad():
+                labels = torch.tensor([one.tokens])
+                loss = float(model(input_ids=torch.tensor([ids]), labels=labels).loss)
+            assert one.log_probability == pytest.approx(-loss * len(one.tokens), rel=1e-5)
+            assert tokenizer.decode(one.tokens, skip_special_tokens=True).strip() == one.text
+    assert len(lengths) > 1 or sort != "bart", "no candidate was padded"
+
+
+@pytest.mark.parametrize("candidates", [0, 4])
+def test_no_more_candidates_than_beams(model: Any, tokenizer: Any, candidates: int) -> None:
+    with pytest.raises(ValueError, match=f"{candidates} candidates of a search with 3 beams"):
+        generate(model, tokenizer, [[5]], settings=settings(), batch_size=1, candidates=candidates)
 
 
 SEARCH_OF_THE_CHECKPOINT = {
@@ -131,15 +147,13 @@ SEARCH_OF_THE_CHECKPOINT = {
 
 @pytest.mark.parametrize("place", ["generation_config.json", "config.json"])
 @pytest.mark.parametrize("sort", ["mt5", "bart"])
-def test_a_checkpoint_s_own_search_stays_out(
-    sort: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_s_own_search_stays_out(sort: str, place: str, tmp_path: Path) -> None:
     import torch
 
     tokenizer = train_sample_tokenizer(KINDS[sort])
     write_checkpoint(tmp_path, sort, tokenizer=tokenizer)
 
-    def write() -> list[list[int]]:
+    def write() -> list[tuple[int, ...]]:
         loaded = load_model(
             tmp_path,
             config=make_config(sort, tmp_path),
@@ -148,10 +162,10 @@ def test_a_checkpoint_s_own_search_stays_out(
             device="cpu",
             dtype=torch.float32,
         )
-        return search(loaded.model, tokenizer, settings(num_beams=2), monkeypatch)
+        return search(loaded.model, tokenizer, settings(num_beams=2))
 
     plain = write()
-    assert any(len(set(row)) < len(row) - 2 for row in plain), "nothing that a ban would change"
+    assert any(len(set(row)) < len(row) - 1 for row in plain), "nothing that a ban would change"
     path = tmp_path / place
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     path.write_text(json.dumps(found | SEARCH_OF_THE_CHECKPOINT), encoding="utf-8")
@@ -169,13 +183,12 @@ def test_no_n_gram_comes_twice_but_those_with_tags(
     preferred[0, tag] = 6.0
     monkeypatch.setitem(model._buffers, "final_logits_bias", preferred)
     asked = {"num_beams": beams, "min_new_tokens": 12, "no_repeat_ngram_size": size}
-    exempt = search(model, tokenizer, settings(**asked, exempt=frozenset({tag})), monkeypatch)
-    counted = search(model, tokenizer, settings(**asked), monkeypatch)
+    exempt = search(model, tokenizer, settings(**asked, exempt=frozenset({tag})))
+    counted = search(model, tokenizer, settings(**asked))
     assert any(row.count(tag) > 2 for row in exempt)
     for rows, free in ((exempt, {tag}), (counted, set())):
         for row in rows:
-            ids = row[1:]
-            for end in range(1, len(ids)):
-                assert ids[end] not in banned_tokens(ids[:end], size=size, exempt=free)
+            for end in range(1, len(row)):
+                assert row[end] not in banned_tokens(row[:end], size=size, exempt=free)
     if size == 1:
         assert all(row.count(tag) == 1 for row in counted)

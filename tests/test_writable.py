@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-from dialsum.generate import GenerationSettings, generate_summaries
+from dialsum.generate import GenerationSettings, generate
 from dialsum.generate.writable import MORE, WHOLE, WRONG, WritablePieces, find_writable, read_byte
 from dialsum.models.tokenizers import BYTE_PIECES, add_dialogue_tokens, fold_text, load_tokenizer
 from dialsum.models.trim import trim_tokenizer
@@ -213,7 +213,7 @@ def test_a_model_that_wants_them_writes_whole_text(kind: str, beams: int) -> Non
         head[wanted] *= 20
         head[sorted(writable.parts)] *= 10
     for most in (3, 24):
-        written = generate_summaries(
+        written = generate(
             model,
             tokenizer,
             [tokenizer(text)["input_ids"] for text in sample_texts()[:6]],
@@ -222,9 +222,10 @@ def test_a_model_that_wants_them_writes_whole_text(kind: str, beams: int) -> Non
             ),
             batch_size=6,
         )
-        for text in written:
+        for [best] in written:
+            text = best.text
             assert "\ufffd" not in text and "<0x" not in text and "<extra_id_" not in text
-        assert any(written)
+        assert any(best.text for [best] in written)
 
 
 @pytest.mark.parametrize("name", ["mt5", "pko_t5", "kobart"])

@@ -171,7 +171,7 @@ class Bench:
 
     def _evaluate(self, model: Any, tokens: Any) -> dict[str, Any]:
         """Write summaries with the experiment's own beams; random weights write to the limit."""
-        from dialsum.generate import GenerationSettings, generate_summaries
+        from dialsum.generate import GenerationSettings, generate
 
         search = GenerationSettings.from_config(
             self.config, exempt=tokens.tag_ids, bf16=self.choices.bf16
@@ -180,9 +180,7 @@ class Bench:
         rows = self._draw(self.settings.eval_rows, end=end, seed=SEED + 1)
         batch = self.choices.eval_batch_size(search.num_beams)
         began = read_clock(self.choices.where)
-        written = generate_summaries(
-            model, tokens.tokenizer, rows.inputs, settings=search, batch_size=batch
-        )
+        written = generate(model, tokens.tokenizer, rows.inputs, settings=search, batch_size=batch)
         return {
             "rows": len(written),
             "num_beams": search.num_beams,

@@ -31,7 +31,7 @@ from dialsum.experiment.process import StopSignals, copy_output, listen_for_stop
 from dialsum.experiment.recording import Recording, explain_failure, explain_foreseen
 from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.files import dump_json
-from dialsum.generate import GenerationSettings, generate_summaries
+from dialsum.generate import GenerationSettings, generate
 from dialsum.machine.devices import list_devices, use_one_gpu
 from dialsum.models.adapters import AdaptedModel, adapt_model, require_trainable
 from dialsum.models.checkpoint import refuse_foreign_tokenizer
@@ -559,13 +559,14 @@ def predict_and_score(
         on = {"rows": len(encoded[kind]), "num_beams": settings.num_beams}
         text = f"{kind} summaries ({describe_measured(**on)})"
         context.progress.stage("generate", text, split=kind, **on)
-        return generate_summaries(
+        written = generate(
             model.adapted.model,
             tokens.tokenizer,
             encoded[kind].inputs,
             settings=settings,
             batch_size=context.choices.eval_batch_size(settings.num_beams),
         )
+        return [best.text for best, *_ in written]
 
     splits = context.splits
     predictions = predict("dev")

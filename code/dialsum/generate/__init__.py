@@ -5,7 +5,6 @@ Must not know scores or files.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -61,36 +60,33 @@ class GenerationSettings:
         )
 
 
-def banned_tokens(written: Sequence[int], *, size: int, exempt: Collection[int]) -> list[int]:
-    """Return tokens that would complete an n-gram already written.
+@dataclass(frozen=True)
+class Candidate:
+    """One summary that a search wrote.
 
     Args:
-        written: token ids so far.
-        size: n, at least 1.
-        exempt: ids that never count: an n-gram with one of them may come again, and none of them is
-            banned.
+        tokens: ids as written, the end token last where the search came to one.
+        log_probability: natural logarithm of what the model alone, without the rules and penalties
+            of a search, gives for those tokens one after the other; None where nobody asked.
     """
-    if len(written) + 1 < size:
-        return []
-    followers: dict[tuple[int, ...], set[int]] = defaultdict(set)
-    for start in range(len(written) - size + 1):
-        gram = tuple(written[start : start + size])
-        if not any(token in exempt for token in gram):
-            followers[gram[:-1]].add(gram[-1])
-    last = tuple(written[len(written) - size + 1 :])
-    return sorted(followers.get(last, ()))
+
+    text: str
+    tokens: tuple[int, ...]
+    log_probability: float | None = None
 
 
-def generate_summaries(
+def generate(
     model: Any,
     tokenizer: PreTrainedTokenizerFast,
     inputs: Sequence[Sequence[int] | NDArray[np.int32]],
     *,
     settings: GenerationSettings,
     batch_size: int,
+    candidates: int = 1,
+    score: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
-) -> list[str]:
-    """Return one summary per input, in the inputs' order.
+) -> list[list[Candidate]]:
+    """Return the best summaries for each input, in the inputs' order, the best of each first.
 
     Rows are sorted by length, so that a batch holds little padding; a batch that does not fit the
     GPU's memory is halved and tried again.
@@ -98,24 +94,35 @@ def generate_summaries(
     Args:
         inputs: token ids per row.
         batch_size: rows at once (each takes num_beams beams).
+        candidates: summaries per row, from 1 to num_beams.
+        score: say each one's log-probability, for one more pass of the model per row.
         on_batch: called with rows done and rows in all.
+
+    Raises:
+        ValueError: more candidates than beams.
     """
     import torch
 
+    if not 1 <= candidates <= settings.num_beams:
+        raise ValueError(f"{candidates} candidates of a search with {settings.num_beams} beams")
     was_training = model.training
     model.eval()
     writable = find_writable(tokenizer)
     order = sorted(range(len(inputs)), key=lambda index: -len(inputs[index]))
-    summaries: list[str] = [""] * len(inputs)
+    found: list[list[Candidate]] = [[] for _ in inputs]
     done = 0
     try:
         with torch.inference_mode():
             while done < len(order):
                 chosen = order[done : done + batch_size]
+                rows = [[int(one) for one in inputs[index]] for index in chosen]
                 try:
-                    texts = _generate_batch(
-                        model, tokenizer, [inputs[i] for i in chosen], settings, writable
-                    )
+                    written = _search(model, tokenizer, rows, settings, writable, candidates)
+                    if score:
+                        written = [
+                            _score(model, row, row_s_own, bf16=settings.bf16)
+                            for row, row_s_own in zip(rows, written, strict=True)
+                        ]
                 except (RuntimeError, MemoryError) as error:
                     if batch_size == 1 or not is_out_of_memory(error):
                         raise
@@ -126,64 +133,86 @@ def generate_summaries(
                         f"going on with batches of {batch_size}"
                     )
                     continue
-                for index, text in zip(chosen, texts, strict=True):
-                    summaries[index] = text
+                for index, row_s_own in zip(chosen, written, strict=True):
+                    found[index] = row_s_own
                 done += len(chosen)
                 if on_batch is not None:
                     on_batch(done, len(order))
     finally:
         model.train(was_training)
-    return summaries
+    return found
 
 
-def _generate_batch(
+def _search(
     model: Any,
     tokenizer: PreTrainedTokenizerFast,
-    rows: Sequence[Sequence[int] | NDArray[np.int32]],
+    rows: Sequence[list[int]],
     settings: GenerationSettings,
     writable: WritablePieces,
-) -> list[str]:
-    import numpy as np
-    import torch
+    candidates: int,
+) -> list[list[Candidate]]:
+    """Search for one batch; load_model made the model forget its checkpoint's own settings."""
+    from transformers import GenerationConfig
 
-    padded = tokenizer.pad(
-        {"input_ids": [np.asarray(row).tolist() for row in rows]}, return_tensors="pt"
-    )
-    batch = {key: padded[key].to(model.device) for key in ("input_ids", "attention_mask")}
-    autocast = (
-        torch.autocast(model.device.type, dtype=torch.bfloat16) if settings.bf16 else nullcontext()
-    )
-    with autocast:
+    own, beams = model.config, settings.num_beams
+    padded = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
+    with _autocast(model, settings.bf16):
         written = model.generate(
-            **batch,
-            generation_config=_generation_config(model, settings),
+            **{key: padded[key].to(model.device) for key in ("input_ids", "attention_mask")},
+            generation_config=GenerationConfig(
+                num_beams=beams,
+                num_return_sequences=candidates,
+                max_new_tokens=settings.max_new_tokens,
+                min_new_tokens=settings.min_new_tokens or None,
+                do_sample=False,
+                use_cache=True,
+                repetition_penalty=settings.repetition_penalty,
+                length_penalty=settings.length_penalty if beams > 1 else None,
+                early_stopping=settings.early_stopping if beams > 1 else None,
+                pad_token_id=own.pad_token_id,
+                eos_token_id=own.eos_token_id,
+                decoder_start_token_id=own.decoder_start_token_id,
+            ),
             logits_processor=_processors(settings, writable, device=model.device),
             past_key_values=_make_cache(),
-        )
+        ).tolist()
+    found = []
+    for ids in written:
+        # The first is the decoder's start, which may be the end token too.
+        end = ids.index(own.eos_token_id, 1) + 1 if own.eos_token_id in ids[1:] else len(ids)
+        text = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        found.append(Candidate(text, tuple(ids[1:end])))
+    return [found[start : start + candidates] for start in range(0, len(found), candidates)]
+
+
+def _score(
+    model: Any, row: list[int], candidates: Sequence[Candidate], *, bf16: bool
+) -> list[Candidate]:
+    """Return the candidates of one row with their log-probabilities."""
+    import torch
+
+    start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
+    longest = max(len(one.tokens) for one in candidates)
+    targets = [[*one.tokens, *[pad] * (longest - len(one.tokens))] for one in candidates]
+    written = torch.tensor(targets, device=model.device)
+    with _autocast(model, bf16):
+        logits = model(
+            input_ids=torch.tensor([row] * len(candidates), device=model.device),
+            decoder_input_ids=torch.tensor(
+                [[start, *target[:-1]] for target in targets], device=model.device
+            ),
+        ).logits
+    said = logits.float().log_softmax(-1).gather(-1, written[:, :, None])[:, :, 0]
     return [
-        str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in written.tolist()
+        Candidate(one.text, one.tokens, float(own[: len(one.tokens)].sum()))
+        for one, own in zip(candidates, said, strict=True)
     ]
 
 
-def _generation_config(model: Any, settings: GenerationSettings) -> Any:
-    """Build the search from our settings; load_model made the model forget its checkpoint's own."""
-    from transformers import GenerationConfig
+def _autocast(model: Any, bf16: bool) -> Any:
+    import torch
 
-    own = model.config
-    beams = settings.num_beams
-    return GenerationConfig(
-        num_beams=beams,
-        max_new_tokens=settings.max_new_tokens,
-        min_new_tokens=settings.min_new_tokens or None,
-        do_sample=False,
-        use_cache=True,
-        repetition_penalty=settings.repetition_penalty,
-        length_penalty=settings.length_penalty if beams > 1 else None,
-        early_stopping=settings.early_stopping if beams > 1 else None,
-        pad_token_id=own.pad_token_id,
-        eos_token_id=own.eos_token_id,
-        decoder_start_token_id=own.decoder_start_token_id,
-    )
+    return torch.autocast(model.device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
 
 
 def _make_cache() -> Any:
@@ -202,6 +231,25 @@ def _make_cache() -> Any:
             self.self_attention_cache.reorder_cache(beam_idx)
 
     return StillCrossAttentionCache(DynamicCache(), DynamicCache())
+
+
+def banned_tokens(written: Sequence[int], *, size: int, exempt: Collection[int]) -> list[int]:
+    """Return tokens that would complete an n-gram already written.
+
+    Args:
+        written: token ids so far.
+        size: n, at least 1.
+        exempt: ids that never count: an n-gram with one of them may come again, and none of them is
+            banned.
+    """
+    count = len(written) - size + 1
+    if count < 0:
+        return []
+    last = list(written[count:])
+    grams = (list(written[start : start + size]) for start in range(count))
+    return sorted(
+        {gram[-1] for gram in grams if gram[:-1] == last and not any(t in exempt for t in gram)}
+    )
 
 
 def _processors(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from dialsum.data.encode import EncodedSplit
-from dialsum.generate import GenerationSettings, generate_summaries
+from dialsum.generate import GenerationSettings, generate
 from dialsum.machine.memory import free_memory, is_out_of_memory
 from dialsum.train.batches import BatchShape, Rows, Step, find_heaviest, plan_random, plan_steps
 from dialsum.train.loss import IGNORED, summary_loss
@@ -124,7 +124,7 @@ class DevSet:
         was_training = model.training
         model.eval()
         loss = self._mean_loss(model)
-        summaries = generate_summaries(
+        written = generate(
             model,
             self.tokenizer,
             self.task.encoded.inputs,
@@ -132,7 +132,7 @@ class DevSet:
             batch_size=self.batch_size,
         )
         model.train(was_training)
-        return {"loss": loss, **self.score(summaries)}
+        return {"loss": loss, **self.score([best.text for best, *_ in written])}
 
     def _mean_loss(self, model: Any) -> float:
         order = sorted(range(len(self.task)), key=lambda row: len(self.task.encoded.inputs[row]))
