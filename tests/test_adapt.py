@@ -1,4 +1,4 @@
-"""What of a model gets adapters: which layers, in 4 or 8 bits, and how many weights learn."""
+"""What of a model gets adapters: which layers, in 4 or 8 bits and back, how many weights learn."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from adapted_models import (
     BITS,
     EIGHT_BIT,
     FOUR_BIT,
+    LORA,
     RANK,
     SORTS,
     Build,
@@ -19,9 +20,12 @@ from adapted_models import (
 )
 from dialsum.errors import UnfitError
 from dialsum.models.adapters import describe_loader, places_of_new_rows, require_trainable
+from dialsum.models.load import dequantise
 from small_models import UNTIED, make_config
 
 pytestmark = pytest.mark.training
+
+FULL = ("transformers (full fine-tuning)", "transformers (full fine-tuning)")
 
 
 @BITS
@@ -126,6 +130,8 @@ def test_parameters_are_counted_as_before_quantisation(
         (EIGHT_BIT, "PEFT + bitsandbytes 8-bit", "PEFT + bitsandbytes 8-bit"),
         ({}, "PEFT + bitsandbytes 4-bit", "PEFT + bitsandbytes 4-bit"),
         ({"use_unsloth": True}, "Unsloth", "PEFT + bitsandbytes 4-bit"),
+        ({"use_qlora": False, "load_in_8bit": True, "load_in_4bit": False}, *FULL),
+        ({"use_qlora": False}, *FULL),
     ],
 )
 def test_the_loader_is_recorded_as_asked_and_used(
@@ -144,3 +150,54 @@ def test_a_model_in_which_nothing_learns_is_refused(build: Build) -> None:
         parameter.requires_grad_(False)
     with pytest.raises(UnfitError, match=r"qlora\.target_modules"):
         require_trainable(case.model)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_4_bit_layers_compute_in_the_type_of_the_run(sort: str, dtype: str, build: Build) -> None:
+    # float32 on a CPU, bfloat16 on a GPU that has it: choices.dtype says which.
+    import torch
+    from bitsandbytes.nn import Linear4bit
+
+    case = build(sort, dtype=dtype, **FOUR_BIT)
+    layers = [one for one in case.model.modules() if type(one) is Linear4bit]
+    case.step()
+    assert layers
+    for layer in layers:
+        assert layer.compute_dtype == getattr(torch, dtype)
+        assert layer.weight.quant_type == "nf4"
+        assert layer.weight.quant_state.nested
+        assert layer.weight.quant_state.dtype == getattr(torch, dtype)
+    learning = {one.dtype for one in case.model.parameters() if one.requires_grad}
+    # What learns is float32 even over a bfloat16 base: small updates would be rounded away.
+    assert learning == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("qlora", "spread"),
+    [(LORA, 1e-6), (FOUR_BIT, 1e-6), (EIGHT_BIT, 0.1)],
+    ids=["float", "4-bit", "8-bit"],
+)
+@pytest.mark.parametrize("sort", SORTS)
+def test_dequantised_weights_say_the_same(
+    sort: str, qlora: dict[str, Any], spread: float, build: Build
+) -> None:
+    # 8-bit layers round their inputs too while summaries are written, so those answers are near.
+    import torch
+
+    case = build(sort, **qlora | {"target_modules": ["q_proj" if sort == "bart" else "q"]})
+    before = case.logits()
+    base = case.model.unload()
+    # Adapters start at nothing; the base alone says what the adapted model said.
+    dequantise(base)
+    assert {one.dtype for one in base.parameters()} == {torch.float32}
+    assert not hasattr(base.config, "quantization_config")
+    assert not getattr(base, "is_loaded_in_4bit", False)
+    assert not getattr(base, "is_loaded_in_8bit", False)
+    batch = case.batch()
+    base.eval()
+    with torch.no_grad():
+        after = base(**batch).logits
+    assert float((after - before).abs().max() / before.std()) <= spread
+    tied = base.get_output_embeddings().weight is base.get_input_embeddings().weight
+    assert tied == (sort not in UNTIED)

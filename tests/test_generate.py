@@ -1,8 +1,9 @@
-"""The search with a real, small model: order, lengths, and tags that may come again."""
+"""The search with a real, small model: order, lengths, candidates, tags that may come again."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ from dialsum.generate import Candidate, GenerationSettings, banned_tokens, gener
 from dialsum.models.load import load_model
 from dialsum.models.tokenizers import add_dialogue_tokens
 from small_models import KINDS, make_config, make_model, train_sample_tokenizer, write_checkpoint
-
-pytestmark = pytest.mark.training
 
 TEXTS = ["네", "안녕하세요 오늘 저녁에 같이 밥을 먹을까요", "", "내일 만나요", "좋아요 그때 봐요"]
 
@@ -46,10 +45,12 @@ def encode(tokenizer: Any) -> list[list[int]]:
     return [tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in TEXTS]
 
 
+@pytest.mark.training
 def test_no_inputs_are_no_summaries(model: Any, tokenizer: Any) -> None:
     assert generate(model, tokenizer, [], settings=settings(), batch_size=4) == []
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
 def test_summaries_come_in_the_order_of_the_inputs(
     model: Any, tokenizer: Any, batch_size: int
@@ -73,6 +74,7 @@ def test_summaries_come_in_the_order_of_the_inputs(
     assert len(calls) == -(-5 // batch_size)
 
 
+@pytest.mark.training
 def test_the_model_is_left_in_the_mode_that_it_was_in(model: Any, tokenizer: Any) -> None:
     for training in (True, False):
         model.train(training)
@@ -80,6 +82,7 @@ def test_the_model_is_left_in_the_mode_that_it_was_in(model: Any, tokenizer: Any
         assert model.training is training
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("least", "most"), [(0, 1), (4, 4), (7, 12)])
 def test_lengths_are_held(model: Any, tokenizer: Any, least: int, most: int) -> None:
     asked = settings(min_new_tokens=least, max_new_tokens=most)
@@ -93,6 +96,7 @@ def search(model: Any, tokenizer: Any, asked: GenerationSettings) -> list[tuple[
     return [best.tokens for best, *_ in found]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("sort", ["bart", "mt5"])
 def test_candidates_come_best_first_each_with_what_the_model_gives_its_tokens(
     sort: str, tokenizer: Any
@@ -121,6 +125,7 @@ def test_candidates_come_best_first_each_with_what_the_model_gives_its_tokens(
     assert len(lengths) > 1 or sort != "bart", "no candidate was padded"
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("candidates", [0, 4])
 def test_no_more_candidates_than_beams(model: Any, tokenizer: Any, candidates: int) -> None:
     with pytest.raises(ValueError, match=f"{candidates} candidates of a search with 3 beams"):
@@ -145,6 +150,7 @@ SEARCH_OF_THE_CHECKPOINT = {
 """In the manner of mT5 XLSum's: 84 tokens at most, n-grams of 2 banned, 4 beams."""
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("place", ["generation_config.json", "config.json"])
 @pytest.mark.parametrize("sort", ["mt5", "bart"])
 def test_a_checkpoint_s_own_search_stays_out(sort: str, place: str, tmp_path: Path) -> None:
@@ -172,6 +178,7 @@ def test_a_checkpoint_s_own_search_stays_out(sort: str, place: str, tmp_path: Pa
     assert write() == plain
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("beams", [1, 3])
 def test_no_n_gram_comes_twice_but_those_with_tags(
@@ -192,3 +199,89 @@ def test_no_n_gram_comes_twice_but_those_with_tags(
                 assert row[end] not in banned_tokens(row[:end], size=size, exempt=free)
     if size == 1:
         assert all(row.count(tag) == 1 for row in counted)
+
+
+TAG, MASK = 7, 8
+"""Ids of a speaker tag and of a mask in these tables."""
+
+
+@pytest.mark.parametrize(
+    ("written", "size", "banned"),
+    [
+        ([], 1, []),
+        ([], 3, []),
+        ([1], 2, []),
+        ([1, 2], 3, []),
+        ([1, 2, 3], 4, []),
+        ([1, 2, 3], 3, []),
+        ([1], 1, [1]),
+        ([2, 1, 2], 1, [1, 2]),
+        ([1, 1], 2, [1]),
+        ([1, 2, 1], 2, [2]),
+        ([1, 2, 1, 3, 1], 2, [2, 3]),
+        ([1, 2, 3, 1, 2], 3, [3]),
+        ([1, 2, 3, 1, 4], 3, []),
+        ([1, 2, 3, 4, 1, 2, 3], 4, [4]),
+        # A tag may come as often as there is something to say of the speaker.
+        ([TAG], 1, []),
+        ([TAG, 1, TAG], 1, [1]),
+        ([TAG, 1, 2, TAG, 1], 3, []),
+        ([1, TAG, 2, 1, TAG], 3, []),
+        ([1, 2, TAG, 1, 2], 3, []),
+        ([MASK, 1, MASK], 2, []),
+        ([1, TAG, 2, 3, 1, TAG, 2], 4, []),
+        # What has no tag in it is banned beside one.
+        ([TAG, 1, 2, TAG, 1], 2, [2]),
+        ([TAG, 1, 2, 3, MASK, 1, 2], 3, [3]),
+        ([TAG, 1, 2, 3, 4, TAG, 1, 2, 3], 4, [4]),
+    ],
+)
+def test_banned_tokens(written: Sequence[int], size: int, banned: list[int]) -> None:
+    assert banned_tokens(written, size=size, exempt={TAG, MASK}) == banned
+
+
+def test_without_exemption_a_tag_in_pieces_is_banned() -> None:
+    # What the exemption is for: `# Person 1 #` in four pieces, its last one banned the second time.
+    pieces = [11, 12, 13, 14]
+    written = [*pieces, 1, 2, *pieces[:3]]
+    assert banned_tokens(written, size=4, exempt=()) == [14]
+    assert banned_tokens(written, size=4, exempt=pieces) == []
+
+
+def test_every_value_of_the_generation_section_arrives() -> None:
+    asked = {
+        "num_beams": 3,
+        "min_new_tokens": 2,
+        "max_new_tokens": 17,
+        "no_repeat_ngram_size": 5,
+        "length_penalty": 0.5,
+        "repetition_penalty": 1.5,
+        "early_stopping": False,
+    }
+    config = make_config("bart", "none/needed", generation=asked)
+    assert set(asked) == set(type(config.generation).model_fields)
+    settings = GenerationSettings.from_config(config, exempt=[4, 4, 5], bf16=True)
+    assert {name: getattr(settings, name) for name in asked} == asked
+    assert settings.exempt == {4, 5}
+    assert settings.bf16
+
+
+@pytest.mark.parametrize(
+    ("generation", "num_beams", "beams", "longest"),
+    [
+        ({}, None, 4, 20),
+        ({"num_beams": 12}, None, 12, 20),
+        ({"num_beams": 12}, 1, 1, 20),
+        ({"num_beams": 1, "max_new_tokens": 30}, None, 1, 30),
+    ],
+)
+def test_length_and_beams_have_their_fallbacks(
+    generation: dict[str, object], num_beams: int | None, beams: int, longest: int
+) -> None:
+    settings = GenerationSettings.from_config(
+        make_config("bart", "none/needed", lengths=(64, 20), generation=generation),
+        exempt=(),
+        bf16=False,
+        num_beams=num_beams,
+    )
+    assert (settings.num_beams, settings.max_new_tokens) == (beams, longest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import unicodedata
 from functools import reduce
 from pathlib import Path
@@ -138,18 +139,12 @@ def byte_level() -> Any:
 
 def byte_fallback() -> Any:
     """Return a unigram tokenizer with byte pieces and sentinels that are pieces, as mT5's."""
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
-
-    from dialsum.models.tokenizers import mend
-
     described = json.loads(train_sample_tokenizer("unigram").backend_tokenizer.to_str())
     described["model"]["vocab"] += [(piece, 0.0) for piece in BYTE_PIECES]
     described["model"]["vocab"] += [(f"▁<extra_id_{one}>", 0.0) for one in range(3)]
-    backend = Tokenizer.from_str(json.dumps(mend(described, roles={})))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "tokenizer.json").write_text(json.dumps(described), encoding="utf-8")
+        return load_tokenizer(folder)
 
 
 def trimmed_bytes() -> Any:

@@ -670,9 +670,7 @@ def prepare_tokenizer(config: Config, splits: Splits, *, tiny_folder: Path) -> P
     else:
         source = fetch_folder(config.model, environment=os.environ)
         own = read_model_config(source, config)
-        tokenizer = load_tokenizer(
-            source, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
-        )
+        tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
         refuse_foreign_tokenizer(tokenizer.get_vocab(), rows=own.vocab_size, source=source)
         new = add_dialogue_tokens(tokenizer, tokens)
     trimmed = _trim(config, splits, tokenizer, source=source, new_tokens=new)

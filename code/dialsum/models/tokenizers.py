@@ -1,7 +1,10 @@
 """Tokenizers: load or train one, add the dialogue's tags as ordinary tokens, prove text survives.
 
-Must not know models. What a checkpoint has is read and mended; added here are line
-ends, which T5's lose, and the special tokens that a bare tokenizer.json does not name (KoBART).
+tokenizer.json says what a checkpoint's tokenizer is, else spiece.model does. The library goes by
+the class that the config names instead: it cannot make T5's of a byte-level BPE, makes RoBERTa's of
+KoBART's pieces, and loses the byte pieces of mT5. It is asked only where there is neither file. A
+tokenizer is held here in the form of tokenizer.json, as a dictionary; what files get wrong is
+mended. Must not know models.
 """
 
 from __future__ import annotations
@@ -22,16 +25,6 @@ from dialsum.files import shorten
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-ROLES = ("pad_token", "eos_token", "unk_token", "bos_token", "mask_token", "sep_token", "cls_token")
-BYTE_PIECES = tuple(f"<0x{byte:02X}>" for byte in range(256))
-"""Pieces that spell, byte by byte of UTF-8, a character without a piece of its own."""
-MARK = re.compile(r"<[|/]?\w+\|?>|\[\w+\]")
-"""A special token that is a mark, such as </s>, <|end|>, <extra_id_0> or [CLS], and no text."""
-METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True}
-SENTENCEPIECE_UNIGRAM = 1
-UNKNOWN, CONTROL = 2, 3  # types of pieces in a sentencepiece model
-
-
 NEWLINE = "\n"
 SPECIAL_NAMES = {
     "pad_token": "<pad>",
@@ -40,44 +33,55 @@ SPECIAL_NAMES = {
     "bos_token": "<s>",
     "mask_token": "<mask>",
 }
+"""What a role's token is called where no file names it, as in a bare tokenizer.json (KoBART)."""
 TINY_SPECIALS = {
     "unigram": ["<pad>", "</s>", "<unk>"],
     "bpe": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
 }
 """Special tokens of a tokenizer trained here, in the order of ids that T5 and BART have."""
-
-
+BYTE_PIECES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+"""Pieces that spell, byte by byte of UTF-8, a character without a piece of its own."""
+MARK = re.compile(r"<[|/]?\w+\|?>|\[\w+\]")
+"""A special token that is a mark, such as </s>, <|end|>, <extra_id_0> or [CLS], and no text."""
+METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True}
+SENTENCEPIECE_UNIGRAM = 1
+UNKNOWN, CONTROL = 2, 3  # types of pieces in a sentencepiece model
 PROBE = "가 a\U0010fffd"
 """Some text with a character that no vocabulary has: without its unknown token one breaks here."""
-
-
-def fold_text(text: str) -> str:
-    """Return text in NFKC, every run of white space folded to one space: what must survive."""
-    return " ".join(unicodedata.normalize("NFKC", text).split())
+MOST_UNKNOWN_TOKENS, MOST_UNKNOWN_TEXTS = 0.05, 0.20
+"""Shares of unknown tokens, and of texts that hold one, beyond which nothing can be learnt."""
+SHOWN_EXAMPLES, SHOWN_CHARACTERS = 3, 80
 
 
 def load_tokenizer(
-    source: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
+    folder: str | Path, *, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerFast:
     """Load a checkpoint's own tokenizer and give it the form that every later step relies on.
-
-    Args:
-        source: hub name or local folder.
 
     Raises:
         UnfitError: there is none, it cannot be read, or it has no end or padding token.
     """
     from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
 
+    folder = Path(folder)
     try:
-        files = TokenizerFiles(source, revision=revision, trust_remote_code=trust_remote_code)
-        described = files.describe()
-        known = _pieces(described)
-        names = {role: files.named(role) for role in ROLES}
-        usual = {role: name for role, name in SPECIAL_NAMES.items() if names[role] not in known}
-        roles = {role: name for role, name in (names | usual).items() if name in known}
-        backend = Tokenizer.from_str(json.dumps(mend(described, roles=roles)))
+        config = _read_settings(folder / "tokenizer_config.json")
+        named = _name_roles(_read_settings(folder / "special_tokens_map.json"))
+        if (folder / "tokenizer.json").is_file():
+            described = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        elif (folder / "spiece.model").is_file():
+            end = (named | _name_roles(config)).get("eos_token", SPECIAL_NAMES["eos_token"])
+            described = _describe_pieces(folder, config, end=end)
+        else:
+            loaded = _ask_library(folder, trust_remote_code=trust_remote_code)
+            described = json.loads(loaded.backend_tokenizer.to_str())
+            said = loaded.special_tokens_map.items()
+            named |= _name_roles({role: str(token) for role, token in said})
+        named |= _name_roles(config)
+        known = _list_pieces(described)
+        usual = {role: name for role, name in SPECIAL_NAMES.items() if named.get(role) not in known}
+        roles = {role: name for role, name in (named | usual).items() if name in known}
+        backend = Tokenizer.from_str(json.dumps(_mend(described, marks={*roles.values()})))
         backend.encode(PROBE)
         if not described["model"]["vocab"]:
             raise ValueError("its vocabulary is empty")
@@ -88,27 +92,209 @@ def load_tokenizer(
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise UnfitError(
-            f"{source}: no tokenizer could be loaded ({type(error).__name__}: {first_line(error)})"
+            f"{folder}: no tokenizer could be loaded ({type(error).__name__}: {first_line(error)})"
             ". Give a hub name that can be reached (or is in the cache), or a local folder that "
             "holds a whole tokenizer.json or spiece.model."
         ) from error
     for role in ("pad_token", "eos_token"):
         if role not in roles:
-            raise UnfitError(f"{source}: the tokenizer has no {role} ({SPECIAL_NAMES[role]})")
+            raise UnfitError(f"{folder}: the tokenizer has no {role} ({SPECIAL_NAMES[role]})")
+    return _wrap(backend, {role: roles[role] for role in SPECIAL_NAMES if role in roles})
+
+
+def _wrap(backend: Any, roles: Mapping[str, str]) -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         clean_up_tokenization_spaces=False,
         model_max_length=int(1e9),
-        **{role: roles[role] for role in SPECIAL_NAMES if role in roles},
+        **roles,
     )
 
 
-def _pieces(described: Mapping[str, Any]) -> set[str]:
-    """Return all pieces and added tokens of a tokenizer in the form of tokenizer.json."""
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Return a JSON file's object, empty where the file is absent or holds null.
+
+    Raises:
+        UnfitError: it is no JSON, or no object.
+    """
+    if not path.is_file():
+        return {}
+    advice = f"replace it with the checkpoint's own {path.name}"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UnfitError(f"{path}: no JSON ({error}); {advice}") from error
+    if not isinstance(found, dict | None):
+        kind = type(found).__name__
+        raise UnfitError(f"{path}: holds a {kind} where an object {{…}} is needed; {advice}")
+    return found or {}
+
+
+def _name_roles(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tokens that a file names, by their role, such as pad_token."""
+    named = {
+        role: token.get("content") if isinstance(token, dict) else token
+        for role, token in settings.items()
+        if role in (*SPECIAL_NAMES, "sep_token", "cls_token")
+    }
+    return {role: name for role, name in named.items() if isinstance(name, str) and name}
+
+
+def _list_pieces(described: Mapping[str, Any]) -> set[str]:
+    """Return all pieces and added tokens of a tokenizer."""
     vocabulary = described["model"]["vocab"]
     if not isinstance(vocabulary, dict):
         vocabulary = (piece for piece, _ in vocabulary)
     return {*vocabulary, *(token["content"] for token in described.get("added_tokens") or [])}
+
+
+def _ask_library(folder: Path, *, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    loaded: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+    if not getattr(loaded, "is_fast", False):
+        raise UnfitError(
+            f"{folder}: {type(loaded).__name__} is a slow tokenizer; a tokenizer.json is needed"
+        )
+    names = type(loaded).vocab_files_names.values()
+    if not any((folder / name).is_file() for name in names):
+        # The library makes one of special tokens alone.
+        raise UnfitError(
+            f"{folder}: no tokenizer could be loaded: none of {', '.join(names)} is there"
+        )
+    return loaded
+
+
+def _describe_pieces(folder: Path, config: Mapping[str, Any], *, end: str) -> dict[str, Any]:
+    """Describe the tokenizer of a T5's sentencepiece model, which ends each text.
+
+    Raises:
+        UnfitError: the model is of another kind, or its added tokens have gaps.
+    """
+    from sentencepiece import sentencepiece_model_pb2
+
+    module: Any = sentencepiece_model_pb2
+    model = module.ModelProto()
+    model.ParseFromString((folder / "spiece.model").read_bytes())
+    if model.trainer_spec.model_type != SENTENCEPIECE_UNIGRAM:
+        raise UnfitError(
+            f"{folder / 'spiece.model'}: a sentencepiece model of another kind than unigram; give "
+            "a folder with the tokenizer.json that the library writes of it"
+        )
+    vocabulary = [(piece.piece, piece.score) for piece in model.pieces]
+    special = [at for at, piece in enumerate(model.pieces) if piece.type in (UNKNOWN, CONTROL)]
+    if not any("<extra_id_" in piece for piece, _ in vocabulary):
+        # T5's lie behind its pieces and stand in no file; mT5's are pieces.
+        asked = config.get("extra_ids")
+        count = 100 if asked is None else int(asked)
+        special += range(len(vocabulary), len(vocabulary) + count)
+        vocabulary += [(f"<extra_id_{one}>", 0.0) for one in reversed(range(count))]
+    ids = {piece: at for at, (piece, _) in enumerate(vocabulary)}
+    added = [_describe_token(at, vocabulary[at][0], special=True) for at in special]
+    # Tokens that stand beside the model, in the order of their ids.
+    beside = {
+        int(at): _describe_token(int(at), token["content"], special=bool(token.get("special")))
+        for at, token in (config.get("added_tokens_decoder") or {}).items()
+    } | {
+        at: _describe_token(at, content, special=False)
+        for content, at in _read_settings(folder / "added_tokens.json").items()
+    }
+    later = [beside[at] for at in sorted(beside) if beside[at]["content"] not in ids]
+    numbers = [token["id"] for token in later]
+    if numbers != [*range(len(ids), len(ids) + len(later))]:
+        raise UnfitError(
+            f"{folder}: its added tokens have ids {str(numbers)[:40]}, which do not follow "
+            f"its {len(ids):,} pieces; give a folder with the tokenizer.json that the checkpoint "
+            "was trained with"
+        )
+    # The library maps character by character. Of NFKC's rules, those of several are left: the ㅋㅠ
+    # of `ㅋㅋㅠㅠ` is 큐 to sentencepiece.
+    normalizer: dict[str, Any] | None = None
+    if charsmap := model.normalizer_spec.precompiled_charsmap:
+        charsmap = base64.b64encode(charsmap).decode()
+        normalizer = {"type": "Precompiled", "precompiled_charsmap": charsmap}
+        if "nfkc" in model.normalizer_spec.name:
+            normalizer = {"type": "Sequence", "normalizers": [normalizer, {"type": "NFC"}]}
+    closing = {"SpecialToken": {"id": end, "type_id": 0}}
+    first, second = ({"Sequence": {"id": one, "type_id": 0}} for one in "AB")
+    splitting = [{"type": "WhitespaceSplit"}, METASPACE]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [*added, *later],
+        "normalizer": normalizer,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": splitting},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [first, closing],
+            "pair": [first, closing, second, closing],
+            "special_tokens": {end: {"id": end, "ids": [ids[end]], "tokens": [end]}},
+        },
+        "decoder": METASPACE,
+        "model": {
+            "type": "Unigram",
+            "unk_id": model.trainer_spec.unk_id,
+            "vocab": vocabulary,
+            "byte_fallback": model.trainer_spec.byte_fallback,
+        },
+    }
+
+
+def _describe_token(at: int, content: str, *, special: bool) -> dict[str, Any]:
+    sides = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": at, "content": content, **sides, "special": special}
+
+
+def _mend(described: Mapping[str, Any], *, marks: set[str]) -> dict[str, Any]:
+    """Return a tokenizer under which any text comes back from encoding as it was.
+
+    Texts are neither cut nor padded; byte pieces spell what has no piece of its own; an emoji or
+    `:)` that a vocabulary calls special is text, which decoding keeps; and a Metaspace puts its
+    word mark only where the text has a space, not (`prepend_scheme="always"`) after every added
+    token too, which makes `#Person1# 은` of `#Person1#은`.
+
+    Args:
+        described: as in tokenizer.json; it is not changed.
+        marks: tokens that stay special whatever they look like.
+    """
+    model = dict(described["model"])
+    mended = {**described, "truncation": None, "padding": None, "model": model}
+    mended["added_tokens"] = [
+        token
+        | {
+            "special": token["special"]
+            and (token["content"] in marks or MARK.fullmatch(token["content"]) is not None)
+        }
+        for token in described.get("added_tokens") or []
+    ]
+    spelled_in_bytes = model.get("type") == "Unigram" and {
+        piece for piece, _ in model["vocab"] if len(piece) == len(BYTE_PIECES[0])
+    }.issuperset(BYTE_PIECES)
+    if spelled_in_bytes:
+        model["byte_fallback"] = True
+    splitting = json.dumps(described.get("pre_tokenizer"))
+    if "Metaspace" not in splitting:
+        return mended
+    if "WhitespaceSplit" in splitting:
+        # What is left of it: several spaces, also those made of U+200B, are one.
+        one = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+        before = [described["normalizer"]] if described.get("normalizer") else []
+        mended["normalizer"] = {"type": "Sequence", "normalizers": [*before, one]}
+    mended["pre_tokenizer"] = mended["decoder"] = METASPACE
+    if spelled_in_bytes:
+        # In a text <0x41> is six characters, not the piece of that name.
+        apart = {
+            "type": "Split",
+            "pattern": {"Regex": "(?<=<0)x(?=[0-9A-F]{2}>)"},
+            "behavior": "MergedWithPrevious",
+            "invert": False,
+        }
+        mended["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [METASPACE, apart]}
+        mended["decoder"] = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, METASPACE]}
+    return mended
 
 
 def add_dialogue_tokens(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> list[str]:
@@ -130,9 +316,9 @@ def add_dialogue_tokens(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str
     return wanted
 
 
-MOST_UNKNOWN_TOKENS, MOST_UNKNOWN_TEXTS = 0.05, 0.20
-"""Shares of unknown tokens, and of texts that hold one, beyond which nothing can be learnt."""
-SHOWN_EXAMPLES, SHOWN_CHARACTERS = 3, 80
+def fold_text(text: str) -> str:
+    """Return text in NFKC, every run of white space folded to one space: what must survive."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
 @dataclass(frozen=True)
@@ -232,7 +418,6 @@ def train_tokenizer(
         RunError: vocab_size is below the number of different characters in texts.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     specials = TINY_SPECIALS[kind]
     tags = re.compile("|".join(re.escape(token) for token in exclude)) if exclude else None
@@ -266,12 +451,7 @@ def train_tokenizer(
     if kind == "unigram":
         _put_pieces_in_order(backend, len(specials))
     named = {key: name for key, name in SPECIAL_NAMES.items() if name in specials}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        clean_up_tokenization_spaces=False,
-        model_max_length=int(1e9),
-        **named,
-    )
+    return _wrap(backend, named)
 
 
 def _put_pieces_in_order(backend: Any, special_count: int) -> None:
@@ -293,255 +473,3 @@ def _put_pieces_in_order(backend: Any, special_count: int) -> None:
     scores |= dict(zip(rare, sorted(scores[piece] for piece in rare), strict=True))
     pieces = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
     backend.model = models.Unigram([*specials, *pieces], trained["unk_id"])
-
-
-class TokenizerFiles:
-    """The files of a tokenizer, in a folder or on the hub.
-
-    Args:
-        source: hub name or local folder.
-    """
-
-    def __init__(
-        self, source: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
-    ) -> None:
-        self.source, self.revision = str(source), revision
-        self.trust_remote_code = trust_remote_code
-        self.config = self._read_settings("tokenizer_config.json")
-        self.special = self._read_settings("special_tokens_map.json")
-
-    def find(self, name: str) -> Path | None:
-        """Return where a file lies on this machine, fetched if need be; None: there is none."""
-        from transformers.utils.hub import cached_file
-
-        path = cached_file(
-            self.source,
-            name,
-            revision=self.revision,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        return None if path is None else Path(path)
-
-    def _read_settings(self, name: str) -> dict[str, Any]:
-        """Return a JSON file's object, empty where the file is absent or holds null.
-
-        Raises:
-            UnfitError: it is no JSON, or no object.
-        """
-        path = self.find(name)
-        if path is None:
-            return {}
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UnfitError(
-                f"{path}: no JSON ({error}); replace it with the checkpoint's own {name}"
-            ) from error
-        if not isinstance(found, dict | None):
-            raise UnfitError(
-                f"{path}: holds a {type(found).__name__} where an object {{…}} is needed; "
-                f"replace it with the checkpoint's own {name}"
-            )
-        return found or {}
-
-    def named(self, role: str) -> str | None:
-        """Return the token that the files name for a role, such as pad_token."""
-        for settings in (self.config, self.special):
-            token = settings.get(role)
-            content = token.get("content") if isinstance(token, dict) else token
-            if isinstance(content, str) and content:
-                return content
-        return None
-
-    def describe(self) -> dict[str, Any]:
-        """Return the tokenizer as its files have it, and nothing mended.
-
-        Raises:
-            UnfitError: the sentencepiece model is of another kind, or its added tokens have gaps.
-            Exception: whatever a library raises.
-        """
-        whole = self.find("tokenizer.json")
-        if whole is not None:
-            found: dict[str, Any] = json.loads(whole.read_text(encoding="utf-8"))
-            return found
-        pieces = self.find("spiece.model")
-        return self._ask_library() if pieces is None else self._describe_pieces(pieces)
-
-    def _ask_library(self) -> dict[str, Any]:
-        from transformers import AutoTokenizer
-
-        loaded: Any = AutoTokenizer.from_pretrained(
-            self.source, revision=self.revision, trust_remote_code=self.trust_remote_code
-        )
-        if not getattr(loaded, "is_fast", False):
-            raise UnfitError(
-                f"{self.source}: {type(loaded).__name__} is a slow tokenizer; a tokenizer.json is "
-                "needed"
-            )
-        names = type(loaded).vocab_files_names.values()
-        if not any(self.find(name) for name in names):
-            # The library makes one of special tokens alone.
-            raise UnfitError(
-                f"{self.source}: no tokenizer could be loaded: none of {', '.join(names)} is there"
-            )
-        self.special |= {role: str(getattr(loaded, role, None) or "") for role in ROLES}
-        found: dict[str, Any] = json.loads(loaded.backend_tokenizer.to_str())
-        return found
-
-    def _describe_pieces(self, path: Path) -> dict[str, Any]:
-        """Describe the tokenizer of a T5's sentencepiece model, which ends each text."""
-        from sentencepiece import sentencepiece_model_pb2
-
-        module: Any = sentencepiece_model_pb2
-        model = module.ModelProto()
-        model.ParseFromString(path.read_bytes())
-        if model.trainer_spec.model_type != SENTENCEPIECE_UNIGRAM:
-            raise UnfitError(
-                f"{path}: a sentencepiece model of another kind than unigram; give a folder with "
-                "the tokenizer.json that the library writes of it"
-            )
-        vocabulary = [(piece.piece, piece.score) for piece in model.pieces]
-        special = [at for at, piece in enumerate(model.pieces) if piece.type in (UNKNOWN, CONTROL)]
-        if not any("<extra_id_" in piece for piece, _ in vocabulary):
-            # T5's lie behind its pieces and stand in no file; mT5's are pieces.
-            asked = self.config.get("extra_ids")
-            count = 100 if asked is None else int(asked)
-            special += range(len(vocabulary), len(vocabulary) + count)
-            vocabulary += [(f"<extra_id_{one}>", 0.0) for one in reversed(range(count))]
-        end = self.named("eos_token") or "</s>"
-        closing = {"SpecialToken": {"id": end, "type_id": 0}}
-        first, second = ({"Sequence": {"id": one, "type_id": 0}} for one in "AB")
-        ids = {piece: at for at, (piece, _) in enumerate(vocabulary)}
-        return {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [
-                *(_added(at, vocabulary[at][0], special=True) for at in special),
-                *self._tokens_added_later(ids),
-            ],
-            "normalizer": _normalize(model.normalizer_spec),
-            "pre_tokenizer": {
-                "type": "Sequence",
-                "pretokenizers": [{"type": "WhitespaceSplit"}, METASPACE],
-            },
-            "post_processor": {
-                "type": "TemplateProcessing",
-                "single": [first, closing],
-                "pair": [first, closing, second, closing],
-                "special_tokens": {end: {"id": end, "ids": [ids[end]], "tokens": [end]}},
-            },
-            "decoder": METASPACE,
-            "model": {
-                "type": "Unigram",
-                "unk_id": model.trainer_spec.unk_id,
-                "vocab": vocabulary,
-                "byte_fallback": model.trainer_spec.byte_fallback,
-            },
-        }
-
-    def _tokens_added_later(self, pieces: Mapping[str, int]) -> list[dict[str, Any]]:
-        """Return the tokens that stand beside a sentencepiece model, in the order of their ids."""
-        added = {
-            int(at): _added(int(at), token["content"], special=bool(token.get("special")))
-            for at, token in (self.config.get("added_tokens_decoder") or {}).items()
-        } | {
-            at: _added(at, content, special=False)
-            for content, at in self._read_settings("added_tokens.json").items()
-        }
-        later = [added[at] for at in sorted(added) if added[at]["content"] not in pieces]
-        ids = [token["id"] for token in later]
-        if ids != [*range(len(pieces), len(pieces) + len(later))]:
-            raise UnfitError(
-                f"{self.source}: its added tokens have ids {str(ids)[:40]}, which do not follow "
-                f"its {len(pieces):,} pieces; give a folder with the tokenizer.json that the "
-                "checkpoint was trained with"
-            )
-        return later
-
-
-def _normalize(spec: Any) -> dict[str, Any] | None:
-    """Describe how a sentencepiece model normalises a text.
-
-    The library maps character by character. Of NFKC's rules, those of several are left: the ㅋㅠ
-    of `ㅋㅋㅠㅠ` is 큐 to sentencepiece.
-    """
-    if not spec.precompiled_charsmap:
-        return None
-    charsmap = base64.b64encode(spec.precompiled_charsmap).decode()
-    mapped = {"type": "Precompiled", "precompiled_charsmap": charsmap}
-    if "nfkc" not in spec.name:
-        return mapped
-    return {"type": "Sequence", "normalizers": [mapped, {"type": "NFC"}]}
-
-
-def _added(at: int, content: str, *, special: bool) -> dict[str, Any]:
-    return {
-        "id": at,
-        "content": content,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": special,
-    }
-
-
-def mend(described: dict[str, Any], *, roles: Mapping[str, str]) -> dict[str, Any]:
-    """Return a tokenizer under which any text comes back from encoding as it was.
-
-    Texts are neither cut nor padded; byte pieces spell what has no piece of its own; an emoji or
-    `:)` that a vocabulary calls special is text, which decoding keeps; and a Metaspace puts its
-    word mark only where the text has a space, not (`prepend_scheme="always"`) after every added
-    token too, which makes `#Person1# 은` of `#Person1#은`.
-
-    Args:
-        described: as in tokenizer.json; it is not changed.
-        roles: the tokens that stay special whatever they look like, by their role.
-    """
-    marks = set(roles.values())
-    model, tokens = dict(described["model"]), described.get("added_tokens") or []
-    mended = described | {
-        "truncation": None,
-        "padding": None,
-        "model": model,
-        "added_tokens": [
-            token
-            | {
-                "special": token["special"]
-                and (token["content"] in marks or MARK.fullmatch(token["content"]) is not None)
-            }
-            for token in tokens
-        ],
-    }
-    spelled_in_bytes = model.get("type") == "Unigram" and has_byte_pieces(model["vocab"])
-    if spelled_in_bytes:
-        model["byte_fallback"] = True
-    splitting = json.dumps(described.get("pre_tokenizer"))
-    if "Metaspace" in splitting:
-        if "WhitespaceSplit" in splitting:
-            # What is left of it: several spaces, also those made of U+200B, are one.
-            one = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
-            before = [described["normalizer"]] if described.get("normalizer") else []
-            mended["normalizer"] = {"type": "Sequence", "normalizers": [*before, one]}
-        mended |= {"pre_tokenizer": METASPACE, "decoder": METASPACE}
-        if spelled_in_bytes:
-            # In a text <0x41> is six characters, not the piece of that name.
-            apart = {
-                "type": "Split",
-                "pattern": {"Regex": "(?<=<0)x(?=[0-9A-F]{2}>)"},
-                "behavior": "MergedWithPrevious",
-                "invert": False,
-            }
-            mended |= {
-                "pre_tokenizer": {"type": "Sequence", "pretokenizers": [METASPACE, apart]},
-                "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, METASPACE]},
-            }
-    return mended
-
-
-def has_byte_pieces(vocabulary: Any) -> bool:
-    """Say whether a unigram model's pieces and scores hold one for each byte."""
-    names = {piece for piece, _ in vocabulary if len(piece) == len(BYTE_PIECES[0])}
-    return names.issuperset(BYTE_PIECES)
