@@ -99,8 +99,8 @@ WRONG: list[tuple[dict[str, bytes | None], str]] = [
     ({"config__json": b"model_type: bart\n"}, "config.json is text, not JSON; copy"),
     ({"config__json": b""}, "config.json is empty; copy"),
     ({"model__safetensors": b""}, "model.safetensors is empty; copy the checkpoint again"),
-    ({"model__safetensors": safetensors(missing=1)}, "is damaged or breaks off after 124 bytes"),
-    ({"model__safetensors": safetensors(missing=60)}, "is damaged or breaks off after"),
+    ({"model__safetensors": safetensors(missing=1)}, "where its header states"),
+    ({"model__safetensors": safetensors(missing=60)}, "has a damaged header"),
     ({"model__safetensors": torch_zip()}, "not weights in safetensors; rename it to pytorch_model"),
     (
         {"model__safetensors": None, "pytorch_model__bin": safetensors()},
@@ -108,7 +108,7 @@ WRONG: list[tuple[dict[str, bytes | None], str]] = [
     ),
     (
         {"model__safetensors": None, "pytorch_model__bin": torch_zip()[:-30]},
-        "pytorch_model.bin is damaged or breaks off after",
+        "pytorch_model.bin breaks off in the middle, after",
     ),
     ({"tokenizer__json": b'{"version": "1.0", "model": {"ty'}, "tokenizer.json breaks off"),
     ({"merges__txt": PAGE}, "merges.txt is a web page"),

@@ -279,7 +279,7 @@ def malicious(checkpoints: Checkpoints, tmp_path: Path) -> tuple[Path, Path]:
 
 def test_a_malicious_pickle_does_not_run(malicious: tuple[Path, Path]) -> None:
     folder, marker = malicious
-    with pytest.raises(UnfitError, match="is damaged or breaks off") as caught:
+    with pytest.raises(UnfitError, match="where its header states") as caught:
         load(folder, "t5")
     assert str(folder) in str(caught.value)
     assert "holds more than weights" in str(caught.value)

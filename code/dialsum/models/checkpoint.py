@@ -45,6 +45,8 @@ from dialsum.paths import shown
 
 MAX_PARSED_BYTES = 2**20
 """JSON up to this size is read whole: a tokenizer.json of megabytes would cost a dry run time."""
+MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors format itself."""
 MAX_SIZE = 10**7
 """Beyond any layer, vocabulary or length that there is: the number was spoilt."""
 LONGEST_VALUE = 40
@@ -148,17 +150,22 @@ def _find_json_problem(look: Look) -> str | None:
 
 def _find_break(look: Look) -> str | None:
     """Say where a weight file ends too early: a copy or download that broke off."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        if look.kind == SAFETENSORS:
-            with safe_open(look.path, framework="np"):
-                return None
         with look.path.open("rb") as file:
-            if file.read(2) == b"PK":  # a pickle of the old form says nothing of its length
+            if look.kind == SAFETENSORS:
+                length = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(min(length, MAX_HEADER_BYTES)))
+                header.pop("__metadata__", None)
+                ends = [one["data_offsets"][1] for one in header.values()]
+                stated = 8 + length + max(ends, default=0)
+                if look.size != stated:
+                    return f"has {look.size:,} bytes where its header states {stated:,}; {AGAIN}"
+            elif file.read(2) == b"PK":  # a pickle of the old form says nothing of its length
                 zipfile.ZipFile(file).close()
-    except (SafetensorError, zipfile.BadZipFile, ValueError) as error:
-        return f"is damaged or breaks off after {look.size:,} bytes ({first_line(error)}); {AGAIN}"
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return f"has a damaged header; {AGAIN}"
+    except zipfile.BadZipFile:
+        return f"breaks off in the middle, after {look.size:,} bytes; {AGAIN}"
     return None
 
 
