@@ -146,7 +146,7 @@ def generate(
 def _search(
     model: Any,
     tokenizer: PreTrainedTokenizerFast,
-    rows: Sequence[list[int]],
+    rows: list[list[int]],
     settings: GenerationSettings,
     writable: WritablePieces,
     candidates: int,
