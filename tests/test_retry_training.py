@@ -1,4 +1,4 @@
-"""Real runs in real processes that become NaN, and what fresh attempts make of them.
+"""Real runs in real processes that become NaN, and what retries make of them.
 
 The fault is a weight decay that no sane config has: each step multiplies every weight by
 |1 - learning_rate x decay|, so that weights overflow in some steps where the product is above 2,
@@ -109,7 +109,7 @@ def test_half_the_learning_rate_saves_a_run_that_became_nan(tmp_path: Path) -> N
     assert said in (folder / "results" / "summary.txt").read_text(encoding="utf-8")
 
 
-def test_rungs_that_do_not_help_end_in_a_failure_with_every_attempt(tmp_path: Path) -> None:
+def test_retries_that_do_not_help_end_in_a_failure_with_every_attempt(tmp_path: Path) -> None:
     config = write_config(tmp_path, decay=1000, retry="lr_half, rank_half", qlora=ADAPTERS)
     done = run_script("auto_experiment_runner.py", config, "--output-dir", str(tmp_path / "out"))
     assert done.returncode == 1, done.stdout + done.stderr
