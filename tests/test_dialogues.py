@@ -13,8 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.config.schema import Columns
-from dialsum.data.rows import Kind, Splits, check_splits, load_split, load_splits, name_rows
+from dialsum.config.schema import Columns, Data
+from dialsum.data.rows import (
+    Kind,
+    Splits,
+    check_splits,
+    load_split,
+    load_splits,
+    name_rows,
+    read_data,
+)
 from dialsum.errors import EXIT_UNFIT, DataError
 
 HEADER = ("fname", "dialogue", "summary")
@@ -52,7 +60,7 @@ REFUSED: list[tuple[str, Kind, bytes, list[str]]] = [
         "misnamed column",
         "train",
         make_csv(GOOD, header=("fname", "dialogue", "summery")),
-        [":1", "no column 'summary'", "did you mean 'summery'", "Rename it"],
+        [":1", "no column 'summary'", "did you mean 'summery'", "--set data.columns."],
     ),
     (
         "test file as train",
@@ -588,7 +596,7 @@ def test_a_named_column_that_is_absent_is_refused(
     path = write_rows(tmp_path / "train.csv", GOOD)
     with pytest.raises(DataError) as caught:
         load_split(path, kind="train", columns=columns)
-    for part in (*said, f"{path}: data.columns asks for"):
+    for part in (*said, f"{path}:1 ", "; data.columns asks for"):
         assert part in str(caught.value)
 
 
@@ -642,3 +650,24 @@ def test_a_share_leaves_rows_to_train_on(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="some must stay to train on"):
         draw(write_rows(tmp_path / "train.csv", GOOD[:1]))
     assert len(draw(write_rows(tmp_path / "train.csv", GOOD)).dev) == 1
+
+
+def test_a_data_section_is_read_as_it_says(tmp_path: Path) -> None:
+    cells = [(f"a_{row}", f"#Person1#: 말 {row}", "요약.", "놀이") for row in range(10)]
+    write_rows(tmp_path / "t.csv", cells, header=("id", "text", "target", "topic"))
+    asked = Data(
+        data_dir=str(tmp_path),
+        train_file="t.csv",
+        dev_file=None,
+        dev_share=0.3,
+        test_file="t.csv",
+        max_test_rows=2,
+        columns=OTHER_NAMES,
+    )
+    splits = read_data(asked, seed=5)
+    assert [(split.kind, len(split)) for split in splits.present] == [
+        ("train", 7),
+        ("dev", 3),
+        ("test", 2),
+    ]
+    assert {row.topic for row in splits.dev.rows} == {"놀이"}

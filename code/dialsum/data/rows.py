@@ -248,14 +248,15 @@ def _read_columns(path: Path, kind: Kind, columns: Columns) -> tuple[list[TableR
     try:
         table = read_rows(path, required=required)
     except DataError as error:
-        others = [f"{own!r} for {ours}" for ours, own in names.items() if own != usual[ours]]
         lacks = [f"no {word} {own!r}" for own in required for word in ("column", "key")]
-        if not others or not any(
-            said in str(error) for said in (*lacks, "has none of the columns")
-        ):
+        if not any(said in str(error) for said in (*lacks, "has none of the columns")):
             raise
-        asked = f"{path}: data.columns asks for {', '.join(others)}"
-        raise DataError([*error.problems, asked], summary=UNFIT_DATA) from None
+        others = [f"{own!r} for {ours}" for ours, own in names.items() if own != usual[ours]]
+        hint = "columns under other names are read with --set data.columns.dialogue=NAME"
+        if others:
+            hint = f"data.columns asks for {', '.join(others)}"
+        *first, last = error.problems
+        raise DataError([*first, f"{last}; {hint}"]) from None
     unused = [name for name in table[0].values if name not in names.values()]
     note = f"{path}: column{'s' if len(unused) > 1 else ''} {name_some(unused)} not used"
     renamed = [
