@@ -52,28 +52,15 @@ experiments=(
 configs=()
 for name in "${experiments[@]}"; do configs+=("--config=$root/config/experiments/$name.yaml"); done
 
+arguments=(--started-as "$0" "${configs[@]}" "$@")
+
 # A misspelt option, missing data, no card: all that is said before anything is downloaded. Where
 # nothing has to be, the runner says it, together with what is wrong in the configuration.
-look='
-import sys
-from dialsum.cli import read_batch_options
-from dialsum.errors import run_script
-from dialsum.batch import first_look
-def look(_):
-    whole, *arguments = sys.argv[1:]
-    asked = read_batch_options(arguments)
-    if not whole:
-        first_look.refuse_missing(asked)
-    return 0
-run_script(look)'
-python="$venv_python" whole=yes
 if ! environment_is_whole main; then
-  whole=""
+  python="$venv_python"
   if ! base_is_right; then find_python; fi
+  run_module "$python" dialsum.batch.first_look "${arguments[@]}"
 fi
-arguments=(--started-as "$0" "${configs[@]}" "$@")
-PYTHONPATH="$root/code" "$python" -P -c "$look" "$whole" "${arguments[@]}"
-
 ensure_environment main
 # exec: Ctrl-C, kill and the exit status reach the runner and come from it, with no shell between.
 exec "$venv_python" "$root/code/auto_experiment_runner.py" "${arguments[@]}"

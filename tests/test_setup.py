@@ -106,7 +106,7 @@ def test_what_is_unfit_is_said_before_anything_is_installed(
     for words in said:
         assert words in done.stderr
     if "has no" in said[0]:
-        assert done.stderr.startswith(f"error: bash {clone / MAIN}")
+        assert done.stderr.startswith(f"error: bash {clone / MAIN} has no")
     for word in ("usage:", "--config", "auto_experiment_runner"):
         assert word not in done.stderr
     assert calls(clone) == []

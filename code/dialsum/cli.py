@@ -313,11 +313,11 @@ def _find_way_out(script: Path) -> str:
     command = " ".join([_shown(script), *sys.argv[1:]])
     environment = PROJECT_ROOT / ".venv"
     interpreter = _shown(environment / "bin" / "python")
-    set_up = _shown(PROJECT_ROOT / "run_main_7_experiments.sh")
+    set_up = _shown(PROJECT_ROOT / "scripts" / "setup_environment.sh")
     if not (environment / "bin" / "python").exists():
-        return f"  make the environment: bash {set_up} --demo\n  then run: {interpreter} {command}"
+        return f"  make the environment: bash {set_up}\n  then run: {interpreter} {command}"
     if Path(sys.prefix) == environment:
-        return f"  complete the environment: bash {set_up} --demo"
+        return f"  complete the environment: bash {set_up} --repair"
     return f"  run: {interpreter} {command}"
 
 

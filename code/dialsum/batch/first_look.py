@@ -17,6 +17,7 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dialsum.cli import read_batch_options
 from dialsum.data import aihub
 from dialsum.errors import EXIT_OK, UnfitError, run_script
 from dialsum.files import BINARY, EMPTY, JSON, JSON_LINES, TEXT, UTF16, look_at
@@ -223,31 +224,30 @@ def find_missing(
     ]
 
 
-def refuse_missing(asked: argparse.Namespace) -> None:
-    """Refuse what cannot work, with every reason at once.
+def main(argv: Sequence[str] | None) -> int:
+    """Refuse the options of a batch that cannot work, with every reason at once; without options,
+    print the build of torch that the set-up should take.
 
     Raises:
-        UnfitError: something is missing.
+        UnfitError: an option is wrong, or something is missing.
     """
-    if not (problems := find_missing(asked)):
-        return
-    lines = ["this cannot start yet; nothing was installed or changed:"]
-    lines += [f"  {problem}" for problem in problems]
-    if asked.overrides:
-        lines.append("Which keys and values --set may name is checked with the packages there.")
-    if not asked.demo:
-        lines += [
-            "To see the whole way work on this machine, with tiny models and sample data, "
-            "in about ten minutes:",
-            f"  {COMMAND} --demo",
-        ]
-    raise UnfitError("\n".join(lines))
-
-
-def main(argv: Sequence[str] | None) -> int:
-    """Print the build of torch that the set-up should take."""
-    del argv
-    print(choose_torch_build(os.environ))
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words:
+        print(choose_torch_build(os.environ))
+        return EXIT_OK
+    asked = read_batch_options(words)
+    if problems := find_missing(asked):
+        lines = ["this cannot start yet; nothing was installed or changed:"]
+        lines += [f"  {problem}" for problem in problems]
+        if asked.overrides:
+            lines.append("Which keys and values --set may name is checked with the packages there.")
+        if not asked.demo:
+            lines += [
+                "To see the whole way work on this machine, with tiny models and sample data, "
+                "in about ten minutes:",
+                f"  {COMMAND} --demo",
+            ]
+        raise UnfitError("\n".join(lines))
     return EXIT_OK
 
 
