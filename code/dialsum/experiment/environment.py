@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.environment_variables import record_variables
-from dialsum.paths import PROJECT_ROOT, RunPaths
+from dialsum.paths import PROJECT_ROOT, RunPaths, relative
 from dialsum.record import SCHEMA_VERSION
 
 PACKAGES = {
@@ -65,7 +65,7 @@ def describe_environment(
         "schema_version": SCHEMA_VERSION,
         "started_at": started.isoformat(timespec="seconds"),
         "seed": seed,
-        "model": Path(os.path.relpath(paths.model, paths.folder)).as_posix(),
+        "model": relative(paths.model, paths.folder),
         "python": platform.python_version(),
         "interpreter": sys.executable,
         "platform": platform.platform(),

@@ -5,7 +5,6 @@ Must not know how a run goes on; run.py fills it.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from dialsum.errors import (
 )
 from dialsum.files import write_json, write_report
 from dialsum.machine.memory import is_out_of_memory
-from dialsum.paths import RunPaths, shown
+from dialsum.paths import RunPaths, relative, shown
 from dialsum.record import SCHEMA_VERSION, best_metrics_text
 from dialsum.train.checkpoints import drop_unsealed_checkpoints
 from dialsum.train.progress import Progress
@@ -78,7 +77,7 @@ class Recording:
         record = self.attempt.add_to(record)
         try:
             write_report(self.paths.summary, best_metrics_text(record))
-            record["artifacts"]["summary"] = self._relative(self.paths.summary)
+            record["artifacts"]["summary"] = relative(self.paths.summary, self.paths.folder)
         finally:
             # A night's training must not be lost over a text.
             write_json(self.paths.result, record)
@@ -96,10 +95,9 @@ class Recording:
             "checkpoints": self.paths.checkpoints,
             "nan_report": self.paths.nan_report,
         }
-        return {name: self._relative(path) for name, path in files.items() if path.exists()}
-
-    def _relative(self, path: Path) -> str:
-        return Path(os.path.relpath(path, self.paths.folder)).as_posix()
+        return {
+            name: relative(path, self.paths.folder) for name, path in files.items() if path.exists()
+        }
 
 
 def name_cause(error: BaseException) -> str | None:

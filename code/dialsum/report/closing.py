@@ -35,7 +35,7 @@ from dialsum.train.checkpoints import find_sealed_checkpoint
 
 RUNNER = PROJECT_ROOT / "code" / "auto_experiment_runner.py"
 COLLECT = PROJECT_ROOT / "scripts" / "collect_results.py"
-KIND_WORDS = {
+KIND_REMARKS = {
     "full": "as configured",
     "one_epoch": "one epoch each: scores near the constant sentence are expected",
     "demo": "demo, tiny models from scratch: their scores say nothing about the real checkpoints",
@@ -74,7 +74,7 @@ def format_closing(result: BatchResult, *, width: int | None = None) -> list[str
     }
     best = _find_best(result)
     return [
-        f"Batch {plan.batch_id} ({KIND_WORDS[plan.kind]}), {_how_it_ended(result)}",
+        f"Batch {plan.batch_id} ({KIND_REMARKS[plan.kind]}), {_how_it_ended(result)}",
         "",
         *table,
         *(["", "Not started", *not_started] if not_started else []),
@@ -86,7 +86,11 @@ def format_closing(result: BatchResult, *, width: int | None = None) -> list[str
             _check(False, f"everything is recorded: {line}")
             for line in word_causes(result.all_unwritten).values()
         ),
-        *([] if best is None else format_samples(best, width=min(width or SAMPLE_WIDTH, 100))),
+        *(
+            []
+            if best is None
+            else format_samples(best, width=min(width or SAMPLE_WIDTH, SAMPLE_WIDTH))
+        ),
         "",
         "Files",
         *(f"  {k:<16} {shown(path)}" for k, path in files.items() if path not in result.unwritten),
