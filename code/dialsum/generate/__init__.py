@@ -46,18 +46,10 @@ class GenerationSettings:
         cls, config: Config, *, exempt: Collection[int], bf16: bool, num_beams: int | None = None
     ) -> GenerationSettings:
         """Take the config's generation section; num_beams, if given, goes over its beams."""
-        asked = config.generation
-        return cls(
-            num_beams=num_beams or asked.num_beams,
-            max_new_tokens=asked.max_new_tokens or config.tokenizer.decoder_max_len,
-            min_new_tokens=asked.min_new_tokens,
-            no_repeat_ngram_size=asked.no_repeat_ngram_size,
-            length_penalty=asked.length_penalty,
-            repetition_penalty=asked.repetition_penalty,
-            early_stopping=asked.early_stopping,
-            exempt=frozenset(exempt),
-            bf16=bf16,
-        )
+        asked = config.generation.model_dump()
+        asked["num_beams"] = num_beams or asked["num_beams"]
+        asked["max_new_tokens"] = asked["max_new_tokens"] or config.tokenizer.decoder_max_len
+        return cls(**asked, exempt=frozenset(exempt), bf16=bf16)
 
 
 @dataclass(frozen=True)
