@@ -77,10 +77,10 @@ def read_dialogues(paths: Sequence[Path]) -> list[Row]:
             try:
                 rows.append(_read_item(item))
             except (KeyError, TypeError, AttributeError, IndexError) as error:
+                fault = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
                 problems.append(
                     f"{path}: dialogue {number} is not in AI-Hub's form (header.dialogueInfo."
-                    f"dialogueID, body.dialogue with participantID and utterance): "
-                    + _say_fault(error)
+                    f"dialogueID, body.dialogue with participantID and utterance): {fault}"
                 )
     if problems:
         more = [f"… and {len(problems) - 10:,} more like these"] if len(problems) > 10 else []
@@ -103,10 +103,6 @@ def _read_items(text: str) -> list[Any]:
         items += inner if isinstance(inner, list) else [inner]
         if place >= end:
             return items
-
-
-def _say_fault(error: Exception) -> str:
-    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _find_files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -135,19 +131,12 @@ def _read_item(item: Any) -> Row:
         number = numbers.setdefault(turn["participantID"], len(numbers) + 1)
         lines.append(f"#Person{number}#: {' '.join(turn['utterance'].split())}")
     summary = body.get("summary")
+    if summary is not None:  # speakers are called there as in the dialogue now
+        names = {participant: f"#Person{number}#" for participant, number in numbers.items()}
+        summary = _PARTICIPANT.sub(lambda found: names.get(found[0], found[0]), summary)
     return Row(
         fname=str(info["dialogueID"]),
         dialogue="\n".join(lines),
-        summary=None if summary is None else _name_speakers(summary, numbers),
+        summary=summary,
         topic=str(info.get("topic") or ""),
-    )
-
-
-def _name_speakers(summary: str, numbers: dict[str, int]) -> str:
-    """Call speakers in a summary as the dialogue does now."""
-    return _PARTICIPANT.sub(
-        lambda match: (
-            f"#Person{numbers[match.group()]}#" if match.group() in numbers else match.group()
-        ),
-        summary,
     )
