@@ -418,6 +418,7 @@ def pin_checkpoint(
         resolve_checkpoint(config.model.checkpoint), Path
     ):
         return loaded
+    here = find_folder(config.model, environment=environment)
     commit = fetch_folder(config.model, environment=environment, say=say).name
     model = config.model.model_copy(update={"revision": commit})
     origin = Origin(None, None, "the hub's commit that was looked at before the start")
@@ -426,9 +427,10 @@ def pin_checkpoint(
         config=config.model_copy(update={"model": model}),
         origins={**loaded.origins, "model.revision": origin},
     )
-    problems, _ = find_model_problems(pinned.config, environment=environment)
-    if problems:
-        raise ProblemsError(problems)
+    if here is None:  # what was here was looked at already
+        problems, _ = find_model_problems(pinned.config, environment=environment)
+        if problems:
+            raise ProblemsError(problems)
     return pinned
 
 

@@ -35,21 +35,6 @@ class CardUse:
     processes: dict[int, int]
 
 
-@dataclass(frozen=True)
-class Handover:
-    """How the wait went.
-
-    Attributes:
-        seconds: how long it took.
-        free: whether the memory came free; True where there is no NVIDIA card.
-        note: one line for the user.
-    """
-
-    seconds: float
-    free: bool
-    note: str
-
-
 def read_card_use() -> CardUse:
     """Ask the driver; both parts are empty where there is no NVIDIA card.
 
@@ -74,7 +59,7 @@ def wait_until_free(
     cooldown: float | Literal["until_free"],
     sleep: Callable[[float], bool],
     read_use: Callable[[], CardUse] = read_card_use,
-) -> Handover:
+) -> tuple[bool, str]:
     """Wait until the cards are as free as before the experiment, and for the cool-down.
 
     Args:
@@ -84,6 +69,10 @@ def wait_until_free(
         cooldown: `until_free`, or seconds that the pause takes at least.
         sleep: waits for so many seconds; False: somebody wants to stop, which ends the wait.
         read_use: asks for the present use.
+
+    Returns:
+        Whether the memory came free, True where there is no NVIDIA card; one line for the user,
+        empty where there is nothing to say.
     """
     start = time.monotonic()
     reason = ""
@@ -94,9 +83,15 @@ def wait_until_free(
     waited = time.monotonic() - start
     if cooldown != "until_free" and cooldown > waited:
         sleep(cooldown - waited)
-    return Handover(
-        time.monotonic() - start, free=not reason, note=_describe(before, reason, waited, cooldown)
-    )
+    if reason:
+        return False, (
+            f"GPU memory did not come free in {waited:.0f} s: {reason}. The next experiment starts "
+            "all the same; if it runs out of memory, end that process or reboot"
+        )
+    said = [f"GPU memory is free again after {waited:.1f} s"] if before.used_bytes else []
+    if cooldown != "until_free" and cooldown > waited:
+        said.append(f"cool-down of {cooldown:g} s as configured")
+    return True, ", ".join(said)
 
 
 def _find_obstacle(before: CardUse, now: CardUse, group: int) -> str:
@@ -128,22 +123,3 @@ def _may_be_ours(pid: int, group: int) -> bool:
         return True
     except PermissionError:
         return False
-
-
-def _describe(
-    before: CardUse, reason: str, waited: float, cooldown: float | Literal["until_free"]
-) -> str:
-    if reason:
-        return (
-            f"GPU memory did not come free in {waited:.0f} s: {reason}. The next experiment "
-            "starts all the same; "
-            "if it runs out of memory, end that process or reboot"
-        )
-    pause = (
-        ""
-        if cooldown == "until_free" or cooldown <= waited
-        else f", cool-down of {cooldown:g} s as configured"
-    )
-    if not before.used_bytes:
-        return pause.removeprefix(", ")
-    return f"GPU memory is free again after {waited:.1f} s{pause}"

@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -30,21 +29,6 @@ MOST_CHARACTERS = 160
 """Of the command that is named."""
 
 
-@dataclass(frozen=True)
-class Holder:
-    """Who is at work in a folder, as far as it said so.
-
-    Attributes:
-        what: `batch`, `run`, or both where it has not said it yet.
-        pid: its process; 0 where it has not said it yet.
-        text: process, command and start in words.
-    """
-
-    what: str
-    pid: int
-    text: str
-
-
 @contextmanager
 def hold_run(paths: RunPaths) -> Iterator[None]:
     """Be the only run in a run's folder, and in its model's, until the block ends.
@@ -54,12 +38,10 @@ def hold_run(paths: RunPaths) -> Iterator[None]:
             be made.
     """
     with ExitStack() as stack:
-        stack.enter_context(_hold(paths.folder / LOCK, "run"))
-        if paths.has_outside_model:
-            stack.enter_context(_hold(_model_lock(paths), "run"))
+        for lock in _locks_of(paths):
+            stack.enter_context(_hold(lock, "run"))
         # After its own: of a batch and a run that start in one moment, one at least sees the other.
-        problem = find_batch_around(paths)
-        if problem is not None:
+        if problem := find_batch_around(paths):
             raise UnfitError(problem)
         yield
 
@@ -75,29 +57,34 @@ def hold_batch(paths: BatchPaths, runs: Iterable[RunPaths]) -> Iterator[None]:
         UnfitError: another batch or a run is at work there; or the folders cannot be made.
     """
     with ExitStack() as stack:
-        for folder in batch_folders(paths):
+        for folder in _folders_of(paths):
             stack.enter_context(_hold(folder / LOCK, "batch"))
         for problem in find_runs_at_work(runs):
             raise UnfitError(problem)
         yield
 
 
-def batch_folders(paths: BatchPaths) -> list[Path]:
-    """Return the folders that a batch holds."""
+def _folders_of(paths: BatchPaths) -> list[Path]:
     return list(dict.fromkeys([paths.root, paths.runs, paths.models]))
+
+
+def _locks_of(paths: RunPaths) -> list[Path]:
+    # The model's folder moves and is copied: its lock stands beside it.
+    beside = paths.model.with_name(f".{paths.model.name}{LOCK}")
+    return [paths.folder / LOCK, *([beside] if paths.has_outside_model else [])]
 
 
 def find_batches_at_work(paths: BatchPaths) -> list[str]:
     """Say who works in the folders of a batch, if somebody does."""
     # One batch holds all of them; saying it once is enough.
-    return [problem for one in batch_folders(paths) if (problem := _find_problem(one / LOCK))][:1]
+    found = [holder[1] for one in _folders_of(paths) if (holder := find_holder(one / LOCK))]
+    return found[:1]
 
 
 def find_runs_at_work(runs: Iterable[RunPaths]) -> list[str]:
     """Say for each place of a run who is at work there, if somebody is."""
-    # A run holds its folder and its model's; saying it once is enough.
-    problems = (_find_problem(run.folder / LOCK) or _find_problem(_model_lock(run)) for run in runs)
-    return [problem for problem in problems if problem]
+    found = ([holder for lock in _locks_of(run) if (holder := find_holder(lock))] for run in runs)
+    return [holders[0][1] for holders in found if holders]
 
 
 def find_batch_around(paths: RunPaths) -> str | None:
@@ -105,31 +92,36 @@ def find_batch_around(paths: RunPaths) -> str | None:
     outside = [paths.model.parent] if paths.has_outside_model else []
     for folder in dict.fromkeys([paths.folder.parent, *outside]):
         holder = find_holder(folder / LOCK)
-        if holder is not None and holder.pid != os.getppid() and holder.pid != os.getpid():
-            return _describe(folder / LOCK, holder)
+        if holder is not None and holder[0] not in (os.getppid(), os.getpid()):
+            return holder[1]
     return None
 
 
-def find_holder(lock: Path) -> Holder | None:
-    """Return who holds a lock; None where nobody does."""
+def find_holder(lock: Path) -> tuple[int, str] | None:
+    """Return who holds a lock: its process, and a sentence that says so with the ways out; None
+    where nobody does."""
     try:
         descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return None  # no file, no lock; whether one can be made is another's question
     try:
-        return None if _try(descriptor, fcntl.LOCK_SH) else _read_holder(descriptor)
+        return None if _try(descriptor, fcntl.LOCK_SH) else _read_holder(descriptor, lock)
     finally:
         os.close(descriptor)
 
 
-def _find_problem(lock: Path) -> str | None:
-    holder = find_holder(lock)
-    return None if holder is None else _describe(lock, holder)
-
-
-def _model_lock(paths: RunPaths) -> Path:
-    """The model's folder moves and is copied: its lock stands beside it."""
-    return paths.model.with_name(f".{paths.model.name}{LOCK}")
+def _read_holder(descriptor: int, lock: Path) -> tuple[int, str]:
+    what, pid, text = "batch or run", 0, "a process that has not said which it is"
+    with suppress(OSError, ValueError, KeyError, TypeError):  # it is about to write it
+        who = json.loads(os.pread(descriptor, 2**16, 0))
+        host = "" if who["host"] == os.uname().nodename else f" on {who['host']}"
+        text = f"process {int(who['pid'])}{host}, since {who['since']}: {who['command']}"
+        what, pid = str(who["what"]), int(who["pid"])
+    stop = f" (kill -INT {pid}, or Ctrl-C there)" if pid else ""
+    return pid, (
+        f"{shown(lock.parent)}: another {what} is at work in this folder ({text}). Wait for its "
+        f"end, stop it{stop}, or give this one another place with --output-dir DIR"
+    )
 
 
 @contextmanager
@@ -170,24 +162,25 @@ def _acquire(lock: Path, what: str) -> int:
     """Return the open file of a lock that is held now, with who holds it in it."""
     end = time.monotonic() + PATIENCE_SECONDS
     while True:
-        try:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        except OSError as error:
-            raise UnfitError(_describe_unwritable(lock, error)) from error
-        try:
-            if _try(descriptor, fcntl.LOCK_EX):
-                if _is_at(descriptor, lock):
+        with ExitStack() as closing:
+            try:
+                descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+                closing.callback(os.close, descriptor)
+                if not _try(descriptor, fcntl.LOCK_EX):
+                    if time.monotonic() > end:
+                        raise UnfitError(_read_holder(descriptor, lock)[1])
+                # Whoever held it before removed the file.
+                elif lock.exists() and os.path.samestat(os.fstat(descriptor), lock.lstat()):
                     _sign(descriptor, what)
+                    closing.pop_all()
                     return descriptor
-            elif time.monotonic() > end:
-                raise UnfitError(_describe(lock, _read_holder(descriptor)))
-        except OSError as error:
-            os.close(descriptor)
-            raise UnfitError(_describe_unwritable(lock, error)) from error
-        except UnfitError:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
+            except FileNotFoundError:
+                make_folder(lock.parent)  # removed in this moment by whoever made it
+            except OSError as error:
+                raise UnfitError(
+                    f"{shown(lock)}: cannot be written: {error.strerror or error}. Mend that, or "
+                    "give another place with --output-dir DIR"
+                ) from error
         time.sleep(ASK_SECONDS)
 
 
@@ -198,14 +191,6 @@ def _try(descriptor: int, kind: int) -> bool:
     except OSError as error:
         return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
     return True
-
-
-def _is_at(descriptor: int, lock: Path) -> bool:
-    """Tell whether a lock's file still stands at its place; whoever held it before removed it."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), lock.lstat())
-    except FileNotFoundError:
-        return False
 
 
 def _sign(descriptor: int, what: str) -> None:
@@ -220,31 +205,3 @@ def _sign(descriptor: int, what: str) -> None:
     }
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(who).encode(), 0)
-
-
-def _read_holder(descriptor: int) -> Holder:
-    try:
-        who = json.loads(os.pread(descriptor, 2**16, 0))
-        pid = int(who["pid"])
-        host = "" if who["host"] == os.uname().nodename else f" on {who['host']}"
-        text = f"process {pid}{host}, since {who['since']}: {who['command']}"
-        return Holder(str(who["what"]), pid, text)
-    except (OSError, ValueError, KeyError, TypeError):
-        # It is about to write it.
-        return Holder("batch or run", 0, "a process that has not said which it is")
-
-
-def _describe(lock: Path, holder: Holder) -> str:
-    """Say that somebody is at work in a folder, who, and the ways out."""
-    stop = f" (kill -INT {holder.pid}, or Ctrl-C there)" if holder.pid else ""
-    return (
-        f"{shown(lock.parent)}: another {holder.what} is at work in this folder ({holder.text}). "
-        f"Wait for its end, stop it{stop}, or give this one another place with --output-dir DIR"
-    )
-
-
-def _describe_unwritable(lock: Path, error: OSError) -> str:
-    return (
-        f"{shown(lock)}: cannot be written: {error.strerror or error}. Mend that, or give another "
-        "place with --output-dir DIR"
-    )

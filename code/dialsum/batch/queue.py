@@ -403,7 +403,7 @@ class _Queue:
         """Wait after an experiment until the cards are free for the next one; say how they are."""
         self.last = None
         settings = run.job.config.batch
-        handover = wait_until_free(
+        free, note = wait_until_free(
             run.use_before,
             group=run.child.pid if run.child else 0,
             timeout_seconds=settings.free_timeout_seconds,
@@ -411,10 +411,10 @@ class _Queue:
             sleep=self._sleep,
             read_use=self._ask_use,
         )
-        if handover.note:
-            self.screen.say(handover.note)
-        if not handover.free:
-            self.result.problems.append(f"after {run.job.label}: {handover.note}")
+        if note:
+            self.screen.say(note)
+        if not free:
+            self.result.problems.append(f"after {run.job.label}: {note}")
         self.say_cards()
 
     def say_cards(self, *, none: str = "") -> None:
