@@ -157,9 +157,10 @@ def test_batch_files_rank_within_the_batch_and_point_to_what_is_there(tmp_path: 
 def test_the_batchs_own_files_tell_the_truth_while_it_runs(tmp_path: Path) -> None:
     seen: list[Any] = []
 
-    def keep(outcome: BatchResult) -> None:
-        write_batch_files(outcome)
+    def keep(outcome: BatchResult) -> dict[Path, str]:
+        unwritten = write_batch_files(outcome)
         seen.append(read_json(outcome.plan.paths.results(outcome.plan.started_at)))
+        return unwritten
 
     plan = plan_batch(make_options(tmp_path, "ok", "fail"))
     run_queue(plan, screen=make_screen()[0], write_results=keep)

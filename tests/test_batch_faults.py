@@ -42,11 +42,12 @@ def test_on_a_full_disk_nothing_is_started_and_nothing_that_stood_there_is_touch
     screen, shown = make_screen()
     before: dict[str, bytes] = {}
 
-    def write_then_fill(outcome: BatchResult) -> None:
-        write_batch_files(outcome)
+    def write_then_fill(outcome: BatchResult) -> dict[Path, str]:
+        unwritten = write_batch_files(outcome)
         if not before:
             leave(0, disk)
             before.update(files(disk / "auto_experiments"))
+        return unwritten
 
     outcome = run_queue(plan, screen=screen, write_results=write_then_fill)
     assert outcome.exit_status == 1

@@ -79,10 +79,11 @@ def test_files_that_change_while_the_queue_runs_change_nothing(tmp_path: Path, a
     )
     plan = plan_batch(options)
 
-    def write_and_change(outcome: BatchResult) -> None:
-        write_batch_files(outcome)
+    def write_and_change(outcome: BatchResult) -> dict[Path, str]:
+        unwritten = write_batch_files(outcome)
         for path in options.configs:
             path.write_text(EDITED) if act == "edit" else path.unlink(missing_ok=True)
+        return unwritten
 
     screen, shown = make_screen()
     outcome = run_queue(plan, screen=screen, write_results=write_and_change)

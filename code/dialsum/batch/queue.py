@@ -39,7 +39,6 @@ from dialsum.batch.result import (
     DISK_FULL,
     BatchResult,
     ExperimentResult,
-    UnwrittenFilesError,
     explain_end,
     name_cause,
     word_causes,
@@ -54,7 +53,8 @@ from dialsum.record import Record
 from dialsum.score.show import format_final
 from dialsum.train.tracking import BATCH_OFF, COULD_NOT_START
 
-WriteResults = Callable[[BatchResult], None]
+WriteResults = Callable[[BatchResult], dict[Path, str]]
+"""Writes the batch's own files; returns those that could not be written, and why."""
 NO_USE = CardUse({}, {})
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 WAIT_ASLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
@@ -89,11 +89,12 @@ def run_queue(
         make_folder(folder)
     hearing = nullcontext(interrupts) if interrupts else listen_for_interrupts()
     with hold_batch(plan.paths, [job.paths for job in plan.jobs]), hearing as heard:
-        try:
+        if unwritten := write_results(result):
             # What fails now would fail after hours as well.
-            write_results(result)
-        except DialsumError as error:
-            raise UnfitError(f"{error} Nothing was started.") from error
+            raise UnfitError(
+                f"{'; '.join(word_causes(unwritten).values())}. Free space, or write elsewhere "
+                "with --output-dir, and start again. Nothing was started."
+            )
         queue = _Queue(result, screen, write_results, heard, grace_seconds, read_use)
         queue.say_cards(none="no NVIDIA GPU in this machine")
         try:
@@ -438,10 +439,7 @@ class _Queue:
         """Write the batch's files; that they cannot be written ends no batch, but is said and turns
         up at its end, unless a later attempt succeeds."""
         self.result.unwritten.clear()
-        try:
-            self.write_results(self.result)
-        except UnwrittenFilesError as error:
-            note_unwritten(self.result, error.causes, self.screen)
+        note_unwritten(self.result, self.write_results(self.result), self.screen)
 
 
 def note_unwritten(result: BatchResult, causes: dict[Path, str], screen: Screen) -> None:

@@ -6,7 +6,7 @@ Must not know processes or screens.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,53 +14,17 @@ from pathlib import Path
 from dialsum.batch.check import ROOM_FOR_WORDS_BYTES
 from dialsum.batch.child import ChildEnd
 from dialsum.batch.plan import BatchPlan
-from dialsum.errors import (
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    DialsumError,
-    DiskFullError,
-    RunError,
-)
+from dialsum.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, DialsumError, DiskFullError
 from dialsum.experiment.job import Job
 from dialsum.paths import shown
 from dialsum.record import Record
 
 DISK_FULL = "no space left on the disk"
-WAY_OUT = "Free space, or write elsewhere with --output-dir, and start again."
-
-
-class UnwrittenFilesError(RunError):
-    """Files that could not be written; those written beside them are whole.
-
-    Args:
-        causes: file to why, as name_cause says it.
-    """
-
-    def __init__(self, causes: Mapping[Path, str]) -> None:
-        self.causes = dict(causes)
-        super().__init__("; ".join(word_causes(self.causes).values()) + f". {WAY_OUT}")
 
 
 def name_cause(error: DialsumError) -> str:
     """Say why something was not written; a full disk in the same words whatever the file."""
     return DISK_FULL if isinstance(error, DiskFullError) else str(error)
-
-
-def write_each(writers: Iterable[tuple[Path, Callable[[Path], None]]]) -> None:
-    """Call each writer with its file; one that fails keeps none of the others from trying.
-
-    Raises:
-        UnwrittenFilesError: with every file that could not be written.
-    """
-    causes: dict[Path, str] = {}
-    for path, write in writers:
-        try:
-            write(path)
-        except DialsumError as error:
-            causes[path] = name_cause(error)
-    if causes:
-        raise UnwrittenFilesError(causes)
 
 
 def word_causes(causes: Mapping[Path, str]) -> dict[str, str]:

@@ -150,7 +150,7 @@ def make_jobs(configs: Sequence[Path], **options: Any) -> list[Job]:
 def start_batch(
     jobs: Sequence[Job],
     *,
-    write_results: WriteResults = lambda _: None,
+    write_results: WriteResults = lambda _: {},
     trainer: Sequence[str] = TRAINER,
     screen: Screen | None = None,
 ) -> BatchResult:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dialsum.batch.result import BatchResult, write_each
-from dialsum.errors import EXIT_OK
+from dialsum.batch.result import BatchResult, name_cause
+from dialsum.errors import EXIT_OK, DialsumError
 from dialsum.files import read_regular, refuse_foreign, to_plain, write_json, write_table_for_people
 from dialsum.paths import BatchPaths, RunPaths, relative
 from dialsum.record import SCHEMA_VERSION, Record, find_records, latest_runs
@@ -24,19 +24,24 @@ OVER_ROWS = ("per_row", "worst")
 """Keys of what a record says of single rows; the record alone has them."""
 
 
-def write_batch_files(result: BatchResult) -> None:
+def write_batch_files(result: BatchResult) -> dict[Path, str]:
     """Write what is known of a batch so far; called again and again, each time the whole.
 
-    Raises:
-        UnwrittenFilesError: with each file that cannot be written.
+    Returns:
+        The files that could not be written, and why: one keeps none of the others from trying.
     """
-    plan, paths = result.plan, result.plan.paths
-    write_each(
-        [
-            (paths.results(plan.started_at), lambda at: write_json(at, summarise_batch(result))),
-            (paths.summary, lambda at: write_json(at, summarise_root(paths.runs, at))),
-        ]
-    )
+    paths = result.plan.paths
+    contents = {
+        paths.results(result.plan.started_at): summarise_batch(result),
+        paths.summary: summarise_root(paths.runs, paths.summary),
+    }
+    unwritten = {}
+    for path, content in contents.items():
+        try:
+            write_json(path, content)
+        except DialsumError as error:
+            unwritten[path] = name_cause(error)
+    return unwritten
 
 
 def summarise_batch(result: BatchResult) -> dict[str, Any]:
