@@ -106,6 +106,17 @@ def test_rows_to_settle_do_settle_in_four_of_five() -> None:
     assert 0.72 < found < 0.88
 
 
+def test_more_rows_are_those_of_the_corrected_level() -> None:
+    generator = np.random.default_rng(2)
+    scores = {name: generator.normal(40, 5, 50) for name in "abc"}
+    found = compare_systems(scores)
+    assert len(found) == 3
+    for one in found:
+        needed = rows_to_settle(scores[one.first] - scores[one.second], alpha=ALPHA / 3)
+        assert not one.real and needed is not None
+        assert one.more_rows == max(needed - 50, 1)
+
+
 def test_a_clear_difference_is_real_and_a_small_one_is_not() -> None:
     near = [*PREDICTIONS["good.csv"][:-1], "아니다."]
     blocks = reports(near=near)

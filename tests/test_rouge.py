@@ -215,3 +215,7 @@ def test_voters_rate_as_scores_do(texts: list[str], voters: list[str]) -> None:
     found = Voters([other.tokens for other in others]).rate([one.tokens for one in ones])
     expected = [score_pairs([one] * len(others), others)[:, :3, 2].mean() for one in ones]
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
+    # A voter does not vote for itself.
+    same = [ones[0].tokens] * 2
+    expected = Voters(same[:1]).rate(same[:1])
+    assert Voters(same).rate(same, own_places=True).tolist() == pytest.approx([*expected] * 2)

@@ -249,7 +249,8 @@ def test_a_comparison_says_which_difference_is_real(run: Run) -> None:
     # The worst rows can be judged: their references stand beside them.
     assert "<td>둘은 0번 역에 간다.</td>" in page
     # An older page is replaced, somebody else's is not.
-    write({"page.html": page + "<!-- older -->", "thesis.html": "<!doctype html><p>mine"})
+    thesis = page.replace("<title>Scores", "<title>mine")
+    write({"page.html": page + "<!-- older -->", "thesis.html": thesis})
     status, _, error = run(*asked, "thesis.html")
     assert status == 2 and "thesis.html: was not written by this command" in error
     assert "mine" in Path("thesis.html").read_text(encoding="utf-8")

@@ -37,32 +37,13 @@ def unseen(rows: Rows, **recipe: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("word", "value"),
-    [
-        ("십", 10),
-        ("이십오", 25),
-        ("삼백이", 302),
-        ("만", 10000),
-        ("오만삼천", 53000),
-        ("일억", 10**8),
-        ("이공이오", 2025),
-        ("영", 0),
-        ("칠팔구", 789),
-    ],
-)
-def test_sino_korean_numbers(word: str, value: int) -> None:
-    assert sino_value(word) == value
-
-
-def test_native_and_english_numbers() -> None:
-    ones = ["하나", "둘", "셋", "넷", "다섯", "여섯", "일곱", "여덟", "아홉"]
-    tens = ["열", "스물", "서른", "마흔", "쉰", "예순", "일흔", "여든", "아흔"]
-    for value in range(1, 100):
-        ten, one = divmod(value, 10)
-        assert (
-            native_value((tens[ten - 1] if ten else "") + (ones[one - 1] if one else "")) == value
-        )
+def test_numbers_in_words() -> None:
+    sino = {"영": 0, "십": 10, "이십오": 25, "삼백이": 302, "칠팔구": 789, "이공이오": 2025}
+    sino |= {"만": 10_000, "오만삼천": 53_000, "일억": 10**8}
+    assert {word: sino_value(word) for word in sino} == sino
+    ones = ["", "하나", "둘", "셋", "넷", "다섯", "여섯", "일곱", "여덟", "아홉"]
+    tens = ["", "열", "스물", "서른", "마흔", "쉰", "예순", "일흔", "여든", "아흔"]
+    assert [native_value(ten + one) for ten in tens for one in ones] == list(range(100))
     assert [native_value(word) for word in ("스무", "한", "두", "세", "열네")] == [20, 1, 2, 3, 14]
     words = "zero one five eleven nineteen twenty ninety hundred"
     assert numbers_in_words(words) == {0, 1, 5, 11, 19, 20, 90, 100}
@@ -207,43 +188,25 @@ def test_what_is_foreign(text: str, source: str | None, found: dict[str, list[st
     assert find_foreign(text, source) == found
 
 
-@pytest.mark.parametrize(
-    ("text", "source", "exchanged"),
-    [
+def test_speakers() -> None:
+    for text, source, exchanged in [
         ("#Person1#은 #Person2#를 본다", "", "#Person2#은 #Person1#를 본다"),
         ("#Person1#은 간다", "#Person1#: 가", "#Person2#은 간다"),
         ("#Person1# #Person2# #Person3#", "#Person3#: 네", "#Person2# #Person3# #Person1#"),
         ("둘은 #PhoneNumber#로", "", "둘은 #PhoneNumber#로"),
         ("#Person10#", "#Person10#: 네", "#Person1#"),
-    ],
-)
-def test_speakers_are_exchanged(text: str, source: str, exchanged: str) -> None:
-    assert exchange_speakers(text, source) == exchanged
-
-
-def test_speakers_that_are_not_there() -> None:
+    ]:
+        assert exchange_speakers(text, source) == exchanged
     dialogue = "#Person1#: 가자\n#Person2#: 네"
     assert find_unknown_speakers("#Person3#은 #Person1#과 #Person3#", dialogue) == ["#Person3#"]
     assert find_unknown_speakers("#Person2#은 간다", dialogue) == []
 
 
-@pytest.mark.parametrize(
-    ("text", "unfinished"),
-    [
-        ("", False),
-        ("둘은 간다.", False),
-        ("둘은 간다", False),
-        ('그는 "가자."', False),
-        ("둘이 역으로 향함", False),
-        ("둘은 역에", True),
-        ("둘은 약속을 지키지 않고 연락을", True),
-        ("They go home", True),
-        ("They go home!", False),
-        ("값은 10", True),
-    ],
-)
-def test_unfinished(text: str, unfinished: bool) -> None:
-    assert is_unfinished(text) is unfinished
+def test_unfinished() -> None:
+    ended = ["", "둘은 간다.", "둘은 간다", '그는 "가자."', "둘이 역으로 향함", "They go home!"]
+    assert [text for text in ended if is_unfinished(text)] == []
+    open_ones = ["둘은 역에", "둘은 약속을 지키지 않고 연락을", "They go home", "값은 10"]
+    assert [text for text in open_ones if not is_unfinished(text)] == []
 
 
 ROWS = Rows(

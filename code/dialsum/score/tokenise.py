@@ -112,6 +112,8 @@ def has_hangul(text: str) -> bool:
 
 def split_lines(text: str) -> list[str]:
     """Split a text into the lines that ROUGE-Lsum takes as sentences; empty ones are left out."""
+    if "\n" not in text and "\r" not in text:
+        return [text] if text.strip() else []
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return [line for line in lines if line.strip()]
 
