@@ -192,7 +192,6 @@ def test_every_file_that_names_a_missing_base_is_named(tmp_path: Path) -> None:
         ("warmup_steps: 1.5\nmax_steps: x\n", "1.5 → whole steps"),
         ("lr: x\nlr_scheduler_kwargs: {lr_end: 2, power: -1}\n", "power: -1"),
         ("use_qlora: x\ntracking: {wandb: false, project: p}\n", "W&B is off"),
-        ("model.tiny.layers: x\nmodel.tiny.heads: 2\n", "2 has no effect"),
     ],
 )
 def test_a_wrong_value_hides_no_rule_about_another_key(
@@ -214,29 +213,6 @@ def test_each_wrong_member_of_a_mapping_is_named_with_its_own_file(tmp_path: Pat
         "x.yaml:3",
         "x.yaml:4",
     ]
-
-
-def test_a_wrong_value_in_a_case_that_holds_for_nobody_is_said(tmp_path: Path) -> None:
-    path, over = tmp_path / "x.yaml", tmp_path / "over.yaml"
-    path.write_text(WHOLE)
-    for when in ("bart", "mt5"):
-        over.write_text(
-            f"cases:\n  - when: {{model.architecture: {when}}}\n    set: {{training.seed: x}}\n"
-        )
-        with pytest.raises(ConfigError) as caught:
-            load_config(path, overlays=[over])
-        assert len(caught.value.problems) == 1
-        assert f'{over}:3  training.seed  the text "x"' in caught.value.problems[0]
-
-
-def test_a_case_of_wrong_shape_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
-    path, over = tmp_path / "x.yaml", tmp_path / "over.yaml"
-    path.write_text(WHOLE)
-    over.write_text("cases:\n  - when: {model.architectur: mt5}\n    sett: {seed: 1}\n")
-    with pytest.raises(ConfigError) as caught:
-        load_config(path, overlays=[over])
-    assert len(caught.value.problems) == 2
-    assert "did you mean architecture?" in "".join(caught.value.problems)
 
 
 @pytest.mark.parametrize(

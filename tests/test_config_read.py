@@ -206,7 +206,7 @@ def test_inheritance_goes_file_by_file(tmp_path: Path) -> None:
         ({"x": "extends: .\n"}, "is a folder"),
         ({"x": "extends: [a.yaml, b.yaml]\n"}, "[a.yaml, b.yaml] → one file name"),
         ({"x": "extends:\n"}, "nothing → one file name"),
-        ({"x": "cases: []\n"}, "only an overlay"),
+        ({"x": "cases: []\n"}, "config/demo/NAME.yaml"),
         ({"x": "resolved: maybe\n"}, "resolved"),
     ],
 )
@@ -298,47 +298,22 @@ def test_a_wrong_set_is_said_though_a_later_one_wins(tmp_path: Path) -> None:
     assert "fast" in str(caught.value)
 
 
+LOWER = "training: {learning_rate: 5e-4, logging_steps: 7, num_train_epochs: 9}\n"
 OVERLAY = """\
 training:
   num_train_epochs: 20
-cases:
-  - when: {qlora.use_qlora: true, model.architecture: [mt5, bart]}
-    set: {training.learning_rate: 2e-3, qlora.train_embeddings: true}
-  - when: {qlora: {use_qlora: false}}
-    set:
-      training: {lr: 5e-4}
-  - when: {training.num_train_epochs: 20}
-    set: {training.logging_steps: 7}
+extends: lower.yaml
 """
 
 
-@pytest.mark.parametrize(
-    ("overrides", "rate", "trains_embeddings"),
-    [
-        ((), 2e-3, True),
-        (("qlora.use_qlora=false",), 5e-4, False),
-        (("model.architecture=t5",), 6e-5, False),
-    ],
-)
-def test_an_overlay_differs_by_case(
-    tmp_path: Path, overrides: tuple[str, ...], rate: float, trains_embeddings: bool
-) -> None:
-    path = write(tmp_path, x=EXPERIMENT, over=OVERLAY)
-    loaded = load_config(path, overlays=[tmp_path / "over.yaml"], overrides=overrides)
-    assert loaded.config.training.learning_rate == rate
-    assert loaded.config.qlora.train_embeddings is trains_embeddings
-    assert loaded.config.training.logging_steps == 7
-
-
 def test_what_an_overlay_replaced_stands_beside_the_original(tmp_path: Path) -> None:
-    path = write(tmp_path, x=EXPERIMENT, over=OVERLAY)
-    loaded = load_config(path, overlays=[tmp_path / "over.yaml"])
-    over = tmp_path / "over.yaml"
+    path = write(tmp_path, x=EXPERIMENT, over=OVERLAY, lower=LOWER)
+    over, lower = tmp_path / "over.yaml", tmp_path / "lower.yaml"
+    loaded = load_config(path, overlays=[over])
     assert [(r.key, r.original, r.value, r.origin) for r in loaded.replaced] == [
-        ("training.learning_rate", 6e-5, 2e-3, Origin.at(over, 5)),
+        ("training.learning_rate", 6e-5, 5e-4, Origin.at(lower, 1)),
         ("training.num_train_epochs", 4, 20, Origin.at(over, 2)),
-        ("training.logging_steps", 50, 7, Origin.at(over, 10)),
-        ("qlora.train_embeddings", False, True, Origin.at(over, 5)),
+        ("training.logging_steps", 50, 7, Origin.at(lower, 1)),
     ]
     assert load_config(path).replaced == []
 
@@ -347,23 +322,9 @@ def test_what_an_overlay_replaced_stands_beside_the_original(tmp_path: Path) -> 
     ("text", "words"),
     [
         ("", "an empty file"),
-        ("extends: x.yaml\n", "an overlay is laid over an experiment"),
-        ("cases: 3\n", "a list of `- when"),
-        ("cases: [{when: {}, set: {training.seed: 1}}]\n", "a list of `- when"),
-        ("cases: [{when: {qlora.use_qlora: true}}]\n", "a list of `- when"),
-        ("cases: [{when: {qlora.use_qlora: no}, set: {training.seed: 1}}]\n", "write false"),
-        (
-            "cases: [{when: {model.architecture: [mt5, gpt2]}, set: {training.seed: 1}}]\n",
-            "mt5, t5 or bart",
-        ),
-        (
-            "cases: [{when: {qlora.use_qlor: true}, set: {training.seed: 1}}]\n",
-            "did you mean use_qlora?",
-        ),
-        (
-            "cases: [{when: {qlora.use_qlora: true}, set: {training.sed: 1}}]\n",
-            "did you mean seed?",
-        ),
+        ("extends: none.yaml\n", "no such file"),
+        ("cases: [{when: {qlora.use_qlora: true}}]\n", "config/demo/NAME.yaml"),
+        ("training.sed: 1\n", "did you mean seed?"),
     ],
 )
 def test_a_broken_overlay_is_said(tmp_path: Path, text: str, words: str) -> None:

@@ -117,7 +117,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("overwrite_output_dir", "yes", "moved to previous/"),
     ("greater_is_better", "yes", "it follows from training.metric_for_best_model"),
     # Names that could mean several keys are nobody's
-    ("dropout", 0.1, "unknown key"),
+    ("dropout", 0.1, "model.dropout (the network's own)"),
     ("layers", 3, "unknown key"),
     ("model.r", 3, "unknown key"),
     ("minimum", {"rouge1": 3}, "unknown"),

@@ -61,7 +61,7 @@ RTX = "NVIDIA GeForce RTX 3090, 580.95.05\\n"
         (["--demo", "--data-dir", "{mine}/none"], "", ["data: there is no folder"]),
         (["--demo", "--data-dir", "{mine}/train.csv"], "", ["data: "]),
         (["--set", "foo", "--set=a.b"], "", ["data: ", "GPU: ", "--set foo", "--set a.b"]),
-        (["--demo", "--set", "training.seed=1", "--set", "model.tiny.layers=1"], "", []),
+        (["--demo", "--set", "training.seed=1", "--set", "training.logging_steps=1"], "", []),
     ],
 )
 def test_missing_things_are_listed_together(

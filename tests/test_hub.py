@@ -34,7 +34,7 @@ FILES = {
     "training_args.bin": b"x",
 }
 
-PRETRAINED = ("general.device=cpu", "model.initialise=pretrained")
+PRETRAINED = ("general.device=cpu",)
 
 
 @pytest.fixture

@@ -588,4 +588,4 @@ def test_a_run_refuses_the_tokenizer_of_another_checkpoint(
     larger.save_pretrained(folder)
     config = make_config("t5", folder, data={"data_dir": "data/sample"})
     with pytest.raises(UnfitError, match="tokenizer and weights are of two checkpoints"):
-        prepare_tokenizer(config, read_splits(config), tiny_folder=tmp_path / "tiny")
+        prepare_tokenizer(config, read_splits(config))

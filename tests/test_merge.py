@@ -51,12 +51,7 @@ def train_and_save(case: Case, folder: Path) -> Path:
     case.tokenizer.save_pretrained(folder)
     write_json(
         folder / "model_info.json",
-        {
-            "kind": "adapter",
-            "base": str(case.folder),
-            "base_is_inside": False,
-            "tokens_added": case.new,
-        },
+        {"kind": "adapter", "base": str(case.folder), "tokens_added": case.new},
     )
     return folder
 

@@ -205,7 +205,7 @@ def test_the_plan_as_text(tmp_path: Path) -> None:
     assert "1 experiment of 2 (--only 2), as configured" in text
     assert "2  L_b" in text
     assert "64/16" in text and "2 x 1 = 2" in text and "8 " in text and "all weights" in text
-    assert "2 starts from tiny bart" in text
+    assert "2 starts from /" in text
     assert describe_replaced(plan.jobs) == []
 
 

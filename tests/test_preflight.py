@@ -156,7 +156,7 @@ def test_too_little_space_is_said_before_the_start(
 def pretrained(folder: Path, checkpoint: str) -> Any:
     """Return a configuration that starts from a checkpoint."""
     [path] = write_configs(folder, "a")
-    overrides = ["model.initialise=pretrained", f"model.checkpoint={json.dumps(checkpoint)}"]
+    overrides = [f"model.checkpoint={json.dumps(checkpoint)}"]
     return load_config(path, overrides=overrides).config
 
 

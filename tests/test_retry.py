@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,19 +224,6 @@ def test_an_attempts_values_come_last_and_say_where_they_are_from(tmp_path: Path
     again = tmp_path / "again.yaml"
     again.write_text(text, encoding="utf-8")
     assert load_config(again).config == loaded.config
-
-
-def test_a_retry_changes_nothing_else_through_an_overlays_cases(tmp_path: Path) -> None:
-    job = first_job(tmp_path, "rank_half", *LORA)
-    overlay = tmp_path / "over.yaml"
-    overlay.write_text(
-        "cases:\n  - when: {qlora.lora_rank: 16}\n    set: {training.weight_decay: 0.5}\n",
-        encoding="utf-8",
-    )
-    loaded = load_config(job.loaded.path, overlays=[overlay], overrides=[*LORA, RANK_HALF])
-    retry, _ = plan_retry(replace(job, loaded=loaded), failed("non_finite"))
-    assert retry is not None
-    assert (retry.config.qlora.lora_rank, retry.config.training.weight_decay) == (8, 0.5)
 
 
 def test_a_record_holds_every_attempt(tmp_path: Path) -> None:

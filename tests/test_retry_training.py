@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from dialsum.errors import FullMemoryError, NonFiniteError, RunError
-from trainer_runs import REPOSITORY, environment, read_result
+from trainer_runs import REPOSITORY, environment, read_result, small_checkpoint
 
 pytestmark = pytest.mark.training
 
@@ -26,10 +26,8 @@ extends: {base}
 general: {{label: wild, device: cpu}}
 model:
   architecture: mt5
-  checkpoint: none/needed
-  initialise: tiny
-  tiny: {{d_model: 16, layers: 1, heads: 2, d_ff: 32}}
-tokenizer: {{encoder_max_len: 64, decoder_max_len: 16, train_on_data: true, vocab_size: 600}}
+  checkpoint: {checkpoint}
+tokenizer: {{encoder_max_len: 64, decoder_max_len: 16}}
 data: {{cache_dir: null, max_train_rows: 16, max_dev_rows: 4, max_test_rows: 2}}
 training:
   learning_rate: 0.5
@@ -57,7 +55,8 @@ def write_config(folder: Path, *, decay: float, retry: str, qlora: str = FULL) -
     """Write the experiment `wild`."""
     base = REPOSITORY / "config" / "base_config.yaml"
     path = folder / "wild.yaml"
-    text = CONFIG.format(base=base, decay=decay, retry=retry, qlora=qlora)
+    checkpoint = small_checkpoint("mt5")
+    text = CONFIG.format(base=base, checkpoint=checkpoint, decay=decay, retry=retry, qlora=qlora)
     path.write_text(text, encoding="utf-8")
     return path
 

@@ -220,7 +220,9 @@ def test_dry_run_of_the_demo_shows_what_it_replaces(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "1 experiment of 7 (--only 5), demo on tiny models" in done.stdout
     assert "learning_rate 3e-05 -> " in done.stdout
-    assert "initialise pretrained -> tiny" in done.stdout
+    assert "5 starts from " in done.stdout and "/demo/checkpoints/bart" in done.stdout
+    assert "tiny checkpoints will be made" in done.stdout
+    assert not (tmp_path / "out").exists()
 
 
 def test_explain_says_where_each_value_was_written(tmp_path: Path) -> None:
@@ -228,7 +230,7 @@ def test_explain_says_where_each_value_was_written(tmp_path: Path) -> None:
     done = run("--config", str(config), "--explain", "--seed", "9", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert ["training.learning_rate", "0.001", "a.yaml:14"] in lines
+    assert ["training.learning_rate", "0.001", "a.yaml:13"] in lines
     assert ["training.seed", "9", "--set"] in lines
 
 

@@ -149,9 +149,10 @@ def byte_fallback() -> Any:
 
 def trimmed_bytes() -> Any:
     """Return the same cut to a few texts."""
-    tokenizer = byte_fallback()
-    new = add_dialogue_tokens(tokenizer, STANDARD_DIALOGUE_TOKENS)
-    return trim_tokenizer(tokenizer, texts=sample_texts()[:40], new_tokens=new).tokenizer
+    texts = sample_texts()[:40]
+    return trim_tokenizer(
+        byte_fallback(), texts=texts, new_tokens=STANDARD_DIALOGUE_TOKENS
+    ).tokenizer
 
 
 MAKERS = {"level": byte_level, "fallback": byte_fallback, "trimmed": trimmed_bytes}

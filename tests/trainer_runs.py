@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from small_models import KINDS, train_sample_tokenizer, write_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXPERIMENTS = REPOSITORY / "config" / "experiments"
-DEMO = REPOSITORY / "config" / "demo.yaml"
+DEMOS = REPOSITORY / "config" / "demo"
 STEPS = 6
 ROWS = {"train": 24, "dev": 8, "test": 4}
 FEW = (
@@ -30,7 +37,6 @@ FEW = (
     "generation.max_new_tokens=16",
 )
 """What keeps a run short whatever the experiment."""
-TINY = ("model.tiny.d_model=32", "model.tiny.layers=1", "model.tiny.heads=2", "model.tiny.d_ff=64")
 SECRETS = {
     "WANDB_API_KEY": "f00dfeed0123456789abcdef0123456789abcdef",
     "HF_TOKEN": "hf_neverToBeWrittenAnywhere0123456789",
@@ -48,15 +54,38 @@ def environment(**values: str) -> dict[str, str]:
     return {**kept, **fixed, **values}
 
 
+@cache
+def small_checkpoint(architecture: str) -> Path:
+    """Return the folder of a checkpoint small enough that a run takes seconds, written once."""
+    root = Path(tempfile.mkdtemp(prefix="dialsum-small-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    sort = "t5_v1_1" if architecture == "t5" else architecture
+    tokenizer = train_sample_tokenizer(KINDS[sort])
+    return write_checkpoint(root / sort, sort, tokenizer=tokenizer, width=32, positions=1026)
+
+
+def architecture_of(experiment: str) -> str:
+    """Return which architecture an experiment's file names."""
+    text = (EXPERIMENTS / f"{experiment}.yaml").read_text(encoding="utf-8")
+    return str(yaml.safe_load(text)["model"]["architecture"])
+
+
 def command(experiment: str, folder: Path, *options: str, demo: bool = True) -> list[str]:
-    """Return the command line of a short run of one of the experiments on the sample."""
+    """Return the command line of a short run of one of the experiments on the sample.
+
+    Args:
+        demo: on a small checkpoint, with the demo's values.
+    """
     line = [sys.executable, str(REPOSITORY / "code" / "trainer.py")]
     line += ["--config", str(EXPERIMENTS / f"{experiment}.yaml"), "--run-dir", str(folder)]
+    values = list(FEW)
     if demo:
-        line += ["--overlay", str(DEMO)]
+        line += ["--overlay", str(DEMOS / f"{experiment}.yaml")]
+        values.append(f"model.checkpoint={small_checkpoint(architecture_of(experiment))}")
+    else:  # what the hub names is refused where there is no GPU, unless another device is named
+        values.append("general.device=cpu")
     cache = f"data.cache_dir={json.dumps(str(folder.parent / 'encoded'), ensure_ascii=False)}"
-    # A real checkpoint is refused where there is no GPU, unless another device is named.
-    for value in (*FEW, *(TINY if demo else ("general.device=cpu",)), cache):
+    for value in (*values, cache):
         line += ["--set", value]
     return [*line, "--data-dir", str(REPOSITORY / "data" / "sample"), *options]
 

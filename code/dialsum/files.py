@@ -17,11 +17,12 @@ import math
 import os
 import re
 import shlex
+import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -490,6 +491,26 @@ def _to_json(value: Any, *, indent: int | None = None) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write a record as JSON in one piece (errors as write_bytes)."""
     write_text(path, dump_json(value))
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give a draft beside out that becomes it where the block ends well, and goes where not.
+
+    Raises:
+        UnfitError: out holds something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UnfitError(f"{out}: is there already; name a new or empty folder")
+    draft = out.with_name(f"{out.name}.{os.getpid()}.draft")
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        if out.exists():
+            out.rmdir()
+        draft.rename(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def append_json_line(path: Path, value: Any) -> None:

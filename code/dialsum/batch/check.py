@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,12 +34,12 @@ from dialsum.config.schema import Columns, Config
 from dialsum.config.yaml import Origin
 from dialsum.data.rows import Kind, Splits, load_split, read_data
 from dialsum.environment_variables import WORLD_SIZES, find_secret_problems, read_env_file
-from dialsum.errors import ConfigError, DialsumError, ProblemsError, UnfitError
+from dialsum.errors import ConfigError, DialsumError, ProblemsError, RunError, UnfitError
 from dialsum.experiment.environment import find_shadowed_packages
 from dialsum.experiment.job import Job
 from dialsum.files import read_regular
 from dialsum.machine.driver import nvidia_gpus, usable_cores, visible_gpus
-from dialsum.models.checkpoint import describe_own_search, find_checkpoint_problems
+from dialsum.models.checkpoint import describe_own_search, find_checkpoint_problems, find_size
 from dialsum.models.families import find_foreign_targets, get_family
 from dialsum.models.hub import (
     explain_offline,
@@ -48,6 +49,7 @@ from dialsum.models.hub import (
     is_offline,
     resolve_checkpoint,
 )
+from dialsum.models.tiny import describe_making, is_made
 from dialsum.paths import OUTPUTS, PROJECT_ROOT, BatchPaths, RunPaths, project_path, shown
 from dialsum.text_table import align
 
@@ -55,6 +57,8 @@ GIB, MIB = 2**30, 2**20
 ROOM_FOR_WORDS_BYTES = 2**16
 """Where less is free, nothing can be recorded, and an empty log does not mean that nothing was
 said."""
+TINY_PARAMETERS = 20_000_000
+"""Up to here a checkpoint trains on a CPU in minutes; real ones have six times that at least."""
 WAY_OUT = "give another place with --output-dir DIR"
 
 
@@ -105,13 +109,18 @@ def check_plan(
         if rows is not None:
             job = replace(job, train_rows=len(rows.train), data_sha256=rows.sha256)
         jobs.append(job)
-        wrong, remarks = find_model_problems(job.config, environment=environment)
+        # A demo's checkpoint is made when all else is fit.
+        wrong, remarks = find_foreign_layers(job.config), list[str]()
+        if plan.kind != "demo":
+            wrong, remarks = find_model_problems(job.config, environment=environment)
         short, lengths = job.config.training.find_length_problems(train_rows=job.train_rows)
         problems += [f"{job.number} {job.label}: {problem}" for problem in (*wrong, *short)]
         notes += [*remarks, *job.loaded.notes]
         notes += [f"{job.number} {job.label}: {remark}" for remark in lengths]
     held = find_others_at_work(plan)
-    gpu = find_machine_problems(configs, environment=environment)
+    if plan.kind == "demo" and (absent := _find_absent(jobs)):
+        notes.append(f"tiny checkpoints will be made: {', '.join(map(shown, absent))}")
+    gpu = find_machine_problems(configs, environment=environment, demo=plan.kind == "demo")
     if dry_run:
         # Nothing is written, so the other batch is not disturbed; it may have ended by the start.
         notes += [f"a start now would be refused: {problem}" for problem in held]
@@ -137,7 +146,7 @@ def _load_unfit(plan: BatchPlan) -> list[Config]:
     numbers = options.only or range(1, len(options.configs) + 1)
     paths = [options.configs[number - 1] for number in numbers if number not in planned]
     loaded = [
-        load_without_wrong(path, overrides=options.all_overrides, overlays=options.overlays)
+        load_without_wrong(path, overrides=options.all_overrides, overlays=options.overlays(path))
         for path in paths
     ]
     return [one.config for one in loaded if one is not None]
@@ -268,12 +277,13 @@ def _find_beside(folder: Path, columns: Columns) -> list[str]:
 
 
 def find_machine_problems(
-    configs: Iterable[Config], *, environment: Mapping[str, str]
+    configs: Iterable[Config], *, environment: Mapping[str, str], demo: bool = False
 ) -> list[str]:
     """Return why this machine cannot run these experiments; must not import torch for it.
 
     Args:
         environment: environment variables, which may hide cards.
+        demo: they start from tiny checkpoints, which may not be there yet.
     """
     configs = list(configs)
     problems = _find_launcher_problems(environment)
@@ -284,17 +294,18 @@ def find_machine_problems(
             "evaluation.tokenizer is kiwi, and kiwipiepy is not installed: "
             ".venv/bin/python -m pip install -r requirements-kiwi.txt"
         )
-    if any(_needs_gpu(config) for config in configs):
-        demo = f"\n      Or see the whole way work here, with tiny models: {COMMAND} --demo"
+    asked = [one for one in configs if one.general.device != "auto" or not demo]
+    if any(_needs_gpu(config) for config in asked):
+        hint = f"\n      Or see the whole way work here, with tiny models: {COMMAND} --demo"
         gpu = find_gpu_problems(environment, build=installed_torch_build())
-        problems += [text + demo for text in gpu]
+        problems += [text + hint for text in gpu]
     return problems
 
 
 def _needs_gpu(config: Config) -> bool:
-    """Real checkpoints need one unless another device is named; tiny models only when it is."""
+    """Real checkpoints need one unless another device is named; tiny ones only when it is."""
     if config.general.device == "auto":
-        return config.model.initialise == "pretrained"
+        return find_size(config, environment=os.environ).value.parameters > TINY_PARAMETERS
     return config.general.device == "cuda"
 
 
@@ -356,7 +367,8 @@ def _find_launcher_problems(environment: Mapping[str, str]) -> list[str]:
 def pin_checkpoints(
     plan: BatchPlan, *, say: Callable[[str], object], environment: Mapping[str, str] | None = None
 ) -> BatchPlan:
-    """Download every hub checkpoint of a plan that is not in the cache, and look at each.
+    """Download every hub checkpoint of a plan that is not in the cache, and look at each; make the
+    tiny ones of a demo.
 
     Returns:
         The plan, each experiment with the commit of its checkpoint as model.revision.
@@ -365,6 +377,9 @@ def pin_checkpoints(
         ProblemsError: those that cannot be downloaded or are not fit; nothing was started.
     """
     environment = os.environ if environment is None else environment
+    if plan.kind == "demo":
+        _make_checkpoints(plan.jobs, say)
+        return plan
     pinned, problems = [], []
     for job in plan.jobs:
         try:
@@ -377,6 +392,38 @@ def pin_checkpoints(
     return replace(plan, jobs=tuple(pinned))
 
 
+def _find_absent(jobs: Sequence[Job]) -> dict[Path, Path]:
+    """Return the tiny checkpoints that are absent, or of other data, each with the rows that its
+    tokenizer is trained on: the first experiment's.
+    """
+    rows = {}
+    for job in reversed(jobs):
+        data = job.config.data
+        rows[Path(job.config.model.checkpoint)] = project_path(data.data_dir) / data.train_file
+    return {
+        folder: data
+        for folder, data in sorted(rows.items())
+        if not (data.is_file() and is_made(folder, describe_making(data)))
+    }
+
+
+def _make_checkpoints(jobs: Sequence[Job], say: Callable[[str], object]) -> None:
+    """Make a demo's tiny checkpoints in a process of its own, since that loads torch.
+
+    Raises:
+        RunError: it could not, with what it said.
+    """
+    for folder, data in _find_absent(jobs).items():
+        say(f"making a tiny checkpoint in {shown(folder)}")
+        script = PROJECT_ROOT / "scripts" / "make_tiny_checkpoints.py"
+        command = [sys.executable, str(script), str(folder.parent), "--data", str(data)]
+        done = subprocess.run(
+            [*command, "--only", folder.name], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RunError(f"no tiny checkpoint could be made: {done.stderr.strip()}")
+
+
 def find_model_problems(
     config: Config, *, environment: Mapping[str, str]
 ) -> tuple[list[str], list[str]]:
@@ -386,8 +433,7 @@ def find_model_problems(
         environment: environment variables, which say where the hub's cache is and whether there is
             a network.
     """
-    foreign = _find_foreign_targets(config)
-    if config.model.initialise == "tiny" or foreign:
+    if foreign := find_foreign_layers(config):
         return foreign, []
     try:
         source = resolve_checkpoint(config.model.checkpoint)
@@ -408,15 +454,13 @@ def pin_checkpoint(
 ) -> LoadedConfig:
     """Return an experiment whose hub checkpoint is in the cache, fit, and stated by its commit.
 
-    A checkpoint of a local folder, or none at all, is nothing to pin.
+    A checkpoint of a local folder is nothing to pin.
 
     Raises:
         UnfitError: it cannot be downloaded, or what came is not fit.
     """
     config = loaded.config
-    if config.model.initialise == "tiny" or isinstance(
-        resolve_checkpoint(config.model.checkpoint), Path
-    ):
+    if isinstance(resolve_checkpoint(config.model.checkpoint), Path):
         return loaded
     here = find_folder(config.model, environment=environment)
     commit = fetch_folder(config.model, environment=environment, say=say).name
@@ -434,7 +478,7 @@ def pin_checkpoint(
     return pinned
 
 
-def _find_foreign_targets(config: Config) -> list[str]:
+def find_foreign_layers(config: Config) -> list[str]:
     """Name LoRA targets that would stop the run only after its model is loaded."""
     if not config.qlora.use_qlora or config.qlora.target_modules == "auto":
         return []
@@ -464,8 +508,6 @@ def explain_checkpoint(config: Config, *, environment: Mapping[str, str]) -> lis
     Args:
         environment: environment variables, which say where the hub's cache is.
     """
-    if config.model.initialise == "tiny":
-        return []
     checkpoint = config.model.checkpoint
     try:
         folder = find_folder(config.model, environment=environment)
@@ -493,9 +535,9 @@ def find_place_problems(plan: BatchPlan) -> list[str]:
     problems = [problem for folder in folders if (problem := _find_obstacle(folder))]
     problems += _find_foreign_summary(paths)
     problems += [problem for job in plan.jobs if (problem := find_foreign(job.paths))]
-    return list(dict.fromkeys(problems)) or find_lack_of_space(
-        [(job.paths.folder, job.config) for job in plan.jobs]
-    )
+    if problems or plan.kind == "demo":  # which takes 100 MB in all
+        return list(dict.fromkeys(problems))
+    return find_lack_of_space([(job.paths.folder, job.config) for job in plan.jobs])
 
 
 def find_run_problems(paths: RunPaths, config: Config, *, resume: bool) -> list[str]:

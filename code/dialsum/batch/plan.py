@@ -11,15 +11,15 @@ import os
 import sys
 import unicodedata
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from dialsum.config.load import LoadedConfig, load_configs
+from dialsum.config.load import LoadedConfig, load_config
 from dialsum.config.schema import Config
+from dialsum.config.yaml import Origin
 from dialsum.errors import ConfigError
-from dialsum.experiment.job import Job, kind_of
+from dialsum.experiment.job import Job
 from dialsum.models.checkpoint import find_size
 from dialsum.paths import (
     OUTPUTS,
@@ -35,7 +35,10 @@ from dialsum.paths import (
 TRAINER = (sys.executable, str(PROJECT_ROOT / "code" / "trainer.py"))
 """The command that runs one experiment; `--job FILE` is added."""
 DEMO_OVERLAY = project_path("config/demo.yaml")
+DEMO_OVERLAYS = project_path("config/demo")
 DEMO_DATA = project_path("data/sample")
+CHECKPOINTS = "checkpoints"
+"""Folder, in the demo's root, of the tiny checkpoints that it starts from."""
 EXPECTED_FOR_ROWS = 12_457
 """Training rows that general.expected_minutes is stated for."""
 BYTES_PER_WEIGHT = 4
@@ -83,10 +86,12 @@ class BatchOptions:
             return self.data_dir.absolute()
         return DEMO_DATA if self.demo else None
 
-    @property
-    def overlays(self) -> tuple[Path, ...]:
-        """Files laid over every experiment."""
-        return (DEMO_OVERLAY,) if self.demo else ()
+    def overlays(self, config: Path) -> tuple[Path, ...]:
+        """Files laid over an experiment: the demo's for its name, or that for all."""
+        if not self.demo:
+            return ()
+        own = DEMO_OVERLAYS / config.name
+        return (own if own.is_file() else DEMO_OVERLAY,)
 
     @property
     def all_overrides(self) -> list[str]:
@@ -147,20 +152,38 @@ def load_selected(options: BatchOptions) -> tuple[dict[int, LoadedConfig], list[
     numbers = options.only or range(1, len(options.configs) + 1)
     paths = [options.configs[number - 1] for number in numbers]
     twins = _find_twins(paths)
-    try:
-        return dict(zip(numbers, _load(paths, options), strict=True)), twins
-    except ConfigError as error:
-        problems = error.problems
-    loaded = {}
+    loaded: dict[int, LoadedConfig] = {}
+    problems: list[str] = []
     for number, path in zip(numbers, paths, strict=True):
-        # Why one of them is unfit is said already.
-        with suppress(ConfigError):
-            [loaded[number]] = _load([path], options)
-    return loaded, problems + twins
+        try:
+            loaded[number] = load_config(
+                path, overrides=options.all_overrides, overlays=options.overlays(path)
+            )
+        except ConfigError as error:
+            problems += error.problems
+    if options.demo:
+        checkpoints = _find_root(options, loaded) / CHECKPOINTS
+        loaded = {number: _start_tiny(one, checkpoints) for number, one in loaded.items()}
+    # What several files share is said once.
+    return loaded, [*dict.fromkeys(problems), *twins]
 
 
-def _load(paths: Sequence[Path], options: BatchOptions) -> list[LoadedConfig]:
-    return load_configs(paths, overrides=options.all_overrides, overlays=options.overlays)
+def _start_tiny(loaded: LoadedConfig, checkpoints: Path) -> LoadedConfig:
+    """Return an experiment that starts from the demo's checkpoint of its architecture."""
+    model = loaded.config.model
+    tiny = {"checkpoint": str(checkpoints / model.architecture), "revision": None}
+    return replace(
+        loaded,
+        config=loaded.config.model_copy(update={"model": model.model_copy(update=tiny)}),
+        origins=loaded.origins | {"model.checkpoint": Origin(None, None, "--demo")},
+    )
+
+
+def _find_root(options: BatchOptions, loaded: dict[int, LoadedConfig]) -> Path:
+    """Return the folder of all batches of this kind."""
+    outputs = (options.output_dir or project_path(OUTPUTS)).absolute()
+    own = any(_data_folders(one.config) != {DEMO_DATA.resolve()} for one in loaded.values())
+    return outputs / batch_root(demo=options.demo, own_data=own, one_epoch=options.one_epoch)
 
 
 def _find_twins(configs: Sequence[Path]) -> list[str]:
@@ -193,12 +216,9 @@ def make_plan(
         started_at: moves on to the next second that no earlier batch has in its file names.
         trainer: program and first arguments of an experiment's process.
     """
-    outputs = (options.output_dir or project_path(OUTPUTS)).absolute()
-    logs = outputs / "logs" if options.output_dir else PROJECT_ROOT / "logs"
-    own_data = any(_data_folders(one.config) != {DEMO_DATA.resolve()} for one in loaded.values())
-    root = batch_root(demo=options.demo, own_data=own_data, one_epoch=options.one_epoch)
+    logs = (options.output_dir or PROJECT_ROOT) / "logs"
     paths = BatchPaths.make(
-        outputs / root,
+        _find_root(options, loaded),
         (options.log_dir or logs).absolute(),
         runs=options.runs_dir.absolute() if options.runs_dir else None,
     )
@@ -210,8 +230,7 @@ def make_plan(
         named = paths.run(one.name)
         # Where a link leads is what is looked at, and what paths in records are relative to.
         run = RunPaths(folder=named.folder.resolve(), model=named.model.resolve())
-        kind = kind_of(one.config, one_epoch=options.one_epoch)
-        jobs.append(Job(one, run, kind, plan.batch_id, number))
+        jobs.append(Job(one, run, plan.kind, plan.batch_id, number))
     return replace(plan, jobs=tuple(jobs))
 
 

@@ -7,6 +7,7 @@ Must not print, nor decide anything.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from dialsum.batch.plan import BatchPlan, expect_minutes
 from dialsum.batch.screen import format_duration
@@ -85,11 +86,8 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
 
 def _describe_model(config: Config) -> str:
     """Return which network an experiment starts from."""
-    size = config.model.tiny
-    if config.model.initialise != "tiny":
-        return config.model.checkpoint
-    layers = f"{size.layers}+{size.layers} layers"
-    return f"tiny {config.model.architecture}, width {size.d_model}, {layers}"
+    folder = Path(config.model.checkpoint)
+    return shown(folder) if folder.is_absolute() else config.model.checkpoint
 
 
 def _describe_batch(config: Config) -> str:

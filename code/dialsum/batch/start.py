@@ -31,7 +31,7 @@ from dialsum.batch.screen import Screen
 from dialsum.config.load import load_config
 from dialsum.environment_variables import describe_variables
 from dialsum.errors import EXIT_OK, ConfigError, DialsumError, ProblemsError
-from dialsum.experiment.job import Job, kind_of
+from dialsum.experiment.job import Job
 from dialsum.files import write_report
 from dialsum.paths import STAMP, BatchPaths
 
@@ -204,5 +204,5 @@ def make_alone_job(
         if mended is None:
             raise
         loaded, known = mended, error.problems
-    kind = kind_of(loaded.config, one_epoch=one_epoch)
+    kind = "one_epoch" if one_epoch else "full"
     return check_alone(Job(loaded, paths, kind, resume=resume), known=known)

@@ -20,7 +20,7 @@ from dialsum.config.rules_effect import EFFECT_RULES
 from dialsum.config.rules_schedule import SCHEDULE_RULES
 from dialsum.config.schema import Config, description, schema_keys
 from dialsum.config.sources import Source
-from dialsum.config.statements import Statement, Statements
+from dialsum.config.statements import Statement
 from dialsum.config.view import NotKnownError, Rule, View
 from dialsum.config.yaml import Origin, Problem
 
@@ -53,25 +53,8 @@ def check(resolved: Resolved, *, open_keys: bool = False) -> tuple[Config | None
 
 
 def check_source(source: Source) -> Iterator[Problem]:
-    """Give each value that its key can never have, whatever is laid over it later.
-
-    Also each `when` of an overlay of which that is true: such a case would never hold; and each
-    wrong value of a case, whether or not it holds for the experiments at hand.
-    """
-    yield from _check_values(source.statements)
-    for case in source.cases:
-        for asked in case.when.said:
-            values = asked.value if isinstance(asked.value, list) else [asked.value]
-            for value in values:
-                if _faults_of(asked.key, value):
-                    field = schema_keys()[asked.key]
-                    found, meant = describe_found(value), describe_meant(field, value)
-                    yield Problem(asked.origin, f"when {asked.key}", found, meant)
-        yield from _check_values(case.then)
-
-
-def _check_values(statements: Statements) -> Iterator[Problem]:
-    for one in (*statements.overruled, *statements.said):
+    """Give each value that its key can never have, whatever is laid over it later."""
+    for one in (*source.statements.overruled, *source.statements.said):
         # A part of a mapping is checked with the whole, which only an experiment has.
         if not one.part and (places := _faults_of(one.key, one.value)):
             yield from _explain_statement(one, places)

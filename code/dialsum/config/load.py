@@ -163,12 +163,18 @@ def load_configs(
     Args:
         paths: their YAML files.
         overrides: `key=value` each, which win over every file.
-        overlays: YAML files laid over every experiment, the last one on top.
+        overlays: YAML files laid over every experiment, each with what it extends, the last one
+            on top.
 
     Raises ConfigError with every problem of every file.
     """
     library = _Library()
-    over = [source for path in overlays if (source := library.get(path, overlay=True))]
+    over = [
+        one
+        for path in overlays
+        if (source := library.get(path))
+        for one in library.chain(source)[0]
+    ]
     command_line = read_overrides(overrides)
     library.problems += command_line.statements.problems
     loaded = [
@@ -211,14 +217,12 @@ class _Library:
     sources: dict[Path, Source] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def get(
-        self, path: Path, *, overlay: bool = False, named_by: Origin | None = None
-    ) -> Source | None:
+    def get(self, path: Path, *, named_by: Origin | None = None) -> Source | None:
         """Return a file's source; None, and its problems are taken, where it cannot be read."""
         path = absolute(path)
         if path not in self.sources:
             try:
-                self.sources[path] = read_source(path, overlay=overlay, named_by=named_by)
+                self.sources[path] = read_source(path, named_by=named_by)
             except UnreadableError as error:
                 # Not kept: each line that names a missing file is a problem of its own.
                 self.problems += error.problems

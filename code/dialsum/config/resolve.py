@@ -1,4 +1,4 @@
-"""One config out of its sources: who wins for each key, and what an overlay's cases come to.
+"""One config out of its sources: who wins for each key.
 
 Must not know whether a value fits: check.py asks that of the result.
 """
@@ -106,20 +106,5 @@ def resolve(
         result.apply(source.statements, rank)
     for overlay in overlays:
         result.apply(overlay.statements, rank := rank + 1)
-        for case in overlay.cases:
-            if _holds(case.when, result, overrides=overrides):
-                result.apply(case.then, rank := rank + 1)
     result.apply(overrides.statements, rank + 1)
     return result
-
-
-def _holds(when: Statements, so_far: Resolved, *, overrides: Source) -> bool:
-    """Say whether every key equals its value, or one of its values where a list stands; --set
-    counts.
-    """
-    final = {statement.key: statement.value for statement in overrides.statements.said}
-    return all(
-        final.get(asked.key, so_far.value(asked.key))
-        in (asked.value if isinstance(asked.value, list) else [asked.value])
-        for asked in when.said
-    )

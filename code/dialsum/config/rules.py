@@ -101,7 +101,7 @@ def lengths_fit_kobart(view: View) -> Iterator[Problem]:
     is_kobart = (
         "kobart" in view["model.checkpoint"].lower() and view["model.architecture"] == "bart"
     )
-    if not is_kobart or view["model.initialise"] != "pretrained":
+    if not is_kobart:
         return
     keys = ("tokenizer.encoder_max_len", "tokenizer.decoder_max_len", "generation.max_new_tokens")
     for key in keys:
@@ -141,36 +141,6 @@ def targets_name_layers(view: View) -> Iterator[Problem]:
         yield view.problem(
             "qlora.target_modules", "auto inside a list", meant="auto alone, or names alone"
         )
-
-
-def trained_tokenizer_needs_tiny_model(view: View) -> Iterator[Problem]:
-    """Pre-trained embeddings belong to the pieces of their own tokenizer."""
-    if view["tokenizer.train_on_data"] and view["model.initialise"] == "pretrained":
-        found = "true under a pre-trained model, whose embeddings belong to its own tokenizer"
-        yield view.problem(
-            "tokenizer.train_on_data", found, meant="false, or model.initialise: tiny"
-        )
-
-
-def trimmed_vocabulary_is_of_t5(view: View) -> Iterator[Problem]:
-    """KoBART's pieces are merged from one another, and nearly all are Korean."""
-    if view["tokenizer.train_on_data"] or not view["tokenizer.trim_vocabulary"]:
-        return
-    if view["model.architecture"] not in T5_FAMILY:
-        found = (
-            f"true on {view['model.architecture']}, whose pieces (BPE) are made from one another "
-            "and nearly all Korean: next to none could go"
-        )
-        yield view.problem("tokenizer.trim_vocabulary", found, meant="false")
-
-
-def heads_divide_width(view: View) -> Iterator[Problem]:
-    """Each head takes an equal share of the hidden state."""
-    width, heads = view["model.tiny.d_model"], view["model.tiny.heads"]
-    if width % heads:
-        key = "model.tiny.heads" if view.stated("model.tiny.heads") else "model.tiny.d_model"
-        meant = f"d_model {heads * (width // heads + 1)}, or heads that divide {width}"
-        yield view.problem(key, f"{heads} heads for d_model {width}", meant=meant)
 
 
 def training_rows_are_not_dev_rows(view: View) -> Iterator[Problem]:
@@ -237,9 +207,6 @@ MODEL_RULES: tuple[Rule, ...] = (
     lengths_fit_kobart,
     label_can_be_a_file_name,
     targets_name_layers,
-    trained_tokenizer_needs_tiny_model,
-    trimmed_vocabulary_is_of_t5,
-    heads_divide_width,
     training_rows_are_not_dev_rows,
     dev_rows_come_from_one_place,
     columns_differ,

@@ -41,21 +41,6 @@ class Switch:
 
 SWITCHES = (
     Switch("qlora.use_qlora", False, "every weight is trained, without adapters", ("qlora",)),
-    Switch("model.initialise", "pretrained", "the checkpoint has its own size", ("model.tiny",)),
-    Switch("model.initialise", "tiny", "no checkpoint is loaded", ("model.revision",)),
-    Switch("model.initialise", "tiny", "model.tiny.dropout counts", ("model.dropout",)),
-    Switch(
-        "tokenizer.train_on_data",
-        False,
-        "the checkpoint's tokenizer is loaded",
-        ("tokenizer.vocab_size",),
-    ),
-    Switch(
-        "tokenizer.train_on_data",
-        True,
-        "a tokenizer trained on the data has no other pieces",
-        ("tokenizer.trim_vocabulary",),
-    ),
     Switch(
         "training.early_stopping_patience",
         None,

@@ -66,23 +66,6 @@ class General(Section):
     """Stem of the experiment to run after this one, named in the closing lines."""
 
 
-class TinyModel(Section):
-    """Size of a model built from scratch (model.initialise: tiny)."""
-
-    d_model: Size = 128
-    """Width of the hidden states."""
-    layers: Parts = 2
-    """Layers of the encoder, and as many of the decoder."""
-    heads: Parts = 4
-    """Attention heads per layer."""
-    d_ff: Size = 512
-    """Width of the feed-forward layers."""
-    dropout: Share = 0.0
-    """Dropout probability; a small model on few rows has none to give away."""
-    init_std_scale: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    """Std of the initial embeddings (BART: of every weight), in multiples of d_model**-0.5."""
-
-
 class Model(Section):
     """Which network, from where, in which precision."""
 
@@ -98,10 +81,6 @@ class Model(Section):
     """Run Python code that a checkpoint brings along. Off: such a checkpoint is refused."""
     dropout: Share | None = None
     """Dropout probability of the network; the checkpoint's own when absent."""
-    initialise: Literal["pretrained", "tiny"] = "pretrained"
-    """tiny: the same architecture class, from random weights at the size of model.tiny (demo)."""
-    tiny: TinyModel = TinyModel()
-    """Size of that tiny model."""
 
 
 class Tokenizer(Section):
@@ -117,13 +96,6 @@ class Tokenizer(Section):
     """Text put before every dialogue; it is never cut."""
     dialogue_tokens: Literal["standard", "data", "none"] = "standard"
     """Ordinary tokens to add: speaker tags and masks; data: also every #Word# of the train rows."""
-    train_on_data: bool = False
-    """Train a tokenizer of the family's kind on the train rows (demo) instead of loading one."""
-    vocab_size: Annotated[int, Field(ge=1, le=10_000_000)] = 4000
-    """Pieces of a tokenizer trained on the data."""
-    trim_vocabulary: bool = False
-    """Cut mT5's or T5's vocabulary, with embeddings and head, to the pieces that the data use, all
-    of Hangul and every single character; all other text is spelled in smaller pieces."""
 
 
 class Columns(Section):

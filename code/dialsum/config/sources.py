@@ -1,4 +1,4 @@
-"""The sources of a config, each read on its own: files, overlays with cases, --set.
+"""The sources of a config, each read on its own: files and --set.
 
 Must not know which source wins, nor whether a value fits.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,6 @@ SORTS = {type(None): "an empty file", str: "text without any `key: value`", list
 """What a file without a mapping is called."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """What an overlay sets only for some experiments: where every `when` equals (one of) the
-    resolved values.
-    """
-
-    when: Statements
-    then: Statements
-
-
 @dataclass
 class Source:
     """One file as it stands, or the command line."""
@@ -42,7 +32,6 @@ class Source:
     """The line that inherits."""
     base: Path | None = None
     """The file that it inherits from; None where that line names none."""
-    cases: list[Case] = field(default_factory=list)
     complete_record: bool = False
     """`resolved: true`: every key is stated because a run wrote it down, also those without effect.
     """
@@ -61,12 +50,11 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow the links)
 
 
-def read_source(file: Path, *, overlay: bool = False, named_by: Origin | None = None) -> Source:
+def read_source(file: Path, *, named_by: Origin | None = None) -> Source:
     """Read one file.
 
     Args:
         file: absolute path.
-        overlay: whether it is laid over experiments: then `cases` is allowed and `extends` is not.
         named_by: the line that names it, where another file does.
 
     Raises UnreadableError where there is no such file, no YAML in it, or no mapping.
@@ -85,12 +73,10 @@ def read_source(file: Path, *, overlay: bool = False, named_by: Origin | None = 
         instead = Problem(Origin.at(file, tree.line), "", found, meant)
         raise UnreadableError([*problems, instead] if tree.known else problems)
     members = dict(tree.value)
-    reserved = {
-        name: members.pop(name) for name in ("extends", "resolved", "cases") if name in members
-    }
+    reserved = {name: members.pop(name) for name in ("extends", "resolved") if name in members}
     source = Source(file, interpret(replace(tree, value=members), file))
     source.statements.problems += problems
-    _take_reserved(source, file, reserved=reserved, overlay=overlay)
+    _take_reserved(source, file, reserved=reserved)
     return source
 
 
@@ -134,10 +120,8 @@ def _parse_value(text: str) -> Any:
     return tree.value
 
 
-def _take_reserved(
-    source: Source, file: Path, *, reserved: dict[str, Located], overlay: bool
-) -> None:
-    """Take the top-level names that are no section: extends, resolved, cases."""
+def _take_reserved(source: Source, file: Path, *, reserved: dict[str, Located]) -> None:
+    """Take the top-level names that are no section: extends, resolved."""
     problems = source.statements.problems
     if (found := reserved.get("resolved")) and found.known:
         source.complete_record = found.value is True
@@ -150,43 +134,12 @@ def _take_reserved(
             )
     if found := reserved.get("extends"):
         origin = Origin.at(file, found.line)
-        source.extends = None if overlay else origin
-        if overlay:
-            text = "remove it: an overlay is laid over an experiment and inherits nothing"
-            problems.append(Problem(origin, "extends", describe_found(found.plain()), text))
-        elif found.whole() and not (isinstance(found.value, str) and found.value.strip()):
+        source.extends = origin
+        if found.whole() and not (isinstance(found.value, str) and found.value.strip()):
             text = "one file name, relative to this file"
             problems.append(Problem(origin, "extends", describe_found(found.plain()), text))
         elif found.whole():
             source.base = absolute(file.parent / found.value)
-    if found := reserved.get("cases"):
-        if overlay:
-            source.cases = list(_read_cases(found, file, problems=problems))
-        else:
-            text = "remove it: only an overlay (--overlay, config/demo.yaml) has cases"
-            problems.append(
-                Problem(Origin.at(file, found.line), "cases", "cases in an experiment", text)
-            )
-
-
-def _read_cases(tree: Located, file: Path, *, problems: list[Problem]) -> list[Case]:
-    cases = []
-    text = "a list of `- when: {key: value}` with `set: {key: value}` below it"
-    for item in tree.value if isinstance(tree.value, list) else [tree]:
-        parts = item.value if isinstance(item.value, dict) else {}
-        read = {
-            name: interpret(part, file)
-            for name, part in parts.items()
-            if name in ("when", "set") and isinstance(part.value, dict) and part.value
-        }
-        problems += [problem for one in read.values() for problem in one.problems]
-        if item.whole() and (set(parts) != {"when", "set"} or len(read) < 2):
-            found = describe_found(item.plain())
-            problems.append(Problem(Origin.at(file, item.line), "cases", found, text))
-        elif len(read) == 2 and not read["when"].problems and parts["when"].whole():
-            # Of a condition that was read in part, nobody can say where it holds.
-            cases.append(Case(read["when"], read["set"]))
-    return cases
 
 
 def _explain_missing(file: Path, error: OSError, *, named_by: Origin | None) -> Problem:

@@ -86,7 +86,12 @@ BY_STEPS = {
 }
 _BEAMS = "training_num_beams (during training) or generation.num_beams (reported scores)"
 _EARLY = "training.early_stopping_patience stops training, generation.early_stopping a search"
+_MAKE_TINY = (
+    "remove it; scripts/make_tiny_checkpoints.py OUT --data TRAIN makes tiny checkpoints, and "
+    "model.checkpoint: OUT/ARCHITECTURE takes one"
+)
 WRITE_INSTEAD = {
+    "dropout": "model.dropout (the network's own) or qlora.lora_dropout (the adapters')",
     "logging_dir": "remove it: TensorBoard events go to logs/ in the run's own folder",
     "max_length": "tokenizer.encoder_max_len (input), tokenizer.decoder_max_len (target)",
     "max_seq_length": "tokenizer.encoder_max_len (input), tokenizer.decoder_max_len (target)",
@@ -96,6 +101,13 @@ WRITE_INSTEAD = {
     "evaluation.num_beams": f"evaluation.{_BEAMS}",
     "training.early_stopping": _EARLY,
     "early_stopping": _EARLY,
+    "cases": "remove it: config/demo/NAME.yaml holds what is one experiment's own",
+    "model.initialise": _MAKE_TINY,
+    "model.tiny": _MAKE_TINY,
+    "tokenizer.train_on_data": _MAKE_TINY,
+    "tokenizer.vocab_size": _MAKE_TINY,
+    "tokenizer.trim_vocabulary": "remove it; scripts/trim_vocabulary.py CHECKPOINT OUT --data FILE "
+    "cuts a checkpoint, and model.checkpoint: OUT takes it",
 }
 """Names that could mean several things, or that another place decides (dotted: only there)."""
 
@@ -140,7 +152,7 @@ def normalise_value(key: str, value: Any) -> Any:
 def bare_names() -> dict[str, str]:
     """Return the last names that one key alone has, with that key: seed -> training.seed.
 
-    Keys in subsections are left out: `layers` at the top level need not be model.tiny's.
+    Keys in subsections are left out.
     """
     count = Counter(key.rpartition(".")[2] for key in schema_keys())
     names = {key.rpartition(".")[2]: key for key in schema_keys() if key.count(".") == 1}

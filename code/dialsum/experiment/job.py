@@ -73,11 +73,6 @@ class Job:
         return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
-def kind_of(config: Config, *, one_epoch: bool) -> str:
-    """Return the kind of a run; tiny models are a demo, however short."""
-    return "demo" if config.model.initialise == "tiny" else "one_epoch" if one_epoch else "full"
-
-
 def read_job(file: Path) -> Job:
     """Read what to_json wrote.
 

@@ -19,7 +19,7 @@ from dialsum.config.load import LoadedConfig, dump_yaml
 from dialsum.config.schema import Config, Target
 from dialsum.data.checks import has_no_text
 from dialsum.data.encode import EncodedSplit, EncodeSettings, encode_splits
-from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
+from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, find_dialogue_tokens
 from dialsum.data.rows import Dialogue, Splits, name_rows, read_data
 from dialsum.data.submission import check_submission, write_predictions, write_submission
 from dialsum.data.tags import loose_tags
@@ -39,15 +39,12 @@ from dialsum.models.families import get_family
 from dialsum.models.hub import fetch_folder
 from dialsum.models.load import LoadedModel, load_model, quiet_libraries, read_model_config
 from dialsum.models.saved import save_model
-from dialsum.models.tiny import write_tiny_checkpoint
 from dialsum.models.tokenizers import (
     RoundTrip,
     add_dialogue_tokens,
     check_round_trip,
     load_tokenizer,
-    train_tokenizer,
 )
-from dialsum.models.trim import KeptPieces, TrimmedTokenizer, named_token_ids, trim_tokenizer
 from dialsum.paths import RunPaths, in_project, project_path, shown
 from dialsum.score.api import score_report, score_texts
 from dialsum.score.rows import Rows
@@ -250,10 +247,6 @@ def _say_end(record: dict[str, Any], path: Path) -> None:
     print(f"{ending}; record: {shown(path)}", flush=True)
 
 
-TINY_BASE = "base"
-"""Folder, inside the saved model's, of a tiny checkpoint: its adapter is nothing without it."""
-
-
 @dataclass(frozen=True)
 class Context:
     """What every stage may look at or add to."""
@@ -286,8 +279,6 @@ def run_stages(context: Context) -> None:
         loaded=context.loaded,
         best_step=result.best_step,
         new_tokens=tokens.new_tokens,
-        tiny_base=TINY_BASE if context.config.model.initialise == "tiny" else None,
-        kept=tokens.kept,
     )
     predict_and_score(context, tokens, model=model, encoded=encoded)
     context.progress.stage("done", "all stages")
@@ -306,15 +297,8 @@ def say_data(context: Context) -> None:
 def load_tokens(context: Context) -> PreparedTokenizer:
     """Load or train the tokenizer and say which summaries it would not give back."""
     config = context.config
-    source = config.model.checkpoint
-    if config.model.initialise == "tiny":
-        size = config.model.tiny
-        source = (
-            f"a tiny {config.model.architecture} from scratch (width {size.d_model}, "
-            f"{size.layers}+{size.layers} layers) in place of {source}"
-        )
-    context.progress.stage("model", source)
-    tokens = prepare_tokenizer(config, context.splits, tiny_folder=context.paths.model / TINY_BASE)
+    context.progress.stage("model", config.model.checkpoint)
+    tokens = prepare_tokenizer(config, context.splits)
     _require_room(config, tokens)
     trip = tokens.round_trip
     if 2 * len(trip.failed) > trip.texts:
@@ -324,7 +308,7 @@ def load_tokens(context: Context) -> PreparedTokenizer:
             f"{tokens.source}, such as {text!r} -> {back!r}: it is not the one that the checkpoint "
             "was trained with. Give a folder with the right tokenizer.json as model.checkpoint"
         )
-    if trip.lacks_the_language and not config.tokenizer.train_on_data:
+    if trip.lacks_the_language:
         raise RunError(
             f"{tokens.source}: {trip.describe_unknown()}: {trip.show_unknown()}. Nothing can be "
             "learnt of such text: give a checkpoint whose vocabulary holds the data's language as "
@@ -384,7 +368,6 @@ def load_network(context: Context, tokens: PreparedTokenizer) -> PreparedModel:
     context.outcome.add(
         "model",
         checkpoint=config.model.checkpoint,
-        initialise=config.model.initialise,
         architecture=config.model.architecture,
         parameters_total=total,
         parameters_trainable=trainable,
@@ -392,7 +375,6 @@ def load_network(context: Context, tokens: PreparedTokenizer) -> PreparedModel:
         weights=model.loaded.weights,
         tied_head=model.loaded.tied,
         lora_targets=model.adapted.targets or None,
-        vocabulary_trimmed=model.vocabulary_trimmed,
         **({"revision": config.model.revision} if config.model.revision else {}),
     )
     return model
@@ -612,8 +594,6 @@ def check_checkpoint(config: Config) -> None:
     Raises:
         UnfitError: no such folder, no weights in it, or its config contradicts the experiment's.
     """
-    if config.model.initialise == "tiny":
-        return
     read_model_config(fetch_folder(config.model, environment=os.environ), config)
 
 
@@ -640,7 +620,6 @@ class PreparedTokenizer:
         new_tokens: tokens that the checkpoint did not have.
         tag_ids: ids of all speaker tags and masks.
         round_trip: how many of the training and dev summaries survive encoding.
-        trimmed: what was cut of the vocabulary (tokenizer.trim_vocabulary).
     """
 
     tokenizer: Any
@@ -648,33 +627,16 @@ class PreparedTokenizer:
     new_tokens: list[str]
     tag_ids: list[int]
     round_trip: RoundTrip
-    trimmed: TrimmedTokenizer | None = None
-
-    @property
-    def kept(self) -> KeptPieces | None:
-        """The checkpoint's pieces that stay; None where all do."""
-        return self.trimmed.kept if self.trimmed else None
 
 
-def prepare_tokenizer(config: Config, splits: Splits, *, tiny_folder: Path) -> PreparedTokenizer:
-    """Load the checkpoint's tokenizer, or train one and write a tiny checkpoint around it.
-
-    Args:
-        tiny_folder: where a tiny checkpoint is written (model.initialise: tiny).
-    """
+def prepare_tokenizer(config: Config, splits: Splits) -> PreparedTokenizer:
+    """Load the checkpoint's tokenizer and add the dialogue's tokens."""
+    source = fetch_folder(config.model, environment=os.environ)
+    own = read_model_config(source, config)
+    tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
+    refuse_foreign_tokenizer(tokenizer.get_vocab(), rows=own.vocab_size, source=source)
     tokens = dialogue_tokens(config, splits.train.rows)
-    if config.model.initialise == "tiny":
-        source = tiny_folder
-        tokenizer = _write_tiny(config, splits, tokens, tiny_folder)
-        new: list[str] = []
-    else:
-        source = fetch_folder(config.model, environment=os.environ)
-        own = read_model_config(source, config)
-        tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
-        refuse_foreign_tokenizer(tokenizer.get_vocab(), rows=own.vocab_size, source=source)
-        new = add_dialogue_tokens(tokenizer, tokens)
-    trimmed = _trim(config, splits, tokenizer, source=source, new_tokens=new)
-    tokenizer = trimmed.tokenizer if trimmed else tokenizer
+    new = add_dialogue_tokens(tokenizer, tokens)
     summaries = [row.summary or "" for split in (splits.train, splits.dev) for row in split.rows]
     vocabulary = tokenizer.get_vocab()
     return PreparedTokenizer(
@@ -683,60 +645,7 @@ def prepare_tokenizer(config: Config, splits: Splits, *, tiny_folder: Path) -> P
         new_tokens=new,
         tag_ids=sorted(vocabulary[token] for token in tokens if token in vocabulary),
         round_trip=check_round_trip(tokenizer, summaries),
-        trimmed=trimmed,
     )
-
-
-def _trim(
-    config: Config, splits: Splits, tokenizer: Any, *, source: Path, new_tokens: list[str]
-) -> TrimmedTokenizer | None:
-    """Cut the vocabulary to what the rows need, if asked.
-
-    What the model is to learn or read chooses pieces: the train rows, and the dialogues of dev and
-    test, which are inputs wherever it is used; they are then spelled as without the cut, no better.
-    The dev summaries choose none. They are what the score is held against, and a vocabulary shaped
-    by them would say something of them to the model.
-    """
-    asked = config.tokenizer
-    if not asked.trim_vocabulary or asked.train_on_data:
-        return None
-    dialogues = [
-        build_input(asked.input_prefix, row.dialogue)
-        for split in splits.present
-        for row in split.rows
-    ]
-    return trim_tokenizer(
-        tokenizer,
-        texts=[*dialogues, *(row.summary or "" for row in splits.train.rows)],
-        checked=[row.summary or "" for row in splits.dev.rows],
-        new_tokens=new_tokens,
-        more_ids=named_token_ids(read_model_config(source, config)).values(),
-    )
-
-
-def _write_tiny(config: Config, splits: Splits, tokens: list[str], folder: Path) -> Any:
-    family = get_family(config.model.architecture)
-    texts = [text for row in splits.train.rows for text in (row.dialogue, row.summary or "")]
-    if config.tokenizer.train_on_data:
-        tokenizer = train_tokenizer(
-            [*texts, config.tokenizer.input_prefix],
-            kind=family.tiny_tokenizer,
-            vocab_size=config.tokenizer.vocab_size,
-            exclude=tokens,
-        )
-    else:
-        tokenizer = load_tokenizer(fetch_folder(config.model, environment=os.environ))
-    add_dialogue_tokens(tokenizer, tokens)
-    limit = max(config.tokenizer.encoder_max_len, config.tokenizer.decoder_max_len)
-    write_tiny_checkpoint(
-        folder,
-        family=family,
-        size=config.model.tiny,
-        tokenizer=tokenizer,
-        position_limit=limit,
-        seed=config.training.seed,
-    )
-    return tokenizer
 
 
 @dataclass(frozen=True)
@@ -746,7 +655,6 @@ class PreparedModel:
     loaded: LoadedModel
     adapted: AdaptedModel
     notes: list[str] = field(default_factory=list)
-    vocabulary_trimmed: dict[str, Any] | None = None
 
 
 def prepare_model(
@@ -769,7 +677,6 @@ def prepare_model(
         new_tokens=prepared.new_tokens,
         device=device,
         dtype=dtype,
-        kept=prepared.kept,
     )
     ids = prepared.tokenizer.convert_tokens_to_ids(list(prepared.new_tokens))
     adapted = adapt_model(
@@ -781,12 +688,7 @@ def prepare_model(
         notes.append(
             f"{prepared.source} has no safetensors; {loaded.weights} was read, weights only"
         )
-    record = None
-    if prepared.trimmed and loaded.trimmed:
-        sizes = loaded.trimmed.sizes()
-        notes.insert(0, prepared.trimmed.describe(**sizes))
-        record = prepared.trimmed.to_record(**sizes)
-    return PreparedModel(loaded=loaded, adapted=adapted, notes=notes, vocabulary_trimmed=record)
+    return PreparedModel(loaded=loaded, adapted=adapted, notes=notes)
 
 
 TRAINING_SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum")

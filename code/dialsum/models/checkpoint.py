@@ -297,26 +297,6 @@ def find_size(config: Config, *, environment: Mapping[str, str]) -> Choice[Size]
         environment: environment variables, which say where the hub's cache is.
     """
     family = get_family(config.model.architecture)
-    if config.model.initialise == "tiny":
-        tiny = config.model.tiny
-        own = {
-            "vocab_size": config.tokenizer.vocab_size,
-            "d_model": tiny.d_model,
-            "d_ff": tiny.d_ff,
-            "num_heads": tiny.heads,
-            "d_kv": max(1, tiny.d_model // tiny.heads),
-            "num_layers": tiny.layers,
-            "encoder_layers": tiny.layers,
-            "decoder_layers": tiny.layers,
-            "encoder_ffn_dim": tiny.d_ff,
-            "decoder_ffn_dim": tiny.d_ff,
-            "encoder_attention_heads": tiny.heads,
-            "decoder_attention_heads": tiny.heads,
-            "max_position_embeddings": config.tokenizer.encoder_max_len,
-            "tie_word_embeddings": family.name == "bart",
-        }
-        size = measure_size(own, family=family)
-        return Choice(size, f"{size.describe()} by model.tiny")
     unknown = f"taken for a base-size {family.name}"
     try:
         folder = find_folder(config.model, environment=environment)

@@ -20,7 +20,6 @@ from dialsum.errors import RunError, UnfitError, first_line
 from dialsum.models.checkpoint import find_checkpoint_problems, read_own_config
 from dialsum.models.families import HEAD, Family, get_family
 from dialsum.models.hub import weight_files
-from dialsum.models.trim import KeptPieces, TrimmedRows, trim_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -38,13 +37,11 @@ class LoadedModel:
         model: on its device, in evaluation mode.
         weights: file format that was read: safetensors, or pytorch_model.bin (weights only).
         tied: the head is the input embeddings.
-        trimmed: what became of embeddings and head where the vocabulary was cut.
     """
 
     model: PreTrainedModel
     weights: str
     tied: bool
-    trimmed: TrimmedRows | None = None
 
 
 def read_model_config(source: Path, config: Config) -> Any:
@@ -76,7 +73,6 @@ def load_model(
     new_tokens: Sequence[str],
     device: str,
     dtype: Any,
-    kept: KeptPieces | None = None,
 ) -> LoadedModel:
     """Load the network, quantised if asked, with a row for every token.
 
@@ -85,7 +81,6 @@ def load_model(
             spelled them.
         device: torch device, such as cuda:0 or cpu.
         dtype: torch dtype of weights that are not quantised.
-        kept: the checkpoint's pieces to which its vocabulary is cut, as the tokenizer's was.
 
     Raises:
         UnfitError: see read_model_config.
@@ -151,9 +146,7 @@ def load_model(
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     if not tied:
         _mark_untied(model)
-    # Before rows are added: growing the embeddings would hold them twice in full.
-    trimmed = None if kept is None else trim_rows(model, kept)
-    _add_rows(model, tokenizer, new_tokens, means=trimmed.means if trimmed else ())
+    _add_rows(model, tokenizer, new_tokens)
     # The checkpoint's own search is forgotten: generate() fills in from it whatever is not set, and
     # mT5 XLSum's bans every n-gram of 2, tags too.
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -163,7 +156,7 @@ def load_model(
         eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=model.config.decoder_start_token_id,
     )
-    return LoadedModel(model=model, weights=weights, tied=tied, trimmed=trimmed)
+    return LoadedModel(model=model, weights=weights, tied=tied)
 
 
 def find_weight_problems(
@@ -261,7 +254,7 @@ def _find_not_finite(files: Iterator[Path]) -> str | None:
         name
         for file in files
         if file.suffix != ".json"
-        for name, weight in _read_tensors(file)
+        for name, weight in read_tensors(file)
         if weight.is_floating_point()
         and weight.numel()
         # A sum of float16 may overflow where no weight does; NaN is least and largest.
@@ -276,7 +269,7 @@ def _find_not_finite(files: Iterator[Path]) -> str | None:
     )
 
 
-def _read_tensors(path: Path) -> Iterator[tuple[str, Any]]:
+def read_tensors(path: Path) -> Iterator[tuple[str, Any]]:
     """Give each tensor of a weight file with its name; safetensors or a pickle of weights alone."""
     import torch
     from safetensors import safe_open
@@ -321,18 +314,10 @@ def _mark_untied(model: Any) -> None:
     model.all_tied_weights_keys.pop(HEAD, None)
 
 
-def _add_rows(
-    model: Any,
-    tokenizer: PreTrainedTokenizerFast,
-    new_tokens: Sequence[str],
-    *,
-    means: Sequence[Any] = (),
-) -> None:
-    """Give every token a row, taking none away; new ones start from the pieces that spelled it.
+def _add_rows(model: Any, tokenizer: PreTrainedTokenizerFast, new_tokens: Sequence[str]) -> None:
+    """Give every token a row, taking none away.
 
-    Args:
-        means: rows of a token that no piece spells, in the embeddings and in a head of its own;
-            without them it gets the mean of all pieces that there are.
+    A new one starts as the mean of the pieces that spelled it, or of all, where none does.
     """
     import torch
 
@@ -353,27 +338,9 @@ def _add_rows(
         for token, new_id in zip(new_tokens, new_ids, strict=True):
             spelled = {piece.id for piece in spell(token.strip())} if token.strip() else set()
             pieces = sorted(spelled - {*new_ids, tokenizer.unk_token_id})
-            for place, weight in enumerate(matrices):
+            for weight in matrices:
                 rows = weight[pieces] if pieces else weight[: min(new_ids)]
-                weight[new_id] = means[place] if means and not pieces else rows.mean(dim=0)
-
-
-def start_untied(model: Any, *, std: float) -> None:
-    """Give T5 or mT5 a head of its own, and start it and the embeddings at random.
-
-    T5's own initial embeddings have a standard deviation of 1, which makes logits of hundreds.
-
-    Args:
-        std: standard deviation of both; d_model**-0.5 suits a head that nothing scales.
-    """
-    import torch
-
-    head = model.get_output_embeddings()
-    head.weight = torch.nn.Parameter(head.weight.detach().clone())
-    _mark_untied(model)
-    with torch.no_grad():
-        for layer in (model.get_input_embeddings(), head):
-            layer.weight.normal_(0.0, std)
+                weight[new_id] = rows.mean(dim=0)
 
 
 def choose_bits(asked: Qlora) -> Bits | None:

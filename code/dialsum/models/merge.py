@@ -295,7 +295,7 @@ def _write(merged: Any, saved: SavedFolder, folder: Path) -> None:
 
 
 def _write_info(saved: SavedFolder, folder: Path, report: MergeReport | None = None) -> None:
-    info = saved.info | {"kind": "full", "base": ".", "base_is_inside": True, "merged": True}
+    info = saved.info | {"kind": "full", "base": ".", "merged": True}
     if report is not None:
         info["merge"] = asdict(report)
     write_json(folder / "model_info.json", info)

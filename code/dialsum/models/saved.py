@@ -22,7 +22,6 @@ from dialsum.models.hub import fetch_folder
 from dialsum.models.load import LoadedModel, load_model
 from dialsum.models.save import load_extra, save_weights
 from dialsum.models.tokenizers import load_tokenizer
-from dialsum.models.trim import KeptPieces
 from dialsum.paths import RunPaths
 
 
@@ -34,24 +33,18 @@ def save_model(
     loaded: LoadedConfig,
     best_step: int,
     new_tokens: Sequence[str],
-    tiny_base: str | None,
-    kept: KeptPieces | None = None,
 ) -> None:
     """Write the best model of a run.
 
     Args:
         best_step: optimizer step of the checkpoint that the weights are of.
         new_tokens: tokens that the base does not have; their first rows are made again on loading.
-        tiny_base: folder below the model's that holds a tiny checkpoint; None: the base is
-            config.model.checkpoint.
-        kept: the base's pieces to which its vocabulary was cut; an adapter's base is cut again on
-            loading.
     """
     config = loaded.config
     if config.qlora.use_qlora:
         for adapter in model.peft_config.values():
-            adapter.base_model_name_or_path = tiny_base or config.model.checkpoint
-            adapter.revision = None if tiny_base else config.model.revision
+            adapter.base_model_name_or_path = config.model.checkpoint
+            adapter.revision = config.model.revision
     save_weights(model, paths.model)
     tokenizer.save_pretrained(paths.model)
     write_json(
@@ -62,15 +55,13 @@ def save_model(
             "config_sha256": loaded.sha256,
             "architecture": config.model.architecture,
             "kind": "adapter" if config.qlora.use_qlora else "full",
-            "base": tiny_base or config.model.checkpoint,
-            "base_is_inside": tiny_base is not None,
+            "base": config.model.checkpoint,
             "tokens_added": list(new_tokens),
             "best_step": best_step,
             "input_prefix": config.tokenizer.input_prefix,
             "encoder_max_len": config.tokenizer.encoder_max_len,
             "decoder_max_len": config.tokenizer.decoder_max_len,
             "long_dialogues_keep": config.tokenizer.long_dialogues_keep,
-            "kept_pieces": None if kept is None else kept.to_record(),
         },
     )
 
@@ -125,24 +116,21 @@ def read_saved(folder: Path) -> SavedFolder:
     if not info_path.is_file():
         raise UnfitError(f"{folder}: no model_info.json, so this is no finished model of a run")
     info = json.loads(info_path.read_text(encoding="utf-8"))
-    base: str | Path = folder / info["base"] if info["base_is_inside"] else info["base"]
     return SavedFolder(
         folder=folder,
         info=info,
-        base=folder if info["kind"] == "full" else base,
+        base=folder if info["kind"] == "full" else info["base"],
         tokenizer=load_tokenizer(folder),
     )
 
 
 def load_saved_base(saved: SavedFolder, *, config: Config, device: str, dtype: Any) -> LoadedModel:
     """Load a saved model's weights without its adapter, quantised as in the run."""
-    new_tokens, kept = saved.info["tokens_added"], None
+    new_tokens = saved.info["tokens_added"]
     if saved.kind == "full":
         # A merged model, too: its weights are floats, whatever its run's base was held in.
         whole = config.qlora.model_copy(update={"use_qlora": False})
         config, new_tokens = config.model_copy(update={"qlora": whole}), []
-    elif "kept_pieces" in saved.info:
-        kept = KeptPieces.from_record(saved.info["kept_pieces"])
     base = saved.base
     if not isinstance(base, Path):
         model = config.model.model_copy(update={"checkpoint": base})
@@ -154,7 +142,6 @@ def load_saved_base(saved: SavedFolder, *, config: Config, device: str, dtype: A
         new_tokens=new_tokens,
         device=device,
         dtype=dtype,
-        kept=kept,
     )
 
 

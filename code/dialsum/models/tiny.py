@@ -1,120 +1,322 @@
-"""A tiny checkpoint of a family from random weights, written to a folder like any other checkpoint.
+"""Tiny checkpoints in the layouts of the real ones: same files, keys, tensors and traps, random
+weights.
 
-Must not know experiments: from the folder on, a tiny model goes the way of a real one.
+Each layout is that of the checkpoint which the experiments of its architecture name: mT5's
+spiece.model and pickled weights with a head of their own, the Korean T5's byte-level BPE under a
+class that cannot read it, KoBART's bare tokenizer.json and its keys of long ago. So a run on them
+goes every step of the way that a run on the real ones goes.
 
 Initial weights decide whether so small a model learns at all. With the library's own (T5 embeddings
 of standard deviation 1, BART 0.02) all families stayed at the floor of a constant summary; with
-d_model**-0.5 they learn.
+d_model**-0.5 they learn. Must not know experiments.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dialsum.config.schema import TinyModel
-from dialsum.models.families import Family
-from dialsum.models.load import start_untied
+from dialsum.data.rows import load_split
+from dialsum.errors import RunError, UnfitError, first_line
+from dialsum.files import new_folder, write_json
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+ARCHITECTURES = ("mt5", "t5", "bart")
+PIECES = 4000
+MOST_ROWS = 600
+"""Rows whose texts train the tokenizers: all of the sample, some of anybody's."""
+WIDTH, HEADS, LAYERS, FEED_FORWARD = 128, 4, 2, 256
+RECORD = "tiny_checkpoint.json"
+SEED = 42
+VERSION = 1
+"""Of what is written; another one means that folders made before are made again."""
+
+EXTRA_IDS = [f"<extra_id_{number}>" for number in range(100)]
+T5_SIZE = {
+    "d_model": WIDTH,
+    "d_kv": WIDTH // HEADS,
+    "d_ff": FEED_FORWARD,
+    "num_heads": HEADS,
+    "num_layers": LAYERS,
+    "num_decoder_layers": LAYERS,
+}
+T5_KEYS: dict[str, Any] = {
+    "decoder_start_token_id": 0,
+    "dropout_rate": 0.1,
+    "eos_token_id": 1,
+    "feed_forward_proj": "gated-gelu",
+    "initializer_factor": 1.0,
+    "is_encoder_decoder": True,
+    "layer_norm_epsilon": 1e-06,
+    "output_past": True,
+    "pad_token_id": 0,
+    "relative_attention_num_buckets": 32,
+    "tie_word_embeddings": False,
+    "use_cache": True,
+}
+CONFIGS: dict[str, dict[str, Any]] = {
+    # csebuetnlp/mT5_multilingual_XLSum: its search bans every n-gram of 2.
+    "mt5": T5_SIZE
+    | T5_KEYS
+    | {
+        "architectures": ["MT5ForConditionalGeneration"],
+        "length_penalty": 0.6,
+        "max_length": 84,
+        "model_type": "mt5",
+        "no_repeat_ngram_size": 2,
+        "num_beams": 4,
+        "tokenizer_class": "T5Tokenizer",
+    },
+    # eenzeenee/t5-base-korean-summarization.
+    "t5": T5_SIZE
+    | T5_KEYS
+    | {
+        "architectures": ["T5ForConditionalGeneration"],
+        "max_length": 128,
+        "model_type": "t5",
+        "relative_attention_max_distance": 128,
+        "torch_dtype": "float32",
+        "transformers_version": "4.24.0",
+    },
+    # digit82/kobart-summarization: decoding starts with <usr>, and is forced to end with it.
+    "bart": {
+        "activation_dropout": 0.0,
+        "activation_function": "gelu",
+        "add_bias_logits": False,
+        "add_final_layer_norm": False,
+        "architectures": ["BartForConditionalGeneration"],
+        "attention_dropout": 0.0,
+        "bos_token_id": 0,
+        "classifier_dropout": 0.1,
+        "d_model": WIDTH,
+        "decoder_attention_heads": HEADS,
+        "decoder_ffn_dim": FEED_FORWARD,
+        "decoder_layers": LAYERS,
+        "decoder_start_token_id": 2,
+        "do_blenderbot_90_layernorm": False,
+        "dropout": 0.1,
+        "encoder_attention_heads": HEADS,
+        "encoder_ffn_dim": FEED_FORWARD,
+        "encoder_layers": LAYERS,
+        "eos_token_id": 1,
+        "extra_pos_embeddings": 2,
+        "force_bos_token_to_be_generated": False,
+        "forced_eos_token_id": 2,
+        "init_std": 0.02,
+        "is_encoder_decoder": True,
+        "max_position_embeddings": 1026,
+        "model_type": "bart",
+        "normalize_before": False,
+        "normalize_embedding": True,
+        "num_hidden_layers": LAYERS,
+        "pad_token_id": 3,
+        "scale_embedding": False,
+        "static_position_embeddings": False,
+        "transformers_version": "4.2.2",
+        "use_cache": True,
+    },
+}
 
 
-def write_tiny_checkpoint(
-    folder: Path,
-    *,
-    family: Family,
-    size: TinyModel,
-    tokenizer: PreTrainedTokenizerFast,
-    position_limit: int,
-    seed: int,
-) -> None:
-    """Write config, random weights (safetensors) and tokenizer of a tiny model.
+def describe_making(data: Path, seed: int = SEED) -> dict[str, Any]:
+    """Return what tiny checkpoints of these rows are known by: who finds it need not make them.
+
+    Raises:
+        UnfitError: data cannot be read.
+    """
+    try:
+        digest = hashlib.sha256(data.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UnfitError(f"{data}: cannot be read: {error.strerror or error}") from error
+    return {"version": VERSION, "data_sha256": digest, "seed": seed}
+
+
+def is_made(folder: Path, making: dict[str, Any]) -> bool:
+    """Say whether a folder holds the tiny checkpoint that describe_making describes."""
+    try:
+        return bool(json.loads((folder / RECORD).read_text(encoding="utf-8")) == making)
+    except (OSError, ValueError):
+        return False
+
+
+def make_tiny_checkpoints(
+    out: Path, data: Path, *, architectures: Sequence[str] = ARCHITECTURES, seed: int = SEED
+) -> list[Path]:
+    """Write OUT/mt5, OUT/t5 and OUT/bart; one that is there and the same stays.
 
     Args:
-        position_limit: longest input in tokens, for families with absolute positions.
+        data: train rows; their texts train the tokenizers. Tags stand in pieces there.
         seed: decides every weight.
+
+    Raises:
+        UnfitError: a folder is there and holds something else.
+        DataError: the rows cannot be read, with file and row.
+        RunError: too few texts for a tokenizer.
     """
+    making = describe_making(data, seed)
+    folders = [out / architecture for architecture in architectures]
+    wanted = [folder for folder in folders if not is_made(folder, making)]
+    if not wanted:
+        return folders
+    rows = load_split(data, kind="train", max_rows=MOST_ROWS).rows
+    texts = [_spell_tags(text) for row in rows for text in (row.dialogue, row.summary or "")]
+    for folder in wanted:
+        if (folder / RECORD).is_file():
+            shutil.rmtree(folder)
+        with new_folder(folder) as draft:
+            try:
+                pieces = TOKENIZERS[folder.name](draft, texts)
+            except Exception as error:  # the libraries raise nothing more special
+                raise RunError(
+                    f"{data}: no tokenizer could be trained on its {len(texts):,} texts "
+                    f"({first_line(error)}); give more rows"
+                ) from error
+            _write_network(draft, CONFIGS[folder.name], pieces=pieces, seed=seed)
+            write_json(draft / RECORD, making)
+    return folders
+
+
+def _spell_tags(text: str) -> str:
+    """Take tags apart, so that no tokenizer learns one as a piece: the real ones know none."""
+    return re.sub(r"#([A-Za-z가-힣]+)(\d*)#", r"# \1 \2 #", text)
+
+
+def _write_spiece(folder: Path, texts: Iterable[str]) -> int:
+    """Write mT5's spiece.model, with no tokenizer.json, and return its rows: 12 are spare."""
+    import sentencepiece
+
+    made = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=(line for text in texts for line in text.splitlines() if line.strip()),
+        model_writer=made,
+        model_type="unigram",
+        vocab_size=PIECES,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        byte_fallback=True,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        pad_piece="<pad>",
+        normalization_rule_name="nmt_nfkc",
+        num_threads=1,
+        minloglevel=2,
+    )
+    (folder / "spiece.model").write_bytes(made.getvalue())
+    named = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    write_json(folder / "special_tokens_map.json", named)
+    more = {"extra_ids": 0, "additional_special_tokens": None, "tokenizer_file": None}
+    write_json(folder / "tokenizer_config.json", named | more)
+    model = sentencepiece.SentencePieceProcessor(model_proto=made.getvalue())
+    return int(model.get_piece_size()) + 12
+
+
+def _write_byte_level(folder: Path, texts: Iterable[str]) -> int:
+    """Write the Korean T5's tokenizer.json (bytes merged, <pad> for what is unknown, a truncation
+    inside) and return its rows: none is spare.
+    """
+    from tokenizers import (
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
+
+    core = Tokenizer(models.BPE())
+    core.normalizer = normalizers.NFKC()
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=PIECES,
+        special_tokens=["<pad>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(texts, trainer)
+    core.add_special_tokens(EXTRA_IDS)
+    core.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    core.enable_truncation(128)
+    core.save(str(folder / "tokenizer.json"))
+    named: dict[str, Any] = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<pad>"}
+    named["additional_special_tokens"] = EXTRA_IDS
+    write_json(folder / "special_tokens_map.json", named)
+    more = {"extra_ids": 100, "model_max_length": 128, "tokenizer_class": "T5TokenizerFast"}
+    write_json(folder / "tokenizer_config.json", named | more)
+    search = {"decoder_start_token_id": 0, "eos_token_id": 1, "max_length": 128, "pad_token_id": 0}
+    write_json(folder / "generation_config.json", {"_from_model_config": True} | search)
+    return int(core.get_vocab_size())
+
+
+def _write_bare(folder: Path, texts: Iterable[str]) -> int:
+    """Write KoBART's tokenizer.json, which adds no end and names no special token's role, and
+    return its rows.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    specials = ["<s>", "</s>", "<usr>", "<pad>", "<sys>", "<unk>", "<mask>"]
+    specials += [f"<unused{number}>" for number in range(5)]
+    core = Tokenizer(models.BPE(unk_token="<unk>"))
+    core.normalizer = normalizers.NFKC()
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    core.decoder = decoders.Metaspace(prepend_scheme="always")
+    trainer = trainers.BpeTrainer(vocab_size=PIECES, special_tokens=specials, show_progress=False)
+    core.train_from_iterator(texts, trainer)
+    core.save(str(folder / "tokenizer.json"))
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
+    return int(core.get_vocab_size())
+
+
+TOKENIZERS = {"mt5": _write_spiece, "t5": _write_byte_level, "bart": _write_bare}
+
+
+def _write_network(folder: Path, keys: dict[str, Any], *, pieces: int, seed: int) -> None:
+    """Write config.json and pytorch_model.bin of random weights."""
     import torch
     import transformers
 
+    keys = dict(sorted((keys | {"vocab_size": pieces}).items()))
+    write_json(folder / "config.json", keys)
     torch.manual_seed(seed)
-    vocabulary = -(-len(tokenizer) // 8) * 8
-    if family.name == "bart":
-        config: Any = _bart_config(size, tokenizer, vocabulary, position_limit)
-    else:
-        config = _t5_config(family, size, tokenizer, vocabulary)
-    model: PreTrainedModel = getattr(transformers, family.model_class)(config)
-    if family.name == "bart":
-        _initialise_bart(model)
-    else:
-        start_untied(model, std=size.init_std_scale * size.d_model**-0.5)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    config: Any = transformers.AutoConfig.for_model(**keys)
+    # Under False the library of today would part encoder and decoder too.
+    config.tie_word_embeddings = True
+    std = float(WIDTH**-0.5)
+    if keys["model_type"] == "bart":
+        config.init_std = std
+    model: Any = getattr(transformers, keys["architectures"][0])(config)
+    with torch.no_grad():
+        if keys["model_type"] == "bart":
+            for stack in (model.model.encoder, model.model.decoder):
+                stack.embed_positions.weight.copy_(_sinusoids(*stack.embed_positions.weight.shape))
+        else:
+            model.lm_head.weight = torch.nn.Parameter(torch.empty(pieces, WIDTH))
+            for layer in (model.shared, model.lm_head):
+                layer.weight.normal_(0.0, std)
+    torch.save(dict(model.state_dict()), folder / "pytorch_model.bin")
 
 
-def _t5_config(family: Family, size: TinyModel, tokenizer: Any, vocabulary: int) -> Any:
-    import transformers
-
-    config_class = {"mt5": transformers.MT5Config, "t5": transformers.T5Config}[family.name]
-    config: Any = config_class(
-        vocab_size=vocabulary,
-        d_model=size.d_model,
-        d_kv=size.d_model // size.heads,
-        d_ff=size.d_ff,
-        num_layers=size.layers,
-        num_decoder_layers=size.layers,
-        num_heads=size.heads,
-        feed_forward_proj="gated-gelu",
-        dropout_rate=size.dropout,
-        tie_word_embeddings=False,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.pad_token_id,
-    )
-    return config
-
-
-def _bart_config(size: TinyModel, tokenizer: Any, vocabulary: int, position_limit: int) -> Any:
-    import transformers
-
-    return transformers.BartConfig(
-        vocab_size=vocabulary,
-        d_model=size.d_model,
-        encoder_layers=size.layers,
-        decoder_layers=size.layers,
-        encoder_attention_heads=size.heads,
-        decoder_attention_heads=size.heads,
-        encoder_ffn_dim=size.d_ff,
-        decoder_ffn_dim=size.d_ff,
-        max_position_embeddings=position_limit,
-        dropout=size.dropout,
-        init_std=size.init_std_scale * size.d_model**-0.5,
-        bos_token_id=tokenizer.bos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.eos_token_id,
-        forced_eos_token_id=None,
-    )
-
-
-def _initialise_bart(model: Any) -> None:
-    """Start BART's learned positions as sinusoids (Vaswani et al. 2017) of the embeddings' size.
+def _sinusoids(count: int, width: int) -> Any:
+    """Return positions [count, width] as waves (Vaswani et al. 2017) of the embeddings' size.
 
     From random positions a model this small learns the training rows by heart and nothing that
-    carries over; with sinusoids it can attend by distance from the first step, as T5's relative
+    carries over; with waves it can attend by distance from the first step, as T5's relative
     positions let it.
     """
-    import math
-
     import torch
 
-    with torch.no_grad():
-        for stack in (model.model.encoder, model.model.decoder):
-            weight = stack.embed_positions.weight
-            count, width = weight.shape
-            position = torch.arange(count, dtype=torch.float32)[:, None]
-            rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
-            waves = torch.cat([torch.sin(position * rate), torch.cos(position * rate)], dim=1)
-            weight.copy_(waves * (model.config.init_std * math.sqrt(2.0)))
+    position = torch.arange(count, dtype=torch.float32)[:, None]
+    rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
+    waves = torch.cat([torch.sin(position * rate), torch.cos(position * rate)], dim=1)
+    return waves * math.sqrt(2.0 / width)
