@@ -17,9 +17,9 @@ import yaml
 
 from dialsum.batch.plan import BatchOptions
 from dialsum.cli import read_batch_options, read_run_options
-from dialsum.config.load import LoadedConfig, load_config, load_configs
-from dialsum.config.schema import description
+from dialsum.config.load import load_config, load_configs
 from dialsum.config.sources import read_source
+from dialsum.config.yaml import read_document
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG = REPOSITORY / "config"
@@ -66,130 +66,74 @@ COLUMNS = (
     "general.expected_minutes",
     "evaluation.target.rouge1",
 )
-STAGES: dict[int, tuple[str, int, int]] = {
-    1: ("요약: ", 512, 128),
-    2: (LONG_PREFIX, 768, 150),
-    3: (LONG_PREFIX, 1024, 150),
-}
-"""Prefix, encoder and decoder tokens of the three mT5 stages, as planned and as run."""
 
 
-def stage(
-    number: int, batch: tuple[int, int], rate: float, *more: Any, plan: bool = False
-) -> tuple[Any, ...]:
-    """Return the row of an mT5 stage; more: epochs, rank, beams, minutes, ROUGE-1 target."""
-    label = f"mT5_XLSum_{number}단계" + ("_계획" if plan else "")
-    epochs, *rest = more
-    return (label, "mt5", XLSUM, *STAGES[number], *batch, rate, "cosine", epochs, True, True, *rest)
+def row(name: str, prefix: str, cells: str, target: list[int] | None) -> tuple[Any, ...]:
+    """Return the row of an experiment; name: label, family, checkpoint; cells: as COLUMNS has them
+    from the encoder's length to the minutes.
+    """
+    values, _ = read_document(f"[{cells.replace(' ', ', ')}]", None)
+    return (*name.split(), prefix, *values.plain(), target)
 
 
+MT5 = f"mt5 {XLSUM}"
 TABLE: dict[str, tuple[Any, ...]] = {
-    "01_mt5_xlsum_optimized_v2": stage(1, (6, 4), 6e-5, 4, 48, 4, 45, [15, 18]),
-    "01_mt5_xlsum_korean_adapted": stage(2, (6, 4), 9e-5, 8, 64, 6, 60, [18, 22]),
-    "01_mt5_xlsum_ultimate": stage(3, (8, 3), 1.2e-4, 8, 96, 10, 90, [22, 25]),
-    "02_eenzeenee_t5_rtx3090": (
-        "eenzeenee_T5",
-        "t5",
-        "eenzeenee/t5-base-korean-summarization",
-        "summarize: ",
-        512,
-        128,
-        12,
-        2,
-        5e-5,
-        "linear",
-        4,
-        True,
-        False,
-        16,
-        4,
-        60,
-        [16, 20],
+    "01_mt5_xlsum_optimized_v2": row(
+        f"mT5_XLSum_1단계 {MT5}", "요약: ", "512 128 6 4 6e-5 cosine 4 true true 48 4 45", [15, 18]
     ),
-    "01_baseline_kobart_rtx3090": (
-        "KoBART",
-        "bart",
-        KOBART,
-        "",
-        512,
-        128,
-        8,
-        2,
-        3e-5,
-        "linear",
-        4,
-        False,
-        False,
-        None,
-        8,
-        60,
+    "01_mt5_xlsum_korean_adapted": row(
+        f"mT5_XLSum_2단계 {MT5}",
+        LONG_PREFIX,
+        "768 150 6 4 9e-5 cosine 8 true true 64 6 60",
         [18, 22],
     ),
-    "03_high_learning_rate_rtx3090": (
-        "극한_학습률",
-        "bart",
-        KOBART,
+    "01_mt5_xlsum_ultimate": row(
+        f"mT5_XLSum_3단계 {MT5}",
+        LONG_PREFIX,
+        "1024 150 8 3 1.2e-4 cosine 8 true true 96 10 90",
+        [22, 25],
+    ),
+    "02_eenzeenee_t5_rtx3090": row(
+        "eenzeenee_T5 t5 eenzeenee/t5-base-korean-summarization",
+        "summarize: ",
+        "512 128 12 2 5e-5 linear 4 true false 16 4 60",
+        [16, 20],
+    ),
+    "01_baseline_kobart_rtx3090": row(
+        f"KoBART bart {KOBART}", "", "512 128 8 2 3e-5 linear 4 false false null 8 60", [18, 22]
+    ),
+    "03_high_learning_rate_rtx3090": row(
+        f"극한_학습률 bart {KOBART}",
         "",
-        512,
-        128,
-        8,
-        2,
-        8e-5,
-        "cosine_with_restarts",
-        4,
-        True,
-        False,
-        96,
-        4,
-        60,
+        "512 128 8 2 8e-5 cosine_with_restarts 4 true false 96 4 60",
         [20, 24],
     ),
-    "04_batch_optimization_rtx3090": (
-        "배치_최적화",
-        "bart",
-        KOBART,
+    "04_batch_optimization_rtx3090": row(
+        f"배치_최적화 bart {KOBART}",
         "",
-        1024,
-        128,
-        4,
-        8,
-        5e-5,
-        "linear",
-        4,
-        True,
-        False,
-        128,
-        12,
-        90,
+        "1024 128 4 8 5e-5 linear 4 true false 128 12 90",
         [21, 25],
     ),
-    "01_mt5_xlsum": (
-        "mT5_XLSum_기준",
-        "mt5",
-        XLSUM,
+    "01_mt5_xlsum": row(
+        f"mT5_XLSum_기준 {MT5}", "요약: ", "512 128 2 8 3e-5 cosine 4 true false 16 4 null", None
+    ),
+    "plan/01_mt5_xlsum_optimized_v2_plan": row(
+        f"mT5_XLSum_1단계_계획 {MT5}",
         "요약: ",
-        512,
-        128,
-        2,
-        8,
-        3e-5,
-        "cosine",
-        4,
-        True,
-        False,
-        16,
-        4,
-        None,
-        None,
+        "512 128 4 4 8e-5 cosine 4 true true 32 4 45",
+        [18, 20],
     ),
-    "plan/01_mt5_xlsum_optimized_v2_plan": stage(
-        1, (4, 4), 8e-5, 4, 32, 4, 45, [18, 20], plan=True
+    "plan/01_mt5_xlsum_korean_adapted_plan": row(
+        f"mT5_XLSum_2단계_계획 {MT5}",
+        LONG_PREFIX,
+        "768 150 4 4 1.2e-4 cosine 8 true true 64 6 60",
+        [22, 25],
     ),
-    "plan/01_mt5_xlsum_korean_adapted_plan": stage(
-        2, (4, 4), 1.2e-4, 8, 64, 6, 60, [22, 25], plan=True
-    ),
-    "plan/01_mt5_xlsum_ultimate_plan": stage(
-        3, (8, 2), 2e-4, 12, 128, 12, 120, [28, 32], plan=True
+    "plan/01_mt5_xlsum_ultimate_plan": row(
+        f"mT5_XLSum_3단계_계획 {MT5}",
+        LONG_PREFIX,
+        "1024 150 8 2 2e-4 cosine 12 true true 128 12 120",
+        [28, 32],
     ),
 }
 """The experiments as the project states them, one row a file, in the order of COLUMNS."""
@@ -222,14 +166,6 @@ OTHERS: dict[str, dict[str, Any]] = {
     },
 }
 SEVEN = list(TABLE)[:7]
-
-
-def value_of(loaded: LoadedConfig, key: str) -> Any:
-    """Return the resolved value of a dotted key."""
-    value: Any = loaded.config
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
 
 
 def stem(path: Path) -> str:
@@ -276,7 +212,7 @@ def test_each_experiment_holds_the_values_of_the_table(path: Path) -> None:
     loaded = load_config(path)
     expected = dict(zip(COLUMNS, TABLE[stem(path)], strict=True)) | OTHERS.get(stem(path), {})
     rank = expected.pop("qlora.lora_rank")
-    assert {key: value_of(loaded, key) for key in expected} == expected
+    assert {key: loaded.value(key) for key in expected} == expected
     if rank is not None:
         qlora = loaded.config.qlora
         assert (qlora.lora_rank, qlora.lora_alpha, qlora.load_in_4bit) == (rank, 2 * rank, True)
@@ -311,7 +247,7 @@ def test_each_experiment_loads_under_the_demo_and_keeps_its_own(path: Path) -> N
         "generation.num_beams",
         "general.label",
     )
-    assert {key: value_of(demo, key) for key in kept} == {key: value_of(plain, key) for key in kept}
+    assert {key: demo.value(key) for key in kept} == {key: plain.value(key) for key in kept}
     replaced = {item.key: (item.original, item.value) for item in demo.replaced}
     rates = (plain.config.training.learning_rate, demo.config.training.learning_rate)
     assert replaced["training.learning_rate"] == rates
@@ -320,8 +256,8 @@ def test_each_experiment_loads_under_the_demo_and_keeps_its_own(path: Path) -> N
 
 @pytest.mark.parametrize("name", SEVEN)
 def test_the_seven_hold_only_what_is_their_own(name: str) -> None:
-    base = {one.key: one.value for one in read_source(BASES[0]).statements.said}
-    own = read_source(CONFIG / "experiments" / f"{name}.yaml").statements.said
+    base = {one.key: one.value for one in read_source(BASES[0]).said}
+    own = read_source(CONFIG / "experiments" / f"{name}.yaml").said
     repeated = [one.key for one in own if one.key in base and base[one.key] == one.value]
     assert repeated == []
 
@@ -335,7 +271,7 @@ def test_the_next_experiment_exists(path: Path) -> None:
 
 def test_every_value_of_the_base_has_its_reason_near() -> None:
     lines = BASES[0].read_text(encoding="utf-8").splitlines()
-    said = read_source(BASES[0]).statements.said
+    said = read_source(BASES[0]).said
     without = []
     for one in said:
         number = one.origin.line or 0
@@ -418,7 +354,7 @@ def test_the_base_alone_is_no_experiment() -> None:
 @pytest.mark.parametrize("path", [*EXPERIMENTS, *OVERLAYS, *BASES], ids=lambda path: path.stem)
 def test_any_reader_of_yaml_finds_the_same_text_and_lists(path: Path) -> None:
     """3e-5 apart, which YAML 1.1 reads as text, the files mean the same under 1.1 and 1.2."""
-    for one in read_source(path).statements.said:
+    for one in read_source(path).said:
         found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         for name in one.key.split("."):
             found = found[name]
@@ -431,9 +367,3 @@ def test_seven_configs_are_loaded_together() -> None:
     assert [one.name for one in loaded] == SEVEN
     assert {one.config.training.seed for one in loaded} == {3}
     assert len({one.sha256 for one in loaded}) == 7
-
-
-def test_the_schema_says_each_keys_meaning_in_a_sentence() -> None:
-    assert description("training.warmup_steps") == (
-        "Steps of rising learning rate; below 1 it is a share of all steps"
-    )

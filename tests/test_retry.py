@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from batch_world import make_options, make_record, now
+from config_texts import BART, problems_of
 from dialsum.attempts import FIRST, ordinal, say_attempts
 from dialsum.batch.plan import load_selected, make_plan
 from dialsum.batch.plan_text import describe_plan
@@ -15,8 +16,8 @@ from dialsum.batch.retry import plan_retry
 from dialsum.config.load import dump_yaml, load_config
 from dialsum.config.retry import NoHalfError, count_halvings, list_changes, show_number
 from dialsum.config.schema import Config
+from dialsum.config.yaml import read_document, show_value
 from dialsum.experiment.job import Job
-from test_config_check import VALID, problems_of
 
 RANK_HALF = "batch.retry=[rank_half]"
 HALVINGS = [(1, 0), (2, 1), (3, 0), (6, 1), (7, 0), (48, 4), (128, 7)]
@@ -35,9 +36,15 @@ def test_numbers_are_shown_in_short(number: float, shown: str) -> None:
     assert show_number(number) == shown
 
 
+def as_child(changes: dict[str, Any]) -> str:
+    """Return a file that states dotted keys over base.yaml."""
+    lines = (f"{key}: {show_value(value)}\n" for key, value in changes.items())
+    return "extends: base.yaml\n" + "".join(lines)
+
+
 def make_config(**changes: Any) -> Config:
-    """Return VALID with changed values of training and adapters."""
-    tree = {**VALID, "training": dict(VALID["training"]), "qlora": dict(VALID["qlora"])}
+    """Return BART with changed values of training and adapters."""
+    tree = read_document(BART, None)[0].plain()
     for key, value in changes.items():
         section = "qlora" if "lora" in key else "training"
         tree[section][key] = value
@@ -109,7 +116,7 @@ REFUSED = [
 def test_what_cannot_be_halved_is_refused_in_one_line(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
-    [problem] = problems_of(tmp_path, changes)
+    [problem] = problems_of(tmp_path, as_child(changes), base=BART)
     assert "x.yaml:" in problem
     assert "batch.retry" in problem
     assert said in problem
@@ -126,7 +133,7 @@ FIT: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("changes", FIT)
 def test_what_can_be_halved_is_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
-    assert problems_of(tmp_path, changes) == []
+    assert problems_of(tmp_path, as_child(changes), base=BART) == []
 
 
 def first_job(folder: Path, retry: str, *overrides: str) -> Job:

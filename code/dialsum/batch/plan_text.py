@@ -11,8 +11,8 @@ from pathlib import Path
 
 from dialsum.batch.plan import BatchPlan, expect_minutes
 from dialsum.batch.screen import format_duration
-from dialsum.config.messages import show_value
 from dialsum.config.schema import Config
+from dialsum.config.yaml import show_value
 from dialsum.experiment.job import Job
 from dialsum.paths import shown
 from dialsum.text_table import align

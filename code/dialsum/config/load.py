@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from operator import getitem
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from dialsum.config.check import check, check_source
-from dialsum.config.messages import problem_lines, show_whole
-from dialsum.config.resolve import Resolved, resolve
-from dialsum.config.rules_effect import find_silent, note_silenced
+from dialsum.config.messages import describe_key, problem_lines
+from dialsum.config.rules import find_conflicts, find_silent, known_values, note_silenced
 from dialsum.config.schema import Config, schema_keys
-from dialsum.config.sources import Source, UnreadableError, absolute, read_overrides, read_source
-from dialsum.config.statements import Statement, Statements
-from dialsum.config.yaml import Origin, Problem, dump_yaml_text
+from dialsum.config.sources import (
+    Resolved,
+    Source,
+    Statement,
+    absolute,
+    read_overrides,
+    read_source,
+)
+from dialsum.config.yaml import Origin, Problem, UnreadableError, dump_yaml_text, show_whole
 from dialsum.errors import ConfigError
 from dialsum.paths import find_name_fault, shown
 from dialsum.text_table import align
@@ -83,26 +86,24 @@ class LoadedConfig:
         values = json.dumps(self.config.model_dump(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(values.encode()).hexdigest()
 
+    def value(self, key: str) -> Any:
+        """Return the value of a dotted key."""
+        return reduce(getattr, key.split("."), self.config)
+
     def changed(self, source: Source) -> LoadedConfig:
         """Return the config with other values laid over it; no file is read again.
 
-        Raises ConfigError where they do not fit.
+        Raises:
+            ConfigError: they do not fit.
         """
-        values = self.config.model_dump()
         # Every key is stated, as in a record, so that one without effect is no mistake.
+        own = [Statement(key, "", self.value(key), at, key) for key, at in self.origins.items()]
         resolved = Resolved(self.path, complete_record=True)
-        resolved.apply(
-            Statements(
-                said=[
-                    Statement(key, "", reduce(getitem, key.split("."), values), origin, key)
-                    for key, origin in self.origins.items()
-                ]
-            ),
-            1,
-        )
-        resolved.apply(source.statements, 2)
-        config, problems = check(resolved)
-        if config is None:
+        resolved.lay(Source(said=own), 1)
+        resolved.lay(source, 2)
+        config, problems = _check(resolved)
+        problems += [fault for one in source.said for fault in one.find_faults()]
+        if config is None or problems:
             raise ConfigError(problem_lines(problems))
         origins = {key: resolved.origin(key) for key in schema_keys()}
         return replace(self, config=config, origins=origins, notes=[*self.notes, *resolved.notes])
@@ -113,11 +114,7 @@ class LoadedConfig:
         Args:
             checkpoint: what the checkpoint's own files ask for beside them, as lines.
         """
-        values = self.config.model_dump()
-        rows = [
-            (key, show_whole(reduce(getitem, key.split("."), values)), origin.text)
-            for key, origin in self.origins.items()
-        ]
+        rows = [(key, show_whole(self.value(key)), at.text) for key, at in self.origins.items()]
         lines = [f"{self.name}  {shown(self.path)}"]
         section = ""
         for (key, *_), line in zip(rows, align(rows, left=range(3)), strict=True):
@@ -166,27 +163,17 @@ def load_configs(
         overlays: YAML files laid over every experiment, each with what it extends, the last one
             on top.
 
-    Raises ConfigError with every problem of every file.
+    Raises:
+        ConfigError: with every problem of every file.
     """
     library = _Library()
-    over = [
-        one
-        for path in overlays
-        if (source := library.get(path))
-        for one in library.chain(source)[0]
-    ]
+    over = [one for path in overlays for one in library.chain(path)[0]]
     command_line = read_overrides(overrides)
-    library.problems += command_line.statements.problems
-    loaded = [
-        one
-        for path in paths
-        if (one := _load(path, library, overlays=over, overrides=command_line))
-    ]
-    for source in (*library.sources.values(), command_line):
-        library.add_new(check_source(source))
+    library.problems += command_line.problems
+    loaded = [_load(path, library, overlays=over, overrides=command_line) for path in paths]
     if library.problems:
         raise ConfigError(problem_lines(library.problems))
-    return loaded
+    return [one for one in loaded if one]
 
 
 def load_config(
@@ -217,93 +204,106 @@ class _Library:
     sources: dict[Path, Source] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def get(self, path: Path, *, named_by: Origin | None = None) -> Source | None:
-        """Return a file's source; None, and its problems are taken, where it cannot be read."""
-        path = absolute(path)
-        if path not in self.sources:
-            try:
-                self.sources[path] = read_source(path, named_by=named_by)
-            except UnreadableError as error:
-                # Not kept: each line that names a missing file is a problem of its own.
-                self.problems += error.problems
-                return None
-            self.problems += self.sources[path].statements.problems
-        return self.sources[path]
-
-    def add_new(self, problems: Iterable[Problem]) -> None:
-        """Take problems, but none of a line and key that has one already."""
-        known = {_place(problem) for problem in self.problems}
-        self.problems += [one for one in problems if _place(one) not in known]
-
-    def chain(self, source: Source) -> tuple[list[Source], bool]:
+    def chain(self, path: Path) -> tuple[list[Source], bool]:
         """Return a file's source with all that it inherits, the last base first; and whether all
         could be read.
         """
-        chain, seen = [source], [source.file]
-        while source.extends is not None:
-            if source.base is None:
-                return chain, False
-            if source.base in seen:
-                circle = " → ".join(shown(file) for file in [*seen, source.base] if file)
+        chain: list[Source] = []
+        following: Path | None = absolute(path)
+        named_by: Origin | None = None
+        while following is not None:
+            seen = [source.file for source in reversed(chain)]
+            if named_by and following in seen:
+                circle = " → ".join(shown(file) for file in [*seen, following] if file)
                 meant = "remove one `extends`"
-                self.problems.append(
-                    Problem(source.extends, "extends", f"a circle: {circle}", meant)
-                )
+                self.problems.append(Problem(named_by, "extends", f"a circle: {circle}", meant))
                 return chain, False
-            base = self.get(source.base, named_by=source.extends)
-            if base is None:
-                return chain, False
-            chain.insert(0, base)
-            seen.append(base.file)
-            source = base
-        return chain, True
-
-
-def _place(problem: Problem) -> tuple[Origin, str]:
-    """Return where a problem is: its line, and its key without another spelling."""
-    return problem.origin, problem.key.partition(" (written ")[0]
+            if following not in self.sources:
+                try:
+                    source = self.sources[following] = read_source(following, named_by=named_by)
+                except UnreadableError as error:
+                    # Not kept: each line that names a missing file is a problem of its own.
+                    self.problems += error.problems
+                    return chain, False
+                self.problems += source.problems
+            source = self.sources[following]
+            chain.insert(0, source)
+            following, named_by = source.base, source.extends
+        return chain, named_by is None
 
 
 def _load(
     path: Path, library: _Library, *, overlays: Sequence[Source], overrides: Source
 ) -> LoadedConfig | None:
     """Load one file; None where anything is wrong, which the library then holds."""
-    own = library.get(path)
     if fault := find_name_fault(path.stem):
         found = f"{fault}: no name for the folder of its run"
         library.problems.append(Problem(Origin.at(path), "", found, "rename the file"))
-    if own is None:
-        return None
-    chain, complete = library.chain(own)
     file = absolute(path)
-    files = resolve(file, chain, complete=complete)
-    resolved = resolve(file, chain, overlays=overlays, overrides=overrides, complete=complete)
-    config, problems = check(resolved)
+    chain, complete = library.chain(file)
+    if file not in library.sources:
+        return None
+
+    def resolve(*, overlays: Sequence[Source] = (), overrides: Sequence[Source] = ()) -> Resolved:
+        """Lay the sources over one another: files from the last base on, overlays, --set."""
+        resolved = Resolved(file, unread=set() if complete else set(schema_keys()))
+        for rank, source in enumerate([*chain, *overlays, *overrides], start=1):
+            resolved.lay(source, rank)
+        return resolved
+
+    files, resolved = resolve(), resolve(overlays=overlays, overrides=[overrides])
+    config, problems = _check(resolved)
     library.problems += problems
     if overlays:
         # What an overlay puts right here is still wrong in the file. It may well leave keys open
         # that only an overlay gives.
-        library.add_new(check(files, open_keys=True)[1])
+        known = {(problem.origin, problem.key) for problem in library.problems}
+        _, problems = _check(files, open_keys=True)
+        library.problems += [one for one in problems if (one.origin, one.key) not in known]
     if config is None:
         return None
-    replaced: list[Replaced] = []
-    if overlays:
-        bare = resolve(file, chain, overrides=overrides)
-        silent = find_silent(bare)
-        replaced = [one for one in _replaced_by_overlays(bare, resolved) if one.key not in silent]
+    notes = _note(resolved)
+    notes += note_silenced(resolved, files=files)
+    epochs = files.stated.get("training.num_train_epochs")
     return LoadedConfig(
         path=file,
         config=config,
         origins={key: resolved.origin(key) for key in schema_keys()},
-        notes=_notes(resolved, files=files),
-        replaced=replaced,
-        own_epochs=files.stated["training.num_train_epochs"].value
-        if "training.num_train_epochs" in files.stated
-        else None,
+        notes=list(dict.fromkeys(notes)),
+        replaced=_find_replaced(resolve(overrides=[overrides]), resolved) if overlays else [],
+        own_epochs=epochs.value if epochs else None,
     )
 
 
-def _notes(resolved: Resolved, *, files: Resolved) -> list[str]:
+def _check(resolved: Resolved, *, open_keys: bool = False) -> tuple[Config | None, list[Problem]]:
+    """Return the config, or None and what is missing or does not fit together.
+
+    Args:
+        open_keys: a key without a value is no problem.
+    """
+    path = resolved.path
+    missing = [key for key in schema_keys() if resolved.value(key) is PydanticUndefined]
+    problems = [
+        Problem(Origin.at(path), key, "not given", describe_key(key))
+        for key in missing
+        if not (open_keys or key in resolved.unread)
+        # What an unknown key or section was probably meant for is not missing as well.
+        if not any(key == name or key.startswith(f"{name}.") for name in resolved.meant)
+    ]
+    known = known_values(resolved)
+    for key, found, meant in find_conflicts(known, resolved):
+        stated = resolved.stated.get(key)
+        origin = stated.origin if stated else Origin.at(path)
+        if origin.file != path:
+            # A line that several experiments share is wrong for this one.
+            found = f"in {path.stem}: {found}"
+        problems.append(Problem(origin, stated.shown_key if stated else key, found, meant))
+    if problems or missing or resolved.unread:
+        return None, problems
+    return Config.model_validate(known.model_dump(warnings=False)), []
+
+
+def _note(resolved: Resolved) -> list[str]:
     """Return what the sources' spellings were taken for, and what rules over what."""
     notes = list(resolved.notes)
     if resolved.value("model.trust_remote_code") is True:
@@ -318,15 +318,17 @@ def _notes(resolved: Resolved, *, files: Resolved) -> list[str]:
         place = resolved.origin("training.max_steps").text
         epochs = resolved.value("training.num_train_epochs")
         notes.append(f"{place} max_steps {steps} rules over num_train_epochs {epochs:g}")
-    return list(dict.fromkeys([*notes, *note_silenced(resolved, files=files)]))
+    return notes
 
 
-def _replaced_by_overlays(without: Resolved, result: Resolved) -> Iterator[Replaced]:
-    """Give each key whose value differs from the same config without overlays."""
-    for key in schema_keys():
-        before, after = without.value(key), result.value(key)
-        if before == "auto" and key in FITTED:
-            continue
-        if repr(before) != repr(after):
-            original = None if before is PydanticUndefined else before
-            yield Replaced(key, original, after, result.origin(key))
+def _find_replaced(without: Resolved, result: Resolved) -> list[Replaced]:
+    """Return each key whose value differs from the same config without overlays, where that had an
+    effect."""
+    silent = find_silent(without)
+    return [
+        Replaced(key, None if before is PydanticUndefined else before, after, result.origin(key))
+        for key in schema_keys()
+        if key not in silent
+        and repr(before := without.value(key)) != repr(after := result.value(key))
+        and not (before == "auto" and key in FITTED)
+    ]

@@ -6,25 +6,27 @@ behind it.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import types
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, NamedTuple
 
-from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from pydantic.fields import FieldInfo
-
-from dialsum.config.schema import keys_in, schema_keys, schema_sections
-from dialsum.config.yaml import Problem, dump_yaml_text
+from dialsum.config.schema import json_schema, schema_keys, schema_sections
+from dialsum.config.yaml import Problem, quote
 from dialsum.files import shorten
 from dialsum.printable import visible
 
 NEAR = 70.0
 """Likeness, 0-100, from which a name counts as a slip of another."""
-BOUNDS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
+TYPES = {
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "null": "null",
+}
+BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 WRITTEN_OUT = 1e12  # no whole number of a config is larger
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 LOOKS_BOOLEAN = {
@@ -35,6 +37,14 @@ LOOKS_BOOLEAN = {
     "off": "false",
     "n": "false",
 }
+
+
+class Fault(NamedTuple):
+    """What is wrong with a dotted key beside others: what was found, and what is meant."""
+
+    key: str
+    found: str
+    meant: str
 
 
 INTERPOLATION = re.compile(
@@ -50,7 +60,7 @@ def find_text_fault(text: str) -> tuple[str, str] | None:
     """Return what is wrong with a text, wherever it stands, and what is meant."""
     if found := INTERPOLATION.search(text):
         return (
-            f"{_quote(found[0])}, which nothing fills in",
+            f"{quote(found[0])}, which nothing fills in",
             "the value itself; `extends` inherits whole files, and a shell fills in "
             '--set KEY="$NAME"',
         )
@@ -64,84 +74,50 @@ def find_text_fault(text: str) -> tuple[str, str] | None:
     return None
 
 
-def show_value(value: Any) -> str:
-    """Return a value on one line as it could stand in a YAML file, shortened for a message."""
-    return shorten(show_whole(value))
-
-
-def show_whole(value: Any) -> str:
-    """Return a value on one line as it could stand in a YAML file."""
-    if isinstance(value, str):
-        written = dump_yaml_text([value]).removeprefix("- ").rstrip("\n")
-        # Long or spaced text would be folded over lines: JSON's quotes mean the same in YAML.
-        quoted = written != value and not written.startswith("'")
-        return _quote(value) if quoted or "\n" in written else written
-    if isinstance(value, bool) or value is None:
-        return json.dumps(value)
-    if isinstance(value, list):
-        return f"[{', '.join(map(show_whole, value))}]"
-    if isinstance(value, dict):
-        parts = (f"{show_whole(key)}: {show_whole(item)}" for key, item in value.items())
-        return f"{{{', '.join(parts)}}}"
-    return repr(value)
-
-
-def describe_found(value: Any) -> str:
-    """Say what stands there, naming its kind where the reader could take it for another."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, str):
-        return f"the text {shorten(_quote(value))}"
-    return show_value(value)
-
-
-def describe_type(field: FieldInfo) -> str:
+def describe_type(key: str) -> str:
     """Say what a key takes: `a whole number (≥ 1) or auto`."""
-    return _words(field.annotation, field.metadata)
+    return _words(json_schema(key))
 
 
-def describe_meant(field: FieldInfo, value: Any) -> str:
+def describe_key(key: str) -> str:
+    """Say what a key takes, and what the schema says below it."""
+    said = " ".join(json_schema(key)["description"].split())
+    return f"{describe_type(key)}: {said.rstrip('.')}"
+
+
+def describe_meant(key: str, value: Any) -> str:
     """Say what a key takes, and how this wrong value becomes right where that is plain."""
-    meant = describe_type(field)
-    number = _read_number(value)
-    if "number" in meant and number is not None and not math.isfinite(number):
-        return f"{meant}; {shorten(str(value))} is not a finite number"
-    members = _member_choices(field.annotation)
+    schema, meant = json_schema(key), describe_type(key)
+    members = _choices(schema.get("items", {}))
     if isinstance(value, list) and members:
         wrong = [item for item in value if isinstance(item, str) and item not in members]
         near = list(dict.fromkeys(name for item in wrong for name in nearest(item, members)))
         return f"{meant}; did you mean {' and '.join(near)}?" if near else meant
+    number = _read_number(value) if "number" in meant else None
+    if number is not None and not math.isfinite(number):
+        return f"{meant}; {shorten(str(value))} is not a finite number"
+    if isinstance(value, float) and value.is_integer() and "whole number" in meant:
+        return meant if abs(value) > WRITTEN_OUT else f"{meant}: write {value:.0f}"
     if not isinstance(value, str):
-        if isinstance(value, float) and value.is_integer() and "whole number" in meant:
-            return meant if abs(value) > WRITTEN_OUT else f"{meant}: write {value:.0f}"
         return meant
-    choices = [item for item in _choices(field.annotation) if isinstance(item, str)]
-    boolean = LOOKS_BOOLEAN.get(value.lower())
-    if boolean and meant.startswith("true"):
+    if meant.startswith("true") and (boolean := LOOKS_BOOLEAN.get(value.lower())):
         return f"{meant}: write {boolean}"
     if value in members:
         return f"{meant}: write [{value}]"
-    if near := nearest(value, choices):
+    if near := nearest(value, _choices(schema)):
         return f"{meant}; did you mean {near[0]}?"
-    if "number" in meant and number is not None:
+    if number is not None:
         plain = value.replace("_", "").replace(",", "").strip()
         return f"{meant}: write {shorten(plain)}{' without quotes' if plain == value else ''}"
     return meant
-
-
-def _quote(text: str) -> str:
-    """Return text in double quotes on one line, as JSON and YAML read it."""
-    return visible(json.dumps(text, ensure_ascii=False))
 
 
 def _read_number(value: Any) -> float | None:
     """Return the number that a value is, or that a text looks like; a comma counts as one of
     thousands only where it can be no decimal one.
     """
-    if isinstance(value, float):
-        return value
     if not isinstance(value, str):
-        return None
+        return value if isinstance(value, float) else None
     text = value.strip()
     try:
         return float(text.replace(",", "") if THOUSANDS.fullmatch(text) else text)
@@ -149,60 +125,43 @@ def _read_number(value: Any) -> float | None:
         return None
 
 
-def _choices(annotation: Any) -> list[Any]:
-    """Return the literal values that an annotation allows."""
-    if get_origin(annotation) is Literal:
-        return list(get_args(annotation))
-    if get_origin(annotation) in (Union, types.UnionType, Annotated):
-        return [item for part in get_args(annotation) for item in _choices(part)]
-    return []
+def _choices(schema: dict[str, Any]) -> list[str]:
+    """Return the words of which a value may be one."""
+    if "const" in schema:
+        return [schema["const"]]
+    return [
+        *schema.get("enum", []),
+        *(name for one in schema.get("anyOf", []) for name in _choices(one)),
+    ]
 
 
-def _member_choices(annotation: Any) -> list[str]:
-    """Return the literal texts that the members of a list may be; none for any other type."""
-    if get_origin(annotation) is not list:
-        return []
-    return [item for item in _choices(get_args(annotation)[0]) if isinstance(item, str)]
-
-
-def _words(annotation: Any, metadata: Sequence[Any]) -> str:
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _words(arguments[0], [*metadata, *arguments[1:]])
-    if origin in (Union, types.UnionType):
+def _words(schema: dict[str, Any]) -> str:
+    """Say what a part of JSON Schema allows."""
+    if "anyOf" in schema:
         # bool | Literal["auto"] reads best as one list of words
-        parts = [_words(part, ()) for part in arguments]
-        return _either([word for part in parts for word in part.split(" or ")])
-    if origin is Literal:
-        return _either([str(item) for item in arguments])
-    flat = [
-        m for item in metadata for m in (item.metadata if isinstance(item, FieldInfo) else [item])
-    ]
-    if origin is list:
-        lengths = [m.max_length for m in flat if isinstance(m, MaxLen)]
-        count = f"{lengths[0]} " if lengths and any(isinstance(m, MinLen) for m in flat) else ""
-        member = _words(arguments[0], ()).removeprefix("a ")
-        return f"a list of {count}{member}{'' if _choices(arguments[0]) else 's'}"
-    if origin is dict:
-        name = "names" if arguments[0] is str else _words(arguments[0], ())
-        value = (
-            "values" if arguments[1] is Any else f"{_words(arguments[1], ()).removeprefix('a ')}s"
+        return _either([word for one in schema["anyOf"] for word in _words(one).split(" or ")])
+    if choices := _choices(schema):
+        return _either(choices)
+    if schema["type"] == "array":
+        member = _words(schema["items"])
+        members = member if _choices(schema["items"]) else _plural(member)
+        return (
+            f"a list of {schema['minItems']} {members}"
+            if "minItems" in schema
+            else f"a list of {members}"
         )
-        return f"a mapping of {name} to {value}"
-    base = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    word = "null" if annotation is type(None) else base.get(annotation, str(annotation))
-    return " ".join([word, *_bounds(flat)])
+    if schema["type"] == "object":
+        names = _words(schema["propertyNames"]) if "propertyNames" in schema else "names"
+        values = schema["additionalProperties"]
+        return f"a mapping of {names} to {'values' if values is True else _plural(_words(values))}"
+    bounds = [f"{sign} {schema[name]:,}" for name, sign in BOUNDS.items() if name in schema]
+    return TYPES[schema["type"]] + (f" ({', '.join(bounds)})" if bounds else "")
 
 
-def _bounds(metadata: Sequence[Any]) -> list[str]:
-    """Return all bounds as one word in brackets."""
-    bounds = [
-        f"{sign} {getattr(item, kind.__name__.lower()):,}"
-        for item in metadata
-        for kind, sign in BOUNDS.items()
-        if isinstance(item, kind)
-    ]
-    return [f"({', '.join(bounds)})"] if bounds else []
+def _plural(words: str) -> str:
+    """Return `numbers (≥ 0)` for `a number (≥ 0)`."""
+    noun, space, bounds = words.removeprefix("a ").partition(" (")
+    return f"{noun}s{space}{bounds}"
 
 
 def _either(words: Sequence[str]) -> str:
@@ -231,19 +190,18 @@ def suggest(key: str) -> tuple[str, list[str]]:
     any is near.
     """
     section, _, name = key.rpartition(".")
-    if section and section not in schema_sections():
+    inside = schema_sections().get(section)
+    if inside is None:
         if near := nearest(section, schema_sections()):
             return f"did you mean the section {near[0]}?", near
-        inside, prefix = keys_in(""), ""
-    else:
-        inside, prefix = keys_in(section), f"{section}." if section else ""
-        if near := nearest(name, inside) or _containing(name, inside):
-            return f"did you mean {' or '.join(near)}?", [prefix + found for found in near]
+    elif near := nearest(name, inside) or _containing(name, inside):
+        prefix = f"{section}." if section else ""
+        return f"did you mean {' or '.join(near)}?", [prefix + found for found in near]
     last_names = {known.rpartition(".")[2]: known for known in reversed(schema_keys())}
     if near := [last_names[found] for found in nearest(name, last_names)]:
         return f"did you mean {near[0]}?", near
-    what = f"{section} knows" if prefix else "the sections are"
-    return f"{what} {', '.join(inside)}", []
+    what = f"{section} knows" if section and inside else "the sections are"
+    return f"{what} {', '.join(inside or schema_sections()[''])}", []
 
 
 def _containing(name: str, candidates: Iterable[str]) -> list[str]:

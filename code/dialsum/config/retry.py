@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from dialsum.config.messages import Fault
 from dialsum.config.schema import Config
-from dialsum.config.sources import Source
-from dialsum.config.statements import Statement, Statements
-from dialsum.config.view import Rule, View
-from dialsum.config.yaml import Origin, Problem
+from dialsum.config.sources import Source, Statement
+from dialsum.config.yaml import Origin
 
 RETRY = "batch.retry"
 LEARNING_RATE = "training.learning_rate"
@@ -124,31 +123,32 @@ def state_changes(changes: Sequence[Change], *, left: Sequence[str]) -> Source:
     values.append((RETRY, list(left), f"{RETRY}, what is left of it"))
     said = [Statement(key, "", value, Origin(None, None, why), key) for key, value, why in values]
     notes = [f"retry: {change.describe_whole()}" for change in changes]
-    return Source(None, Statements(said=said, notes=notes))
+    return Source(said=said, notes=notes)
 
 
-def retried_rank_is_there(view: View) -> Iterator[Problem]:
+def retried_rank_is_there(config: Config) -> Iterator[Fault]:
     """Without adapters there is no rank to halve."""
-    if "rank_half" in view[RETRY] and not view["qlora.use_qlora"]:
+    if "rank_half" in config.batch.retry and not config.qlora.use_qlora:
         found = "rank_half, but every weight is trained, without a rank (qlora.use_qlora: false)"
-        yield view.problem(RETRY, found, meant="without rank_half, or use_qlora: true")
+        yield Fault(RETRY, found, "without rank_half, or use_qlora: true")
 
 
-def retried_rank_can_be_halved(view: View) -> Iterator[Problem]:
+def retried_rank_can_be_halved(config: Config) -> Iterator[Fault]:
     """Rank and alpha stay whole, and alpha / r what it was."""
-    if view["qlora.use_qlora"]:
-        for key in (RANK, ALPHA):
-            yield from _too_often(view, "rank_half", key=key)
+    if config.qlora.use_qlora:
+        asked = config.batch.retry.count("rank_half")
+        yield from _too_often("rank_half", asked, RANK, config.qlora.lora_rank)
+        yield from _too_often("rank_half", asked, ALPHA, config.qlora.lora_alpha)
 
 
-def retried_batch_can_be_halved(view: View) -> Iterator[Problem]:
+def retried_batch_can_be_halved(config: Config) -> Iterator[Fault]:
     """A batch of odd size has no half that keeps the effective one."""
-    if view[BATCH] != "auto":
-        yield from _too_often(view, "batch_half", key=BATCH)
+    rows = config.training.per_device_train_batch_size
+    if rows != "auto":
+        yield from _too_often("batch_half", config.batch.retry.count("batch_half"), BATCH, rows)
 
 
-def _too_often(view: View, by: str, *, key: str) -> Iterator[Problem]:
-    asked, value = view[RETRY].count(by), view[key]
+def _too_often(by: str, asked: int, key: str, value: int) -> Iterator[Fault]:
     possible = count_halvings(value)
     if asked <= possible:
         return
@@ -156,15 +156,11 @@ def _too_often(view: View, by: str, *, key: str) -> Iterator[Problem]:
     steps = " -> ".join(str(value // 2**n) for n in range(possible + 1))
     how = f"can be halved {possible} times only ({steps})" if possible else "has no half"
     meant = f"at most {possible} {by}" if possible else f"without {by}"
-    yield view.problem(
+    yield Fault(
         RETRY,
         f"{by}{times}, but {key} {value} {how}",
-        meant=f"{meant}, or {key} {2**asked}, or a multiple of it",
+        f"{meant}, or {key} {2**asked}, or a multiple of it",
     )
 
 
-RETRY_RULES: tuple[Rule, ...] = (
-    retried_rank_is_there,
-    retried_rank_can_be_halved,
-    retried_batch_can_be_halved,
-)
+RETRY_RULES = (retried_rank_is_there, retried_rank_can_be_halved, retried_batch_can_be_halved)

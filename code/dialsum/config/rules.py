@@ -1,25 +1,28 @@
-"""What must hold between keys of model, tokenizer, data, adapters and scores, one small rule each.
+"""What must hold between the keys of one experiment, and which keys have no effect beside others.
 
-Must not know files or YAML: a rule sees the values of one experiment and says where each was
-written.
+A rule sees the values, and is left out where one that it asks for is not known. Must not know YAML,
+nor where a value was written.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from dialsum.config.messages import describe_found, show_value
-from dialsum.config.view import Rule, View
-from dialsum.config.yaml import Problem
-from dialsum.paths import NAME_BYTES, find_name_fault
+from dialsum.config.messages import Fault
+from dialsum.config.retry import RETRY_RULES
+from dialsum.config.schema import Config, Section, default_of, is_section, keys_under
+from dialsum.config.sources import Resolved
+from dialsum.config.spellings import CLAIM, METRIC
+from dialsum.config.yaml import show_value
 
 T5_FAMILY = ("mt5", "t5")
 KOBART_POSITIONS = 1024
 """Positions on which KoBART was trained; its table has two more, and behind it the GPU stops with
 an assertion.
 """
-
 KNOWN_CHECKPOINTS = {
     "csebuetnlp/mT5_multilingual_XLSum": "mt5",
     "digit82/kobart-summarization": "bart",
@@ -29,187 +32,364 @@ KNOWN_CHECKPOINTS = {
     "google/mt5-base": "mt5",
     "google/mt5-small": "mt5",
 }
-
-
 PIECE_CHARACTERS = 16
 """Longest pieces that sentencepiece makes; the tokenizer itself is asked when it is loaded."""
+NOT_BLOCKS = ("embed_tokens", "lm_head", "shared")
+"""Targets outside of the blocks, which tied models have in common."""
+SCHEDULE, WARMUP = "training.lr_scheduler_type", "training.warmup_steps"
+SCHEDULE_ARGUMENTS: dict[str, dict[str, str]] = {
+    "cosine": {"num_cycles": "a number above 0 (0.5: one fall to zero)"},
+    "cosine_with_restarts": {"num_cycles": "a whole number from 2 (one cycle is plain cosine)"},
+    "polynomial": {
+        "power": "a number above 0",
+        "lr_end": "a number from 0, below the learning rate",
+    },
+    "inverse_sqrt": {"timescale": "a whole number from 1, in steps"},
+}
+"""Arguments of each shape in transformers' optimization.py; the other shapes have none."""
 
 
-def fp16_fits_the_family(view: View) -> Iterator[Problem]:
+def fp16_fits_the_family(config: Config) -> Iterator[Fault]:
     """T5's activations pass float16's 65,504: the loss becomes NaN."""
-    if view["training.fp16"] is True and view["model.architecture"] in T5_FAMILY:
-        found = (
-            f"fp16: true on {view['model.architecture']}, whose activations overflow float16 (NaN)"
-        )
-        yield view.problem("training.fp16", found, meant="bf16: true")
+    if config.training.fp16 and config.model.architecture in T5_FAMILY:
+        found = f"fp16: true on {config.model.architecture}, whose activations overflow float16"
+        yield Fault("training.fp16", f"{found} (NaN)", "bf16: true")
 
 
-def one_mixed_precision(view: View) -> Iterator[Problem]:
+def one_mixed_precision(config: Config) -> Iterator[Fault]:
     """Only one of the two can run."""
-    if view["training.fp16"] is True and view["training.bf16"] is True:
-        yield view.problem(
-            "training.fp16", "fp16: true beside bf16: true", meant="keep bf16: true alone"
-        )
+    if config.training.fp16 and config.training.bf16 is True:
+        yield Fault("training.fp16", "fp16: true beside bf16: true", "keep bf16: true alone")
 
 
-def checkpoint_is_of_the_family(view: View) -> Iterator[Problem]:
+def checkpoint_is_of_the_family(config: Config) -> Iterator[Fault]:
     """The seven's checkpoints are known without a download."""
-    family = KNOWN_CHECKPOINTS.get(view["model.checkpoint"])
-    asked = view["model.architecture"]
-    if family and family != asked:
-        found = f"{asked} for {view['model.checkpoint']}"
-        yield view.problem("model.architecture", found, meant=f"architecture: {family}")
+    asked = config.model.architecture
+    if (family := KNOWN_CHECKPOINTS.get(config.model.checkpoint, asked)) != asked:
+        found = f"{asked} for {config.model.checkpoint}"
+        yield Fault("model.architecture", found, f"architecture: {family}")
 
 
-def checkpoint_is_named(view: View) -> Iterator[Problem]:
-    """An empty name would be the working folder."""
-    if not view["model.checkpoint"].strip():
-        meant = "a name on the hub such as digit82/kobart-summarization, or a folder"
-        yield view.problem("model.checkpoint", "an empty text", meant=meant)
-
-
-def shortest_is_below_longest(view: View) -> Iterator[Problem]:
+def shortest_is_below_longest(config: Config) -> Iterator[Fault]:
     """A summary cannot be longer than the longest."""
-    longest = view["generation.max_new_tokens"] or view["tokenizer.decoder_max_len"]
-    if view["generation.min_new_tokens"] > longest:
-        found = f"{view['generation.min_new_tokens']}, above the longest, {longest}"
-        yield view.problem("generation.min_new_tokens", found, meant=f"at most {longest}")
+    longest = config.generation.max_new_tokens or config.tokenizer.decoder_max_len
+    if (least := config.generation.min_new_tokens) > longest:
+        found = f"{least}, above the longest, {longest}"
+        yield Fault("generation.min_new_tokens", found, f"at most {longest}")
 
 
-def prefix_leaves_room(view: View) -> Iterator[Problem]:
+def prefix_leaves_room(config: Config) -> Iterator[Fault]:
     """Each word of the prefix takes a token at least, and the end token one."""
-    prefix, longest = view["tokenizer.input_prefix"], view["tokenizer.encoder_max_len"]
-    least = max(len(prefix.split()), len("".join(prefix.split())) // PIECE_CHARACTERS)
-    if longest <= least + 1:
+    words, longest = config.tokenizer.input_prefix.split(), config.tokenizer.encoder_max_len
+    if longest <= max(len(words), len("".join(words)) // PIECE_CHARACTERS) + 1:
         found = f"{longest} tokens, of which the prefix and the end take all"
-        yield view.problem("tokenizer.encoder_max_len", found, meant="512, or more")
+        yield Fault("tokenizer.encoder_max_len", found, "512, or more")
 
 
-def prefix_has_real_line_breaks(view: View) -> Iterator[Problem]:
-    r"""Outside double quotes, YAML leaves \n as two characters."""
-    if "\\n" in view["tokenizer.input_prefix"]:
-        found = r"a literal \n (backslash and n)"
-        yield view.problem(
-            "tokenizer.input_prefix", found, meant="double quotes around the text, or no \\n"
-        )
-
-
-def lengths_fit_kobart(view: View) -> Iterator[Problem]:
-    """A known KoBART's learned positions end; any other checkpoint says its limit when it is
-    loaded.
-    """
-    is_kobart = (
-        "kobart" in view["model.checkpoint"].lower() and view["model.architecture"] == "bart"
-    )
-    if not is_kobart:
+def lengths_fit_kobart(config: Config) -> Iterator[Fault]:
+    """A known KoBART's learned positions end; any other checkpoint says its limit when loaded."""
+    if "kobart" not in config.model.checkpoint.lower() or config.model.architecture != "bart":
         return
-    keys = ("tokenizer.encoder_max_len", "tokenizer.decoder_max_len", "generation.max_new_tokens")
-    for key in keys:
-        if view.knows(key) and (view[key] or 0) > KOBART_POSITIONS:
-            found = f"{view[key]:,} tokens, but KoBART has positions for {KOBART_POSITIONS:,}"
-            yield view.problem(key, found, meant=f"at most {KOBART_POSITIONS}")
+    for section, name in (
+        ("tokenizer", "encoder_max_len"),
+        ("tokenizer", "decoder_max_len"),
+        ("generation", "max_new_tokens"),
+    ):
+        length = getattr(getattr(config, section), name, None) or 0
+        if length > KOBART_POSITIONS:
+            found = f"{length:,} tokens, but KoBART has positions for {KOBART_POSITIONS:,}"
+            yield Fault(f"{section}.{name}", found, f"at most {KOBART_POSITIONS}")
 
 
-def label_can_be_a_file_name(view: View) -> Iterator[Problem]:
-    """Log files are named by it."""
-    label = view["general.label"]
-    if label is None:
-        return
-    fault = find_name_fault(label)
-    if fault or re.search(r"\s", label):
-        better = re.sub(r"\W+", "_", label).strip("_")[: NAME_BYTES // 4] or "a_name"
-        better = "a_name" if find_name_fault(better) else better
-        found = f"{describe_found(label)} ({fault or 'a space in it'}); log files are named by it"
-        yield view.problem("general.label", found, meant=f"no space or slash: {better}")
-
-
-def targets_name_layers(view: View) -> Iterator[Problem]:
-    """An empty list would adapt nothing."""
-    targets = view["qlora.target_modules"]
-    if isinstance(targets, str):
-        return
-    if not targets:
-        yield view.problem(
-            "qlora.target_modules", "an empty list adapts nothing", meant="auto, or names"
-        )
-    twice = sorted({name for name in targets if targets.count(name) > 1 or not name.strip()})
-    if twice:
-        yield view.problem(
-            "qlora.target_modules", f"{show_value(twice)} empty or twice", meant="each name once"
-        )
-    if "auto" in targets:
-        yield view.problem(
-            "qlora.target_modules", "auto inside a list", meant="auto alone, or names alone"
-        )
-
-
-def training_rows_are_not_dev_rows(view: View) -> Iterator[Problem]:
+def training_rows_are_not_dev_rows(config: Config) -> Iterator[Fault]:
     """A score on rows that were trained on says nothing."""
-    if view["data.train_file"] == view["data.dev_file"]:
-        yield view.problem(
-            "data.dev_file", f"{view['data.dev_file']} also trains", meant="another file"
-        )
+    if config.data.train_file == config.data.dev_file:
+        yield Fault("data.dev_file", f"{config.data.dev_file} also trains", "another file")
 
 
-def dev_rows_come_from_one_place(view: View) -> Iterator[Problem]:
+def dev_rows_come_from_one_place(config: Config) -> Iterator[Fault]:
     """A file, or a share of the train file's rows."""
-    share, file = view["data.dev_share"], view["data.dev_file"]
+    share, file = config.data.dev_share, config.data.dev_file
     if share is not None and file is not None:
         found = f"{share:g} beside data.dev_file {file}"
-        yield view.problem("data.dev_share", found, meant="one of the two: set the other to null")
+        yield Fault("data.dev_share", found, "one of the two: set the other to null")
     if share is None and file is None:
         meant = "a file, or a share of the train rows as data.dev_share, such as 0.05"
-        yield view.problem("data.dev_file", "null, and no data.dev_share", meant=meant)
+        yield Fault("data.dev_file", "null, and no data.dev_share", meant)
 
 
-def columns_differ(view: View) -> Iterator[Problem]:
+def columns_differ(config: Config) -> Iterator[Fault]:
     """A column is one thing."""
     first: dict[str, str] = {}
     for ours in ("fname", "dialogue", "summary", "topic"):
-        own = view[f"data.columns.{ours}"]
+        own = getattr(config.data.columns, ours)
         if first.setdefault(own, ours) != ours:
             found = f"{own!r}, which is data.columns.{first[own]} too"
-            yield view.problem(f"data.columns.{ours}", found, meant="another column")
+            yield Fault(f"data.columns.{ours}", found, "another column")
 
 
-def targets_are_scores(view: View) -> Iterator[Problem]:
-    """Scores are 0-100, ranges go upwards."""
-    key = "evaluation.target.rouge1"
-    expected = view[key] if view.knows(key) else None
-    if expected is not None and not 0 <= expected[0] <= expected[1] <= 100:
-        yield view.problem(key, show_value(expected), meant="[from, to], 0 to 100")
-    for name in ("minimum", "ideal"):
-        key = f"evaluation.target.{name}"
-        for metric, score in view[key].items() if view.knows(key) else ():
-            if not 0 <= score <= 100:
-                yield view.problem(key, f"{metric}: {score}", meant="a score, 0 to 100")
+def one_quantisation(config: Config) -> Iterator[Fault]:
+    """A weight is held in one way only."""
+    qlora = config.qlora
+    if qlora.use_qlora and qlora.load_in_4bit and qlora.load_in_8bit:
+        default = "" if "load_in_4bit" in qlora.model_fields_set else " (the default)"
+        found = f"true beside load_in_4bit: true{default}"
+        yield Fault("qlora.load_in_8bit", found, "load_in_4bit: false beside it")
 
 
-def claims_agree_with_the_metric(view: View) -> Iterator[Problem]:
-    """A claim such as greater_is_better must agree with the metric."""
-    for claim in view.resolved.claims:
-        metric = view["training.metric_for_best_model"]
-        if claim.value == (metric == "loss"):
-            found = f"{show_value(claim.value)}, but metric_for_best_model is {metric}"
-            yield Problem(
-                claim.origin, claim.written, found, "remove it: it follows from the metric"
-            )
+def dora_reads_its_base(config: Config) -> Iterator[Fault]:
+    """DoRA needs the base's rows at every step; PEFT gets those of 8-bit layers back wrongly."""
+    if config.qlora.use_qlora and config.qlora.use_dora and config.qlora.load_in_8bit:
+        found = "true on an 8-bit base, whose scales PEFT loses when DoRA reads the weights"
+        yield Fault("qlora.use_dora", found, "load_in_4bit: true, or no quantisation")
 
 
-MODEL_RULES: tuple[Rule, ...] = (
+def pissa_can_change_its_base(config: Config) -> Iterator[Fault]:
+    """PiSSA takes the largest directions out of the base, which must be floats, and no one else's.
+
+    A tied head is the embeddings too: what is taken out of it would be missing there.
+    """
+    qlora, key = config.qlora, "qlora.init_lora_weights"
+    if not qlora.use_qlora or qlora.init_lora_weights != "pissa":
+        return
+    for bits, held in ((4, qlora.load_in_4bit), (8, qlora.load_in_8bit)):
+        if held:
+            found = f"pissa over {bits}-bit weights: it takes directions out of floats"
+            yield Fault(key, found, f"load_in_{bits}bit: false, or default")
+    if shared := [name for name in qlora.target_modules if name in NOT_BLOCKS]:
+        found = f"pissa with {show_value(shared)} among the target_modules"
+        yield Fault(key, found, "layers of the blocks alone, or default")
+
+
+def what_learns_is_float32(config: Config) -> Iterator[Fault]:
+    """A bfloat16 weight has 8 bits of mantissa: an update below a 500th of it is rounded away."""
+    if config.model.dtype != "bfloat16":
+        return
+    whole = not config.qlora.use_qlora
+    if whole or config.qlora.train_embeddings:
+        what = "every weight" if whole else "embeddings and norms"
+        found = f"bfloat16, but {what} would learn in it, and most updates be rounded away"
+        yield Fault("model.dtype", found, "auto; training.bf16 computes in bfloat16")
+
+
+def schedule_knows_its_arguments(config: Config) -> Iterator[Fault]:
+    """An argument of another shape would stop the library at the first step."""
+    shape = config.training.lr_scheduler_type
+    known = SCHEDULE_ARGUMENTS.get(shape, {})
+    for name, value in config.training.lr_scheduler_kwargs.items():
+        if name not in known:
+            meant = f"{shape} takes {', '.join(known)}" if known else f"{shape} takes none: {{}}"
+        elif _fits(name, value, config):
+            continue
+        else:
+            meant = known[name]
+        yield Fault("training.lr_scheduler_kwargs", f"{name}: {show_value(value)}", meant)
+
+
+def _fits(name: str, value: Any, config: Config) -> bool:
+    if type(value) not in (int, float):
+        return False
+    if name == "lr_end":
+        return bool(0 <= value < getattr(config.training, "learning_rate", 1))
+    if name == "timescale":
+        return isinstance(value, int) and value >= 1
+    if config.training.lr_scheduler_type == "cosine_with_restarts":
+        return isinstance(value, int) and value >= 2
+    return bool(0 < value < float("inf"))
+
+
+def restarts_restart(config: Config) -> Iterator[Fault]:
+    """The library's default of one cycle is plain cosine under another name."""
+    shape, arguments = config.training.lr_scheduler_type, config.training.lr_scheduler_kwargs
+    if shape == "cosine_with_restarts" and "num_cycles" not in arguments:
+        found = "cosine_with_restarts without num_cycles: one cycle, plain cosine"
+        yield Fault(SCHEDULE, found, "lr_scheduler_kwargs: {num_cycles: 4}, or cosine")
+
+
+def warmup_can_end(config: Config) -> Iterator[Fault]:
+    """At the last step the peak learning rate would still be ahead."""
+    steps, warmup = config.training.max_steps, config.training.warmup_steps
+    if steps is not None and warmup >= steps:
+        found = f"{warmup:g} of {steps} steps: the peak learning rate is never reached"
+        yield Fault(WARMUP, found, "fewer than max_steps, or a share below 1")
+
+
+RULES: tuple[Callable[[Config], Iterator[Fault]], ...] = (
     fp16_fits_the_family,
     one_mixed_precision,
     checkpoint_is_of_the_family,
-    checkpoint_is_named,
     shortest_is_below_longest,
     prefix_leaves_room,
-    prefix_has_real_line_breaks,
     lengths_fit_kobart,
-    label_can_be_a_file_name,
-    targets_name_layers,
     training_rows_are_not_dev_rows,
     dev_rows_come_from_one_place,
     columns_differ,
-    targets_are_scores,
-    claims_agree_with_the_metric,
+    one_quantisation,
+    dora_reads_its_base,
+    pissa_can_change_its_base,
+    what_learns_is_float32,
+    schedule_knows_its_arguments,
+    restarts_restart,
+    warmup_can_end,
+    *RETRY_RULES,
 )
+
+
+def find_conflicts(config: Config, resolved: Resolved) -> Iterator[Fault]:
+    """Give what does not fit together among the values that are known.
+
+    Args:
+        config: see known_values.
+    """
+    for rule in RULES:
+        try:
+            yield from rule(config)
+        except AttributeError as error:
+            if not isinstance(error.obj, Section):
+                raise
+    yield from _find_overruled(resolved)
+    if not resolved.complete_record:
+        yield from _find_ignored(resolved)
+
+
+def known_values(resolved: Resolved, model: Any = Config, prefix: str = "") -> Any:
+    """Return the values that are known, as a config; asking for another raises AttributeError."""
+    section = model.model_construct(_fields_set=set())
+    for name, field in model.model_fields.items():
+        key = prefix + name
+        if is_section(field):
+            section.__dict__[name] = known_values(resolved, field.annotation, f"{key}.")
+        elif key in resolved.unread:
+            section.__dict__.pop(name, None)
+        elif key in resolved.stated:
+            section.__dict__[name] = resolved.stated[key].value
+            section.model_fields_set.add(name)
+    return section
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A key that at one value takes the effect of others away.
+
+    Args:
+        key: dotted key.
+        off: the value at which it does so.
+        why: what is the case then.
+        names: dotted keys and sections that it silences.
+    """
+
+    key: str
+    off: Any
+    why: str
+    names: tuple[str, ...]
+
+    def is_off(self, resolved: Resolved) -> bool:
+        """Say whether the key is known to have the value."""
+        value = resolved.value(self.key)
+        known = self.key not in resolved.unread
+        return known and type(value) is type(self.off) and value == self.off
+
+    def silenced(self) -> list[str]:
+        """Return every key that it silences."""
+        return [key for name in self.names for key in keys_under(name) if key != self.key]
+
+
+SWITCHES = (
+    Switch("qlora.use_qlora", False, "every weight is trained, without adapters", ("qlora",)),
+    Switch(
+        "training.early_stopping_patience",
+        None,
+        "training never stops early",
+        ("training.early_stopping_threshold",),
+    ),
+    Switch(
+        "generation.num_beams",
+        1,
+        "greedy search has no beams to weigh",
+        ("generation.length_penalty", "generation.early_stopping"),
+    ),
+    Switch("data.test_file", None, "no test rows are read", ("data.max_test_rows",)),
+    Switch("tracking.wandb", False, "W&B is off", ("tracking.project", "tracking.entity")),
+)
+NO_WARMUP = Switch(SCHEDULE, "constant", "it has no warm-up", (WARMUP,))
+"""Stated beside the shape, a warm-up is refused in words of its own, which name the shape with one.
+"""
+
+
+def _find_overruled(resolved: Resolved) -> Iterator[Fault]:
+    """max_steps rules over num_train_epochs, so a later num_train_epochs would do nothing, and the
+    metric over a claim of which scores are better.
+    """
+    epochs, steps = "training.num_train_epochs", "training.max_steps"
+    ruling = resolved.value(steps)
+    if ruling is not None and resolved.rank(epochs) > resolved.rank(steps):
+        found = f"{resolved.value(epochs):g}, but max_steps {ruling} rules"
+        yield Fault(epochs, found, f"{steps}: null beside it")
+    claim, metric = resolved.stated.get(CLAIM), resolved.value(METRIC)
+    if claim and METRIC not in resolved.unread and claim.value == (metric == "loss"):
+        found = f"{show_value(claim.value)}, but metric_for_best_model is {metric}"
+        yield Fault(CLAIM, found, "remove it: it follows from the metric")
+
+
+def _find_ignored(resolved: Resolved) -> Iterator[Fault]:
+    """Give each key that is stated beside, or after, what silences it: it would be accepted and
+    then ignored.
+
+    A value that an earlier source gave is no mistake: switching adapters off with --set need not
+    take their rank away; that it has no effect then is said.
+    """
+    for switch in (*SWITCHES, NO_WARMUP):
+        for key in switch.silenced() if switch.is_off(resolved) else ():
+            value = resolved.value(key)
+            # null, false and no steps ask for nothing, so nothing is ignored.
+            if value is None or value is False or (key == WARMUP and not value):
+                continue
+            if not resolved.rank(switch.key) <= resolved.rank(key) != 0:
+                continue
+            if switch is NO_WARMUP:
+                found = f"{value:g}, but the shape constant has no warm-up"
+                yield Fault(key, found, "lr_scheduler_type: constant_with_warmup")
+            else:
+                off = f"{switch.key}: {show_value(switch.off)} ({switch.why})"
+                found = f"{show_value(value)} has no effect under {off}"
+                yield Fault(key, found, f"remove it, or change {switch.key}")
+
+
+def note_silenced(resolved: Resolved, *, files: Resolved) -> Iterator[str]:
+    """Say which keys have no effect any more.
+
+    Args:
+        files: what the experiment's files alone come to, without overlays and --set.
+    """
+    for switch in (*SWITCHES, NO_WARMUP):
+        if not switch.is_off(resolved) or switch.is_off(files):
+            continue
+        rank, section = resolved.rank(switch.key), switch.key.rpartition(".")[0]
+        names = [
+            key.removeprefix(f"{section}.")
+            for key in switch.silenced()
+            if 0 < resolved.rank(key) < rank and _asks(resolved, key)
+        ]
+        if names:
+            place = f"{resolved.origin(switch.key).text} {switch.key} {show_value(switch.off)}"
+            verb = "have" if len(names) > 1 else "has"
+            yield f"{place}: {', '.join(names)} {verb} no effect ({switch.why})"
+    key = "data.data_dir"
+    rows = [resolved.value(f"data.{kind}_file") for kind in ("train", "dev", "test")]
+    whole = all(Path(name).is_absolute() for name in rows if name)
+    if whole and resolved.value(key) != files.value(key):
+        why = "train_file, dev_file and test_file are whole paths"
+        yield f"{resolved.origin(key).text} {key}: it has no effect ({why})"
+
+
+def _asks(resolved: Resolved, key: str) -> bool:
+    """Say whether a value asks for something: inherited ones that equal the default do not."""
+    value = resolved.value(key)
+    if value is None or value is False or value == "auto":
+        return False
+    return resolved.origin(key).file == resolved.path or value != default_of(key)
+
+
+def find_silent(resolved: Resolved) -> set[str]:
+    """Return every key whose value, stated or not, has no effect."""
+    return {key for one in SWITCHES if one.is_off(resolved) for key in one.silenced()}

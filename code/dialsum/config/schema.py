@@ -1,23 +1,24 @@
 """The one schema of every experiment file: each key with type, bounds, default, meaning, unit.
 
-Must not know where a value came from, nor rules about two keys (check.py), nor any library that
+Must not know where a value came from, nor rules about two keys (rules.py), nor any library that
 trains. Defaults here are the neutral ones; the project's own choices, with their reasons, stand in
 config/base_config.yaml.
 """
 
 from __future__ import annotations
 
-import ast
-import inspect
 import math
-import sys
+import re
 from collections.abc import Iterator
 from functools import cache
-from itertools import pairwise
 from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from dialsum.config.yaml import describe_found, show_value
+from dialsum.paths import NAME_BYTES, find_name_fault
 
 Auto = Literal["auto"]
 # No bound forbids what a run could mean: beyond each stands a slip of the keyboard.
@@ -38,6 +39,7 @@ Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 """A day: no wait of the queue is longer."""
 Share = Annotated[float, Field(ge=0, lt=1)]
+Score = Annotated[float, Field(ge=0, le=100)]
 Architecture = Literal["mt5", "t5", "bart"]
 BestMetric = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum", "loss"]
 Scale = Literal["mecab", "kiwi", "whitespace", "char", "english"]
@@ -45,11 +47,25 @@ Retry = Literal["lr_half", "batch_half", "rank_half"]
 KeptPart = Literal["both_ends", "start", "end"]
 
 
+UNFIT = "unfit"
+"""Type of our own validators' errors; their context holds what was found and what is meant."""
+
+
+def unfit(found: str, meant: str) -> PydanticCustomError:
+    """Return the error of a value that no run can have, for a validator to raise."""
+    return PydanticCustomError(UNFIT, "{found} → {meant}", {"found": found, "meant": meant})
+
+
 class Section(BaseModel):
     """What all sections share: unknown keys are refused, no value is silently converted."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
     )
 
 
@@ -64,6 +80,20 @@ class General(Section):
     """Estimated duration on one RTX 3090 with the real checkpoint and 12,457 rows, minutes."""
     next: str | None = None
     """Stem of the experiment to run after this one, named in the closing lines."""
+
+    @field_validator("label")
+    @classmethod
+    def _can_name_a_file(cls, label: str | None) -> str | None:
+        """Log files are named by it."""
+        if label is None:
+            return None
+        fault = find_name_fault(label) or ("a space in it" if re.search(r"\s", label) else None)
+        if fault:
+            better = re.sub(r"\W+", "_", label).strip("_")[: NAME_BYTES // 4] or "a_name"
+            better = "a_name" if find_name_fault(better) else better
+            found = f"{describe_found(label)} ({fault}); log files are named by it"
+            raise unfit(found, f"no space or slash: {better}")
+        return label
 
 
 class Model(Section):
@@ -82,6 +112,15 @@ class Model(Section):
     dropout: Share | None = None
     """Dropout probability of the network; the checkpoint's own when absent."""
 
+    @field_validator("checkpoint")
+    @classmethod
+    def _is_named(cls, checkpoint: str) -> str:
+        """An empty name would be the working folder."""
+        if not checkpoint.strip():
+            meant = "a name on the hub such as digit82/kobart-summarization, or a folder"
+            raise unfit("an empty text", meant)
+        return checkpoint
+
 
 class Tokenizer(Section):
     """How text becomes tokens."""
@@ -96,6 +135,15 @@ class Tokenizer(Section):
     """Text put before every dialogue; it is never cut."""
     dialogue_tokens: Literal["standard", "data", "none"] = "standard"
     """Ordinary tokens to add: speaker tags and masks; data: also every #Word# of the train rows."""
+
+    @field_validator("input_prefix")
+    @classmethod
+    def _has_real_line_breaks(cls, prefix: str) -> str:
+        r"""Outside double quotes, YAML leaves \n as two characters."""
+        if "\\n" in prefix:
+            meant = "double quotes around the text, or no \\n"
+            raise unfit(r"a literal \n (backslash and n)", meant)
+        return prefix
 
 
 class Columns(Section):
@@ -167,7 +215,7 @@ class Training(Section):
     """Shape of the learning rate over the run."""
     lr_scheduler_kwargs: dict[str, Any] = {}
     """Arguments of that shape, such as num_cycles."""
-    warmup_steps: Annotated[float, Field(ge=0, le=10_000_000)] = 0
+    warmup_steps: Annotated[float, Field(ge=0, le=10_000_000)] = 0.0
     """Steps of rising learning rate; below 1 it is a share of all steps."""
     weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.0
     """AdamW's decoupled weight decay."""
@@ -212,6 +260,14 @@ class Training(Section):
     """Processes that prepare batches; auto goes by cores and memory."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Seed of initialisation, order, dropout."""
+
+    @field_validator("warmup_steps")
+    @classmethod
+    def _counts_whole_steps(cls, warmup: float) -> float:
+        """From 1 on it counts steps."""
+        if warmup >= 1 and warmup != int(warmup):
+            raise unfit(f"{warmup}", "whole steps, or a share below 1")
+        return warmup
 
     def count_steps(self, *, train_rows: int | None) -> int | None:
         """Return the optimizer steps of a whole run, as transformers counts them; None where the
@@ -281,6 +337,22 @@ class Qlora(Section):
     train_embeddings: bool = False
     """Also train embeddings, head and norms in full (a base from random weights needs it)."""
 
+    @field_validator("target_modules")
+    @classmethod
+    def _name_layers(cls, targets: list[str] | str) -> list[str] | str:
+        """An empty list would adapt nothing."""
+        if isinstance(targets, str):
+            return targets
+        if not targets:
+            raise unfit("an empty list adapts nothing", "auto, or names")
+        if "auto" in targets:
+            raise unfit("auto inside a list", "auto alone, or names alone")
+        if twice := sorted(
+            {name for name in targets if targets.count(name) > 1 or not name.strip()}
+        ):
+            raise unfit(f"{show_value(twice)} empty or twice", "each name once")
+        return targets
+
 
 class Generation(Section):
     """How summaries are written, for the reported scores and the submission."""
@@ -306,12 +378,19 @@ class Target(Section):
 
     tokenizer: Scale = "whitespace"
     """Scale of these figures; never compared with another scale."""
-    rouge1: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    rouge1: Annotated[list[Score], Field(min_length=2, max_length=2)] | None = None
     """Expected ROUGE-1, from and to."""
-    minimum: dict[Literal["rouge1", "rouge2", "rougeL"], float] = {}
+    minimum: dict[Literal["rouge1", "rouge2", "rougeL"], Score] = {}
     """Least scores of a run worth keeping."""
-    ideal: dict[Literal["rouge1", "rouge2", "rougeL"], float] = {}
+    ideal: dict[Literal["rouge1", "rouge2", "rougeL"], Score] = {}
     """Scores hoped for."""
+
+    @field_validator("rouge1")
+    @classmethod
+    def _goes_upwards(cls, expected: list[float] | None) -> list[float] | None:
+        if expected is not None and expected[0] > expected[1]:
+            raise unfit("[{:g}, {:g}]".format(*expected), "[from, to], 0 to 100")
+        return expected
 
 
 class Evaluation(Section):
@@ -380,21 +459,23 @@ def schema_keys() -> dict[str, FieldInfo]:
     """Return every key that holds a value, `training.learning_rate` -> its field, in the schema's
     order.
     """
-    return {key: field for key, _, field in _walk(Config) if not _is_section(field)}
+    return {key: field for key, field in _walk(Config) if not is_section(field)}
 
 
 @cache
-def schema_sections() -> frozenset[str]:
-    """Return the dotted names of all sections, `model` as well as `model.tiny`."""
-    return frozenset(key for key, _, field in _walk(Config) if _is_section(field))
+def schema_sections() -> dict[str, list[str]]:
+    """Return all sections by their dotted names, each with the names in it; "" is the top level."""
+    sections = {"": list(Config.model_fields)}
+    for key, field in _walk(Config):
+        if is_section(field):
+            sections[key] = list(field.annotation.model_fields)  # type: ignore[union-attr]
+    return sections
 
 
 @cache
 def mapping_keys() -> frozenset[str]:
     """Return the keys whose value is itself a mapping, such as `training.lr_scheduler_kwargs`."""
-    return frozenset(
-        k for k, field in schema_keys().items() if get_origin(field.annotation) is dict
-    )
+    return frozenset(k for k, one in schema_keys().items() if get_origin(one.annotation) is dict)
 
 
 @cache
@@ -403,49 +484,36 @@ def default_of(key: str) -> Any:
     return schema_keys()[key].get_default(call_default_factory=True)
 
 
-def description(key: str) -> str:
-    """Return what the schema says below a key, without its full stop."""
-    owner = next(owner for name, owner, _ in _walk(Config) if name == key)
-    return _docstrings()[owner, key.rpartition(".")[2]].rstrip(".")
-
-
-def keys_in(section: str) -> list[str]:
-    """Return the names directly in a section ("" for the top level), subsections too."""
-    prefix = f"{section}." if section else ""
-    names = [*schema_keys(), *schema_sections()]
-    inside = [name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)]
-    return list(dict.fromkeys(inside))
-
-
 def keys_under(name: str) -> list[str]:
     """Return every key in a section and its subsections ("": all there are), or the key itself."""
     prefix = f"{name}." if name else ""
     return [key for key in schema_keys() if key == name or key.startswith(prefix)]
 
 
+def json_schema(key: str) -> dict[str, Any]:
+    """Return what JSON Schema says of a key: type, bounds, choices, description."""
+    node = whole = _whole_schema()
+    for name in key.split("."):
+        node = node["properties"][name]
+        if section := node.get("$ref"):
+            node = whole["$defs"][section.rpartition("/")[2]]
+    return node
+
+
 @cache
-def _docstrings() -> dict[tuple[str, str], str]:
-    """Read the text below each field from the schema's source, by class and field.
-
-    Only messages need it; pydantic's own way costs every start 17 ms.
-    """
-    texts: dict[tuple[str, str], str] = {}
-    tree = ast.parse(inspect.getsource(sys.modules[__name__]))
-    for item in (node for node in tree.body if isinstance(node, ast.ClassDef)):
-        for line, below in pairwise(item.body):
-            if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr):
-                text = str(ast.literal_eval(below.value))
-                texts[item.name, ast.unparse(line.target)] = " ".join(text.split())
-    return texts
+def _whole_schema() -> dict[str, Any]:
+    # Only messages need it.
+    return Config.model_json_schema()
 
 
-def _walk(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, FieldInfo]]:
-    """Give dotted name, class and field of everything in a section, subsections included."""
+def _walk(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Give dotted name and field of everything in a section, subsections included."""
     for name, field in model.model_fields.items():
-        yield prefix + name, model.__name__, field
-        if _is_section(field):
+        yield prefix + name, field
+        if is_section(field):
             yield from _walk(field.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
 
 
-def _is_section(field: FieldInfo) -> bool:
+def is_section(field: FieldInfo) -> bool:
+    """Say whether a field holds a section, not a value."""
     return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
