@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from dialsum.experiment.job import Job, read_job
 from dialsum.paths import PROJECT_ROOT, RunPaths
 from dialsum.report.summaries import write_batch_files
 from test_batch import plan_batch
+from trainer_runs import STEPS, command, read_result, run
 
 SEVEN = sorted((PROJECT_ROOT / "config" / "experiments").glob("*.yaml"))
 EDITED = "training:\n  learning_rate: 0.9\n"
@@ -141,3 +145,33 @@ def test_rows_that_change_while_the_queue_runs_are_refused(tmp_path: Path) -> No
     result = run_queue(plan, screen=screen, write_results=write_batch_files)
     assert result.exit_status == 1
     assert "train.csv: changed since the batch was started" in shown.getvalue()
+
+
+@pytest.mark.training
+def test_a_job_repeats_its_run_in_its_place_and_goes_on_with_one_that_was_cut_off(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "run"
+    first = run(command("03_high_learning_rate_rtx3090", folder))
+    assert first.returncode == 0, first.stderr
+    trainer = [sys.executable, str(PROJECT_ROOT / "code" / "trainer.py")]
+    again = run([*trainer, "--job", str(folder / "job.json")])
+    assert again.returncode == 0, again.stderr
+    scores = [
+        read_result(place)["evaluation"]["dev"]["rouge_mean"]
+        for place in (folder, next(folder.glob("previous/*")))
+    ]
+    assert scores[0] == scores[1]
+    # As after a kill: no record, and a checkpoint before the last step.
+    (folder / "result.json").unlink()
+    shutil.rmtree(folder / "checkpoints" / f"checkpoint-{STEPS}", ignore_errors=True)
+    resumed = run([*trainer, "--job", str(folder / "job.json"), "--resume"])
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on after step 3" in resumed.stdout
+    assert read_result(folder)["evaluation"]["dev"]["rouge_mean"] == scores[0]
+    changed = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    changed["data_sha256"] = {"train": "0" * 64}
+    (folder / "other.json").write_text(json.dumps(changed), encoding="utf-8")
+    refused = run([*trainer, "--job", str(folder / "other.json")])
+    assert refused.returncode == 2
+    assert "changed since" in refused.stderr

@@ -14,7 +14,7 @@ from dialsum.batch.plan import BatchOptions
 from dialsum.batch.plan_text import describe_plan
 from dialsum.batch.queue import run_queue
 from dialsum.batch.result import BatchResult
-from dialsum.machine.driver import usable_cores
+from dialsum.machine.driver import HostMemory
 from dialsum.record import find_records
 from dialsum.report.closing import format_closing
 from dialsum.report.summaries import write_batch_files
@@ -122,26 +122,33 @@ def cards(number: int) -> object:
 
 
 SLOTS = [
-    (("1",), 0, 1, False),
-    (("2",), 0, 2, False),
-    (("9",), 0, 3, False),
-    (("auto",), 0, min(3, usable_cores()), False),
-    (("2",), 1, 1, True),
-    (("auto",), 1, 1, False),
-    (("2", "general.device=cpu"), 1, 2, False),
+    (("1",), 0, None, 1, False),
+    (("2",), 0, 0, 2, False),
+    (("9",), 0, None, 3, False),
+    (("auto",), 0, None, 3, False),
+    (("auto",), 0, 2**32, 2, False),
+    (("auto",), 0, 2**20, 1, False),
+    (("2",), 1, None, 1, True),
+    (("auto",), 1, None, 1, False),
+    (("2", "general.device=cpu"), 1, None, 2, False),
 ]
+"""What is asked, cards, free memory in bytes; how many run, and whether that is refused."""
 
 
-@pytest.mark.parametrize(("asked", "number", "slots", "refused"), SLOTS)
+@pytest.mark.parametrize(("asked", "number", "memory", "slots", "refused"), SLOTS)
 def test_slots_are_cores_on_a_cpu_and_one_on_a_card(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     asked: tuple[str, ...],
     number: int,
+    memory: int | None,
     slots: int,
     refused: bool,
 ) -> None:
     monkeypatch.setattr("dialsum.batch.check.nvidia_gpus", cards(number))
+    monkeypatch.setattr("dialsum.batch.check.usable_cores", lambda: 8)
+    room = HostMemory(None, 2**34 if memory is None else memory)
+    monkeypatch.setattr("dialsum.batch.check.host_memory", lambda: room)
     overrides = (f"batch.slots={asked[0]}", *asked[1:])
     plan = plan_of(make_options(tmp_path, "a", "b", "c", overrides=overrides))
     found = check_plan(plan, environment={"PATH": str(tmp_path)})

@@ -38,7 +38,7 @@ from dialsum.errors import ConfigError, DialsumError, ProblemsError, RunError, U
 from dialsum.experiment.environment import find_shadowed_packages
 from dialsum.experiment.job import Job
 from dialsum.files import read_regular
-from dialsum.machine.driver import nvidia_gpus, usable_cores, visible_gpus
+from dialsum.machine.driver import host_memory, nvidia_gpus, usable_cores, visible_gpus
 from dialsum.models.checkpoint import describe_own_search, find_checkpoint_problems, find_size
 from dialsum.models.families import find_foreign_targets, get_family
 from dialsum.models.hub import (
@@ -59,6 +59,8 @@ ROOM_FOR_WORDS_BYTES = 2**16
 said."""
 TINY_PARAMETERS = 20_000_000
 """Up to here a checkpoint trains on a CPU in minutes; real ones have six times that at least."""
+MEMORY_BYTES = 3 * GIB // 2
+"""What the process of a tiny model takes at most, its libraries included."""
 WAY_OUT = "give another place with --output-dir DIR"
 
 
@@ -314,7 +316,8 @@ def choose_slots(
 ) -> tuple[int, list[str]]:
     """Return how many experiments run at the same time, and what is wrong with what was asked.
 
-    The least that any of them asks holds for all; `auto` is one for each core, and one on a card.
+    The least that any of them asks holds for all; `auto` is one for each core, as far as memory
+    goes, and one on a card.
 
     Args:
         environment: environment variables, which may hide cards.
@@ -330,7 +333,10 @@ def choose_slots(
             "batch on each: CUDA_VISIBLE_DEVICES=1 … --only 4-7 --output-dir DIR"
         )
         return 1, [problem] if most > 1 else []
-    least = min(usable_cores() if slots == "auto" else slots for slots in asked)
+    free = host_memory().free_bytes
+    room = len(configs) if free is None else free // MEMORY_BYTES
+    possible = max(1, min(usable_cores(), room))
+    least = min(possible if slots == "auto" else slots for slots in asked)
     return max(1, min(least, len(configs))), []
 
 

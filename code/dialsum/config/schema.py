@@ -434,7 +434,8 @@ class Batch(Section):
     never tries again by itself."""
     slots: Annotated[int, Field(ge=1, le=256)] | Auto = 1
     """Experiments that run at the same time on a CPU, which share its cores; auto: one for each
-    core, and one on a card. The least that any experiment of a batch asks holds for it."""
+    core, as far as memory goes, and one on a card. The least that any experiment of a batch asks
+    holds for it."""
     memory_limit_gib: Annotated[float, Field(gt=0, le=1_000_000)] = 24.0
     """GPU memory that the closing lines hold the run against, GiB."""
 
