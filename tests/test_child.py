@@ -136,31 +136,22 @@ STUBBORN = (
 )
 
 
-def test_a_child_that_does_not_listen_is_killed_after_the_grace(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("grace_seconds", "wishes"), [(0.3, 1), (600.0, 2)])
+def test_a_child_that_does_not_listen_is_killed_after_the_grace_or_a_second_wish(
+    tmp_path: Path, grace_seconds: float, wishes: int
+) -> None:
     interrupts = Interrupts()
 
-    def stop_when_ready() -> None:
-        if not interrupts.wanted and "ready" in (tmp_path / "log").read_text():
+    def wish() -> None:
+        if "ready" in (tmp_path / "log").read_text() and not (
+            interrupts.insisted or len(interrupts.times) == wishes == 1
+        ):
             interrupts.receive()
 
     end = run_python(
-        STUBBORN, tmp_path, interrupts=interrupts, on_poll=stop_when_ready, grace_seconds=0.3
+        STUBBORN, tmp_path, interrupts=interrupts, on_poll=wish, grace_seconds=grace_seconds
     )
     assert (end.signal_name, end.interrupted, end.killed) == ("SIGKILL", True, True)
-
-
-def test_a_second_wish_kills_at_once(tmp_path: Path) -> None:
-    interrupts = Interrupts()
-
-    def stop_twice() -> None:
-        again = interrupts.wanted and not interrupts.insisted
-        if again or "ready" in (tmp_path / "log").read_text():
-            interrupts.receive()
-
-    end = run_python(
-        STUBBORN, tmp_path, interrupts=interrupts, on_poll=stop_twice, grace_seconds=600
-    )
-    assert end.killed
 
 
 def test_signals_of_one_moment_are_one_wish() -> None:

@@ -19,7 +19,7 @@ from dialsum.text_table import align
 
 KIND_WORDS = {"full": "as configured", "one_epoch": "one epoch each", "demo": "demo on tiny models"}
 WIDTH = 100
-HIDDEN = ("general.expected_minutes", "evaluation.target.", "tracking.")
+HIDDEN = ("general.expected_minutes", "evaluation.target.", "tracking.", "batch.slots")
 """Replaced keys, or beginnings of them, that say nothing of how the experiment learns."""
 
 
