@@ -100,6 +100,28 @@ def test_files_named_by_set_are_looked_for_instead(project: Path) -> None:
     assert problem.startswith("data: other.jsonl not found")
 
 
+@pytest.mark.parametrize(
+    ("config", "words", "missing"),
+    [
+        ("training: {seed: 1}", [], "train.csv, dev.csv, test.csv"),
+        ("data:\n  dev_file: null\n  dev_share: 0.1\n", [], "train.csv, test.csv"),
+        ("data: {dev_share: 0.1, train_file: mine.csv}", [], "test.csv"),
+        ("", ["--set=data.dev_file=null", "--set=data.dev_share=0.1"], "train.csv, test.csv"),
+        ("data: {dev_share: 0.1}", ["--set=data.dev_file=d.csv"], "train.csv, d.csv, test.csv"),
+        ("data: {data_dir: /elsewhere}", [], None),
+        ("data: {data_dir: /elsewhere}", ["--data-dir=none"], "there is no folder"),
+    ],
+)
+def test_what_a_config_says_of_its_data_is_for_its_reader(
+    config: str, words: list[str], missing: str | None, project: Path
+) -> None:
+    path = project / "own.yaml"
+    path.write_text(config, encoding="utf-8")
+    problems = look([f"--config={path}", *words, "--set=general.device=cpu"], project=project)
+    assert len(problems) == (missing is not None)
+    assert all(problem.startswith(f"data: {missing}") for problem in problems)
+
+
 def test_a_folder_in_the_place_of_a_file_is_called_one(project: Path) -> None:
     mine = project / "mine"
     (mine / "dev.csv").unlink()

@@ -332,7 +332,11 @@ def test_next_after_the_demo_of_an_own_file_is_its_real_run(tmp_path: Path) -> N
     options = {"demo": True, "data_dir": DEMO_DATA, "overrides": ("training.num_train_epochs=1",)}
     lines = suggest_next(close(tmp_path, make_record("own"), **options))
     [real] = [line for line in lines if line.startswith("the real checkpoint, on a 24 GB GPU")]
-    assert real.endswith(f"--config {tmp_path}/configs/own.yaml --output-dir {tmp_path}/out")
+    assert "(leave out what --set meant for tiny models): " in real
+    assert real.endswith(
+        f"--config {tmp_path}/configs/own.yaml --output-dir {tmp_path}/out "
+        "--set training.num_train_epochs=1"
+    )
     assert "put train.csv, dev.csv, test.csv into data/" in real
     own_data = close(tmp_path, make_record("own"), demo=True)
     [real] = [line for line in suggest_next(own_data) if line.startswith("the real checkpoint")]

@@ -20,7 +20,7 @@ from pathlib import Path
 from dialsum.cli import read_batch_options
 from dialsum.data import aihub
 from dialsum.errors import EXIT_OK, UnfitError, run_script
-from dialsum.files import BINARY, EMPTY, JSON, JSON_LINES, TEXT, UTF16, look_at
+from dialsum.files import BINARY, EMPTY, JSON, JSON_LINES, TEXT, UTF16, look_at, read_regular
 from dialsum.paths import PROJECT_ROOT, shown
 
 COMMAND = "bash run_main_7_experiments.sh"
@@ -208,11 +208,17 @@ def find_missing(
     if asked.explain or asked.dry_run:
         return []
     values = dict(override.partition("=")[::2] for override in asked.overrides)
-    names = [values.get(f"data.{Path(name).stem}_file", name) for name in DATA_FILES]
-    default = repository / "data" / "sample" if asked.demo else repository / "data"
-    problems = find_data_problems(
-        asked.data_dir or default, [name for name in names if name not in ("null", "~", "")]
-    )
+    # What a config says of its data is looked at when it can be read, which takes packages.
+    said = " ".join([*asked.overrides, *map(_read_config, asked.config)])
+    elsewhere = set(re.findall(r"\b(train|dev|test)_(?:file|share)\s*[:=]", said))
+    files = {kind: "" if kind in elsewhere else f"{kind}.csv" for kind in ("train", "dev", "test")}
+    names = [values.get(f"data.{kind}_file", name) for kind, name in files.items()]
+    problems = []
+    if asked.data_dir or asked.demo or not re.search(r"\bdata_dir\s*[:=]", said):
+        default = repository / "data" / "sample" if asked.demo else repository / "data"
+        problems += find_data_problems(
+            asked.data_dir or default, [name for name in names if name not in ("null", "~", "")]
+        )
     if not asked.demo and values.get("general.device") not in ("cpu", "mps"):
         # The set-up takes the oldest build that there is where no newer one can run.
         build = environment.get("UV_TORCH_BACKEND") or list(TORCH_BUILDS)[-1]
@@ -222,6 +228,14 @@ def find_missing(
         for override in asked.overrides
         if not re.match(r"\w+(\.\w+)+=", override)
     ]
+
+
+def _read_config(path: Path) -> str:
+    """Return the text of a config; nothing of one that cannot be read, which its reader says."""
+    try:
+        return read_regular(path, max_bytes=1_000_000).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def main(argv: Sequence[str] | None) -> int:

@@ -307,19 +307,11 @@ def _suggest_for_unfinished(result: BatchResult) -> list[str]:
 
 
 def _suggest_real_run(plan: BatchPlan) -> str:
-    """Name the command that trains the real checkpoints of what a demo tried.
-
-    The demo's --set and --seed are left out: they were given for tiny models.
-    """
+    """Name the command that trains the real checkpoints of what a demo tried."""
     options = plan.options
     own_data = options.data_dir is not None and options.data_folder != DEMO_DATA
     real = replace(
-        options,
-        demo=False,
-        one_epoch=False,
-        overrides=(),
-        seed=None,
-        data_dir=options.data_dir if own_data else None,
+        options, demo=False, one_epoch=False, data_dir=options.data_dir if own_data else None
     )
     only = f" --only {','.join(map(str, options.only))}" if options.only else ""
     command = (
@@ -329,7 +321,8 @@ def _suggest_real_run(plan: BatchPlan) -> str:
     )
     data = "" if own_data else "put train.csv, dev.csv, test.csv into data/, then "
     several = "s" if len(plan.jobs) > 1 else ""
-    return f"the real checkpoint{several}, on a 24 GB GPU: {data}{command}"
+    kept = " (leave out what --set meant for tiny models)" if options.overrides else ""
+    return f"the real checkpoint{several}, on a 24 GB GPU{kept}: {data}{command}"
 
 
 def _format_job(plan: BatchPlan, job: Job) -> str:
