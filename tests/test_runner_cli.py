@@ -86,6 +86,7 @@ BAD = [
     (["--config", "a.yaml", "--data-dir", "nodata"], "nodata"),
     (["--config", "a.yaml", "--frobnicate"], "--frobnicate"),
     (["--config", "a.yaml", "--dem"], "--dem"),
+    (["--started-as"], "has no option --started-as"),
 ]
 
 
