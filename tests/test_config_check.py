@@ -393,6 +393,17 @@ def test_both_blocks_of_a_doubled_section_are_checked(tmp_path: Path) -> None:
     assert "did you mean seed?" in said[-1]
 
 
+def test_what_was_probably_meant_is_not_missing_as_well(tmp_path: Path) -> None:
+    [said] = problems_of(tmp_path, WHOLE.replace("learning_rate", "learnig_rate"))
+    assert "did you mean learning_rate?" in said
+    # Of a doubled section, one block holds what cannot be read: nobody knows what it gives.
+    text = HEAD + TRAINING + TAIL + "tokenizer: {<<: {a: 1}}\ntokenizer: {input_prefix: a}\n"
+    assert [line.split()[1] for line in problems_of(tmp_path, text)] == [
+        "tokenizer.<<",
+        "tokenizer",
+    ]
+
+
 def test_what_a_fault_may_have_given_is_known_again_once_a_later_source_gives_it(
     tmp_path: Path,
 ) -> None:
