@@ -12,7 +12,6 @@ import pytest
 
 from batch_world import make_options, make_screen, now, start, write_configs, write_data
 from dialsum.archive import archive_previous
-from dialsum.attempts import Attempt
 from dialsum.batch.check import check_plan
 from dialsum.batch.plan import load_selected, make_plan
 from dialsum.batch.queue import run_queue
@@ -20,7 +19,7 @@ from dialsum.batch.result import BatchResult
 from dialsum.config.load import load_config
 from dialsum.config.retry import list_changes, state_changes
 from dialsum.errors import ConfigError, UnfitError
-from dialsum.experiment.job import Job, read_job
+from dialsum.experiment.job import Attempt, Job, read_job
 from dialsum.paths import PROJECT_ROOT, RunPaths
 from dialsum.report.summaries import write_batch_files
 from test_batch import plan_batch

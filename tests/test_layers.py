@@ -24,7 +24,7 @@ LAYERS: list[list[str]] = [
     ["models"],
     ["generate"],
     ["train"],
-    ["record", "attempts", "archive", "experiment"],
+    ["record", "archive", "experiment"],
     ["batch"],
     ["report"],
 ]
@@ -44,7 +44,6 @@ START_AT_ONCE = [
     "data",
     "score",
     "record",
-    "attempts",
     "archive",
     "batch",
     "report",

@@ -9,7 +9,6 @@ import pytest
 
 from batch_world import make_options, make_record, now
 from config_texts import BART, problems_of
-from dialsum.attempts import FIRST, ordinal, say_attempts
 from dialsum.batch.plan import load_selected, make_plan
 from dialsum.batch.plan_text import describe_plan
 from dialsum.batch.retry import plan_retry
@@ -17,7 +16,7 @@ from dialsum.config.load import dump_yaml, load_config
 from dialsum.config.retry import NoHalfError, count_halvings, list_changes, show_number
 from dialsum.config.schema import Config
 from dialsum.config.yaml import read_document, show_value
-from dialsum.experiment.job import Job
+from dialsum.experiment.job import FIRST, Job, ordinal, say_attempts
 
 RANK_HALF = "batch.retry=[rank_half]"
 HALVINGS = [(1, 0), (2, 1), (3, 0), (6, 1), (7, 0), (48, 4), (128, 7)]

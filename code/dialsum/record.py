@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dialsum.attempts import say_attempts
 from dialsum.errors import RunError, UnfitError
+from dialsum.experiment.job import say_attempts
 from dialsum.files import read_regular
 from dialsum.paths import RunPaths, shown
 from dialsum.score.show import format_scores

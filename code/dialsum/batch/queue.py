@@ -22,7 +22,6 @@ from dialsum.archive import (
     find_own_record,
     write_failed_record,
 )
-from dialsum.attempts import KILLED
 from dialsum.batch.check import find_full_disk
 from dialsum.batch.child import (
     GRACE_SECONDS,
@@ -46,7 +45,7 @@ from dialsum.batch.result import (
 from dialsum.batch.retry import plan_retry
 from dialsum.batch.screen import EventFile, RunProgress, Screen, estimate_rest, format_duration
 from dialsum.errors import DialsumError, UnfitError
-from dialsum.experiment.job import Job
+from dialsum.experiment.job import KILLED, Job
 from dialsum.machine.driver import nvidia_gpus, usable_cores
 from dialsum.paths import shown
 from dialsum.record import Record

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dialsum.attempts import CAUSE_WORDS, NAN, ordinal, say_failure
 from dialsum.config.retry import NoHalfError, list_changes, state_changes
-from dialsum.experiment.job import Job
+from dialsum.experiment.job import CAUSE_WORDS, NAN, Job, ordinal, say_failure
 from dialsum.record import Record
 
 MENDABLE_STAGE = "train"

@@ -10,7 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dialsum.attempts import FIRST, FULL, NAN, Attempt
 from dialsum.errors import (
     DialsumError,
     FullMemoryError,
@@ -18,6 +17,7 @@ from dialsum.errors import (
     explain_os_error,
     first_line,
 )
+from dialsum.experiment.job import FIRST, FULL, NAN, Attempt
 from dialsum.files import write_json, write_report
 from dialsum.machine.memory import is_out_of_memory
 from dialsum.paths import RunPaths, relative, shown

@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dialsum.attempts import KILLED
 from dialsum.batch.plan import DEMO_DATA, BatchOptions, BatchPlan
 from dialsum.batch.result import DISK_FULL, BatchResult, ExperimentResult, word_causes
 from dialsum.batch.screen import cut_to_width, format_duration
 from dialsum.data.submission import PREDICTION_COLUMNS
 from dialsum.data.tables import read_table
 from dialsum.errors import EXIT_OK, DataError
-from dialsum.experiment.job import Job
+from dialsum.experiment.job import KILLED, Job
 from dialsum.paths import PROJECT_ROOT, shown
 from dialsum.record import Record
 from dialsum.report.tables import (
