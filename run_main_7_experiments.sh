@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The seven experiments, one after another: makes the environment, then hands over to the runner.
+# The seven experiments: makes the environment, then hands over to the runner.
 set -euo pipefail
 
 root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
 
 show_help() {
   cat <<'HELP'
-Run the seven experiments one after another and end in one table.
+Run the seven experiments, one after another on a GPU, and end in one table.
 
   bash run_main_7_experiments.sh --demo   tiny models of the same kinds, sample data, any CPU
   bash run_main_7_experiments.sh          the real checkpoints on data/*.csv, one NVIDIA GPU
