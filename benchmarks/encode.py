@@ -87,9 +87,12 @@ def load_tags_and_tokenizer(source: str | None) -> Any:
 
 def encode_ours(rows: Sequence[Dialogue], tokenizer: Any, folder: Path) -> int:
     """Encode as a run does."""
-    from dialsum.data.encode import EncodeSettings, encode_splits
+    from dialsum.config.schema import Tokenizer
+    from dialsum.data.encode import encode_splits
 
-    settings = EncodeSettings(PREFIX, ENCODER_MAX_LEN, DECODER_MAX_LEN)
+    settings = Tokenizer(
+        encoder_max_len=ENCODER_MAX_LEN, decoder_max_len=DECODER_MAX_LEN, input_prefix=PREFIX
+    )
     encoded, _ = encode_splits({"train": rows}, tokenizer, settings, folder=folder / "ours")
     return len(encoded["train"])
 

@@ -138,7 +138,7 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
     """Train one side and return its figures."""
     import torch
 
-    from dialsum.data.encode import EncodeSettings, encode_rows
+    from dialsum.data.encode import encode_rows
     from dialsum.experiment.run import prepare_model, prepare_tokenizer, read_splits
     from dialsum.models.load import quiet_libraries
 
@@ -166,7 +166,8 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
         base = model.get_base_model()  # whose parts the loss calls, not the whole
         base.get_encoder().compile(dynamic=True)
         base.get_decoder().compile(dynamic=True)
-    settings = EncodeSettings(config.tokenizer.input_prefix, *LENGTHS)
+    lengths = dict(zip(("encoder_max_len", "decoder_max_len"), LENGTHS, strict=True))
+    settings = config.tokenizer.model_copy(update=lengths)
     train, dev = (
         encode_rows(split.rows, tokens.tokenizer, settings) for split in (splits.train, splits.dev)
     )

@@ -99,7 +99,8 @@ def _write(tokenizer: Path, checkpoint: Path, size: Size) -> dict[str, Any]:
 def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[str, Any]:
     import torch
 
-    from dialsum.data.encode import EncodeSettings, encode_rows
+    from dialsum.config.schema import Tokenizer
+    from dialsum.data.encode import encode_rows
     from dialsum.experiment.run import prepare_tokenizer, read_splits
     from dialsum.machine.driver import peak_resident_bytes
     from dialsum.models.load import load_model
@@ -110,7 +111,7 @@ def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[s
     encoded = encode_rows(
         splits.train.rows[: size.batch * (size.steps + 1)],
         prepared.tokenizer,
-        EncodeSettings("", encoder_max_len=512, decoder_max_len=128),
+        Tokenizer(encoder_max_len=512, decoder_max_len=128),
     )
     before = _memory()
     loaded = load_model(

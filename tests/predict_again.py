@@ -18,7 +18,7 @@ import transformers
 
 from dialsum.config.load import load_config
 from dialsum.config.schema import Config
-from dialsum.data.encode import EncodeSettings, encode_rows
+from dialsum.data.encode import encode_rows
 from dialsum.experiment.run import dialogue_tokens, read_splits
 from dialsum.generate import GenerationSettings, generate
 from dialsum.models.saved import load_saved_model
@@ -29,8 +29,7 @@ def write_dev(model: Any, tokenizer: Any, config: Config, *, bf16: bool = False)
     splits = read_splits(config)
     vocabulary = tokenizer.get_vocab()
     tags = [vocabulary[token] for token in dialogue_tokens(config, splits.train.rows)]
-    asked = EncodeSettings.from_config(config.tokenizer)
-    inputs = encode_rows(splits.dev.rows, tokenizer, asked).inputs
+    inputs = encode_rows(splits.dev.rows, tokenizer, config.tokenizer).inputs
     settings = GenerationSettings.from_config(config, exempt=tags, bf16=bf16)
     written = generate(
         model,

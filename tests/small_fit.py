@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dialsum.data.encode import EncodeSettings, encode_rows
+from dialsum.config.schema import Tokenizer
+from dialsum.data.encode import encode_rows
 from dialsum.data.rows import Dialogue
 from dialsum.generate import GenerationSettings
 from dialsum.train.batches import BatchShape
@@ -99,7 +100,9 @@ class SmallTraining:
         model = adapt_model(
             loaded, config=config, new_token_ids=[], gradient_checkpointing=False
         ).model.to(device)
-        encoded = encode_rows(self.rows, tokenizer, EncodeSettings("", 64, 64))
+        encoded = encode_rows(
+            self.rows, tokenizer, Tokenizer(encoder_max_len=64, decoder_max_len=64)
+        )
         asked = config.training
         task = SummaryTask(
             encoded,

@@ -8,16 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from dialsum.config.schema import KeptPart
+from dialsum.config.schema import KeptPart, Tokenizer
 from dialsum.data import encode as encode_module
-from dialsum.data.encode import (
-    ENCODING_VERSION,
-    EncodedSplit,
-    EncodeSettings,
-    TokenIds,
-    encode_rows,
-    fold_spaces,
-)
+from dialsum.data.encode import ENCODING_VERSION, EncodedSplit, TokenIds, encode_rows, fold_spaces
 from dialsum.data.rows import Dialogue
 from dialsum.errors import RunError
 from word_tokenizer import (
@@ -44,8 +37,14 @@ def encode(
     targets: int = 4,
     keep: KeptPart = "start",
 ) -> EncodedSplit:
-    """Encode with short limits."""
-    return encode_rows(items, tokenizer, EncodeSettings(prefix, inputs, targets, keep))
+    """Encode with short limits, a limit of one token too."""
+    asked = Tokenizer.model_construct(
+        encoder_max_len=inputs,
+        decoder_max_len=targets,
+        long_dialogues_keep=keep,
+        input_prefix=prefix,
+    )
+    return encode_rows(items, tokenizer, asked)
 
 
 def lists(rows: TokenIds | None) -> list[list[int]]:

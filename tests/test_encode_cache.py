@@ -14,19 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dialsum.config.schema import Tokenizer
 from dialsum.data import encode as encode_cache
-from dialsum.data.encode import (
-    OWN_FOLDER,
-    EncodedSplit,
-    EncodeSettings,
-    encode_splits,
-    fingerprint,
-    make_key,
-)
+from dialsum.data.encode import OWN_FOLDER, EncodedSplit, encode_splits, fingerprint, make_key
 from dialsum.data.rows import Dialogue
 from word_tokenizer import END, WORDS, WordTokenizer, rows
 
-SETTINGS = EncodeSettings(prefix="w9 ", encoder_max_len=8, decoder_max_len=4)
+SETTINGS = Tokenizer(input_prefix="w9 ", encoder_max_len=8, decoder_max_len=4)
 ITEMS = rows(
     ("A: w1\nB: w2", "w3"), ("A: w1 w2 w3\nB: w4\nA: w5 w6 w7", "w1 w2 w3 w4"), ("네", "w2")
 )
@@ -169,11 +163,19 @@ def test_another_tokenizer_has_another_fingerprint(make: Any, change: Any) -> No
 
 
 @pytest.mark.parametrize(
-    "change", [{"prefix": "w9"}, {"encoder_max_len": 9}, {"decoder_max_len": 5}, {"keep": "start"}]
+    "change",
+    [
+        {"input_prefix": "w9"},
+        {"encoder_max_len": 9},
+        {"decoder_max_len": 5},
+        {"long_dialogues_keep": "start"},
+    ],
 )
 def test_other_settings_have_another_fingerprint(change: dict[str, Any]) -> None:
     tokenizer = WordTokenizer(adds_end=True)
-    assert fingerprint(tokenizer, replace(SETTINGS, **change)) != fingerprint(tokenizer, SETTINGS)
+    assert fingerprint(tokenizer, SETTINGS.model_copy(update=change)) != fingerprint(
+        tokenizer, SETTINGS
+    )
 
 
 def test_another_version_or_library_has_another_fingerprint(
@@ -195,7 +197,7 @@ def cut_short(data: bytes) -> bytes:
 
 def flip(data: bytes) -> bytes:
     """Return the bytes with one bit changed, in the ids."""
-    at = data.index(END.to_bytes(4, "little"), 400)
+    at = data.index(END.to_bytes(4, "little"), 8)
     return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
 
 
@@ -296,7 +298,7 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_trusted(tmp_path: Path) 
     long_ago = left.stat().st_mtime - 2 * encode_cache.LEFT_BEHIND_SECONDS
     os.utime(left, (long_ago, long_ago))
     encode(ITEMS, tmp_path)
-    assert [path.suffix for path in kept(tmp_path)] == [".arrow", ".arrow"]
+    assert [path.suffix for path in kept(tmp_path)] == [".int32", ".int32"]
 
 
 def test_processes_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
@@ -315,7 +317,7 @@ def test_processes_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
         assert line[0] in ("made", "read")
         assert line[1:] == [str(len(expected)), str(sum(map(sum, expected.inputs)))]
     (path,) = kept(tmp_path)
-    assert path.suffix == ".arrow"
+    assert path.suffix == ".int32"
 
 
 def test_the_files_used_longest_ago_go_first(tmp_path: Path) -> None:
@@ -340,14 +342,14 @@ def _key(folder: Path, count: int) -> str:
 
 FOREIGN = [
     "thesis_draft.tmp",
-    "embeddings.arrow",
+    "embeddings.int32",
     ".hidden.tmp",
-    "cache-0123456789abcdef.arrow",
-    f"{'0' * 32}.arrow",
-    f"{'0' * 32}-{'1' * 31}.arrow",
-    f"{'0' * 32}-{'1' * 32}.arrow.tmp",
-    f"x{'0' * 32}-{'1' * 32}.arrow",
-    f"{'0' * 32}-{'1' * 32}.ARROW",
+    "cache-0123456789abcdef.int32",
+    f"{'0' * 32}.int32",
+    f"{'0' * 32}-{'1' * 31}.int32",
+    f"{'0' * 32}-{'1' * 32}.int32.tmp",
+    f"x{'0' * 32}-{'1' * 32}.int32",
+    f"{'0' * 32}-{'1' * 32}.INT32",
 ]
 
 
@@ -373,7 +375,7 @@ def test_links_are_neither_removed_nor_followed(tmp_path: Path) -> None:
     key = _key(tmp_path, 3)
     (path,) = kept(tmp_path)
     path.unlink()
-    names = [f"{key}-{'1' * 32}.arrow", f".{key}-{'1' * 32}.arrow.ab12_x.tmp"]
+    names = [f"{key}-{'1' * 32}.int32", f".{key}-{'1' * 32}.int32.ab12_x.tmp"]
     for name in names:
         (path.parent / name).symlink_to(mine / "data.bin")
     found = [encode(items, tmp_path, limit_bytes=0) for items in (ITEMS, ITEMS[:1])]

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dialsum.config.schema import KeptPart
-from dialsum.data.encode import EncodedSplit, EncodeSettings, encode_rows, fold_spaces
+from dialsum.config.schema import KeptPart, Tokenizer
+from dialsum.data.encode import EncodedSplit, encode_rows, fold_spaces
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input
 from dialsum.data.rows import Dialogue, Kind, load_split
 from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer, train_tokenizer
@@ -77,7 +77,13 @@ def encode(
     keep: KeptPart = "both_ends",
 ) -> EncodedSplit:
     """Encode as an experiment of the family does."""
-    return encode_rows(rows, tokenizer, EncodeSettings(PREFIX[family], inputs, targets, keep))
+    asked = Tokenizer(
+        encoder_max_len=inputs,
+        decoder_max_len=targets,
+        long_dialogues_keep=keep,
+        input_prefix=PREFIX[family],
+    )
+    return encode_rows(rows, tokenizer, asked)
 
 
 def known(tokenizer: Any, split: Any) -> Iterator[tuple[int, list[int]]]:

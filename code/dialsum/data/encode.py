@@ -1,11 +1,9 @@
 """Dialogues and summaries as token ids, kept from run to run.
 
-A row's ids are a view into one flat array: lists of them would take eight times the memory. Kept
-rows lie in Arrow files, mapped into memory when read. Such a file is named by a hash of all that
-its content depends on, so that it cannot be stale, and by a hash of its own bytes, so that a
-damaged one is seen. Only files under such names, in a folder of their own, are ever removed.
-pyarrow writes and reads them: `datasets`, which builds on it, takes as long to import as half of
-the encoding of 12,457 rows, 80 MB of memory, and trusts a damaged file.
+A row's ids are a view into an array of many rows: lists of them would take eight times the memory.
+Kept rows lie in files of plain int32, mapped into memory when read. Such a file is named by a hash
+of all that its content depends on, so that it cannot be stale, and by a hash of its own bytes, so
+that a damaged one is seen. Only files under such names, in a folder of their own, are ever removed.
 
 Must not know models or training; the tokenizer is given.
 """
@@ -18,9 +16,9 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from importlib.metadata import version
 from itertools import chain, pairwise
 from pathlib import Path
@@ -29,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dialsum.config.schema import KeptPart, Tokenizer
+from dialsum.config.schema import Tokenizer
 from dialsum.data.prompts import build_input, find_turns, keep_part
 from dialsum.data.rows import Dialogue
 from dialsum.errors import RunError, first_line
@@ -54,34 +52,17 @@ LEFT_BEHIND_SECONDS = 3600
 """Age from which a temporary file is no process's that still writes it."""
 
 _HASH_LENGTH = 32
-_KEPT_NAME = rf"[0-9a-f]{{{_HASH_LENGTH}}}-[0-9a-f]{{{_HASH_LENGTH}}}\.arrow"
+_KEPT_NAME = rf"[0-9a-f]{{{_HASH_LENGTH}}}-[0-9a-f]{{{_HASH_LENGTH}}}\.int32"
 _TEMPORARY_NAME = rf"\.{_KEPT_NAME}\.\w+\.tmp"  # as files.write_bytes names what it writes
+
+HEAD = 2 + 8
+"""Numbers at the start of a kept file: rows, sides, and Counts."""
 
 TokenIds = list[NDArray[np.int32]]
 """The ids of each row."""
 
 
-@dataclass(frozen=True)
-class EncodeSettings:
-    """What the config's tokenizer section says of encoding."""
-
-    prefix: str
-    encoder_max_len: int
-    decoder_max_len: int
-    keep: KeptPart = "both_ends"
-
-    @classmethod
-    def from_config(cls, asked: Tokenizer) -> EncodeSettings:
-        """Take what counts here of the tokenizer section."""
-        return cls(
-            prefix=asked.input_prefix,
-            encoder_max_len=asked.encoder_max_len,
-            decoder_max_len=asked.decoder_max_len,
-            keep=asked.long_dialogues_keep,
-        )
-
-
-@dataclass(frozen=True)
+@dataclass
 class Counts:
     """What was cut and what the vocabulary lacks, in a whole split.
 
@@ -101,10 +82,6 @@ class Counts:
     truncated_targets: int = 0
     left_out_target_tokens: int = 0
     unknown_targets: int = 0
-
-    def plus(self, **more: int) -> Counts:
-        """Return the sums."""
-        return replace(self, **{name: getattr(self, name) + n for name, n in more.items()})
 
 
 @dataclass(frozen=True)
@@ -171,7 +148,7 @@ class EncodedSplit:
         return record | ({"cache": self.cache} if self.cache else {})
 
 
-def encode_rows(rows: Sequence[Dialogue], tokenizer: Any, settings: EncodeSettings) -> EncodedSplit:
+def encode_rows(rows: Sequence[Dialogue], tokenizer: Any, asked: Tokenizer) -> EncodedSplit:
     """Encode a split; every input and target ends in the tokenizer's end token where that has one.
 
     KoBART's tokenizer adds no end token by itself: a target without one teaches the model never to
@@ -181,48 +158,46 @@ def encode_rows(rows: Sequence[Dialogue], tokenizer: Any, settings: EncodeSettin
     Raises:
         RunError: the prefix leaves no room for a dialogue that has to be cut.
     """
-    inputs, targets, counts = [], [], Counts()
-    has_targets = all(row.summary is not None for row in rows)
+    inputs: TokenIds = []
+    targets: TokenIds | None = [] if all(row.summary is not None for row in rows) else None
+    counts = Counts()
     for start in range(0, len(rows), CHUNK_ROWS):
         chunk = rows[start : start + CHUNK_ROWS]
-        ids, counts = _encode_inputs(chunk, tokenizer, settings, counts)
-        inputs.append(_flatten(ids))
-        if has_targets:
-            ids, counts = _encode_targets(chunk, tokenizer, settings, counts)
-            targets.append(_flatten(ids))
-    return EncodedSplit(_join(inputs), _join(targets) if has_targets else None, counts)
+        inputs += _flatten(_encode_inputs(chunk, tokenizer, asked, counts))
+        if targets is not None:
+            targets += _flatten(_encode_targets(chunk, tokenizer, asked, counts))
+    return EncodedSplit(inputs, targets, counts)
 
 
 def _encode_targets(
-    rows: Sequence[Dialogue], tokenizer: Any, settings: EncodeSettings, counts: Counts
-) -> tuple[list[list[int]], Counts]:
-    end, unknown, most = tokenizer.eos_token_id, tokenizer.unk_token_id, settings.decoder_max_len
+    rows: Sequence[Dialogue], tokenizer: Any, asked: Tokenizer, counts: Counts
+) -> list[list[int]]:
+    end, most = tokenizer.eos_token_id, asked.decoder_max_len
     texts = [fold_spaces(row.summary or "") for row in rows]
     ids = tokenizer(texts, return_attention_mask=False)["input_ids"]
     bodies = [row[:-1] if row and row[-1] == end else row for row in ids]
     over = [len(body) + 1 - most for body in bodies if len(body) + 1 > most]
-    return [[*body[: most - 1], end] for body in bodies], counts.plus(
-        truncated_targets=len(over),
-        left_out_target_tokens=sum(over),
-        unknown_targets=sum(unknown in row for row in ids),
-    )
+    counts.truncated_targets += len(over)
+    counts.left_out_target_tokens += sum(over)
+    counts.unknown_targets += sum(tokenizer.unk_token_id in row for row in ids)
+    return [[*body[: most - 1], end] for body in bodies]
 
 
 def _encode_inputs(
-    rows: Sequence[Dialogue], tokenizer: Any, settings: EncodeSettings, counts: Counts
-) -> tuple[list[list[int]], Counts]:
-    texts = [fold_spaces(build_input(settings.prefix, row.dialogue)) for row in rows]
+    rows: Sequence[Dialogue], tokenizer: Any, asked: Tokenizer, counts: Counts
+) -> list[list[int]]:
+    texts = [fold_spaces(build_input(asked.input_prefix, row.dialogue)) for row in rows]
     encoded: list[list[int]] = tokenizer(texts, return_attention_mask=False)["input_ids"]
-    unknown, most = tokenizer.unk_token_id, settings.encoder_max_len
-    counts = counts.plus(unknown_inputs=sum(unknown in ids for ids in encoded))
+    most = asked.encoder_max_len
+    counts.unknown_inputs += sum(tokenizer.unk_token_id in ids for ids in encoded)
     long = [at for at, ids in enumerate(encoded) if len(ids) > most]
     if not long:
-        return encoded, counts
+        return encoded
     # Where each token stands in the text is asked for these few only.
     offsets = tokenizer(
         [texts[at] for at in long], return_attention_mask=False, return_offsets_mapping=True
     )["offset_mapping"]
-    dialogue_start = len(fold_spaces(build_input(settings.prefix, "x"))) - 1
+    dialogue_start = len(fold_spaces(build_input(asked.input_prefix, "x"))) - 1
     for at, places in zip(long, offsets, strict=True):
         ids = encoded[at]
         found = find_turns(texts[at], places, start=dialogue_start)
@@ -231,20 +206,18 @@ def _encode_inputs(
         if found is None or room < 1:
             raise RunError(
                 f"tokenizer.encoder_max_len {most}: tokenizer.input_prefix "
-                f"{settings.prefix!r} and the end token take {len(ids) - last + first} tokens, so "
-                "that none is left for a dialogue; shorten the prefix or allow longer inputs, such "
-                "as 512"
+                f"{asked.input_prefix!r} and the end token take {len(ids) - last + first} tokens, "
+                "so that none is left for a dialogue; shorten the prefix or allow longer inputs, "
+                "such as 512"
             )
-        kept = keep_part(found, room, part=settings.keep)
+        kept = keep_part(found, room, part=asked.long_dialogues_keep)
         body = [token for begin, stop in kept.spans for token in ids[begin:stop]]
         encoded[at] = [*ids[:first], *body, *ids[last:]]
-        counts = counts.plus(
-            truncated_inputs=1,
-            left_out_turns=kept.turns_left_out,
-            inputs_cut_inside=int(kept.inside),
-            left_out_input_tokens=last - first - len(body),
-        )
-    return encoded, counts
+        counts.truncated_inputs += 1
+        counts.left_out_turns += kept.turns_left_out
+        counts.inputs_cut_inside += kept.inside
+        counts.left_out_input_tokens += last - first - len(body)
+    return encoded
 
 
 def fold_spaces(text: str) -> str:
@@ -252,28 +225,20 @@ def fold_spaces(text: str) -> str:
     return "\n".join(" ".join(line.split()) for line in text.split("\n"))
 
 
-def _flatten(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return the ids of all rows in one array, and the length of each row."""
-    lengths = np.fromiter(map(len, rows), np.int64, count=len(rows))
-    return np.fromiter(chain.from_iterable(rows), np.int32, count=int(lengths.sum())), lengths
-
-
-def _join(parts: Sequence[tuple[NDArray[np.int32], NDArray[np.int64]]]) -> TokenIds:
-    if not parts:
-        return []
-    values, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return _split(values, np.cumsum(lengths))
+def _flatten(rows: Sequence[Sequence[int]]) -> TokenIds:
+    """Return rows as views into one array."""
+    ends = np.cumsum([0, *map(len, rows)])
+    return _split(np.fromiter(chain.from_iterable(rows), np.int32, count=int(ends[-1])), ends)
 
 
 def _split(values: NDArray[np.int32], ends: NDArray[np.int64]) -> TokenIds:
-    starts = [0, *ends.tolist()]
-    return [values[start:end] for start, end in pairwise(starts)]
+    return [values[start:end] for start, end in pairwise(ends.tolist())]
 
 
 def encode_splits(
     splits: Mapping[str, Sequence[Dialogue]],
     tokenizer: Any,
-    settings: EncodeSettings,
+    asked: Tokenizer,
     *,
     folder: Path | None,
     limit_bytes: int = LIMIT_BYTES,
@@ -291,15 +256,15 @@ def encode_splits(
         RunError: as encode_rows; never for the cache's sake.
     """
     if folder is None:
-        return {kind: encode_rows(rows, tokenizer, settings) for kind, rows in splits.items()}, []
+        return {kind: encode_rows(rows, tokenizer, asked) for kind, rows in splits.items()}, []
     encoded: dict[str, EncodedSplit] = {}
     warnings: list[str] = []
-    own, base = folder / OWN_FOLDER, fingerprint(tokenizer, settings)
+    own, base = folder / OWN_FOLDER, fingerprint(tokenizer, asked)
     for kind, rows in splits.items():
         key = make_key(base, rows)
         found, how = _read_kept(own, key, warnings), "read"
         if found is None:
-            made = encode_rows(rows, tokenizer, settings)
+            made = encode_rows(rows, tokenizer, asked)
             how = "made" if _keep(own, key, made, limit_bytes, warnings) else "made, not kept"
             # From the file, so that other processes share its pages and it needs no memory here.
             found = (_read_kept(own, key, warnings) if how == "made" else None) or made
@@ -307,7 +272,7 @@ def encode_splits(
     return encoded, list(dict.fromkeys(warnings))
 
 
-def fingerprint(tokenizer: Any, settings: EncodeSettings) -> str:
+def fingerprint(tokenizer: Any, asked: Tokenizer) -> str:
     """Return a hash of all but the rows that token ids depend on.
 
     The tokenizer counts as its tokenizer.json would say it, with the few settings that are none of
@@ -315,7 +280,7 @@ def fingerprint(tokenizer: Any, settings: EncodeSettings) -> str:
     """
     description = {
         "version": ENCODING_VERSION,
-        "settings": asdict(settings),
+        "settings": asked.model_dump(exclude={"dialogue_tokens"}),
         "tokenizer": _hash(tokenizer.backend_tokenizer.to_str().encode()),
         "end": tokenizer.eos_token_id,
         "unknown": tokenizer.unk_token_id,
@@ -340,7 +305,7 @@ def _hash(content: bytes | Any) -> str:
 
 def _read_kept(folder: Path, key: str, warnings: list[str]) -> EncodedSplit | None:
     """Return what is kept under a key; a damaged file is said and removed."""
-    for path in sorted(folder.glob(f"{key}-*.arrow")):
+    for path in sorted(folder.glob(f"{key}-*.int32")):
         try:
             if _own_file(path, _KEPT_NAME) is None:
                 continue
@@ -363,43 +328,29 @@ def _read_kept(folder: Path, key: str, warnings: list[str]) -> EncodedSplit | No
 
 
 def _map_file(path: Path) -> EncodedSplit | None:
-    """Map a kept file into memory; None if its bytes are not those that were written.
-
-    The bytes are checked before Arrow looks at them: it trusts the lengths that it finds there.
-    """
-    import pyarrow as pa
-
-    if not path.stat().st_size:
+    """Map a kept file into memory; None if its bytes are not those that were written."""
+    try:
+        content = np.asarray(np.memmap(path, np.int32, mode="r"))
+    except ValueError:  # of no length that int32 can have
         return None
-    content = pa.memory_map(str(path)).read_buffer()
     if _hash(content) != path.stem.partition("-")[2]:
         return None
-    batch = pa.ipc.open_file(content).get_batch(0)
-    columns = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        _, ends, _, values = column.buffers()
-        offsets = np.frombuffer(ends, np.int64, count=len(column) + 1) if len(column) else [0]
-        ids = np.frombuffer(values or b"", np.int32, count=int(offsets[-1]))
-        columns[name] = _split(ids, np.asarray(offsets[1:]))
-    counts = Counts(**json.loads(batch.schema.metadata[b"counts"]))
-    return EncodedSplit(columns["inputs"], columns.get("targets"), counts)
+    rows, sides, *counts = content[:HEAD].tolist()
+    start = HEAD + rows * sides
+    ends = start + np.cumsum(content[HEAD:start], dtype=np.int64)
+    ids = _split(content, np.concatenate([[start], ends]))
+    return EncodedSplit(ids[:rows], ids[rows:] if sides == 2 else None, Counts(*counts))
 
 
 def _keep(
     folder: Path, key: str, made: EncodedSplit, limit_bytes: int, warnings: list[str]
 ) -> bool:
-    """Write a split as an Arrow file, the counts in its schema; say whether that went well."""
-    import pyarrow as pa
-
-    columns = {"inputs": made.inputs, "targets": made.targets}
-    arrays = {name: _to_arrow(rows) for name, rows in columns.items() if rows is not None}
-    schema = {"counts": json.dumps(asdict(made.counts)).encode()}
-    batch = pa.record_batch(list(arrays.values()), names=list(arrays))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, batch.schema.with_metadata(schema)) as writer:
-        writer.write_batch(batch.replace_schema_metadata(schema))
-    content = sink.getvalue()
-    path = folder / f"{key}-{_hash(content)}.arrow"
+    """Write a split as int32: rows, sides, the counts, the length of each row of each side, and all
+    ids; say whether that went well."""
+    ids = [*made.inputs, *(made.targets or [])]
+    head = [len(made), 1 if made.targets is None else 2, *astuple(made.counts), *map(len, ids)]
+    content = np.concatenate([np.array(head, np.int32), *ids]).tobytes()
+    path = folder / f"{key}-{_hash(content)}.int32"
     try:
         write_bytes(path, content)
     except RunError as error:
@@ -411,7 +362,7 @@ def _keep(
         )
         return False
     try:
-        remove_oldest(folder, keep=path, limit_bytes=limit_bytes)
+        _remove_oldest(folder, keep=path, limit_bytes=limit_bytes)
     except OSError as error:
         warnings.append(
             f"{shown(folder)}: old encoded rows cannot be removed "
@@ -420,21 +371,7 @@ def _keep(
     return True
 
 
-def _to_arrow(rows: TokenIds) -> Any:
-    """Return rows as a column. From buffers: pyarrow imports pandas to look at a numpy array."""
-    import pyarrow as pa
-
-    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    values = np.concatenate([np.zeros(0, np.int32), *rows])
-    ids = pa.Array.from_buffers(pa.int32(), len(values), [None, pa.py_buffer(values)])
-    return pa.LargeListArray.from_buffers(
-        pa.large_list(pa.int32()), len(rows), [None, pa.py_buffer(offsets)], children=[ids]
-    )
-
-
-def remove_oldest(
-    folder: Path, *, keep: Path, limit_bytes: int, now: Callable[[], float] = time.time
-) -> None:
+def _remove_oldest(folder: Path, *, keep: Path, limit_bytes: int) -> None:
     """Remove the files used longest ago until the rest fits, and what killed writers left.
 
     Only what this module writes: other names and links stay, and do not count.
@@ -449,7 +386,7 @@ def remove_oldest(
                 files.append((path != keep, -state.st_mtime, state.st_size, path))
                 continue
             left = _own_file(path, _TEMPORARY_NAME)
-            if left is not None and now() - left.st_mtime > LEFT_BEHIND_SECONDS:
+            if left is not None and time.time() - left.st_mtime > LEFT_BEHIND_SECONDS:
                 path.unlink()
     total = 0
     for other, _, size, path in sorted(files):

@@ -18,7 +18,7 @@ from dialsum.archive import archive_previous
 from dialsum.config.load import LoadedConfig, dump_yaml
 from dialsum.config.schema import Config, Target
 from dialsum.data.checks import has_no_text
-from dialsum.data.encode import EncodedSplit, EncodeSettings, encode_splits
+from dialsum.data.encode import EncodedSplit, encode_splits
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, find_dialogue_tokens
 from dialsum.data.rows import Dialogue, Splits, name_rows, read_data
 from dialsum.data.submission import check_submission, write_predictions, write_submission
@@ -390,7 +390,7 @@ def encode(context: Context, tokens: PreparedTokenizer) -> dict[str, EncodedSpli
     encoded, warnings = encode_splits(
         {split.kind: split.rows for split in context.splits.present},
         tokens.tokenizer,
-        EncodeSettings.from_config(asked),
+        asked,
         folder=None if folder is None else project_path(folder),
     )
     for kind, rows in encoded.items():
