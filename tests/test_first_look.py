@@ -92,7 +92,10 @@ def test_files_named_by_set_are_looked_for_instead(project: Path) -> None:
     (problem,) = look(asked, project=project)
     assert "train.jsonl is there: --set data.train_file=train.jsonl" in problem
     assert "scripts/convert_aihub.py" in problem
-    assert f"test.csv.gz is packed by gzip, not a CSV file; unpack it: gunzip {mine}" in problem
+    assert (
+        f"test.csv.gz is packed by gzip, not a CSV file; unpack it to {mine / 'test.csv'}: "
+        in problem
+    )
     words = ["--set", "data.train_file=train.jsonl", "--set=data.test_file=null"]
     assert look([*asked, *words], project=project) == []
     words = ["--set", "data.train_file=other.jsonl", "--set=data.test_file=null"]

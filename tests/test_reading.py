@@ -8,7 +8,6 @@ import io
 import lzma
 import os
 import pickle
-import shlex
 import socket
 import subprocess
 import sys
@@ -189,8 +188,7 @@ def test_the_command_that_unpacks_a_table_unpacks_it(name: str, tmp_path: Path) 
         read_table(path, required=("fname",))
     said = caught.value.problems[0]
     assert "is packed by gzip, not a text file" in said
-    command = said.partition("unpack it: ")[2].partition(", and name")[0]
-    assert shlex.split(command)[-2] == "gunzip"
+    command = said.partition("unpack it to ")[2].partition(": ")[2]
     subprocess.run(command, shell=True, check=True)
     assert (tmp_path / "my data" / "train.csv").read_bytes() == ROWS
     assert len(read_table(tmp_path / "my data" / "train.csv", required=("fname",))) == 40

@@ -54,16 +54,14 @@ _MAGIC = (
     (b"\x89PNG\r\n", "image"),
     (b"\xff\xd8\xff", "image"),
     (b"\x93NUMPY", "numpy"),
-    (b"\x80\x02", TORCH),
-    (b"\x80\x03", TORCH),
-    (b"\x80\x04", TORCH),
-    (b"\x80\x05", TORCH),
+    *((b"\x80" + bytes([protocol]), TORCH) for protocol in range(2, 6)),
 )
 _HUB_REFUSALS = re.compile(
     rb"Entry not found|Repository not found|Invalid username or password|Not Found|"
     rb"Access to (model|this) |Invalid credentials|Unauthorized|Forbidden"
 )
 _FETCH = "download the file itself (on huggingface.co the link with /resolve/, not /blob/)"
+_UNPACK = "unpack it to {{out}}: {program} -dc {{path}} > {{new}} && mv {{new}} {{out}}"
 _WORDS = {
     LFS: (
         "a Git LFS pointer, a note that stands for a file",
@@ -71,10 +69,10 @@ _WORDS = {
     ),
     PAGE: ("a web page (HTML or XML)", _FETCH),
     REFUSAL: ("a server's refusal in place of a file", _FETCH),
-    "gzip": ("packed by gzip", "unpack it: {unpack}"),
-    "bzip2": ("packed by bzip2", "unpack it: {unpack}"),
-    "xz": ("packed by xz", "unpack it: {unpack}"),
-    "zstd": ("packed by zstd", "unpack it: {unpack}"),
+    "gzip": ("packed by gzip", _UNPACK.format(program="gzip")),
+    "bzip2": ("packed by bzip2", _UNPACK.format(program="bzip2")),
+    "xz": ("packed by xz", _UNPACK.format(program="xz")),
+    "zstd": ("packed by zstd", _UNPACK.format(program="zstd")),
     "7z": ("a 7z archive", "unpack it, and name a file of those in it: 7z x {path}"),
     "rar": ("a RAR archive", "unpack it, and name a file of those in it: unrar x {path}"),
     "tar": ("a tar archive", "unpack it, and name a file of those in it: tar -xf {path}"),
@@ -101,14 +99,6 @@ _WORDS = {
     TEXT: ("text", ""),
     BINARY: ("no text", ""),
 }
-_UNPACKERS = {
-    "gzip": (".gz", "gunzip"),
-    "bzip2": (".bz2", "bunzip2"),
-    "xz": (".xz", "unxz"),
-    "zstd": (".zst", "unzstd"),
-}
-WRITTEN = (TEXT, UTF16, EMPTY, JSON, JSON_LINES, BINARY)
-"""Kinds of which the text itself says what is wrong with it."""
 
 
 class NotRegularError(OSError):
@@ -132,10 +122,6 @@ class Look:
     size: int
     kind: str
 
-    def describe(self) -> str:
-        """Say what it is: `packed by gzip`."""
-        return _WORDS[self.kind][0]
-
     def explain(self, *, wanted: str, otherwise: str) -> str:
         """Say that it is not what is wanted, and how to come by that.
 
@@ -143,18 +129,12 @@ class Look:
             wanted: such as `a CSV file`.
             otherwise: what to do where its kind has no way out of its own.
         """
-        way_out = _WORDS[self.kind][1] or otherwise
-        path, unpack = shlex.quote(str(self.path)), ""
-        if self.kind in _UNPACKERS:
-            ending, command = _UNPACKERS[self.kind]
-            if self.path.suffix == ending:
-                unpack = f"{command} {path}, and name {self.path.with_suffix('')}"
-            else:
-                named = shlex.quote(f"{self.path}{ending}")
-                unpack = f"mv {path} {named} && {command} {named}"
-        way_out = way_out.replace("{unpack}", unpack).replace("{path}", path)
-        found = self.describe() + ("" if self.kind == EMPTY else f", not {wanted}")
-        return f"is {found}; {way_out}"
+        found, way_out = _WORDS[self.kind]
+        out = self.path.with_name(re.sub(r"(?<=.)\.(gz|bz2|xz|zst)$", "", self.path.name))
+        names = {"path": self.path, "out": out, "new": f"{out}.new"}
+        way_out = way_out.format(**{key: shlex.quote(str(name)) for key, name in names.items()})
+        found += "" if self.kind == EMPTY else f", not {wanted}"
+        return f"is {found}; {way_out or otherwise}"
 
 
 def look_at(path: Path) -> Look:
@@ -272,13 +252,7 @@ def _check_regular(path: Path) -> int:
         return found.st_size
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    sorts = (
-        (stat.S_ISFIFO, "a pipe"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISBLK, "a device"),
-        (stat.S_ISSOCK, "a socket"),
-    )
-    sort = next((name for test, name in sorts if test(found.st_mode)), "something else")
+    sort = {"p": "a pipe", "s": "a socket"}.get(stat.filemode(found.st_mode)[0], "a device")
     raise NotRegularError(errno.EINVAL, f"is {sort}, no regular file", str(path))
 
 
@@ -324,13 +298,12 @@ def read_text_file(path: Path) -> str:
     """
     content = read_file_bytes(path)
     kind = tell_kind(content[:HEAD_BYTES], path)
-    if kind not in WRITTEN:
+    # Of these kinds the text itself says what is wrong with it.
+    if kind not in (TEXT, UTF16, EMPTY, JSON, JSON_LINES, BINARY):
         look = Look(path, len(content), kind)
         said = look.explain(wanted="a text file such as CSV", otherwise="give the table as CSV")
         raise DataError([f"{path}: {said}"])
-    if kind == UTF16:
-        raise DataError([_wrong_encoding(path, "UTF-16")])
-    if b"\0" in content:
+    if kind != UTF16 and b"\0" in content:
         line = content.count(b"\n", 0, content.index(b"\0")) + 1
         problem = (
             f"{path}:{line}  holds a NUL byte (0x00): the file is damaged or is no text; "
@@ -338,17 +311,28 @@ def read_text_file(path: Path) -> str:
         )
         raise DataError([problem])
     try:
-        return content.decode("utf-8-sig")
+        if kind != UTF16:
+            return content.decode("utf-8-sig")
+        encoding = UTF16
     except UnicodeDecodeError as error:
-        with suppress(UnicodeDecodeError):
+        try:
             content.decode("cp949")
-            raise DataError([_wrong_encoding(path, "cp949")]) from None
-        line = content.count(b"\n", 0, error.start) + 1
-        problem = (
-            f"{path}:{line}  is not UTF-8 (byte 0x{content[error.start]:02x}) and no encoding that "
-            "is known here (cp949, UTF-16); save it as UTF-8"
-        )
-        raise DataError([problem]) from None
+        except UnicodeDecodeError:
+            line = content.count(b"\n", 0, error.start) + 1
+            problem = (
+                f"{path}:{line}  is not UTF-8 (byte 0x{content[error.start]:02x}) and no encoding "
+                "that is known here (cp949, UTF-16); save it as UTF-8"
+            )
+            raise DataError([problem]) from None
+        encoding = "cp949"
+    korean = " (Korean Windows, Excel)" if encoding == "cp949" else ""
+    raise DataError(
+        [
+            f"{path}: is not UTF-8 but {encoding}{korean}; convert it: "
+            f"iconv -f {encoding} -t UTF-8 '{path}' > utf8.csv && mv utf8.csv '{path}'"
+            "   (in Excel: Save as -> CSV UTF-8)"
+        ]
+    )
 
 
 def read_file_bytes(path: Path) -> bytes:
@@ -393,15 +377,6 @@ def _explain_unread(path: Path, error: OSError) -> str:
     return f"{path}: cannot be read: {error.strerror or error}"
 
 
-def _wrong_encoding(path: Path, encoding: str) -> str:
-    korean = " (Korean Windows, Excel)" if encoding == "cp949" else ""
-    return (
-        f"{path}: is not UTF-8 but {encoding}{korean}; convert it: "
-        f"iconv -f {encoding} -t UTF-8 '{path}' > utf8.csv && mv utf8.csv '{path}'"
-        "   (in Excel: Save as -> CSV UTF-8)"
-    )
-
-
 FORMULA = re.compile("[=+\\-@\t\r＝＋－＠]")
 """How a cell begins that a spreadsheet takes for a formula; East Asian ones know wide signs too."""
 
@@ -413,18 +388,26 @@ def write_bytes(path: Path, content: bytes) -> None:
         DiskFullError: no space; the old file, if any, still stands.
         RunError: the folder or file cannot be written.
     """
-    temporary: Path | None = None
+    with _writing(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            give_usual_mode(Path(name))
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Make the folder of a file; say what keeps the file from being written (as write_bytes)."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        give_usual_mode(temporary)
-        temporary.replace(path)
-        temporary = None
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFullError(path) from error
@@ -432,9 +415,6 @@ def write_bytes(path: Path, content: bytes) -> None:
             f"{path}: cannot be written: {error.strerror or error}. "
             "Give another place with --output-dir, or mend its permissions."
         ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def give_usual_mode(path: Path) -> None:
@@ -520,14 +500,8 @@ def append_json_line(path: Path, value: Any) -> None:
         DiskFullError, RunError: as write_bytes.
     """
     line = _to_json(value) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab", buffering=0) as file:
-            file.write(line.encode("utf-8"))
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(path) from error
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with _writing(path), path.open("ab", buffering=0) as file:
+        file.write(line.encode("utf-8"))
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
