@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -607,7 +608,7 @@ def test_a_list_under_a_named_key_is_refused(tmp_path: Path) -> None:
         load_split(path, kind="train", columns=OTHER_NAMES)
 
 
-def draw(path: Path, *, share: float = 0.2, seed: int = 1, **changes: int) -> Splits:
+def draw(path: Path, *, share: float = 0.2, seed: int = 1, **changes: Any) -> Splits:
     """Load a train file of which a share is dev rows."""
     return load_splits(path, None, test=None, dev_share=share, seed=seed, **changes)
 
@@ -632,8 +633,11 @@ def test_dev_rows_are_drawn_by_dialogue_from_the_seed(tmp_path: Path) -> None:
     assert [row.row for row in other.dev.rows] != drawn
     assert len({*splits.sha256.values(), *other.sha256.values()}) == 4
     assert any("20 of 100 rows are dev rows (data.dev_share 0.2)" in note for note in splits.notes)
-    assert (len(draw(path, max_dev_rows=3).dev), len(draw(path, max_dev_rows=3).train)) == (3, 80)
-    assert len(draw(path, max_train_rows=7).train) == 7
+    assert (
+        len(draw(path, max_rows={"dev": 3}).dev),
+        len(draw(path, max_rows={"dev": 3}).train),
+    ) == (3, 80)
+    assert len(draw(path, max_rows={"train": 7}).train) == 7
 
 
 def test_rows_that_share_an_fname_are_not_parted(tmp_path: Path) -> None:

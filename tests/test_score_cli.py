@@ -278,7 +278,10 @@ def test_systems_have_short_names(script: ModuleType, paths: list[str], names: l
     [
         ("0,t1,#Person1#은 답한다.\n1,t2,둘은 답한다.\n", ["sub.csv: fit to hand in: 2 rows"]),
         ("0,t2,답한다.\n1,t1,\n", ["order must be that", "'t1' is empty"]),
-        ("0,t1,답한다.</s>\n", ["no row for fname 't2'", "special tokens (</s>)"]),
+        (
+            "0,t1,답한다.</s>\n",
+            ["no row for 1 of 2 fnames of the test file: 't2'", "special tokens (</s>)"],
+        ),
     ],
 )
 def test_a_submission_is_checked(run: Run, submission: str, words: list[str]) -> None:

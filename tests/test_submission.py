@@ -60,16 +60,23 @@ def test_an_empty_summary_is_written_and_then_named(tmp_path: Path) -> None:
 UNFIT = [
     ("nothing", "", ["is empty"]),
     ("other columns", "fname,text\ntest_0,a\n", ["no column 'summary'"]),
-    ("row missing", ",fname,summary\n0,test_0,a\n1,test_2,c\n", ["no row for fname 'test_1'"]),
+    (
+        "row missing",
+        ",fname,summary\n0,test_0,a\n1,test_2,c\n",
+        ["no row for 1 of 3 fnames of the test file: 'test_1'"],
+    ),
     (
         "row too many",
         ",fname,summary\n0,test_0,a\n1,test_1,b\n2,test_2,c\n3,test_9,d\n",
-        ["line 5  row 4: fname 'test_9' is not in the test file"],
+        ["line 5  row 4: the first of 1 whose fname is not in the test file: 'test_9'"],
     ),
     (
         "row twice",
         ",fname,summary\n0,test_0,a\n1,test_1,b\n2,test_1,c\n",
-        ["line 4  row 3: fname 'test_1' stands already", "no row for fname 'test_2'"],
+        [
+            "line 4  row 3: fname 'test_1' stands already",
+            "no row for 1 of 3 fnames of the test file: 'test_2'",
+        ],
     ),
     (
         "other order",
@@ -130,7 +137,7 @@ def test_another_file_s_ids_are_said_once_and_its_tags_not_judged(tmp_path: Path
     assert say_unfit(path, problems).splitlines() == [
         f"{path} is not fit to hand in:",
         "  no row for 30 of 30 fnames of the test file: 't0', 't1', 't2', 't3', 't4' and 25 more",
-        "  line 2  row 1: the first of 30 rows whose fname is not in the test file: 'dev_t0', "
+        "  line 2  row 1: the first of 30 whose fname is not in the test file: 'dev_t0', "
         "'dev_t1', 'dev_t2', 'dev_t3', 'dev_t4' and 25 more",
     ]
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -25,10 +26,17 @@ from dialsum.data.cleaning import (
     has_literal_end,
     writes_literal_ends,
 )
-from dialsum.data.tables import DATA_ENDINGS, TableRow, name_some, read_rows, shorten_kind
+from dialsum.data.tables import (
+    DATA_ENDINGS,
+    TableRow,
+    name_some,
+    read_rows,
+    say_first,
+    shorten_kind,
+)
 from dialsum.data.tags import has_tag
 from dialsum.errors import DataError
-from dialsum.files import read_file_bytes
+from dialsum.files import read_file_bytes, shorten
 from dialsum.paths import project_path
 
 Kind = Literal["train", "dev", "test"]
@@ -134,12 +142,6 @@ def name_rows(rows: Sequence[Dialogue]) -> list[str]:
     return [row.fname if counts[row.fname] == 1 else f"{row.fname} (row {row.row})" for row in rows]
 
 
-def say_first(places: Sequence[str], *, limit: int) -> str:
-    """List the first places, and how many more there are: `row 3 (…), row 9 (…) and 4 more`."""
-    rest = len(places) - limit
-    return ", ".join(places[:limit]) + (f" and {rest:,} more" if rest > 0 else "")
-
-
 def read_data(asked: Data, *, seed: int) -> Splits:
     """Read and check the files that a config's data section names (errors as load_splits)."""
     folder = project_path(asked.data_dir)
@@ -147,9 +149,11 @@ def read_data(asked: Data, *, seed: int) -> Splits:
         folder / asked.train_file,
         folder / asked.dev_file if asked.dev_file else None,
         test=folder / asked.test_file if asked.test_file else None,
-        max_train_rows=asked.max_train_rows,
-        max_dev_rows=asked.max_dev_rows,
-        max_test_rows=asked.max_test_rows,
+        max_rows={
+            "train": asked.max_train_rows,
+            "dev": asked.max_dev_rows,
+            "test": asked.max_test_rows,
+        },
         columns=asked.columns,
         dev_share=asked.dev_share,
         seed=seed,
@@ -161,9 +165,7 @@ def load_splits(
     dev: Path | None,
     *,
     test: Path | None,
-    max_train_rows: int | None = None,
-    max_dev_rows: int | None = None,
-    max_test_rows: int | None = None,
+    max_rows: Mapping[Kind, int | None] | None = None,
     columns: Columns | None = None,
     dev_share: float | None = None,
     seed: int = 0,
@@ -173,7 +175,7 @@ def load_splits(
     Args:
         dev: None where dev rows are drawn from the train file's.
         test: None where no submission is wanted.
-        max_train_rows, max_dev_rows, max_test_rows: keep the first rows only.
+        max_rows: keep the first rows only.
         columns: the files' own names of their columns.
         dev_share: of the train file's rows, between 0 and 1, where there is no dev file.
         seed: of the drawing.
@@ -194,12 +196,7 @@ def load_splits(
             problems += error.problems
     if problems:
         raise DataError(problems, summary=UNFIT_DATA)
-    most: dict[Kind, int | None] = {
-        "train": max_train_rows,
-        "dev": max_dev_rows,
-        "test": max_test_rows,
-    }
-    read = {kind: split.first(most[kind]) for kind, split in read.items()}
+    read = {kind: split.first((max_rows or {}).get(kind)) for kind, split in read.items()}
     between = check_splits(read["train"], read["dev"], read.get("test"))
     notes = [note for split in read.values() for note in split.notes]
     return Splits(read["train"], read["dev"], read.get("test"), notes=[*notes, *between])
@@ -223,11 +220,42 @@ def load_split(
     _check_place(path, kind)
     table, unused = _read_columns(path, kind, columns or Columns())
     rows, changed = _clean_rows(table, kind, path)
+    empty = [
+        (row, column)
+        for column in ("dialogue", "summary")
+        for row in rows
+        if (text := getattr(row, column)) is not None and has_no_text(text)
+    ]
     left_out: list[str] = []
-    if kind == "train":
-        rows, left_out = _leave_out_empty(rows, path)
-    problems = _find_problems(rows, table, kind=kind, path=path)
-    if problems:
+    lacking = {row.row: f"{say_row(row)}: {getattr(row, column)!r:.30}" for row, column in empty}
+    if kind == "train" and 0 < len(lacking) <= MOST_WITHOUT_TEXT * len(rows):
+        left_out = [
+            f"{path}: {len(lacking):,} of {len(rows):,} rows are left out, as their dialogue or "
+            "summary is empty or says nothing: "
+            + say_first([lacking[row] for row in sorted(lacking)], limit=SHOWN_ODDITIES)
+        ]
+        rows, empty = [row for row in rows if row.row not in lacking], []
+
+    def say_empty(row: Dialogue, column: str) -> str:
+        name = f", fname {row.fname!r}" if column != "fname" else ""
+        cell = table[row.row - 1].values[column] if column != "fname" else ""
+        found = (
+            f"holds only {shorten(cell, limit=30)!r}, which says nothing" if cell else "is empty"
+        )
+        place = f"{path}:{row.line}  row {row.row}{name}"
+        return f"{place}: {column} {found}; fill it or take the row out"
+
+    kinds = [
+        [say_empty(row, "fname") for row in rows if not row.fname.strip()],
+        *([say_empty(*one) for one in empty if one[1] == name] for name in ("dialogue", "summary")),
+        [
+            f"{path}:{row.line}  row {row.row}: fname {row.fname!r} is that of row {earlier.row} "
+            f"(line {earlier.line}) already; every row needs its own"
+            for row, earlier in _find_repeated(rows, "fname")
+            if kind != "train" and row.fname.strip()  # a train row's name decides nothing
+        ],
+    ]
+    if problems := [problem for found in kinds for problem in shorten_kind(found)]:
         raise DataError(problems, summary=UNFIT_DATA)
     notes = [*left_out, *changed, *_note_oddities(rows, path), *unused]
     digest = hashlib.sha256(read_file_bytes(path)).hexdigest()
@@ -248,8 +276,7 @@ def _read_columns(path: Path, kind: Kind, columns: Columns) -> tuple[list[TableR
     try:
         table = read_rows(path, required=required)
     except DataError as error:
-        lacks = [f"no {word} {own!r}" for own in required for word in ("column", "key")]
-        if not any(said in str(error) for said in (*lacks, "has none of the columns")):
+        if not re.search(r"\bno (column|key) '|none of the columns '", str(error)):
             raise
         others = [f"{own!r} for {ours}" for ours, own in names.items() if own != usual[ours]]
         hint = "columns under other names are read with --set data.columns.dialogue=NAME"
@@ -363,68 +390,20 @@ def _clean_rows(
     ]
 
 
-def _leave_out_empty(rows: Sequence[Dialogue], path: Path) -> tuple[list[Dialogue], list[str]]:
-    """Leave out train rows without a dialogue or a summary, where they are few enough.
-
-    Returns:
-        The other rows, and a sentence on those left out; all rows where there are more than
-        MOST_WITHOUT_TEXT, which _find_problems then refuses.
-    """
-    empty = [row for row in rows if _lacks_text(row)]
-    if not empty or len(empty) > MOST_WITHOUT_TEXT * len(rows):
-        return list(rows), []
-    places = [
-        f"{say_row(row)}: {(row.summary if has_no_text(row.summary or '') else row.dialogue)!r:.30}"
-        for row in empty
-    ]
-    note = (
-        f"{path}: {len(empty):,} of {len(rows):,} rows are left out, as their dialogue or summary "
-        f"is empty or says nothing: {say_first(places, limit=SHOWN_ODDITIES)}"
-    )
-    return [row for row in rows if not _lacks_text(row)], [note]
-
-
-def _lacks_text(row: Dialogue) -> bool:
-    return has_no_text(row.dialogue) or (row.summary is not None and has_no_text(row.summary))
-
-
-def _find_problems(
-    rows: Sequence[Dialogue], table: Sequence[TableRow], *, kind: Kind, path: Path
-) -> list[str]:
-    """Return every reason to refuse the file, each kind with its first rows and their count.
-
-    Args:
-        rows: as cleaned; some may be left out.
-        table: all rows as they stand in the file.
-        kind: a train row's name decides nothing, so that several may have one.
-    """
-    pairs = [(row, table[row.row - 1]) for row in rows]
-    kinds = [
-        [_say_empty(row, "fname", "", path) for row in rows if not row.fname.strip()],
-        [
-            _say_empty(row, "dialogue", cells.values["dialogue"], path)
-            for row, cells in pairs
-            if has_no_text(row.dialogue)
-        ],
-        [
-            _say_empty(row, "summary", cells.values["summary"], path)
-            for row, cells in pairs
-            if row.summary is not None and has_no_text(row.summary)
-        ],
-        _find_doubled_names(rows, path) if kind != "train" else [],
-    ]
-    return [problem for found in kinds for problem in shorten_kind(found, path)]
-
-
 def _note_oddities(rows: Sequence[Dialogue], path: Path) -> list[str]:
     """Say what is no reason to refuse a file but may be a mistake, one sentence a kind."""
+
+    def say_repeated(column: str) -> list[str]:
+        found = _find_repeated(rows, column)
+        return [f"{say_row(row)} = row {earlier.row}" for row, earlier in found]
+
     found: dict[str, list[str]] = {
-        "repeat the dialogue of an earlier row: ": _find_repeated(rows, "dialogue"),
+        "repeat the dialogue of an earlier row: ": say_repeated("dialogue"),
         "have no speaker tag (#Person1#: …) in the dialogue: ": [
             say_row(row) for row in rows if not has_tag(row.dialogue)
         ],
         "repeat the fname of an earlier row, which decides nothing in train (augmented data has "
-        "such rows): ": _find_repeated(rows, "fname"),
+        "such rows): ": say_repeated("fname"),
         "hold \\n or \\r as text, kept so: it is a line break only where a turn's start follows "
         "one, or in a file that writes its line breaks so: ": [
             say_row(row)
@@ -443,35 +422,11 @@ def _note_oddities(rows: Sequence[Dialogue], path: Path) -> list[str]:
     ]
 
 
-def _find_repeated(rows: Sequence[Dialogue], column: str) -> list[str]:
+def _find_repeated(rows: Sequence[Dialogue], column: str) -> list[tuple[Dialogue, Dialogue]]:
+    """Return the rows of which an earlier one holds the same, with the first of these."""
     first: dict[str, Dialogue] = {}
-    return [
-        f"{say_row(row)} = row {earlier.row}"
-        for row in rows
-        if (earlier := first.setdefault(getattr(row, column), row)) is not row
-    ]
-
-
-def _say_empty(row: Dialogue, column: str, cell: str, path: Path) -> str:
-    name = f", fname {row.fname!r}" if column != "fname" else ""
-    shown = cell if len(cell) <= 30 else cell[:29] + "…"
-    found = f"holds only {shown!r}, which says nothing" if cell else "is empty"
-    return f"{path}:{row.line}  row {row.row}{name}: {column} {found}; fill it or take the row out"
-
-
-def _find_doubled_names(rows: Sequence[Dialogue], path: Path) -> list[str]:
-    first: dict[str, Dialogue] = {}
-    problems = []
-    for row in rows:
-        if not row.fname.strip():
-            continue
-        earlier = first.setdefault(row.fname, row)
-        if earlier is not row:
-            problems.append(
-                f"{path}:{row.line}  row {row.row}: fname {row.fname!r} is that of "
-                f"row {earlier.row} (line {earlier.line}) already; every row needs its own"
-            )
-    return problems
+    pairs = [(row, first.setdefault(getattr(row, column), row)) for row in rows]
+    return [(row, earlier) for row, earlier in pairs if row is not earlier]
 
 
 def check_splits(train: Split, dev: Split, test: Split | None) -> list[str]:
@@ -491,50 +446,33 @@ def check_splits(train: Split, dev: Split, test: Split | None) -> list[str]:
             ]
         )
     in_train = _first_by_text(train)
-    pairs = _find_pairs(dev, in_train)
-    if pairs:
+    if shared := _say_shared(dev, train, in_train):
         raise DataError(
             [
-                f"{dev.path}: {len(pairs):,} of {len(dev):,} dialogues stand in {train.path} too: "
-                f"{_say_pairs(pairs)}; a score on rows that were trained on says nothing; "
-                f"take them out of {train.path}, or choose other dev rows with "
-                f"{OPTIONS['dev']} FILE"
+                f"{shared}; a score on rows that were trained on says nothing; take them out of "
+                f"{train.path}, or choose other dev rows with {OPTIONS['dev']} FILE"
             ]
         )
     if test is None:
         return []
-    return [*_note_pairs(test, in_train, train), *_note_pairs(test, _first_by_text(dev), dev)]
-
-
-def _note_pairs(test: Split, known: dict[str, Dialogue], other: Split) -> list[str]:
-    pairs = _find_pairs(test, known)
-    if not pairs:
-        return []
+    found = [_say_shared(test, train, in_train), _say_shared(test, dev, _first_by_text(dev))]
     return [
-        f"{test.path}: {len(pairs):,} of {len(test):,} dialogues stand in {other.path} too: "
-        f"{_say_pairs(pairs)}; their summaries will look better than the model is"
-    ]
-
-
-def _say_pairs(pairs: list[tuple[Dialogue, Dialogue]]) -> str:
-    return say_first(
-        [f"{say_row(row)} = {say_row(twin)} there" for row, twin in pairs], limit=SHOWN_PAIRS
-    )
-
-
-def _find_pairs(split: Split, known: dict[str, Dialogue]) -> list[tuple[Dialogue, Dialogue]]:
-    return [
-        (row, twin)
-        for row in split.rows
-        if (twin := known.get(_normalise(row.dialogue))) is not None
+        f"{shared}; their summaries will look better than the model is"
+        for shared in found
+        if shared
     ]
 
 
 def _first_by_text(split: Split) -> dict[str, Dialogue]:
-    first: dict[str, Dialogue] = {}
-    for row in split.rows:
-        first.setdefault(_normalise(row.dialogue), row)
-    return first
+    return {_normalise(row.dialogue): row for row in reversed(split.rows)}
+
+
+def _say_shared(split: Split, other: Split, known: Mapping[str, Dialogue]) -> str:
+    """Name the rows whose dialogues stand in another split by their normalised text, if any do."""
+    twins = [(row, known.get(_normalise(row.dialogue))) for row in split.rows]
+    pairs = [f"{say_row(row)} = {say_row(twin)} there" for row, twin in twins if twin]
+    said = f"{split.path}: {len(pairs):,} of {len(split):,} dialogues stand in {other.path} too: "
+    return said + say_first(pairs, limit=SHOWN_PAIRS) if pairs else ""
 
 
 def _normalise(dialogue: str) -> str:

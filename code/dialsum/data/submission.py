@@ -5,15 +5,13 @@ Must not know models or scores; the summaries are given.
 
 from __future__ import annotations
 
-import csv
-import io
 import unicodedata
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from dialsum.data.checks import Remarks, has_no_text, remark_on_summaries
 from dialsum.data.rows import Dialogue
-from dialsum.data.tables import TableRow, name_some, parse_table, shorten_kind
+from dialsum.data.tables import TableRow, name_some, parse_table, shorten_kind, split_records
 from dialsum.errors import DataError, RunError
 from dialsum.files import read_text_file, shorten, write_csv
 
@@ -101,12 +99,24 @@ def inspect_submission(
         table = parse_table(text, path, required=("fname", "summary"))
     except DataError as error:
         return list(error.problems), Remarks([], [])
-    problems = _find_header_problems(text, path)
-    problems += [
-        line
-        for kind in _find_row_problems(table, test_rows, path)
-        for line in shorten_kind(kind, path)
-    ]
+    header, *records = (cells for _, cells in split_records(text, path))
+    wrong = [number for number, cells in enumerate(records) if cells[0].strip() != str(number)]
+    problems = []
+    if header != HEADER:
+        problems.append(
+            f"{path}:1  the first line is {shorten(','.join(header))!r} and must be "
+            "',fname,summary': before fname stands an index without a name that counts the rows "
+            "from 0 (pandas writes it unless told index=False)"
+        )
+    elif wrong:
+        more = f", and {len(wrong) - 1:,} more rows have a wrong one" if len(wrong) > 1 else ""
+        problems.append(
+            f"{path}: row {wrong[0] + 1} has the index {records[wrong[0]][0]!r} where {wrong[0]} "
+            f"belongs{more}"
+        )
+    problems += _find_wrong_names(table, test_rows, path)
+    for kind in _find_wrong_cells(table, path):
+        problems += shorten_kind(kind)
     dialogues = {row.fname: row.dialogue for row in test_rows}
     summaries = {row.values["fname"]: row.values["summary"] for row in table}
     return problems, remark_on_summaries(summaries, dialogues, known=known)
@@ -126,76 +136,57 @@ def say_unfit(path: Path, problems: Sequence[str]) -> str:
     return "\n".join([f"{path} is not fit to hand in:", *lines])
 
 
-def _find_header_problems(text: str, path: Path) -> list[str]:
-    """Say what is wrong with the columns, which are the index, fname and summary, and with the
-    index, which counts the rows from 0."""
-    lines = io.StringIO(text, newline="")
-    header, *rows = [cells for cells in csv.reader(lines) if cells]
-    if header != HEADER:
-        return [
-            f"{path}:1  the first line is {shorten(','.join(header))!r} and must be "
-            "',fname,summary': before fname stands an index without a name that counts the rows "
-            "from 0 (pandas writes it unless told index=False)"
-        ]
-    wrong = [number for number, cells in enumerate(rows) if cells[0].strip() != str(number)]
-    if not wrong:
-        return []
-    found = rows[wrong[0]][0]
-    return [
-        f"{path}: row {wrong[0] + 1} has the index {found!r} where {wrong[0]} belongs"
-        + (f", and {len(wrong) - 1:,} more rows have a wrong one" if len(wrong) > 1 else "")
-    ]
-
-
-def _find_row_problems(
+def _find_wrong_names(
     table: Sequence[TableRow], test_rows: Sequence[Dialogue], path: Path
-) -> list[list[str]]:
-    """Return the problems of ids, order and cells, by kind."""
+) -> list[str]:
+    """Say which ids lack, stand twice, are another file's, or stand elsewhere."""
     expected = [row.fname for row in test_rows]
-    places = set(expected)
-    found = [row.values["fname"] for row in table]
-    seen: set[str] = set()
-    doubled, unknown, empty, broken, decomposed = [], [], [], [], []
+    found: dict[str, TableRow] = {}  # each name once, with its first row
     for row in table:
-        place, name = f"{path}:{row.line}  row {row.number}", row.values["fname"]
+        found.setdefault(row.values["fname"], row)
+    problems = []
+    if lacking := [name for name in expected if name not in found]:
+        count = f"{len(lacking):,} of {len(expected):,} fnames of the test file"
+        problems.append(f"{path}: no row for {count}: {name_some(lacking)}")
+    problems += shorten_kind(
+        [
+            f"{path}:{row.line}  row {row.number}: fname {name!r} stands already in an earlier row"
+            for row in table
+            if found[name := row.values["fname"]] is not row
+        ]
+    )
+    places = set(expected)
+    if unknown := [row for row in found.values() if row.values["fname"] not in places]:
+        names = name_some([row.values["fname"] for row in unknown])
+        problems.append(
+            f"{path}:{unknown[0].line}  row {unknown[0].number}: the first of {len(unknown):,} "
+            f"whose fname is not in the test file: {names}"
+        )
+    if problems:
+        return problems
+    return [
+        f"{path}:{row.line}  row {row.number}: fname {row.values['fname']!r} stands where the test "
+        f"file has {name!r}; the order must be that of the test file"
+        for row, name in zip(table, expected, strict=True)
+        if row.values["fname"] != name
+    ][:1]
+
+
+def _find_wrong_cells(table: Sequence[TableRow], path: Path) -> list[list[str]]:
+    """Return the problems of summaries, by kind."""
+    empty, broken, decomposed = [], [], []
+    for row in table:
         summary = row.values["summary"]
-        if name in seen:
-            doubled.append(f"{place}: fname {name!r} stands already in an earlier row")
-        elif name not in places:
-            unknown.append((place, name))
-        seen.add(name)
+        place = f"{path}:{row.line}  row {row.number}: the summary of {row.values['fname']!r}"
         if has_no_text(summary):
             holds = f"holds only {summary!r}, which says nothing" if summary.strip() else "is empty"
-            empty.append(f"{place}: the summary of {name!r} {holds}")
+            empty.append(f"{place} {holds}")
         if "\n" in summary or "\r" in summary:
-            broken.append(f"{place}: the summary of {name!r} has a line break")
+            broken.append(f"{place} has a line break")
         if not unicodedata.is_normalized("NFC", summary):
-            decomposed.append(
-                f"{place}: the summary of {name!r} is not composed; unicodedata.normalize('NFC', "
-                "text) composes it"
-            )
-    lacking = [name for name in expected if name not in seen]
-    absent = [f"{path}: no row for fname {name!r} of the test file" for name in lacking[:1]]
-    if len(lacking) > 1:
-        count = f"{len(lacking):,} of {len(expected):,} fnames of the test file"
-        absent = [f"{path}: no row for {count}: {name_some(lacking)}"]
-    foreign = [f"{place}: fname {name!r} is not in the test file" for place, name in unknown[:1]]
-    if len(unknown) > 1:
-        names = name_some([name for _, name in unknown])
-        foreign = [
-            f"{unknown[0][0]}: the first of {len(unknown):,} rows whose fname is not in the "
-            f"test file: {names}"
-        ]
-    misplaced = []
-    if not (lacking or doubled or unknown) and found != expected:
-        number = next(
-            place for place, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b
-        )
-        misplaced.append(
-            f"{path}:{table[number].line}  row {number + 1}: fname {found[number]!r} stands where "
-            f"the test file has {expected[number]!r}; the order must be that of the test file"
-        )
-    return [absent, doubled, foreign, misplaced, empty, broken, decomposed]
+            normalise = "unicodedata.normalize('NFC', text)"
+            decomposed.append(f"{place} is not composed; {normalise} composes it")
+    return [empty, broken, decomposed]
 
 
 def _check_count(path: Path, rows: Sequence[Dialogue], summaries: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import difflib
 import io
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,9 +155,9 @@ def parse_table(text: str, path: Path, *, required: Sequence[str]) -> list[Table
             "in .jsonl: rename it if that is what it holds, else write it as CSV"
         )
         raise DataError([problem])
-    records = _split_records(text, path)
+    records = split_records(text, path)
     if not records:
-        raise DataError([f"{path}: is empty; expected a header with {_quote_all(required)}"])
+        raise DataError([f"{path}: is empty; expected a header with {name_some(required)}"])
     header = [name.strip() for name in records[0][1]]
     _check_header(header, required, path)
     if len(records) == 1:
@@ -198,30 +198,30 @@ def raise_problems(problems: Sequence[str], *, summary: str | None = None) -> No
     Raises:
         DataError: when problems is not empty.
     """
-    if not problems:
-        return
-    shown = list(problems[:SHOWN_PROBLEMS])
-    if len(problems) > len(shown):
-        shown.append(f"… and {len(problems) - len(shown)} more of this kind")
-        summary = summary or f"{len(problems)} problems found; nothing was started:"
-    raise DataError(shown, summary=summary)
+    if problems:
+        if len(problems) > SHOWN_PROBLEMS:
+            summary = summary or f"{len(problems)} problems found; nothing was started:"
+        raise DataError(shorten_kind(problems), summary=summary)
 
 
-def shorten_kind(problems: Sequence[str], path: Path) -> list[str]:
+def shorten_kind(problems: Sequence[str]) -> list[str]:
     """Return the first problems of one kind, and a line on how many more there are."""
     rest = len(problems) - SHOWN_PROBLEMS
-    more = [f"{path}: … and {rest:,} more like these"] if rest > 0 else []
-    return [*problems[:SHOWN_PROBLEMS], *more]
+    return [*problems[:SHOWN_PROBLEMS], *([f"… and {rest:,} more like these"] if rest > 0 else [])]
 
 
-def name_some(names: Collection[str], *, limit: int = 5) -> str:
+def say_first(places: Sequence[str], *, limit: int) -> str:
+    """List the first places, and how many more there are: `row 3 (…), row 9 (…) and 4 more`."""
+    rest = len(places) - limit
+    return ", ".join(places[:limit]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def name_some(names: Iterable[str], *, limit: int = 5) -> str:
     """List a few names for a message: `'a', 'b' and 7 more`."""
-    shown = list(names)[:limit]
-    rest = len(names) - len(shown)
-    return _quote_all(shown) + (f" and {rest} more" if rest else "")
+    return say_first([repr(shorten(name)) for name in names], limit=limit)
 
 
-def _split_records(text: str, path: Path) -> list[tuple[int, list[str]]]:
+def split_records(text: str, path: Path) -> list[tuple[int, list[str]]]:
     """Split CSV text into (first line, cells); blank lines are no rows."""
     # csv's limit is one for the process; a long dialogue may pass its 128 KiB, so it is lifted for
     # this call alone.
@@ -258,7 +258,7 @@ def _check_header(header: Sequence[str], required: Sequence[str], path: Path) ->
     if named and len(guesses) == len(required) and not any(guesses.values()):
         # Not quoted: what is no table may be anything, secrets too.
         problem = (
-            f"{path}:1  the first line has none of the columns {_quote_all(required)}: this is "
+            f"{path}:1  the first line has none of the columns {name_some(required)}: this is "
             "another file, or one without a header; give the right one, or write the header"
         )
         raise DataError([problem])
@@ -309,7 +309,3 @@ def _check_widths(
 
 def _is_unnamed(name: str) -> bool:
     return UNNAMED.fullmatch(name) is not None
-
-
-def _quote_all(names: Iterable[str]) -> str:
-    return ", ".join(repr(shorten(name)) for name in names)

@@ -17,13 +17,13 @@ import hashlib
 import io
 import json
 import math
-import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dialsum.data.rows import load_split
+from dialsum.data.tags import find_tags
 from dialsum.errors import RunError, UnfitError, first_line
 from dialsum.files import new_folder, write_json
 
@@ -184,7 +184,10 @@ def make_tiny_checkpoints(
 
 def _spell_tags(text: str) -> str:
     """Take tags apart, so that no tokenizer learns one as a piece: the real ones know none."""
-    return re.sub(r"#([A-Za-z가-힣]+)(\d*)#", r"# \1 \2 #", text)
+    for tag in find_tags(text):
+        word = tag.strip("#").rstrip("0123456789")
+        text = text.replace(tag, f"# {word} {tag[len(word) + 1 : -1]} #")
+    return text
 
 
 def _write_spiece(folder: Path, texts: Iterable[str]) -> int:
