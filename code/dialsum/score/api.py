@@ -311,7 +311,7 @@ def _take_all(
     """
     import numpy as np
 
-    figures = measure_rows(rows)
+    figures: Figures = {}
     floors: dict[str, Sequence[str]] = {} if others is None else {"random": others}
     if rows.dialogues is not None:
         for turns in (1, 2, 3):
@@ -338,7 +338,8 @@ def _take_all(
             ]
             found["human"] = np.mean(each, axis=0)
         figures |= {(name, system): f1.astype(np.float32) for system, f1 in found.items()}
-    return figures
+    # Last: between single rows' measures mecab's dictionary would leave the processor's cache.
+    return figures | measure_rows(rows)
 
 
 def _exchange_speakers(
