@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     references = read_references([data / "dev.csv"])
     texts = list(references.summaries.values())
     dialogues = [references.dialogues[name] for name in references.summaries]
-    train = read_train_summaries(data / "train.csv", scored=references.summaries)
+    train = read_train_summaries(data / "train.csv", references)
     constants = {
         name: choose_constant(train, load_tokeniser(cut, tags=tags))
         for name, (cut, tags) in SCALES.items()

@@ -78,6 +78,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="columns fname, dialogue; default: the references' own column",
     )
     add(
+        "--columns",
+        type=read_columns,
+        default={},
+        metavar="OURS=NAME,…",
+        help="what the files call fname, dialogue, summary or topic, as data.columns of a config: "
+        "dialogue=text,summary=target; predictions may keep fname and summary",
+    )
+    add(
         "--train",
         type=Path,
         metavar="FILE",
@@ -101,6 +109,22 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     _check_what(parser, options)
     return options
+
+
+def read_columns(text: str) -> dict[str, str]:
+    """Read `fname=id,summary=target` as data.columns: our names to the files' own, where others."""
+    from dialsum.config.schema import Columns
+
+    usual = Columns().model_dump()
+    named = [pair.partition("=")[::2] for pair in text.split(",")]
+    columns = {ours.strip(): own.strip() for ours, own in named}
+    if not (columns.keys() <= usual.keys() and all(columns.values())):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: write {', '.join(f'{ours}=NAME' for ours in usual)}, or some of these"
+        )
+    if len(columns) < len(named) or len(set((usual | columns).values())) < len(usual):
+        raise argparse.ArgumentTypeError(f"{text!r} names one column twice")
+    return {ours: own for ours, own in columns.items() if own != usual[ours]}
 
 
 def _check_what(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -159,16 +183,11 @@ def main(arguments: Sequence[str] | None) -> int:
 
 def read_systems(options: argparse.Namespace) -> tuple[dict[str, Rows], list[str] | None]:
     """Return the rows of every file of predictions by its name, and the train summaries."""
-    from dialsum.score.files import (
-        read_dialogues,
-        read_predictions,
-        read_references,
-        read_train_summaries,
-    )
+    from dialsum.score.files import read_predictions, read_references, read_train_summaries
 
-    references = read_references(options.references)
-    if options.dialogues:
-        references.dialogues = read_dialogues(options.dialogues, references)
+    references = read_references(
+        options.references, dialogues=options.dialogues, columns=options.columns
+    )
     lacking = [name for name in references.summaries if name not in references.dialogues]
     if lacking and references.dialogues:
         print(
@@ -180,9 +199,7 @@ def read_systems(options: argparse.Namespace) -> tuple[dict[str, Rows], list[str
         name: read_predictions(path, references)
         for name, path in name_files([options.predictions, *options.compare]).items()
     }
-    train = (
-        read_train_summaries(options.train, scored=references.summaries) if options.train else None
-    )
+    train = read_train_summaries(options.train, references) if options.train else None
     for name, rows in systems.items():
         for note in find_odd_choices(name, rows, options):
             print(f"note: {note}", file=sys.stderr)
@@ -290,13 +307,15 @@ def print_tables(
 
 def check(options: argparse.Namespace) -> int:
     """Check a submission against its test file; what is only odd is told."""
+    from dialsum.config.schema import Columns
     from dialsum.data.rows import load_split
     from dialsum.data.submission import inspect_submission, say_unfit
     from dialsum.data.tags import loose_tags
     from dialsum.errors import UnfitError
 
-    test = load_split(options.test, kind="test")
-    train = load_split(options.train, kind="train").rows if options.train else []
+    named: dict[str, Any] = {"columns": Columns(**options.columns), "option": "--columns "}
+    test = load_split(options.test, kind="test", **named)
+    train = load_split(options.train, kind="train", **named).rows if options.train else []
     known = {tag for row in train for tag in loose_tags(f"{row.dialogue}\n{row.summary}")}
     problems, remarks = inspect_submission(options.check_submission, test.rows, known=known)
     for remark in remarks.oddities:

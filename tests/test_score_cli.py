@@ -199,6 +199,79 @@ def test_json_lines_and_plain_lines_are_read(run: Run) -> None:
     assert best["rouge1"] == 50.0 and "|refs:2,max|" in best["signature"]
 
 
+OWN_NAMES: dict[str, str | bytes] = {
+    "own.csv": "id,text,target,summary\nd1,#Person1#: 역에 가.,#Person1#은 역으로 간다.,no\n"
+    'd2,"#Person1#: 저녁 먹자.\n#Person2#: 그래.",둘은 점심을 먹는다.,no\n',
+    "own.jsonl": '{"id": "d1", "text": "#Person1#: 역에 가.", '
+    '"target": "#Person1#은 역으로 간다."}\n'
+    '{"id": "d2", "text": "#Person1#: 저녁 먹자.\\n#Person2#: 그래.", '
+    '"target": "둘은 점심을 먹는다."}\n',
+    "own_pred.csv": 'id,target\nd1,#Person1#은 역에 간다.\nd2,"둘은 저녁을\n먹는다."\n',
+    # Beside our own summary, a column under the data's name is the reference.
+    "both_pred.csv": "id,target,summary\nd1,#Person1#은 역으로 간다.,#Person1#은 역에 간다.\n"
+    'd2,둘은 점심을 먹는다.,"둘은 저녁을\n먹는다."\n',
+    "pred.txt": "#Person1#은 역에 간다.\n둘은 저녁을 먹는다.\n",
+    "own_train.csv": "id,target\nt1,#Person1#은 말한다.\nt2,#Person2#는 말한다.\n",
+    "own_test.csv": "id,text\nt1,#Person1#: 네\nt2,#Person1#: 네\n",
+    "sub.csv": ",fname,summary\n0,t1,#Person1#은 답한다.\n1,t2,둘은 답한다.\n",
+}
+COLUMNS = ("--columns", "fname=id, dialogue=text,summary=target")
+
+
+def test_columns_under_their_own_names_score_the_same(run: Run) -> None:
+    write(OWN_NAMES)
+    usual = read_record(run, *ASKED, "--train", "train.csv")
+    for pred, ref in (
+        ("pred.csv", "own.csv"),
+        ("own_pred.csv", "own.jsonl"),
+        ("both_pred.csv", "own.csv"),
+    ):
+        found = read_record(run, pred, ref, "--train", "own_train.csv", *COLUMNS)
+        # The rows stand in another order, which draws other resamples.
+        for key in ("rouge1", "rouge2", "rougeL", "rougeLsum", "precision", "signature"):
+            assert found[key] == usual[key], (pred, key)
+        assert found["floors"].keys() == usual["floors"].keys()
+    own = ("pred.csv", "own.csv", *COLUMNS)
+    assert read_record(run, *own, "--dialogues", "own.csv") == read_record(run, *own)
+    assert run("pred.txt", "own.csv", *COLUMNS)[0] == 0
+    status, output, _ = run("--check-submission", "sub.csv", "--test", "own_test.csv", *COLUMNS)
+    assert status == 0 and "fit to hand in: 2 rows" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("pred.csv ref.csv --columns fname=id", ["ref.csv:1", "--columns asks for 'id' for fname"]),
+        ("pred.csv own.csv --columns fname=id,summary=goal", ["own.csv:1  no column 'goal'"]),
+        (
+            "pred.csv own.csv --columns fname=id,summary=target,topic=theme",
+            ["own.csv:1  no column 'theme'", "--columns asks for", "'theme' for topic"],
+        ),
+        (
+            "pred.csv own.csv --train train.csv --columns fname=id,summary=target",
+            ["train.csv:1", "--columns asks for 'id' for fname"],
+        ),
+        (
+            "--check-submission sub.csv --test own_test.csv --columns dialogue=text",
+            ["own_test.csv:1  no column 'fname'", "; --columns asks for 'text' for dialogue"],
+        ),
+        (
+            "--check-submission sub.csv --test own_test.csv",
+            ["own_test.csv:1", "read with --columns dialogue=NAME"],
+        ),
+        ("pred.csv ref.csv --columns fnmae=id", ["'fnmae=id': write fname=NAME, dialogue=NAME"]),
+        ("pred.csv ref.csv --columns summary=", ["write fname=NAME"]),
+        ("pred.csv ref.csv --columns summary=x,dialogue=x", ["names one column twice"]),
+        ("pred.csv ref.csv --columns summary=dialogue", ["names one column twice"]),
+    ],
+)
+def test_columns_that_are_not_there_are_refused(run: Run, words: str, said: list[str]) -> None:
+    write(OWN_NAMES)
+    status, output, error = run(*words.split())
+    assert (status, output) == (2, "")
+    assert [one for one in said if one not in error] == []
+
+
 def test_empty_predictions_score_zero_and_are_told(run: Run) -> None:
     write({"pred.csv": HEAD + "d1,\nd2,둘은 점심을 먹는다.\n"})
     assert "1 predictions are empty and score 0" in run(*ASKED)[1]

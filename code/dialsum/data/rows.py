@@ -203,7 +203,12 @@ def load_splits(
 
 
 def load_split(
-    path: Path, *, kind: Kind, max_rows: int | None = None, columns: Columns | None = None
+    path: Path,
+    *,
+    kind: Kind,
+    max_rows: int | None = None,
+    columns: Columns | None = None,
+    option: str = "--set data.columns.",
 ) -> Split:
     """Read, clean and check one file.
 
@@ -213,12 +218,13 @@ def load_split(
         kind: a test split has no summaries; such a column is left, too.
         max_rows: keep the first rows only. The whole file is checked all the same.
         columns: the file's own names of these columns.
+        option: by which a user gives these, up to the column.
 
     Raises:
         DataError: every problem of the file, each kind with its first rows and their count.
     """
     _check_place(path, kind)
-    table, unused = _read_columns(path, kind, columns or Columns())
+    table, unused = _read_columns(path, kind, columns or Columns(), option)
     rows, changed = _clean_rows(table, kind, path)
     empty = [
         (row, column)
@@ -262,7 +268,9 @@ def load_split(
     return Split(kind, path, rows, sha256=digest, notes=notes).first(max_rows)
 
 
-def _read_columns(path: Path, kind: Kind, columns: Columns) -> tuple[list[TableRow], list[str]]:
+def _read_columns(
+    path: Path, kind: Kind, columns: Columns, option: str
+) -> tuple[list[TableRow], list[str]]:
     """Return a table under our names of its columns, and a note on those that are not used."""
     usual = Columns().model_dump()
     names: dict[str, str] = {
@@ -279,9 +287,9 @@ def _read_columns(path: Path, kind: Kind, columns: Columns) -> tuple[list[TableR
         if not re.search(r"\bno (column|key) '|none of the columns '", str(error)):
             raise
         others = [f"{own!r} for {ours}" for ours, own in names.items() if own != usual[ours]]
-        hint = "columns under other names are read with --set data.columns.dialogue=NAME"
+        hint = f"columns under other names are read with {option}dialogue=NAME"
         if others:
-            hint = f"data.columns asks for {', '.join(others)}"
+            hint = f"{option.removeprefix('--set ').strip(' .')} asks for {', '.join(others)}"
         *first, last = error.problems
         raise DataError([*first, f"{last}; {hint}"]) from None
     unused = [name for name in table[0].values if name not in names.values()]

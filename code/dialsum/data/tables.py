@@ -255,7 +255,7 @@ def _check_header(header: Sequence[str], required: Sequence[str], path: Path) ->
     named = [name for name in header if not _is_unnamed(name)]
     doubled = sorted({name for name in named if named.count(name) > 1})
     guesses = {name: _guess_column(name, named) for name in required if name not in named}
-    if named and len(guesses) == len(required) and not any(guesses.values()):
+    if required and named and len(guesses) == len(required) and not any(guesses.values()):
         # Not quoted: what is no table may be anything, secrets too.
         problem = (
             f"{path}:1  the first line has none of the columns {name_some(required)}: this is "

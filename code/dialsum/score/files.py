@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dialsum.data.checks import MOST_WITHOUT_TEXT, has_no_text
@@ -16,6 +16,7 @@ from dialsum.errors import DataError
 from dialsum.score.rows import Rows
 
 REFERENCE_COLUMN = re.compile(r"summary\d*")
+LACKS_COLUMN = re.compile(r"no (column|key) '|has none of the columns")
 MOST_SHARED = 0.1
 """Share of the references that may stand among the train summaries by chance, 0-1."""
 
@@ -29,31 +30,47 @@ class References:
         summaries: id to its references, in the order of files and columns.
         dialogues, topics: id to dialogue and to topic, where a file has that column.
         numbered: the files have no ids; they are `1`, `2` … in the order of the rows.
+        columns: what the files call fname, dialogue, summary and topic, where not so.
     """
 
     path: Path
+    columns: Mapping[str, str] = field(default_factory=dict)
     summaries: dict[str, list[str]] = field(default_factory=dict)
     dialogues: dict[str, str] = field(default_factory=dict)
     topics: dict[str, str] = field(default_factory=dict)
     numbered: bool = False
 
 
-def read_references(paths: Sequence[Path]) -> References:
+def read_references(
+    paths: Sequence[Path],
+    *,
+    dialogues: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> References:
     """Read one or several reference files, each with `summary`, `summary1` … or all of these.
 
+    Args:
+        dialogues: a file with one for every row, instead of the references' own.
+        columns: what the files call fname, dialogue, summary and topic, where not so; further files
+            may be without dialogue and topic.
+
     Raises:
-        DataError: as read_rows; no such column; empty references; files with different ids.
+        DataError: as read_rows; no such column; empty references; files with different ids; a
+            dialogue that is empty or missing.
     """
-    table = References(paths[0])
+    table = References(paths[0], columns or {})
     for path in paths:
-        rows, names, numbered = _read_named(path, "fname")
+        optional = {"dialogue"} if dialogues else set()
+        optional |= set() if path is paths[0] else {"dialogue", "topic"}
+        asked = [name for name in table.columns if name not in optional]
+        rows, names, numbered = _read_named(path, "fname", *asked, columns=table.columns)
         keys = {key for row in rows for key in row.values if REFERENCE_COLUMN.fullmatch(key)}
-        columns = sorted(keys, key=lambda name: int(name[7:] or 0))
-        if not columns:
+        summaries = sorted(keys, key=lambda name: int(name[7:] or 0))
+        if not summaries:
             found = name_some(list(rows[0].values), limit=20)
             problem = f"{path}:1  no column 'summary' (or 'summary1' …) in the header, which has"
             raise DataError([f"{problem} {found}"])
-        for column in columns:
+        for column in summaries:
             _check_filled(rows, column, path)
         if table.summaries:
             if numbered != table.numbered:
@@ -61,12 +78,20 @@ def read_references(paths: Sequence[Path]) -> References:
             _check_same_ids(table, names, path)
         table.numbered = numbered
         for name, row in zip(names, rows, strict=True):
-            table.summaries.setdefault(name, []).extend(row.values[column] for column in columns)
+            table.summaries.setdefault(name, []).extend(row.values[column] for column in summaries)
             if dialogue := row.values.get("dialogue", "").strip():
                 table.dialogues.setdefault(name, dialogue)
             topics = (row.values.get(key, "").strip() for key in ("topic", "topic1"))
             if topic := next(filter(None, topics), None):
                 table.topics.setdefault(name, topic)
+    if dialogues is None:
+        return table
+    rows, names, _ = _read_named(dialogues, "fname", "dialogue", columns=table.columns)
+    _check_filled(rows, "dialogue", dialogues)
+    table.dialogues = {name: row.values["dialogue"] for name, row in zip(names, rows, strict=True)}
+    if missing := [name for name in table.summaries if name not in table.dialogues]:
+        count = f"{len(missing)} of {len(table.summaries)} predictions have no dialogue there"
+        raise DataError([f"{dialogues}: {count}: {name_some(missing)}"])
     return table
 
 
@@ -74,12 +99,17 @@ def read_predictions(path: Path, references: References) -> Rows:
     """Read predictions, and return them in the order of their references.
 
     Ids must be the same; where one side has none, rows count by their order. Empty summaries stay
-    (they score 0). Dialogues are taken where no row lacks one.
+    (they score 0). Dialogues are taken where no row lacks one. The columns may be fname and
+    summary, as a run writes them, or have the references' own names.
 
     Raises:
         DataError: as read_rows; an empty or doubled fname; other ids, or another number of rows.
     """
-    rows, names, numbered = _read_named(path, "fname", "summary")
+    columns = references.columns
+    if columns:
+        there = {key for row in read_rows(path, required=()) for key in row.values}
+        columns = {o: own for o, own in columns.items() if o not in there and own in there}
+    rows, names, numbered = _read_named(path, "fname", "summary", columns=columns)
     ids = list(references.summaries)
     if not (numbered or references.numbered):
         _check_same_ids(references, names, path)
@@ -100,33 +130,19 @@ def read_predictions(path: Path, references: References) -> Rows:
     )
 
 
-def read_dialogues(path: Path, references: References) -> dict[str, str]:
-    """Read fname to dialogue for every reference.
-
-    Raises:
-        DataError: as read_rows; an empty or doubled fname; an empty dialogue; one that is missing.
-    """
-    rows, names, _ = _read_named(path, "fname", "dialogue")
-    _check_filled(rows, "dialogue", path)
-    found = {name: row.values["dialogue"] for name, row in zip(names, rows, strict=True)}
-    if missing := [name for name in references.summaries if name not in found]:
-        count = f"{len(missing)} of {len(references.summaries)} predictions have no dialogue there"
-        raise DataError([f"{path}: {count}: {name_some(missing)}"])
-    return found
-
-
-def read_train_summaries(path: Path, *, scored: Mapping[str, Sequence[str]]) -> list[str]:
+def read_train_summaries(path: Path, references: References) -> list[str]:
     """Read the summaries that a constant is chosen from.
 
     Args:
         path: a file with the column summary.
-        scored: fname to references that will be reported on; train rows must not be among them.
+        references: that will be reported on; train rows must not be among them.
 
     Raises:
         DataError: as read_rows; more empty summaries than training would leave out; a reference
             that stands in this file under the same fname.
     """
-    read = read_rows(path, required=("summary",))
+    columns, scored = references.columns, references.summaries
+    read = _read_renamed(path, "summary", *columns.keys() & {"fname"}, columns=columns)
     rows = [row for row in read if not has_no_text(row.values["summary"])]
     if len(read) - len(rows) > MOST_WITHOUT_TEXT * len(read):
         _check_filled(read, "summary", path)
@@ -156,9 +172,38 @@ def read_train_summaries(path: Path, *, scored: Mapping[str, Sequence[str]]) -> 
     return texts
 
 
-def _read_named(path: Path, *required: str) -> tuple[list[TableRow], list[str], bool]:
+def _read_renamed(
+    path: Path, *required: str, columns: Mapping[str, str], nameless: bool = False
+) -> list[TableRow]:
+    """Return the rows under our names of their columns; what has one of these by chance is left."""
+    asked = [columns.get(name, name) for name in dict.fromkeys(required)]
+    try:
+        rows = read_rows(path, required=asked, nameless=nameless)
+    except DataError as error:
+        if not columns or not LACKS_COLUMN.search(str(error)):
+            raise
+        told = ", ".join(f"{own!r} for {ours}" for ours, own in columns.items())
+        *first, last = error.problems
+        raise DataError([*first, f"{last}; --columns asks for {told}"]) from None
+    ours = {own: name for name, own in columns.items()}
+    return [
+        replace(
+            row,
+            values={
+                ours.get(key, key): value
+                for key, value in row.values.items()
+                if key in ours or REFERENCE_COLUMN.sub("summary", key) not in columns
+            },
+        )
+        for row in rows
+    ]
+
+
+def _read_named(
+    path: Path, *required: str, columns: Mapping[str, str]
+) -> tuple[list[TableRow], list[str], bool]:
     """Return the rows, their ids, and whether these are but numbers, since the file has none."""
-    rows = read_rows(path, required=required, nameless=True)
+    rows = _read_renamed(path, *required, columns=columns, nameless=True)
     if not any("fname" in row.values for row in rows):
         return rows, [str(row.number) for row in rows], True
     nameless = [row for row in rows if "fname" not in row.values]
