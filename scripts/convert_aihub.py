@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.output.exists():
         raise UnfitError(f"--output {asked.output}: is there already; give another name")
     rows = read_dialogues(asked.files)
-    lacking = [row.fname for row in rows if row.summary is None]
+    lacking = [row["fname"] for row in rows if "summary" not in row]
     if lacking and len(lacking) < len(rows):
         raise DataError(
             [
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     columns = (
         ["fname", "dialogue", "topic"] if lacking else ["fname", "dialogue", "summary", "topic"]
     )
-    write_csv(asked.output, columns, [[getattr(row, name) for name in columns] for row in rows])
+    write_csv(asked.output, columns, [[row[name] for name in columns] for row in rows])
     print(f"{len(rows):,} dialogues with {', '.join(columns)} -> {shown(asked.output.absolute())}")
     return EXIT_OK
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +22,6 @@ COMMAND = ".venv/bin/python scripts/convert_aihub.py"
 HEAD_CHARS = 64 * 1024
 _OWN_KEY = re.compile(r'"(?:dialogueInfo|participantsInfo|participantID)"\s*:')
 _PARTICIPANT = re.compile(r"(?<![A-Za-z0-9])P\d{2}(?!\d)")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One dialogue.
-
-    Attributes:
-        fname: its dialogueID.
-        dialogue: a line for each utterance, `#Person1#: …`; speakers are numbered as they begin.
-        summary: None where the file has none.
-    """
-
-    fname: str
-    dialogue: str
-    summary: str | None
-    topic: str
 
 
 def explain(text: str, path: Path) -> str | None:
@@ -56,13 +39,17 @@ def explain(text: str, path: Path) -> str | None:
     )
 
 
-def read_dialogues(paths: Sequence[Path]) -> list[Row]:
+def read_dialogues(paths: Sequence[Path]) -> list[dict[str, str]]:
     """Read files (JSON, JSON Lines), and the .json files of folders, in order.
+
+    Returns:
+        fname (its dialogueID), dialogue (a line for each utterance, `#Person1#: …`; speakers are
+        numbered as they begin), topic, and the summary of those that have one.
 
     Raises:
         DataError: a file that cannot be read, is no JSON or not in this form; no dialogue at all.
     """
-    rows: list[Row] = []
+    rows: list[dict[str, str]] = []
     problems: list[str] = []
     for path in _find_files(paths):
         try:
@@ -83,8 +70,10 @@ def read_dialogues(paths: Sequence[Path]) -> list[Row]:
                     f"dialogueID, body.dialogue with participantID and utterance): {fault}"
                 )
     if problems:
-        more = [f"… and {len(problems) - 10:,} more like these"] if len(problems) > 10 else []
-        raise DataError([*problems[:10], *more])
+        rest = len(problems) - 10
+        raise DataError(
+            [*problems[:10], *([f"… and {rest:,} more like these"] if rest > 0 else [])]
+        )
     if not rows:
         raise DataError([f"{', '.join(map(str, paths))}: holds no dialogue"])
     return rows
@@ -123,20 +112,19 @@ def _find_files(paths: Sequence[Path]) -> Iterator[Path]:
         yield from inside
 
 
-def _read_item(item: Any) -> Row:
+def _read_item(item: Any) -> dict[str, str]:
     info, body = item["header"]["dialogueInfo"], item["body"]
     numbers: dict[str, int] = {}
     lines = []
     for turn in body["dialogue"]:
         number = numbers.setdefault(turn["participantID"], len(numbers) + 1)
         lines.append(f"#Person{number}#: {' '.join(turn['utterance'].split())}")
-    summary = body.get("summary")
-    if summary is not None:  # speakers are called there as in the dialogue now
+    row = {
+        "fname": str(info["dialogueID"]),
+        "dialogue": "\n".join(lines),
+        "topic": str(info.get("topic") or ""),
+    }
+    if (summary := body.get("summary")) is not None:  # speakers are called there as in the dialogue
         names = {participant: f"#Person{number}#" for participant, number in numbers.items()}
-        summary = _PARTICIPANT.sub(lambda found: names.get(found[0], found[0]), summary)
-    return Row(
-        fname=str(info["dialogueID"]),
-        dialogue="\n".join(lines),
-        summary=summary,
-        topic=str(info.get("topic") or ""),
-    )
+        row["summary"] = _PARTICIPANT.sub(lambda found: names.get(found[0], found[0]), summary)
+    return row

@@ -118,14 +118,20 @@ def remark_on_summaries(
     }
     tokens = ", ".join(sorted(set(leftover.values())))
     tags = ", ".join(sorted(set().union(*strange.values()))[:5])
-    said = Counter(text.strip() for text in summaries.values())
+    equal = Counter(text.strip() for text in summaries.values())
     usual = median(map(len, summaries.values())) if summaries else 0.0
 
     def names(is_odd: Callable[[str], object]) -> list[str]:
         return [name for name, text in summaries.items() if is_odd(text)]
 
     def say_all(found: Mapping[str, Collection[str]]) -> list[str]:
-        return [_say(what, list(names)) for what, names in found.items() if names]
+        said = []
+        for what, odd in found.items():
+            verb, _, rest = what.partition(" ")
+            one = f"1 summary {'is' if verb == 'are' else f'{verb}s'} {rest}"
+            count = one if len(odd) == 1 else f"{len(odd):,} summaries {what}"
+            said += [f"{count}: {name_some(odd)}"] if odd else []
+        return said
 
     return Remarks(
         faults=say_all(
@@ -146,7 +152,7 @@ def remark_on_summaries(
                     lambda text: (start := TURN_START.match(text)) and SPEAKER.fullmatch(start[1])
                 ),
                 "are word for word the same as two others or more": names(
-                    lambda text: text.strip() and said[text.strip()] >= SAME
+                    lambda text: text.strip() and equal[text.strip()] >= SAME
                 ),
                 f"are over {LONG:g} times as long as the median of {usual:.0f} characters": names(
                     lambda text: len(text) > LONG * usual
@@ -157,11 +163,3 @@ def remark_on_summaries(
             }
         ),
     )
-
-
-def _say(what: str, names: list[str]) -> str:
-    rows = "1 summary" if len(names) == 1 else f"{len(names):,} summaries"
-    if len(names) == 1:
-        verb, _, rest = what.partition(" ")
-        what = f"{'is' if verb == 'are' else f'{verb}s'} {rest}"
-    return f"{rows} {what}: {name_some(names)}"

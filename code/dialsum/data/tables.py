@@ -162,15 +162,26 @@ def parse_table(text: str, path: Path, *, required: Sequence[str]) -> list[Table
     _check_header(header, required, path)
     if len(records) == 1:
         raise DataError([f"{path}: has a header but no data row"])
-    _check_widths(header, records[1:], path)
-    return [
-        TableRow(
-            number,
-            line,
-            {name: cell for name, cell in zip(header, cells, strict=True) if not _is_unnamed(name)},
-        )
-        for number, (line, cells) in enumerate(records[1:], start=1)
-    ]
+    named = [(place, name) for place, name in enumerate(header) if not UNNAMED.fullmatch(name)]
+    nameless = [place for place in range(1, len(header)) if UNNAMED.fullmatch(header[place])]
+    rows, problems = [], []
+    for number, (line, cells) in enumerate(records[1:], start=1):
+        if len(cells) != len(header):
+            problems.append(
+                f"{path}:{line}  {len(cells)} cells where the header has {len(header)}; quote a "
+                "cell that holds a comma or a line break (row starts "
+                f"{shorten(cells[0], limit=30)!r})"
+            )
+            continue
+        problems += [
+            f"{path}:{line}  cell {place + 1} ({shorten(cells[place], limit=30)!r}) stands under a "
+            "column without a name; name it, or quote the cell before it"
+            for place in nameless
+            if cells[place].strip()
+        ]
+        rows.append(TableRow(number, line, {name: cells[place] for place, name in named}))
+    raise_problems(problems)
+    return rows
 
 
 def check_unique(rows: Iterable[TableRow], column: str, *, path: Path) -> None:
@@ -235,24 +246,22 @@ def split_records(text: str, path: Path) -> list[tuple[int, list[str]]]:
                 records.append((line, cells))
             line = reader.line_num + 1
     except csv.Error as error:
-        problem = f"{path}:{line}  the row that starts here is no valid CSV: {_explain_csv(error)}"
+        said = str(error)
+        if "unexpected end of data" in said:
+            said = (
+                'its quotation mark (") is never closed; close it, or double one in the text ("")'
+            )
+        elif "expected after" in said:
+            said = 'a quotation mark (") stands inside of a quoted cell; double it ("")'
+        problem = f"{path}:{line}  the row that starts here is no valid CSV: {said}"
         raise DataError([problem]) from error
     finally:
         csv.field_size_limit(old_limit)
     return records
 
 
-def _explain_csv(error: csv.Error) -> str:
-    text = str(error)
-    if "unexpected end of data" in text:
-        return 'its quotation mark (") is never closed; close it, or double one in the text ("")'
-    if "expected after" in text:
-        return 'a quotation mark (") stands inside of a quoted cell; double it ("")'
-    return text
-
-
 def _check_header(header: Sequence[str], required: Sequence[str], path: Path) -> None:
-    named = [name for name in header if not _is_unnamed(name)]
+    named = [name for name in header if not UNNAMED.fullmatch(name)]
     doubled = sorted({name for name in named if named.count(name) > 1})
     guesses = {name: _guess_column(name, named) for name in required if name not in named}
     if required and named and len(guesses) == len(required) and not any(guesses.values()):
@@ -280,32 +289,3 @@ def _guess_column(name: str, named: Sequence[str]) -> str:
     by_lower = {other.lower(): other for other in named}
     near = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
     return f"; did you mean {by_lower[near[0]]!r}? Rename it to {name!r}" if near else ""
-
-
-def _check_widths(
-    header: Sequence[str], records: Sequence[tuple[int, list[str]]], path: Path
-) -> None:
-    width = len(header)
-    problems = []
-    for line, cells in records:
-        if len(cells) != width:
-            problems.append(
-                f"{path}:{line}  {len(cells)} cells where the header has {width}; quote a cell "
-                f"that holds a comma or a line break (row starts {shorten(cells[0], limit=30)!r})"
-            )
-            continue
-        nameless = [
-            place
-            for place in range(1, width)
-            if _is_unnamed(header[place]) and cells[place].strip()
-        ]
-        problems.extend(
-            f"{path}:{line}  cell {place + 1} ({shorten(cells[place], limit=30)!r}) stands under a "
-            "column without a name; name it, or quote the cell before it"
-            for place in nameless
-        )
-    raise_problems(problems)
-
-
-def _is_unnamed(name: str) -> bool:
-    return UNNAMED.fullmatch(name) is not None
