@@ -54,61 +54,31 @@ def with_cell(row: int, column: str, text: str) -> bytes:
     return make_csv(rows)
 
 
-REFUSED: list[tuple[str, Kind, bytes, list[str]]] = [
-    ("nothing", "train", b"", ["is empty", "'fname', 'dialogue', 'summary'"]),
-    ("zero rows", "train", make_csv([]), ["no data row"]),
+NO_SUMMARY = make_csv([row[:2] for row in GOOD], header=HEADER[:2])
+NO_DIALOGUE = make_csv([row[:1] for row in GOOD], header=HEADER[:1])
+MISNAMED = make_csv(GOOD, header=("fname", "dialogue", "summery"))
+REFUSED: list[tuple[Kind, bytes, list[str]]] = [
+    ("train", b"", ["is empty", "'fname', 'dialogue', 'summary'"]),
+    ("train", make_csv([]), ["no data row"]),
+    ("train", MISNAMED, [":1", "no column 'summary'", "mean 'summery'", "--set data.columns."]),
+    ("train", NO_SUMMARY, [":1", "no column 'summary'"]),
+    ("test", NO_DIALOGUE, [":1", "no column 'dialogue'"]),
     (
-        "misnamed column",
-        "train",
-        make_csv(GOOD, header=("fname", "dialogue", "summery")),
-        [":1", "no column 'summary'", "did you mean 'summery'", "--set data.columns."],
-    ),
-    (
-        "test file as train",
-        "train",
-        make_csv([row[:2] for row in GOOD], header=HEADER[:2]),
-        [":1", "no column 'summary'"],
-    ),
-    (
-        "no dialogue in test",
-        "test",
-        make_csv([row[:1] for row in GOOD], header=HEADER[:1]),
-        [":1", "no column 'dialogue'"],
-    ),
-    (
-        "empty dialogue",
         "train",
         with_cell(1, "dialogue", ""),
         [":4  row 2, fname 'train_1': dialogue is empty", "take the row out"],
     ),
     (
-        "dialogue of spaces",
         "test",
         with_cell(0, "dialogue", " \n "),
         [":2  row 1, fname 'train_0': dialogue holds only ' \\n '"],
     ),
+    ("train", with_cell(0, "dialogue", "#Person1#: "), ["row 1", "only '#Person1#: '", "nothing"]),
+    ("dev", with_cell(1, "summary", ""), [":4  row 2, fname 'train_1': summary is empty"]),
+    ("dev", with_cell(1, "summary", "NaN"), ["row 2", "summary holds only 'NaN'"]),
+    ("dev", with_cell(0, "summary", "\u200b"), ["row 1", "summary holds only '\\u200b'"]),
+    ("train", with_cell(1, "fname", ""), [":4  row 2: fname is empty"]),
     (
-        "dialogue of a speaker",
-        "train",
-        with_cell(0, "dialogue", "#Person1#: "),
-        ["row 1", "holds only '#Person1#: '", "says nothing"],
-    ),
-    (
-        "empty summary",
-        "dev",
-        with_cell(1, "summary", ""),
-        [":4  row 2, fname 'train_1': summary is empty"],
-    ),
-    ("summary nan", "dev", with_cell(1, "summary", "NaN"), ["row 2", "summary holds only 'NaN'"]),
-    (
-        "summary of invisible characters",
-        "dev",
-        with_cell(0, "summary", "\u200b"),
-        ["row 1", "summary holds only '\\u200b'"],
-    ),
-    ("empty fname", "train", with_cell(1, "fname", ""), [":4  row 2: fname is empty"]),
-    (
-        "fname twice",
         "dev",
         with_cell(1, "fname", "train_0"),
         [":4  row 2: fname 'train_0' is that of row 1 (line 2) already"],
@@ -116,9 +86,7 @@ REFUSED: list[tuple[str, Kind, bytes, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "content", "words"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED]
-)
+@pytest.mark.parametrize(("kind", "content", "words"), REFUSED)
 def test_refuses_with_place_and_way_out(
     tmp_path: Path, kind: Kind, content: bytes, words: list[str]
 ) -> None:
@@ -127,8 +95,7 @@ def test_refuses_with_place_and_way_out(
     with pytest.raises(DataError) as caught:
         load_split(path, kind=kind)
     assert caught.value.exit_code == EXIT_UNFIT
-    assert str(path) in str(caught.value)
-    for word in words:
+    for word in (str(path), *words):
         assert word in str(caught.value)
 
 
@@ -144,30 +111,25 @@ def test_every_kind_of_problem_of_a_file_is_shown_with_its_count(tmp_path: Path)
     assert "row 16: fname 'r1' is that of row 1" in text
 
 
-PLACES = [
-    (
-        "missing",
-        "absent.csv",
-        ["no such file", "the folder holds other.csv", "--data-dir", "--val-data"],
-    ),
-    ("missing folder", "absent/dev.csv", ["no such file", "nor a folder", "--data-dir"]),
-    ("file as folder", "other.csv/dev.csv", ["no such file", "nor a folder"]),
-    ("folder", "folder", ["is a folder", "it holds inner.csv", "--val-data"]),
-    ("name too long", "n" * 300 + ".csv", ["cannot be read", "name too long"]),
-]
-
-
 @pytest.mark.parametrize(
-    ("name", "words"), [case[1:] for case in PLACES], ids=[case[0] for case in PLACES]
+    ("kind", "name", "words"),
+    [
+        ("dev", "no.csv", ["no such file", "the folder holds x.csv", "--data-dir", "--val-data"]),
+        ("dev", "absent/dev.csv", ["no such file", "nor a folder", "--data-dir"]),
+        ("dev", "x.csv/dev.csv", ["no such file", "nor a folder"]),
+        ("dev", "folder", ["is a folder", "it holds inner.csv", "--val-data"]),
+        ("dev", "n" * 300 + ".csv", ["cannot be read", "name too long"]),
+        ("test", "test.csv", ["no such file", "do without", "--set data.test_file=null"]),
+    ],
 )
 def test_says_what_stands_where_the_file_should(
-    tmp_path: Path, name: str, words: list[str]
+    tmp_path: Path, kind: Kind, name: str, words: list[str]
 ) -> None:
-    write_rows(tmp_path / "other.csv", GOOD)
     (tmp_path / "folder").mkdir()
-    write_rows(tmp_path / "folder" / "inner.csv", GOOD)
+    for place in ("x.csv", "folder/inner.csv"):
+        write_rows(tmp_path / place, GOOD)
     with pytest.raises(DataError) as caught:
-        load_split(tmp_path / name, kind="dev")
+        load_split(tmp_path / name, kind=kind)
     for word in words:
         assert word in str(caught.value)
 
@@ -186,26 +148,16 @@ def test_refuses_a_file_that_cannot_be_read() -> None:
         load_split(Path("/proc/self/mem"), kind="train")
 
 
-def test_missing_test_file_can_be_done_without(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"--set data\.test_file=null"):
-        load_split(tmp_path / "test.csv", kind="test")
-
-
 def test_problems_of_all_three_files_are_shown_at_once(tmp_path: Path) -> None:
     train = write_rows(tmp_path / "train.csv", GOOD, header=("fname", "dialogue", "summery"))
     dev = tmp_path / "dev.csv"
     test = write_rows(tmp_path / "test.csv", [("t0", "")], header=HEADER[:2])
     with pytest.raises(DataError) as caught:
         load_splits(train, dev, test=test)
-    text = str(caught.value)
-    for word in (
-        f"{train}:1",
-        "did you mean 'summery'",
-        f"{dev}: no such file",
-        f"{test}:2  row 1",
-    ):
-        assert word in text
-    assert len(caught.value.problems) == 3
+    first, second, third = caught.value.problems
+    assert first.startswith(f"{train}:1") and "did you mean 'summery'" in first
+    assert second.startswith(f"{dev}: no such file")
+    assert third.startswith(f"{test}:2  row 1")
 
 
 def test_reads_rows_as_they_stand(tmp_path: Path) -> None:
@@ -228,9 +180,8 @@ def test_long_dialogue_is_no_problem(tmp_path: Path) -> None:
     assert split.rows[0].summary is None
 
 
-NOTES: list[tuple[str, list[tuple[str, str, str]], list[str]]] = [
+NOTES: list[tuple[list[tuple[str, str, str]], list[str]]] = [
     (
-        "CR and br",
         [("a", "#Person1#: 네\r#Person2#: 응", "가"), ("b", "#Person1#: 가<br>나", "나")],
         [
             "dialogue of 1 of 2 rows: a line break written as text",
@@ -238,42 +189,29 @@ NOTES: list[tuple[str, list[tuple[str, str, str]], list[str]]] = [
         ],
     ),
     (
-        "spaces",
         [("a", "#Person1#: 네 \n#Person2#: 응", "가 "), ("b", "#Person1#: 가 ", "나")],
-        [
-            "dialogue of 2 of 2 rows: spaces at the start",
-            "summary of 1 of 2 rows: spaces at the start",
-        ],
+        ["dialogue of 2 of 2 rows: spaces at the", "summary of 1 of 2 rows: spaces at the start"],
     ),
     (
-        "no tag",
         [("a", "안녕", "가"), ("b", "#Person1# 네", "나")],
-        [
-            "1 of 2 rows have no speaker tag (#Person1#: …) in the dialogue: "
-            "row 1 (line 2, fname 'a')"
-        ],
+        ["1 of 2 rows have no speaker tag (#Person1#: …) in the dialogue: row 1 (line 2, fname 'a"],
     ),
     (
-        "same dialogue",
         [("a", "#Person1#: 네", "가"), ("b", "#Person1#: 네", "나")],
         ["1 of 2 rows repeat the dialogue of an earlier row: row 2 (line 3, fname 'b') = row 1"],
     ),
     (
-        "lost characters",
         [("a", "#Person1#: \ufffd네", "가"), ("b", "#Person1#: 응", "\ufffd")],
-        ["2 of 2 rows hold U+FFFD"],
+        ["2 of 2 rows hold U+"],
     ),
     (
-        "many odd rows",
         [(str(number), f"안녕 {number}", "가") for number in range(9)],
         ["row 2 (line 3, fname '1'), row 3 (line 4, fname '2') and 6 more"],
     ),
 ]
 
 
-@pytest.mark.parametrize(
-    ("rows", "words"), [case[1:] for case in NOTES], ids=[case[0] for case in NOTES]
-)
+@pytest.mark.parametrize(("rows", "words"), NOTES)
 def test_says_what_was_cleaned_and_what_is_odd(
     tmp_path: Path, rows: list[tuple[str, str, str]], words: list[str]
 ) -> None:
@@ -300,15 +238,13 @@ def test_max_rows_keeps_the_first_and_says_so(
     assert any("first 1 of 2 rows" in note for note in split.notes) == (kept < 2)
 
 
-SAME_DIALOGUES = [
-    ("byte for byte", "#Person1#: 몇 시야?\n#Person2#: 두 시."),
-    ("other spaces and line ends", "#Person1#:  몇 시야? \r\n\r\n#Person2#: 두시."),
-    ("other width and case", "＃person1＃： 몇 시야？\n#PERSON2#: 두 시."),
-]
-
-
 @pytest.mark.parametrize(
-    "dialogue", [case[1] for case in SAME_DIALOGUES], ids=[case[0] for case in SAME_DIALOGUES]
+    "dialogue",
+    [
+        "#Person1#: 몇 시야?\n#Person2#: 두 시.",
+        "#Person1#:  몇 시야? \r\n\r\n#Person2#: 두시.",
+        "＃person1＃： 몇 시야？\n#PERSON2#: 두 시.",
+    ],
 )
 def test_refuses_dev_rows_that_stand_in_train(tmp_path: Path, dialogue: str) -> None:
     train = write_rows(tmp_path / "train.csv", GOOD)
@@ -329,12 +265,8 @@ def test_names_the_first_of_many_dev_rows_in_train(tmp_path: Path) -> None:
     dev = load_split(write_rows(tmp_path / "dev.csv", rows[::-1]), kind="dev")
     with pytest.raises(DataError, match=r"9 of 9 dialogues .* and 4 more; a score"):
         check_splits(train, dev, None)
-
-
-def test_refuses_one_file_as_train_and_dev(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "train.csv", GOOD)
     with pytest.raises(DataError, match="holds the same bytes as"):
-        load_splits(path, path, test=None)
+        load_splits(train.path, train.path, test=None)
 
 
 def test_test_rows_in_train_or_dev_are_said_and_accepted(tmp_path: Path) -> None:
@@ -362,29 +294,26 @@ def test_data_at_hand_loads_whole(
 
 
 P1, P2 = "#Person1#: 안녕?", "#Person2#: C:\\new\\report를 봐."
-LITERAL: list[tuple[str, list[tuple[str, str]], list[tuple[str, str]]]] = [
-    # what, (dialogue, summary) as written, the same as read
-    ("paths", [(f"{P1}\n{P2}", "C:\\new를 본다.")], [(f"{P1}\n{P2}", "C:\\new를 본다.")]),
-    ("a path in the only turn", [(P2, "본다.")], [(P2, "본다.")]),
-    ("a path in Latin", [("A: see C:\\notes now", "C:\\r")], [("A: see C:\\notes now", "C:\\r")]),
+LITERAL: list[tuple[list[tuple[str, str]], list[tuple[str, str]]]] = [
+    # (dialogue, summary) as written, the same as read
+    ([(f"{P1}\n{P2}", "C:\\new를 본다.")], [(f"{P1}\n{P2}", "C:\\new를 본다.")]),
+    ([(P2, "본다.")], [(P2, "본다.")]),
+    ([("A: see C:\\notes now", "C:\\r")], [("A: see C:\\notes now", "C:\\r")]),
     (
-        "written so",
         [("#Person1#: 네\\n음\\n#Person2#: 응", "둘은\\n만난다.")],
         [("#Person1#: 네\n음\n#Person2#: 응", "둘은 만난다.")],
     ),
     (
-        "written so with \\r",
         [("#Person1#: 네\\r\\n #고객명#: 응\\r#@이름#: 네", "a")],
         [("#Person1#: 네\n#고객명#: 응\n#@이름#: 네", "a")],
     ),
-    ("written so without tags", [("A: hi\\nB: ho", "a\\nb")], [("A: hi\nB: ho", "a b")]),
+    ([("A: hi\\nB: ho", "a\\nb")], [("A: hi\nB: ho", "a b")]),
     (
-        "written so by words",
         [("철수: 네\\n상담사 1: 응", "a\\nb"), ("user: a\\nbot: b\\nuser: c", "a")],
         [("철수: 네\n상담사 1: 응", "a b"), ("user: a\nbot: b\nuser: c", "a")],
     ),
     *(
-        (f"a path on one line: {said}", *[[(said, "C:\\new를 봐."), ("A: 네 B: 응", "\\n다")]] * 2)
+        ([(said, "C:\\new를 봐."), ("A: 네 B: 응", "\\n다")],) * 2
         for said in (
             "A: 로그는 C:\\runs\\new 폴더에 있어 B: 그래? 알았어.",
             "철수: 경로는 C:\\new folder: 거기 있어",
@@ -395,22 +324,18 @@ LITERAL: list[tuple[str, list[tuple[str, str]], list[tuple[str, str]]]] = [
         )
     ),
     (
-        "one row written so, one with a path on its line",
         [("A: 네\\nB: 응", "a"), ("A: C:\\new에 있어 B: 응", "C:\\new를 본다.")],
         [("A: 네\nB: 응", "a"), ("A: C:\\new에 있어 B: 응", "C:\\new를 본다.")],
     ),
     (
-        "one row written so, one with a path",
         [("#Person1#: 네\\n#Person2#: 응", "a"), (f"{P1}\n{P2}", "\\n을 쓴다.")],
         [("#Person1#: 네\n#Person2#: 응", "a"), (f"{P1}\n{P2}", "\\n을 쓴다.")],
     ),
-    ("breaks of HTML", [(f"{P1}<br>{P2}", "a<BR/>b")], [(f"{P1}\n{P2}", "a b")]),
+    ([(f"{P1}<br>{P2}", "a<BR/>b")], [(f"{P1}\n{P2}", "a b")]),
 ]
 
 
-@pytest.mark.parametrize(
-    ("written", "read"), [case[1:] for case in LITERAL], ids=[case[0] for case in LITERAL]
-)
+@pytest.mark.parametrize(("written", "read"), LITERAL)
 def test_a_literal_line_end_is_one_where_the_file_shows_it(
     written: list[tuple[str, str]], read: list[tuple[str, str]], tmp_path: Path
 ) -> None:
@@ -422,51 +347,13 @@ def test_a_literal_line_end_is_one_where_the_file_shows_it(
 
 
 SAYS_NOTHING = [
-    "#NAME?",
-    "#N/A",
-    "#N/A N/A",
-    "#REF!",
-    "#VALUE!",
-    "#DIV/0!",
-    "#NUM!",
-    "#NULL!",
-    "#SPILL!",
-    "#이름?",
-    "#####",
-    "Err:502",
-    "NA",
-    "N/A",
-    "NaN",
-    "-nan",
-    "NaT",
-    "null",
-    "None",
-    "<NA>",
-    "(null)",
-    "\\N",
-    "undefined",
-    "없음",
-    "없음.",
-    "N.A.",
-    "[NA]",
-    "내용 없음",
-    "해당사항 없음",
-    "(비어 있음)",
-    "ㅡ",
-    "無",
-    "-",
-    "--",
-    "–",
-    "…",
-    "?",
-    ".",
-    "_",
-    " - ",
-    "#",
-    "''",
-    "\u3164",
-    "\uffa0",
-    "\u2800 \u1160.",
+    # Spreadsheets, programs, people, marks, what nobody sees.
+    *("#NAME?", "#N/A", "#N/A N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!", "#SPILL!"),
+    *("#이름?", "#####", "Err:502"),
+    *("NA", "N/A", "NaN", "-nan", "NaT", "null", "None", "<NA>", "(null)", "\\N", "undefined"),
+    *("없음", "없음.", "N.A.", "[NA]", "내용 없음", "해당사항 없음", "(비어 있음)", "ㅡ", "無"),
+    *("-", "--", "–", "…", "?", ".", "_", " - ", "#", "''"),
+    *("\u3164", "\uffa0", "\u2800 \u1160."),
 ]
 
 
@@ -476,13 +363,10 @@ def test_a_cell_that_says_nothing_is_an_empty_one(cell: str, column: str, tmp_pa
     (tmp_path / "dev.csv").write_bytes(with_cell(1, column, cell))
     with pytest.raises(DataError, match=f"row 2, fname 'train_1': {column} holds only"):
         load_split(tmp_path / "dev.csv", kind="dev")
-
-
-@pytest.mark.parametrize("said", ["nan", "-", "#Person2#: NaT"])
-def test_a_speaker_who_says_nothing_is_an_empty_dialogue(said: str, tmp_path: Path) -> None:
-    (tmp_path / "dev.csv").write_bytes(with_cell(0, "dialogue", f"#Person1#: …\n{said}"))
-    with pytest.raises(DataError, match="says nothing"):
-        load_split(tmp_path / "dev.csv", kind="dev")
+    if column == "dialogue":  # whoever says it, in a turn of several
+        (tmp_path / "dev.csv").write_bytes(with_cell(0, column, f"#Person1#: …\n#Person2#: {cell}"))
+        with pytest.raises(DataError, match="says nothing"):
+            load_split(tmp_path / "dev.csv", kind="dev")
 
 
 @pytest.mark.parametrize(
