@@ -16,7 +16,7 @@ import pytest
 
 from dialsum.config.schema import Tokenizer
 from dialsum.data import encode as encode_cache
-from dialsum.data.encode import OWN_FOLDER, EncodedSplit, encode_splits, fingerprint, make_key
+from dialsum.data.encode import OWN_FOLDER, EncodedSplit, encode_splits
 from dialsum.data.rows import Dialogue
 from word_tokenizer import END, WORDS, WordTokenizer, rows
 
@@ -89,105 +89,63 @@ def test_without_a_folder_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def rename(items: Sequence[Dialogue]) -> list[Dialogue]:
-    """Return the rows under other names."""
-    return [replace(row, fname=f"x{row.fname}", topic="t", row=row.row + 5) for row in items]
+def key(items: Sequence[Dialogue], folder: Path, tokenizer: Any = None, **asked: Any) -> str:
+    """Return what rows are kept under, with other settings where some are given."""
+    tokenizer = tokenizer or WordTokenizer(adds_end=True)
+    settings = SETTINGS.model_copy(update=asked)
+    cache = encode_splits({"dev": items}, tokenizer, settings, folder=folder)[0]["dev"].cache
+    assert cache is not None
+    return cache["key"]
 
 
-@pytest.mark.parametrize(
-    ("items", "same"),
-    [
-        (ITEMS, True),
-        (rename(ITEMS), True),
-        (ITEMS[:2], False),
-        (ITEMS[::-1], False),
-        ([*ITEMS, ITEMS[0]], False),
-        (rows(("A: w1\nB: w2 ", "w3"), *((r.dialogue, r.summary) for r in ITEMS[1:])), False),
-        (rows(("A: w1\nB: w2", "w4"), *((r.dialogue, r.summary) for r in ITEMS[1:])), False),
-        (rows(*((r.dialogue, None) for r in ITEMS)), False),
-        (rows(*((r.summary or "", r.dialogue) for r in ITEMS)), False),
-    ],
-)
-def test_other_rows_have_another_key(items: Sequence[Dialogue], same: bool) -> None:
-    assert (make_key("f", items) == make_key("f", ITEMS)) == same
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ([("ab", "c")], [("a", "bc")]),
-        ([("a", "")], [("a", None)]),
-        ([("a", "b"), ("c", "d")], [("a", "b"), ("c", "d"), ("", "")]),
-        ([('a", "b', "c")], [("a", 'b", "c')]),
-        ([("a\nb", "c")], [("a\\nb", "c")]),
-    ],
-)
-def test_texts_cannot_run_into_each_other(one: Any, other: Any) -> None:
-    assert make_key("f", rows(*one)) != make_key("f", rows(*other))
-    assert make_key("f", rows(*one)) != make_key("g", rows(*one))
-
-
-def add_token(tokenizer: WordTokenizer) -> None:
-    """Give it one token more."""
-    tokenizer.backend_tokenizer.add_tokens(["#Person1#"])
-
-
-def set_end(tokenizer: WordTokenizer) -> None:
-    """Give it another end token."""
-    tokenizer.eos_token_id = END + 1
-
-
-def split_specials(tokenizer: WordTokenizer) -> None:
-    """Let it take special tokens to pieces."""
-    tokenizer.split_special_tokens = True  # type: ignore[attr-defined]
-
-
-TOKENIZERS: list[tuple[Callable[[], WordTokenizer], Callable[[WordTokenizer], None] | None]] = [
-    (lambda: WordTokenizer(adds_end=False), None),
-    (lambda: WordTokenizer(adds_end=True, words=[*WORDS[:-1], "z"]), None),
-    (lambda: WordTokenizer(adds_end=True, words=WORDS[::-1]), None),
-    (lambda: WordTokenizer(adds_end=True), add_token),
-    (lambda: WordTokenizer(adds_end=True), set_end),
-    (lambda: WordTokenizer(adds_end=True), split_specials),
-]
-
-
-@pytest.mark.parametrize(("make", "change"), TOKENIZERS)
-def test_another_tokenizer_has_another_fingerprint(make: Any, change: Any) -> None:
-    usual = fingerprint(WordTokenizer(adds_end=True), SETTINGS)
-    assert usual == fingerprint(WordTokenizer(adds_end=True), SETTINGS)
-    other = make()
-    if change is not None:
-        change(other)
-    assert fingerprint(other, SETTINGS) != usual
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"input_prefix": "w9"},
-        {"encoder_max_len": 9},
-        {"decoder_max_len": 5},
-        {"long_dialogues_keep": "start"},
-    ],
-)
-def test_other_settings_have_another_fingerprint(change: dict[str, Any]) -> None:
+def changed(**changes: Any) -> WordTokenizer:
+    """Return the tokenizer with other attributes."""
     tokenizer = WordTokenizer(adds_end=True)
-    assert fingerprint(tokenizer, SETTINGS.model_copy(update=change)) != fingerprint(
-        tokenizer, SETTINGS
-    )
+    vars(tokenizer).update(changes)
+    return tokenizer
 
 
-def test_another_version_or_library_has_another_fingerprint(
-    monkeypatch: pytest.MonkeyPatch,
+def test_other_rows_have_another_key(tmp_path: Path) -> None:
+    renamed = [replace(row, fname=f"x{row.fname}", topic="t", row=row.row + 5) for row in ITEMS]
+    assert key(renamed, tmp_path) == key(ITEMS, tmp_path)
+    texts = [(row.dialogue, row.summary) for row in ITEMS]
+    others = [
+        *(ITEMS, ITEMS[:2], ITEMS[::-1], [*ITEMS, ITEMS[0]]),
+        *(rows(("A: w1\nB: w2 ", "w3"), *texts[1:]), rows(("A: w1\nB: w2", "w4"), *texts[1:])),
+        *(rows(*((text, None) for text, _ in texts)), rows(*((b or "", a) for a, b in texts))),
+        # Texts cannot run into each other.
+        *(rows(("ab", "c")), rows(("a", "bc")), rows(("a", "")), rows(("a", None))),
+        *(rows(("a", "b"), ("c", "d")), rows(("a", "b"), ("c", "d"), ("", ""))),
+        *(rows(('a", "b', "c")), rows(("a", 'b", "c'))),
+        *(rows(("a\nb", "c")), rows(("a\\nb", "c"))),
+    ]
+    assert len({key(items, tmp_path) for items in others}) == len(others)
+
+
+def test_another_tokenizer_setting_or_library_has_another_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer = WordTokenizer(adds_end=True)
-    seen = {fingerprint(tokenizer, SETTINGS)}
+    tagged = WordTokenizer(adds_end=True)
+    tagged.backend_tokenizer.add_tokens(["#Person1#"])
+    tokenizers = [
+        WordTokenizer(adds_end=False),
+        WordTokenizer(adds_end=True, words=[*WORDS[:-1], "z"]),
+        WordTokenizer(adds_end=True, words=WORDS[::-1]),
+        *(tagged, changed(eos_token_id=END + 1), changed(unk_token_id=0)),
+        changed(split_special_tokens=True),
+    ]
+    settings: list[dict[str, Any]] = [
+        *({}, {"input_prefix": "w9"}, {"encoder_max_len": 9}, {"decoder_max_len": 5}),
+        {"long_dialogues_keep": "start"},
+    ]
+    keys = [key(ITEMS, tmp_path, tokenizer) for tokenizer in tokenizers]
+    keys += [key(ITEMS, tmp_path, **asked) for asked in settings]
+    assert key(ITEMS, tmp_path, dialogue_tokens="data") in keys  # the tokenizer says which it has
     monkeypatch.setattr(encode_cache, "ENCODING_VERSION", -1)
-    seen.add(fingerprint(tokenizer, SETTINGS))
+    keys.append(key(ITEMS, tmp_path))
     monkeypatch.setattr(encode_cache, "version", lambda name: f"0.0 of {name}")
-    seen.add(fingerprint(tokenizer, SETTINGS))
-    assert len(seen) == 3
+    keys.append(key(ITEMS, tmp_path))
+    assert len(set(keys)) == len(keys)
 
 
 def cut_short(data: bytes) -> bytes:
@@ -321,7 +279,9 @@ def test_processes_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
 
 
 def test_the_files_used_longest_ago_go_first(tmp_path: Path) -> None:
-    paths = {count: next(tmp_path.rglob(f"{_key(tmp_path, count)}-*")) for count in (1, 2, 3)}
+    paths = {
+        count: next(tmp_path.rglob(f"{key(ITEMS[:count], tmp_path)}-*")) for count in (1, 2, 3)
+    }
     for age, count in enumerate((3, 2, 1)):
         os.utime(paths[count], (1000 - age, 1000 - age))
     encode(ITEMS[:1], tmp_path)  # the oldest, read again, is the newest now
@@ -332,12 +292,6 @@ def test_the_files_used_longest_ago_go_first(tmp_path: Path) -> None:
     encode(ITEMS[1:], tmp_path, limit_bytes=0)
     assert len(kept(tmp_path)) == 1
     assert how(encode(ITEMS[1:], tmp_path)[0]) == "read"
-
-
-def _key(folder: Path, count: int) -> str:
-    cache = encode(ITEMS[:count], folder)[0].cache
-    assert cache is not None
-    return cache["key"]
 
 
 FOREIGN = [
@@ -372,10 +326,10 @@ def test_links_are_neither_removed_nor_followed(tmp_path: Path) -> None:
     mine.mkdir()
     (mine / "data.bin").write_bytes(b"x" * 5000)
     os.utime(mine / "data.bin", (1000, 1000))
-    key = _key(tmp_path, 3)
+    own = key(ITEMS, tmp_path)
     (path,) = kept(tmp_path)
     path.unlink()
-    names = [f"{key}-{'1' * 32}.int32", f".{key}-{'1' * 32}.int32.ab12_x.tmp"]
+    names = [f"{own}-{'1' * 32}.int32", f".{own}-{'1' * 32}.int32.ab12_x.tmp"]
     for name in names:
         (path.parent / name).symlink_to(mine / "data.bin")
     found = [encode(items, tmp_path, limit_bytes=0) for items in (ITEMS, ITEMS[:1])]

@@ -259,9 +259,9 @@ def encode_splits(
         return {kind: encode_rows(rows, tokenizer, asked) for kind, rows in splits.items()}, []
     encoded: dict[str, EncodedSplit] = {}
     warnings: list[str] = []
-    own, base = folder / OWN_FOLDER, fingerprint(tokenizer, asked)
+    own, base = folder / OWN_FOLDER, _fingerprint(tokenizer, asked)
     for kind, rows in splits.items():
-        key = make_key(base, rows)
+        key = _make_key(base, rows)
         found, how = _read_kept(own, key, warnings), "read"
         if found is None:
             made = encode_rows(rows, tokenizer, asked)
@@ -272,7 +272,7 @@ def encode_splits(
     return encoded, list(dict.fromkeys(warnings))
 
 
-def fingerprint(tokenizer: Any, asked: Tokenizer) -> str:
+def _fingerprint(tokenizer: Any, asked: Tokenizer) -> str:
     """Return a hash of all but the rows that token ids depend on.
 
     The tokenizer counts as its tokenizer.json would say it, with the few settings that are none of
@@ -290,7 +290,7 @@ def fingerprint(tokenizer: Any, asked: Tokenizer) -> str:
     return _hash(json.dumps(description, sort_keys=True).encode())
 
 
-def make_key(fingerprint: str, rows: Sequence[Dialogue]) -> str:
+def _make_key(fingerprint: str, rows: Sequence[Dialogue]) -> str:
     """Return what encoded rows are kept under; names and topics of rows are not encoded."""
     texts = [text for row in rows for text in (row.dialogue, row.summary)]
     # The lengths say where one text ends and the next begins.
