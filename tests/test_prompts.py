@@ -10,16 +10,9 @@ from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dia
 from dialsum.data.rows import load_splits
 
 
-@pytest.mark.parametrize(
-    ("prefix", "dialogue", "text"),
-    [
-        ("", "", ""),
-        ("", "#Person1#: 네", "#Person1#: 네"),
-        ("요약: ", "#Person1#: 네\n#Person2#: 응", "요약: #Person1#: 네\n#Person2#: 응"),
-    ],
-)
-def test_prefix_stands_before_the_dialogue(prefix: str, dialogue: str, text: str) -> None:
-    assert build_input(prefix, dialogue) == text
+def test_prefix_stands_before_the_dialogue() -> None:
+    assert build_input("", "") == ""
+    assert build_input("요약: ", "#Person1#: 네\n") == "요약: #Person1#: 네\n"
 
 
 def test_standard_tokens_are_seven_speakers_and_nine_masks() -> None:
@@ -36,28 +29,13 @@ def test_standard_tokens_are_seven_speakers_and_nine_masks() -> None:
         (["#Person1#: 네", "#Person1#은 답한다."], ["#Person1#"]),
         (["#Person1#: a\n#Person1#: b"], []),
         (["#Person2#: 네 #Person1#", "#Person1#과 #Person2#는"], ["#Person1#", "#Person2#"]),
-        (["#손님#: 네", "#손님#이 온다"], ["#손님#"]),
-        (["번호는 #계좌_번호2#입니다"] * 2, ["#계좌_번호2#"]),
-        (["#1 번 #2"] * 2, []),
-        (["#1#번"] * 2, []),
-        (["##"] * 2, []),
-        (["#Person 1#: 네"] * 2, []),
-        (["#맛집#카페#여행"] * 2, []),
-        (["#맛집 #카페 #여행"] * 2, []),
-        (["#Person1##Person2#"] * 2, ["#Person1#", "#Person2#"]),
-        (["#@이름#이 #@시스템#사진#을"] * 2, ["#@시스템#사진#", "#@이름#"]),
-        (["#food#cafe#travel"] * 2, []),
-        (["C#과 F#을"] * 2, []),
-        ([f"#{'a' * 31}#"] * 2, []),
+        (["#손님#: 네", "#손님#이 #Person1##Person2#"] * 2, ["#Person1#", "#Person2#", "#손님#"]),
+        (["#맛집#카페#여행", "C#과 F#을 #1#번 #Person 1#"] * 2, []),  # more in test_tags.py
+        (["#B# #A#", "#C# #A#", "#B# #C#"], ["#A#", "#B#", "#C#"]),
     ],
 )
-def test_finds_tags_and_no_hashtags(texts: list[str], tokens: list[str]) -> None:
-    assert find_dialogue_tokens(texts) == tokens
-
-
-def test_order_of_texts_does_not_matter() -> None:
-    texts = ["#B# #A#", "#C# #A#", "#B# #C#"]
-    assert find_dialogue_tokens(texts) == find_dialogue_tokens(texts[::-1]) == ["#A#", "#B#", "#C#"]
+def test_finds_tags_that_come_again(texts: list[str], tokens: list[str]) -> None:
+    assert find_dialogue_tokens(texts) == find_dialogue_tokens(texts[::-1]) == tokens
 
 
 def test_tags_of_the_real_data_are_standard_ones(shared_dir: Path) -> None:

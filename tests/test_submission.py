@@ -27,9 +27,9 @@ ROWS = [
 
 def test_submission_has_the_competition_s_form(tmp_path: Path) -> None:
     path = tmp_path / "run" / "submission.csv"
-    write_submission(path, ROWS, ["하나", '"둘", 그리고', "셋\n넷"])
+    write_submission(path, ROWS, ["\u1112\u1161\u11ab  글", '"둘", 그리고', " 셋\r\n넷 "])
     assert path.read_text(encoding="utf-8") == (
-        ',fname,summary\n0,test_0,하나\n1,test_1,"""둘"", 그리고"\n2,test_2,셋 넷\n'
+        ',fname,summary\n0,test_0,한 글\n1,test_1,"""둘"", 그리고"\n2,test_2,셋 넷\n'
     )
     check_submission(path, ROWS)
 
@@ -50,70 +50,49 @@ def test_every_row_needs_its_summary(tmp_path: Path, summaries: list[str]) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_summary_is_written_and_then_named(tmp_path: Path) -> None:
-    path = tmp_path / "submission.csv"
-    write_submission(path, ROWS, ["하나", " ", "셋"])
-    with pytest.raises(RunError, match=r"line 3  row 2: the summary of 'test_1' is empty"):
-        check_submission(path, ROWS)
-
-
+TOP = ",fname,summary\n"
 UNFIT = [
-    ("nothing", "", ["is empty"]),
-    ("other columns", "fname,text\ntest_0,a\n", ["no column 'summary'"]),
+    ("", ["is empty"]),
+    ("fname,text\ntest_0,a\n", ["no column 'summary'"]),
+    (f"{TOP}0,test_0,a\n1,test_2,c\n", ["no row for 1 of 3 fnames of the test file: 'test_1'"]),
     (
-        "row missing",
-        ",fname,summary\n0,test_0,a\n1,test_2,c\n",
-        ["no row for 1 of 3 fnames of the test file: 'test_1'"],
-    ),
-    (
-        "row too many",
-        ",fname,summary\n0,test_0,a\n1,test_1,b\n2,test_2,c\n3,test_9,d\n",
+        f"{TOP}0,test_0,a\n1,test_1,b\n2,test_2,c\n3,test_9,d\n",
         ["line 5  row 4: the first of 1 whose fname is not in the test file: 'test_9'"],
     ),
     (
-        "row twice",
-        ",fname,summary\n0,test_0,a\n1,test_1,b\n2,test_1,c\n",
-        [
-            "line 4  row 3: fname 'test_1' stands already",
-            "no row for 1 of 3 fnames of the test file: 'test_2'",
-        ],
+        f"{TOP}0,test_0,a\n1,test_1,b\n2,test_1,c\n",
+        ["line 4  row 3: fname 'test_1' stands already", "no row for 1 of 3 fnames", "'test_2'"],
     ),
     (
-        "other order",
-        ",fname,summary\n0,test_0,a\n1,test_2,c\n2,test_1,b\n",
+        f"{TOP}0,test_0,a\n1,test_2,c\n2,test_1,b\n",
         ["line 3  row 2: fname 'test_2' stands where the test file has 'test_1'"],
     ),
     (
-        "no index",
         "fname,summary\ntest_0,a\ntest_1,b\ntest_2,c\n",
         ["line 1  the first line is 'fname,summary' and must be ',fname,summary'", "index=False"],
     ),
     (
-        "column too many",
         ",fname,summary,x\n0,test_0,a,1\n1,test_1,b,1\n2,test_2,c,1\n",
         ["line 1  the first line is ',fname,summary,x'"],
     ),
     (
-        "index from 1",
-        ",fname,summary\n1,test_0,a\n2,test_1,b\n3,test_2,c\n",
+        f"{TOP}1,test_0,a\n2,test_1,b\n3,test_2,c\n",
         ["row 1 has the index '1' where 0 belongs, and 2 more"],
     ),
     (
-        "line break",
-        ',fname,summary\n0,test_0,"a\nb"\n1,test_1,b\n2,test_2,c\n',
+        f'{TOP}0,test_0,"a\nb"\n1,test_1,b\n2,test_2,c\n',
         ["line 2  row 1: the summary of 'test_0' has a line break"],
     ),
     (
-        "decomposed",
-        ",fname,summary\n0,test_0,\u1112\u1161\u11ab\n1,test_1,b\n2,test_2,c\n",
+        f"{TOP}0,test_0,\u1112\u1161\u11ab\n1,test_1,b\n2,test_2,c\n",
         ["line 2  row 1: the summary of 'test_0' is not composed; unicodedata.normalize('NFC'"],
     ),
+    (f"{TOP}0,test_0,a\n1,test_1,\n2,test_2,c\n", ["line 3  row 2: the summary of 'test_1' is em"]),
+    (f"{TOP}0,test_0,a\n1,test_1,-\n2,test_2,c\n", ["of 'test_1' holds only '-', which says"]),
 ]
 
 
-@pytest.mark.parametrize(
-    ("content", "words"), [case[1:] for case in UNFIT], ids=[case[0] for case in UNFIT]
-)
+@pytest.mark.parametrize(("content", "words"), UNFIT)
 def test_unfit_submission_is_named_by_row(tmp_path: Path, content: str, words: list[str]) -> None:
     path = tmp_path / "submission.csv"
     path.write_text(content, encoding="utf-8")
@@ -143,9 +122,10 @@ def test_another_file_s_ids_are_said_once_and_its_tags_not_judged(tmp_path: Path
 
 
 def test_many_problems_are_counted(tmp_path: Path) -> None:
+    """An empty summary is written, and then named."""
     rows = [Dialogue(f"t{number}", "d", None, None, row=number + 1) for number in range(30)]
     path = tmp_path / "submission.csv"
-    write_submission(path, rows, [""] * 30)
+    write_submission(path, rows, [" "] * 30)
     with pytest.raises(RunError) as caught:
         check_submission(path, rows)
     assert str(caught.value).count("is empty") == 10
@@ -186,20 +166,6 @@ def test_what_a_model_wrote_is_told(
     write_submission(path, ROWS, summaries)
     found = check_submission(path, ROWS)
     remarks = (found.faults, found.oddities)[odd]
-    assert len(remarks) == len(words)
+    assert not (odd and found.faults)
     for word, remark in zip(words, remarks, strict=True):
         assert word in remark
-    if not odd:
-        return
-    assert found.faults == []
-
-
-def test_summaries_are_written_composed_and_on_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "submission.csv"
-    write_submission(path, ROWS, ["\u1112\u1161\u11ab  글", "둘\r\n셋", " 넷 "])
-    assert path.read_text(encoding="utf-8").splitlines() == [
-        ",fname,summary",
-        "0,test_0,한 글",
-        "1,test_1,둘 셋",
-        "2,test_2,넷",
-    ]
