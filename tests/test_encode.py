@@ -62,32 +62,25 @@ def test_no_rows_are_no_rows(tokenizer: WordTokenizer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "ids", "cut"),
+    ("words", "targets", "ids"),
     [
-        (0, [END], 0),
-        (1, [word(0), END], 0),
-        (3, [word(0), word(1), word(2), END], 0),
-        (4, [word(0), word(1), word(2), END], 1),
-        (9, [word(0), word(1), word(2), END], 1),
+        (0, 4, [END]),
+        (1, 4, [word(0), END]),
+        (3, 4, [word(0), word(1), word(2), END]),
+        (4, 4, [word(0), word(1), word(2), END]),
+        (9, 4, [word(0), word(1), word(2), END]),
+        (3, 2, [word(0), END]),
+        (3, 1, [END]),
     ],
 )
 @BOTH
 def test_every_target_ends_whatever_its_length(
-    tokenizer: WordTokenizer, words: int, ids: list[int], cut: int
+    tokenizer: WordTokenizer, words: int, targets: int, ids: list[int]
 ) -> None:
-    encoded = encode(rows(("w1", " ".join(WORDS[:words]))), tokenizer, targets=4)
-    assert encoded.targets is not None
+    encoded = encode(rows(("w1", " ".join(WORDS[:words]))), tokenizer, targets=targets)
     assert lists(encoded.targets) == [ids]
-    assert encoded.counts.truncated_targets == cut
-    assert encoded.counts.left_out_target_tokens == max(0, words - 3)
-
-
-@pytest.mark.parametrize("targets", [1, 2])
-@BOTH
-def test_the_shortest_target_is_the_end_token(tokenizer: WordTokenizer, targets: int) -> None:
-    encoded = encode(rows(("w1", "w1 w2 w3")), tokenizer, targets=targets)
-    assert encoded.targets is not None
-    assert encoded.targets[0].tolist() == [word(1), END][2 - targets :]
+    assert encoded.counts.truncated_targets == (words >= targets)
+    assert encoded.counts.left_out_target_tokens == max(0, words + 1 - targets)
 
 
 @pytest.mark.parametrize(
@@ -111,17 +104,6 @@ def test_inputs_end_as_the_tokenizer_ends_them(
     assert ids[: length - ends] == [word(number) for number in range(length - ends)]
     assert encoded.counts.truncated_inputs == cut
     assert encoded.counts.left_out_input_tokens == cut * (words - (length - ends))
-
-
-def test_prefix_counts_into_the_limit_and_stands_first() -> None:
-    items = rows((" ".join(WORDS[:4]), "w1"))
-    assert lists(encode(items, T5_LIKE, prefix="w9: ").inputs) == [
-        [UNKNOWN, *(word(number) for number in range(4)), END]
-    ]
-    cut = encode(items, T5_LIKE, prefix="w9 w8 ", inputs=5)
-    assert lists(cut.inputs) == [[word(9), word(8), word(0), word(1), END]]
-    assert cut.counts.truncated_inputs == 1
-    assert encode(items, T5_LIKE, inputs=5).counts.truncated_inputs == 0
 
 
 FOUR_TURNS = "A: w1 w2\nB: w3\nA: w4 w5 w6\nB: w7"
@@ -261,15 +243,9 @@ def test_test_rows_have_no_targets_and_no_counts_of_them() -> None:
     encoded = encode(rows(("w1", None), ("w2", None)), T5_LIKE)
     assert encoded.targets is None
     assert encoded.target_lengths.tolist() == [0, 0]
-    assert encoded.to_record() == {
-        "rows": 2,
-        "longest_input_tokens": 2,
-        "truncated_inputs": 0,
-        "left_out_turns": 0,
-        "inputs_cut_inside": 0,
-        "left_out_input_tokens": 0,
-        "unknown_inputs": 0,
-    }
+    record = encoded.to_record()
+    assert (record["rows"], record["longest_input_tokens"], len(record)) == (2, 2, 7)
+    assert not any("target" in name for name in record)
 
 
 def test_first_rows_keep_the_counts_of_the_whole() -> None:
