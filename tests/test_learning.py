@@ -10,7 +10,7 @@ import pytest
 from adapted_models import BITS, EVERYTHING, FOUR_BIT, SORTS, TEXT, Build, Case, with_adapter
 from dialsum.models.adapters import AdaptedModel
 from dialsum.models.load import load_model
-from dialsum.models.save import EXTRA_FILE, load_extra, save_weights
+from dialsum.models.save import save_weights
 from small_models import UNTIED
 
 pytestmark = pytest.mark.training
@@ -210,7 +210,7 @@ def test_what_learned_comes_back_from_disk(
     save_weights(case.model, tmp_path)
     files = {path.name for path in tmp_path.iterdir()}
     assert "adapter_model.safetensors" in files
-    assert (EXTRA_FILE in files) == bool(qlora.get("train_embeddings"))
+    assert not [name for name in files if "base" in name]
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
     loaded = load_model(
         case.folder,
@@ -221,7 +221,6 @@ def test_what_learned_comes_back_from_disk(
         dtype=torch.float32,
     )
     again = PeftModel.from_pretrained(loaded.model, str(tmp_path))
-    load_extra(again, tmp_path)
     back = Case(
         adapted=AdaptedModel(model=again, loader={}, targets=[]),
         tokenizer=case.tokenizer,

@@ -60,6 +60,8 @@ def train_and_save(
     checkpoint: Path, folder: Path, *, sort: str, way: str
 ) -> tuple[list[str], list[str]]:
     """Train and save a model as a run does; return what it writes before and after."""
+    import torch
+
     from predict_again import write_dev
 
     config = make_config(
@@ -83,7 +85,8 @@ def train_and_save(
         loaded=load_config(paths.resolved_config),
         best_step=12,
         new_tokens=case.new,
-        tiny_base=None,
+        tags=STANDARD_DIALOGUE_TOKENS,
+        dtype=torch.float32,
     )
     return untrained, write_dev(case.model, case.tokenizer, config)
 

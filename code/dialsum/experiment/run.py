@@ -34,6 +34,7 @@ from dialsum.files import dump_json
 from dialsum.generate import GenerationSettings, generate
 from dialsum.machine.devices import list_devices, use_one_gpu
 from dialsum.models.adapters import AdaptedModel, adapt_model, require_trainable
+from dialsum.models.card import write_model_card
 from dialsum.models.checkpoint import refuse_foreign_tokenizer
 from dialsum.models.families import get_family
 from dialsum.models.hub import fetch_folder
@@ -272,15 +273,23 @@ def run_stages(context: Context) -> None:
     model = load_network(context, tokens)
     encoded = encode(context, tokens)
     result = train(context, tokens, model=model, encoded=encoded)
-    save_model(
+    info = save_model(
         model.adapted.model,
         tokens.tokenizer,
         paths=context.paths,
         loaded=context.loaded,
         best_step=result.best_step,
         new_tokens=tokens.new_tokens,
+        tags=tokens.tokenizer.convert_ids_to_tokens(tokens.tag_ids),
+        dtype=context.choices.dtype,
     )
     predict_and_score(context, tokens, model=model, encoded=encoded)
+    write_model_card(
+        context.paths.model,
+        info,
+        data=context.outcome.parts["data"]["rows"],
+        dev=context.outcome.parts["evaluation"]["dev"],
+    )
     context.progress.stage("done", "all stages")
 
 

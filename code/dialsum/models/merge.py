@@ -10,7 +10,6 @@ Must not know files (models/merge.py).
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from dialsum.config.schema import Config
 from dialsum.errors import RunError, UnfitError
-from dialsum.files import write_json
+from dialsum.files import new_folder, write_json
 from dialsum.models.load import dequantise, quiet_libraries
 from dialsum.models.save import save_weights
 from dialsum.models.saved import (
@@ -193,15 +192,11 @@ def merge_adapter(
     saved = read_saved(folder)
     if saved.kind != "adapter":
         raise UnfitError(f"{folder}: a {saved.kind} model was saved here, no adapter to merge")
-    if out.exists():
-        raise UnfitError(f"{out}: is there already; name a new folder for the merged model")
     tokens = _encode(saved, rows, config=config)
     place = _Place(config=config, device=device, dtype=dtype)
-    as_trained = compute_logits(place.load(folder), tokens)
-    merged, before = _merge(saved, place=place, tokens=tokens, untie=untie)
-    draft = out.with_name(f"{out.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
+    with new_folder(out) as draft:
+        as_trained = compute_logits(place.load(folder), tokens)
+        merged, before = _merge(saved, place=place, tokens=tokens, untie=untie)
         _write(merged, saved, draft)
         after = compute_logits(replace(place, dtype=None).load(draft), tokens)
         shift = require_same(
@@ -214,9 +209,6 @@ def merge_adapter(
             same_choices=_share_of_same_choices(as_trained, after),
         )
         _write_info(saved, draft, report)
-        draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return report
 
 

@@ -2,24 +2,24 @@
 
 With qlora.train_embeddings, embeddings and norms of the base learn besides the adapters. PEFT's own
 way for that, modules_to_save, copies each embedding and so cuts the tie between input embeddings
-and head: a small model then has to learn every word twice. Here the weights themselves learn, ties
-stay, and they are saved in a file of their own.
+and head: a small model then has to learn every word twice. Here the weights themselves learn, and
+ties stay; they are saved as modules_to_save, which PEFT alone loads.
 """
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 from dialsum.errors import RunError
 from dialsum.files import give_usual_mode
 
-EXTRA_FILE = "trained_base.safetensors"
 ADAPTER_MARKS = ("lora_", "trainable_tokens_", "modules_to_save")
 
 
 def save_weights(model: Any, folder: Path) -> None:
-    """Write what learned into folder: an adapter with its extra parameters, or the whole model.
+    """Write what learned into folder: an adapter with what of its base learned, or the whole model.
 
     PEFT would ask the hub whether the embeddings changed, and put them whole beside an adapter on
     them; neither is needed, since the base's rows, new ones too, are made again on loading.
@@ -28,15 +28,27 @@ def save_weights(model: Any, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     if hasattr(model, "peft_config"):
-        model.save_pretrained(folder, save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # an empty model card
-        extra = {
-            name: parameter.detach().cpu().contiguous()
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad and not any(mark in name for mark in ADAPTER_MARKS)
+        from peft import get_peft_model_state_dict
+
+        tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+        # Each place of a shared weight: loaded by PEFT, they are layers of their own. `shared`
+        # computes nothing.
+        trained = {
+            name: parameter
+            for name, parameter in model.named_parameters(remove_duplicate=False)
+            if parameter.requires_grad
+            and not any(mark in name for mark in ADAPTER_MARKS)
+            and not name.endswith("shared.weight")
         }
-        if extra:
-            save_file(extra, folder / EXTRA_FILE)
+        tensors = {
+            name: tensor.detach().cpu().clone().contiguous()
+            for name, tensor in (tensors | trained).items()
+        }
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        adapter = copy.copy(model.peft_config["default"])
+        adapter.modules_to_save = sorted({name.split(".")[-2] for name in trained}) or None
+        adapter.inference_mode = True
+        adapter.save_pretrained(folder)
     else:
         # `tie_word_embeddings: false` would leave BART's stacks without embeddings (the file holds
         # the shared ones alone) and T5 v1's head without its scale. Under true the library ties
@@ -68,7 +80,6 @@ def load_weights(model: Any, folder: Path) -> None:
             model, load_file(folder / "adapter_model.safetensors")
         )
         unknown, missing = found.unexpected_keys, []
-        load_extra(model, folder)
     else:
         tensors = {
             name: tensor
@@ -88,15 +99,3 @@ def load_weights(model: Any, folder: Path) -> None:
             f"{folder}: is not of this model: lacks {missing[:3] or 'nothing'}, holds "
             f"{unknown[:3] or 'nothing'} beside it"
         )
-
-
-def load_extra(model: Any, folder: Path) -> None:
-    """Copy the extra parameters that save_weights wrote, if any, from folder back into model."""
-    import torch
-    from safetensors.torch import load_file
-
-    if (folder / EXTRA_FILE).is_file():
-        own = dict(model.named_parameters())
-        with torch.no_grad():
-            for name, tensor in load_file(folder / EXTRA_FILE).items():
-                own[name].copy_(tensor)

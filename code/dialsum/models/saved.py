@@ -7,6 +7,7 @@ Must not know how it was trained.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -18,9 +19,9 @@ from dialsum.config.load import LoadedConfig
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError
 from dialsum.files import write_json
-from dialsum.models.hub import fetch_folder
+from dialsum.models.hub import fetch_folder, resolve_checkpoint, weight_files
 from dialsum.models.load import LoadedModel, load_model
-from dialsum.models.save import load_extra, save_weights
+from dialsum.models.save import save_weights
 from dialsum.models.tokenizers import load_tokenizer
 from dialsum.paths import RunPaths
 
@@ -33,37 +34,58 @@ def save_model(
     loaded: LoadedConfig,
     best_step: int,
     new_tokens: Sequence[str],
-) -> None:
+    tags: Sequence[str],
+    dtype: Any,
+) -> dict[str, Any]:
     """Write the best model of a run.
 
     Args:
         best_step: optimizer step of the checkpoint that the weights are of.
         new_tokens: tokens that the base does not have; their first rows are made again on loading.
+        tags: tokens of the dialogues, which a search may repeat.
+        dtype: torch dtype of weights that are not quantised.
+
+    Returns:
+        What stands in model_info.json.
     """
-    config = loaded.config
+    source = resolve_checkpoint(loaded.config.model.checkpoint)
+    base = str(source.resolve()) if isinstance(source, Path) else source
+    config = loaded.config.model_copy(
+        update={"model": loaded.config.model.model_copy(update={"checkpoint": base})}
+    )
     if config.qlora.use_qlora:
         for adapter in model.peft_config.values():
-            adapter.base_model_name_or_path = config.model.checkpoint
+            adapter.base_model_name_or_path = base
             adapter.revision = config.model.revision
     save_weights(model, paths.model)
     tokenizer.save_pretrained(paths.model)
-    write_json(
-        paths.model_info,
-        {
-            "schema_version": 1,
-            "experiment": loaded.name,
-            "config_sha256": loaded.sha256,
-            "architecture": config.model.architecture,
-            "kind": "adapter" if config.qlora.use_qlora else "full",
-            "base": config.model.checkpoint,
-            "tokens_added": list(new_tokens),
-            "best_step": best_step,
-            "input_prefix": config.tokenizer.input_prefix,
-            "encoder_max_len": config.tokenizer.encoder_max_len,
-            "decoder_max_len": config.tokenizer.decoder_max_len,
-            "long_dialogues_keep": config.tokenizer.long_dialogues_keep,
-        },
-    )
+    info = {
+        "schema_version": 1,
+        "experiment": loaded.name,
+        "config_sha256": loaded.sha256,
+        "architecture": config.model.architecture,
+        "kind": "adapter" if config.qlora.use_qlora else "full",
+        "base": base,
+        "base_revision": config.model.revision,
+        **({"base_sha256": hash_weights(source)} if isinstance(source, Path) else {}),
+        "tokens_added": list(new_tokens),
+        "tags": list(tags),
+        "best_step": best_step,
+        "dtype": str(dtype),
+        "config": config.model_dump(mode="json"),
+    }
+    write_json(paths.model_info, info)
+    return info
+
+
+def hash_weights(folder: Path) -> str:
+    """Return the SHA-256 of a checkpoint's weight files."""
+    digest = hashlib.sha256()
+    for name in weight_files({path.name for path in folder.iterdir()}):
+        with (folder / name).open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def load_saved_model(folder: Path, *, config: Config, device: str, dtype: Any) -> tuple[Any, Any]:
@@ -132,6 +154,19 @@ def load_saved_base(saved: SavedFolder, *, config: Config, device: str, dtype: A
         whole = config.qlora.model_copy(update={"use_qlora": False})
         config, new_tokens = config.model_copy(update={"qlora": whole}), []
     base = saved.base
+    if not isinstance(base, Path) and Path(base).is_absolute():
+        wanted, place = saved.info.get("base_sha256"), Path(base)
+        if not place.is_dir():
+            raise UnfitError(
+                f"{saved.folder}: its adapter belongs to the checkpoint in {place}, which is not "
+                "there any more; put it back"
+            )
+        if wanted and hash_weights(place) != wanted:
+            raise UnfitError(
+                f"{saved.folder}: its adapter belongs to the checkpoint that was in {place}, and "
+                "other weights are there now; put those back"
+            )
+        base = place
     if not isinstance(base, Path):
         model = config.model.model_copy(update={"checkpoint": base})
         base = fetch_folder(model, environment=os.environ)
@@ -153,5 +188,4 @@ def attach_adapter(base: Any, folder: Path) -> Any:
 
     adapted = PeftModel.from_pretrained(base, str(folder))
     compute_rows_in_place(adapted)
-    load_extra(adapted, folder)
     return adapted.eval()

@@ -1,0 +1,146 @@
+"""A finished run's model at work: summaries of other dialogues, as the run itself would write them.
+
+Must not know how the model was trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dialsum.archive import find_model, holds_run
+from dialsum.config.schema import Config
+from dialsum.data.encode import EncodeSettings, encode_rows
+from dialsum.data.rows import Dialogue, load_split
+from dialsum.data.submission import write_predictions, write_submission
+from dialsum.data.tables import read_rows
+from dialsum.errors import UnfitError
+from dialsum.experiment.choices import choose
+from dialsum.files import write_csv
+from dialsum.generate import GenerationSettings, generate
+from dialsum.machine.devices import pick_device
+from dialsum.models.load import quiet_libraries
+from dialsum.models.saved import load_saved_model, read_saved
+from dialsum.paths import OUTPUTS, RunPaths, project_path
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Dialogues to summarise.
+
+    Args:
+        has_summaries: the file has references, as a dev file; else it has a test file's form.
+    """
+
+    rows: list[Dialogue]
+    has_summaries: bool
+
+
+def find_saved_model(run: str) -> Path:
+    """Return the folder of a run's model.
+
+    Args:
+        run: a run's folder, its model's, or the name of an experiment under outputs/.
+
+    Raises:
+        UnfitError: no finished model is there.
+    """
+    root = project_path(OUTPUTS)
+    named = [root / "auto_experiments" / "experiments" / run, root / run]
+    for folder in (Path(run), *named):
+        if (folder / "model_info.json").is_file():
+            return folder
+        if folder.is_dir() and holds_run(folder):
+            model = find_model(folder) or RunPaths.alone(folder).model
+            if (model / "model_info.json").is_file():
+                return model
+            raise UnfitError(f"{folder}: this run has no model: it did not come that far")
+    raise UnfitError(
+        f"{run}: no run and no saved model; give a run's folder, such as outputs/NAME or "
+        "outputs/demo/experiments/NAME, or a model's, such as outputs/auto_experiments/models/NAME"
+    )
+
+
+def read_inputs(source: str, text: str = "") -> Inputs:
+    """Read the dialogues to summarise.
+
+    Args:
+        source: a table of rows, or `-` for the one dialogue in text.
+
+    Raises:
+        DataError: the file is not fit, with row and line; UnfitError: text says nothing.
+    """
+    if source == "-":
+        if not text.strip():
+            raise UnfitError("--input -: standard input is empty; give a dialogue, a turn a line")
+        return Inputs([Dialogue("stdin", text.strip(), None, None, 1)], has_summaries=False)
+    path = Path(source)
+    table = read_rows(path, required=("fname", "dialogue"))
+    with_summaries = bool(table) and "summary" in table[0].values
+    split = load_split(path, kind="dev" if with_summaries else "test")
+    return Inputs(split.rows, has_summaries=with_summaries)
+
+
+def predict(
+    folder: Path,
+    rows: Sequence[Dialogue],
+    *,
+    num_beams: int | None = None,
+    device: str | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """Return a summary of each dialogue, equal to the run's own where the search is.
+
+    Args:
+        folder: of the model, as find_saved_model returns it.
+        num_beams: other than the run's.
+        device: auto, cuda, mps or cpu; the run's general.device when None.
+        on_batch: called with the rows that are written and all.
+
+    Raises:
+        UnfitError: the model's base is not there or has changed, or the device is not there.
+    """
+    quiet_libraries()
+    info = read_saved(folder).info
+    config = Config.model_validate(info["config"])
+    chosen = choose(config, device=pick_device(device) if device else None)
+    model, tokenizer = load_saved_model(
+        folder, config=config, device=chosen.device, dtype=chosen.dtype
+    )
+    settings = GenerationSettings.from_config(
+        config,
+        exempt=tokenizer.convert_tokens_to_ids(info["tags"]),
+        bf16=chosen.bf16,
+        num_beams=num_beams,
+    )
+    bare = [replace(row, summary=None) for row in rows]
+    encoded = encode_rows(bare, tokenizer, EncodeSettings.from_config(config.tokenizer))
+    written = generate(
+        model,
+        tokenizer,
+        encoded.inputs,
+        settings=settings,
+        batch_size=chosen.eval_batch_size(settings.num_beams),
+        on_batch=on_batch,
+    )
+    return [best.text for best, *_ in written]
+
+
+def write_output(
+    path: Path, inputs: Inputs, summaries: Sequence[str], other: Sequence[str] | None
+) -> None:
+    """Write summaries in the form of what was read: beside dialogue and reference, or as a
+    submission; two runs' side by side.
+    """
+    if other is not None:
+        rows = zip(inputs.rows, summaries, other, strict=True)
+        write_csv(
+            path,
+            ["fname", "summary", "summary_of_the_other"],
+            [[row.fname, one, two] for row, one, two in rows],
+        )
+    elif inputs.has_summaries:
+        write_predictions(path, inputs.rows, summaries)
+    else:
+        write_submission(path, inputs.rows, summaries)
