@@ -14,7 +14,7 @@ Run the seven experiments, one after another on a GPU, and end in one table.
 The first start makes .venv with everything it needs (minutes, said before); later starts find it.
 
   -1, --one-epoch          one epoch each, as a quick test, in outputs/quick_test
-  --demo                   build tiny models from scratch, in outputs/demo (with --one-epoch in
+  --demo                   start from tiny checkpoints, in outputs/demo (with --one-epoch in
                            outputs/demo_quick_test)
   --data-dir DIR           the folder of train.csv, dev.csv and test.csv (a demo on it goes to
                            outputs/demo_own_data)

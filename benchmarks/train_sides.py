@@ -147,7 +147,7 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(asked.seed)
     side, config = ALL_SIDES[asked.side], make_config(asked)
     splits = read_splits(config)
-    tokens = prepare_tokenizer(config, splits, tiny_folder=asked.folder)
+    tokens = prepare_tokenizer(config, splits)
     if side.plain:
         model = load_plain(asked.folder / "checkpoint", tokens.tokenizer, config)
     else:

@@ -1,4 +1,4 @@
-"""What tokenizer.trim_vocabulary saves: memory and time of an mT5-shaped model, whole and cut.
+"""What scripts/trim_vocabulary.py saves: memory and time of an mT5-shaped model, whole and cut.
 
     python benchmarks/vocabulary.py TOKENIZER_FOLDER DATA_FOLDER
 
@@ -82,8 +82,11 @@ def _run(side: str, tokenizer: Path, data: Path, *, checkpoint: Path, size: Size
     return answer
 
 
-def _write(tokenizer: Path, checkpoint: Path, size: Size) -> dict[str, Any]:
-    """Write a checkpoint of mT5's shape from random weights."""
+def _write(tokenizer: Path, data: Path, checkpoint: Path, size: Size) -> dict[str, Any]:
+    """Write a checkpoint of mT5's shape from random weights, and beside it the same, cut."""
+    from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+    from dialsum.experiment.run import read_splits
+    from dialsum.models.trim import trim_checkpoint
     from random_mt5 import write_random_mt5
 
     write_random_mt5(
@@ -93,7 +96,15 @@ def _write(tokenizer: Path, checkpoint: Path, size: Size) -> dict[str, Any]:
         d_ff=4 * size.d_model,
         layers=size.layers,
     )
+    splits = read_splits(_config(data, checkpoint, size=size))
+    texts = [row.dialogue for split in splits.present for row in split.rows]
+    texts += [row.summary or "" for row in splits.train.rows]
+    trim_checkpoint(checkpoint, _cut(checkpoint), texts=texts, new_tokens=STANDARD_DIALOGUE_TOKENS)
     return {}
+
+
+def _cut(checkpoint: Path) -> Path:
+    return checkpoint.with_name("cut")
 
 
 def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[str, Any]:
@@ -105,9 +116,9 @@ def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[s
     from dialsum.machine.driver import peak_resident_bytes
     from dialsum.models.load import load_model
 
-    config = _config(data, checkpoint, cut=cut, size=size)
+    config = _config(data, _cut(checkpoint) if cut else checkpoint, size=size)
     splits = read_splits(config)
-    prepared = prepare_tokenizer(config, splits, tiny_folder=checkpoint)
+    prepared = prepare_tokenizer(config, splits)
     encoded = encode_rows(
         splits.train.rows[: size.batch * (size.steps + 1)],
         prepared.tokenizer,
@@ -121,7 +132,6 @@ def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[s
         new_tokens=prepared.new_tokens,
         device="cpu",
         dtype=torch.float32,
-        kept=prepared.kept,
     )
     model: Any = loaded.model
     after = _memory()
@@ -168,13 +178,13 @@ def _train(
     return seconds, losses
 
 
-def _config(data: Path, checkpoint: Path, *, cut: bool, size: Size) -> Any:
+def _config(data: Path, checkpoint: Path, *, size: Size) -> Any:
     from dialsum.config.schema import Config
 
     return Config.model_validate(
         {
             "model": {"architecture": "mt5", "checkpoint": str(checkpoint)},
-            "tokenizer": {"encoder_max_len": 512, "decoder_max_len": 128, "trim_vocabulary": cut},
+            "tokenizer": {"encoder_max_len": 512, "decoder_max_len": 128},
             "data": {"data_dir": str(data.resolve())},
             "training": {
                 "learning_rate": 1e-3,
@@ -201,7 +211,7 @@ def _side(asked: list[str]) -> dict[str, Any]:
     d_model, layers, batch, steps = map(int, asked[4:8])
     size = Size(d_model, layers, batch, steps, asked[8])
     if side == "write":
-        return _write(tokenizer, checkpoint, size)
+        return _write(tokenizer, data, checkpoint, size)
     return _measure_side(SIDES[side], data, checkpoint, size)
 
 

@@ -29,6 +29,6 @@ with table.open(encoding="utf-8", newline="") as file:
         names["dialogue"] = row["dialogue"]
         exec(each, names)  # noqa: S102
         decode = names["tokenizer"].decode  # type: ignore[attr-defined]
-        summaries.append(decode(names["written"][0], skip_special_tokens=True))  # type: ignore[index]
+        summaries.append(decode(names["written"][0], skip_special_tokens=True).strip())  # type: ignore[index]
 assert "dialsum" not in sys.modules
 print(json.dumps(summaries))

@@ -44,9 +44,7 @@ class Bench:
             print(f"  {line}")
         meter = Meter(choices.where)
         folder = Path(self.settings.folder) / "work" / self.job.name
-        tokens = prepare_tokenizer(
-            self.config, read_splits(self.config), tiny_folder=folder / "base"
-        )
+        tokens = prepare_tokenizer(self.config, read_splits(self.config))
         model = prepare_model(
             self.config,
             tokens,

@@ -151,7 +151,7 @@ def read_batch_options(arguments: Sequence[str] | None = None) -> argparse.Names
     add(
         "--demo",
         action="store_true",
-        help="tiny models from scratch in place of the checkpoints, on data/sample, in "
+        help="tiny checkpoints in place of the real ones, on data/sample, in "
         "outputs/demo; on other data in outputs/demo_own_data; with --one-epoch, _quick_test is "
         "added",
     )

@@ -36,12 +36,16 @@ with torch.no_grad():
             weight[row] = weight[pieces or slice(min(ids))].mean(dim=0)
 model = PeftModel.from_pretrained(model, folder).eval()
 """
-CODE = """\
+FULL_IMPORTS = "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n"
+ADAPTER_IMPORTS = """\
 import copy
+
 import torch
 from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BitsAndBytesConfig
-
+"""
+CODE = """\
+{imports}
 folder = {folder}
 tokenizer = AutoTokenizer.from_pretrained(folder)
 {load}
@@ -49,7 +53,7 @@ dialogue = "#Person1#: 내일 몇 시에 볼까요?\\n#Person2#: 세 시에 역 
 inputs = tokenizer({prefix} + dialogue, return_tensors="pt", truncation=True, max_length={longest})
 inputs = {{name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}}
 written = model.generate(**inputs, {search})
-print(tokenizer.decode(written[0], skip_special_tokens=True))
+print(tokenizer.decode(written[0], skip_special_tokens=True).strip())
 """
 
 
@@ -59,7 +63,7 @@ def load_code(folder: Path, info: Mapping[str, Any]) -> str:
     Args:
         info: as it stands in model_info.json.
     """
-    config, load = info["config"], FULL
+    config, load, imports = info["config"], FULL, FULL_IMPORTS
     if info["kind"] == "adapter":
         qlora, options = config["qlora"], ""
         if info["base_revision"]:
@@ -73,13 +77,17 @@ def load_code(folder: Path, info: Mapping[str, Any]) -> str:
             options += f",\n    quantization_config=BitsAndBytesConfig({bits})"
         elif qlora["load_in_8bit"]:
             options += ", quantization_config=BitsAndBytesConfig(load_in_8bit=True)"
-        load = ADAPTER.format(base=repr(info["base"]), options=options, new=info["tokens_added"])
+        imports, load = (
+            ADAPTER_IMPORTS,
+            ADAPTER.format(base=repr(info["base"]), options=options, new=info["tokens_added"]),
+        )
     asked = config["generation"]
     search = asked | {
         "max_new_tokens": asked["max_new_tokens"] or config["tokenizer"]["decoder_max_len"],
         "do_sample": False,
     }
     return CODE.format(
+        imports=imports,
         folder=repr(str(folder)),
         load=load,
         prefix=json.dumps(config["tokenizer"]["input_prefix"], ensure_ascii=False),

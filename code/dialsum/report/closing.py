@@ -37,7 +37,7 @@ COLLECT = PROJECT_ROOT / "scripts" / "collect_results.py"
 KIND_REMARKS = {
     "full": "as configured",
     "one_epoch": "one epoch each: scores near the constant sentence are expected",
-    "demo": "demo, tiny models from scratch: their scores say nothing about the real checkpoints",
+    "demo": "demo on tiny checkpoints: their scores say nothing about the real checkpoints",
 }
 SUBMISSION_WORDS = {
     "full": "the best run's summaries, for submission",
