@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dialsum.config.schema import Model
     from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
     from dialsum.data.rows import load_split
-    from dialsum.models.hub import fetch_snapshot, resolve_checkpoint
+    from dialsum.models.hub import fetch_folder
     from dialsum.models.trim import trim_checkpoint
     from dialsum.paths import shown
 
@@ -55,11 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         load_split(path.absolute(), kind="test" if place else "train").rows
         for place, path in enumerate(asked.data)
     ]
-    source = resolve_checkpoint(asked.checkpoint)
-    if isinstance(source, str):
-        source = fetch_snapshot(
-            Model(architecture="mt5", checkpoint=source), environment=os.environ
-        )
+    named = Model(architecture="mt5", checkpoint=asked.checkpoint)
+    source = fetch_folder(named, environment=os.environ)
     dialogues = [row.dialogue for rows in (train, *others) for row in rows]
     summaries = [row.summary or "" for row in train]
     inputs = [

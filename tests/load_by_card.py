@@ -21,13 +21,13 @@ assert found is not None
 tree = ast.parse(found[1])
 *loading, dialogue, inputs, move, written, printed = tree.body
 names: dict[str, object] = {}
-exec(compile(ast.Module(loading, []), "card", "exec"), names)  # noqa: S102
+exec(compile(ast.Module(loading, []), "card", "exec"), names)
 each = compile(ast.Module([inputs, move, written], []), "card", "exec")
 summaries = []
 with table.open(encoding="utf-8", newline="") as file:
     for row in csv.DictReader(file):
         names["dialogue"] = row["dialogue"]
-        exec(each, names)  # noqa: S102
+        exec(each, names)
         decode = names["tokenizer"].decode  # type: ignore[attr-defined]
         summaries.append(decode(names["written"][0], skip_special_tokens=True).strip())  # type: ignore[index]
 assert "dialsum" not in sys.modules

@@ -61,7 +61,7 @@ def small_checkpoint(architecture: str) -> Path:
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     sort = "t5_v1_1" if architecture == "t5" else architecture
     tokenizer = train_sample_tokenizer(KINDS[sort])
-    return write_checkpoint(root / sort, sort, tokenizer=tokenizer, width=32, positions=1026)
+    return write_checkpoint(root / sort, sort, tokenizer=tokenizer, width=64, positions=1026)
 
 
 def architecture_of(experiment: str) -> str:

@@ -95,8 +95,8 @@ def merge_into_base(adapted: Any, *, untie: bool) -> Any:
     if untie:
         _untie(places)
     merged = adapted.merge_and_unload(safe_merge=True)
-    if untie:
-        _tie_what_is_alike(merged)
+    # What learned whole comes out of PEFT as a weight of its own in each place.
+    _tie_what_is_alike(merged)
     return merged
 
 
