@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dialsum.archive import find_model, holds_run
 from dialsum.config.schema import Config
-from dialsum.data.encode import EncodeSettings, encode_rows
+from dialsum.data.encode import encode_rows
 from dialsum.data.rows import Dialogue, load_split
 from dialsum.data.submission import write_predictions, write_submission
 from dialsum.data.tables import read_rows
@@ -115,7 +115,7 @@ def predict(
         num_beams=num_beams,
     )
     bare = [replace(row, summary=None) for row in rows]
-    encoded = encode_rows(bare, tokenizer, EncodeSettings.from_config(config.tokenizer))
+    encoded = encode_rows(bare, tokenizer, config.tokenizer)
     written = generate(
         model,
         tokenizer,
