@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from dialsum.errors import DataError, UnfitError
 from dialsum.files import dump_json
 from dialsum.score.api import FLOOR_SCORES, FLOORS, SCORES, score_report, score_texts
-from dialsum.score.rouge import METRICS
+from dialsum.score.rouge import METRICS, make_signature, require_same_signature
 from dialsum.score.rows import Rows, slice_rows
 from dialsum.score.show import format_scores
-from dialsum.score.signature import make_signature, require_same_signature
 
 REFUSED: list[tuple[Any, Any, str]] = [
     ([], [], "nothing to score"),

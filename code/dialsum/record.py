@@ -18,8 +18,8 @@ from dialsum.errors import RunError, UnfitError
 from dialsum.experiment.job import say_attempts
 from dialsum.files import read_regular
 from dialsum.paths import RunPaths, shown
+from dialsum.score.rouge import require_same_signature
 from dialsum.score.show import format_scores
-from dialsum.score.signature import require_same_signature
 
 SCHEMA_VERSION = 1
 STATUSES = ("success", "failed", "interrupted")

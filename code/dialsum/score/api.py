@@ -18,10 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from dialsum.errors import DataError
 from dialsum.machine.driver import usable_cores
-from dialsum.score.floors import choose_constant, lead, longest_utterance, other_summaries
-from dialsum.score.rouge import METRICS, PreparedText, TextPreparer, score_rows
+from dialsum.score.floors import LEADS, choose_constant, lead, longest_utterance, other_summaries
+from dialsum.score.rouge import (
+    METRICS,
+    PreparedText,
+    TextPreparer,
+    make_signature,
+    require_same_signature,
+    score_rows,
+)
 from dialsum.score.rows import Rows, slice_rows
-from dialsum.score.signature import make_signature, require_same_signature
 from dialsum.score.statistics import (
     ALPHA,
     LEVEL_PERCENT,
@@ -231,14 +237,15 @@ def _compare_scale(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             }
             for name in ranked
         },
-        "differences": [
-            {
-                key: round(value, DECIMALS) if isinstance(value, float) else value
-                for key, value in asdict(one).items()
-                if value is not None
-            }
-            for one in compare_systems(scores)
-        ],
+        "differences": [_round(asdict(one)) for one in compare_systems(scores)],
+    }
+
+
+def _round(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: round(value, DECIMALS) if isinstance(value, float) else value
+        for key, value in found.items()
+        if value is not None
     }
 
 
@@ -314,7 +321,7 @@ def _take_all(
     figures: Figures = {}
     floors: dict[str, Sequence[str]] = {} if others is None else {"random": others}
     if rows.dialogues is not None:
-        for turns in (1, 2, 3):
+        for turns in LEADS:
             floors[f"lead{turns}"] = [lead(dialogue, turns) for dialogue in rows.dialogues]
         floors["longest"] = [longest_utterance(dialogue) for dialogue in rows.dialogues]
     for name, (tokenizer, tags) in scales.items():
@@ -417,9 +424,7 @@ def _against_constant(run: NDArray[np.float32], constant: NDArray[np.float32]) -
     sign = 1.0 if found.first == "run" else -1.0
     low, high = sorted((sign * found.low, sign * found.high))
     points = {"points": sign * found.points, "low": low, "high": high, "p": found.p}
-    more = {} if found.more_rows is None else {"more_rows": found.more_rows}
-    rounded = {key: round(value, DECIMALS) for key, value in points.items()}
-    return {**rounded, "real": found.real, **more}
+    return _round({**points, "real": found.real, "more_rows": found.more_rows})
 
 
 def _correct_for_chance(block: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dialsum.errors import DataError
 from dialsum.score.rows import Rows
 
 REFERENCE_COLUMN = re.compile(r"summary\d*")
+OTHER_NAMES = "columns under other names are read with --columns fname=NAME,summary=NAME"
 LACKS_COLUMN = re.compile(r"no (column|key) '|has none of the columns")
 MOST_SHARED = 0.1
 """Share of the references that may stand among the train summaries by chance, 0-1."""
@@ -69,7 +70,7 @@ def read_references(
         if not summaries:
             found = name_some(list(rows[0].values), limit=20)
             problem = f"{path}:1  no column 'summary' (or 'summary1' …) in the header, which has"
-            raise DataError([f"{problem} {found}"])
+            raise DataError([f"{problem} {found}; {OTHER_NAMES}"])
         for column in summaries:
             _check_filled(rows, column, path)
         if table.summaries:
@@ -180,11 +181,13 @@ def _read_renamed(
     try:
         rows = read_rows(path, required=asked, nameless=nameless)
     except DataError as error:
-        if not columns or not LACKS_COLUMN.search(str(error)):
+        if not LACKS_COLUMN.search(str(error)):
             raise
         told = ", ".join(f"{own!r} for {ours}" for ours, own in columns.items())
+        head, *_ = str(error).splitlines()
         *first, last = error.problems
-        raise DataError([*first, f"{last}; --columns asks for {told}"]) from None
+        hint = f"--columns asks for {told}" if columns else OTHER_NAMES
+        raise DataError([*first, f"{last}; {hint}"], summary=head) from None
     ours = {own: name for name, own in columns.items()}
     return [
         replace(

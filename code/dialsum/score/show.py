@@ -248,18 +248,17 @@ def sum_up(found: Mapping[str, Any], blocks: Mapping[str, Block]) -> list[str]:
     return lines
 
 
-def say_difference(one: Mapping[str, Any]) -> str:
-    """Say in a sentence whether a difference is real, and what would settle it."""
-    return _say_gap(one["first"], one["second"], one, p=one["p_holm"])
-
-
 def say_against_constant(block: Block, *, name: str) -> list[str]:
     """Say whether a system is better than one text for all rows, where that was tested."""
-    found = block.get("against_constant")
-    return [_say_gap(name, "the constant text", found, p=found["p"])] if found else []
+    if "against_constant" not in block:
+        return []
+    names = {"first": name, "second": "the constant text"}
+    return [say_difference({**names, **block["against_constant"]})]
 
 
-def _say_gap(first: str, second: str, found: Mapping[str, Any], *, p: float) -> str:
+def say_difference(found: Mapping[str, Any]) -> str:
+    """Say in a sentence whether a difference is real, and what would settle it."""
+    first, second, p = found["first"], found["second"], found.get("p_holm", found["p"])
     ends = f"({found['low']:.2f} to {found['high']:.2f})"
     verdict = describe_verdict(real=found["real"], more_rows=found.get("more_rows"))
     if not found["real"]:

@@ -77,7 +77,7 @@ def load_tokeniser(name: str = "mecab", *, tags: str = "split") -> Tokeniser:
         "mecab": _load_mecab_cutter,
         "kiwi": _load_kiwi,
         "whitespace": lambda: (name, str.split),
-        "char": lambda: (name, _cut_characters),
+        "char": lambda: (name, lambda text: list(text.replace(" ", ""))),
         "english": _load_english,
     }
     if name not in loaders:
@@ -201,10 +201,6 @@ def _cut_segments(cut: Cutter, text: str) -> list[str]:
         tokens += [*cut(text[place:start]), text[start:end]]
         place = end
     return tokens + cut(text[place:])
-
-
-def _cut_characters(text: str) -> list[str]:
-    return [char for char in text if not char.isspace()]
 
 
 @functools.cache
