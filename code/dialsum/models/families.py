@@ -22,7 +22,6 @@ class Family:
         linear: every linear layer of encoder and decoder blocks, by its own name.
         aliases: names of other families that mean layers of this one.
         norms: names of the normalisation layers.
-        tiny_tokenizer: kind of tokenizer its checkpoints have: unigram or bpe.
         base: what the weights of the model without its head are prefixed with in the whole model.
         embeddings: places of the one matrix of input embeddings; a file need hold one of them.
         defaults: what the library takes for keys that a config.json leaves out.
@@ -37,7 +36,6 @@ class Family:
     linear: tuple[str, ...]
     aliases: dict[str, tuple[str, ...]]
     norms: tuple[str, ...]
-    tiny_tokenizer: str
     base: str
     embeddings: tuple[str, ...]
     defaults: dict[str, Any]
@@ -66,7 +64,6 @@ T5_FAMILY = Family(
         "shared": ("embed_tokens",),
     },
     norms=("layer_norm", "final_layer_norm"),
-    tiny_tokenizer="unigram",
     base="transformer",
     embeddings=("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"),
     defaults={
@@ -120,7 +117,6 @@ BART_FAMILY = Family(
         "final_layer_norm",
         "layernorm_embedding",
     ),
-    tiny_tokenizer="bpe",
     base="model",
     embeddings=(
         "model.shared.weight",
