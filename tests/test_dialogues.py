@@ -261,12 +261,13 @@ def test_refuses_dev_rows_that_stand_in_train(tmp_path: Path, dialogue: str) -> 
 
 def test_names_the_first_of_many_dev_rows_in_train(tmp_path: Path) -> None:
     rows = [(f"r{number}", f"#Person1#: {number}번", "답") for number in range(9)]
-    train = load_split(write_rows(tmp_path / "train.csv", rows), kind="train")
+    train = load_split(write_rows(tmp_path / "train.csv", [*rows, *rows]), kind="train")
     dev = load_split(write_rows(tmp_path / "dev.csv", rows[::-1]), kind="dev")
-    with pytest.raises(DataError, match=r"9 of 9 dialogues .* and 4 more; a score"):
+    said = r"9 of 9 dialogues .*: row 1 .* = row 9 \(line 10, .* and 4 more; a score"
+    with pytest.raises(DataError, match=said):
         check_splits(train, dev, None)
     with pytest.raises(DataError, match="holds the same bytes as"):
-        load_splits(train.path, train.path, test=None)
+        load_splits(dev.path, dev.path, test=None)
 
 
 def test_test_rows_in_train_or_dev_are_said_and_accepted(tmp_path: Path) -> None:

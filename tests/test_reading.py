@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
+import json
 import lzma
 import os
 import pickle
@@ -22,7 +24,7 @@ from dialsum import files
 from dialsum.batch.first_look import find_data_problems
 from dialsum.config.load import load_config
 from dialsum.data.tables import read_rows, read_table
-from dialsum.errors import ConfigError, DataError, UnfitError
+from dialsum.errors import ConfigError, DataError, DiskFullError, RunError, UnfitError
 from dialsum.files import (
     NotRegularError,
     TooLargeError,
@@ -30,6 +32,7 @@ from dialsum.files import (
     read_regular,
     refuse_foreign,
     shorten,
+    write_json,
 )
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -240,21 +243,15 @@ SECRETS = [
 @pytest.mark.parametrize("content", SECRETS)
 @pytest.mark.parametrize("where", ["config", "extends", "train_file", "score", "json lines"])
 def test_what_is_another_file_is_never_quoted(where: str, content: str, tmp_path: Path) -> None:
-    path = tmp_path / ".env"
+    path = tmp_path / (".env.jsonl" if where == "json lines" else ".env")
     path.write_text(content, encoding="utf-8")
     own = tmp_path / "own.yaml"
     own.write_text(f"extends: {path}\n", encoding="utf-8")
     with pytest.raises((ConfigError, DataError)) as caught:
-        if where == "config":
-            load_config(path)
-        elif where == "extends":
-            load_config(own)
-        elif where == "json lines":
-            lines = path.rename(tmp_path / ".env.jsonl")
-            read_rows(lines, required=("fname", "dialogue"))
+        if where in ("config", "extends"):
+            load_config(path if where == "config" else own)
         else:
-            required = ("fname", "summary") if where == "score" else ("fname", "dialogue")
-            read_table(path, required=required)
+            read_rows(path, required=("fname", "summary" if where == "score" else "dialogue"))
     assert SECRET not in str(caught.value)
     assert ".env" in str(caught.value)
 
@@ -327,6 +324,26 @@ def test_messages_shorten_what_they_quote(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(path, overrides=[LONG, f"training.learning_rate={LONG}"])
     assert "x" * 81 not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(errno.ENOSPC, "no space left"), (errno.EIO, "Input/output error. Give")]
+)
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "result.json"
+    write_json(path, {"a": 1})
+
+    def fail(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(RunError, match=said) as caught:
+        write_json(path, {"a": 2})
+    assert isinstance(caught.value, DiskFullError) == (code == errno.ENOSPC)
+    assert list(tmp_path.iterdir()) == [path]
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
 
 
 def test_shortened_text_has_no_more_than_was_asked() -> None:

@@ -57,7 +57,7 @@ UNFIT = [
     (f"{TOP}0,test_0,a\n1,test_2,c\n", ["no row for 1 of 3 fnames of the test file: 'test_1'"]),
     (
         f"{TOP}0,test_0,a\n1,test_1,b\n2,test_2,c\n3,test_9,d\n",
-        ["line 5  row 4: the first of 1 whose fname is not in the test file: 'test_9'"],
+        ["line 5  row 4: fname 'test_9' is not in the test file"],
     ),
     (
         f"{TOP}0,test_0,a\n1,test_1,b\n2,test_1,c\n",
@@ -116,8 +116,8 @@ def test_another_file_s_ids_are_said_once_and_its_tags_not_judged(tmp_path: Path
     assert say_unfit(path, problems).splitlines() == [
         f"{path} is not fit to hand in:",
         "  no row for 30 of 30 fnames of the test file: 't0', 't1', 't2', 't3', 't4' and 25 more",
-        "  line 2  row 1: the first of 30 whose fname is not in the test file: 'dev_t0', "
-        "'dev_t1', 'dev_t2', 'dev_t3', 'dev_t4' and 25 more",
+        "  line 2  row 1: fname 'dev_t0' is not in the test file, nor are 29 more: 'dev_t1', "
+        "'dev_t2', 'dev_t3', 'dev_t4', 'dev_t5' and 24 more",
     ]
 
 

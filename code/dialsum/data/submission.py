@@ -156,12 +156,11 @@ def _find_wrong_names(
         ]
     )
     places = set(expected)
-    if unknown := [row for row in found.values() if row.values["fname"] not in places]:
-        names = name_some([row.values["fname"] for row in unknown])
-        problems.append(
-            f"{path}:{unknown[0].line}  row {unknown[0].number}: the first of {len(unknown):,} "
-            f"whose fname is not in the test file: {names}"
-        )
+    if unknown := [name for name in found if name not in places]:
+        first, *more = unknown
+        nor = f", nor are {len(more):,} more: {name_some(more)}" if more else ""
+        place = f"{path}:{found[first].line}  row {found[first].number}"
+        problems.append(f"{place}: fname {first!r} is not in the test file{nor}")
     if problems:
         return problems
     return [
