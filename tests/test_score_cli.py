@@ -213,6 +213,7 @@ OWN_NAMES: dict[str, str | bytes] = {
     'd2,둘은 점심을 먹는다.,"둘은 저녁을\n먹는다."\n',
     "pred.txt": "#Person1#은 역에 간다.\n둘은 저녁을 먹는다.\n",
     "own_train.csv": "id,target\nt1,#Person1#은 말한다.\nt2,#Person2#는 말한다.\n",
+    "nameless.csv": "target\n#Person1#은 말한다.\n",
     "own_test.csv": "id,text\nt1,#Person1#: 네\nt2,#Person1#: 네\n",
     "sub.csv": ",fname,summary\n0,t1,#Person1#은 답한다.\n1,t2,둘은 답한다.\n",
 }
@@ -234,7 +235,10 @@ def test_columns_under_their_own_names_score_the_same(run: Run) -> None:
         assert found["floors"].keys() == usual["floors"].keys()
     own = ("pred.csv", "own.csv", *COLUMNS)
     assert read_record(run, *own, "--dialogues", "own.csv") == read_record(run, *own)
-    assert run("pred.txt", "own.csv", *COLUMNS)[0] == 0
+    # A dialogue stands with the first references, or in a file of its own.
+    for words in ("own.csv", "own.csv own_pred.csv", "own_pred.csv --dialogues own.csv"):
+        status, output, _ = run("pred.txt", *words.split(), *COLUMNS)
+        assert status == 0 and "  lead-2 " in output, words
     status, output, _ = run("--check-submission", "sub.csv", "--test", "own_test.csv", *COLUMNS)
     assert status == 0 and "fit to hand in: 2 rows" in output
 
@@ -251,6 +255,10 @@ def test_columns_under_their_own_names_score_the_same(run: Run) -> None:
         (
             "pred.csv own.csv --train train.csv --columns fname=id,summary=target",
             ["train.csv:1", "--columns asks for 'id' for fname"],
+        ),
+        (
+            "pred.csv own.csv --train nameless.csv --columns fname=id,summary=target",
+            ["nameless.csv:1  no column 'id'"],
         ),
         (
             "--check-submission sub.csv --test own_test.csv --columns dialogue=text",

@@ -65,14 +65,16 @@ def format_final(dev: Mapping[str, Any]) -> str:
         (title, dev[key]) for key, title in COLUMNS.items() if key in dev and key != "rougeLsum"
     ]
     # A score that is not finite stands in the record by its name.
-    numbers = [f"{title} {value:.2f}" for title, value in shown if isinstance(value, (int, float))]
-    names = [f"{title} {value}" for title, value in shown if not isinstance(value, (int, float))]
+    told = [
+        f"{title} {value:.2f}" if isinstance(value, (int, float)) else f"{title} {value}"
+        for title, value in shown
+    ]
     floor: Any = dev
     for key in ("floors", "constant", "rouge_mean"):
         floor = floor.get(key) if isinstance(floor, Mapping) else None
     beside = f" (constant sentence: mean {floor:.2f})" if isinstance(floor, (int, float)) else ""
     place = f"dev ({measured})" if measured else "dev"
-    return f"{place}: {', '.join([*numbers, *names]) or 'without scores'}{beside}"
+    return f"{place}: {', '.join(told) or 'without scores'}{beside}"
 
 
 def format_scores(block: Block, *, name: str = "predictions") -> str:
