@@ -59,9 +59,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def read_column(path: Path, name: str) -> list[str]:
     """Return a column of a CSV file."""
-    from dialsum.data.tables import read_table
+    from dialsum.data.tables import read_rows
 
-    return [row.values[name] for row in read_table(path, required=(name,))]
+    return [row.values[name] for row in read_rows(path, required=(name,))]
 
 
 def change_words(text: str, words: Sequence[str], draw: random.Random) -> str:

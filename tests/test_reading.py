@@ -23,7 +23,7 @@ import pytest
 from dialsum import files
 from dialsum.batch.first_look import find_data_problems
 from dialsum.config.load import load_config
-from dialsum.data.tables import read_rows, read_table
+from dialsum.data.tables import read_rows
 from dialsum.errors import ConfigError, DataError, DiskFullError, RunError, UnfitError
 from dialsum.files import (
     NotRegularError,
@@ -133,7 +133,7 @@ def test_what_is_no_file_is_never_opened(
         with pytest.raises(NotRegularError, match=f"is {word}, no regular file"):
             read(path)
     with pytest.raises(DataError, match=f"train.csv: cannot be read: is {word}"):
-        read_table(path, required=("fname",))
+        read_rows(path, required=("fname",))
     said = find_data_problems(Path())
     assert f"train.csv: is {word}, no regular file." in said[0]
     assert "dev.csv, test.csv not found" in said[1]
@@ -188,13 +188,13 @@ def test_the_command_that_unpacks_a_table_unpacks_it(name: str, tmp_path: Path) 
     path.parent.mkdir()
     path.write_bytes(gzip.compress(ROWS, mtime=0))
     with pytest.raises(DataError) as caught:
-        read_table(path, required=("fname",))
+        read_rows(path, required=("fname",))
     said = caught.value.problems[0]
     assert "is packed by gzip, not a text file" in said
     command = said.partition("unpack it to ")[2].partition(": ")[2]
     subprocess.run(command, shell=True, check=True)
     assert (tmp_path / "my data" / "train.csv").read_bytes() == ROWS
-    assert len(read_table(tmp_path / "my data" / "train.csv", required=("fname",))) == 40
+    assert len(read_rows(tmp_path / "my data" / "train.csv", required=("fname",))) == 40
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.data.tables import TableRow, check_unique, read_table
+from dialsum.data.tables import TableRow, check_unique, read_rows
 from dialsum.errors import DataError
 
 HEADER = "fname,summary\n"
@@ -42,7 +42,7 @@ def test_refuses_with_place_and_way_out(tmp_path: Path, content: bytes, words: l
     path = tmp_path / "rows.csv"
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        read_table(path, required=("fname", "summary"))
+        read_rows(path, required=("fname", "summary"))
     assert str(path) in str(caught.value)
     for word in words:
         assert word in str(caught.value)
@@ -69,13 +69,13 @@ ACCEPTED = [
 def test_reads_cells_untouched(tmp_path: Path, content: bytes, values: dict[str, str]) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes(content)
-    assert read_table(path, required=("fname", "summary")) == [TableRow(1, 2, values)]
+    assert read_rows(path, required=("fname", "summary")) == [TableRow(1, 2, values)]
 
 
 def test_lines_are_those_on_which_rows_start(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text('fname,summary\na,"1\n2\n3"\n\nb,x\nc,"y\nz"\nd,w\n', encoding="utf-8")
-    rows = read_table(path, required=("fname",))
+    rows = read_rows(path, required=("fname",))
     assert [(row.number, row.line, row.values["fname"]) for row in rows] == [
         (1, 2, "a"),
         (2, 6, "b"),
@@ -91,20 +91,20 @@ def test_refuses_what_is_no_file(tmp_path: Path, make: object, words: str) -> No
     path = tmp_path / "dev.csv"
     make(path)  # type: ignore[operator]
     with pytest.raises(DataError, match=rf"dev\.csv: {words}"):
-        read_table(path, required=("fname",))
+        read_rows(path, required=("fname",))
 
 
 def test_names_a_near_file(tmp_path: Path) -> None:
     (tmp_path / "dev.csv").write_text("fname\na\n")
     with pytest.raises(DataError, match=r"no such file; did you mean .*dev\.csv"):
-        read_table(tmp_path / "dve.csv", required=("fname",))
+        read_rows(tmp_path / "dve.csv", required=("fname",))
 
 
 def test_all_broken_rows_are_told_up_to_ten(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(HEADER + "a\n" * 12, encoding="utf-8")
     with pytest.raises(DataError) as caught:
-        read_table(path, required=("fname",))
+        read_rows(path, required=("fname",))
     text = str(caught.value)
     assert text.startswith("12 problems found")
     assert f"{path}:11 " in text and f"{path}:12 " not in text

@@ -17,7 +17,7 @@ import pytest
 
 from dialsum.data.encode import fold_spaces
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-from dialsum.data.tables import read_table
+from dialsum.data.tables import read_rows
 from dialsum.errors import RunError, UnfitError
 from dialsum.models.tokenizers import (
     add_dialogue_tokens,
@@ -58,7 +58,7 @@ def summaries(folder: Path) -> list[str]:
     return [
         row.values["summary"]
         for name in files
-        for row in read_table(folder / name, required=["fname", "summary"])
+        for row in read_rows(folder / name, required=["fname", "summary"])
     ]
 
 
@@ -144,7 +144,7 @@ def test_the_stock_setting_loses_most_real_summaries(family: str, shared_dir: Pa
     stock.add_tokens(list(TAGS))
     texts = [
         row.values["summary"]
-        for row in read_table(
+        for row in read_rows(
             shared_dir / "data" / "ko" / "train.csv", required=["fname", "summary"]
         )
     ]
@@ -334,7 +334,7 @@ def every_text(shared: Path) -> list[str]:
     """Return all that stands in the Korean files and the English ones."""
     found = []
     for name in ("train", "dev", "test", "test_references"):
-        for row in read_table(shared / "data" / "ko" / f"{name}.csv", required=["fname"]):
+        for row in read_rows(shared / "data" / "ko" / f"{name}.csv", required=["fname"]):
             found += [text for column, text in row.values.items() if column != "fname"]
     for name in ("dev", "test"):
         lines = (shared / "data" / "en" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()

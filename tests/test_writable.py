@@ -226,13 +226,13 @@ def test_a_model_that_wants_them_writes_whole_text(kind: str, beams: int) -> Non
 
 @pytest.mark.parametrize("name", ["mt5", "pko_t5", "kobart"])
 def test_every_real_summary_can_be_written(name: str, shared_dir: Path) -> None:
-    from dialsum.data.tables import read_table
+    from dialsum.data.tables import read_rows
 
     tokenizer = load_tokenizer(shared_dir / "tokenizers" / name)
     add_dialogue_tokens(tokenizer, STANDARD_DIALOGUE_TOKENS)
     writable = find_writable(tokenizer)
     assert len(writable.never) >= 100
-    rows = read_table(shared_dir / "data" / "ko" / "train.csv", required=["summary", "dialogue"])
+    rows = read_rows(shared_dir / "data" / "ko" / "train.csv", required=["summary", "dialogue"])
     for row in rows:
         for text in (row.values["summary"], row.values["dialogue"]):
             ids = tokenizer(text)["input_ids"]

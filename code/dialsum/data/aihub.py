@@ -24,19 +24,16 @@ _OWN_KEY = re.compile(r'"(?:dialogueInfo|participantsInfo|participantID)"\s*:')
 _PARTICIPANT = re.compile(r"(?<![A-Za-z0-9])P\d{2}(?!\d)")
 
 
-def explain(text: str, path: Path) -> str | None:
-    """Say how a file in AI-Hub's form is made a table; None for any other file.
+def refuse(text: str, path: Path) -> None:
+    """Refuse a file in AI-Hub's form where a table is wanted, by its first HEAD_CHARS characters.
 
-    Args:
-        text: the file's beginning, HEAD_CHARS of it or more.
+    Raises:
+        DataError: with the command that makes a table of it.
     """
     head = text[:HEAD_CHARS]
-    if not head.lstrip().startswith(("{", "[")) or _OWN_KEY.search(head) is None:
-        return None
-    return (
-        f"holds dialogues as AI-Hub hands them out; make a table of them: {COMMAND} '{path}' "
-        "--output NAME.csv"
-    )
+    if head.lstrip().startswith(("{", "[")) and _OWN_KEY.search(head):
+        made = f"make a table of them: {COMMAND} '{path}' --output NAME.csv"
+        raise DataError([f"{path}: holds dialogues as AI-Hub hands them out; {made}"])
 
 
 def read_dialogues(paths: Sequence[Path]) -> list[dict[str, str]]:

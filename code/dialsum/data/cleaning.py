@@ -68,7 +68,9 @@ def clean_dialogue(text: str, *, literal_ends: bool = False) -> tuple[str, tuple
     Args:
         literal_ends: the file writes its line ends as text.
     """
-    return _clean(text, literal_ends or has_literal_ends(text), ("empty_turns", _drop_empty_turns))
+    return _clean(
+        text, literal_ends or shows_literal_ends(text), ("empty_turns", _drop_empty_turns)
+    )
 
 
 def clean_summary(text: str, *, literal_ends: bool = False) -> tuple[str, tuple[str, ...]]:
@@ -99,7 +101,7 @@ def writes_literal_ends(dialogues: Iterable[str]) -> bool:
     """
     shown = other = 0
     for text in dialogues:
-        is_shown = has_literal_ends(text)
+        is_shown = shows_literal_ends(text)
         shown += is_shown
         other += (
             "\n" in text.strip() or "\r" in text.strip() or (has_literal_end(text) and not is_shown)
@@ -107,7 +109,7 @@ def writes_literal_ends(dialogues: Iterable[str]) -> bool:
     return shown > other
 
 
-def has_literal_ends(dialogue: str) -> bool:
+def shows_literal_ends(dialogue: str) -> bool:
     """Say whether a line end written as text stands before the start of a turn."""
     if "\\" not in dialogue:
         return False
@@ -137,7 +139,7 @@ def has_literal_end(text: str) -> bool:
 def split_lines(dialogue: str) -> list[str]:
     """Return the lines of a raw dialogue, without empty ones: each turn, and what goes on one."""
     text = _BREAK_TAG.sub("\n", dialogue)
-    text = _break_lines(text, literal_ends=has_literal_ends(text))
+    text = _break_lines(text, literal_ends=shows_literal_ends(text))
     lines = _OTHER_LINE_END.sub("\n", text).split("\n")
     return [line.strip() for line in lines if line.strip()]
 

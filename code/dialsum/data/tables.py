@@ -26,7 +26,6 @@ PLAIN_LINES = (".txt",)
 DATA_ENDINGS = (".csv", *JSON_LINES)
 TEXT_KEYS = re.compile(r"fname|dialogue|summary\d*")
 """Columns whose values are text: a list or an object there is a mistake."""
-HEAD_LINES = 200
 MAX_CELL_CHARS = 16 * 1024 * 1024
 # Excel and pandas write an index as a first column with an empty name; pandas reads that back as
 # "Unnamed: 0".
@@ -57,42 +56,26 @@ def read_rows(path: Path, *, required: Sequence[str], nameless: bool = False) ->
         nameless: do without `fname` in JSON Lines and text files.
 
     Raises:
-        DataError: as read_table; a line that is no JSON object, or that lacks a key.
+        DataError: no such file, other encoding (cp949 and UTF-16 are named), NUL bytes, AI-Hub's
+            own form; errors of parse_table; a line that is no JSON object, or that lacks a key.
     """
-    ending = path.suffix.lower()
-    if ending not in (".json", *JSON_LINES, *PLAIN_LINES):
-        return read_table(path, required=required)
-    if nameless:
-        required = [name for name in required if name != "fname"]
-    if ending in PLAIN_LINES:
-        lacking = [name for name in required if name != "summary"]
-        if lacking:
-            raise DataError([f"{path}: a text file holds one summary a line and no {lacking[0]}"])
-        return [
-            TableRow(row, row, {"summary": line})
-            for row, line in enumerate(_split_text(path), start=1)
-        ]
-    lines = _split_text(path)
-    _refuse_aihub("\n".join(lines[:HEAD_LINES]), path)
+    text, ending = read_text_file(path), path.suffix.lower()
+    aihub.refuse(text, path)
     if ending == ".json":
         raise DataError([f"{path}: give one JSON object a line, in a file that ends in .jsonl"])
-    return _read_json_lines(lines, path, required=required)
-
-
-def _refuse_aihub(head: str, path: Path) -> None:
-    hint = aihub.explain(head, path)
-    if hint is not None:
-        raise DataError([f"{path}: {hint}"])
-
-
-def _split_text(path: Path) -> list[str]:
-    """Return the lines of a file; a last one that is empty is none."""
-    lines = read_text_file(path).replace("\r\n", "\n").split("\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    if not lines:
+    if ending not in (*JSON_LINES, *PLAIN_LINES):
+        return parse_table(text, path, required=required)
+    if not text:
         raise DataError([f"{path}: is empty"])
-    return lines
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    if nameless:
+        required = [name for name in required if name != "fname"]
+    if ending in JSON_LINES:
+        return _read_json_lines(lines, path, required=required)
+    lacking = [name for name in required if name != "summary"]
+    if lacking:
+        raise DataError([f"{path}: a text file holds one summary a line and no {lacking[0]}"])
+    return [TableRow(row, row, {"summary": line}) for row, line in enumerate(lines, start=1)]
 
 
 def _read_json_lines(
@@ -131,24 +114,16 @@ def _read_json_lines(
     return rows
 
 
-def read_table(path: Path, *, required: Sequence[str]) -> list[TableRow]:
-    """Read a CSV file with a header; UTF-8 with or without BOM, comma separated.
+def parse_table(text: str, path: Path, *, required: Sequence[str]) -> list[TableRow]:
+    """Take the text of a CSV file with a header apart.
 
     Args:
-        path: the file.
         required: column names that the header must have; others are kept too.
 
     Raises:
-        DataError: no such file, other encoding (cp949 and UTF-16 are named), NUL bytes, a missing
-            or doubled column, rows that are longer or shorter than the header (each by its line),
-            or no data row at all.
+        DataError: a missing or doubled column, rows that are longer or shorter than the header
+            (each by its line), or no data row at all.
     """
-    return parse_table(read_text_file(path), path, required=required)
-
-
-def parse_table(text: str, path: Path, *, required: Sequence[str]) -> list[TableRow]:
-    """Take the text of a CSV file apart (arguments and errors as read_table)."""
-    _refuse_aihub(text, path)
     if re.match(r"\s*(\{\s*[\"}]|\[\s*[{\[])", text):
         problem = (
             f"{path}: is JSON, not CSV; rows as one JSON object a line stand in a file that ends "

@@ -16,7 +16,7 @@ from dialsum.batch.plan import DEMO_DATA, BatchOptions, BatchPlan
 from dialsum.batch.result import DISK_FULL, BatchResult, ExperimentResult, word_causes
 from dialsum.batch.screen import cut_to_width, format_duration
 from dialsum.data.submission import PREDICTION_COLUMNS
-from dialsum.data.tables import read_table
+from dialsum.data.tables import read_rows
 from dialsum.errors import EXIT_OK, DataError
 from dialsum.experiment.job import KILLED, Job
 from dialsum.paths import PROJECT_ROOT, shown
@@ -235,7 +235,7 @@ def format_samples(best: ExperimentResult, *, width: int = SAMPLE_WIDTH) -> list
     """
     predictions = best.record.artifact("predictions_dev")
     try:
-        found = read_table(predictions, required=PREDICTION_COLUMNS) if predictions else []
+        found = read_rows(predictions, required=PREDICTION_COLUMNS) if predictions else []
     except DataError:
         return []  # moved or changed since
     scores = [float(x) for x in best.record.value(f"evaluation.dev.per_row.{RANKED_BY}") or ()]
