@@ -58,7 +58,6 @@ NO_SUMMARY = make_csv([row[:2] for row in GOOD], header=HEADER[:2])
 NO_DIALOGUE = make_csv([row[:1] for row in GOOD], header=HEADER[:1])
 MISNAMED = make_csv(GOOD, header=("fname", "dialogue", "summery"))
 REFUSED: list[tuple[Kind, bytes, list[str]]] = [
-    ("train", b"", ["is empty", "'fname', 'dialogue', 'summary'"]),
     ("train", make_csv([]), ["no data row"]),
     ("train", MISNAMED, [":1", "no column 'summary'", "mean 'summery'", "--set data.columns."]),
     ("train", NO_SUMMARY, [":1", "no column 'summary'"]),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialsum.config.schema import KeptPart
-from dialsum.data.prompts import LEAST_FILLED, TurnTokens, find_turns, keep_part
+from dialsum.data.prompts import LEAST_FILLED, find_turns, keep_part
 
 PARTS: list[KeptPart] = ["both_ends", "start", "end"]
 
@@ -129,10 +129,3 @@ def test_a_long_word_is_cut_and_a_short_one_is_not() -> None:
     found = find_turns(word, by_character(word), start=0)
     assert found is not None
     assert keep_part(found, 9, part="both_ends").spans == [(0, 5), (26, 30)]
-
-
-def test_a_turn_without_a_name_has_no_speaker() -> None:
-    turns = TurnTokens("hello world", [(0, 11)], list(range(11)))
-    assert turns.speaker((0, 11)) == (0, 0)
-    named = TurnTokens("#Person1#: hi", [(0, 13)], list(range(13)))
-    assert named.speaker((0, 13)) == (0, 10)

@@ -108,14 +108,13 @@ class EncodedSplit:
     @property
     def input_lengths(self) -> NDArray[np.int32]:
         """Tokens of each input, [rows]."""
-        return np.fromiter(map(len, self.inputs), np.int32, count=len(self))
+        return np.array([len(ids) for ids in self.inputs], np.int32)
 
     @property
     def target_lengths(self) -> NDArray[np.int32]:
         """Tokens of each target, [rows]; zeros without summaries."""
-        if self.targets is None:
-            return np.zeros(len(self), np.int32)
-        return np.fromiter(map(len, self.targets), np.int32, count=len(self))
+        targets = [()] * len(self) if self.targets is None else self.targets
+        return np.array([len(ids) for ids in targets], np.int32)
 
     def first(self, rows: int) -> EncodedSplit:
         """Return the first rows; the counts stay those of the whole split."""
