@@ -139,14 +139,15 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from dialsum.data.encode import encode_rows
-    from dialsum.experiment.run import prepare_model, prepare_tokenizer, read_splits
+    from dialsum.data.rows import read_data
+    from dialsum.experiment.run import prepare_model, prepare_tokenizer
     from dialsum.models.load import quiet_libraries
 
     quiet_libraries()
     torch.set_num_threads(asked.threads)
     torch.manual_seed(asked.seed)
     side, config = ALL_SIDES[asked.side], make_config(asked)
-    splits = read_splits(config)
+    splits = read_data(config.data, seed=config.training.seed)
     tokens = prepare_tokenizer(config, splits)
     if side.plain:
         model = load_plain(asked.folder / "checkpoint", tokens.tokenizer, config)

@@ -85,7 +85,7 @@ def _run(side: str, tokenizer: Path, data: Path, *, checkpoint: Path, size: Size
 def _write(tokenizer: Path, data: Path, checkpoint: Path, size: Size) -> dict[str, Any]:
     """Write a checkpoint of mT5's shape from random weights, and beside it the same, cut."""
     from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-    from dialsum.experiment.run import read_splits
+    from dialsum.data.rows import read_data
     from dialsum.models.trim import trim_checkpoint
     from random_mt5 import write_random_mt5
 
@@ -96,7 +96,7 @@ def _write(tokenizer: Path, data: Path, checkpoint: Path, size: Size) -> dict[st
         d_ff=4 * size.d_model,
         layers=size.layers,
     )
-    splits = read_splits(_config(data, checkpoint, size=size))
+    splits = read_data(_config(data, checkpoint, size=size).data, seed=42)
     texts = [row.dialogue for split in splits.present for row in split.rows]
     texts += [row.summary or "" for row in splits.train.rows]
     trim_checkpoint(checkpoint, _cut(checkpoint), texts=texts, new_tokens=STANDARD_DIALOGUE_TOKENS)
@@ -112,12 +112,13 @@ def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[s
 
     from dialsum.config.schema import Tokenizer
     from dialsum.data.encode import encode_rows
-    from dialsum.experiment.run import prepare_tokenizer, read_splits
+    from dialsum.data.rows import read_data
+    from dialsum.experiment.run import prepare_tokenizer
     from dialsum.machine.driver import peak_resident_bytes
     from dialsum.models.load import load_model
 
     config = _config(data, _cut(checkpoint) if cut else checkpoint, size=size)
-    splits = read_splits(config)
+    splits = read_data(config.data, seed=config.training.seed)
     prepared = prepare_tokenizer(config, splits)
     encoded = encode_rows(
         splits.train.rows[: size.batch * (size.steps + 1)],

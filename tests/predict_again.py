@@ -19,14 +19,15 @@ import transformers
 from dialsum.config.load import load_config
 from dialsum.config.schema import Config
 from dialsum.data.encode import encode_rows
-from dialsum.experiment.run import dialogue_tokens, read_splits
+from dialsum.data.rows import read_data
+from dialsum.experiment.run import dialogue_tokens
 from dialsum.generate import GenerationSettings, generate
 from dialsum.models.saved import load_saved_model
 
 
 def write_dev(model: Any, tokenizer: Any, config: Config, *, bf16: bool = False) -> list[str]:
     """Return what a model writes of the dev rows that a config names."""
-    splits = read_splits(config)
+    splits = read_data(config.data, seed=config.training.seed)
     vocabulary = tokenizer.get_vocab()
     tags = [vocabulary[token] for token in dialogue_tokens(config, splits.train.rows)]
     inputs = encode_rows(splits.dev.rows, tokenizer, config.tokenizer).inputs

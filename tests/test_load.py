@@ -579,7 +579,8 @@ def test_a_tokenizer_with_more_pieces_than_rows_is_refused(rows: int, fits: bool
 def test_a_run_refuses_the_tokenizer_of_another_checkpoint(
     checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    from dialsum.experiment.run import prepare_tokenizer, read_splits
+    from dialsum.data.rows import read_data
+    from dialsum.experiment.run import prepare_tokenizer
 
     folder = tmp_path / "model"
     shutil.copytree(checkpoints("t5"), folder)
@@ -588,4 +589,4 @@ def test_a_run_refuses_the_tokenizer_of_another_checkpoint(
     larger.save_pretrained(folder)
     config = make_config("t5", folder, data={"data_dir": "data/sample"})
     with pytest.raises(UnfitError, match="tokenizer and weights are of two checkpoints"):
-        prepare_tokenizer(config, read_splits(config))
+        prepare_tokenizer(config, read_data(config.data, seed=config.training.seed))

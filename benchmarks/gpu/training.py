@@ -37,14 +37,17 @@ class Bench:
 
     def measure(self) -> dict[str, Any]:
         """Load, train and evaluate; return what JSON is to hold."""
-        from dialsum.experiment.run import prepare_model, prepare_tokenizer, read_splits
+        from dialsum.data.rows import read_data
+        from dialsum.experiment.run import prepare_model, prepare_tokenizer
 
         choices = self.choices
         for line in choices.lines:
             print(f"  {line}")
         meter = Meter(choices.where)
         folder = Path(self.settings.folder) / "work" / self.job.name
-        tokens = prepare_tokenizer(self.config, read_splits(self.config))
+        tokens = prepare_tokenizer(
+            self.config, read_data(self.config.data, seed=self.config.training.seed)
+        )
         model = prepare_model(
             self.config,
             tokens,

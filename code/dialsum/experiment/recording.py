@@ -22,7 +22,6 @@ from dialsum.files import write_json, write_report
 from dialsum.machine.memory import is_out_of_memory
 from dialsum.paths import RunPaths, relative, shown
 from dialsum.record import SCHEMA_VERSION, best_metrics_text
-from dialsum.train.checkpoints import drop_unsealed_checkpoints
 from dialsum.train.progress import Progress
 
 
@@ -55,10 +54,6 @@ class Recording:
                 nan_events=progress.nan_events,
                 max_grad_norm=progress.max_grad_norm,
             )
-
-    def drop_cut_off_checkpoints(self) -> None:
-        """Remove checkpoints that were not written to their end: no run can go on from them."""
-        drop_unsealed_checkpoints(self.paths.checkpoints)
 
     def finish(self, status: str, *, reason: str | None = None) -> dict[str, Any]:
         """Write results/summary.txt, then result.json last of all, and return the record."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dialsum.archive import archive_previous
-from dialsum.config.load import LoadedConfig, dump_yaml
+from dialsum.config.load import dump_yaml
 from dialsum.config.schema import Config, Target
 from dialsum.data.checks import has_no_text
 from dialsum.data.encode import EncodedSplit, encode_splits
@@ -46,11 +46,12 @@ from dialsum.models.tokenizers import (
     check_round_trip,
     load_tokenizer,
 )
-from dialsum.paths import RunPaths, in_project, project_path, shown
+from dialsum.paths import in_project, project_path, shown
 from dialsum.score.api import score_report, score_texts
 from dialsum.score.rows import Rows
 from dialsum.score.show import describe_measured, format_final
 from dialsum.train.batches import BatchShape, padding_share, plan_random
+from dialsum.train.checkpoints import drop_unsealed_checkpoints
 from dialsum.train.progress import Progress
 from dialsum.train.tracking import WandbRun
 
@@ -66,112 +67,12 @@ def run_experiment(job: Job) -> dict[str, Any]:
         UnfitError: data, machine or checkpoint are not fit; nothing was written.
         KeyboardInterrupt: interrupted; the record says so.
     """
-    config = job.loaded.config
+    config = job.config
     card = use_one_gpu()
     if card is not None:
         print(f"CUDA_VISIBLE_DEVICES={card.value} ({card.why}); set it yourself to take another")
     quiet_libraries()
-    splits = read_splits(config)
-    _refuse_other_data(job, splits)
-    check_checkpoint(config)
-    _refuse_wrong_length(config, splits)
-    choices = choose(config)
-    point = _find_point(job, splits)
-    with listen_for_stop_signals() as signals:
-        outcome = _open_record(job, splits, point)
-        tensorboard = job.paths.tensorboard if config.tracking.tensorboard else None
-        progress = Progress(job.paths.metrics, tensorboard=tensorboard)
-        with copy_output(job.paths.train_log):
-            run = _Run(job, splits, choices, outcome, progress, signals, point)
-            return run.go()
-
-
-@dataclass
-class _Run:
-    """A run whose record is open: from here on it ends with that record, whatever happens."""
-
-    job: Job
-    splits: Splits
-    choices: Choices
-    outcome: Recording
-    progress: Progress
-    signals: StopSignals
-    point: ResumePoint | None
-    tracker: WandbRun | None = None
-
-    def go(self) -> dict[str, Any]:
-        """Run the stages and write the record, whatever ends them."""
-        status, reason = "success", None
-        try:
-            try:
-                self.signals.let_go()
-                self._run_stages()
-            finally:
-                # Another signal, between here and the record, would cost the record.
-                self.signals.hold()
-        except KeyboardInterrupt:
-            self.signals.hold()
-            status, reason = "interrupted", "interrupted by Ctrl-C or a signal"
-            raise
-        except Exception as error:
-            # The edge of one experiment: whatever went wrong is recorded.
-            folder = self.job.paths.folder
-            status, reason = "failed", explain_failure(error, folder=folder)
-            self.outcome.add_failure(error, self.progress)
-            if explain_foreseen(error, folder=folder) is None:
-                traceback.print_exc()
-        finally:
-            record = self._close(status, reason)
-        return record
-
-    def _run_stages(self) -> None:
-        job, config = self.job, self.job.loaded.config
-        if self.point is not None:
-            for note in self.point.notes:
-                self.progress.warn(note)
-            self.progress.event("resume", step=self.point.step)
-            print(f"going on after step {self.point.step}, from {self.point.checkpoint.name}")
-        self.tracker = WandbRun(
-            config.tracking,
-            name=job.loaded.name,
-            group=job.batch,
-            config=config.model_dump(mode="json"),
-            folder=job.paths.folder,
-        )
-        self.progress.add_listener(self.tracker)
-        print(self.tracker.describe(), flush=True)
-        run_stages(
-            Context(
-                loaded=job.loaded,
-                paths=job.paths,
-                splits=self.splits,
-                choices=self.choices,
-                outcome=self.outcome,
-                progress=self.progress,
-                resume=None if self.point is None else self.point.checkpoint,
-            )
-        )
-
-    def _close(self, status: str, reason: str | None) -> dict[str, Any]:
-        outcome = self.outcome
-        if self.tracker is not None:
-            outcome.parts["tracking"] = self.tracker.record
-        if status != "success":
-            outcome.drop_cut_off_checkpoints()
-        record = outcome.finish(status, reason=reason)
-        self.progress.close()
-        _say_end(record, outcome.paths.result)
-        # The record stands: what a network may hold up from here on can be cut off.
-        self.signals.let_go()
-        if self.tracker is not None:
-            scores = outcome.parts.get("evaluation", {}).get("dev", {})
-            numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
-            self.tracker.finish(numbers, exit_code=0 if status == "success" else 1)
-        return record
-
-
-def _refuse_other_data(job: Job, splits: Splits) -> None:
-    """Refuse files that changed since the batch checked them: what was checked is what runs."""
+    splits = read_data(config.data, seed=config.training.seed)
     changed = [
         shown(split.path)
         for split in splits.present
@@ -182,22 +83,24 @@ def _refuse_other_data(job: Job, splits: Splits) -> None:
             f"{', '.join(changed)}: changed since the batch was started, so this experiment would "
             "not be comparable with those before it; give the rows back, or start a batch anew"
         )
-
-
-def _refuse_wrong_length(config: Config, splits: Splits) -> None:
+    check_checkpoint(config)
     problems, notes = config.training.find_length_problems(train_rows=len(splits.train.rows))
     if problems:
         raise ProblemsError(problems)
     for note in notes:
         print(note)
-
-
-def _find_point(job: Job, splits: Splits) -> ResumePoint | None:
-    if not job.resume:
-        return None
-    return find_resume_point(
-        job.paths, config_sha256=job.loaded.sha256, data_sha256=splits.train.sha256
-    )
+    choices = choose(config)
+    point = None
+    if job.resume:
+        point = find_resume_point(
+            job.paths, config_sha256=job.loaded.sha256, data_sha256=splits.train.sha256
+        )
+    with listen_for_stop_signals() as signals:
+        record = _open_record(job, splits, point)
+        tensorboard = job.paths.tensorboard if config.tracking.tensorboard else None
+        progress = Progress(job.paths.metrics, tensorboard=tensorboard)
+        with copy_output(job.paths.train_log):
+            return _Run(job, splits, choices, record, progress, point).end_with_record(signals)
 
 
 def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Recording:
@@ -228,373 +131,389 @@ def _open_record(job: Job, splits: Splits, point: ResumePoint | None) -> Recordi
     }
     if point is not None:
         head["resumed_after_step"] = point.step
-    outcome = Recording(paths=paths, started=started, head=head, attempt=job.attempt)
-    outcome.add(
+    record = Recording(paths=paths, started=started, head=head, attempt=job.attempt)
+    record.add(
         "data",
         rows={split.kind: len(split.rows) for split in splits.present},
         sha256=splits.sha256,
         files={split.kind: in_project(split.path) for split in splits.present},
         dev_share=loaded.config.data.dev_share,
     )
-    return outcome
+    return record
 
 
-def _say_end(record: dict[str, Any], path: Path) -> None:
-    ending = (
-        f"finished in {record['duration_seconds']:.0f} s"
-        if record["status"] == "success"
-        else f"{record['status']}: {record['reason']}"
-    )
-    print(f"{ending}; record: {shown(path)}", flush=True)
+@dataclass
+class _Run:
+    """A run whose record is open: from here on it ends with that record, whatever happens."""
 
-
-@dataclass(frozen=True)
-class Context:
-    """What every stage may look at or add to."""
-
-    loaded: LoadedConfig
-    paths: RunPaths
+    job: Job
     splits: Splits
     choices: Choices
-    outcome: Recording
+    record: Recording
     progress: Progress
-    resume: Path | None = None
+    point: ResumePoint | None
 
-    @property
-    def config(self) -> Config:
-        """The experiment's values."""
-        return self.loaded.config
+    def end_with_record(self, signals: StopSignals) -> dict[str, Any]:
+        """Run everything and write the record, whatever ends it; return it."""
+        status, reason, paths = "success", None, self.job.paths
+        tracker: WandbRun | None = None
+        try:
+            try:
+                signals.let_go()
+                tracker = self._start_tracking()
+                self._go()
+            finally:
+                # Another signal, between here and the record, would cost the record.
+                signals.hold()
+        except KeyboardInterrupt:
+            signals.hold()
+            status, reason = "interrupted", "interrupted by Ctrl-C or a signal"
+            raise
+        except Exception as error:
+            # The edge of one experiment: whatever went wrong is recorded.
+            status, reason = "failed", explain_failure(error, folder=paths.folder)
+            self.record.add_failure(error, self.progress)
+            if explain_foreseen(error, folder=paths.folder) is None:
+                traceback.print_exc()
+        finally:
+            if tracker is not None:
+                self.record.parts["tracking"] = tracker.record
+            if status != "success":
+                drop_unsealed_checkpoints(paths.checkpoints)
+            content = self.record.finish(status, reason=reason)
+            self.progress.close()
+            seconds = content["duration_seconds"]
+            ending = f"finished in {seconds:.0f} s" if reason is None else f"{status}: {reason}"
+            print(f"{ending}; record: {shown(paths.result)}", flush=True)
+            # The record stands: what a network may hold up from here on can be cut off.
+            signals.let_go()
+            if tracker is not None:
+                scores = self.record.parts.get("evaluation", {}).get("dev", {})
+                numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
+                tracker.finish(numbers, exit_code=0 if reason is None else 1)
+        return content
 
-
-def run_stages(context: Context) -> None:
-    """Take an experiment from checked rows to scored predictions."""
-    say_data(context)
-    tokens = load_tokens(context)
-    model = load_network(context, tokens)
-    encoded = encode(context, tokens)
-    result = train(context, tokens, model=model, encoded=encoded)
-    info = save_model(
-        model.adapted.model,
-        tokens.tokenizer,
-        paths=context.paths,
-        loaded=context.loaded,
-        best_step=result.best_step,
-        new_tokens=tokens.new_tokens,
-        tags=tokens.tokenizer.convert_ids_to_tokens(tokens.tag_ids),
-        dtype=context.choices.dtype,
-    )
-    predict_and_score(context, tokens, model=model, encoded=encoded)
-    write_model_card(
-        context.paths.model,
-        info,
-        data=context.outcome.parts["data"]["rows"],
-        dev=context.outcome.parts["evaluation"]["dev"],
-    )
-    context.progress.stage("done", "all stages")
-
-
-def say_data(context: Context) -> None:
-    """Say which rows there are, what was cleaned, and what was chosen for this machine."""
-    splits = context.splits.present
-    counts = ", ".join(f"{len(split.rows):,} {split.kind}" for split in splits)
-    folders = dict.fromkeys(shown(split.path.parent) for split in splits)
-    context.progress.stage("data", f"{counts} rows from {', '.join(folders)}")
-    for line in (*context.splits.notes, *context.choices.lines):
-        print(f"  {line}")
-
-
-def load_tokens(context: Context) -> PreparedTokenizer:
-    """Load or train the tokenizer and say which summaries it would not give back."""
-    config = context.config
-    context.progress.stage("model", config.model.checkpoint)
-    tokens = prepare_tokenizer(config, context.splits)
-    _require_room(config, tokens)
-    trip = tokens.round_trip
-    if 2 * len(trip.failed) > trip.texts:
-        text, back = trip.failed[0]
-        raise RunError(
-            f"{len(trip.failed)} of {trip.texts} summaries do not survive the tokenizer of "
-            f"{tokens.source}, such as {text!r} -> {back!r}: it is not the one that the checkpoint "
-            "was trained with. Give a folder with the right tokenizer.json as model.checkpoint"
+    def _start_tracking(self) -> WandbRun:
+        job = self.job
+        if self.point is not None:
+            for note in self.point.notes:
+                self.progress.warn(note)
+            self.progress.event("resume", step=self.point.step)
+            print(f"going on after step {self.point.step}, from {self.point.checkpoint.name}")
+        tracker = WandbRun(
+            job.config.tracking,
+            name=job.name,
+            group=job.batch,
+            config=job.config.model_dump(mode="json"),
+            folder=job.paths.folder,
         )
-    if trip.lacks_the_language:
-        raise RunError(
-            f"{tokens.source}: {trip.describe_unknown()}: {trip.show_unknown()}. Nothing can be "
-            "learnt of such text: give a checkpoint whose vocabulary holds the data's language as "
-            "model.checkpoint, such as google/mt5-small (many languages) or paust/pko-t5-base "
-            "(Korean)"
-        )
-    if trip.with_unknown:
-        context.progress.warn(trip.describe_unknown())
-    if trip.failed:
-        text, back = trip.failed[0]
-        context.progress.warn(
-            f"{len(trip.failed)} of {trip.texts} summaries do not survive the tokenizer, "
-            f"such as {text!r} -> {back!r}"
-        )
-    context.outcome.add(
-        "model",
-        tokens_added=len(tokens.new_tokens),
-        vocabulary=len(tokens.tokenizer),
-        summaries_not_kept=len(trip.failed),
-        summaries_with_unknown_pieces=trip.with_unknown,
-        unknown_target_tokens=trip.unknown_tokens,
-    )
-    return tokens
+        self.progress.add_listener(tracker)
+        print(tracker.describe(), flush=True)
+        return tracker
 
-
-def _require_room(config: Config, tokens: PreparedTokenizer) -> None:
-    """Refuse a prefix that leaves no room for a dialogue, before any weight is loaded."""
-    asked = config.tokenizer
-    taken = len(tokens.tokenizer(asked.input_prefix)["input_ids"])
-    if taken >= asked.encoder_max_len:
-        raise RunError(
-            f"tokenizer.encoder_max_len {asked.encoder_max_len}: tokenizer.input_prefix and the "
-            f"end token take {taken:,} tokens, so that none is left for a dialogue; shorten the "
-            "prefix or allow longer inputs, such as 512"
-        )
-
-
-def load_network(context: Context, tokens: PreparedTokenizer) -> PreparedModel:
-    """Load the network, quantise and adapt it as asked."""
-    config, choices = context.config, context.choices
-    model = prepare_model(
-        config,
-        tokens,
-        device=choices.device,
-        dtype=choices.dtype,
-        gradient_checkpointing=choices.gradient_checkpointing,
-    )
-    total, trainable = model.adapted.count_parameters()
-    loader = model.adapted.loader
-    asked = ""
-    if loader["used"] != loader["requested"]:
-        asked = f", not {loader['requested']}: {loader['why']}"
-    print(f"  {total:,} parameters, {trainable:,} learn ({100 * trainable / total:.1f} %)")
-    print(f"  {loader['used']}{asked}")
-    for note in model.notes:
-        print(f"  {note}")
-    context.outcome.add(
-        "model",
-        checkpoint=config.model.checkpoint,
-        architecture=config.model.architecture,
-        parameters_total=total,
-        parameters_trainable=trainable,
-        loader=loader,
-        weights=model.loaded.weights,
-        tied_head=model.loaded.tied,
-        lora_targets=model.adapted.targets or None,
-        **({"revision": config.model.revision} if config.model.revision else {}),
-    )
-    return model
-
-
-def encode(context: Context, tokens: PreparedTokenizer) -> dict[str, EncodedSplit]:
-    """Turn every split into token ids and say how many rows were cut."""
-    asked = context.config.tokenizer
-    context.progress.stage(
-        "encode", f"at most {asked.encoder_max_len} input and {asked.decoder_max_len} target tokens"
-    )
-    folder = context.config.data.cache_dir
-    encoded, warnings = encode_splits(
-        {split.kind: split.rows for split in context.splits.present},
-        tokens.tokenizer,
-        asked,
-        folder=None if folder is None else project_path(folder),
-    )
-    for kind, rows in encoded.items():
-        print(f"  {kind}: {rows.describe()}")
-    for warning in warnings:
-        context.progress.warn(warning)
-    context.outcome.add("data", encoded={kind: rows.to_record() for kind, rows in encoded.items()})
-    return encoded
-
-
-def train(
-    context: Context,
-    tokens: PreparedTokenizer,
-    *,
-    model: PreparedModel,
-    encoded: Mapping[str, EncodedSplit],
-) -> Trained:
-    """Train, evaluating on dev as asked, and leave the best weights in the model."""
-    from dialsum.train.loop import Loop, Places
-    from dialsum.train.task import DevSet, SummaryTask
-
-    config, choices, asked = context.config, context.choices, context.config.training
-    context.progress.stage(
-        "train",
-        f"{choices.batch_size} x {choices.accumulation} rows a step, learning rate "
-        f"{asked.learning_rate:g}, {asked.lr_scheduler_type}",
-    )
-    context.outcome.add(
-        "training",
-        per_device_train_batch_size=choices.batch_size,
-        gradient_accumulation_steps=choices.accumulation,
-    )
-    beams, splits = config.evaluation.training_num_beams, context.splits
-    machine = choices.machine()
-    bounded = get_family(config.model.architecture).position_limit is not None
-    task = SummaryTask(
-        encoded["train"],
-        names=name_rows(splits.train.rows),
-        sha256=splits.train.sha256,
-        shape=BatchShape(
-            batch_size=choices.batch_size,
-            accumulation=choices.accumulation,
-            max_input=config.tokenizer.encoder_max_len,
-            max_target=config.tokenizer.decoder_max_len,
-        ),
-        seed=asked.seed,
-        pad_token_id=int(tokens.tokenizer.pad_token_id),
-        by_length=asked.train_sampling_strategy == "token_budget",
-        label_smoothing=asked.label_smoothing_factor,
-        multiple=1 if machine.device.type == "cpu" else 8,
-        position_limit=config.tokenizer.encoder_max_len if bounded else None,
-    )
-    rows = min(config.evaluation.training_max_rows or len(encoded["dev"]), len(encoded["dev"]))
-    dev = replace(
-        task,
-        encoded=encoded["dev"].first(rows),
-        names=name_rows(splits.dev.rows[:rows]),
-        label_smoothing=0.0,
-        multiple=1,
-        position_limit=None,
-    )
-    measured = {"rows": rows, "num_beams": beams}
-    result = Loop(
-        model.adapted.model,
-        task,
-        measured=measured,
-        evaluate=DevSet(
-            dev,
-            tokenizer=tokens.tokenizer,
-            score=make_dev_scorer(config, splits.dev.rows[:rows]),
-            settings=_search(context, tokens, num_beams=beams),
-            batch_size=choices.eval_batch_size(beams),
-            machine=machine,
-        ),
-        tokenizer=tokens.tokenizer,
-        asked=asked,
-        machine=machine,
-        places=Places(
-            checkpoints=context.paths.checkpoints,
-            nan_report=context.paths.nan_report,
-            config_sha256=context.loaded.sha256,
-            resume=context.resume,
-            stop=context.paths.stop_request,
-        ),
-        progress=context.progress,
-    ).run()
-    _record_training(context, result, task, measured=measured)
-    return result
-
-
-def _record_training(
-    context: Context, result: Trained, task: SummaryTask, *, measured: Mapping[str, int]
-) -> None:
-    config, choices, progress = context.config, context.choices, context.progress
-    inputs, targets = task.encoded.input_lengths, task.encoded.target_lengths
-    drawn = plan_random(inputs, shape=task.shape, seed=task.seed, epoch=0)
-    planned, at_random = (
-        round(padding_share(steps, inputs, targets, multiple=task.multiple), 4)
-        for steps in (task.steps(0), drawn)
-    )
-    context.outcome.add(
-        "training",
-        steps=result.steps,
-        epochs=round(result.epochs, 3),
-        best_step=result.best_step,
-        best_metric={
-            "name": config.training.metric_for_best_model,
-            "value": result.best_metric,
-            **measured,
-        },
-        effective_batch_size=choices.batch_size * choices.accumulation,
-        stopped_early=result.stopped_early,
-        seconds=round(result.seconds, 2),
-        tokens_per_second=round(result.tokens_per_second, 1),
-        peak_memory_bytes=choices.peak_memory_bytes(),
-        nan_events=progress.nan_events,
-        memory_retries=result.memory_retries,
-        max_grad_norm=progress.max_grad_norm,
-        padding_share={"value": planned, "drawn_at_random": at_random},
-        **({"rows_left_out": result.left_out} if result.left_out else {}),
-        **({"stop_reason": result.stop_reason} if result.stop_reason else {}),
-        remarks=progress.remarks,
-        learning_rate=config.training.learning_rate,
-        seed=config.training.seed,
-        device=choices.record,
-    )
-
-
-def _search(
-    context: Context, tokens: PreparedTokenizer, *, num_beams: int | None = None
-) -> GenerationSettings:
-    return GenerationSettings.from_config(
-        context.config, exempt=tokens.tag_ids, bf16=context.choices.bf16, num_beams=num_beams
-    )
-
-
-def predict_and_score(
-    context: Context,
-    tokens: PreparedTokenizer,
-    *,
-    model: PreparedModel,
-    encoded: Mapping[str, EncodedSplit],
-) -> None:
-    """Write dev predictions and their scores, then the checked submission."""
-    settings = _search(context, tokens)
-
-    def predict(kind: str) -> list[str]:
-        on = {"rows": len(encoded[kind]), "num_beams": settings.num_beams}
-        text = f"{kind} summaries ({describe_measured(**on)})"
-        context.progress.stage("generate", text, split=kind, **on)
-        written = generate(
+    def _go(self) -> None:
+        """Take the experiment from checked rows to scored predictions."""
+        self._say_data()
+        tokens = self._load_tokens()
+        model = self._load_network(tokens)
+        encoded = self._encode(tokens)
+        result = self._train(tokens, model=model, encoded=encoded)
+        info = save_model(
             model.adapted.model,
             tokens.tokenizer,
-            encoded[kind].inputs,
-            settings=settings,
-            batch_size=context.choices.eval_batch_size(settings.num_beams),
+            paths=self.job.paths,
+            loaded=self.job.loaded,
+            best_step=result.best_step,
+            new_tokens=tokens.new_tokens,
+            tags=tokens.tokenizer.convert_ids_to_tokens(tokens.tag_ids),
+            dtype=self.choices.dtype,
         )
-        return [best.text for best, *_ in written]
-
-    splits = context.splits
-    predictions = predict("dev")
-    write_predictions(context.paths.predictions_dev, splits.dev.rows, predictions)
-    context.progress.stage("score", f"{len(predictions)} dev summaries")
-    context.outcome.parts["evaluation"] = evaluation = evaluate_dev(
-        context.config,
-        dev=splits.dev.rows,
-        train=splits.train.rows,
-        predictions=predictions,
-        num_beams=settings.num_beams,
-    )
-    print(f"  {format_final(evaluation['dev'])}")
-    if splits.test is None:
-        return
-    summaries, filled = fill_empty(predict("test"), splits.test.rows)
-    if filled:
-        context.progress.warn(
-            f"{filled} test summaries came out empty; each holds its dialogue's first utterance"
+        self._predict_and_score(tokens, model=model, encoded=encoded)
+        write_model_card(
+            self.job.paths.model,
+            info,
+            data=self.record.parts["data"]["rows"],
+            dev=self.record.parts["evaluation"]["dev"],
         )
-    write_submission(context.paths.submission, splits.test.rows, summaries)
-    known = {
-        tag for row in splits.train.rows for tag in loose_tags(f"{row.dialogue}\n{row.summary}")
-    }
-    remarks = check_submission(context.paths.submission, splits.test.rows, known=known)
-    for remark in (*remarks.faults, *remarks.oddities):
-        context.progress.warn(f"submission: {remark}")
-    context.outcome.add("submission", rows=len(summaries), filled_empty=filled)
+        self.progress.stage("done", "all stages")
 
+    def _say_data(self) -> None:
+        """Say which rows there are, what was cleaned, and what was chosen for this machine."""
+        splits = self.splits.present
+        counts = ", ".join(f"{len(split.rows):,} {split.kind}" for split in splits)
+        folders = dict.fromkeys(shown(split.path.parent) for split in splits)
+        self.progress.stage("data", f"{counts} rows from {', '.join(folders)}")
+        for line in (*self.splits.notes, *self.choices.lines):
+            print(f"  {line}")
 
-def read_splits(config: Config) -> Splits:
-    """Read and check the files that a config names.
+    def _load_tokens(self) -> PreparedTokenizer:
+        """Load or train the tokenizer and say which summaries it would not give back."""
+        config = self.job.config
+        self.progress.stage("model", config.model.checkpoint)
+        tokens = prepare_tokenizer(config, self.splits)
+        asked, trip = config.tokenizer, tokens.round_trip
+        taken = len(tokens.tokenizer(asked.input_prefix)["input_ids"])
+        if taken >= asked.encoder_max_len:
+            raise RunError(
+                f"tokenizer.encoder_max_len {asked.encoder_max_len}: tokenizer.input_prefix and "
+                f"the end token take {taken:,} tokens, so that none is left for a dialogue; "
+                "shorten the prefix or allow longer inputs, such as 512"
+            )
+        lost = f"{len(trip.failed)} of {trip.texts} summaries do not survive the tokenizer"
+        example = "such as {!r} -> {!r}".format(*trip.failed[0]) if trip.failed else ""
+        if 2 * len(trip.failed) > trip.texts:
+            raise RunError(
+                f"{lost} of {tokens.source}, {example}: it is not the one that the checkpoint was "
+                "trained with. Give a folder with the right tokenizer.json as model.checkpoint"
+            )
+        if trip.lacks_the_language:
+            raise RunError(
+                f"{tokens.source}: {trip.describe_unknown()}: {trip.show_unknown()}. Nothing can "
+                "be learnt of such text: give a checkpoint whose vocabulary holds the data's "
+                "language as model.checkpoint, such as google/mt5-small (many languages) or "
+                "paust/pko-t5-base (Korean)"
+            )
+        if trip.with_unknown:
+            self.progress.warn(trip.describe_unknown())
+        if trip.failed:
+            self.progress.warn(f"{lost}, {example}")
+        self.record.add(
+            "model",
+            tokens_added=len(tokens.new_tokens),
+            vocabulary=len(tokens.tokenizer),
+            summaries_not_kept=len(trip.failed),
+            summaries_with_unknown_pieces=trip.with_unknown,
+            unknown_target_tokens=trip.unknown_tokens,
+        )
+        return tokens
 
-    Raises:
-        DataError: every problem of the files, with file and row.
-    """
-    return read_data(config.data, seed=config.training.seed)
+    def _load_network(self, tokens: PreparedTokenizer) -> PreparedModel:
+        """Load the network, quantise and adapt it as asked."""
+        config, choices = self.job.config, self.choices
+        model = prepare_model(
+            config,
+            tokens,
+            device=choices.device,
+            dtype=choices.dtype,
+            gradient_checkpointing=choices.gradient_checkpointing,
+        )
+        total, trainable = model.adapted.count_parameters()
+        loader = model.adapted.loader
+        asked = ""
+        if loader["used"] != loader["requested"]:
+            asked = f", not {loader['requested']}: {loader['why']}"
+        print(f"  {total:,} parameters, {trainable:,} learn ({100 * trainable / total:.1f} %)")
+        print(f"  {loader['used']}{asked}")
+        for note in model.notes:
+            print(f"  {note}")
+        self.record.add(
+            "model",
+            checkpoint=config.model.checkpoint,
+            architecture=config.model.architecture,
+            parameters_total=total,
+            parameters_trainable=trainable,
+            loader=loader,
+            weights=model.loaded.weights,
+            tied_head=model.loaded.tied,
+            lora_targets=model.adapted.targets or None,
+            **({"revision": config.model.revision} if config.model.revision else {}),
+        )
+        return model
+
+    def _encode(self, tokens: PreparedTokenizer) -> dict[str, EncodedSplit]:
+        """Turn every split into token ids and say how many rows were cut."""
+        asked = self.job.config.tokenizer
+        self.progress.stage(
+            "encode",
+            f"at most {asked.encoder_max_len} input and {asked.decoder_max_len} target tokens",
+        )
+        folder = self.job.config.data.cache_dir
+        encoded, warnings = encode_splits(
+            {split.kind: split.rows for split in self.splits.present},
+            tokens.tokenizer,
+            asked,
+            folder=None if folder is None else project_path(folder),
+        )
+        for kind, rows in encoded.items():
+            print(f"  {kind}: {rows.describe()}")
+        for warning in warnings:
+            self.progress.warn(warning)
+        self.record.add("data", encoded={kind: rows.to_record() for kind, rows in encoded.items()})
+        return encoded
+
+    def _train(
+        self,
+        tokens: PreparedTokenizer,
+        *,
+        model: PreparedModel,
+        encoded: Mapping[str, EncodedSplit],
+    ) -> Trained:
+        """Train, evaluating on dev as asked, and leave the best weights in the model."""
+        from dialsum.train.loop import Loop, Places
+        from dialsum.train.task import DevSet, SummaryTask
+
+        config, choices, asked = self.job.config, self.choices, self.job.config.training
+        self.progress.stage(
+            "train",
+            f"{choices.batch_size} x {choices.accumulation} rows a step, learning rate "
+            f"{asked.learning_rate:g}, {asked.lr_scheduler_type}",
+        )
+        self.record.add(
+            "training",
+            per_device_train_batch_size=choices.batch_size,
+            gradient_accumulation_steps=choices.accumulation,
+        )
+        beams, splits = config.evaluation.training_num_beams, self.splits
+        machine = choices.machine()
+        bounded = get_family(config.model.architecture).position_limit is not None
+        task = SummaryTask(
+            encoded["train"],
+            names=name_rows(splits.train.rows),
+            sha256=splits.train.sha256,
+            shape=BatchShape(
+                batch_size=choices.batch_size,
+                accumulation=choices.accumulation,
+                max_input=config.tokenizer.encoder_max_len,
+                max_target=config.tokenizer.decoder_max_len,
+            ),
+            seed=asked.seed,
+            pad_token_id=int(tokens.tokenizer.pad_token_id),
+            by_length=asked.train_sampling_strategy == "token_budget",
+            label_smoothing=asked.label_smoothing_factor,
+            multiple=1 if machine.device.type == "cpu" else 8,
+            position_limit=config.tokenizer.encoder_max_len if bounded else None,
+        )
+        rows = min(config.evaluation.training_max_rows or len(encoded["dev"]), len(encoded["dev"]))
+        dev = replace(
+            task,
+            encoded=encoded["dev"].first(rows),
+            names=name_rows(splits.dev.rows[:rows]),
+            label_smoothing=0.0,
+            multiple=1,
+            position_limit=None,
+        )
+        measured = {"rows": rows, "num_beams": beams}
+        result = Loop(
+            model.adapted.model,
+            task,
+            measured=measured,
+            evaluate=DevSet(
+                dev,
+                tokenizer=tokens.tokenizer,
+                score=make_dev_scorer(config, splits.dev.rows[:rows]),
+                settings=self._search(tokens, num_beams=beams),
+                batch_size=choices.eval_batch_size(beams),
+                machine=machine,
+            ),
+            tokenizer=tokens.tokenizer,
+            asked=asked,
+            machine=machine,
+            places=Places(
+                checkpoints=self.job.paths.checkpoints,
+                nan_report=self.job.paths.nan_report,
+                config_sha256=self.job.loaded.sha256,
+                resume=None if self.point is None else self.point.checkpoint,
+                stop=self.job.paths.stop_request,
+            ),
+            progress=self.progress,
+        ).run()
+        self._record_training(result, task, measured=measured)
+        return result
+
+    def _record_training(
+        self, result: Trained, task: SummaryTask, *, measured: Mapping[str, int]
+    ) -> None:
+        config, choices, progress = self.job.config, self.choices, self.progress
+        inputs, targets = task.encoded.input_lengths, task.encoded.target_lengths
+        drawn = plan_random(inputs, shape=task.shape, seed=task.seed, epoch=0)
+        planned, at_random = (
+            round(padding_share(steps, inputs, targets, multiple=task.multiple), 4)
+            for steps in (task.steps(0), drawn)
+        )
+        self.record.add(
+            "training",
+            steps=result.steps,
+            epochs=round(result.epochs, 3),
+            best_step=result.best_step,
+            best_metric={
+                "name": config.training.metric_for_best_model,
+                "value": result.best_metric,
+                **measured,
+            },
+            effective_batch_size=choices.batch_size * choices.accumulation,
+            stopped_early=result.stopped_early,
+            seconds=round(result.seconds, 2),
+            tokens_per_second=round(result.tokens_per_second, 1),
+            peak_memory_bytes=choices.peak_memory_bytes(),
+            nan_events=progress.nan_events,
+            memory_retries=result.memory_retries,
+            max_grad_norm=progress.max_grad_norm,
+            padding_share={"value": planned, "drawn_at_random": at_random},
+            **({"rows_left_out": result.left_out} if result.left_out else {}),
+            **({"stop_reason": result.stop_reason} if result.stop_reason else {}),
+            remarks=progress.remarks,
+            learning_rate=config.training.learning_rate,
+            seed=config.training.seed,
+            device=choices.record,
+        )
+
+    def _search(
+        self, tokens: PreparedTokenizer, *, num_beams: int | None = None
+    ) -> GenerationSettings:
+        return GenerationSettings.from_config(
+            self.job.config, exempt=tokens.tag_ids, bf16=self.choices.bf16, num_beams=num_beams
+        )
+
+    def _predict_and_score(
+        self,
+        tokens: PreparedTokenizer,
+        *,
+        model: PreparedModel,
+        encoded: Mapping[str, EncodedSplit],
+    ) -> None:
+        """Write dev predictions and their scores, then the checked submission."""
+        settings = self._search(tokens)
+
+        def predict(kind: str) -> list[str]:
+            on = {"rows": len(encoded[kind]), "num_beams": settings.num_beams}
+            text = f"{kind} summaries ({describe_measured(**on)})"
+            self.progress.stage("generate", text, split=kind, **on)
+            written = generate(
+                model.adapted.model,
+                tokens.tokenizer,
+                encoded[kind].inputs,
+                settings=settings,
+                batch_size=self.choices.eval_batch_size(settings.num_beams),
+            )
+            return [best.text for best, *_ in written]
+
+        splits = self.splits
+        predictions = predict("dev")
+        write_predictions(self.job.paths.predictions_dev, splits.dev.rows, predictions)
+        self.progress.stage("score", f"{len(predictions)} dev summaries")
+        self.record.parts["evaluation"] = evaluation = evaluate_dev(
+            self.job.config,
+            dev=splits.dev.rows,
+            train=splits.train.rows,
+            predictions=predictions,
+            num_beams=settings.num_beams,
+        )
+        print(f"  {format_final(evaluation['dev'])}")
+        if splits.test is None:
+            return
+        summaries, filled = fill_empty(predict("test"), splits.test.rows)
+        if filled:
+            self.progress.warn(
+                f"{filled} test summaries came out empty; each holds its dialogue's first utterance"
+            )
+        write_submission(self.job.paths.submission, splits.test.rows, summaries)
+        known = {
+            tag for row in splits.train.rows for tag in loose_tags(f"{row.dialogue}\n{row.summary}")
+        }
+        remarks = check_submission(self.job.paths.submission, splits.test.rows, known=known)
+        for remark in (*remarks.faults, *remarks.oddities):
+            self.progress.warn(f"submission: {remark}")
+        self.record.add("submission", rows=len(summaries), filled_empty=filled)
 
 
 def check_checkpoint(config: Config) -> None:
