@@ -179,7 +179,7 @@ def test_the_record_is_whole(name: str, runs: Runs) -> None:
     assert nulls(record) == []
     assert record["status"] == "success"
     assert "reason" not in record
-    assert record["kind"] == ("full" if name == ADAPTED else "demo")
+    assert record["kind"] == "full"
     assert record["data"]["rows"] == ROWS
     training = record["training"]
     assert (training["steps"], training["effective_batch_size"]) == (STEPS, 8)

@@ -131,7 +131,9 @@ def read_batch_options(arguments: Sequence[str] | None = None) -> argparse.Names
         UnfitError: an option that is not known, not built, or has a value that it cannot have.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    script = words[1] if len(words) > 1 and words[0] == STARTED_AS else None
+    script = None
+    if words[:1] == [STARTED_AS] and len(words) > 1 and not words[1].startswith("-"):
+        script = words[1]
     parser = CommandLine(
         prog=f"bash {script}" if script else "auto_experiment_runner.py",
         hidden=["--config"] if script else [],
