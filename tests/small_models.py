@@ -47,7 +47,7 @@ def sample_texts() -> list[str]:
 def train_sample_tokenizer(kind: str) -> Any:
     """Train a tokenizer on the sample, without any dialogue token added."""
     from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-    from dialsum.models.tokenizers import train_tokenizer
+    from small_tokenizers import train_tokenizer
 
     return train_tokenizer(
         sample_texts(), kind=kind, vocab_size=1000, exclude=STANDARD_DIALOGUE_TOKENS

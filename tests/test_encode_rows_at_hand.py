@@ -18,8 +18,9 @@ from dialsum.config.schema import KeptPart, Tokenizer
 from dialsum.data.encode import EncodedSplit, encode_rows, fold_spaces
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input
 from dialsum.data.rows import Dialogue, Kind, load_split
-from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer, train_tokenizer
+from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer
 from small_models import KINDS, SAMPLE, make_model, sample_texts
+from small_tokenizers import train_tokenizer
 
 pytestmark = pytest.mark.training
 

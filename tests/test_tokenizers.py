@@ -18,13 +18,8 @@ import pytest
 from dialsum.data.encode import fold_spaces
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
 from dialsum.data.tables import read_rows
-from dialsum.errors import RunError, UnfitError
-from dialsum.models.tokenizers import (
-    add_dialogue_tokens,
-    check_round_trip,
-    load_tokenizer,
-    train_tokenizer,
-)
+from dialsum.errors import UnfitError
+from dialsum.models.tokenizers import add_dialogue_tokens, check_round_trip, load_tokenizer
 from small_models import KINDS, SAMPLE, sample_texts, train_sample_tokenizer
 
 pytestmark = pytest.mark.training
@@ -239,22 +234,6 @@ def test_tags_are_not_learnt_in_pieces(family: str) -> None:
     learnt = [piece for piece in tokenizer.get_vocab() if "Person" in piece or "Phone" in piece]
     assert learnt == []
     assert tokenizer.pad_token_id == {"mt5": 0, "bart": 1}[family]
-
-
-@pytest.mark.parametrize("kind", ["unigram", "bpe"])
-@pytest.mark.parametrize("vocab_size", [900, 1000, 4000])
-def test_a_tokenizer_trained_again_is_the_same(kind: str, vocab_size: int) -> None:
-    # Else a demo run could not be repeated: every id decides which random weights a piece gets.
-    texts = sample_texts()
-    first, second = (train_tokenizer(texts, kind=kind, vocab_size=vocab_size) for _ in range(2))
-    assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str()
-    assert 0 < len(first) <= vocab_size
-
-
-def test_a_vocabulary_smaller_than_the_alphabet_is_refused() -> None:
-    with pytest.raises(RunError, match="vocab_size higher") as caught:
-        train_tokenizer(sample_texts(), kind="unigram", vocab_size=50)
-    assert "of 50 pieces" in str(caught.value)
 
 
 def write_tokenizer(folder: Path, *, specials: tuple[str, ...]) -> Path:

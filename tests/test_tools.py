@@ -68,6 +68,11 @@ def test_a_trimmed_checkpoint_says_what_it_said(sort: str, tmp_path: Path) -> No
     )
     again = tool("trim_vocabulary.py", source, out, "--data", *data)
     assert again.returncode == 2 and "name a new or empty folder" in again.stderr
+    weights = next(source.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    broken = tool("trim_vocabulary.py", source, tmp_path / "other", "--data", *data)
+    assert broken.returncode == 2 and weights.name in broken.stderr
+    assert "Traceback" not in broken.stderr and not (tmp_path / "other").exists()
 
 
 def test_tiny_checkpoints_are_the_same_each_time_and_made_once(tmp_path: Path) -> None:

@@ -11,15 +11,11 @@ import pytest
 
 from dialsum.data.rows import load_splits
 from dialsum.errors import UnfitError
-from dialsum.models.tokenizers import (
-    add_dialogue_tokens,
-    check_round_trip,
-    load_tokenizer,
-    train_tokenizer,
-)
+from dialsum.models.tokenizers import add_dialogue_tokens, check_round_trip, load_tokenizer
 from dialsum.models.trim import HANGUL, MULTIPLE, TrimmedTokenizer, trim_tokenizer
 from foreign_tokenizer import ENGLISH, RUSSIAN, TAGS, foreign
 from small_models import sample_texts
+from small_tokenizers import train_tokenizer
 
 
 @pytest.fixture(scope="module")

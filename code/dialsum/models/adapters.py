@@ -79,8 +79,13 @@ def adapt_model(
     targets, notes = [name for name in family.linear if name in present], list[str]()
     if asked.target_modules != "auto":
         targets, notes = map_target_names(asked.target_modules, family=family, present=present)
-    if asked.train_embeddings:  # they learn whole
-        targets = [name for name in targets if name not in (EMBEDDING, HEAD)]
+    if asked.train_embeddings:
+        whole = [name for name in targets if name in (EMBEDDING, HEAD)]
+        targets = [name for name in targets if name not in whole]
+        if whole:
+            notes.append(
+                f"no adapter on {' and '.join(whole)}: qlora.train_embeddings lets them learn whole"
+            )
     notes += describe_large_ranks(model, targets, rank=asked.lora_rank)
     for name in (EMBEDDING, HEAD):
         if new_token_ids and name in targets:

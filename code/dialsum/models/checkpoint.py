@@ -57,11 +57,12 @@ SEARCH = "generation_config.json"
 
 
 def find_checkpoint_problems(
-    folder: Path, config: Config, *, place: str | None = None
+    folder: Path, config: Config | None, *, place: str | None = None
 ) -> list[str]:
     """Hold a checkpoint's folder against its experiment, as far as that needs no weights.
 
     Args:
+        config: of the experiment; None where a tool reads the checkpoint.
         place: how messages name the checkpoint, where that is not by its folder.
 
     Returns:
@@ -97,7 +98,7 @@ def find_checkpoint_problems(
             f"{place}: holds no tokenizer ({', '.join(TOKENIZERS)}); copy the tokenizer's files of "
             "this checkpoint to its weights"
         )
-    if CONFIG not in wrong:
+    if CONFIG not in wrong and config is not None:
         problems += _find_config_problems(folder, config, place=place)
     if ADAPTER in names:
         problems.append(

@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dialsum.data.encode import fold_spaces
-from dialsum.errors import UnfitError
+from dialsum.errors import ProblemsError, UnfitError
 from dialsum.files import give_usual_mode, new_folder, write_json
-from dialsum.models.checkpoint import read_own_config
+from dialsum.models.checkpoint import find_checkpoint_problems, read_own_config
 from dialsum.models.families import HEAD, get_family
 from dialsum.models.hub import CONFIG, weight_files
 from dialsum.models.load import read_tensors
 from dialsum.models.tokenizers import SPECIAL_NAMES, add_dialogue_tokens, load_tokenizer
+from dialsum.paths import shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -84,11 +85,13 @@ def trim_checkpoint(
         new_tokens: tokens that a run will add; the pieces that spell them stay.
 
     Raises:
-        UnfitError: no such checkpoint, no unigram tokenizer, one whose texts would be spelled in
-            another way, or out holds something.
+        UnfitError: no such checkpoint, damaged files, no unigram tokenizer, one whose texts would
+            be spelled in another way, or out holds something.
     """
     from safetensors.torch import save_file
 
+    if problems := find_checkpoint_problems(source, None, place=shown(source)):
+        raise ProblemsError(problems)
     own = read_own_config(source)
     named = [one for key, one in own.items() if _names_token(key, one)]
     with new_folder(out) as draft:
