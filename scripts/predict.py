@@ -41,7 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Summarise, and return the exit status."""
     asked = make_parser().parse_args(arguments)
     require_packages(__file__)
-    from dialsum.experiment.predict import find_saved_model, predict, read_inputs, write_output
+    from dialsum.experiment.predict import (
+        find_saved_model,
+        predict,
+        read_columns,
+        read_inputs,
+        write_output,
+    )
     from dialsum.paths import shown
 
     if asked.num_beams is not None and asked.num_beams < 1:
@@ -49,7 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.output is not None and asked.output.exists():
         raise UnfitError(f"--output {asked.output}: is there already; give another name")
     folders = [find_saved_model(run) for run in (asked.run, asked.compare) if run is not None]
-    inputs = read_inputs(asked.input, sys.stdin.read() if asked.input == "-" else "")
+    inputs = read_inputs(
+        asked.input,
+        sys.stdin.read() if asked.input == "-" else "",
+        columns=read_columns(folders[0]),
+    )
 
     def say(done: int, total: int) -> None:
         end = "\n" if done == total else "\r"
@@ -61,15 +71,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     summaries, other = written[0], written[1] if len(written) > 1 else None
     if asked.output is not None:
-        write_output(asked.output.absolute(), inputs, summaries, other)
+        filled = write_output(asked.output.absolute(), inputs, summaries, other)
+        if filled:
+            print(
+                f"warning: {filled} summaries came out empty; each holds its dialogue's first "
+                "utterance",
+                file=sys.stderr,
+            )
         print(f"{len(summaries):,} summaries -> {shown(asked.output.absolute())}")
     elif asked.input == "-" and other is None:
         print(summaries[0])
     else:
         for place, row in enumerate(inputs.rows):
-            print(f"{row.fname}\n  {summaries[place]}")
-            if other is not None:
-                print(f"  {other[place]}")
+            if other is None:
+                print(f"{row.fname}\n  {summaries[place] or '(empty)'}")
+            else:
+                print(f"{row.fname}\n  {asked.run}: {summaries[place] or '(empty)'}")
+                print(f"  {asked.compare}: {other[place] or '(empty)'}")
     return EXIT_OK
 
 

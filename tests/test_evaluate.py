@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dialsum.config.load import load_config
 from dialsum.data.rows import Dialogue
-from dialsum.experiment.run import evaluate_dev, fill_empty
+from dialsum.data.submission import fill_empty
+from dialsum.experiment.run import evaluate_dev
 from dialsum.paths import PROJECT_ROOT
 
 

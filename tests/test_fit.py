@@ -164,3 +164,21 @@ def test_a_run_that_is_asked_to_stop_ends_with_its_best_weights(tmp_path: Path) 
     assert result.stop_reason == "other trials are better"
     assert [event["step"] for event in read_events(tmp_path, "stop")] == [3]
     assert not (tmp_path / "stop").exists()
+
+
+@training
+def test_a_best_checkpoint_that_is_gone_after_the_last_step_is_chosen_anew(tmp_path: Path) -> None:
+    def make(scores: Sequence[float], resume: Path | None = None) -> Any:
+        return SmallTraining(
+            rows=make_rows([1, 2, 3, 4]),
+            scores=scores,
+            qlora=FULL,
+            width=32,
+            training={"max_steps": 4, "save_total_limit": 2, "eval_steps": 1},
+        ).loop(tmp_path, resume=resume)
+
+    assert make([10.0, 30.0, 20.0, 15.0]).run().best_step == 2
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "checkpoint-2" / "model.safetensors").write_bytes(b"")
+    result = make([15.0], resume=checkpoints / "checkpoint-4").run()
+    assert (result.steps, result.best_step, result.best_metric) == (4, 4, 15.0)

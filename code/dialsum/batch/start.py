@@ -166,7 +166,11 @@ def start_batch(
     first = jobs[0].paths
     root = first.model.parent.parent
     paths = BatchPaths(root, log_root=root / "logs", runs=first.folder.parent)
-    options = BatchOptions(configs=tuple(job.loaded.path for job in jobs))
+    options = BatchOptions(
+        configs=tuple(job.loaded.path for job in jobs),
+        demo=jobs[0].kind == "demo",
+        one_epoch=jobs[0].kind == "one_epoch",
+    )
     started = datetime.strptime(str(jobs[0].batch), STAMP).astimezone()
     slots, problems = choose_slots([job.config for job in jobs], environment=os.environ)
     if problems:

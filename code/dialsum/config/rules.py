@@ -17,8 +17,8 @@ from dialsum.config.schema import Config, Section, default_of, is_section, keys_
 from dialsum.config.sources import Resolved
 from dialsum.config.spellings import CLAIM, METRIC
 from dialsum.config.yaml import show_value
+from dialsum.machine.devices import FP16_OVERFLOWS
 
-T5_FAMILY = ("mt5", "t5")
 KOBART_POSITIONS = 1024
 """Positions on which KoBART was trained; its table has two more, and behind it the GPU stops with
 an assertion.
@@ -51,7 +51,7 @@ SCHEDULE_ARGUMENTS: dict[str, dict[str, str]] = {
 
 def fp16_fits_the_family(config: Config) -> Iterator[Fault]:
     """T5's activations pass float16's 65,504: the loss becomes NaN."""
-    if config.training.fp16 and config.model.architecture in T5_FAMILY:
+    if config.training.fp16 and config.model.architecture in FP16_OVERFLOWS:
         found = f"fp16: true on {config.model.architecture}, whose activations overflow float16"
         yield Fault("training.fp16", f"{found} (NaN)", "bf16: true")
 

@@ -133,6 +133,14 @@ _MAKE_TINY = (
     "remove it; scripts/make_tiny_checkpoints.py OUT --data TRAIN makes tiny checkpoints, and "
     "model.checkpoint: OUT/ARCHITECTURE takes one"
 )
+_TOOLS = {
+    "model.initialise": _MAKE_TINY,
+    "model.tiny": _MAKE_TINY,
+    "tokenizer.train_on_data": _MAKE_TINY,
+    "tokenizer.vocab_size": _MAKE_TINY,
+    "tokenizer.trim_vocabulary": "remove it; scripts/trim_vocabulary.py CHECKPOINT OUT --data FILE "
+    "cuts a checkpoint, and model.checkpoint: OUT takes it",
+}
 WRITE_INSTEAD = {
     "dropout": "model.dropout (the network's own) or qlora.lora_dropout (the adapters')",
     "logging_dir": "remove it: TensorBoard events go to logs/ in the run's own folder",
@@ -145,12 +153,8 @@ WRITE_INSTEAD = {
     "training.early_stopping": _EARLY,
     "early_stopping": _EARLY,
     "cases": "remove it: config/demo/NAME.yaml holds what is one experiment's own",
-    "model.initialise": _MAKE_TINY,
-    "model.tiny": _MAKE_TINY,
-    "tokenizer.train_on_data": _MAKE_TINY,
-    "tokenizer.vocab_size": _MAKE_TINY,
-    "tokenizer.trim_vocabulary": "remove it; scripts/trim_vocabulary.py CHECKPOINT OUT --data FILE "
-    "cuts a checkpoint, and model.checkpoint: OUT takes it",
+    **_TOOLS,
+    **{key.partition(".")[2]: said for key, said in _TOOLS.items()},
 }
 """Names that could mean several things, or that another place decides (dotted: only there)."""
 

@@ -194,3 +194,21 @@ def _check_count(path: Path, rows: Sequence[Dialogue], summaries: Sequence[str])
             f"{path}: {len(summaries)} summaries for {len(rows)} rows; nothing was written. "
             "Every row needs one, in the order of the rows"
         )
+
+
+def fill_empty(summaries: Sequence[str], rows: Sequence[Dialogue]) -> tuple[list[str], int]:
+    """Put the first utterance where a test summary says nothing: no cell may be empty.
+
+    Returns:
+        The summaries, and how many were filled; the record and a warning say that number.
+    """
+    filled, count = [], 0
+    for summary, row in zip(summaries, rows, strict=True):
+        if not has_no_text(summary):
+            filled.append(summary)
+            continue
+        count += 1
+        lines = row.dialogue.strip().split("\n")
+        said = (line.split(":", 1)[-1].strip() or line for line in lines)
+        filled.append(next((text for text in said if not has_no_text(text)), lines[0]))
+    return filled, count

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dialsum.archive import find_model, holds_run
-from dialsum.config.schema import Config
+from dialsum.config.schema import Columns, Config
 from dialsum.data.encode import encode_rows
-from dialsum.data.rows import Dialogue, load_split
-from dialsum.data.submission import write_predictions, write_submission
+from dialsum.data.rows import Dialogue, Kind, load_split
+from dialsum.data.submission import fill_empty, write_predictions, write_submission
 from dialsum.data.tables import read_rows
 from dialsum.errors import UnfitError
 from dialsum.experiment.choices import choose
@@ -62,11 +62,12 @@ def find_saved_model(run: str) -> Path:
     )
 
 
-def read_inputs(source: str, text: str = "") -> Inputs:
+def read_inputs(source: str, text: str = "", *, columns: Columns | None = None) -> Inputs:
     """Read the dialogues to summarise.
 
     Args:
         source: a table of rows, or `-` for the one dialogue in text.
+        columns: the file's own names of its columns, where it has none of ours.
 
     Raises:
         DataError: the file is not fit, with row and line; UnfitError: text says nothing.
@@ -76,10 +77,13 @@ def read_inputs(source: str, text: str = "") -> Inputs:
             raise UnfitError("--input -: standard input is empty; give a dialogue, a turn a line")
         return Inputs([Dialogue("stdin", text.strip(), None, None, 1)], has_summaries=False)
     path = Path(source)
-    table = read_rows(path, required=("fname", "dialogue"))
-    with_summaries = bool(table) and "summary" in table[0].values
-    split = load_split(path, kind="dev" if with_summaries else "test")
-    return Inputs(split.rows, has_summaries=with_summaries)
+    table = read_rows(path, required=())
+    names = set(table[0].values) if table else set()
+    usual = {"fname", "dialogue"} <= names
+    columns = Columns() if usual or columns is None else columns
+    kind: Kind = "dev" if columns.summary in names else "test"
+    split = load_split(path, kind=kind, columns=columns)
+    return Inputs(split.rows, has_summaries=kind == "dev")
 
 
 def predict(
@@ -127,20 +131,31 @@ def predict(
     return [best.text for best, *_ in written]
 
 
+def read_columns(folder: Path) -> Columns:
+    """Return what a saved model's run called the columns of its data."""
+    return Config.model_validate(read_saved(folder).info["config"]).data.columns
+
+
 def write_output(
     path: Path, inputs: Inputs, summaries: Sequence[str], other: Sequence[str] | None
-) -> None:
+) -> int:
     """Write summaries in the form of what was read: beside dialogue and reference, or as a
     submission; two runs' side by side.
+
+    Returns:
+        How many came out empty and hold their dialogue's first utterance: a submission has none.
     """
+    filled = 0
     if other is not None:
         rows = zip(inputs.rows, summaries, other, strict=True)
         write_csv(
             path,
-            ["fname", "summary", "summary_of_the_other"],
-            [[row.fname, one, two] for row, one, two in rows],
+            ["fname", "summary", "summary_of_the_other", "dialogue", "reference"],
+            [[row.fname, one, two, row.dialogue, row.summary or ""] for row, one, two in rows],
         )
     elif inputs.has_summaries:
         write_predictions(path, inputs.rows, summaries)
     else:
-        write_submission(path, inputs.rows, summaries)
+        whole, filled = fill_empty(summaries, inputs.rows)
+        write_submission(path, inputs.rows, whole)
+    return filled

@@ -17,11 +17,15 @@ from typing import TYPE_CHECKING, Any
 from dialsum.archive import archive_previous
 from dialsum.config.load import dump_yaml
 from dialsum.config.schema import Config, Target
-from dialsum.data.checks import has_no_text
 from dialsum.data.encode import EncodedSplit, encode_splits
 from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, find_dialogue_tokens
 from dialsum.data.rows import Dialogue, Splits, name_rows, read_data
-from dialsum.data.submission import check_submission, write_predictions, write_submission
+from dialsum.data.submission import (
+    check_submission,
+    fill_empty,
+    write_predictions,
+    write_submission,
+)
 from dialsum.data.tags import loose_tags
 from dialsum.errors import ProblemsError, RunError, UnfitError
 from dialsum.experiment.choices import Choices, choose
@@ -247,7 +251,7 @@ class _Run:
             print(f"  {line}")
 
     def _load_tokens(self) -> PreparedTokenizer:
-        """Load or train the tokenizer and say which summaries it would not give back."""
+        """Load the tokenizer and say which summaries it would not give back."""
         config = self.job.config
         self.progress.stage("model", config.model.checkpoint)
         tokens = prepare_tokenizer(config, self.splits)
@@ -704,21 +708,3 @@ def check_target(target: Target, *, scores: dict[str, Any] | None) -> dict[str, 
             met = all(scores[key] >= least for key, least in wanted.items())
             record[name] = {**wanted, "met": met}
     return {"target": record}
-
-
-def fill_empty(summaries: Sequence[str], rows: Sequence[Dialogue]) -> tuple[list[str], int]:
-    """Put the first utterance where a test summary says nothing: no cell may be empty.
-
-    Returns:
-        The summaries, and how many were filled; the record and a warning say that number.
-    """
-    filled, count = [], 0
-    for summary, row in zip(summaries, rows, strict=True):
-        if not has_no_text(summary):
-            filled.append(summary)
-            continue
-        count += 1
-        lines = row.dialogue.strip().split("\n")
-        said = (line.split(":", 1)[-1].strip() or line for line in lines)
-        filled.append(next((text for text in said if not has_no_text(text)), lines[0]))
-    return filled, count

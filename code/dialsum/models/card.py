@@ -1,6 +1,6 @@
 """The model card of a saved model: what it came from, what it scored, and code that loads it.
 
-The code needs transformers and PEFT alone. Must not know how a run goes.
+The code needs nothing of this program. Must not know how a run goes.
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ weights of optimizer step {info["best_step"]:,}. Turns are lines `#Person1#: …
 ```python
 {load_code(folder, info)}```
 
-The code needs transformers and PEFT alone. The base has a licence of its own, and so have the data:
-read both before you publish this model.
+The code needs transformers, and for an adapter PEFT, in 4 or 8 bits with bitsandbytes. It searches
+as the run did; only that an undertrained model may write pieces that are no text (tokens for other
+purposes, halves of characters), which the run's own search never takes. The base has a licence of
+its own, and so have the data: read both before you publish this model.
 """
     write_text(folder / "README.md", text)

@@ -252,7 +252,7 @@ def _merge(
         if untie
         else (
             "An adapter on embeddings or head shares its weight with other layers: merge with "
-            f"untie=True, which gives each its own. {KEEP_IT}"
+            f"--untie (untie=True), which gives each its own. {KEEP_IT}"
         )
     )
     require_same(

@@ -50,6 +50,7 @@ GIB = 2**30
 VERDICTS = {True: "yes", False: "NO", None: "not checked"}
 SAMPLE_WIDTH = 100
 SAMPLE_TURNS = 3
+LABEL = 15
 SAMPLED = {"well": 0.1, "middling": 0.5, "badly": 0.9}
 """Where the samples stand among the dev rows, best score first."""
 
@@ -252,7 +253,10 @@ def format_samples(best: ExperimentResult, *, width: int = SAMPLE_WIDTH) -> list
         cells += [("reference", values["reference"]), ("summary", values["summary"] or "(empty)")]
         score = f", scored {how}: mean {scores[at]:.2f}" if scored else ""
         lines.append(f"  {values['fname']}{score}")
-        lines += align([(f"    {name}", text) for name, text in cells], left=[0, 1], width=width)
+        for name, text in cells:
+            head, *more = align([(text,)], left=[0], width=width - LABEL) or [""]
+            lines.append(f"    {name:<{LABEL - 4}}{head}".rstrip())
+            lines += [" " * LABEL + part for part in more]
     return lines
 
 

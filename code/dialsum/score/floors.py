@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LEADS = (1, 2, 3)
 BLOCK_ROWS = 1024
 CANDIDATES = 600
-"""Train summaries that stand for election, drawn by seed."""
+"""Train summaries that may become the constant, drawn by seed."""
 VOTERS = 100
 """Train summaries that each candidate is scored against."""
 PIECES = 24

@@ -108,7 +108,6 @@ class Trained:
 
     Args:
         tokens: trained on, in and out, padding not counted.
-        positions_per_pass: limit that running out of memory set; None: it never did.
         left_out: names of rows that were left out for not being finite.
         stop_reason: why somebody asked it to stop; None where nobody did.
     """
@@ -121,7 +120,6 @@ class Trained:
     seconds: float
     tokens: int
     memory_retries: int
-    positions_per_pass: int | None
     left_out: list[str]
     stop_reason: str | None
 
@@ -219,6 +217,9 @@ class Loop:
                     self._save()
                 if stop_reason is not None or self._is_out_of_patience():
                     break
+        elif state.best_global_step is None and self._evaluate():
+            # The best checkpoint is gone, and no step is left that would choose another.
+            self._save()
         self._load_best()
         return Trained(
             steps=state.global_step,
@@ -229,7 +230,6 @@ class Loop:
             seconds=self._count_seconds(),
             tokens=self.tokens,
             memory_retries=self.limit.retries,
-            positions_per_pass=self.limit.positions,
             left_out=[self.task.names[row] for row in sorted(self.left_out)],
             stop_reason=stop_reason,
         )
