@@ -71,7 +71,8 @@ def repeat_rows(path: Path, count: int) -> list[Dialogue]:
 
 def load_tags_and_tokenizer(source: str | None) -> Any:
     """Return a tokenizer as an experiment has it."""
-    from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer, train_tokenizer
+    from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer
+    from small_tokenizers import train_tokenizer
 
     if source is None:
         rows = load_split(REPOSITORY / "data/sample/train.csv", kind="train").rows

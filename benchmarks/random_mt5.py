@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 VOCABULARY = 250_112
 """Rows of mT5's embeddings and head."""
@@ -19,7 +20,6 @@ def write_random_mt5(folder: Path, *, tokenizer: Path, width: int, d_ff: int, la
     import torch
     from transformers import MT5Config, MT5ForConditionalGeneration
 
-    from dialsum.models.load import start_untied
     from dialsum.models.tokenizers import load_tokenizer
 
     torch.manual_seed(42)
@@ -43,3 +43,22 @@ def write_random_mt5(folder: Path, *, tokenizer: Path, width: int, d_ff: int, la
     start_untied(model, std=width**-0.5)
     model.save_pretrained(folder)
     load_tokenizer(tokenizer).save_pretrained(folder)
+
+
+def start_untied(model: Any, *, std: float) -> None:
+    """Give T5 or mT5 a head of its own, and start it and the embeddings at random.
+
+    T5's own initial embeddings have a standard deviation of 1, which makes logits of hundreds.
+
+    Args:
+        std: standard deviation of both; d_model**-0.5 suits a head that nothing scales.
+    """
+    import torch
+
+    head = model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    model.config.tie_word_embeddings = False
+    model.all_tied_weights_keys.pop("lm_head.weight", None)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), head):
+            layer.weight.normal_(0.0, std)

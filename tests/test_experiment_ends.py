@@ -136,7 +136,7 @@ def test_the_real_kobart_tokenizer_trains_offline_from_a_local_folder(
 
 
 def test_a_vocabulary_without_the_language_is_refused(tmp_path: Path) -> None:
-    from dialsum.models.tokenizers import train_tokenizer
+    from small_tokenizers import train_tokenizer
 
     words = "the weather report said that tomorrow every person would get another number again"
     checkpoint, folder = tmp_path / "checkpoint", tmp_path / "run"

@@ -33,10 +33,10 @@ ROWS = 5
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut the loss of these small models, of about 1,000 pieces, into chunks and blocks too."""
-    from dialsum.train import head_loss
+    from dialsum.train import loss as train_loss
 
-    monkeypatch.setattr(head_loss, "CHUNK_BYTES", 4 * 1017 * ROWS)
-    monkeypatch.setattr(head_loss, "BLOCK_BYTES", 4 * 1017 * 2)
+    monkeypatch.setattr(train_loss, "CHUNK_BYTES", 4 * 1017 * ROWS)
+    monkeypatch.setattr(train_loss, "BLOCK_BYTES", 4 * 1017 * 2)
 
 
 def plain_loss(
@@ -146,7 +146,7 @@ def test_loss_and_gradients_are_those_of_the_plain_way(sort: str, way: str, buil
 def test_rows_of_any_length_and_chunks_of_any_size_count_alike(
     sort: str, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dialsum.train import head_loss
+    from dialsum.train import loss as train_loss
 
     case = prepare(build(sort, **FULL))
     equal, one_empty = make_batch(case, equal=True), make_batch(case, ignored=(1,))
@@ -154,7 +154,7 @@ def test_rows_of_any_length_and_chunks_of_any_size_count_alike(
     for batch in (equal, one_empty, one_left):
         compare(case, batch, smoothing=0.1, count=None)
     for size in (1, 2**30):
-        monkeypatch.setattr(head_loss, "CHUNK_BYTES", size)
+        monkeypatch.setattr(train_loss, "CHUNK_BYTES", size)
         compare(case, one_empty)
 
 
@@ -322,13 +322,13 @@ def test_no_logits_of_a_whole_pass_are_held(sort: str, way: str, build: Build) -
 def test_a_head_that_learns_has_one_gradient_and_no_second(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from dialsum.train import head_loss
+    from dialsum.train import loss as train_loss
 
-    monkeypatch.setattr(head_loss, "CHUNK_BYTES", 16 * 64 * 50)
+    monkeypatch.setattr(train_loss, "CHUNK_BYTES", 16 * 64 * 50)
     head = torch.nn.Linear(64, 300, bias=False)
     hidden = torch.randn(12, 64, requires_grad=True)
     with tensors_made() as made:
-        loss = head_loss.sum_head_losses(
+        loss = train_loss.sum_head_losses(
             head, hidden, torch.arange(12), bias=None, label_smoothing=0.1, rows=4
         )
         loss.backward()  # type: ignore[no-untyped-call]

@@ -279,7 +279,7 @@ def malicious(checkpoints: Checkpoints, tmp_path: Path) -> tuple[Path, Path]:
 
 def test_a_malicious_pickle_does_not_run(malicious: tuple[Path, Path]) -> None:
     folder, marker = malicious
-    with pytest.raises(UnfitError, match="where its header states") as caught:
+    with pytest.raises(RunError, match="could not be loaded") as caught:
         load(folder, "t5")
     assert str(folder) in str(caught.value)
     assert "holds more than weights" in str(caught.value)
@@ -303,7 +303,7 @@ def test_damaged_weights_are_said(checkpoints: Checkpoints, tmp_path: Path) -> N
     shutil.copytree(checkpoints("t5"), folder)
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UnfitError, match="is damaged or breaks off") as caught:
+    with pytest.raises(UnfitError, match="where its header states") as caught:
         load(folder, "t5")
     assert str(folder) in str(caught.value)
 

@@ -121,7 +121,7 @@ def make_model(architecture: Architecture, **ids: int | None) -> Any:
     """
     import transformers
 
-    from dialsum.models.load import start_untied
+    from random_mt5 import start_untied
 
     config_class, model_class = (
         getattr(transformers, name) for name in CLASSES[architecture.family]
@@ -137,7 +137,7 @@ def _trained(kind: str) -> str:
     """Return a tokenizer trained on the sample, as JSON."""
     from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
     from dialsum.data.rows import load_split
-    from dialsum.models.tokenizers import train_tokenizer
+    from small_tokenizers import train_tokenizer
 
     rows = load_split(REPOSITORY / "data" / "sample" / "train.csv", kind="train").rows
     texts = [text for row in rows for text in (row.dialogue, row.summary or "")]
