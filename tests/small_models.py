@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ def sample_texts() -> list[str]:
 def train_sample_tokenizer(kind: str) -> Any:
     """Train a tokenizer on the sample, without any dialogue token added."""
     from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+
+    # pytest's own path does not reach the processes that tests start.
+    sys.path.append(str(SAMPLE.parent.parent / "benchmarks"))
     from small_tokenizers import train_tokenizer
 
     return train_tokenizer(
