@@ -35,6 +35,7 @@ class Side:
             frozen, and trained by the library's trainer.
         stock: the project's model with PEFT's own rows of new tokens, the library's trainer.
         grouped: the library's trainer groups rows by length.
+        trimmed: the vocabulary is cut to what the rows need (scripts/trim_vocabulary.py).
     """
 
     says: str
@@ -44,6 +45,7 @@ class Side:
     plain: bool = False
     stock: bool = False
     grouped: bool = False
+    trimmed: bool = False
 
 
 RANDOM = {"training.train_sampling_strategy": "random"}
@@ -53,6 +55,7 @@ SIDES = {
     "stock": Side("Seq2SeqTrainer, PEFT's learned rows, random batches", stock=True),
     "random": Side("ours, random batches", RANDOM),
     "ours": Side("ours, token budget"),
+    "trimmed": Side("ours, token budget, vocabulary trimmed", trimmed=True),
 }
 OPTIONS = {
     "eager": Side("ours, attention without SDPA", attention="eager"),
@@ -101,6 +104,17 @@ def write_checkpoint(asked: argparse.Namespace) -> dict[str, Any]:
         d_ff=asked.d_model * 8 // 3,
         layers=asked.layers,
     )
+    if any(ALL_SIDES[side].trimmed for side in asked.sides):
+        from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+        from dialsum.data.rows import load_split
+        from dialsum.models.trim import trim_checkpoint
+
+        rows = load_split(asked.data, kind="train").rows
+        texts = [text for row in rows for text in (f"요약: {row.dialogue}", row.summary or "")]
+        tokens = list(STANDARD_DIALOGUE_TOKENS)
+        trim_checkpoint(
+            asked.folder / "checkpoint", asked.folder / "trimmed", texts=texts, new_tokens=tokens
+        )
     return {}
 
 
@@ -109,8 +123,9 @@ def make_config(asked: argparse.Namespace) -> Any:
     from dialsum.config.load import load_config
 
     timed = asked.seconds is not None
+    folder = "trimmed" if ALL_SIDES[asked.side].trimmed else "checkpoint"
     values = {
-        "model.checkpoint": str(asked.folder / "checkpoint"),
+        "model.checkpoint": str(asked.folder / folder),
         "data.data_dir": str(asked.data.resolve().parent),
         "data.train_file": asked.data.name,
         "data.max_train_rows": None if timed else asked.steps * BATCH * ACCUMULATION,
