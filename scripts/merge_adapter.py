@@ -43,11 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dialsum.data.rows import read_data
     from dialsum.experiment.predict import find_saved_model
     from dialsum.models.merge import MANY_ROWS, merge_adapter
-    from dialsum.models.saved import read_saved
+    from dialsum.models.saved import read_info
     from dialsum.paths import shown
 
     folder, out = find_saved_model(asked.run), asked.out.absolute()
-    config = Config.model_validate(read_saved(folder).info["config"])
+    config = Config.model_validate(read_info(folder)["config"])
     dev = read_data(config.data, seed=config.training.seed).dev.rows[:MANY_ROWS]
     prefix = config.tokenizer.input_prefix
     rows = [(build_input(prefix, row.dialogue), row.summary or "") for row in dev]

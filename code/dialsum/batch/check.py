@@ -414,18 +414,19 @@ def _find_absent(jobs: Sequence[Job]) -> dict[Path, Path]:
 
 
 def _make_checkpoints(jobs: Sequence[Job], say: Callable[[str], object]) -> None:
-    """Make a demo's tiny checkpoints in a process of its own, since that loads torch.
+    """Make a demo's tiny checkpoints in one process of their own, since that loads torch.
 
     Raises:
         RunError: it could not, with what it said.
     """
+    absent: dict[tuple[Path, Path], list[str]] = defaultdict(list)
     for folder, data in _find_absent(jobs).items():
         say(f"making a tiny checkpoint in {shown(folder)}")
-        script = PROJECT_ROOT / "scripts" / "make_tiny_checkpoints.py"
-        command = [sys.executable, str(script), str(folder.parent), "--data", str(data)]
-        done = subprocess.run(
-            [*command, "--only", folder.name], capture_output=True, text=True, check=False
-        )
+        absent[folder.parent, data].append(folder.name)
+    script = PROJECT_ROOT / "scripts" / "make_tiny_checkpoints.py"
+    for (out, data), names in absent.items():
+        command = [sys.executable, str(script), str(out), "--data", str(data), "--only", *names]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RunError(f"no tiny checkpoint could be made: {done.stderr.strip()}")
 

@@ -21,7 +21,7 @@ from dialsum.files import write_csv
 from dialsum.generate import GenerationSettings, generate
 from dialsum.machine.devices import pick_device
 from dialsum.models.load import quiet_libraries
-from dialsum.models.saved import load_saved_model, read_saved
+from dialsum.models.saved import load_saved_model, read_info
 from dialsum.paths import OUTPUTS, RunPaths, project_path
 
 
@@ -106,7 +106,7 @@ def predict(
         UnfitError: the model's base is not there or has changed, or the device is not there.
     """
     quiet_libraries()
-    info = read_saved(folder).info
+    info = read_info(folder)
     config = Config.model_validate(info["config"])
     chosen = choose(config, device=pick_device(device) if device else None)
     model, tokenizer = load_saved_model(
@@ -133,7 +133,7 @@ def predict(
 
 def read_columns(folder: Path) -> Columns:
     """Return what a saved model's run called the columns of its data."""
-    return Config.model_validate(read_saved(folder).info["config"]).data.columns
+    return Config.model_validate(read_info(folder)["config"]).data.columns
 
 
 def write_output(

@@ -156,15 +156,15 @@ class _Run:
     record: Recording
     progress: Progress
     point: ResumePoint | None
+    tracker: WandbRun | None = None
 
     def end_with_record(self, signals: StopSignals) -> dict[str, Any]:
         """Run everything and write the record, whatever ends it; return it."""
         status, reason, paths = "success", None, self.job.paths
-        tracker: WandbRun | None = None
         try:
             try:
                 signals.let_go()
-                tracker = self._start_tracking()
+                self._start_tracking()
                 self._go()
             finally:
                 # Another signal, between here and the record, would cost the record.
@@ -180,8 +180,8 @@ class _Run:
             if explain_foreseen(error, folder=paths.folder) is None:
                 traceback.print_exc()
         finally:
-            if tracker is not None:
-                self.record.parts["tracking"] = tracker.record
+            if self.tracker is not None:
+                self.record.parts["tracking"] = self.tracker.record
             if status != "success":
                 drop_unsealed_checkpoints(paths.checkpoints)
             content = self.record.finish(status, reason=reason)
@@ -191,29 +191,28 @@ class _Run:
             print(f"{ending}; record: {shown(paths.result)}", flush=True)
             # The record stands: what a network may hold up from here on can be cut off.
             signals.let_go()
-            if tracker is not None:
+            if self.tracker is not None:
                 scores = self.record.parts.get("evaluation", {}).get("dev", {})
                 numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
-                tracker.finish(numbers, exit_code=0 if reason is None else 1)
+                self.tracker.finish(numbers, exit_code=0 if reason is None else 1)
         return content
 
-    def _start_tracking(self) -> WandbRun:
+    def _start_tracking(self) -> None:
         job = self.job
         if self.point is not None:
             for note in self.point.notes:
                 self.progress.warn(note)
             self.progress.event("resume", step=self.point.step)
             print(f"going on after step {self.point.step}, from {self.point.checkpoint.name}")
-        tracker = WandbRun(
+        self.tracker = WandbRun(
             job.config.tracking,
             name=job.name,
             group=job.batch,
             config=job.config.model_dump(mode="json"),
             folder=job.paths.folder,
         )
-        self.progress.add_listener(tracker)
-        print(tracker.describe(), flush=True)
-        return tracker
+        self.progress.add_listener(self.tracker)
+        print(self.tracker.describe(), flush=True)
 
     def _go(self) -> None:
         """Take the experiment from checked rows to scored predictions."""

@@ -128,16 +128,26 @@ class SavedFolder:
         return str(self.info["kind"])
 
 
+def read_info(folder: Path) -> dict[str, Any]:
+    """Return what stands in a saved model's model_info.json.
+
+    Raises:
+        UnfitError: the folder has none, so nothing whole was saved there.
+    """
+    path = folder / "model_info.json"
+    if not path.is_file():
+        raise UnfitError(f"{folder}: no model_info.json, so this is no finished model of a run")
+    info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return info
+
+
 def read_saved(folder: Path) -> SavedFolder:
     """Read what a saved model is, and its tokenizer.
 
     Raises:
         UnfitError: the folder has no model_info.json, so nothing whole was saved there.
     """
-    info_path = folder / "model_info.json"
-    if not info_path.is_file():
-        raise UnfitError(f"{folder}: no model_info.json, so this is no finished model of a run")
-    info = json.loads(info_path.read_text(encoding="utf-8"))
+    info = read_info(folder)
     return SavedFolder(
         folder=folder,
         info=info,
