@@ -27,10 +27,9 @@ def make_bare_loop(
         batch: rows per pass, and passes per step.
         folder: where metrics and a report of bad steps go.
     """
-    from dialsum.train.batches import BatchShape
     from dialsum.train.loop import Loop, Places
     from dialsum.train.progress import Progress
-    from dialsum.train.task import SummaryTask
+    from dialsum.train.task import BatchShape, SummaryTask
 
     asked, lengths = config.training, config.tokenizer
     task = SummaryTask(

@@ -16,10 +16,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
 from dialsum.errors import run_script
-from dialsum.score.api import score_texts
+from dialsum.score.api import choose_constant, lead, score_texts
 from dialsum.score.files import read_predictions, read_references, read_train_summaries
-from dialsum.score.floors import choose_constant, lead
-from dialsum.score.tokenise import load_tokeniser
+from dialsum.score.rouge import load_tokeniser
 from dialsum.score.unseen import exchange_speakers
 
 SCALES = {

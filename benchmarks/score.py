@@ -25,9 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
 from dialsum.errors import run_script
 from dialsum.score.api import score_report, score_texts
-from dialsum.score.rouge import METRICS, TextPreparer, score_pairs
+from dialsum.score.rouge import METRICS, TextPreparer, load_tokeniser, score_pairs
 from dialsum.score.rows import Rows
-from dialsum.score.tokenise import load_tokeniser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PARTS = ("pairs", "report", "long")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bare_loop import make_bare_loop
-from dialsum.machine.driver import peak_resident_bytes
+from dialsum.machine.devices import peak_resident_bytes
 from random_mt5 import write_random_mt5
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -105,7 +105,7 @@ def write_checkpoint(asked: argparse.Namespace) -> dict[str, Any]:
         layers=asked.layers,
     )
     if any(ALL_SIDES[side].trimmed for side in asked.sides):
-        from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+        from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
         from dialsum.data.rows import load_split
         from dialsum.models.trim import trim_checkpoint
 
@@ -249,9 +249,7 @@ def measure_dev_loss(model: Any, rows: Any, tokenizer: Any) -> float:
     """Return the mean loss per target token, without dropout; for every side the same."""
     import torch
 
-    from dialsum.train.batches import BatchShape
-    from dialsum.train.passes import count_targets
-    from dialsum.train.task import SummaryTask
+    from dialsum.train.task import BatchShape, SummaryTask, count_targets
 
     task = SummaryTask(
         rows,
@@ -347,7 +345,7 @@ def train_ours(
     """Train as trainer.py does, without evaluations and checkpoints."""
     import torch
 
-    from dialsum.train.passes import Machine
+    from dialsum.train.task import Machine
 
     machine = Machine(
         torch.device("cpu"), gradient_checkpointing=bool(config.training.gradient_checkpointing)

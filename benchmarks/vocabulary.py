@@ -84,7 +84,7 @@ def _run(side: str, tokenizer: Path, data: Path, *, checkpoint: Path, size: Size
 
 def _write(tokenizer: Path, data: Path, checkpoint: Path, size: Size) -> dict[str, Any]:
     """Write a checkpoint of mT5's shape from random weights, and beside it the same, cut."""
-    from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+    from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
     from dialsum.data.rows import read_data
     from dialsum.models.trim import trim_checkpoint
     from random_mt5 import write_random_mt5
@@ -114,7 +114,7 @@ def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[s
     from dialsum.data.encode import encode_rows
     from dialsum.data.rows import read_data
     from dialsum.experiment.run import prepare_tokenizer
-    from dialsum.machine.driver import peak_resident_bytes
+    from dialsum.machine.devices import peak_resident_bytes
     from dialsum.models.load import load_model
 
     config = _config(data, _cut(checkpoint) if cut else checkpoint, size=size)

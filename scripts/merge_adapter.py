@@ -39,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = make_parser().parse_args(arguments)
     require_packages(__file__)
     from dialsum.config.schema import Config
-    from dialsum.data.prompts import build_input
+    from dialsum.data.encode import build_input
     from dialsum.data.rows import read_data
     from dialsum.experiment.predict import find_saved_model
     from dialsum.models.merge import MANY_ROWS, merge_adapter
-    from dialsum.models.saved import read_info
+    from dialsum.models.save import read_info
     from dialsum.paths import shown
 
     folder, out = find_saved_model(asked.run), asked.out.absolute()

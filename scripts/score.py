@@ -208,7 +208,7 @@ def read_systems(options: argparse.Namespace) -> tuple[dict[str, Rows], list[str
 
 def find_odd_choices(name: str, rows: Rows, options: argparse.Namespace) -> list[str]:
     """Say where what was asked for is probably not what was meant."""
-    from dialsum.score.tokenise import has_hangul
+    from dialsum.score.rouge import has_hangul
 
     notes = []
     korean = any(has_hangul("".join(texts)) for texts in rows.references)

@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = make_parser().parse_args(arguments)
     require_packages(__file__)
     from dialsum.config.schema import Model
-    from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
+    from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
     from dialsum.data.rows import load_split
-    from dialsum.models.hub import fetch_folder
+    from dialsum.models.checkpoint import fetch_folder
     from dialsum.models.trim import trim_checkpoint
     from dialsum.paths import shown
 

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from dialsum.config.schema import Config
-from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-from dialsum.models.adapters import AdaptedModel, adapt_model
-from dialsum.models.load import load_model
+from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
+from dialsum.models.load import AdaptedModel, adapt_model, load_model
 from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer
 from small_models import KINDS, make_config, train_sample_tokenizer, write_checkpoint
 

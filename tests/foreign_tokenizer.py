@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
 from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer
 from small_models import train_sample_tokenizer
 

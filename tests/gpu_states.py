@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dialsum.machine.driver import GIB, GpuState
+from dialsum.machine.devices import GIB, GpuState
 
 
 def make_gpu(index: int, *, name: str = "NVIDIA GeForce RTX 3090", uuid: str = "") -> GpuState:

@@ -22,7 +22,7 @@ from dialsum.data.encode import encode_rows
 from dialsum.data.rows import read_data
 from dialsum.experiment.run import dialogue_tokens
 from dialsum.generate import GenerationSettings, generate
-from dialsum.models.saved import load_saved_model
+from dialsum.models.save import load_saved_model
 
 
 def write_dev(model: Any, tokenizer: Any, config: Config, *, bf16: bool = False) -> list[str]:

@@ -15,8 +15,8 @@ from dialsum.config.schema import Tokenizer
 from dialsum.data.encode import encode_rows
 from dialsum.data.rows import Dialogue
 from dialsum.generate import GenerationSettings
-from dialsum.train.batches import BatchShape
 from dialsum.train.progress import Progress
+from dialsum.train.task import BatchShape
 from small_models import KINDS, make_config, make_model, train_sample_tokenizer
 
 SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum")
@@ -75,8 +75,7 @@ class SmallTraining:
         """Return the training loop, its files below folder."""
         import torch
 
-        from dialsum.models.adapters import adapt_model
-        from dialsum.models.load import LoadedModel
+        from dialsum.models.load import LoadedModel, adapt_model
         from dialsum.train import loop
         from dialsum.train.task import DevSet, SummaryTask
 

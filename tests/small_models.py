@@ -47,7 +47,7 @@ def sample_texts() -> list[str]:
 
 def train_sample_tokenizer(kind: str) -> Any:
     """Train a tokenizer on the sample, without any dialogue token added."""
-    from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+    from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
 
     # pytest's own path does not reach the processes that tests start.
     sys.path.append(str(SAMPLE.parent.parent / "benchmarks"))

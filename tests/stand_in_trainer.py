@@ -22,15 +22,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
-from dialsum.archive import archive_previous
 from dialsum.batch.lock import hold_run
 from dialsum.errors import run_script
-from dialsum.experiment.environment import describe_environment
 from dialsum.experiment.job import Job, read_job
+from dialsum.experiment.recording import describe_environment
 from dialsum.files import append_json_line, dump_json, write_json, write_text
 from dialsum.parent_watch import watch_parent
 from dialsum.paths import RunPaths
-from dialsum.train.tracking import BATCH_OFF, COULD_NOT_START
+from dialsum.record import archive_previous
+from dialsum.train.progress import BATCH_OFF, COULD_NOT_START
 
 LONG_SECONDS = 600
 

@@ -19,8 +19,7 @@ from adapted_models import (
     with_adapter,
 )
 from dialsum.errors import UnfitError
-from dialsum.models.adapters import describe_loader, places_of_new_rows, require_trainable
-from dialsum.models.load import dequantise
+from dialsum.models.load import dequantise, describe_loader, places_of_new_rows, require_trainable
 from small_models import UNTIED, make_config
 
 pytestmark = pytest.mark.training

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dialsum.data.rows import load_splits
-from dialsum.train.batches import (
+from dialsum.train.task import (
     BatchShape,
     Step,
     find_heaviest,

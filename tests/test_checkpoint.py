@@ -13,7 +13,7 @@ import pytest
 from dialsum.batch.check import find_model_problems
 from dialsum.errors import UnfitError
 from dialsum.experiment.run import check_checkpoint
-from dialsum.models.hub import resolve_checkpoint
+from dialsum.models.checkpoint import resolve_checkpoint
 from dialsum.models.load import read_model_config
 from small_models import Checkpoints, Malicious, make_config
 

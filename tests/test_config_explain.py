@@ -10,7 +10,7 @@ import pytest
 
 from dialsum.batch.check import explain_checkpoint
 from dialsum.config.load import load_config
-from dialsum.text_table import align
+from dialsum.text import align
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from dialsum.config.load import load_config
+from dialsum.config.messages import ALWAYS, RENAMED, bare_names
 from dialsum.config.schema import schema_keys
-from dialsum.config.spellings import ALWAYS, RENAMED, bare_names
 from dialsum.errors import ConfigError
 
 BASE = """\

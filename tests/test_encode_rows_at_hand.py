@@ -15,8 +15,13 @@ import numpy as np
 import pytest
 
 from dialsum.config.schema import KeptPart, Tokenizer
-from dialsum.data.encode import EncodedSplit, encode_rows, fold_spaces
-from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input
+from dialsum.data.encode import (
+    STANDARD_DIALOGUE_TOKENS,
+    EncodedSplit,
+    build_input,
+    encode_rows,
+    fold_spaces,
+)
 from dialsum.data.rows import Dialogue, Kind, load_split
 from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer
 from small_models import KINDS, SAMPLE, make_model, sample_texts
@@ -210,9 +215,8 @@ def test_the_decoder_begins_and_ends_as_its_family_does(sort: str) -> None:
     """Labels end in the end token and are padded with -100; the decoder is given its own start."""
     import torch
 
-    from dialsum.train.batches import BatchShape
     from dialsum.train.loss import IGNORED
-    from dialsum.train.task import SummaryTask
+    from dialsum.train.task import BatchShape, SummaryTask
 
     tokenizer = trained("bart" if sort == "bart" else "mt5")
     rows = read(SAMPLE)[0][1][:6]

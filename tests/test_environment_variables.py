@@ -26,7 +26,7 @@ from dialsum.environment_variables import (
     read_env_file,
     record_variables,
 )
-from dialsum.experiment.environment import find_shadowed_packages
+from dialsum.experiment.recording import find_shadowed_packages
 from trainer_runs import REPOSITORY, command, environment
 
 KEPT_OUT_ONES = {

@@ -7,11 +7,17 @@ from pathlib import Path
 import pytest
 
 from dialsum.errors import DataError
-from dialsum.score.api import score_report, score_texts
+from dialsum.score.api import (
+    choose_constant,
+    lead,
+    longest_utterance,
+    other_summaries,
+    score_report,
+    score_texts,
+)
 from dialsum.score.files import read_references
-from dialsum.score.floors import choose_constant, lead, longest_utterance, other_summaries
+from dialsum.score.rouge import load_tokeniser
 from dialsum.score.rows import Rows
-from dialsum.score.tokenise import load_tokeniser
 
 LEADS = [
     ("", ""),

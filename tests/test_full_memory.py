@@ -91,7 +91,7 @@ def test_the_rehearsal_holds_what_the_optimizer_will(
     optim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dialsum.train import loop as module
-    from dialsum.train.optimizer import allocate_states
+    from dialsum.train.loop import allocate_states
 
     held: list[int] = []
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
 from dialsum.generate import Candidate, GenerationSettings, banned_tokens, generate
 from dialsum.models.load import load_model
 from dialsum.models.tokenizers import add_dialogue_tokens

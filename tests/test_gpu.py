@@ -17,7 +17,7 @@ import pytest
 
 from adapted_models import FOUR_BIT, SORTS, load_case
 from dialsum.config.load import load_config
-from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
 from small_fit import (
     UNEQUAL,
     SmallTraining,
@@ -206,7 +206,7 @@ def test_the_record_names_the_card_and_its_peak(card: Any, finished: Path) -> No
 def test_a_saved_adapter_writes_on_the_card_what_the_run_wrote(card: Any, finished: Path) -> None:
     import torch
 
-    from dialsum.models.saved import load_saved_model
+    from dialsum.models.save import load_saved_model
     from predict_again import write_dev
 
     config = load_config(finished / "resolved_config.yaml").config

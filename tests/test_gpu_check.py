@@ -28,7 +28,7 @@ def run_script(*words: str, seconds: int = 120) -> subprocess.CompletedProcess[s
 
 
 def test_without_a_gpu_it_says_how_to_go_on() -> None:
-    from dialsum.machine.driver import nvidia_gpus
+    from dialsum.machine.devices import nvidia_gpus
 
     if nvidia_gpus():
         pytest.skip("there is an NVIDIA GPU here")

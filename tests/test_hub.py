@@ -15,7 +15,7 @@ import pytest
 from batch_world import make_options, make_screen, start
 from dialsum.config.schema import Model
 from dialsum.errors import ProblemsError, UnfitError
-from dialsum.models.hub import choose_files, fetch_folder, find_folder
+from dialsum.models.checkpoint import choose_files, fetch_folder, find_folder
 from hub_server import COMMIT, TOKEN, Hub, serve_hub
 from small_models import Checkpoints
 from trainer_runs import REPOSITORY

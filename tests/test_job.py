@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from batch_world import make_options, make_screen, now, start, write_configs, write_data
-from dialsum.archive import archive_previous
 from dialsum.batch.check import check_plan
 from dialsum.batch.plan import load_selected, make_plan
 from dialsum.batch.queue import run_queue
 from dialsum.batch.result import BatchResult
 from dialsum.config.load import load_config
-from dialsum.config.retry import list_changes, state_changes
+from dialsum.config.rules import list_changes, state_changes
 from dialsum.errors import ConfigError, UnfitError
 from dialsum.experiment.job import Attempt, Job, read_job
 from dialsum.paths import PROJECT_ROOT, RunPaths
+from dialsum.record import archive_previous
 from dialsum.report.summaries import write_batch_files
 from test_batch import plan_batch
 from trainer_runs import STEPS, command, read_result, run

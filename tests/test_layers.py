@@ -16,7 +16,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 CODE = REPOSITORY / "code"
 LAYERS: list[list[str]] = [
-    ["printable", "errors", "environment_variables", "cli", "text_table", "files"],
+    ["text", "errors", "environment_variables", "cli", "files"],
     ["paths", "parent_watch", "machine"],
     ["config"],
     ["data"],
@@ -24,18 +24,17 @@ LAYERS: list[list[str]] = [
     ["models"],
     ["generate"],
     ["train"],
-    ["record", "archive", "experiment"],
+    ["record", "experiment"],
     ["batch"],
     ["report"],
 ]
 """Modules and packages of dialsum; each imports only from its own row and those above it."""
 
 START_AT_ONCE = [
-    "printable",
+    "text",
     "errors",
     "environment_variables",
     "cli",
-    "text_table",
     "files",
     "paths",
     "parent_watch",
@@ -44,7 +43,6 @@ START_AT_ONCE = [
     "data",
     "score",
     "record",
-    "archive",
     "batch",
     "report",
 ]

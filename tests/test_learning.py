@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from adapted_models import BITS, EVERYTHING, FOUR_BIT, SORTS, TEXT, Build, Case, with_adapter
-from dialsum.models.adapters import AdaptedModel
-from dialsum.models.load import load_model
+from dialsum.models.load import AdaptedModel, load_model
 from dialsum.models.save import save_weights
 from small_models import UNTIED
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
 from dialsum.errors import RunError, UnfitError
 from dialsum.models.checkpoint import refuse_foreign_tokenizer
-from dialsum.models.families import FAMILIES, HEAD
+from dialsum.models.families import FAMILIES, HEAD_WEIGHT
 from dialsum.models.load import LoadedModel, find_weight_problems, load_model
 from dialsum.models.save import save_weights
 from dialsum.models.tokenizers import add_dialogue_tokens, check_round_trip, load_tokenizer
@@ -320,13 +320,13 @@ T5_PLACES, BART_PLACES = FAMILIES["t5"].embeddings, FAMILIES["bart"].embeddings
     ("family", "tied", "report", "said"),
     [
         ("t5", None, absent(), None),
-        ("t5", None, absent(*T5_PLACES[1:], HEAD), None),
+        ("t5", None, absent(*T5_PLACES[1:], HEAD_WEIGHT), None),
         ("t5", True, absent(*T5_PLACES[:2]), None),
-        ("bart", None, absent(*BART_PLACES[1:], HEAD, "final_logits_bias"), None),
+        ("bart", None, absent(*BART_PLACES[1:], HEAD_WEIGHT, "final_logits_bias"), None),
         ("bart", False, absent(*BART_PLACES[1:]), None),
-        ("bart", False, absent(HEAD), "1 absent (lm_head.weight)"),
-        ("mt5", False, absent(HEAD), "1 absent (lm_head.weight)"),
-        ("mt5", None, absent(*T5_PLACES, HEAD), "3 absent (decoder.embed_tokens.weight"),
+        ("bart", False, absent(HEAD_WEIGHT), "1 absent (lm_head.weight)"),
+        ("mt5", False, absent(HEAD_WEIGHT), "1 absent (lm_head.weight)"),
+        ("mt5", None, absent(*T5_PLACES, HEAD_WEIGHT), "3 absent (decoder.embed_tokens.weight"),
         # What one family builds anew, another does not.
         ("t5", None, absent("final_logits_bias"), "1 absent (final_logits_bias)"),
         ("t5", None, absent("a", "b", "c", "d", "e"), "5 absent (a, b, c and 2 more)"),
@@ -477,7 +477,9 @@ def give_own_head(folder: Path) -> None:
 
     state = read_weights(folder)
     head = next(one for name, one in state.items() if name.endswith("shared.weight")) + 1.0
-    save_file(state | {HEAD: head}, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    save_file(
+        state | {HEAD_WEIGHT: head}, str(folder / "model.safetensors"), metadata={"format": "pt"}
+    )
     path = folder / "config.json"
     content = json.loads(path.read_text(encoding="utf-8")) | {"tie_word_embeddings": False}
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -503,16 +505,16 @@ def test_the_embeddings_are_found_under_whichever_name_the_file_keeps(
     file = str(folder / "model.safetensors")
     save_model(original.model, file, metadata={"format": "pt"})
     files = [read_weights(folder)]
-    assert len({*places, HEAD}.intersection(files[0])) == 1 + untied
+    assert len({*places, HEAD_WEIGHT}.intersection(files[0])) == 1 + untied
     names = [(place,) for place in places] + [places[1:], places]
-    names += [] if untied else [(HEAD,), (HEAD, places[1])]
+    names += [] if untied else [(HEAD_WEIGHT,), (HEAD_WEIGHT, places[1])]
     for held in names:
-        kept = {*held, HEAD} if untied else set(held)
+        kept = {*held, HEAD_WEIGHT} if untied else set(held)
         files.append(
             {
                 name: one
                 for name, one in whole.items()
-                if name in kept or name not in {*places, HEAD}
+                if name in kept or name not in {*places, HEAD_WEIGHT}
             }
         )
     for state in files:
@@ -521,7 +523,7 @@ def test_the_embeddings_are_found_under_whichever_name_the_file_keeps(
             again, _, _ = load(folder, sort, qlora=bits)
             found = again.model.state_dict()
             assert again.tied is not untied
-            for name in whole if not bits else (*places, HEAD):
+            for name in whole if not bits else (*places, HEAD_WEIGHT):
                 assert torch.equal(found[name], whole[name]), name
             assert again.model.all_tied_weights_keys == original.model.all_tied_weights_keys
 

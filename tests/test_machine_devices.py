@@ -16,6 +16,7 @@ import pytest
 
 from dialsum.errors import UnfitError
 from dialsum.machine.devices import (
+    GIB,
     Choice,
     Device,
     choose_device,
@@ -28,7 +29,6 @@ from dialsum.machine.devices import (
     pick_precision,
     pick_tf32,
 )
-from dialsum.machine.driver import GIB
 from dialsum.machine.memory import free_memory
 from dialsum.machine.show import describe_choices, describe_driver, describe_recommendations
 from gpu_states import make_gpu
@@ -269,7 +269,7 @@ def test_driver_and_choices_are_said_in_lines() -> None:
     assert "by the profile of 24 GB in bf16" in describe_recommendations(AMPERE)[0]
 
 
-@pytest.mark.parametrize("import_first", ["devices", "driver", "memory", "show"])
+@pytest.mark.parametrize("import_first", ["devices", "memory", "show"])
 def test_device_layer_starts_without_torch(import_first: str) -> None:
     code = f"import dialsum.machine.{import_first}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -282,7 +282,7 @@ HIDDEN_MEMORY = [
 """What /proc/meminfo holds in sandboxes that do not tell the memory."""
 ASK_MEMORY = """
 from dialsum.machine.devices import Device, pick_num_workers
-from dialsum.machine.driver import host_memory
+from dialsum.machine.devices import host_memory
 from dialsum.machine.memory import recommend_batch, recommend_eval_batch
 print(host_memory())
 print(Device("cpu", 0, "CPU", None, None, None, ("fp32",), ("math",)).describe())

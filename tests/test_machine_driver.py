@@ -8,7 +8,7 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from dialsum.machine.driver import (
+from dialsum.machine.devices import (
     DriverError,
     driver_cuda_version,
     gpu_processes,

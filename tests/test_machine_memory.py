@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from dialsum.machine.driver import GIB
+from dialsum.machine.devices import GIB
 from dialsum.machine.memory import (
     BASE_SIZES,
     LENGTHS,

@@ -19,8 +19,7 @@ from dialsum.models.merge import (
     measure_shift,
     merge_adapter,
 )
-from dialsum.models.save import save_weights
-from dialsum.models.saved import load_saved_model
+from dialsum.models.save import load_saved_model, save_weights
 from small_models import UNTIED, read_weights
 
 pytestmark = pytest.mark.training

@@ -12,11 +12,16 @@ from typing import Any
 import pytest
 
 from batch_world import leave, make_options, make_result, write_configs, write_result
-from dialsum.archive import archive_previous, find_foreign, write_failed_record
 from dialsum.batch.check import choose_place, find_place_problems
 from dialsum.errors import EXIT_UNFIT, DiskFullError, RunError, UnfitError
 from dialsum.paths import BatchPaths, RunPaths
-from dialsum.record import find_records, read_record
+from dialsum.record import (
+    archive_previous,
+    find_foreign,
+    find_records,
+    read_record,
+    write_failed_record,
+)
 from test_batch import plan_batch, run_stand_ins
 from test_batch_faults import files
 from test_record import dead_run, fill_run

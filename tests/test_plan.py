@@ -12,8 +12,15 @@ import pytest
 
 from batch_world import TRAINER, make_options, now, write_configs
 from dialsum.batch.check import check_plan
-from dialsum.batch.plan import BatchOptions, BatchPlan, expect_minutes, load_selected, make_plan
-from dialsum.batch.plan_text import describe_plan, describe_replaced
+from dialsum.batch.plan import (
+    BatchOptions,
+    BatchPlan,
+    describe_plan,
+    describe_replaced,
+    expect_minutes,
+    load_selected,
+    make_plan,
+)
 from dialsum.cli import select_numbers
 from dialsum.config.load import load_config
 from dialsum.errors import UnfitError

@@ -21,8 +21,7 @@ from dialsum.batch.plan import estimate_disk_bytes
 from dialsum.config.load import load_config
 from dialsum.errors import UnfitError
 from dialsum.machine.memory import BASE_SIZES
-from dialsum.models.checkpoint import find_size
-from dialsum.models.hub import find_hub_cache
+from dialsum.models.checkpoint import find_hub_cache, find_size
 from test_plan import plan_of
 from trainer_runs import command, run
 

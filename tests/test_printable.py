@@ -18,9 +18,9 @@ from dialsum.config.yaml import dump_yaml_text
 from dialsum.data.rows import Dialogue
 from dialsum.data.submission import write_predictions, write_submission
 from dialsum.errors import run_script
-from dialsum.experiment.process import copy_output
+from dialsum.experiment.recording import copy_output
 from dialsum.files import append_json_line, dump_json, write_table_for_people
-from dialsum.printable import HARMFUL, PrintableStream, printable
+from dialsum.text import HARMFUL, PrintableStream, printable
 
 # Clears the screen, the same in one character, turns text around, parts lines, is half a character.
 HOSTILE = "a\x1b[2Jb\x9b2Jc\u202ed\u2066e\u2028f\x7fg\x07h\x85i"

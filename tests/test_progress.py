@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from batch_world import make_screen
-from dialsum.batch.handover import TOLERANCE_BYTES, CardUse, wait_until_free
+from dialsum.batch.child import TOLERANCE_BYTES, CardUse, wait_until_free
 from dialsum.batch.screen import (
     EventFile,
     RunProgress,
@@ -24,7 +24,7 @@ from dialsum.batch.screen import (
     estimate_rest,
     format_duration,
 )
-from dialsum.machine.driver import GpuState
+from dialsum.machine.devices import GpuState
 from dialsum.score.show import format_final
 
 CODE = str(Path(__file__).resolve().parent.parent / "code")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
+from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
 from dialsum.data.rows import load_splits
 
 

@@ -13,21 +13,19 @@ from typing import Any
 import pytest
 
 from batch_world import make_record, make_result, now, write_result
-from dialsum.archive import (
-    archive_previous,
-    describe_dead_run,
-    find_own_record,
-    write_failed_record,
-)
 from dialsum.errors import DataError, RunError, UnfitError
 from dialsum.paths import BatchPaths, RunPaths
 from dialsum.record import (
+    archive_previous,
     best_metrics_text,
     best_run,
+    describe_dead_run,
+    find_own_record,
     find_records,
     find_saved_models,
     latest_runs,
     read_record,
+    write_failed_record,
 )
 
 UNREADABLE = [

@@ -13,9 +13,9 @@ import pytest
 
 from adapted_models import EIGHT_BIT, EVERYTHING, FOUR_BIT, SORTS, Case, load_case
 from dialsum.config.load import dump_yaml, load_config
-from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
 from dialsum.files import write_text
-from dialsum.models.saved import save_model
+from dialsum.models.save import save_model
 from dialsum.paths import RunPaths
 from small_models import KINDS, SAMPLE, make_config, train_sample_tokenizer, write_checkpoint
 from trainer_runs import REPOSITORY, run

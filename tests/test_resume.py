@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from batch_world import now
-from dialsum.archive import write_failed_record
 from dialsum.errors import EXIT_OK, EXIT_UNFIT
 from dialsum.files import write_json
 from dialsum.paths import BatchPaths, RunPaths
+from dialsum.record import write_failed_record
 from dialsum.report.summaries import summarise_root
 from dialsum.train.checkpoints import MANIFEST, TENSORS
 from test_record import dead_run

@@ -9,11 +9,10 @@ import pytest
 
 from batch_world import make_options, make_record, now
 from config_texts import BART, problems_of
-from dialsum.batch.plan import load_selected, make_plan
-from dialsum.batch.plan_text import describe_plan
-from dialsum.batch.retry import plan_retry
+from dialsum.batch.plan import describe_plan, load_selected, make_plan
+from dialsum.batch.queue import plan_retry
 from dialsum.config.load import dump_yaml, load_config
-from dialsum.config.retry import NoHalfError, count_halvings, list_changes, show_number
+from dialsum.config.rules import NoHalfError, count_halvings, list_changes, show_number
 from dialsum.config.schema import Config
 from dialsum.config.yaml import read_document, show_value
 from dialsum.experiment.job import FIRST, Job, ordinal, say_attempts

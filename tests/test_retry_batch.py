@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from batch_world import make_options, make_screen
-from dialsum.archive import archive_previous
 from dialsum.batch.queue import run_queue
 from dialsum.experiment.job import read_job
-from dialsum.record import find_records, latest_runs, read_record
+from dialsum.record import archive_previous, find_records, latest_runs, read_record
 from dialsum.report.closing import format_closing
 from dialsum.report.summaries import write_batch_files
 from test_batch import plan_batch, read_json, run_stand_ins

@@ -14,10 +14,15 @@ from hypothesis import strategies as st
 from korouge_score import rouge_scorer as korouge_scorer
 from rouge_score import rouge_scorer
 
-from dialsum.score.api import score_texts
-from dialsum.score.floors import Voters, other_summaries
-from dialsum.score.rouge import METRICS, TextPreparer, score_pairs
-from dialsum.score.tokenise import TAG_TREATMENTS, Tokeniser, load_tokeniser
+from dialsum.score.api import Voters, other_summaries, score_texts
+from dialsum.score.rouge import (
+    METRICS,
+    TAG_TREATMENTS,
+    TextPreparer,
+    Tokeniser,
+    load_tokeniser,
+    score_pairs,
+)
 
 TINY = 1e-9
 

@@ -10,11 +10,10 @@ import pytest
 
 from batch_world import make_options, make_screen
 from dialsum.batch.check import check_plan
-from dialsum.batch.plan import BatchOptions
-from dialsum.batch.plan_text import describe_plan
+from dialsum.batch.plan import BatchOptions, describe_plan
 from dialsum.batch.queue import run_queue
 from dialsum.batch.result import BatchResult
-from dialsum.machine.driver import HostMemory
+from dialsum.machine.devices import HostMemory
 from dialsum.record import find_records
 from dialsum.report.closing import format_closing
 from dialsum.report.summaries import write_batch_files

@@ -9,7 +9,7 @@ import pytest
 
 from batch_world import TRAINER, make_screen, write_configs, write_data
 from dialsum.batch.start import make_jobs, start_batch
-from dialsum.config.retry import list_changes, state_changes
+from dialsum.config.rules import list_changes, state_changes
 from dialsum.errors import ProblemsError
 from dialsum.experiment.job import read_job
 from dialsum.record import best_run, find_records

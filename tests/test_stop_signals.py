@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from dialsum.experiment.process import AGAIN_SECONDS, listen_for_stop_signals
+from dialsum.experiment.recording import AGAIN_SECONDS, listen_for_stop_signals
 
 
 def send(number: int) -> None:

@@ -23,7 +23,7 @@ from dialsum.report.tables import (
     points_above_floor,
     whitespace_number,
 )
-from dialsum.text_table import align
+from dialsum.text import align
 
 
 def with_dev(record: Record, **changes: Any) -> Record:

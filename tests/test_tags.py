@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.data.checks import remark_on_summaries
+from dialsum.data.submission import remark_on_summaries
 from dialsum.data.tags import find_tags, has_broken_tag, loose_tags, tag_spans, without_tags
-from dialsum.score.facts import find_facts
-from dialsum.score.floors import lead
-from dialsum.score.unseen import find_foreign
+from dialsum.score.api import lead
+from dialsum.score.unseen import find_facts, find_foreign
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

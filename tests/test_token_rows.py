@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adapted_models import FOUR_BIT, LORA, SORTS, Build, Case, load_case
-from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
 from dialsum.models.save import save_weights
 from small_models import UNTIED, make_config, write_checkpoint
 from tensor_sizes import tensors_made
@@ -212,7 +212,7 @@ def test_what_learned_is_loaded_and_computed_without_copies(
     import torch
 
     from dialsum.models.load import load_model
-    from dialsum.models.saved import attach_adapter
+    from dialsum.models.save import attach_adapter
 
     case = build(sort, **LORA)
     names = set(case.model.state_dict())

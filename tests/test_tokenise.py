@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from dialsum.data.tags import find_tags
 from dialsum.errors import UnfitError
-from dialsum.score import tokenise
-from dialsum.score.tokenise import (
+from dialsum.score import rouge as tokenise
+from dialsum.score.rouge import (
     TAG_TREATMENTS,
     TOKENIZERS,
     analyse,

@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from dialsum.data.encode import fold_spaces
-from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS, fold_spaces
 from dialsum.data.tables import read_rows
 from dialsum.errors import UnfitError
 from dialsum.models.tokenizers import add_dialogue_tokens, check_round_trip, load_tokenizer

@@ -18,7 +18,7 @@ import pytest
 
 from dialsum.config.schema import Tracking
 from dialsum.errors import EXIT_OK
-from dialsum.train.tracking import BATCH_OFF, UnreachableError, WandbRun, find_answer
+from dialsum.train.progress import BATCH_OFF, UnreachableError, WandbRun, find_answer
 from small_models import KINDS, train_sample_tokenizer, write_checkpoint
 from trainer_runs import (
     REPOSITORY,
@@ -37,7 +37,7 @@ MT5, KOBART_LORA = "01_mt5_xlsum_optimized_v2", "03_high_learning_rate_rtx3090"
 
 IMPATIENT = """
 import sys
-import dialsum.train.tracking as tracking
+import dialsum.train.progress as tracking
 
 tracking.INIT_TIMEOUT_SECONDS = tracking.FINISH_TIMEOUT_SECONDS = 3
 sys.path.insert(0, {code!r})
@@ -92,7 +92,7 @@ from pathlib import Path
 
 sys.path.insert(0, {code!r})
 from dialsum.config.schema import Tracking
-from dialsum.train.tracking import WandbRun
+from dialsum.train.progress import WandbRun
 
 tracking = WandbRun(
     Tracking(wandb=True), name="x", group=None, config={{}}, folder=Path(sys.argv[1])

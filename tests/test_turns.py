@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialsum.config.schema import KeptPart
-from dialsum.data.prompts import LEAST_FILLED, find_turns, keep_part
+from dialsum.data.encode import LEAST_FILLED, find_turns, keep_part
 
 PARTS: list[KeptPart] = ["both_ends", "start", "end"]
 

@@ -11,24 +11,22 @@ import pytest
 from sacrebleu.metrics.chrf import CHRF
 
 from dialsum.score.api import score_report, score_texts
-from dialsum.score.facts import (
+from dialsum.score.files import read_predictions, read_references
+from dialsum.score.rouge import load_tokeniser
+from dialsum.score.rows import Rows
+from dialsum.score.unseen import (
     KINDS,
+    MEASURES,
+    exchange_speakers,
     find_facts,
+    find_foreign,
     find_lacking,
+    find_unknown_speakers,
+    is_unfinished,
     native_value,
     numbers_in_digits,
     numbers_in_words,
     sino_value,
-)
-from dialsum.score.files import read_predictions, read_references
-from dialsum.score.rows import Rows
-from dialsum.score.tokenise import load_tokeniser
-from dialsum.score.unseen import (
-    MEASURES,
-    exchange_speakers,
-    find_foreign,
-    find_unknown_speakers,
-    is_unfinished,
 )
 
 

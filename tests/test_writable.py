@@ -12,9 +12,17 @@ from typing import Any
 
 import pytest
 
-from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
-from dialsum.generate import GenerationSettings, generate
-from dialsum.generate.writable import MORE, WHOLE, WRONG, WritablePieces, find_writable, read_byte
+from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
+from dialsum.generate import (
+    MORE,
+    WHOLE,
+    WRONG,
+    GenerationSettings,
+    WritablePieces,
+    find_writable,
+    generate,
+    read_byte,
+)
 from dialsum.models.tokenizers import BYTE_PIECES, add_dialogue_tokens, fold_text, load_tokenizer
 from dialsum.models.trim import trim_tokenizer
 from small_models import KINDS, make_model, sample_texts, train_sample_tokenizer

@@ -135,7 +135,7 @@ def make_model(architecture: Architecture, **ids: int | None) -> Any:
 @cache
 def _trained(kind: str) -> str:
     """Return a tokenizer trained on the sample, as JSON."""
-    from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS
+    from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
     from dialsum.data.rows import load_split
     from small_tokenizers import train_tokenizer
 

@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from dialsum.machine.driver import peak_resident_bytes
+from dialsum.machine.devices import peak_resident_bytes
 
 GIB = 2**30
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dialsum.text_table import align
+from dialsum.text import align
 from gpu.flops import name_product
 
 TITLES = {

@@ -108,7 +108,7 @@ class Bench:
         )
 
     def _train(self, model: Any, tokens: Any, *, folder: Path) -> dict[str, Any]:
-        from dialsum.train.batches import padding_share
+        from dialsum.train.task import padding_share
 
         choices, settings = self.choices, self.settings
         rows = self._draw(

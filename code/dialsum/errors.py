@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dialsum.printable import print_printable_only
+from dialsum.text import print_printable_only
 
 EXIT_OK = 0
 EXIT_FAILED = 1

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dialsum.errors import DataError, DiskFullError, RunError, UnfitError
-from dialsum.printable import escape_in_quotes, printable
+from dialsum.text import escape_in_quotes, printable
 
 QUOTED_CHARS = 80
 """The most of a file's or a command line's text that a message repeats."""

@@ -1,23 +1,33 @@
 """The record that every run leaves, result.json: read, found, put in words.
 
 A run's time is the `started_at` inside its record; the dates of files are never asked. Writes
-nothing."""
+nothing.
+
+The folder of a run: whether this program may write there, and how an earlier run is moved aside.
+
+A run is known by its result.json or, where it died before that, by its environment.json or the
+job.json that it was asked with. Only names that a run writes are moved, and all of them or none. A
+move that was cut off by the death of its process is taken up again by the next one.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dialsum.errors import RunError, UnfitError
+from dialsum.errors import DiskFullError, RunError, UnfitError
 from dialsum.experiment.job import say_attempts
-from dialsum.files import read_regular
-from dialsum.paths import RunPaths, shown
+from dialsum.files import dump_json, read_regular, write_json, write_text
+from dialsum.paths import LOCK, RunPaths, relative, shown, timestamp
 from dialsum.score.rouge import require_same_signature
 from dialsum.score.show import format_scores
 
@@ -292,3 +302,344 @@ def best_metrics_text(result: Mapping[str, Any]) -> str:
 def _two_decimals(value: float | str) -> str:
     # A score that is not finite stands in the record by its name.
     return value if isinstance(value, str) else f"{value:.2f}"
+
+
+MOST_NAMES = 3
+WAY_OUT = (
+    "Name a new or empty folder (trainer.py --run-dir DIR; --output-dir DIR is the folder above "
+    "all runs, in trainer.py and in the runner), or move away what stands there"
+)
+UNKNOWN_START = "unknown_start"
+"""Folder name for what a run left that died before it wrote when it started."""
+DRAFT = ".draft"
+"""Ends the name of what is to stand at a place once everything else is done."""
+
+
+def holds_run(folder: Path) -> bool:
+    """Tell whether a run of this program stands in a folder: finished, cut off, or only asked."""
+    own = RunPaths.alone(folder)
+    result, environment, job = _read(own.result), _read(own.environment), _read(own.job)
+    return (
+        {"schema_version", "experiment", "status"} <= result.keys()
+        # Those of the first versions had no schema_version.
+        or ("started_at" in environment and "schema_version" in environment)
+        or {"started_at", "packages", "argv"} <= environment.keys()
+        or {"kind", "attempt", "origins", "config"} <= job.keys()
+    )
+
+
+def find_model(folder: Path) -> Path | None:
+    """Return where the run in a folder keeps its model; None where none of its files says it."""
+    own = RunPaths.alone(folder)
+    artifacts = _read(own.result).get("artifacts")
+    said = [
+        _read(own.environment).get("model"),
+        artifacts.get("model") if isinstance(artifacts, dict) else None,
+    ]
+    places = [Path(os.path.normpath(folder / place)) for place in said if isinstance(place, str)]
+    return places[0] if places else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what a JSON file holds; nothing where it is missing, damaged or something else."""
+    try:
+        content = json.loads(read_regular(path).decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}  # not known to be ours is all that the caller asks
+    return content if isinstance(content, dict) else {}
+
+
+def find_foreign(paths: RunPaths) -> str | None:
+    """Say what stands in the way of a run that would write here; None where nothing does.
+
+    Files of others beside a run of ours are no obstacle: they stay where they are.
+    """
+    folder, model = paths.folder, paths.model
+    inside = RunPaths.alone(folder).model
+    if folder.is_relative_to(model) or not (paths.has_outside_model or model == inside):
+        return (
+            f"{shown(model)}: a run's model goes to {shown(inside)}, or to a folder outside of the "
+            "run's; leave --model-dir out, or name another one"
+        )
+    for place in [folder, model] if paths.has_outside_model else [folder]:
+        for above in place.parents:
+            if holds_run(above) and RunPaths.alone(above).previous not in place.parents:
+                return f"{shown(place)}: lies inside the run in {shown(above)}. {WAY_OUT}"
+    ours = holds_run(folder)
+    lacking = "no result.json or environment.json of a run of this program"
+    found = None if ours else _find_files(folder, what="run", lacking=lacking)
+    if found is None and paths.has_outside_model and not (ours and find_model(folder) == model):
+        lacking = "no model that the run in the run's folder wrote"
+        found = _find_files(model, what="model", lacking=lacking)
+    if found is not None:
+        return found
+    for path in (*paths.written, paths.previous):
+        if path.is_symlink():  # through it a run would write, move or delete elsewhere
+            return (
+                f"{shown(path)}: is a link to {path.readlink()}, and a run neither writes nor "
+                "deletes through links. Remove the link; a folder on another disk is named with "
+                "--run-dir, --runs-dir or --output-dir"
+            )
+    return None
+
+
+def _find_files(folder: Path, *, what: str, lacking: str) -> str | None:
+    """Say what stands in a folder that is not known to be ours, if anything does."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        return f"{shown(folder)}: is a file, but the {what}'s folder goes there. {WAY_OUT}"
+    try:
+        names = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        return f"{shown(folder)}: cannot be looked into: {error.strerror or error}. {WAY_OUT}"
+    names = [name for name in names if name not in (LOCK, RunPaths.alone(folder).previous.name)]
+    if not names:
+        return None
+    rest = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return (
+        f"{shown(folder)}: holds {', '.join(names[:MOST_NAMES])}{rest}, and {lacking}; nothing in "
+        f"it was touched. {WAY_OUT}"
+    )
+
+
+def archive_previous(paths: RunPaths, *, first: Mapping[Path, str] | None = None) -> Path | None:
+    """Move what a run left at a place, its model too, to `previous/STARTED/`, finished or not, and
+    put the first files of the new run there: all of this, or nothing.
+
+    The moved record is rewritten, so that every path in its `artifacts` stays true. Files of others
+    beside the run's stay where they are.
+
+    Args:
+        first: path to text. They are on the disk before anything is moved: where it is full, the
+            earlier run stays as it is.
+
+    Returns:
+        The new folder, None where nothing stood there.
+
+    Raises:
+        UnfitError: what stands there was not written by this program.
+        DiskFullError, RunError: there is no room, or something cannot be moved; everything stands
+            where it stood.
+    """
+    foreign = find_foreign(paths)
+    if foreign is not None:
+        raise UnfitError(foreign)
+    try:
+        with ExitStack() as undo:
+            drafts = [_write_draft(path, text, undo) for path, text in (first or {}).items()]
+            target, copied = _move_run(paths, drafts, undo)
+            for draft in drafts:  # the last one is placed last
+                draft.rename(str(draft).removesuffix(DRAFT))
+            undo.pop_all()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(paths.folder) from error
+        raise RunError(
+            f"{shown(paths.folder)}: the earlier run cannot be moved to {shown(paths.previous)}: "
+            f"{error.strerror or error}; it stands where it stood. Move it away by hand, or write "
+            "elsewhere with --output-dir."
+        ) from error
+    for source in copied:
+        shutil.rmtree(source)
+    return target
+
+
+def _move_run(
+    paths: RunPaths, drafts: list[Path], undo: ExitStack
+) -> tuple[Path | None, list[Path]]:
+    """Move the run that stands at a place.
+
+    Args:
+        drafts: gets the draft of its record.
+        undo: gets what takes each step back.
+
+    Returns:
+        Its new folder, None where none stands there; what was copied to another file system.
+    """
+    sources = [path for path in paths.written if os.path.lexists(path)]
+    if paths.has_outside_model and paths.model.is_dir() and find_model(paths.folder) == paths.model:
+        sources.insert(0, paths.model)
+    if not set(sources) - {paths.job}:
+        return None, []  # a job that nobody began is replaced
+    target = _choose_target(paths)
+    _make_folder(target.folder, undo)
+    content = None
+    with suppress(RunError):  # none, or a damaged one that goes along as it is, for a person
+        content = read_record(paths.result).content
+    if content is not None:
+        moved = dump_json(_follow_record(content, paths, target))
+        drafts.append(_write_draft(target.result, moved, undo))
+    copied = []
+    for source in sources:
+        place = target.folder / (target.model.name if source == paths.model else source.name)
+        try:
+            source.rename(place)
+            undo.callback(_move_back, source, place)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            draft = place.with_name(place.name + DRAFT)
+            shutil.rmtree(draft, ignore_errors=True)  # of a copy that was cut off
+            undo.callback(shutil.rmtree, draft, ignore_errors=True)
+            _copy_tree(source, draft)
+            draft.rename(place)
+            undo.callback(shutil.rmtree, place, ignore_errors=True)
+            copied.append(source)
+    return target.folder, copied
+
+
+def _make_folder(folder: Path, undo: ExitStack) -> None:
+    """Make a folder and those above it that are missing."""
+
+    def remove(made: Path) -> None:
+        with suppress(OSError):  # not empty: somebody else uses it by now
+            made.rmdir()
+
+    for one in reversed([folder, *folder.parents]):
+        if not one.is_dir():
+            one.mkdir()
+            undo.callback(remove, one)
+
+
+def _write_draft(path: Path, text: str, undo: ExitStack) -> Path:
+    """Write a file that is to stand at path in the end."""
+    _make_folder(path.parent, undo)
+    draft = path.with_name(path.name + DRAFT)
+    undo.callback(draft.unlink, missing_ok=True)
+    write_text(draft, text)
+    return draft
+
+
+def _move_back(source: Path, place: Path) -> None:
+    try:
+        place.rename(source)
+    except OSError as error:
+        raise RunError(
+            f"{shown(place)}: cannot be moved back to {shown(source)}: {error.strerror or error}; "
+            "move it by hand"
+        ) from error
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """Copy a folder; unlike shutil's, this ends at the first file that cannot be copied, with its
+    own error."""
+    target.mkdir()
+    for one in source.iterdir():
+        if one.is_dir() and not one.is_symlink():
+            _copy_tree(one, target / one.name)
+        else:
+            shutil.copy2(one, target / one.name, follow_symlinks=False)
+    shutil.copystat(source, target)
+
+
+def _read_start(paths: RunPaths) -> datetime | None:
+    """Return when the run at paths started, None where none of its files can say."""
+    for path in (paths.result, paths.environment):
+        with suppress(ValueError, KeyError, TypeError):  # what the next file, or None, is for
+            return parse_moment(_read(path)["started_at"])
+    return None
+
+
+def _choose_target(paths: RunPaths) -> RunPaths:
+    """Return a folder under previous/ that no other run has; one that a cut-off move began is gone
+    on with."""
+    started = _read_start(paths)
+    name = timestamp(started) if started else UNKNOWN_START
+    number = 1
+    while True:
+        target = RunPaths.alone(paths.previous / (name if number == 1 else f"{name}_{number}"))
+        # Environment and record are moved last.
+        began_only = (
+            started is not None
+            and not target.result.exists()
+            and not (target.environment.exists() and paths.environment.exists())
+        )
+        if not target.folder.exists() or began_only:
+            return target
+        number += 1
+
+
+def _follow_record(content: dict[str, Any], paths: RunPaths, target: RunPaths) -> dict[str, Any]:
+    """Return a record, or one of its attempts, as it has to read in the folder that it moves to."""
+
+    def follow(place: Any) -> Any:
+        if not isinstance(place, str):
+            return place
+        absolute = Path(os.path.normpath(paths.folder / place))
+        if absolute == paths.model:
+            absolute = target.model
+        elif absolute.is_relative_to(paths.folder) and not absolute.is_relative_to(paths.previous):
+            return place
+        return relative(absolute, target.folder)
+
+    moved = dict(content)
+    if artifacts := content.get("artifacts"):
+        moved["artifacts"] = {key: follow(place) for key, place in artifacts.items()}
+    if "attempts" in content:
+        moved["attempts"] = [_follow_record(one, paths, target) for one in content["attempts"]]
+    return moved
+
+
+def find_own_record(paths: RunPaths, *, batch: str) -> Record | None:
+    """Return the record at paths if a run of that batch wrote it; None where it is missing, older
+    or damaged."""
+    with suppress(RunError):
+        record = read_record(paths.result)
+        return record if record.value("batch") == batch else None
+    return None
+
+
+def describe_dead_run(
+    *, status: str, reason: str, started_at: datetime, finished_at: datetime, **who: str
+) -> dict[str, Any]:
+    """Return the record of a run that ended before it could write its own, as far as it is known
+    from outside.
+
+    Args:
+        status: failed or interrupted.
+        reason: what happened, for the user.
+        started_at, finished_at: of the process.
+        who: experiment, label, kind and batch, as in any record.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **who,
+        "status": status,
+        "reason": reason,
+        "started_at": started_at.astimezone().isoformat(timespec="milliseconds"),
+        "finished_at": finished_at.astimezone().isoformat(timespec="milliseconds"),
+        "duration_seconds": round((finished_at - started_at).total_seconds(), 3),
+    }
+
+
+def write_failed_record(paths: RunPaths, content: dict[str, Any]) -> Record:
+    """Write the record of a run that ended before it could write its own.
+
+    An earlier run that still stands at the place, because the new one died before it moved it, is
+    moved first.
+
+    Args:
+        paths: the run's files.
+        content: as describe_dead_run returns it; what the run left behind is added as its
+            artifacts.
+
+    Raises:
+        UnfitError: something that this program did not write stands at the place.
+        DiskFullError, RunError: the record cannot be written; an earlier run stays as it is.
+    """
+    started = None if paths.result.exists() else _read_start(paths)
+    # Times in files may be whole seconds.
+    if started is not None and started >= parse_moment(content["started_at"]).replace(
+        microsecond=0
+    ):
+        left = {
+            "metrics": paths.metrics,
+            "log": paths.train_log,
+            "resolved_config": paths.resolved_config,
+        }
+        artifacts = {key: path.name for key, path in left.items() if path.exists()}
+        whole = {**content, "artifacts": artifacts}
+        write_json(paths.result, whole)
+    else:
+        whole = {**content, "artifacts": {}}
+        archive_previous(paths, first={paths.result: dump_json(whole)})
+    return Record(path=paths.result, content=whole)

@@ -1,7 +1,7 @@
 """Load and check dialogues: `load_splits(train, dev, test=…)`, or one file with `load_split`."""
 
 from dialsum.data.cleaning import clean_dialogue, clean_summary
-from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
+from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
 from dialsum.data.rows import Dialogue, Split, Splits, check_splits, load_split, load_splits
 from dialsum.data.submission import check_submission, write_predictions, write_submission
 

@@ -18,13 +18,14 @@ from dialsum.errors import run_script
 from dialsum.machine.devices import (
     Choice,
     Device,
+    gpu_processes,
     list_devices,
+    nvidia_gpus,
     pick_device,
     pick_num_workers,
     pick_precision,
     pick_tf32,
 )
-from dialsum.machine.driver import gpu_processes, nvidia_gpus
 from dialsum.machine.memory import (
     free_memory,
     recommend_batch,

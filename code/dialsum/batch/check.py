@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from dialsum.archive import find_foreign, find_model, holds_run
 from dialsum.batch.first_look import (
     COMMAND,
     DATA_FILES,
@@ -35,23 +34,26 @@ from dialsum.config.yaml import Origin
 from dialsum.data.rows import Kind, Splits, load_split, read_data
 from dialsum.environment_variables import WORLD_SIZES, find_secret_problems, read_env_file
 from dialsum.errors import ConfigError, DialsumError, ProblemsError, RunError, UnfitError
-from dialsum.experiment.environment import find_shadowed_packages
 from dialsum.experiment.job import Job
+from dialsum.experiment.recording import find_shadowed_packages
 from dialsum.files import read_regular
-from dialsum.machine.driver import host_memory, nvidia_gpus, usable_cores, visible_gpus
-from dialsum.models.checkpoint import describe_own_search, find_checkpoint_problems, find_size
-from dialsum.models.families import find_foreign_targets, get_family
-from dialsum.models.hub import (
+from dialsum.machine.devices import host_memory, nvidia_gpus, usable_cores, visible_gpus
+from dialsum.models.checkpoint import (
+    describe_own_search,
     explain_offline,
     fetch_folder,
+    find_checkpoint_problems,
     find_folder,
     find_hub_cache,
+    find_size,
     is_offline,
     resolve_checkpoint,
 )
+from dialsum.models.families import find_foreign_targets, get_family
 from dialsum.models.tiny import describe_making, is_made
 from dialsum.paths import OUTPUTS, PROJECT_ROOT, BatchPaths, RunPaths, project_path, shown
-from dialsum.text_table import align
+from dialsum.record import find_foreign, find_model, holds_run
+from dialsum.text import align
 
 GIB, MIB = 2**30, 2**20
 ROOM_FOR_WORDS_BYTES = 2**16

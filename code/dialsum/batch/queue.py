@@ -1,4 +1,8 @@
-"""The queue: experiments one after another, or several at a time, each in a process of its own,
+"""Whether a failed experiment of a batch is tried again, and what the retry changes.
+
+Must not start a process nor move a file (queue.py): a record in, the next job out.
+
+The queue: experiments one after another, or several at a time, each in a process of its own,
 whatever becomes of the others.
 
 Must not know what an experiment computes, nor how results are laid out: it hands over what came of
@@ -16,22 +20,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from dialsum.archive import (
-    archive_previous,
-    describe_dead_run,
-    find_own_record,
-    write_failed_record,
-)
 from dialsum.batch.check import find_full_disk
 from dialsum.batch.child import (
     GRACE_SECONDS,
     POLL_SECONDS,
+    CardUse,
     Child,
     ChildEnd,
     Interrupts,
     listen_for_interrupts,
+    read_card_use,
+    wait_until_free,
 )
-from dialsum.batch.handover import CardUse, read_card_use, wait_until_free
 from dialsum.batch.lock import hold_batch, hold_run, make_folder
 from dialsum.batch.plan import BatchPlan, expect_minutes
 from dialsum.batch.result import (
@@ -42,15 +42,77 @@ from dialsum.batch.result import (
     name_cause,
     word_causes,
 )
-from dialsum.batch.retry import plan_retry
 from dialsum.batch.screen import EventFile, RunProgress, Screen, estimate_rest, format_duration
+from dialsum.config.rules import NoHalfError, list_changes, state_changes
 from dialsum.errors import DialsumError, UnfitError
-from dialsum.experiment.job import KILLED, Job
-from dialsum.machine.driver import nvidia_gpus, usable_cores
+from dialsum.experiment.job import CAUSE_WORDS, KILLED, NAN, Job, ordinal, say_failure
+from dialsum.machine.devices import nvidia_gpus, usable_cores
 from dialsum.paths import shown
-from dialsum.record import Record
+from dialsum.record import (
+    Record,
+    archive_previous,
+    describe_dead_run,
+    find_own_record,
+    write_failed_record,
+)
 from dialsum.score.show import format_final
-from dialsum.train.tracking import BATCH_OFF, COULD_NOT_START
+from dialsum.train.progress import BATCH_OFF, COULD_NOT_START
+
+MENDABLE_STAGE = "train"
+"""Before training nothing that is halved takes memory; after it a night would be thrown away, and
+nothing of it makes writing summaries smaller."""
+
+
+def plan_retry(job: Job, record: Record) -> tuple[Job | None, list[str]]:
+    """Choose what follows a failed attempt, in the order of batch.retry.
+
+    After full memory, lr_half is left out, and stays for an attempt that meets NaN.
+
+    Args:
+        record: of the attempt that ended.
+
+    Returns:
+        The next attempt, None where there is none; and why entries were left out, or why there is
+        no retry: nothing where none was asked.
+
+    Raises:
+        ConfigError: the changed values do not fit together.
+    """
+    left = job.config.batch.retry
+    if record.status != "failed" or not (left or job.attempt.number > 1):
+        return None, []
+    cause = record.value("failure.cause")
+    if cause not in CAUSE_WORDS:
+        return None, ["no retry: batch.retry is for NaN and full memory"]
+    if record.value("failure.stage") != MENDABLE_STAGE:
+        failure = say_failure(record.content)
+        return None, [f"no retry: {failure} outside of training, which batch.retry does not mend"]
+    said: list[str] = []
+    for place, by in enumerate(left):
+        if cause != NAN and by == "lr_half":
+            said.append("lr_half is left out: half the learning rate takes no less memory")
+            continue
+        try:
+            changes = list_changes(
+                by,
+                job.config,
+                batch=_whole(record, "training.per_device_train_batch_size"),
+                accumulation=_whole(record, "training.gradient_accumulation_steps"),
+            )
+        except NoHalfError as error:
+            said.append(f"{by} is left out: {error}")
+            continue
+        source = state_changes(changes, left=[*left[:place], *left[place + 1 :]])
+        attempt = job.attempt.follow(changes, record.content)
+        return replace(job, loaded=job.loaded.changed(source), attempt=attempt), said
+    said.append(f"nothing of batch.retry is left after the {ordinal(job.attempt.number)} attempt")
+    return None, said
+
+
+def _whole(record: Record, key: str) -> int | None:
+    value = record.number(key)
+    return None if value is None else int(value)
+
 
 WriteResults = Callable[[BatchResult], dict[Path, str]]
 """Writes the batch's own files; returns those that could not be written, and why."""

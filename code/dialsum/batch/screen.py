@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from dialsum.files import NotRegularError, open_regular
-from dialsum.printable import PrintableStream, visible
 from dialsum.score.show import describe_measured
+from dialsum.text import PrintableStream, visible
 
 PLAIN_EVERY_SECONDS = 60.0
 """Pause between two progress lines where they pile up in a file."""

@@ -23,8 +23,15 @@ from dialsum.batch.check import (
     take_env_file,
 )
 from dialsum.batch.child import listen_for_interrupts
-from dialsum.batch.plan import TRAINER, BatchOptions, BatchPlan, load_selected, make_plan
-from dialsum.batch.plan_text import describe_plan, describe_replaced
+from dialsum.batch.plan import (
+    TRAINER,
+    BatchOptions,
+    BatchPlan,
+    describe_plan,
+    describe_replaced,
+    load_selected,
+    make_plan,
+)
 from dialsum.batch.queue import WriteResults, note_unwritten, run_queue
 from dialsum.batch.result import BatchResult, name_cause
 from dialsum.batch.screen import Screen

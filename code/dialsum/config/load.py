@@ -30,7 +30,7 @@ from dialsum.config.sources import (
 from dialsum.config.yaml import Origin, Problem, UnreadableError, dump_yaml_text, show_whole
 from dialsum.errors import ConfigError
 from dialsum.paths import find_name_fault, shown
-from dialsum.text_table import align
+from dialsum.text import align
 
 FITTED = (
     "training.dataloader_num_workers",

@@ -16,7 +16,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dialsum.config.messages import describe_meant, find_text_fault, nearest, suggest
+from dialsum.config.messages import (
+    CLAIM,
+    SECTIONS,
+    describe_meant,
+    find_text_fault,
+    nearest,
+    normalise_value,
+    suggest,
+    understand,
+)
 from dialsum.config.schema import (
     UNFIT,
     Config,
@@ -26,7 +35,6 @@ from dialsum.config.schema import (
     schema_keys,
     schema_sections,
 )
-from dialsum.config.spellings import CLAIM, SECTIONS, normalise_value, understand
 from dialsum.config.yaml import (
     DEFAULT,
     SET,

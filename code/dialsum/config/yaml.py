@@ -36,7 +36,7 @@ from dialsum.files import (
     tell_kind,
 )
 from dialsum.paths import shown
-from dialsum.printable import HARMFUL, SELECTORS, escape_in_quotes, shows_nothing, visible
+from dialsum.text import HARMFUL, SELECTORS, escape_in_quotes, shows_nothing, visible
 
 ENDINGS = (".yaml", ".yml")
 """Of a file of another name nothing is read, so that nothing is quoted: `.env` and its like hold

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from dialsum.data.tags import TURN_START
+from dialsum.text import FILLERS
 
 STEP_MEANINGS: dict[str, str] = {
     "literal_line_ends": "a line break written as text (\\n, \\r\\n or <br>) became a line break",
@@ -193,3 +194,58 @@ _ALWAYS: list[Step] = [
     ("unicode", partial(unicodedata.normalize, "NFC")),
     ("outer_spaces", _strip_lines),
 ]
+
+
+NO_TEXT = frozenset(
+    {
+        "nan",
+        "-nan",
+        "nat",
+        "na",
+        "n/a",
+        "n.a",
+        "none",
+        "null",
+        "nil",
+        "undefined",
+        "\\n",
+        "tbd",
+        "無",
+        "ㅡ",
+        "비어있음",
+        "비어 있음",
+    }
+)
+"""What programs and people write for a cell that has no value, in lower case; `\\N` is MySQL's."""
+
+MOST_WITHOUT_TEXT = 0.01
+"""Share of train rows without text that are left out; of more, something made them so."""
+
+# `#NAME?`, `#REF!`, `#DIV/0!`, `#이름?` of spreadsheets, with the three that have another end.
+_NOTHING = re.compile("(?:해당|내용|요약|값|데이터)?(?: ?사항)? ?없음")
+_CELL_ERROR = re.compile(r"#[\w/ ]+[?!]|#N/A(?: N/A)?|#GETTING_DATA|Err:\d+", re.IGNORECASE)
+
+
+def has_no_text(text: str) -> bool:
+    """Say whether a text says nothing: empty, a word or an error in the place of a value (`NaN`,
+    `#NAME?`), or marks alone (`-`, `…`), in every line. A speaker before a colon does not count."""
+    rest = text
+    while rest:
+        line, _, rest = rest.partition("\n")
+        if not _says_nothing(line):
+            return False
+    return True
+
+
+def _says_nothing(line: str) -> bool:
+    start = TURN_START.match(line)
+    said = line[start.end() if start else 0 :].strip()
+    word = said.lower().strip(" .\"'()[]<>")
+    if word in NO_TEXT or _NOTHING.fullmatch(word) or _CELL_ERROR.fullmatch(said):
+        return True
+    # Letters, digits, and symbols such as emoji, but for those that nobody sees.
+    return not any(
+        (unicodedata.category(char)[0] in "LN" or unicodedata.category(char) == "So")
+        and char not in FILLERS
+        for char in said
+    )

@@ -18,12 +18,13 @@ from typing import Literal
 
 from dialsum.config.schema import Columns, Data
 from dialsum.data import aihub
-from dialsum.data.checks import MOST_WITHOUT_TEXT, has_no_text
 from dialsum.data.cleaning import (
+    MOST_WITHOUT_TEXT,
     STEP_MEANINGS,
     clean_dialogue,
     clean_summary,
     has_literal_end,
+    has_no_text,
     writes_literal_ends,
 )
 from dialsum.data.tables import (

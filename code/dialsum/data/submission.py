@@ -5,13 +5,18 @@ Must not know models or scores; the summaries are given.
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
-from dialsum.data.checks import Remarks, has_no_text, remark_on_summaries
+from dialsum.data.cleaning import has_no_text
 from dialsum.data.rows import Dialogue
 from dialsum.data.tables import TableRow, name_some, parse_table, shorten_kind, split_records
+from dialsum.data.tags import SPEAKER, TURN_START, find_tags, has_broken_tag
 from dialsum.errors import DataError, RunError
 from dialsum.files import read_text_file, shorten, write_csv
 
@@ -212,3 +217,97 @@ def fill_empty(summaries: Sequence[str], rows: Sequence[Dialogue]) -> tuple[list
         said = (line.split(":", 1)[-1].strip() or line for line in lines)
         filled.append(next((text for text in said if not has_no_text(text)), lines[0]))
     return filled, count
+
+
+SPECIAL = re.compile(
+    r"</?(?:s|pad|unk|mask|usr|sys|eos|bos|sep|cls|start_of_turn|end_of_turn|unused\d+|extra_id_\d+)>"
+    r"|<\|[^|<>]*\|>|\[(?:PAD|SEP|CLS|MASK|UNK|BOS|EOS)\]|\u2581|\ufffd"
+)
+"""Special tokens of the usual families, a word mark of theirs, and what is left of half a
+character."""
+INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff]")
+SAME = 3
+LONG, SHORT = 3.0, 0.25
+"""Times the median length beyond which a summary is an outlier."""
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """Sentences with the names of the rows.
+
+    Attributes:
+        faults: what no summary should hold: special tokens, broken tags.
+        oddities: what is worth a look: tags that a dialogue has not, lengths far from the others'.
+    """
+
+    faults: list[str]
+    oddities: list[str]
+
+
+def remark_on_summaries(
+    summaries: Mapping[str, str], dialogues: Mapping[str, str], *, known: Collection[str] = ()
+) -> Remarks:
+    """Look for what is wrong or odd.
+
+    Args:
+        summaries: name to text.
+        dialogues: name to the dialogue that it summarises; tags are looked at only where there is
+            one.
+        known: tags that train has, in whatever spelling (tags.loose_tags): right in any summary.
+    """
+    leftover = {
+        name: found.group() for name, text in summaries.items() if (found := SPECIAL.search(text))
+    }
+    pairs = [(name, text, dialogues[name]) for name, text in summaries.items() if name in dialogues]
+    strange = {
+        name: unknown
+        for name, text, source in pairs
+        if (unknown := {*find_tags(text)} - {*find_tags(source)})
+    }
+    tokens = ", ".join(sorted(set(leftover.values())))
+    tags = ", ".join(sorted(set().union(*strange.values()))[:5])
+    equal = Counter(text.strip() for text in summaries.values())
+    usual = median(map(len, summaries.values())) if summaries else 0.0
+
+    def names(is_odd: Callable[[str], object]) -> list[str]:
+        return [name for name, text in summaries.items() if is_odd(text)]
+
+    def say_all(found: Mapping[str, Collection[str]]) -> list[str]:
+        said = []
+        for what, odd in found.items():
+            verb, _, rest = what.partition(" ")
+            one = f"1 summary {'is' if verb == 'are' else f'{verb}s'} {rest}"
+            count = one if len(odd) == 1 else f"{len(odd):,} summaries {what}"
+            said += [f"{count}: {name_some(odd)}"] if odd else []
+        return said
+
+    return Remarks(
+        faults=say_all(
+            {
+                f"hold special tokens ({tokens})": leftover,
+                "hold characters that nobody sees (U+200B, U+FEFF …)": names(INVISIBLE.search),
+                "hold a broken tag (#Person1, Person1, a lone #)": [
+                    name
+                    for name, text, source in pairs
+                    if has_broken_tag(text, source=source, known=known)
+                ],
+            }
+        ),
+        oddities=say_all(
+            {
+                f"name tags that their dialogues have not ({tags})": strange,
+                "begin as a turn does (#Person1#:)": names(
+                    lambda text: (start := TURN_START.match(text)) and SPEAKER.fullmatch(start[1])
+                ),
+                "are word for word the same as two others or more": names(
+                    lambda text: text.strip() and equal[text.strip()] >= SAME
+                ),
+                f"are over {LONG:g} times as long as the median of {usual:.0f} characters": names(
+                    lambda text: len(text) > LONG * usual
+                ),
+                f"are under {SHORT:g} of the median of {usual:.0f} characters": names(
+                    lambda text: len(text) < SHORT * usual
+                ),
+            }
+        ),
+    )

@@ -13,12 +13,12 @@ from dialsum.config.schema import Config
 from dialsum.machine.devices import (
     Choice,
     Device,
+    peak_resident_bytes,
     pick_device,
     pick_num_workers,
     pick_precision,
     pick_tf32,
 )
-from dialsum.machine.driver import peak_resident_bytes
 from dialsum.machine.memory import (
     Size,
     recommend_accumulation,
@@ -29,7 +29,7 @@ from dialsum.machine.memory import (
 from dialsum.models.checkpoint import find_size
 
 if TYPE_CHECKING:
-    from dialsum.train.passes import Machine
+    from dialsum.train.task import Machine
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -99,7 +99,7 @@ class Choices:
         """Return what the training loop needs of these choices."""
         import torch
 
-        from dialsum.train.passes import Machine
+        from dialsum.train.task import Machine
 
         return Machine(
             device=torch.device(self.device),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.config.load import LoadedConfig
-from dialsum.config.retry import Change
+from dialsum.config.rules import Change
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError, first_line
 from dialsum.paths import RunPaths, relative, shown

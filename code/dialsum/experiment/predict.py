@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dialsum.archive import find_model, holds_run
 from dialsum.config.schema import Columns, Config
 from dialsum.data.encode import encode_rows
 from dialsum.data.rows import Dialogue, Kind, load_split
@@ -21,8 +20,9 @@ from dialsum.files import write_csv
 from dialsum.generate import GenerationSettings, generate
 from dialsum.machine.devices import pick_device
 from dialsum.models.load import quiet_libraries
-from dialsum.models.saved import load_saved_model, read_info
+from dialsum.models.save import load_saved_model, read_info
 from dialsum.paths import OUTPUTS, RunPaths, project_path
+from dialsum.record import find_model, holds_run
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,36 @@
-"""The record of one run as it grows, and the text of whatever ended it.
+"""What a run ran on: versions, machine, commit and command line, for environment.json.
+
+Must not know the run itself.
+
+Ctrl-C, SIGTERM and the end of the terminal during one run: they end it, never its record.
+
+Must not know what is recorded.
+
+The record of one run as it grows, and the text of whatever ended it.
 
 Must not know how a run goes on; run.py fills it.
 """
 
 from __future__ import annotations
 
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, TextIO
 
+from dialsum.environment_variables import record_variables
 from dialsum.errors import (
     DialsumError,
     FullMemoryError,
@@ -20,9 +41,212 @@ from dialsum.errors import (
 from dialsum.experiment.job import FIRST, FULL, NAN, Attempt
 from dialsum.files import write_json, write_report
 from dialsum.machine.memory import is_out_of_memory
-from dialsum.paths import RunPaths, relative, shown
+from dialsum.paths import PROJECT_ROOT, RunPaths, relative, shown
 from dialsum.record import SCHEMA_VERSION, best_metrics_text
+from dialsum.text import PASSING_LINE, PrintableStream
 from dialsum.train.progress import Progress
+
+PACKAGES = {
+    **{
+        name: name
+        for name in (
+            "torch",
+            "transformers",
+            "peft",
+            "bitsandbytes",
+            "datasets",
+            "accelerate",
+            "unsloth",
+            "numpy",
+            "tokenizers",
+            "sentencepiece",
+            "safetensors",
+            "wandb",
+        )
+    },
+    "python-mecab-ko": "mecab",
+    "python-mecab-ko-dic": "mecab_ko_dic",
+}
+"""The packages that decide a result, each with the name that it is imported by."""
+
+
+def describe_environment(
+    *, started: datetime, paths: RunPaths, seed: int, devices: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the record of this machine and these libraries.
+
+    Args:
+        started: when the run began; names its folder once a newer run replaces it.
+        paths: the run's; what will stand as its model is known as its own from its first moment.
+        devices: as dialsum.machine.devices lists them.
+    """
+    versions = {}
+    for package, module in PACKAGES.items():
+        with suppress(metadata.PackageNotFoundError):
+            # What was imported says so itself; what comes later is what stands here
+            # (find_shadowed_packages).
+            imported = getattr(sys.modules.get(module), "__version__", None)
+            versions[package] = str(imported or metadata.version(package))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "started_at": started.isoformat(timespec="seconds"),
+        "seed": seed,
+        "model": relative(paths.model, paths.folder),
+        "python": platform.python_version(),
+        "interpreter": sys.executable,
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "packages": versions,
+        "devices": devices,
+        "commit": _commit(),
+        "argv": sys.argv,
+        "variables": record_variables(os.environ),
+    }
+
+
+def find_shadowed_packages() -> list[str]:
+    """Say which packages Python would import from elsewhere than where they are installed.
+
+    Their recorded version would be that of a package which did not run. Nothing is imported.
+    """
+    problems = []
+    for package, module in PACKAGES.items():
+        try:
+            installed = metadata.distribution(package)
+        except metadata.PackageNotFoundError:
+            continue
+        # An editable install stands elsewhere by the user's wish.
+        if "editable" in (installed.read_text("direct_url.json") or ""):
+            continue
+        folder = Path(str(installed.locate_file(""))).resolve()
+        spec = find_spec(module)
+        places = [spec.origin, *(spec.submodule_search_locations or [])] if spec else []
+        found = next((Path(place).resolve() for place in places if place), None)
+        if found is not None and folder not in found.parents:
+            problems.append(
+                f"{found}: Python would import this in place of {package} {installed.version}, "
+                f"which is installed in {folder}; rename it or move it away"
+            )
+    return problems
+
+
+def _commit() -> str | None:
+    """Return the project's commit, with `+changes` where files differ from it; None outside git."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        changes = _git("status", "--porcelain", "--untracked-files=no")
+        return f"{commit}+changes" if changes else commit
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(PROJECT_ROOT), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    )
+    return done.stdout.strip()
+
+
+AGAIN_SECONDS = 1.0
+"""Signals closer than this are one wish: the second must not hit what the first has set off."""
+
+
+class StopSignals:
+    """Raises KeyboardInterrupt for a signal, or keeps it while nothing may be cut off.
+
+    It keeps signals from the beginning, until `let_go`.
+    """
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._holding = True
+        self._pending = False
+        self._raised_at = float("-inf")
+
+    def receive(self, _signal: int, _frame: FrameType | None) -> None:
+        """Take a signal in: keep it, or raise it."""
+        if os.getpid() != self._process:
+            raise KeyboardInterrupt  # a child that was forked has no record of its own
+        if self._holding:
+            self._pending = True
+        elif time.monotonic() - self._raised_at >= AGAIN_SECONDS:
+            self._raise()
+
+    def hold(self) -> None:
+        """Keep signals from now on: what follows must come to its end."""
+        self._holding = True
+
+    def let_go(self) -> None:
+        """Raise KeyboardInterrupt for signals from now on, and for one that was kept."""
+        self._holding = False
+        if self._pending:
+            self._raise()
+
+    def _raise(self) -> None:
+        self._pending = False
+        self._raised_at = time.monotonic()
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def listen_for_stop_signals() -> Iterator[StopSignals]:
+    """Take in the signals that ask this process to stop; put the old handlers back at the end.
+
+    A signal that the starter had ignored (nohup, a background job) stays ignored. Outside of the
+    main thread, which alone gets signals, nothing is changed.
+    """
+    signals = StopSignals()
+    old = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                old[number] = signal.signal(number, signals.receive)
+    try:
+        yield signals
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+class _Copy:
+    """A text stream that writes to another stream and to a file, which gets no progress bars."""
+
+    def __init__(self, stream: TextIO, file: PrintableStream) -> None:
+        self._stream, self._file = stream, file
+
+    def write(self, text: str) -> int:
+        written = self._stream.write(text)
+        # The disk of the log may be full, and threads of libraries outlive it.
+        with suppress(OSError, ValueError):
+            if not PASSING_LINE.match(text):
+                self._file.write(text)
+        return written
+
+    def flush(self) -> None:
+        self._stream.flush()
+        with suppress(OSError, ValueError):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def copy_output(path: Path) -> Iterator[None]:
+    """Copy stdout and stderr of this process into path until the block ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = sys.stdout, sys.stderr
+    with path.open("a", encoding="utf-8", buffering=1) as file:
+        log = PrintableStream(file)
+        sys.stdout, sys.stderr = _Copy(before[0], log), _Copy(before[1], log)
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
 
 
 @dataclass

@@ -14,11 +14,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dialsum.archive import archive_previous
 from dialsum.config.load import dump_yaml
 from dialsum.config.schema import Config, Target
-from dialsum.data.encode import EncodedSplit, encode_splits
-from dialsum.data.prompts import STANDARD_DIALOGUE_TOKENS, find_dialogue_tokens
+from dialsum.data.encode import (
+    STANDARD_DIALOGUE_TOKENS,
+    EncodedSplit,
+    encode_splits,
+    find_dialogue_tokens,
+)
 from dialsum.data.rows import Dialogue, Splits, name_rows, read_data
 from dialsum.data.submission import (
     check_submission,
@@ -29,21 +32,32 @@ from dialsum.data.submission import (
 from dialsum.data.tags import loose_tags
 from dialsum.errors import ProblemsError, RunError, UnfitError
 from dialsum.experiment.choices import Choices, choose
-from dialsum.experiment.environment import describe_environment
 from dialsum.experiment.job import Job
-from dialsum.experiment.process import StopSignals, copy_output, listen_for_stop_signals
-from dialsum.experiment.recording import Recording, explain_failure, explain_foreseen
+from dialsum.experiment.recording import (
+    Recording,
+    StopSignals,
+    copy_output,
+    describe_environment,
+    explain_failure,
+    explain_foreseen,
+    listen_for_stop_signals,
+)
 from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.files import dump_json
 from dialsum.generate import GenerationSettings, generate
 from dialsum.machine.devices import list_devices, use_one_gpu
-from dialsum.models.adapters import AdaptedModel, adapt_model, require_trainable
-from dialsum.models.card import write_model_card
-from dialsum.models.checkpoint import refuse_foreign_tokenizer
+from dialsum.models.checkpoint import fetch_folder, refuse_foreign_tokenizer
 from dialsum.models.families import get_family
-from dialsum.models.hub import fetch_folder
-from dialsum.models.load import LoadedModel, load_model, quiet_libraries, read_model_config
-from dialsum.models.saved import save_model
+from dialsum.models.load import (
+    AdaptedModel,
+    LoadedModel,
+    adapt_model,
+    load_model,
+    quiet_libraries,
+    read_model_config,
+    require_trainable,
+)
+from dialsum.models.save import save_model, write_model_card
 from dialsum.models.tokenizers import (
     RoundTrip,
     add_dialogue_tokens,
@@ -51,13 +65,13 @@ from dialsum.models.tokenizers import (
     load_tokenizer,
 )
 from dialsum.paths import in_project, project_path, shown
+from dialsum.record import archive_previous
 from dialsum.score.api import score_report, score_texts
 from dialsum.score.rows import Rows
 from dialsum.score.show import describe_measured, format_final
-from dialsum.train.batches import BatchShape, padding_share, plan_random
 from dialsum.train.checkpoints import drop_unsealed_checkpoints
-from dialsum.train.progress import Progress
-from dialsum.train.tracking import WandbRun
+from dialsum.train.progress import Progress, WandbRun
+from dialsum.train.task import BatchShape, padding_share, plan_random
 
 if TYPE_CHECKING:
     from dialsum.train.loop import Trained

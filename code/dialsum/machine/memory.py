@@ -17,8 +17,7 @@ import gc
 import sys
 from dataclasses import dataclass
 
-from dialsum.machine.devices import Choice, Precision
-from dialsum.machine.driver import GIB
+from dialsum.machine.devices import GIB, Choice, Precision
 
 CARD_GIB: dict[int, float] = {8: 7.6, 12: 11.6, 16: 15.5, 24: 23.5, 40: 39.0, 80: 79.0}
 """Profiles: the GB that a card is sold with, and the least GiB that it shows (RTX 3090: 23.7)."""

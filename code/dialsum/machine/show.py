@@ -12,14 +12,16 @@ from dialsum.errors import EXIT_OK
 from dialsum.machine.devices import (
     Choice,
     Device,
+    GpuState,
     Precision,
+    driver_cuda_version,
     list_devices,
+    nvidia_gpus,
     pick_device,
     pick_num_workers,
     pick_precision,
     pick_tf32,
 )
-from dialsum.machine.driver import GpuState, driver_cuda_version, nvidia_gpus
 from dialsum.machine.memory import (
     EFFECTIVE_BATCH_SIZE,
     LENGTHS,

@@ -45,7 +45,7 @@ class Family:
     position_limit: str | None = None
 
 
-HEAD = "lm_head.weight"
+HEAD_WEIGHT = "lm_head.weight"
 """The output layer's weight in every family; absent from a file where it is the embeddings'."""
 
 T5_FAMILY = Family(

@@ -19,13 +19,13 @@ from dialsum.config.schema import Config
 from dialsum.errors import RunError, UnfitError
 from dialsum.files import new_folder, write_json
 from dialsum.models.load import dequantise, quiet_libraries
-from dialsum.models.save import save_weights
-from dialsum.models.saved import (
+from dialsum.models.save import (
     SavedFolder,
     attach_adapter,
     load_saved_base,
     load_saved_model,
     read_saved,
+    save_weights,
 )
 
 TOLERANCE = 1e-3

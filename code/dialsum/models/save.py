@@ -4,16 +4,37 @@ With qlora.train_embeddings, embeddings and norms of the base learn besides the 
 way for that, modules_to_save, copies each embedding and so cuts the tie between input embeddings
 and head: a small model then has to learn every word twice. Here the weights themselves learn, and
 ties stay; they are saved as modules_to_save, which PEFT alone loads.
+
+The saved model of a run, and its way back.
+
+Weights or adapter (safetensors) and tokenizer; model_info.json is written last.
+
+Must not know how it was trained.
+
+The model card of a saved model: what it came from, what it scored, and code that loads it.
+
+The code needs nothing of this program. Must not know how a run goes.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dialsum.errors import RunError
-from dialsum.files import give_usual_mode
+from dialsum.config.load import LoadedConfig
+from dialsum.config.schema import Config
+from dialsum.errors import RunError, UnfitError
+from dialsum.files import give_usual_mode, write_json, write_text
+from dialsum.models.checkpoint import fetch_folder, resolve_checkpoint, weight_files
+from dialsum.models.load import LoadedModel, load_model
+from dialsum.models.tokenizers import load_tokenizer
+from dialsum.paths import RunPaths
 
 ADAPTER_MARKS = ("lora_", "trainable_tokens_", "modules_to_save")
 
@@ -99,3 +120,316 @@ def load_weights(model: Any, folder: Path) -> None:
             f"{folder}: is not of this model: lacks {missing[:3] or 'nothing'}, holds "
             f"{unknown[:3] or 'nothing'} beside it"
         )
+
+
+def save_model(
+    model: Any,
+    tokenizer: Any,
+    *,
+    paths: RunPaths,
+    loaded: LoadedConfig,
+    best_step: int,
+    new_tokens: Sequence[str],
+    tags: Sequence[str],
+    dtype: Any,
+) -> dict[str, Any]:
+    """Write the best model of a run.
+
+    Args:
+        best_step: optimizer step of the checkpoint that the weights are of.
+        new_tokens: tokens that the base does not have; their first rows are made again on loading.
+        tags: tokens of the dialogues, which a search may repeat.
+        dtype: torch dtype of weights that are not quantised.
+
+    Returns:
+        What stands in model_info.json.
+    """
+    source = resolve_checkpoint(loaded.config.model.checkpoint)
+    base = str(source.resolve()) if isinstance(source, Path) else source
+    config = loaded.config.model_copy(
+        update={"model": loaded.config.model.model_copy(update={"checkpoint": base})}
+    )
+    if config.qlora.use_qlora:
+        for adapter in model.peft_config.values():
+            adapter.base_model_name_or_path = base
+            adapter.revision = config.model.revision
+    save_weights(model, paths.model)
+    tokenizer.save_pretrained(paths.model)
+    info = {
+        "schema_version": 1,
+        "experiment": loaded.name,
+        "config_sha256": loaded.sha256,
+        "architecture": config.model.architecture,
+        "kind": "adapter" if config.qlora.use_qlora else "full",
+        "base": base,
+        "base_revision": config.model.revision,
+        **({"base_sha256": hash_weights(source)} if isinstance(source, Path) else {}),
+        "tokens_added": list(new_tokens),
+        "tags": list(tags),
+        "best_step": best_step,
+        "dtype": str(dtype),
+        "config": config.model_dump(mode="json"),
+    }
+    write_json(paths.model_info, info)
+    return info
+
+
+def hash_weights(folder: Path) -> str:
+    """Return the SHA-256 of a checkpoint's weight files."""
+    digest = hashlib.sha256()
+    for name in weight_files({path.name for path in folder.iterdir()}):
+        with (folder / name).open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def load_saved_model(folder: Path, *, config: Config, device: str, dtype: Any) -> tuple[Any, Any]:
+    """Load a saved model for prediction.
+
+    Args:
+        folder: as save_model wrote it.
+        config: the run's resolved config.
+
+    Returns:
+        The model in evaluation mode, and its tokenizer.
+
+    Raises:
+        UnfitError: the folder has no model_info.json, so nothing whole was saved there.
+    """
+    saved = read_saved(folder)
+    loaded = load_saved_base(saved, config=config, device=device, dtype=dtype)
+    if saved.kind == "full":
+        return loaded.model, saved.tokenizer
+    return attach_adapter(loaded.model, folder), saved.tokenizer
+
+
+@dataclass(frozen=True)
+class SavedFolder:
+    """A saved model before its weights are read.
+
+    Args:
+        info: as it stands in model_info.json.
+        base: checkpoint that the weights come from: the folder itself where all were saved.
+    """
+
+    folder: Path
+    info: dict[str, Any]
+    base: str | Path
+    tokenizer: Any
+
+    @property
+    def kind(self) -> str:
+        """Whether an adapter was saved, or a full model."""
+        return str(self.info["kind"])
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """Return what stands in a saved model's model_info.json.
+
+    Raises:
+        UnfitError: the folder has none, so nothing whole was saved there.
+    """
+    path = folder / "model_info.json"
+    if not path.is_file():
+        raise UnfitError(f"{folder}: no model_info.json, so this is no finished model of a run")
+    info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return info
+
+
+def read_saved(folder: Path) -> SavedFolder:
+    """Read what a saved model is, and its tokenizer.
+
+    Raises:
+        UnfitError: the folder has no model_info.json, so nothing whole was saved there.
+    """
+    info = read_info(folder)
+    return SavedFolder(
+        folder=folder,
+        info=info,
+        base=folder if info["kind"] == "full" else info["base"],
+        tokenizer=load_tokenizer(folder),
+    )
+
+
+def load_saved_base(saved: SavedFolder, *, config: Config, device: str, dtype: Any) -> LoadedModel:
+    """Load a saved model's weights without its adapter, quantised as in the run."""
+    new_tokens = saved.info["tokens_added"]
+    if saved.kind == "full":
+        # A merged model, too: its weights are floats, whatever its run's base was held in.
+        whole = config.qlora.model_copy(update={"use_qlora": False})
+        config, new_tokens = config.model_copy(update={"qlora": whole}), []
+    base = saved.base
+    if not isinstance(base, Path) and Path(base).is_absolute():
+        wanted, place = saved.info.get("base_sha256"), Path(base)
+        if not place.is_dir():
+            raise UnfitError(
+                f"{saved.folder}: its adapter belongs to the checkpoint in {place}, which is not "
+                "there any more; put it back"
+            )
+        if wanted and hash_weights(place) != wanted:
+            raise UnfitError(
+                f"{saved.folder}: its adapter belongs to the checkpoint that was in {place}, and "
+                "other weights are there now; put those back"
+            )
+        base = place
+    if not isinstance(base, Path):
+        model = config.model.model_copy(update={"checkpoint": base})
+        base = fetch_folder(model, environment=os.environ)
+    return load_model(
+        base,
+        config=config,
+        tokenizer=saved.tokenizer,
+        new_tokens=new_tokens,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def attach_adapter(base: Any, folder: Path) -> Any:
+    """Put the adapter of a folder on its base and return the model in evaluation mode."""
+    from peft import PeftModel
+
+    from dialsum.models.token_rows import compute_rows_in_place
+
+    adapted = PeftModel.from_pretrained(base, str(folder))
+    compute_rows_in_place(adapted)
+    return adapted.eval()
+
+
+FULL = """\
+model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+"""
+ADAPTER = """\
+model = AutoModelForSeq2SeqLM.from_pretrained({base}{options})
+# Rows for the new tokens, each the mean of the pieces that spell it; a head of its own stays one.
+if model.lm_head.weight is not model.get_input_embeddings().weight:
+    model.config.tie_word_embeddings = False
+    model.all_tied_weights_keys.pop("lm_head.weight", None)
+if len(tokenizer) > len(model.get_input_embeddings().weight):
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+for stack in (model.get_encoder(), model.get_decoder()):
+    stack.embed_tokens = copy.copy(stack.embed_tokens)
+    stack.embed_tokens._parameters = dict(stack.embed_tokens._parameters)
+new, spell = {new}, tokenizer.backend_tokenizer.model.tokenize
+ids = tokenizer.convert_tokens_to_ids(new)
+with torch.no_grad():
+    for weight in {{model.get_input_embeddings().weight, model.lm_head.weight}}:
+        for token, row in zip(new, ids):
+            pieces = {{piece.id for piece in spell(token.strip())}} if token.strip() else set()
+            pieces = sorted(pieces - {{*ids, tokenizer.unk_token_id}})
+            weight[row] = weight[pieces or slice(min(ids))].mean(dim=0)
+model = PeftModel.from_pretrained(model, folder).eval()
+"""
+FULL_IMPORTS = "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n"
+ADAPTER_IMPORTS = """\
+import copy
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BitsAndBytesConfig
+"""
+CODE = """\
+{imports}
+folder = {folder}
+tokenizer = AutoTokenizer.from_pretrained(folder)
+{load}
+dialogue = "#Person1#: 내일 몇 시에 볼까요?\\n#Person2#: 세 시에 역 앞에서 만나요."
+inputs = tokenizer({prefix} + dialogue, return_tensors="pt", truncation=True, max_length={longest})
+inputs = {{name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}}
+written = model.generate(**inputs, {search})
+print(tokenizer.decode(written[0], skip_special_tokens=True).strip())
+"""
+
+
+def load_code(folder: Path, info: Mapping[str, Any]) -> str:
+    """Return Python code that loads a saved model and summarises a dialogue with it.
+
+    Args:
+        info: as it stands in model_info.json.
+    """
+    config, load, imports = info["config"], FULL, FULL_IMPORTS
+    if info["kind"] == "adapter":
+        qlora, options = config["qlora"], ""
+        if info["base_revision"]:
+            options += f", revision={info['base_revision']!r}"
+        options += f", dtype={info['dtype']}"
+        if qlora["load_in_4bit"]:
+            bits = (
+                "load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True, "
+                f"bnb_4bit_compute_dtype={info['dtype']}"
+            )
+            options += f",\n    quantization_config=BitsAndBytesConfig({bits})"
+        elif qlora["load_in_8bit"]:
+            options += ", quantization_config=BitsAndBytesConfig(load_in_8bit=True)"
+        imports, load = (
+            ADAPTER_IMPORTS,
+            ADAPTER.format(base=repr(info["base"]), options=options, new=info["tokens_added"]),
+        )
+    asked = config["generation"]
+    search = asked | {
+        "max_new_tokens": asked["max_new_tokens"] or config["tokenizer"]["decoder_max_len"],
+        "do_sample": False,
+    }
+    return CODE.format(
+        imports=imports,
+        folder=repr(str(folder)),
+        load=load,
+        prefix=json.dumps(config["tokenizer"]["input_prefix"], ensure_ascii=False),
+        longest=config["tokenizer"]["encoder_max_len"],
+        search=", ".join(f"{name}={value!r}" for name, value in search.items()),
+    )
+
+
+def write_model_card(
+    folder: Path, info: Mapping[str, Any], *, data: Mapping[str, Any], dev: Mapping[str, Any]
+) -> None:
+    """Write README.md into a saved model's folder.
+
+    Args:
+        info: as it stands in model_info.json.
+        data: rows by split, of the run's record.
+        dev: scores of the dev rows, with signature and floors, of the run's record.
+    """
+    config = info["config"]
+    revision = f" at commit `{info['base_revision']}`" if info.get("base_revision") else ""
+    how = "every weight"
+    if info["kind"] == "adapter":
+        qlora = config["qlora"]
+        bits = ", 4-bit base" if qlora["load_in_4bit"] else ""
+        bits = ", 8-bit base" if qlora["load_in_8bit"] else bits
+        how = f"LoRA of rank {qlora['lora_rank']}{bits}"
+    rows = ", ".join(f"{count:,} {kind}" for kind, count in data.items())
+    floors = "\n".join(
+        f"| {name} | {one['rouge1']:.2f} | {one['rouge2']:.2f} | {one['rougeL']:.2f} | "
+        f"{one['rouge_mean']:.2f} |"
+        for name, one in {f"floor: {name}": one for name, one in dev["floors"].items()}.items()
+    )
+    text = f"""---
+base_model: {info["base"]}
+language: ko
+pipeline_tag: summarization
+tags: [dialogue-summarization]
+---
+# {info["experiment"]}
+
+Summaries of Korean dialogues. Fine-tuned ({how}) from `{info["base"]}`{revision} on {rows} rows;
+weights of optimizer step {info["best_step"]:,}. Turns are lines `#Person1#: …`.
+
+| {dev["num_beams"]} beams, dev rows | ROUGE-1 | ROUGE-2 | ROUGE-L | mean |
+|---|---|---|---|---|
+| this model | {dev["rouge1"]:.2f} | {dev["rouge2"]:.2f} | {dev["rougeL"]:.2f} | \
+{dev["rouge_mean"]:.2f} |
+{floors}
+
+`{dev["signature"]}`; a floor is what a text earns that was not written by a model.
+
+```python
+{load_code(folder, info)}```
+
+The code needs transformers, and for an adapter PEFT, in 4 or 8 bits with bitsandbytes. It searches
+as the run did; only that an undertrained model may write pieces that are no text (tokens for other
+purposes, halves of characters), which the run's own search never takes. The base has a licence of
+its own, and so have the data: read both before you publish this model.
+"""
+    write_text(folder / "README.md", text)

@@ -24,9 +24,13 @@ from typing import TYPE_CHECKING, Any
 from dialsum.data.encode import fold_spaces
 from dialsum.errors import ProblemsError, UnfitError
 from dialsum.files import give_usual_mode, new_folder, write_json
-from dialsum.models.checkpoint import find_checkpoint_problems, read_own_config
-from dialsum.models.families import HEAD, get_family
-from dialsum.models.hub import CONFIG, weight_files
+from dialsum.models.checkpoint import (
+    CONFIG,
+    find_checkpoint_problems,
+    read_own_config,
+    weight_files,
+)
+from dialsum.models.families import HEAD_WEIGHT, get_family
 from dialsum.models.load import read_tensors
 from dialsum.models.tokenizers import SPECIAL_NAMES, add_dialogue_tokens, load_tokenizer
 from dialsum.paths import shown
@@ -283,7 +287,7 @@ def _cut_weights(
     import torch
 
     family = get_family(str(own.get("model_type")))
-    matrices = {*family.embeddings, HEAD}
+    matrices = {*family.embeddings, HEAD_WEIGHT}
     ids, tensors = torch.tensor(kept), {}
     seen: dict[int, Any] = {}  # held, so that no other gets their place in memory
     old_bytes = new_bytes = 0

@@ -29,7 +29,7 @@ from dialsum.report.tables import (
     points_above_floor,
     whitespace_number,
 )
-from dialsum.text_table import align
+from dialsum.text import align
 from dialsum.train.checkpoints import find_sealed_checkpoint
 
 RUNNER = PROJECT_ROOT / "code" / "auto_experiment_runner.py"

@@ -15,7 +15,7 @@ from dialsum.experiment.job import say_attempts
 from dialsum.record import Record
 from dialsum.score.show import describe_verdict
 from dialsum.score.statistics import Difference, compare_systems
-from dialsum.text_table import align
+from dialsum.text import align
 
 ABSENT = "-"
 RANKED_BY = "rouge_mean"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dialsum.data.checks import MOST_WITHOUT_TEXT, has_no_text
+from dialsum.data.cleaning import MOST_WITHOUT_TEXT, has_no_text
 from dialsum.data.tables import TableRow, check_unique, name_some, raise_problems, read_rows
 from dialsum.errors import DataError
 from dialsum.score.rows import Rows

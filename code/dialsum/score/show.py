@@ -12,7 +12,7 @@ from typing import Any
 from dialsum.files import write_report
 from dialsum.score.rows import Rows
 from dialsum.score.statistics import ALPHA, TRIALS
-from dialsum.text_table import align
+from dialsum.text import align
 
 Block = Mapping[str, Any]
 """A record of score_report, or the part of it that is of one scale."""

@@ -17,8 +17,8 @@ import torch
 
 from dialsum.errors import NonFiniteError, RunError
 from dialsum.files import write_json
-from dialsum.train.passes import Batch, rows_of
 from dialsum.train.progress import Progress
+from dialsum.train.task import Batch, rows_of
 
 Policy = Literal["rollback", "skip", "stop"]
 
