@@ -10,7 +10,8 @@ import pytest
 
 from dialsum.config.schema import KeptPart, Tokenizer
 from dialsum.data import encode as encode_module
-from dialsum.data.encode import ENCODING_VERSION, EncodedSplit, TokenIds, encode_rows, fold_spaces
+from dialsum.data.cleaning import fold_spaces
+from dialsum.data.encode import ENCODING_VERSION, EncodedSplit, TokenIds, encode_rows
 from dialsum.data.rows import Dialogue
 from dialsum.errors import RunError
 from word_tokenizer import (

@@ -15,13 +15,8 @@ import numpy as np
 import pytest
 
 from dialsum.config.schema import KeptPart, Tokenizer
-from dialsum.data.encode import (
-    STANDARD_DIALOGUE_TOKENS,
-    EncodedSplit,
-    build_input,
-    encode_rows,
-    fold_spaces,
-)
+from dialsum.data.cleaning import fold_spaces
+from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS, EncodedSplit, build_input, encode_rows
 from dialsum.data.rows import Dialogue, Kind, load_split
 from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer
 from small_models import KINDS, SAMPLE, make_model, sample_texts

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS, fold_spaces
+from dialsum.data.cleaning import fold_spaces
+from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
 from dialsum.data.tables import read_rows
 from dialsum.errors import UnfitError
 from dialsum.models.tokenizers import add_dialogue_tokens, check_round_trip, load_tokenizer

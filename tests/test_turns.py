@@ -69,27 +69,27 @@ def test_what_stays_fits_and_is_the_part_that_was_asked_for(
     if size < 2:
         return
     room = 1 + int(share * (size - 2))
-    kept = keep_part(found, room, part=part)
-    sizes = [stop - start for start, stop in kept.spans]
+    spans, left_out, inside = keep_part(found, room, part=part)
+    sizes = [stop - start for start, stop in spans]
     # In order, without overlap, inside of the dialogue, never empty, never too long.
-    assert all(one[1] <= other[0] for one, other in pairwise(kept.spans))
-    assert kept.spans[0][0] >= first
-    assert kept.spans[-1][1] <= last
+    assert all(one[1] <= other[0] for one, other in pairwise(spans))
+    assert spans[0][0] >= first
+    assert spans[-1][1] <= last
     assert min(sizes) > 0
     assert 0 < sum(sizes) <= room
     # The part that was asked for.
     if part in ("start", "both_ends"):
-        assert kept.spans[0][0] == first
+        assert spans[0][0] == first
     if part == "start":
-        assert len(kept.spans) == 1
+        assert len(spans) == 1
     if part == "end" or (part == "both_ends" and room > 1):
-        assert kept.spans[-1][1] == last
+        assert spans[-1][1] == last
     # Whole turns alone where they fill half of the room, else parts: most of it is always used.
-    whole = [turn for turn in found.turns if any(_holds(span, turn) for span in kept.spans)]
-    partly = len(found.turns) - len(whole) - kept.turns_left_out
-    assert (partly > 0) == kept.inside
+    whole = [turn for turn in found.turns if any(_holds(span, turn) for span in spans)]
+    partly = len(found.turns) - len(whole) - left_out
+    assert (partly > 0) == inside
     assert partly <= 2
-    if part != "both_ends" and kept.inside:
+    if part != "both_ends" and inside:
         assert sum(stop - start for start, stop in whole) < LEAST_FILLED * room
     assert 2 * sum(sizes) >= room
 
@@ -106,15 +106,15 @@ def test_another_turn_would_not_fit(part: KeptPart) -> None:
     lengths = [stop - start for start, stop in found.turns]
     # Each turn is under half of the room: whole turns always fill as much.
     for room in range(32, len(text)):
-        kept = keep_part(found, room, part=part)
-        assert not kept.inside
+        spans, _, inside = keep_part(found, room, part=part)
+        assert not inside
         out = [
             at
             for at, turn in enumerate(found.turns)
-            if not any(_holds(span, turn) for span in kept.spans)
+            if not any(_holds(span, turn) for span in spans)
         ]
         assert out == list(range(out[0], out[-1] + 1))  # what is left out is one piece
-        used = sum(stop - start for start, stop in kept.spans)
+        used = sum(stop - start for start, stop in spans)
         sides = {"start": out[:1], "end": out[-1:], "both_ends": [out[0], out[-1]]}[part]
         assert all(used + 1 + lengths[at] > room for at in sides)
 
@@ -123,9 +123,9 @@ def test_a_long_word_is_cut_and_a_short_one_is_not() -> None:
     text = "aaa bbb ccc ddd"
     found = find_turns(text, by_character(text), start=0)
     assert found is not None
-    kept = keep_part(found, 9, part="both_ends").spans
+    kept = keep_part(found, 9, part="both_ends")[0]
     assert [text[start:stop] for start, stop in kept] == ["aaa", " ddd"]
     word = "a" * 30
     found = find_turns(word, by_character(word), start=0)
     assert found is not None
-    assert keep_part(found, 9, part="both_ends").spans == [(0, 5), (26, 30)]
+    assert keep_part(found, 9, part="both_ends")[0] == [(0, 5), (26, 30)]

@@ -132,6 +132,11 @@ def _has_literal_before_name(dialogue: str) -> bool:
     return False
 
 
+def fold_spaces(text: str) -> str:
+    """Fold runs of white space to one space, line ends kept: a tokenizer may keep each of them."""
+    return "\n".join(" ".join(line.split()) for line in text.split("\n"))
+
+
 def has_literal_end(text: str) -> bool:
     """Say whether a cleaned text holds what would be a line end in another file."""
     return "\\" in text and _LITERAL_LINE_END.search(text) is not None

@@ -1,30 +1,24 @@
-"""What the model reads: prefix and dialogue, tags that stay whole pieces, and of a dialogue that is
-too long the turns that stay.
-
-Must not know a tokenizer: it sees where each token stands in the text.
-
-Dialogues and summaries as token ids, kept from run to run.
+"""Rows as token ids: the text that a model reads, what stays of it where it is too long, and token
+ids kept from run to run.
 
 A row's ids are a view into an array of many rows: lists of them would take eight times the memory.
-Kept rows lie in files of plain int32, mapped into memory when read. Such a file is named by a hash
-of all that its content depends on, so that it cannot be stale, and by a hash of its own bytes, so
-that a damaged one is seen. Only files under such names, in a folder of their own, are ever removed.
-
 Must not know models or training; the tokenizer is given.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
-import stat
-import time
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
@@ -34,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dialsum.config.schema import KeptPart, Tokenizer
+from dialsum.data.cleaning import fold_spaces
 from dialsum.data.rows import Dialogue
 from dialsum.data.tags import find_tags
 from dialsum.errors import RunError, first_line
@@ -75,193 +70,6 @@ def find_dialogue_tokens(texts: Iterable[str]) -> list[str]:
     return sorted(tag for tag, count in seen.items() if count >= LEAST_TEXTS_WITH_TAG)
 
 
-LEAST_FILLED = 0.5
-"""Share of the room below which whole turns alone would waste it: then the turn that does not fit
-is cut inside."""
-
-Span = tuple[int, int]
-"""First token, and the one after the last."""
-
-
-@dataclass(frozen=True)
-class TurnTokens:
-    """Where the turns of one dialogue stand among the tokens of its input.
-
-    Args:
-        text: prefix and dialogue.
-        turns: tokens of each turn, in order, one turn at least; a line end between two is a token
-            of its own (T5) or the end of the turn before (KoBART).
-        begins: the character at which each token of the input begins.
-    """
-
-    text: str
-    turns: list[Span]
-    begins: Sequence[int]
-
-    @property
-    def span(self) -> Span:
-        """All tokens of the dialogue: before them stands the prefix, after them the end."""
-        return self.turns[0][0], self.turns[-1][1]
-
-    def starts_word(self, token: int) -> bool:
-        """Say whether a word begins with a token, or the space before a word does."""
-        at = self.begins[token]
-        if at == 0 or self.text[at].isspace():
-            return True
-        # mT5 writes some words as a space of its own and the rest: the space is where they begin.
-        return self.text[at - 1].isspace() and self.begins[token - 1] != at - 1
-
-    def edges(self, head: int, tail: int) -> Span:
-        """Return where the first turns stop and where the last ones start, with the line end before
-        these where something stands before them."""
-        head_stop = self.turns[head - 1][1] if head else self.turns[0][0]
-        if not tail:
-            return head_stop, self.turns[-1][1]
-        first = len(self.turns) - tail
-        return head_stop, self.turns[first - 1][1] if head and first else self.turns[first][0]
-
-    def ends(self, head: int, tail: int) -> list[Span]:
-        """Return the tokens of the first and of the last turns."""
-        head_stop, tail_start = self.edges(head, tail)
-        return [(self.span[0], head_stop), (tail_start, self.span[1])]
-
-    def speaker(self, turn: Span) -> Span:
-        """Return the tokens of the name with which a turn begins (`#Person1#:`), if it has one."""
-        start, stop = turn
-        after = next((at for at in range(start + 1, stop) if self.starts_word(at)), start)
-        named = self.text[self.begins[start] : self.begins[after]].rstrip().endswith(":")
-        return start, after if named else start
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What is left of a dialogue.
-
-    Args:
-        spans: the tokens that stay, in order.
-        turns_left_out: turns of which nothing stays.
-        inside: a turn was cut inside.
-    """
-
-    spans: list[Span]
-    turns_left_out: int
-    inside: bool
-
-
-def find_turns(text: str, offsets: Sequence[Span], *, start: int) -> TurnTokens | None:
-    """Find the turns of an input, which are the lines of its dialogue.
-
-    Args:
-        text: prefix and dialogue.
-        offsets: characters of every token, from and to; (0, 0) for one that stands for no text.
-        start: where the dialogue begins in text. A token that also holds the prefix's last
-            character belongs to the prefix.
-
-    Returns:
-        None where no token is the dialogue's.
-    """
-    places = np.array(offsets, dtype=np.int64).reshape(-1, 2)
-    own = np.flatnonzero((places[:, 1] > places[:, 0]) & (places[:, 0] >= start))
-    if not len(own):
-        return None
-    first, stop = int(own[0]), int(own[-1]) + 1
-    # Tokens that stand for no text, such as a bare word mark, are where the one before them is.
-    places[first:stop] = np.maximum.accumulate(places[first:stop], axis=0)
-    lines = text[start:].split("\n")
-    starts = np.fromiter(accumulate((len(line) + 1 for line in lines), initial=start), np.int64)
-    line_stops = starts[1:] - 1
-    begins = np.searchsorted(places[first:stop, 1], starts[:-1], side="right") + first
-    stops = np.searchsorted(places[first:stop, 0], line_stops, side="left") + first
-    lines_tokens = zip(begins.tolist(), stops.tolist(), strict=True)
-    turns = [(begin, stop) for begin, stop in lines_tokens if begin < stop]
-    return TurnTokens(text, turns, places[:, 0].tolist()) if turns else None
-
-
-def keep_part(found: TurnTokens, room: int, *, part: KeptPart) -> Kept:
-    """Choose which tokens of a dialogue stay, by whole turns where that fills half of the room.
-
-    Args:
-        found: a dialogue of more than room tokens.
-        room: tokens that it may have, 1 or more.
-        part: start and end keep the turns at that end; both_ends takes them from both in turn, so
-            that about as many tokens come from each, and cuts a first or last turn inside where the
-            two do not fit whole.
-    """
-    head, tail = _count_turns(found, room, part)
-    one_end_is_missing = part == "both_ends" and not (head and tail)
-    if one_end_is_missing:
-        half = (room - 1) // 2  # of a room with a line end between the two
-        head, tail = _count_turns(found, half, "start")[0], _count_turns(found, half, "end")[1]
-    spans = found.ends(head, tail)
-    if one_end_is_missing or _size(spans) < LEAST_FILLED * room:
-        spans = _fill(found, room, part=part, head=head, tail=tail)
-    spans = [span for span in spans if span[1] > span[0]]
-    kept = [_overlap(turn, spans) for turn in found.turns]
-    partly = any(0 < size < turn[1] - turn[0] for size, turn in zip(kept, found.turns, strict=True))
-    return Kept(spans, turns_left_out=kept.count(0), inside=partly)
-
-
-def _count_turns(found: TurnTokens, room: int, part: KeptPart) -> tuple[int, int]:
-    """Return how many whole turns fit at the start and at the end."""
-    head = tail = 0
-    while head + tail < len(found.turns):
-        at_start, at_end = found.ends(head, tail)
-        one_more = [(head + 1, tail), (head, tail + 1)]
-        if part != "both_ends":
-            one_more = [one_more[part == "end"]]
-        elif _size([at_start]) > _size([at_end]):
-            one_more.reverse()
-        fitting = [counts for counts in one_more if _size(found.ends(*counts)) <= room]
-        if not fitting:
-            break
-        head, tail = fitting[0]
-    return head, tail
-
-
-def _fill(found: TurnTokens, room: int, *, part: KeptPart, head: int, tail: int) -> list[Span]:
-    """Return whole turns and, in the room that they leave, parts of the turns between them.
-
-    No word is cut in two unless it takes half of the room. A turn that loses its start keeps the
-    name of its speaker.
-    """
-    first, last = found.span
-    start = found.edges(head, tail)[0]
-    between = len(found.turns) - tail - 1
-    stop = found.turns[between][1]
-    # A line end before the tail counts now: something will stand before it.
-    left = room - (start - first) - (last - stop if tail else 0)
-    if left < 1:
-        return found.ends(head, tail)
-    if part == "both_ends" and bool(head) == bool(tail):
-        at_start = (left + 1) // 2
-    else:
-        # The end of which nothing whole is kept gets all of it.
-        at_start = left if part == "start" or (part == "both_ends" and tail) else 0
-    at_end = left - at_start
-    head_stop = start + next(
-        (n for n in range(at_start, at_start // 2, -1) if found.starts_word(start + n)), at_start
-    )
-    name = found.speaker(found.turns[between])
-    if head_stop > first and between:
-        name = (found.turns[between - 1][1], name[1])
-    if head_stop > name[0] or _size([name]) >= at_end:
-        name = (stop, stop)
-    at_end -= _size([name])
-    tail_start = stop - next(
-        (n for n in range(at_end, at_end // 2, -1) if found.starts_word(stop - n)), at_end
-    )
-    return [(first, head_stop), name, (tail_start, last if tail else stop)]
-
-
-def _size(spans: Sequence[Span]) -> int:
-    return sum(stop - start for start, stop in spans)
-
-
-def _overlap(turn: Span, spans: Sequence[Span]) -> int:
-    """Return how many tokens of a turn stay."""
-    return sum(max(0, min(turn[1], stop) - max(turn[0], start)) for start, stop in spans)
-
-
 ENCODING_VERSION = 1
 """Raised with every change of what encode_rows makes of the same rows; a test holds it to that.
 Rows that an earlier version encoded are then encoded again."""
@@ -276,15 +84,15 @@ OWN_FOLDER = "dialsum-rows"
 LIMIT_BYTES = 2**30
 """The files read longest ago go when all together take more: 12,457 rows take 15 MB."""
 
-LEFT_BEHIND_SECONDS = 3600
-"""Age from which a temporary file is no process's that still writes it."""
+_OWN_NAME = re.compile(r"[0-9a-f]{32}\.npz|\.[0-9a-f]{32}\.npz\.\w+\.tmp")
+"""A kept file, or what a killed process left of one (files.write_bytes)."""
 
-_HASH_LENGTH = 32
-_KEPT_NAME = rf"[0-9a-f]{{{_HASH_LENGTH}}}-[0-9a-f]{{{_HASH_LENGTH}}}\.int32"
-_TEMPORARY_NAME = rf"\.{_KEPT_NAME}\.\w+\.tmp"  # as files.write_bytes names what it writes
+LEAST_FILLED = 0.5
+"""Share of the room below which whole turns alone would waste it: then the turn that does not fit
+is cut inside."""
 
-HEAD = 2 + 8
-"""Numbers at the start of a kept file: rows, sides, and Counts."""
+Span = tuple[int, int]
+"""First token, and the one after the last."""
 
 TokenIds = list[NDArray[np.int32]]
 """The ids of each row."""
@@ -333,12 +141,12 @@ class EncodedSplit:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    @property
+    @cached_property
     def input_lengths(self) -> NDArray[np.int32]:
         """Tokens of each input, [rows]."""
         return np.array([len(ids) for ids in self.inputs], np.int32)
 
-    @property
+    @cached_property
     def target_lengths(self) -> NDArray[np.int32]:
         """Tokens of each target, [rows]; zeros without summaries."""
         targets = [()] * len(self) if self.targets is None else self.targets
@@ -373,6 +181,119 @@ class EncodedSplit:
         else:
             record["longest_target_tokens"] = int(self.target_lengths.max(initial=0))
         return record | ({"cache": self.cache} if self.cache else {})
+
+
+def encode_splits(
+    splits: Mapping[str, Sequence[Dialogue]],
+    tokenizer: Any,
+    asked: Tokenizer,
+    *,
+    folder: Path | None,
+    limit_bytes: int = LIMIT_BYTES,
+) -> tuple[dict[str, EncodedSplit], list[str]]:
+    """Encode splits, or read what an earlier run made of the same rows.
+
+    Args:
+        folder: encoded rows are kept in OWN_FOLDER there; None: they are not.
+        limit_bytes: what all files may take together; the newest always stays.
+
+    Returns:
+        The splits, and what the user should know of the cache, each said once.
+
+    Raises:
+        RunError: as encode_rows; never for the cache's sake.
+    """
+    if folder is None:
+        return {kind: encode_rows(rows, tokenizer, asked) for kind, rows in splits.items()}, []
+    # All but the rows that ids depend on: the tokenizer as its tokenizer.json would say it, the few
+    # settings that are none of that file's, and the libraries that act on it.
+    base = _hash(
+        ENCODING_VERSION,
+        asked.model_dump(exclude={"dialogue_tokens"}),
+        tokenizer.backend_tokenizer.to_str(),
+        [tokenizer.eos_token_id, tokenizer.unk_token_id],
+        bool(getattr(tokenizer, "split_special_tokens", False)),
+        [version(name) for name in ("tokenizers", "transformers")],
+    )
+    encoded: dict[str, EncodedSplit] = {}
+    warnings: list[str] = []
+    for kind, rows in splits.items():
+        key = _hash(base, *([row.dialogue, row.summary] for row in rows))
+        path = folder / OWN_FOLDER / f"{key}.npz"
+        found, how = _read_kept(path, warnings), "read"
+        if found is None:
+            found = encode_rows(rows, tokenizer, asked)
+            how = "made" if _keep(path, found, limit_bytes, warnings) else "made, not kept"
+        encoded[kind] = replace(found, cache={"key": key, "how": how})
+    return encoded, list(dict.fromkeys(warnings))
+
+
+def _hash(*content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def _read_kept(path: Path, warnings: list[str]) -> EncodedSplit | None:
+    """Return what is kept in a file; a damaged one is said, and None, as is one that is not there.
+
+    A zip archive has a checksum of each array, which is held against it as it is read.
+    """
+    try:
+        with np.load(path) as kept:
+            sides = [
+                _split(kept[side], kept[f"{side}_ends"]) if side in kept else None
+                for side in ("inputs", "targets")
+            ]
+            counts = Counts(*kept["counts"].tolist())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        warnings.append(f"{shown(path)}: damaged ({first_line(error)}); its rows are encoded again")
+        return None
+    # Used now: the last to go. A folder that can only be read serves all the same.
+    with suppress(OSError):
+        os.utime(path)
+    return EncodedSplit(sides[0] or [], sides[1], counts)
+
+
+def _keep(path: Path, made: EncodedSplit, limit_bytes: int, warnings: list[str]) -> bool:
+    """Write a split and remove the files used longest ago until the rest fits; say whether it is
+    written. Only what this module writes is ever removed, and no link."""
+    arrays: dict[str, Any] = {"counts": np.array(astuple(made.counts), np.int64)}
+    for side in ("inputs", "targets"):
+        if (ids := getattr(made, side)) is not None:
+            arrays[side] = np.concatenate([np.empty(0, np.int32), *ids])
+            arrays[f"{side}_ends"] = np.cumsum([0, *map(len, ids)])
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    try:
+        write_bytes(path, content.getvalue())
+    except RunError as error:
+        warnings.append(
+            f"encoded rows cannot be kept in {shown(path.parent)} "
+            f"({getattr(error.__cause__, 'strerror', None) or first_line(error)}), so that "
+            "every run encodes them again; set data.cache_dir to a folder that can be written "
+            "and has room, or to null"
+        )
+        return False
+    total = len(content.getvalue())
+    try:
+        own = [
+            (file.stat().st_mtime, file.stat().st_size, file)
+            for file in path.parent.iterdir()
+            if _OWN_NAME.fullmatch(file.name) and file.is_file() and not file.is_symlink()
+        ]
+        for _, size, file in sorted(own, reverse=True):
+            total += size if file != path else 0
+            if total > limit_bytes and file != path:
+                file.unlink(missing_ok=True)
+    except FileNotFoundError:
+        pass  # another process tidied up
+    except OSError as error:
+        warnings.append(
+            f"{shown(path.parent)}: old encoded rows cannot be removed "
+            f"({error.strerror or error}); remove them yourself"
+        )
+    return True
 
 
 def encode_rows(rows: Sequence[Dialogue], tokenizer: Any, asked: Tokenizer) -> EncodedSplit:
@@ -437,19 +358,14 @@ def _encode_inputs(
                 "so that none is left for a dialogue; shorten the prefix or allow longer inputs, "
                 "such as 512"
             )
-        kept = keep_part(found, room, part=asked.long_dialogues_keep)
-        body = [token for begin, stop in kept.spans for token in ids[begin:stop]]
+        spans, left_out, inside = keep_part(found, room, part=asked.long_dialogues_keep)
+        body = [token for begin, stop in spans for token in ids[begin:stop]]
         encoded[at] = [*ids[:first], *body, *ids[last:]]
         counts.truncated_inputs += 1
-        counts.left_out_turns += kept.turns_left_out
-        counts.inputs_cut_inside += kept.inside
+        counts.left_out_turns += left_out
+        counts.inputs_cut_inside += inside
         counts.left_out_input_tokens += last - first - len(body)
     return encoded
-
-
-def fold_spaces(text: str) -> str:
-    """Fold runs of white space to one space, line ends kept: a tokenizer may keep each of them."""
-    return "\n".join(" ".join(line.split()) for line in text.split("\n"))
 
 
 def _flatten(rows: Sequence[Sequence[int]]) -> TokenIds:
@@ -462,169 +378,163 @@ def _split(values: NDArray[np.int32], ends: NDArray[np.int64]) -> TokenIds:
     return [values[start:end] for start, end in pairwise(ends.tolist())]
 
 
-def encode_splits(
-    splits: Mapping[str, Sequence[Dialogue]],
-    tokenizer: Any,
-    asked: Tokenizer,
-    *,
-    folder: Path | None,
-    limit_bytes: int = LIMIT_BYTES,
-) -> tuple[dict[str, EncodedSplit], list[str]]:
-    """Encode splits, or read what an earlier run made of the same rows.
+@dataclass(frozen=True)
+class TurnTokens:
+    """Where the turns of one dialogue stand among the tokens of its input.
 
     Args:
-        folder: encoded rows are kept in OWN_FOLDER there; None: they are not.
-        limit_bytes: what all files may take together; the newest always stays.
+        text: prefix and dialogue.
+        turns: tokens of each turn, in order, one turn at least; a line end between two is a token
+            of its own (T5) or the end of the turn before (KoBART).
+        begins: the character at which each token of the input begins.
+    """
+
+    text: str
+    turns: list[Span]
+    begins: Sequence[int]
+
+    @property
+    def span(self) -> Span:
+        """All tokens of the dialogue: before them stands the prefix, after them the end."""
+        return self.turns[0][0], self.turns[-1][1]
+
+    def starts_word(self, token: int) -> bool:
+        """Say whether a word begins with a token, or the space before a word does."""
+        at = self.begins[token]
+        if at == 0 or self.text[at].isspace():
+            return True
+        # mT5 writes some words as a space of its own and the rest: the space is where they begin.
+        return self.text[at - 1].isspace() and self.begins[token - 1] != at - 1
+
+    def ends(self, head: int, tail: int) -> list[Span]:
+        """Return the tokens of the first and of the last turns, with the line end before the latter
+        where something stands before it."""
+        start, stop = self.span
+        head_stop = self.turns[head - 1][1] if head else start
+        if not tail:
+            return [(start, head_stop), (stop, stop)]
+        first = len(self.turns) - tail
+        tail_start = self.turns[first - 1][1] if head and first else self.turns[first][0]
+        return [(start, head_stop), (tail_start, stop)]
+
+    def speaker(self, turn: Span) -> Span:
+        """Return the tokens of the name with which a turn begins (`#Person1#:`), if it has one."""
+        start, stop = turn
+        after = next((at for at in range(start + 1, stop) if self.starts_word(at)), start)
+        named = self.text[self.begins[start] : self.begins[after]].rstrip().endswith(":")
+        return start, after if named else start
+
+
+def find_turns(text: str, offsets: Sequence[Span], *, start: int) -> TurnTokens | None:
+    """Find the turns of an input, which are the lines of its dialogue.
+
+    Args:
+        text: prefix and dialogue.
+        offsets: characters of every token, from and to; (0, 0) for one that stands for no text.
+        start: where the dialogue begins in text. A token that also holds the prefix's last
+            character belongs to the prefix.
 
     Returns:
-        The splits, and what the user should know of the cache, each said once.
-
-    Raises:
-        RunError: as encode_rows; never for the cache's sake.
+        None where no token is the dialogue's.
     """
-    if folder is None:
-        return {kind: encode_rows(rows, tokenizer, asked) for kind, rows in splits.items()}, []
-    encoded: dict[str, EncodedSplit] = {}
-    warnings: list[str] = []
-    own, base = folder / OWN_FOLDER, _fingerprint(tokenizer, asked)
-    for kind, rows in splits.items():
-        key = _make_key(base, rows)
-        found, how = _read_kept(own, key, warnings), "read"
-        if found is None:
-            made = encode_rows(rows, tokenizer, asked)
-            how = "made" if _keep(own, key, made, limit_bytes, warnings) else "made, not kept"
-            # From the file, so that other processes share its pages and it needs no memory here.
-            found = (_read_kept(own, key, warnings) if how == "made" else None) or made
-        encoded[kind] = replace(found, cache={"key": key, "how": how})
-    return encoded, list(dict.fromkeys(warnings))
-
-
-def _fingerprint(tokenizer: Any, asked: Tokenizer) -> str:
-    """Return a hash of all but the rows that token ids depend on.
-
-    The tokenizer counts as its tokenizer.json would say it, with the few settings that are none of
-    that file's and the versions of the libraries that act on it.
-    """
-    description = {
-        "version": ENCODING_VERSION,
-        "settings": asked.model_dump(exclude={"dialogue_tokens"}),
-        "tokenizer": _hash(tokenizer.backend_tokenizer.to_str().encode()),
-        "end": tokenizer.eos_token_id,
-        "unknown": tokenizer.unk_token_id,
-        "split_special_tokens": bool(getattr(tokenizer, "split_special_tokens", False)),
-        "libraries": [version(name) for name in ("tokenizers", "transformers")],
-    }
-    return _hash(json.dumps(description, sort_keys=True).encode())
-
-
-def _make_key(fingerprint: str, rows: Sequence[Dialogue]) -> str:
-    """Return what encoded rows are kept under; names and topics of rows are not encoded."""
-    texts = [text for row in rows for text in (row.dialogue, row.summary)]
-    # The lengths say where one text ends and the next begins.
-    lengths = [None if text is None else len(text) for text in texts]
-    whole = "".join([json.dumps([fingerprint, *lengths]), *filter(None, texts)])
-    return _hash(whole.encode("utf-8", "surrogatepass"))
-
-
-def _hash(content: bytes | Any) -> str:
-    return hashlib.sha256(content).hexdigest()[:_HASH_LENGTH]
-
-
-def _read_kept(folder: Path, key: str, warnings: list[str]) -> EncodedSplit | None:
-    """Return what is kept under a key; a damaged file is said and removed."""
-    for path in sorted(folder.glob(f"{key}-*.int32")):
-        try:
-            if _own_file(path, _KEPT_NAME) is None:
-                continue
-            found = _map_file(path)
-            if found is not None:
-                # Used now: the last to go. A folder that can only be read serves all the same.
-                with suppress(OSError):
-                    os.utime(path)
-                return found
-            warnings.append(f"{shown(path)}: damaged; its rows are encoded again")
-            path.unlink(missing_ok=True)
-        except FileNotFoundError:
-            continue  # another process tidied up
-        except OSError as error:
-            warnings.append(
-                f"{shown(path)}: cannot be used ({error.strerror or error}); "
-                "its rows are encoded again"
-            )
-    return None
-
-
-def _map_file(path: Path) -> EncodedSplit | None:
-    """Map a kept file into memory; None if its bytes are not those that were written."""
-    try:
-        content = np.asarray(np.memmap(path, np.int32, mode="r"))
-    except ValueError:  # of no length that int32 can have
+    places = np.array(offsets, dtype=np.int64).reshape(-1, 2)
+    own = np.flatnonzero((places[:, 1] > places[:, 0]) & (places[:, 0] >= start))
+    if not len(own):
         return None
-    if _hash(content) != path.stem.partition("-")[2]:
-        return None
-    rows, sides, *counts = content[:HEAD].tolist()
-    start = HEAD + rows * sides
-    ends = start + np.cumsum(content[HEAD:start], dtype=np.int64)
-    ids = _split(content, np.concatenate([[start], ends]))
-    return EncodedSplit(ids[:rows], ids[rows:] if sides == 2 else None, Counts(*counts))
+    first, stop = int(own[0]), int(own[-1]) + 1
+    # Tokens that stand for no text, such as a bare word mark, are where the one before them is.
+    places[first:stop] = np.maximum.accumulate(places[first:stop], axis=0)
+    lines = text[start:].split("\n")
+    starts = np.fromiter(accumulate((len(line) + 1 for line in lines), initial=start), np.int64)
+    line_stops = starts[1:] - 1
+    begins = np.searchsorted(places[first:stop, 1], starts[:-1], side="right") + first
+    stops = np.searchsorted(places[first:stop, 0], line_stops, side="left") + first
+    lines_tokens = zip(begins.tolist(), stops.tolist(), strict=True)
+    turns = [(begin, stop) for begin, stop in lines_tokens if begin < stop]
+    return TurnTokens(text, turns, places[:, 0].tolist()) if turns else None
 
 
-def _keep(
-    folder: Path, key: str, made: EncodedSplit, limit_bytes: int, warnings: list[str]
-) -> bool:
-    """Write a split as int32: rows, sides, the counts, the length of each row of each side, and all
-    ids; say whether that went well."""
-    ids = [*made.inputs, *(made.targets or [])]
-    head = [len(made), 1 if made.targets is None else 2, *astuple(made.counts), *map(len, ids)]
-    content = np.concatenate([np.array(head, np.int32), *ids]).tobytes()
-    path = folder / f"{key}-{_hash(content)}.int32"
-    try:
-        write_bytes(path, content)
-    except RunError as error:
-        warnings.append(
-            f"encoded rows cannot be kept in {shown(folder)} "
-            f"({getattr(error.__cause__, 'strerror', None) or first_line(error)}), so that "
-            "every run encodes them again; set data.cache_dir to a folder that can be written "
-            "and has room, or to null"
-        )
-        return False
-    try:
-        _remove_oldest(folder, keep=path, limit_bytes=limit_bytes)
-    except OSError as error:
-        warnings.append(
-            f"{shown(folder)}: old encoded rows cannot be removed "
-            f"({error.strerror or error}); remove them yourself"
-        )
-    return True
-
-
-def _remove_oldest(folder: Path, *, keep: Path, limit_bytes: int) -> None:
-    """Remove the files used longest ago until the rest fits, and what killed writers left.
-
-    Only what this module writes: other names and links stay, and do not count.
+def keep_part(found: TurnTokens, room: int, *, part: KeptPart) -> tuple[list[Span], int, bool]:
+    """Choose which tokens of a dialogue stay, by whole turns where that fills half of the room.
 
     Args:
-        keep: stays whatever its size.
+        found: a dialogue of more than room tokens.
+        room: tokens that it may have, 1 or more.
+        part: start and end keep the turns at that end; both_ends takes them from both in turn, so
+            that about as many tokens come from each, and cuts a first or last turn inside where the
+            two do not fit whole.
+
+    Returns:
+        The tokens that stay, in order; of how many turns nothing stays; whether one was cut inside.
     """
-    files = []
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # another process tidied up
-            if (state := _own_file(path, _KEPT_NAME)) is not None:
-                files.append((path != keep, -state.st_mtime, state.st_size, path))
-                continue
-            left = _own_file(path, _TEMPORARY_NAME)
-            if left is not None and time.time() - left.st_mtime > LEFT_BEHIND_SECONDS:
-                path.unlink()
-    total = 0
-    for other, _, size, path in sorted(files):
-        total += size
-        if other and total > limit_bytes:
-            path.unlink(missing_ok=True)
+    head, tail = _count_turns(found, room, part)
+    one_end_is_missing = part == "both_ends" and not (head and tail)
+    if one_end_is_missing:
+        half = (room - 1) // 2  # of a room with a line end between the two
+        head, tail = _count_turns(found, half, "start")[0], _count_turns(found, half, "end")[1]
+    spans = found.ends(head, tail)
+    if one_end_is_missing or _size(spans) < LEAST_FILLED * room:
+        spans = _fill(found, room, part=part, head=head, tail=tail)
+    spans = [span for span in spans if span[1] > span[0]]
+    kept = [
+        sum(max(0, min(turn[1], stop) - max(turn[0], start)) for start, stop in spans)
+        for turn in found.turns
+    ]
+    inside = any(0 < size < turn[1] - turn[0] for size, turn in zip(kept, found.turns, strict=True))
+    return spans, kept.count(0), inside
 
 
-def _own_file(path: Path, name: str) -> os.stat_result | None:
-    """Return the state of a regular file under such a name; None: it is none of these."""
-    if re.fullmatch(name, path.name) is None:
-        return None
-    state = path.lstat()
-    return state if stat.S_ISREG(state.st_mode) else None
+def _count_turns(found: TurnTokens, room: int, part: KeptPart) -> tuple[int, int]:
+    """Return how many whole turns fit at the start and at the end."""
+    head = tail = 0
+    while head + tail < len(found.turns):
+        at_start, at_end = found.ends(head, tail)
+        one_more = [(head + 1, tail), (head, tail + 1)]
+        if part != "both_ends":
+            one_more = [one_more[part == "end"]]
+        elif _size([at_start]) > _size([at_end]):
+            one_more.reverse()
+        fitting = [counts for counts in one_more if _size(found.ends(*counts)) <= room]
+        if not fitting:
+            break
+        head, tail = fitting[0]
+    return head, tail
+
+
+def _fill(found: TurnTokens, room: int, *, part: KeptPart, head: int, tail: int) -> list[Span]:
+    """Return whole turns and, in the room that they leave, parts of the turns between them.
+
+    No word is cut in two unless it takes half of the room. A turn that loses its start keeps the
+    name of its speaker.
+    """
+    first, last = found.span
+    start = found.ends(head, tail)[0][1]
+    between = len(found.turns) - tail - 1
+    stop = found.turns[between][1]
+    # A line end before the tail counts now: something will stand before it.
+    left = room - (start - first) - (last - stop if tail else 0)
+    if left < 1:
+        return found.ends(head, tail)
+    if part == "both_ends" and bool(head) == bool(tail):
+        at_start = (left + 1) // 2
+    else:
+        # The end of which nothing whole is kept gets all of it.
+        at_start = left if part == "start" or (part == "both_ends" and tail) else 0
+    at_end = left - at_start
+    head_stop = start + next(
+        (n for n in range(at_start, at_start // 2, -1) if found.starts_word(start + n)), at_start
+    )
+    name = found.speaker(found.turns[between])
+    if head_stop > first and between:
+        name = (found.turns[between - 1][1], name[1])
+    if head_stop > name[0] or _size([name]) >= at_end:
+        name = (stop, stop)
+    at_end -= _size([name])
+    tail_start = stop - next(
+        (n for n in range(at_end, at_end // 2, -1) if found.starts_word(stop - n)), at_end
+    )
+    return [(first, head_stop), name, (tail_start, last if tail else stop)]
+
+
+def _size(spans: Sequence[Span]) -> int:
+    return sum(stop - start for start, stop in spans)

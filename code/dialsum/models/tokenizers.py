@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dialsum.data.encode import fold_spaces
+from dialsum.data.cleaning import fold_spaces
 from dialsum.errors import UnfitError, first_line
 from dialsum.files import shorten
 

@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dialsum.data.encode import fold_spaces
+from dialsum.data.cleaning import fold_spaces
 from dialsum.errors import ProblemsError, UnfitError
 from dialsum.files import give_usual_mode, new_folder, write_json
 from dialsum.models.checkpoint import (
