@@ -232,7 +232,7 @@ def test_max_rows_keeps_the_first_and_says_so(
     tmp_path: Path, max_rows: int | None, kept: int
 ) -> None:
     path = write_rows(tmp_path / "train.csv", GOOD)
-    split = load_split(path, kind="train", max_rows=max_rows)
+    split = load_split(path, kind="train").first(max_rows)
     assert [row.row for row in split.rows] == list(range(1, kept + 1))
     assert any("first 1 of 2 rows" in note for note in split.notes) == (kept < 2)
 
@@ -265,7 +265,7 @@ def test_names_the_first_of_many_dev_rows_in_train(tmp_path: Path) -> None:
     said = r"9 of 9 dialogues .*: row 1 .* = row 9 \(line 10, .* and 4 more; a score"
     with pytest.raises(DataError, match=said):
         check_splits(train, dev, None)
-    with pytest.raises(DataError, match="holds the same bytes as"):
+    with pytest.raises(DataError, match="9 of 9 dialogues"):
         load_splits(dev.path, dev.path, test=None)
 
 
@@ -494,7 +494,8 @@ def test_a_list_under_a_named_key_is_refused(tmp_path: Path) -> None:
 
 def draw(path: Path, *, share: float = 0.2, seed: int = 1, **changes: Any) -> Splits:
     """Load a train file of which a share is dev rows."""
-    return load_splits(path, None, test=None, dev_share=share, seed=seed, **changes)
+    asked = Data(dev_file=None, dev_share=share, **changes)
+    return load_splits(path, None, test=None, asked=asked, seed=seed)
 
 
 def test_dev_rows_are_drawn_by_dialogue_from_the_seed(tmp_path: Path) -> None:
@@ -517,11 +518,8 @@ def test_dev_rows_are_drawn_by_dialogue_from_the_seed(tmp_path: Path) -> None:
     assert [row.row for row in other.dev.rows] != drawn
     assert len({*splits.sha256.values(), *other.sha256.values()}) == 4
     assert any("20 of 100 rows are dev rows (data.dev_share 0.2)" in note for note in splits.notes)
-    assert (
-        len(draw(path, max_rows={"dev": 3}).dev),
-        len(draw(path, max_rows={"dev": 3}).train),
-    ) == (3, 80)
-    assert len(draw(path, max_rows={"train": 7}).train) == 7
+    few = draw(path, max_dev_rows=3, max_train_rows=7)
+    assert (len(few.dev), len(few.train)) == (3, 7)
 
 
 def test_rows_that_share_an_fname_are_not_parted(tmp_path: Path) -> None:

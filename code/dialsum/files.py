@@ -289,14 +289,17 @@ def _tell_zip(head: bytes, path: Path) -> str:
     return EXCEL if excel else ZIP
 
 
-def read_text_file(path: Path) -> str:
+def read_text_file(path: Path, content: bytes | None = None) -> str:
     """Read a UTF-8 text file, with or without BOM; line ends stay as they are.
+
+    Args:
+        content: its bytes, where they were read already.
 
     Raises:
         DataError: no such file, no regular one, unreadable, packed or another sort of file by its
             first bytes, or not UTF-8 (the encoding is named).
     """
-    content = read_file_bytes(path)
+    content = read_file_bytes(path) if content is None else content
     kind = tell_kind(content[:HEAD_BYTES], path)
     # Of these kinds the text itself says what is wrong with it.
     if kind not in (TEXT, UTF16, EMPTY, JSON, JSON_LINES, BINARY):

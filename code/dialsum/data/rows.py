@@ -11,7 +11,7 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -99,6 +99,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def summaries(self) -> list[str]:
+        """The summary of each row; empty ones in a test split."""
+        return [row.summary or "" for row in self.rows]
+
     def first(self, rows: int | None) -> Split:
         """Return the first rows, and say so; all where none are asked for."""
         if rows is None or rows >= len(self):
@@ -146,70 +151,47 @@ def name_rows(rows: Sequence[Dialogue]) -> list[str]:
 def read_data(asked: Data, *, seed: int) -> Splits:
     """Read and check the files that a config's data section names (errors as load_splits)."""
     folder = project_path(asked.data_dir)
-    return load_splits(
-        folder / asked.train_file,
-        folder / asked.dev_file if asked.dev_file else None,
-        test=folder / asked.test_file if asked.test_file else None,
-        max_rows={
-            "train": asked.max_train_rows,
-            "dev": asked.max_dev_rows,
-            "test": asked.max_test_rows,
-        },
-        columns=asked.columns,
-        dev_share=asked.dev_share,
-        seed=seed,
-    )
+    dev, test = (folder / name if name else None for name in (asked.dev_file, asked.test_file))
+    return load_splits(folder / asked.train_file, dev, test=test, asked=asked, seed=seed)
 
 
 def load_splits(
-    train: Path,
-    dev: Path | None,
-    *,
-    test: Path | None,
-    max_rows: Mapping[Kind, int | None] | None = None,
-    columns: Columns | None = None,
-    dev_share: float | None = None,
-    seed: int = 0,
+    train: Path, dev: Path | None, *, test: Path | None, asked: Data | None = None, seed: int = 0
 ) -> Splits:
     """Read, clean and check the files of one experiment.
 
     Args:
         dev: None where dev rows are drawn from the train file's.
         test: None where no submission is wanted.
-        max_rows: keep the first rows only.
-        columns: the files' own names of their columns.
-        dev_share: of the train file's rows, between 0 and 1, where there is no dev file.
+        asked: the names of columns, the most rows of each split, the share of the drawn dev rows.
         seed: of the drawing.
 
     Raises:
         DataError: every problem of every file; if each is fit by itself, those between them.
     """
-    paths: dict[Kind, Path | None] = {"train": train, "dev": dev, "test": test}
+    asked = asked or Data()
     read: dict[Kind, Split] = {}
     problems: list[str] = []
+    paths: dict[Kind, Path | None] = {"train": train, "dev": dev, "test": test}
     for kind, path in paths.items():
         try:
             if path is not None:
-                read[kind] = load_split(path, kind=kind, columns=columns)
+                read[kind] = load_split(path, kind=kind, columns=asked.columns)
             elif kind == "dev" and "train" in read:
-                read["train"], read["dev"] = _draw_dev(read["train"], dev_share or 0.0, seed)
+                share = asked.dev_share or 0.0
+                read["train"], read["dev"] = _draw_dev(read["train"], share, seed)
         except DataError as error:
             problems += error.problems
     if problems:
         raise DataError(problems, summary=UNFIT_DATA)
-    read = {kind: split.first((max_rows or {}).get(kind)) for kind, split in read.items()}
+    read = {kind: split.first(getattr(asked, f"max_{kind}_rows")) for kind, split in read.items()}
     between = check_splits(read["train"], read["dev"], read.get("test"))
     notes = [note for split in read.values() for note in split.notes]
     return Splits(read["train"], read["dev"], read.get("test"), notes=[*notes, *between])
 
 
 def load_split(
-    path: Path,
-    *,
-    kind: Kind,
-    max_rows: int | None = None,
-    columns: Columns | None = None,
-    option: str = "--set data.columns.",
+    path: Path, *, kind: Kind, columns: Columns | None = None, option: str = "--set data.columns."
 ) -> Split:
     """Read, clean and check one file.
 
@@ -217,7 +199,6 @@ def load_split(
         path: CSV or JSON Lines with the columns of REQUIRED_COLUMNS; `topic` is kept, others are
             noted and left.
         kind: a test split has no summaries; such a column is left, too.
-        max_rows: keep the first rows only. The whole file is checked all the same.
         columns: the file's own names of these columns.
         option: by which a user gives these, up to the column.
 
@@ -225,7 +206,8 @@ def load_split(
         DataError: every problem of the file, each kind with its first rows and their count.
     """
     _check_place(path, kind)
-    table, unused = _read_columns(path, kind, columns or Columns(), option)
+    content = read_file_bytes(path)
+    table, unused = _read_columns(path, content, kind, columns or Columns(), option)
     rows, changed = _clean_rows(table, kind, path)
     empty = [
         (row, column)
@@ -265,12 +247,11 @@ def load_split(
     if problems := [problem for found in kinds for problem in shorten_kind(found)]:
         raise DataError(problems, summary=UNFIT_DATA)
     notes = [*left_out, *changed, *_note_oddities(rows, path), *unused]
-    digest = hashlib.sha256(read_file_bytes(path)).hexdigest()
-    return Split(kind, path, rows, sha256=digest, notes=notes).first(max_rows)
+    return Split(kind, path, rows, sha256=hashlib.sha256(content).hexdigest(), notes=notes)
 
 
 def _read_columns(
-    path: Path, kind: Kind, columns: Columns, option: str
+    path: Path, content: bytes, kind: Kind, columns: Columns, option: str
 ) -> tuple[list[TableRow], list[str]]:
     """Return a table under our names of its columns, and a note on those that are not used."""
     usual = Columns().model_dump()
@@ -283,7 +264,7 @@ def _read_columns(
     if columns.topic != usual["topic"] and kind != "test":
         required.append(columns.topic)
     try:
-        table = read_rows(path, required=required)
+        table = read_rows(path, required=required, content=content)
     except DataError as error:
         if not re.search(r"\bno (column|key) '|none of the columns '", str(error)):
             raise
@@ -343,21 +324,20 @@ def _draw_dev(train: Split, share: float, seed: int) -> tuple[Split, Split]:
 
 def _check_place(path: Path, kind: Kind) -> None:
     """Refuse what is no file, naming the data files there; permissions are the reader's."""
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return
+        problem = f"is a folder, not a data file; it holds {_name_tables(path)}"
+    except (FileNotFoundError, NotADirectoryError):
+        problem = f"no such file; nor a folder {path.parent}"
+        if path.parent.is_dir():
+            problem = f"no such file; the folder holds {_name_tables(path.parent)}"
+    except OSError:
+        return
     way_out = f"give another place with --data-dir DIR or {OPTIONS[kind]} FILE"
     if kind == "test":
         way_out += ", or do without a submission: --set data.test_file=null"
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        folder = path.parent
-        there = f"the folder holds {_name_tables(folder)}"
-        found = there if folder.is_dir() else f"nor a folder {folder}"
-        raise DataError([f"{path}: no such file; {found}; {way_out}"]) from None
-    except OSError:
-        return
-    if stat.S_ISDIR(mode):
-        problem = f"{path}: is a folder, not a data file; it holds {_name_tables(path)}; {way_out}"
-        raise DataError([problem])
+    raise DataError([f"{path}: {problem}; {way_out}"])
 
 
 def _name_tables(folder: Path) -> str:
@@ -447,41 +427,33 @@ def check_splits(train: Split, dev: Split, test: Split | None) -> list[str]:
     Raises:
         DataError: the first such rows of both files, and how to mend it.
     """
-    if train.sha256 == dev.sha256:
-        raise DataError(
-            [
-                f"{dev.path}: holds the same bytes as {train.path}; a score on rows that "
-                f"were trained on says nothing; give other rows with {OPTIONS['dev']} FILE"
-            ]
-        )
-    in_train = _first_by_text(train)
-    if shared := _say_shared(dev, train, in_train):
+    splits = [train, dev, *([test] if test else [])]
+    texts = {split.kind: [_normalise(row.dialogue) for row in split.rows] for split in splits}
+
+    def say_shared(split: Split, other: Split) -> str:
+        """Name the rows whose dialogues stand in another split, too, if any do."""
+        known = dict(zip(reversed(texts[other.kind]), reversed(other.rows), strict=True))
+        pairs = [
+            f"{say_row(row)} = {say_row(known[text])} there"
+            for row, text in zip(split.rows, texts[split.kind], strict=True)
+            if text in known
+        ]
+        count = f"{len(pairs):,} of {len(split):,} dialogues stand in {other.path} too: "
+        return f"{split.path}: {count}{say_first(pairs, limit=SHOWN_PAIRS)}" if pairs else ""
+
+    if shared := say_shared(dev, train):
         raise DataError(
             [
                 f"{shared}; a score on rows that were trained on says nothing; take them out of "
                 f"{train.path}, or choose other dev rows with {OPTIONS['dev']} FILE"
             ]
         )
-    if test is None:
-        return []
-    found = [_say_shared(test, train, in_train), _say_shared(test, dev, _first_by_text(dev))]
+    found = [] if test is None else [say_shared(test, train), say_shared(test, dev)]
     return [
         f"{shared}; their summaries will look better than the model is"
         for shared in found
         if shared
     ]
-
-
-def _first_by_text(split: Split) -> dict[str, Dialogue]:
-    return {_normalise(row.dialogue): row for row in reversed(split.rows)}
-
-
-def _say_shared(split: Split, other: Split, known: Mapping[str, Dialogue]) -> str:
-    """Name the rows whose dialogues stand in another split by their normalised text, if any do."""
-    twins = [(row, known.get(_normalise(row.dialogue))) for row in split.rows]
-    pairs = [f"{say_row(row)} = {say_row(twin)} there" for row, twin in twins if twin]
-    said = f"{split.path}: {len(pairs):,} of {len(split):,} dialogues stand in {other.path} too: "
-    return said + say_first(pairs, limit=SHOWN_PAIRS) if pairs else ""
 
 
 def _normalise(dialogue: str) -> str:

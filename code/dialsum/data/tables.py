@@ -48,18 +48,21 @@ class TableRow:
     values: dict[str, str]
 
 
-def read_rows(path: Path, *, required: Sequence[str], nameless: bool = False) -> list[TableRow]:
+def read_rows(
+    path: Path, *, required: Sequence[str], nameless: bool = False, content: bytes | None = None
+) -> list[TableRow]:
     """Read a table of any of the three kinds, told by the name's ending.
 
     Args:
         required: columns that it must have; a text file has `summary` alone.
         nameless: do without `fname` in JSON Lines and text files.
+        content: the file's bytes, where they were read already.
 
     Raises:
         DataError: no such file, other encoding (cp949 and UTF-16 are named), NUL bytes, AI-Hub's
             own form; errors of parse_table; a line that is no JSON object, or that lacks a key.
     """
-    text, ending = read_text_file(path), path.suffix.lower()
+    text, ending = read_text_file(path, content), path.suffix.lower()
     aihub.refuse(text, path)
     if ending == ".json":
         raise DataError([f"{path}: give one JSON object a line, in a file that ends in .jsonl"])
