@@ -42,14 +42,6 @@ def test_predictions_stand_beside_dialogue_and_reference(tmp_path: Path) -> None
     )
 
 
-@pytest.mark.parametrize("summaries", [[], ["하나", "둘"], ["하나", "둘", "셋", "넷"]])
-def test_every_row_needs_its_summary(tmp_path: Path, summaries: list[str]) -> None:
-    for write in (write_submission, write_predictions):
-        with pytest.raises(RunError, match=f"{len(summaries)} summaries for 3 rows"):
-            write(tmp_path / "out.csv", ROWS, summaries)
-    assert list(tmp_path.iterdir()) == []
-
-
 TOP = ",fname,summary\n"
 UNFIT = [
     ("", ["is empty"]),

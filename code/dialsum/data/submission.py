@@ -31,18 +31,11 @@ def write_submission(path: Path, test_rows: Sequence[Dialogue], summaries: Seque
     hours of training are not to be lost over one of them, and check_submission names them.
 
     Raises:
-        RunError: as many summaries as rows are needed.
         DiskFullError, RunError: the file cannot be written.
     """
-    _check_count(path, test_rows, summaries)
-    write_csv(
-        path,
-        HEADER,
-        [
-            [index, row.fname, one_line(summary)]
-            for index, (row, summary) in enumerate(zip(test_rows, summaries, strict=True))
-        ],
-    )
+    pairs = enumerate(zip(test_rows, summaries, strict=True))
+    rows = ([index, row.fname, one_line(summary)] for index, (row, summary) in pairs)
+    write_csv(path, HEADER, rows)
 
 
 def one_line(summary: str) -> str:
@@ -54,17 +47,11 @@ def write_predictions(path: Path, rows: Sequence[Dialogue], summaries: Sequence[
     """Write predictions, each beside its dialogue and reference, in the order of rows.
 
     Raises:
-        DiskFullError, RunError: as write_submission.
+        DiskFullError, RunError: the file cannot be written.
     """
-    _check_count(path, rows, summaries)
-    write_csv(
-        path,
-        PREDICTION_COLUMNS,
-        [
-            [row.fname, summary, row.dialogue, row.summary]
-            for row, summary in zip(rows, summaries, strict=True)
-        ],
-    )
+    pairs = zip(rows, summaries, strict=True)
+    cells = ([row.fname, summary, row.dialogue, row.summary] for row, summary in pairs)
+    write_csv(path, PREDICTION_COLUMNS, cells)
 
 
 def check_submission(
@@ -191,14 +178,6 @@ def _find_wrong_cells(table: Sequence[TableRow], path: Path) -> list[list[str]]:
             normalise = "unicodedata.normalize('NFC', text)"
             decomposed.append(f"{place} is not composed; {normalise} composes it")
     return [empty, broken, decomposed]
-
-
-def _check_count(path: Path, rows: Sequence[Dialogue], summaries: Sequence[str]) -> None:
-    if len(rows) != len(summaries):
-        raise RunError(
-            f"{path}: {len(summaries)} summaries for {len(rows)} rows; nothing was written. "
-            "Every row needs one, in the order of the rows"
-        )
 
 
 def fill_empty(summaries: Sequence[str], rows: Sequence[Dialogue]) -> tuple[list[str], int]:

@@ -24,8 +24,9 @@ from dialsum.data.encode import (
 )
 from dialsum.data.rows import Dialogue, Splits, name_rows, read_data
 from dialsum.data.submission import (
-    check_submission,
     fill_empty,
+    one_line,
+    remark_on_summaries,
     write_predictions,
     write_submission,
 )
@@ -524,10 +525,18 @@ class _Run:
                 f"{filled} test summaries came out empty; each holds its dialogue's first utterance"
             )
         write_submission(self.job.paths.submission, splits.test.rows, summaries)
-        known = {
-            tag for row in splits.train.rows for tag in loose_tags(f"{row.dialogue}\n{row.summary}")
-        }
-        remarks = check_submission(self.job.paths.submission, splits.test.rows, known=known)
+        remarks = remark_on_summaries(
+            {
+                row.fname: one_line(text)
+                for row, text in zip(splits.test.rows, summaries, strict=True)
+            },
+            {row.fname: row.dialogue for row in splits.test.rows},
+            known={
+                tag
+                for row in splits.train.rows
+                for tag in loose_tags(f"{row.dialogue}\n{row.summary}")
+            },
+        )
         for remark in (*remarks.faults, *remarks.oddities):
             self.progress.warn(f"submission: {remark}")
         self.record.add("submission", rows=len(summaries), filled_empty=filled)
