@@ -27,36 +27,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a batch and return the exit status."""
     asked = read_batch_options(arguments)
     require_packages(__file__)
+    from dataclasses import fields
+
     from dialsum.batch.plan import BatchOptions
     from dialsum.batch.start import explain_batch, run_batch
-    from dialsum.report.closing import format_closing
-    from dialsum.report.summaries import write_batch_files
 
-    options = BatchOptions(
-        configs=tuple(asked.config),
-        one_epoch=asked.one_epoch,
-        demo=asked.demo,
-        data_dir=asked.data_dir,
-        only=asked.only,
-        output_dir=asked.output_dir,
-        runs_dir=asked.runs_dir,
-        log_dir=asked.log_dir,
-        overrides=tuple(asked.overrides),
-        seed=asked.seed,
-        stop_on_error=asked.stop_on_error,
-        script=asked.script,
-    )
+    options = BatchOptions(**{one.name: getattr(asked, one.name) for one in fields(BatchOptions)})
     if asked.explain:
         print(explain_batch(options))
         return EXIT_OK
     # A dry run writes nothing, and ends before a package could change.
     with nullcontext() if asked.dry_run else use_environment():
-        return run_batch(
-            options,
-            write_results=write_batch_files,
-            format_closing=format_closing,
-            dry_run=asked.dry_run,
-        )
+        return run_batch(options, dry_run=asked.dry_run)
 
 
 if __name__ == "__main__":

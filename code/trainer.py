@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from dialsum.environment_variables import describe_variables, start_without_kept_out
+from dialsum.environment_variables import describe_variables, start_without_kept_out, take_env_file
 
 if __name__ == "__main__":
     start_without_kept_out()
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, interrupt)
     with use_environment():
         require_packages(__file__)
-        from dialsum.batch.check import check_alone, explain_checkpoint, take_env_file
+        from dialsum.batch.check import check_alone, explain_checkpoint
         from dialsum.batch.lock import hold_run
         from dialsum.batch.start import make_alone_job
         from dialsum.config.load import load_config
@@ -51,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if asked.config
                 else read_job(asked.job).loaded
             )
-            own = explain_checkpoint(loaded.config, environment=os.environ)
-            print(loaded.explain(checkpoint=own))
+            print(loaded.explain(checkpoint=explain_checkpoint(loaded.config)))
             return EXIT_OK
         if not of_batch:
             notes, problems = take_env_file()
@@ -62,16 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in describe_variables(os.environ):
             print(line)
         if asked.config:
-            job = make_alone_job(
-                asked.config,
-                overrides=asked.overrides,
-                overlays=asked.overlay,
-                output_dir=asked.output_dir,
-                run_dir=asked.run_dir,
-                model_dir=asked.model_dir,
-                one_epoch=asked.one_epoch,
-                resume=asked.resume,
-            )
+            job = make_alone_job(asked)
         else:
             job = replace(read_job(asked.job), resume=asked.resume)
             job = job if of_batch else check_alone(job)

@@ -18,8 +18,6 @@ from dialsum.batch.plan import BatchOptions
 from dialsum.batch.screen import Screen
 from dialsum.batch.start import run_batch
 from dialsum.record import Record
-from dialsum.report.closing import format_closing
-from dialsum.report.summaries import write_batch_files
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRAINER = (sys.executable, str(REPOSITORY / "tests" / "stand_in_trainer.py"))
@@ -96,8 +94,7 @@ def make_options(folder: Path, *names: str, **values: Any) -> BatchOptions:
 
 def start(options: BatchOptions, **settings: Any) -> int:
     """Run a batch of stand-ins as the runner does; return its exit status."""
-    parts = {"write_results": write_batch_files, "format_closing": format_closing}
-    return run_batch(options, **{"trainer": TRAINER, **parts, **settings})
+    return run_batch(options, **{"trainer": TRAINER, **settings})
 
 
 def make_screen(*, terminal: bool = False) -> tuple[Screen, StringIO]:

@@ -29,7 +29,7 @@ def plan_batch(options: BatchOptions) -> BatchPlan:
 def run_stand_ins(options: BatchOptions) -> tuple[BatchResult, str]:
     """Run a batch; return its outcome and what was on the screen."""
     screen, shown = make_screen()
-    outcome = run_queue(plan_batch(options), screen=screen, write_results=write_batch_files)
+    outcome = run_queue(plan_batch(options), screen=screen)
     return outcome, shown.getvalue()
 
 
@@ -154,7 +154,9 @@ def test_batch_files_rank_within_the_batch_and_point_to_what_is_there(tmp_path: 
     assert (paths.root / batch["logs"]).is_dir()
 
 
-def test_the_batchs_own_files_tell_the_truth_while_it_runs(tmp_path: Path) -> None:
+def test_the_batchs_own_files_tell_the_truth_while_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[Any] = []
 
     def keep(outcome: BatchResult) -> dict[Path, str]:
@@ -162,8 +164,8 @@ def test_the_batchs_own_files_tell_the_truth_while_it_runs(tmp_path: Path) -> No
         seen.append(read_json(outcome.plan.paths.results(outcome.plan.started_at)))
         return unwritten
 
-    plan = plan_batch(make_options(tmp_path, "ok", "fail"))
-    run_queue(plan, screen=make_screen()[0], write_results=keep)
+    monkeypatch.setattr("dialsum.batch.queue.write_batch_files", keep)
+    run_stand_ins(make_options(tmp_path, "ok", "fail"))
     assert [one["status"] for one in seen] == ["running", "running", "running", "failed"]
     assert [len(one["experiments"]) for one in seen] == [0, 1, 2, 2]
     assert [len(one["not_started"]) for one in seen] == [2, 1, 0, 0]
@@ -174,7 +176,7 @@ def test_a_folder_that_cannot_be_made_stops_the_batch_before_its_start(tmp_path:
     plan = plan_batch(make_options(tmp_path, "ok"))
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(UnfitError, match="cannot be made"):
-        run_queue(plan, screen=make_screen()[0], write_results=write_batch_files)
+        run_queue(plan, screen=make_screen()[0])
 
 
 def test_two_batches_do_not_share_a_folder(tmp_path: Path) -> None:
@@ -182,7 +184,7 @@ def test_two_batches_do_not_share_a_folder(tmp_path: Path) -> None:
     plan.paths.runs.mkdir(parents=True)
     runs = [one.paths for one in plan.jobs]
     with hold_batch(plan.paths, runs), pytest.raises(UnfitError, match="another batch"):
-        run_queue(plan, screen=make_screen()[0], write_results=write_batch_files)
+        run_queue(plan, screen=make_screen()[0])
     assert not plan.paths.results(plan.started_at).exists()
 
 
@@ -235,7 +237,7 @@ def test_a_fault_in_what_is_shown_costs_no_run(tmp_path: Path) -> None:
         show(make_line)
 
     screen.show_progress = fail_once  # type: ignore[method-assign]
-    outcome = run_queue(plan, screen=screen, write_results=write_batch_files)
+    outcome = run_queue(plan, screen=screen)
     assert [record.status for record in outcome.records] == ["success", "success"]
     assert "ZeroDivisionError: a fault of ours" in shown.getvalue()
     assert "the experiments go on without being shown" in shown.getvalue()

@@ -34,12 +34,10 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("disk", [100], indirect=True)
 def test_on_a_full_disk_nothing_is_started_and_nothing_that_stood_there_is_touched(
-    tmp_path: Path, disk: Path
+    tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = make_options(tmp_path, "ok", "crash", output_dir=disk, log_dir=tmp_path / "log")
     run_stand_ins(options)
-    plan = plan_batch(options)
-    screen, shown = make_screen()
     before: dict[str, bytes] = {}
 
     def write_then_fill(outcome: BatchResult) -> dict[Path, str]:
@@ -49,14 +47,15 @@ def test_on_a_full_disk_nothing_is_started_and_nothing_that_stood_there_is_touch
             before.update(files(disk / "auto_experiments"))
         return unwritten
 
-    outcome = run_queue(plan, screen=screen, write_results=write_then_fill)
+    monkeypatch.setattr("dialsum.batch.queue.write_batch_files", write_then_fill)
+    outcome, shown = run_stand_ins(options)
     assert outcome.exit_status == 1
     assert outcome.experiments == []
     after = files(disk / "auto_experiments")
     for name in before.keys() | after.keys():
         assert after.get(name) == before.get(name) or name.endswith(LOCK), name
     closing = "\n".join(format_closing(outcome))
-    assert "the disk is full, so nothing was started from L_ok on: " in shown.getvalue()
+    assert "the disk is full, so nothing was started from L_ok on: " in shown
     assert "the disk is full, so nothing was started from L_ok on: " in closing
     assert "Not started\n  1 L_ok\n  2 L_crash" in closing
     assert "everything is recorded: no space left on the disk" in closing
@@ -183,7 +182,7 @@ def test_a_child_that_does_not_stop_is_killed_and_recorded_for_it(tmp_path: Path
         write(make_line)
 
     screen.show_progress = stop_when_hanging  # type: ignore[method-assign]
-    outcome = run_queue(plan, screen=screen, write_results=write_batch_files, grace_seconds=0.2)
+    outcome = run_queue(plan, screen=screen, grace_seconds=0.2)
     assert outcome.exit_status == 130
     assert outcome.records[0].status == "interrupted"
     assert "did not stop when asked and was killed" in str(outcome.records[0].value("reason"))

@@ -167,7 +167,7 @@ def test_a_batch_says_of_a_checkpoint_what_a_run_says(
     sort: str, claimed: str, lengths: tuple[int, int], checkpoints: Checkpoints
 ) -> None:
     config = make_config(claimed, checkpoints(sort), lengths=lengths)
-    [problem], _ = find_model_problems(config, environment={})
+    [problem], _ = find_model_problems(config)
     with pytest.raises(UnfitError) as caught:
         check_checkpoint(config)
     assert str(caught.value) == problem

@@ -179,7 +179,7 @@ def test_an_adapter_is_called_one(
     folder = write(tmp_path / "adapter", adapter_config__json=content, **weights)
     if not with_config:
         (folder / "config.json").unlink()
-    [problem], _ = find_model_problems(pretrained(tmp_path, str(folder)), environment={})
+    [problem], _ = find_model_problems(pretrained(tmp_path, str(folder)))
     assert str(folder) in problem
     assert what in problem
     assert whose in problem

@@ -84,7 +84,9 @@ def test_what_a_checkpoint_asks_of_generation_is_said(
     place: str,
     repository: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     folder, name = tmp_path / "model", str(tmp_path / "model")
     if place == "cache":
         cache, name, commit = tmp_path / "models--some--one", "some/one", "c" * 40
@@ -110,13 +112,16 @@ def test_what_a_checkpoint_asks_of_generation_is_said(
             "generation.no_repeat_ngram_size=0",
         ],
     )
-    lines = explain_checkpoint(loaded.config, environment={"HF_HUB_CACHE": str(tmp_path)})
+    lines = explain_checkpoint(loaded.config)
     assert [" ".join(line.split()) for line in lines[1:]] == said
     assert lines[0].startswith(f"{name} asks")
     assert "\n".join(["", *lines, ""]) in loaded.explain(checkpoint=lines)
 
 
-def test_a_checkpoint_that_is_not_here_cannot_be_asked(repository: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_not_here_cannot_be_asked(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     loaded = load_config(repository / "config/experiments/01_mt5_xlsum.yaml")
-    [line] = explain_checkpoint(loaded.config, environment={"HF_HUB_CACHE": str(tmp_path)})
+    [line] = explain_checkpoint(loaded.config)
     assert "is not downloaded yet" in line

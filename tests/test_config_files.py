@@ -318,14 +318,14 @@ def test_each_header_holds_the_commands_that_run_this_file(path: Path) -> None:
     program, script, *arguments = shlex.split(fields["Run"])
     if stem(path) not in SEVEN:
         assert (program, script) == ("python", "code/auto_experiment_runner.py")
-        assert [(REPOSITORY / one).resolve() for one in read_batch_options(arguments).config] == [
+        assert [(REPOSITORY / one).resolve() for one in read_batch_options(arguments).configs] == [
             path
         ]
         return
     assert (program, script) == ("bash", "run_main_7_experiments.sh")
     seven = experiments_of(REPOSITORY / script)
     options = read_batch_options(["--config", *map(str, seven), *arguments])
-    assert options.config[options.only[0] - 1] == path
+    assert options.configs[options.only[0] - 1] == path
 
 
 def test_the_demo_is_run_by_its_header() -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.batch.check import take_env_file
 from dialsum.environment_variables import (
     ENV_FILE_KEYS,
     FAMILIES,
@@ -22,9 +21,8 @@ from dialsum.environment_variables import (
     family_of,
     find_kept_out,
     find_said,
-    find_secret_problems,
-    read_env_file,
     record_variables,
+    take_env_file,
 )
 from dialsum.experiment.recording import find_shadowed_packages
 from trainer_runs import REPOSITORY, command, environment
@@ -275,15 +273,21 @@ ENV_FILES = [
 
 @pytest.mark.parametrize(("content", "values", "note", "problem"), ENV_FILES)
 def test_of_a_file_env_only_our_keys_are_taken(
-    content: bytes, values: dict[str, str], note: str, problem: str, tmp_path: Path
+    content: bytes,
+    values: dict[str, str],
+    note: str,
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(os, "environ", {})
     path = tmp_path / ".env"
     path.write_bytes(content)
-    found = read_env_file(path)
-    assert found.values == values
-    assert bool(found.notes) == bool(note) and note in "".join(found.notes)
-    assert bool(found.problems) == bool(problem) and problem in "".join(found.problems)
-    assert SECRET not in "".join([*found.notes, *found.problems])
+    notes, problems = take_env_file(path)
+    assert os.environ == values
+    assert bool(notes) == bool(note) and note in "".join(notes)
+    assert bool(problems) == bool(problem) and problem in "".join(problems)
+    assert SECRET not in "".join([*notes, *problems])
 
 
 @pytest.mark.parametrize(
@@ -308,9 +312,5 @@ def test_a_token_that_can_be_none_is_named_and_not_shown(
     _, [problem] = take_env_file(tmp_path / ".env")
     assert problem.startswith(f"{name} (in the environment or in .env): holds characters that no")
     assert value.strip() not in problem
-    assert find_secret_problems({name: SECRET, "HF_HOME": "/한글"}) == []
-
-
-def test_no_file_env_is_no_problem(tmp_path: Path) -> None:
-    found = read_env_file(tmp_path / ".env")
-    assert (found.values, found.notes, found.problems) == ({}, [], [])
+    monkeypatch.setattr(os, "environ", {name: SECRET, "HF_HOME": "/한글"})
+    assert take_env_file(tmp_path / "none") == ([], [])

@@ -76,7 +76,9 @@ def test_a_job_with_values_that_no_config_can_have_is_refused(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("act", ["edit", "delete"])
-def test_files_that_change_while_the_queue_runs_change_nothing(tmp_path: Path, act: str) -> None:
+def test_files_that_change_while_the_queue_runs_change_nothing(
+    tmp_path: Path, act: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = make_options(
         tmp_path, "ok", "nan_1", "ok_9", one_epoch=True, overrides=("batch.retry=[lr_half]", TURNED)
     )
@@ -89,7 +91,8 @@ def test_files_that_change_while_the_queue_runs_change_nothing(tmp_path: Path, a
         return unwritten
 
     screen, shown = make_screen()
-    outcome = run_queue(plan, screen=screen, write_results=write_and_change)
+    monkeypatch.setattr("dialsum.batch.queue.write_batch_files", write_and_change)
+    outcome = run_queue(plan, screen=screen)
     assert outcome.exit_status == 0, shown.getvalue()
     jobs = [read_job(job.paths.job) for job in plan.jobs]
     assert [job.config.training.learning_rate for job in jobs] == [1e-3, 5e-4, 1e-3]
@@ -141,7 +144,7 @@ def test_rows_that_change_while_the_queue_runs_are_refused(tmp_path: Path) -> No
     train = data / "train.csv"
     train.write_text(train.read_text(encoding="utf-8").replace("물건을", "선물을"), "utf-8")
     screen, shown = make_screen()
-    result = run_queue(plan, screen=screen, write_results=write_batch_files)
+    result = run_queue(plan, screen=screen)
     assert result.exit_status == 1
     assert "train.csv: changed since the batch was started" in shown.getvalue()
 

@@ -16,8 +16,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 CODE = REPOSITORY / "code"
 LAYERS: list[list[str]] = [
-    ["text", "errors", "environment_variables", "cli", "files"],
-    ["paths", "parent_watch", "machine"],
+    ["text", "paths", "errors", "environment_variables", "cli", "files"],
+    ["parent_watch", "machine"],
     ["config"],
     ["data"],
     ["score"],
@@ -25,8 +25,7 @@ LAYERS: list[list[str]] = [
     ["generate"],
     ["train"],
     ["record", "experiment"],
-    ["batch"],
-    ["report"],
+    ["batch", "report"],
 ]
 """Modules and packages of dialsum; each imports only from its own row and those above it."""
 

@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 
 from batch_world import make_options, make_screen, write_configs, write_data
-from dialsum.batch.check import find_others_at_work
-from dialsum.batch.lock import find_holder, hold_batch, hold_run
+from dialsum.batch.lock import find_holder, find_runs_at_work, hold_batch, hold_run
 from dialsum.batch.queue import run_queue
 from dialsum.errors import EXIT_UNFIT, UnfitError
 from dialsum.paths import LOCK, RunPaths
-from dialsum.report.summaries import write_batch_files
 from test_batch import plan_batch
 from test_batch_faults import files, start_runner, wait_for_pids
 from test_child import wait_for
@@ -77,13 +75,13 @@ def test_a_run_by_itself_keeps_a_batch_out_of_its_folder_alone(tmp_path: Path) -
         pass
     for paths in (own, RunPaths(folder=tmp_path / "elsewhere", model=own.model)):
         holder = start_holder(paths)
-        [problem] = find_others_at_work(plan)
+        [problem] = find_runs_at_work([own])
         assert f"process {holder.pid}" in problem
         with pytest.raises(UnfitError, match=f"another run is at work .*process {holder.pid}"):
-            run_queue(plan, screen=make_screen()[0], write_results=write_batch_files)
+            run_queue(plan, screen=make_screen()[0])
         holder.kill()
         holder.wait()
-        assert find_others_at_work(plan) == []
+        assert find_runs_at_work([own]) == []
     beside.kill()
     beside.wait()
 

@@ -17,7 +17,7 @@ from dialsum.batch.plan import (
     BatchPlan,
     describe_plan,
     describe_replaced,
-    expect_minutes,
+    expect_seconds,
     load_selected,
     make_plan,
 )
@@ -192,11 +192,11 @@ def test_steps_of_a_run(
 def test_expected_minutes_are_scaled_by_rows_and_to_one_epoch(tmp_path: Path) -> None:
     [full] = check_plan(plan_of(make_options(tmp_path, "a"))).plan.jobs
     assert full.train_rows == 4
-    assert expect_minutes(full) == pytest.approx(60 * 4 / 12_457)
+    assert expect_seconds(full) == pytest.approx(3600 * 4 / 12_457)
     [short] = plan_of(make_options(tmp_path, "a", one_epoch=True)).jobs
-    assert expect_minutes(short) == 15
+    assert expect_seconds(short) == 900
     [demo] = plan_of(make_options(tmp_path, "a", demo=True)).jobs
-    assert expect_minutes(demo) is None
+    assert expect_seconds(demo) is None
 
 
 def test_the_plan_as_text(tmp_path: Path) -> None:

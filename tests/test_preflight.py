@@ -12,12 +12,11 @@ import pytest
 from batch_world import make_options, write_configs, write_data
 from dialsum.batch.check import (
     check_plan,
+    estimate_disk_bytes,
     find_model_problems,
-    find_others_at_work,
     find_place_problems,
 )
 from dialsum.batch.lock import hold_batch
-from dialsum.batch.plan import estimate_disk_bytes
 from dialsum.config.load import load_config
 from dialsum.errors import UnfitError
 from dialsum.machine.memory import BASE_SIZES
@@ -35,31 +34,39 @@ def test_preflight_of_a_fit_batch_writes_nothing(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.fixture
+def no_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide nvidia-smi."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("no_card")
 def test_preflight_shows_all_problems_together(tmp_path: Path) -> None:
     options = make_options(tmp_path, "a", overrides=("general.device=cuda",))
     (tmp_path / "data" / "dev.csv").write_text("fname,dialog\n1,x\n")
     (tmp_path / "data" / "test.csv").write_bytes("fname,dialogue\nt1,안녕\n".encode("cp949"))
     (tmp_path / "out").write_text("a file")
-    environment = {"PATH": str(tmp_path)}
-    text = "\n".join(check_plan(plan_of(options), environment=environment).problems)
+    text = "\n".join(check_plan(plan_of(options)).problems)
     assert "dev.csv:1" in text and "'summary'" in text
     assert "test.csv" in text and "cp949" in text
     assert "out: is a file" in text
     assert "no NVIDIA GPU" in text and "--demo" in text
 
 
+@pytest.mark.usefixtures("no_card")
 def test_a_missing_gpu_is_a_note_in_a_dry_run(tmp_path: Path) -> None:
     options = make_options(tmp_path, "a", overrides=("general.device=cuda",))
-    findings = check_plan(plan_of(options), dry_run=True, environment={"PATH": str(tmp_path)})
+    findings = check_plan(plan_of(options), dry_run=True)
     assert findings.problems == []
     assert any("would be refused: GPU" in note for note in findings.notes)
 
 
+@pytest.mark.usefixtures("no_card")
 def test_a_missing_gpu_is_counted_with_other_problems_in_a_dry_run(tmp_path: Path) -> None:
     options = make_options(
         tmp_path, "a", data_dir=tmp_path / "none", overrides=("general.device=cuda",)
     )
-    findings = check_plan(plan_of(options), dry_run=True, environment={"PATH": str(tmp_path)})
+    findings = check_plan(plan_of(options), dry_run=True)
     assert len(findings.problems) == 2
     assert not any("would be refused" in note for note in findings.notes)
 
@@ -68,10 +75,9 @@ def test_a_scorer_that_is_not_installed_is_named_before_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_of(make_options(tmp_path, "a", overrides=("evaluation.tokenizer=kiwi",)))
-    environment = {"PATH": str(tmp_path)}
-    assert check_plan(plan, environment=environment).problems == []
+    assert check_plan(plan).problems == []
     monkeypatch.setattr("dialsum.batch.check.find_spec", lambda _: None)
-    [problem] = check_plan(plan, environment=environment).problems
+    [problem] = check_plan(plan).problems
     assert "requirements-kiwi.txt" in problem
 
 
@@ -87,10 +93,10 @@ LAUNCHED = [
 
 @pytest.mark.parametrize(("name", "value", "said"), LAUNCHED)
 def test_one_of_several_processes_is_refused(
-    tmp_path: Path, name: str, value: str, said: list[str]
+    tmp_path: Path, name: str, value: str, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = plan_of(make_options(tmp_path, "a"))
-    problems = check_plan(plan, environment={"PATH": str(tmp_path), name: value}).problems
+    monkeypatch.setenv(name, value)
+    problems = check_plan(plan_of(make_options(tmp_path, "a"))).problems
     assert len(problems) == bool(said)
     assert all(words in problems[0] for words in said)
 
@@ -124,15 +130,14 @@ def test_a_folder_that_another_batch_uses_is_refused(tmp_path: Path) -> None:
     plan.paths.root.mkdir(parents=True)
     assert find_place_problems(plan) == []
     with hold_batch(plan.paths, []):
-        [problem] = find_others_at_work(plan)
+        [problem] = check_plan(plan).problems
         assert "another batch is at work" in problem
-        assert check_plan(plan).problems == [problem]
         rehearsed = check_plan(plan, dry_run=True)
         assert rehearsed.problems == []
         assert f"a start now would be refused: {problem}" in rehearsed.notes
         with pytest.raises(UnfitError, match="another batch"), hold_batch(plan.paths, []):
             raise AssertionError("held twice")
-    assert find_others_at_work(plan) == []
+    assert check_plan(plan).problems == []
 
 
 def test_a_folder_without_rights_is_refused(tmp_path: Path) -> None:
@@ -150,7 +155,7 @@ def test_too_little_space_is_said_before_the_start(
 ) -> None:
     plan = plan_of(make_options(tmp_path, "a"))
     needed = estimate_disk_bytes(plan.jobs[0].config)
-    monkeypatch.setattr("dialsum.batch.plan.LOGS_BYTES", 2**60)
+    monkeypatch.setattr("dialsum.batch.check.LOGS_BYTES", 2**60)
     [problem] = find_place_problems(plan)
     assert "GiB free, but models and checkpoints of 1 experiment take" in problem
     assert 0 < needed < 2**30
@@ -195,7 +200,7 @@ def test_a_local_checkpoint_that_does_not_fit_is_found(
     tmp_path: Path, config: str, said: str
 ) -> None:
     folder = write_checkpoint(tmp_path / "checkpoint", config)
-    problems, _ = find_model_problems(pretrained(tmp_path, str(folder)), environment={})
+    problems, _ = find_model_problems(pretrained(tmp_path, str(folder)))
     assert len(problems) == 1
     assert said in problems[0]
 
@@ -203,37 +208,39 @@ def test_a_local_checkpoint_that_does_not_fit_is_found(
 def test_a_local_checkpoint_that_fits_and_one_that_is_missing(tmp_path: Path) -> None:
     good = '{"model_type": "bart", "max_position_embeddings": 64}'
     folder = write_checkpoint(tmp_path / "checkpoint", good)
-    assert find_model_problems(pretrained(tmp_path, str(folder)), environment={}) == ([], [])
+    assert find_model_problems(pretrained(tmp_path, str(folder))) == ([], [])
     (folder / "model.safetensors").unlink()
-    [problem], _ = find_model_problems(pretrained(tmp_path, str(folder)), environment={})
+    [problem], _ = find_model_problems(pretrained(tmp_path, str(folder)))
     assert "no model.safetensors" in problem
-    [problem], _ = find_model_problems(pretrained(tmp_path, "./nowhere/x"), environment={})
+    [problem], _ = find_model_problems(pretrained(tmp_path, "./nowhere/x"))
     assert "no such folder" in problem
 
 
 def test_an_adapter_beside_the_weights_is_refused(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "checkpoint", '{"model_type": "bart"}')
     (folder / "adapter_config.json").write_text("{}")
-    [problem], _ = find_model_problems(pretrained(tmp_path, str(folder)), environment={})
+    [problem], _ = find_model_problems(pretrained(tmp_path, str(folder)))
     assert "adapter_config.json" in problem
     assert "move it and its weights out of this folder" in problem
 
 
-def test_a_hub_checkpoint_needs_a_network_or_the_cache(tmp_path: Path) -> None:
+def test_a_hub_checkpoint_needs_a_network_or_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = pretrained(tmp_path, "someone/something")
-    environment = {"HF_HOME": str(tmp_path)}
-    problems, notes = find_model_problems(config, environment=environment)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    problems, notes = find_model_problems(config)
     assert problems == []
     assert "will be downloaded" in notes[0]
-    [problem], _ = find_model_problems(config, environment={**environment, "HF_HUB_OFFLINE": "1"})
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    [problem], _ = find_model_problems(config)
     assert "HF_HUB_OFFLINE" in problem
     cached = tmp_path / "hub" / "models--someone--something"
     (cached / "refs").mkdir(parents=True)
     (cached / "refs" / "main").write_text("abc123")
     (cached / "snapshots").mkdir()
     snapshot = write_checkpoint(cached / "snapshots" / "abc123", '{"model_type": "bart"}')
-    offline = {**environment, "HF_HUB_OFFLINE": "1"}
-    problems, notes = find_model_problems(config, environment=offline)
+    problems, notes = find_model_problems(config)
     assert problems == []
     assert notes == [
         "model.checkpoint someone/something: in the cache, at commit abc123; no newer one is asked "
@@ -241,16 +248,17 @@ def test_a_hub_checkpoint_needs_a_network_or_the_cache(tmp_path: Path) -> None:
     ]
     # What lies in the cache is looked at like a local folder.
     (snapshot / "config.json").write_text('{"model_type": "gpt2"}')
-    [problem], _ = find_model_problems(config, environment=offline)
+    [problem], _ = find_model_problems(config)
     assert "is of type 'gpt2'" in problem
     # A download that was cut off before the weights goes on where there is a network.
     (snapshot / "config.json").write_text('{"model_type": "bart"}')
     (snapshot / "model.safetensors").unlink()
-    problems, notes = find_model_problems(config, environment=environment)
+    [problem], _ = find_model_problems(config)
+    assert "HF_HUB_OFFLINE" in problem
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    problems, notes = find_model_problems(config)
     assert problems == []
     assert "will be downloaded" in notes[0]
-    [problem], _ = find_model_problems(config, environment=offline)
-    assert "HF_HUB_OFFLINE" in problem
 
 
 CACHES = [

@@ -8,6 +8,7 @@ import os
 import subprocess
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -206,9 +207,9 @@ def test_a_damaged_record_is_moved_as_it_is(tmp_path: Path) -> None:
 
 def dead_run(**changes: Any) -> dict[str, Any]:
     """Return what is known from outside of a run that just died."""
-    known = {"experiment": "a", "label": "L_a", "kind": "full", "batch": "b2", "status": "failed"}
-    times = {"started_at": now() - timedelta(seconds=3), "finished_at": now()}
-    return describe_dead_run(**{**known, "reason": "killed", **times, **changes})
+    job = SimpleNamespace(name="a", label="L_a", kind="full", batch="b2")
+    started = now() - timedelta(seconds=3)
+    return describe_dead_run(job, "failed", "killed", started_at=started) | changes  # type: ignore[arg-type]
 
 
 def test_failed_record_beside_what_the_dead_run_left(tmp_path: Path) -> None:

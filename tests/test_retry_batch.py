@@ -15,7 +15,6 @@ from dialsum.batch.queue import run_queue
 from dialsum.experiment.job import read_job
 from dialsum.record import archive_previous, find_records, latest_runs, read_record
 from dialsum.report.closing import format_closing
-from dialsum.report.summaries import write_batch_files
 from test_batch import plan_batch, read_json, run_stand_ins
 from test_batch_faults import wait_for_pids
 
@@ -188,7 +187,7 @@ def test_a_wish_to_stop_that_comes_with_the_failure_starts_no_attempt(tmp_path: 
             interrupts.receive()
 
     screen.say = stop_at_failure  # type: ignore[method-assign]
-    outcome = run_queue(plan, screen=screen, write_results=write_batch_files, interrupts=interrupts)
+    outcome = run_queue(plan, screen=screen, interrupts=interrupts)
     assert "attempt 2" not in shown.getvalue()
     assert outcome.records[0].value("attempts") is None
 

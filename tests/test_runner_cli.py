@@ -65,15 +65,6 @@ def test_help_needs_no_package_and_names_every_option() -> None:
         assert option in done.stdout
 
 
-@pytest.mark.parametrize("option", ["--resume", "--rehearse"])
-def test_what_is_not_built_is_refused_by_name(tmp_path: Path, option: str) -> None:
-    [config] = write_configs(tmp_path, "a")
-    done = run("--config", str(config), option, cwd=tmp_path)
-    assert done.returncode == 2
-    assert f"{option} is not built yet" in done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.yaml"]
-
-
 BAD = [
     ([], "--config"),
     (["--config"], "expected at least one argument"),

@@ -16,7 +16,6 @@ from dialsum.batch.result import BatchResult
 from dialsum.machine.devices import HostMemory
 from dialsum.record import find_records
 from dialsum.report.closing import format_closing
-from dialsum.report.summaries import write_batch_files
 from test_batch import read_json
 from test_batch_faults import start_runner, wait_for_pids
 from test_child import is_gone, wait_for
@@ -30,7 +29,7 @@ def run_two(options: BatchOptions) -> tuple[BatchResult, str]:
     plan = check_plan(plan_of(options)).plan
     assert plan.slots == 2
     screen, shown = make_screen()
-    result = run_queue(plan, screen=screen, write_results=write_batch_files)
+    result = run_queue(plan, screen=screen)
     return result, shown.getvalue()
 
 
@@ -150,7 +149,7 @@ def test_slots_are_cores_on_a_cpu_and_one_on_a_card(
     monkeypatch.setattr("dialsum.batch.check.host_memory", lambda: room)
     overrides = (f"batch.slots={asked[0]}", *asked[1:])
     plan = plan_of(make_options(tmp_path, "a", "b", "c", overrides=overrides))
-    found = check_plan(plan, environment={"PATH": str(tmp_path)})
+    found = check_plan(plan)
     assert found.plan.slots == slots
     assert any("batch.slots 2: experiments on one card" in one for one in found.problems) == refused
     said = f"{slots} at the same time" in "\n".join(describe_plan(found.plan))

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from dialsum.errors import UnfitError
 from dialsum.files import shorten
+from dialsum.paths import PROJECT_ROOT
 
 NEAR_ENOUGH = 0.6
 """Least similarity, 0 to 1, of a word that is offered in place of a misspelt one."""
@@ -113,10 +114,6 @@ BATCH_EPILOG = (
 RUN_EPILOG = (
     "exit status: 0 success, 1 failed (recorded), 2 nothing was started, 130 interrupted (recorded)"
 )
-NOT_BUILT = {
-    "resume": "going on with an unfinished batch",
-    "rehearse": "rehearsing each experiment on its longest batch",
-}
 STARTED_AS = "--started-as"
 """First word from a script that names the experiments itself; the second is its path."""
 
@@ -125,10 +122,11 @@ def read_batch_options(arguments: Sequence[str] | None = None) -> argparse.Names
     """Read the command line of a batch.
 
     Returns:
-        What was asked; `only` as numbers or None, `script` the path of the script that called.
+        The fields of BatchOptions and more; `only` as numbers or None, `script` the path of the
+        script that called.
 
     Raises:
-        UnfitError: an option that is not known, not built, or has a value that it cannot have.
+        UnfitError: an option that is not known, or has a value that it cannot have.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     script = None
@@ -143,6 +141,7 @@ def read_batch_options(arguments: Sequence[str] | None = None) -> argparse.Names
     add = parser.add_argument
     add(
         "--config",
+        dest="configs",
         required=True,
         nargs="+",
         action="extend",
@@ -166,15 +165,9 @@ def read_batch_options(arguments: Sequence[str] | None = None) -> argparse.Names
     _add_shared(
         parser, one_epoch="one epoch each, in outputs/quick_test", output="logs to DIR/logs"
     )
-    for option in NOT_BUILT:
-        add(f"--{option}", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args(words[2:] if script else words)
-    for option, meaning in NOT_BUILT.items():
-        if getattr(asked, option):
-            raise UnfitError(
-                f"--{option} is not built yet ({meaning}); leave it out. Nothing was started."
-            )
-    asked.only = select_numbers(asked.only, configs=asked.config)
+    asked.configs, asked.overrides = tuple(asked.configs), tuple(asked.overrides)
+    asked.only = select_numbers(asked.only, configs=asked.configs)
     asked.script = script
     return asked
 
@@ -287,7 +280,6 @@ def select_numbers(only: str | None, *, configs: Sequence[Path]) -> tuple[int, .
     return tuple(sorted(chosen))
 
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 OLDEST_PYTHON = (3, 11)
 NEEDED = ("pydantic", "yaml", "rapidfuzz", "pynvml", "numpy")
 """Import names that the scripts need at once; whoever has these has run the set-up."""

@@ -12,8 +12,10 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from dialsum.paths import PROJECT_ROOT
 
 KEPT_OUT = "DIALSUM_KEPT_OUT"
 """Variable in which a process that was started anew finds the names of what it was spared."""
@@ -115,8 +117,6 @@ SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 """What goes into the head of a request, and is never shown."""
 ENV_FILE_KEYS = (*SECRETS, "WANDB_BASE_URL", "WANDB_MODE")
 """What is taken from a file .env; the environment goes first."""
-SHOWN_KEY = re.compile("[A-Z][A-Z0-9_]*")
-"""What names a variable; anything else before a sign `=` may be a secret or a part of one."""
 
 
 def _matches(name: str, patterns: str) -> bool:
@@ -197,39 +197,42 @@ def record_variables(environment: Mapping[str, str]) -> dict[str, object]:
     return {"kept_out": read_kept_out(environment), "respected": find_said(environment)}
 
 
-def find_secret_problems(environment: Mapping[str, str]) -> list[str]:
-    """Name the tokens that cannot be ones: a template that was not filled in, a line end in it."""
-    return [
+def take_env_file(path: Path = PROJECT_ROOT / ".env") -> tuple[list[str], list[str]]:
+    """Take HF_TOKEN, WANDB_API_KEY and the like (ENV_FILE_KEYS) from a file .env, if it is there,
+    into this process's environment, which goes first.
+
+    Any other key could change what runs, unseen, and is named.
+
+    Returns:
+        Which keys are not taken, never a value or what may be one; and what is wrong: the file
+        cannot be read, or a token, here or there, holds what no token does.
+    """
+    others, problems = _read_env_file(path) if path.is_file() else ([], [])
+    notes = []
+    if others:
+        # What is no name in capitals may be a secret or a part of one.
+        shown = [key for key in dict.fromkeys(others) if re.fullmatch("[A-Z][A-Z0-9_]*", key)]
+        hidden = sum(key not in shown for key in others)
+        listed = [
+            *map(_show, shown),
+            *([f"{hidden:,} of other spelling, not shown"] * bool(hidden)),
+        ]
+        notes.append(
+            f"{path.name}: not taken: {', '.join(listed)}; "
+            f"from there come only {', '.join(ENV_FILE_KEYS)}. For the others: export KEY=value"
+        )
+    problems += [
         f"{name} (in the environment or in .env): holds characters that no token has, such as "
         "Hangul or a line end (not shown, because it may be a secret); copy the token again from "
         f"where it was issued, or unset {name}"
         for name in SECRETS
-        if (value := environment.get(name, "")) and not (value.isascii() and value.isprintable())
+        if (value := os.environ.get(name, "")) and not (value.isascii() and value.isprintable())
     ]
+    return notes, problems
 
 
-@dataclass(frozen=True)
-class EnvFile:
-    """What a file .env gives.
-
-    Attributes:
-        values: of the keys that are taken.
-        notes: which keys are not taken; never a value, nor what may be one.
-        problems: why it cannot be read.
-    """
-
-    values: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-
-def read_env_file(path: Path) -> EnvFile:
-    """Read HF_TOKEN, WANDB_API_KEY and the like (ENV_FILE_KEYS) from a file .env, if it is there.
-
-    Any other key could change what runs, unseen, and is named.
-    """
-    if not path.is_file():
-        return EnvFile()
+def _read_env_file(path: Path) -> tuple[list[str], list[str]]:
+    """Take what a file .env may give; return the other keys in it, and why it cannot be read."""
     from io import StringIO
 
     from dotenv.parser import parse_stream
@@ -241,42 +244,29 @@ def read_env_file(path: Path) -> EnvFile:
         text = content.decode("utf-8-sig")
         wrong = content.find(b"\0")
     except OSError as error:
-        return EnvFile(problems=[f"{path.name}: cannot be read: {error.strerror or error}"])
+        return [], [f"{path.name}: cannot be read: {error.strerror or error}"]
     except UnicodeDecodeError as error:
         wrong = error.start
     if wrong >= 0:
         encoding = "UTF-16" if b"\0" in content else "cp949"
         line = content.count(b"\n", 0, wrong) + 1
-        problem = (
+        return [], [
             f"{path.name}:{line}: not UTF-8, perhaps {encoding}; save it as UTF-8: iconv -f "
             f"{encoding} -t UTF-8 {path.name} > env.utf8 && mv env.utf8 {path.name}"
-        )
-        return EnvFile(problems=[problem])
-    found = EnvFile()
-    others: list[str] = []
+        ]
+    others, problems = [], []
     for binding in parse_stream(StringIO(text)):
         if binding.error or (binding.key is not None and binding.value is None):
             # Empty lines before it are a part of what was read for it.
             written = binding.original.string
             empty = written[: len(written) - len(written.lstrip())].count("\n")
-            found.problems.append(
+            problems.append(
                 f"{path.name}:{binding.original.line + empty}: not KEY=value; what stands there "
                 "is not shown, because it may be a secret"
             )
         elif binding.key in ENV_FILE_KEYS:
             if binding.value:
-                found.values[binding.key] = binding.value
+                os.environ.setdefault(binding.key, binding.value)
         elif binding.key is not None:
             others.append(binding.key)
-    if others:
-        # What is no name in capitals may be a secret or a part of one.
-        shown = [
-            _show(key) for key in dict.fromkeys(others) if re.fullmatch("[A-Z][A-Z0-9_]*", key)
-        ]
-        if hidden := sum(not re.fullmatch("[A-Z][A-Z0-9_]*", key) for key in others):
-            shown.append(f"{hidden:,} of other spelling, not shown")
-        found.notes.append(
-            f"{path.name}: not taken: {', '.join(shown)}; "
-            f"from there come only {', '.join(ENV_FILE_KEYS)}. For the others: export KEY=value"
-        )
-    return found
+    return others, problems

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dialsum.errors import DiskFullError, RunError, UnfitError
-from dialsum.experiment.job import say_attempts
+from dialsum.experiment.job import Job, say_attempts
 from dialsum.files import dump_json, read_regular, write_json, write_text
 from dialsum.paths import LOCK, RunPaths, relative, shown, timestamp
 from dialsum.score.rouge import require_same_signature
@@ -589,24 +589,27 @@ def find_own_record(paths: RunPaths, *, batch: str) -> Record | None:
 
 
 def describe_dead_run(
-    *, status: str, reason: str, started_at: datetime, finished_at: datetime, **who: str
+    job: Job, status: str, reason: str, *, started_at: datetime
 ) -> dict[str, Any]:
-    """Return the record of a run that ended before it could write its own, as far as it is known
-    from outside.
+    """Return the record of a run that ended now, before it could write its own, as far as it is
+    known from outside.
 
     Args:
         status: failed or interrupted.
         reason: what happened, for the user.
-        started_at, finished_at: of the process.
-        who: experiment, label, kind and batch, as in any record.
+        started_at: when its process did.
     """
+    finished_at = datetime.now().astimezone()
     return {
         "schema_version": SCHEMA_VERSION,
-        **who,
+        "experiment": job.name,
+        "label": job.label,
+        "kind": job.kind,
+        "batch": job.batch,
         "status": status,
         "reason": reason,
         "started_at": started_at.astimezone().isoformat(timespec="milliseconds"),
-        "finished_at": finished_at.astimezone().isoformat(timespec="milliseconds"),
+        "finished_at": finished_at.isoformat(timespec="milliseconds"),
         "duration_seconds": round((finished_at - started_at).total_seconds(), 3),
     }
 

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,12 +27,12 @@ from dialsum.batch.first_look import (
 )
 from dialsum.batch.lock import find_batch_around, find_batches_at_work, find_runs_at_work
 from dialsum.batch.packages import find_version_problems
-from dialsum.batch.plan import BatchPlan, estimate_disk_bytes
+from dialsum.batch.plan import BatchPlan, count_experiments
 from dialsum.config.load import LoadedConfig, load_config
 from dialsum.config.schema import Columns, Config
 from dialsum.config.yaml import Origin
 from dialsum.data.rows import Kind, Splits, load_split, read_data
-from dialsum.environment_variables import WORLD_SIZES, find_secret_problems, read_env_file
+from dialsum.environment_variables import WORLD_SIZES
 from dialsum.errors import ConfigError, DialsumError, ProblemsError, RunError, UnfitError
 from dialsum.experiment.job import Job
 from dialsum.experiment.recording import find_shadowed_packages
@@ -51,8 +51,8 @@ from dialsum.models.checkpoint import (
 )
 from dialsum.models.families import find_foreign_targets, get_family
 from dialsum.models.tiny import describe_making, is_made
-from dialsum.paths import OUTPUTS, PROJECT_ROOT, BatchPaths, RunPaths, project_path, shown
-from dialsum.record import find_foreign, find_model, holds_run
+from dialsum.paths import PROJECT_ROOT, project_path, shown
+from dialsum.record import find_foreign
 from dialsum.text import align
 
 GIB, MIB = 2**30, 2**20
@@ -63,7 +63,13 @@ TINY_PARAMETERS = 20_000_000
 """Up to here a checkpoint trains on a CPU in minutes; real ones have six times that at least."""
 MEMORY_BYTES = 3 * GIB // 2
 """What the process of a tiny model takes at most, its libraries included."""
-WAY_OUT = "give another place with --output-dir DIR"
+BYTES_PER_WEIGHT = 4
+OPTIMIZER_COPIES = 2
+"""AdamW keeps two numbers beside each weight that learns."""
+ADAPTED_SHARE = 0.05
+"""Part of the weights that adapters amount to, at the least ranks in use."""
+LOGS_BYTES = 20 * 2**20
+ELSEWHERE = "give another place with --output-dir DIR"
 
 
 @dataclass(frozen=True)
@@ -83,29 +89,29 @@ class Findings:
     machine_fit: bool = True
 
 
-def check_plan(
-    plan: BatchPlan,
-    *,
-    dry_run: bool = False,
-    refused: Sequence[str] = (),
-    environment: Mapping[str, str] | None = None,
-) -> Findings:
+def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str] = ()) -> Findings:
     """Check data, place, machine, packages and local models of a plan.
 
     Args:
         dry_run: nothing will be trained here now. Another batch at work is a note then, and so is
             a missing GPU where nothing else is wrong.
         refused: problems of the configuration. What is wrong beside them is looked for as well.
-        environment: environment variables; this process's own when absent.
     """
-    environment = os.environ if environment is None else environment
+    demo, options = plan.kind == "demo", plan.options
     configs = [job.config for job in plan.jobs]
     if refused:
-        configs += _load_unfit(plan)
+        planned = {job.number for job in plan.jobs}
+        for number in options.numbers:
+            if number not in planned:
+                path = options.configs[number - 1]
+                one = load_without_wrong(
+                    path, overrides=options.all_overrides, overlays=options.overlays(path)
+                )
+                configs += [one.config] if one else []
     splits, problems, notes = check_data(configs)
     problems += find_place_problems(plan) + find_shadowed_packages()
     problems += find_version_problems(PROJECT_ROOT / "requirements.txt")
-    slots, wrong = choose_slots(configs, environment=environment)
+    slots, wrong = choose_slots(configs)
     problems += wrong
     jobs = []
     for job in plan.jobs:
@@ -113,18 +119,15 @@ def check_plan(
         if rows is not None:
             job = replace(job, train_rows=len(rows.train), data_sha256=rows.sha256)
         jobs.append(job)
-        # A demo's checkpoint is made when all else is fit.
-        wrong, remarks = find_foreign_layers(job.config), list[str]()
-        if plan.kind != "demo":
-            wrong, remarks = find_model_problems(job.config, environment=environment)
+        wrong, remarks = find_model_problems(job.config, made_here=demo)
         short, lengths = job.config.training.find_length_problems(train_rows=job.train_rows)
         problems += [f"{job.number} {job.label}: {problem}" for problem in (*wrong, *short)]
         notes += [*remarks, *job.loaded.notes]
         notes += [f"{job.number} {job.label}: {remark}" for remark in lengths]
-    held = find_others_at_work(plan)
-    if plan.kind == "demo" and (absent := _find_absent(jobs)):
+    held = find_batches_at_work(plan.paths) or find_runs_at_work(job.paths for job in plan.jobs)
+    if demo and (absent := _find_absent(jobs)):
         notes.append(f"tiny checkpoints will be made: {', '.join(map(shown, absent))}")
-    gpu = find_machine_problems(configs, environment=environment, demo=plan.kind == "demo")
+    gpu = find_machine_problems(configs, demo=demo)
     if dry_run:
         # Nothing is written, so the other batch is not disturbed; it may have ended by the start.
         notes += [f"a start now would be refused: {problem}" for problem in held]
@@ -141,19 +144,6 @@ def check_plan(
         list(dict.fromkeys(notes)),
         machine_fit=not gpu,
     )
-
-
-def _load_unfit(plan: BatchPlan) -> list[Config]:
-    """Return the experiments that could not be planned, without what is wrong in --set."""
-    options = plan.options
-    planned = {job.number for job in plan.jobs}
-    numbers = options.only or range(1, len(options.configs) + 1)
-    paths = [options.configs[number - 1] for number in numbers if number not in planned]
-    loaded = [
-        load_without_wrong(path, overrides=options.all_overrides, overlays=options.overlays(path))
-        for path in paths
-    ]
-    return [one.config for one in loaded if one is not None]
 
 
 def load_without_wrong(
@@ -176,18 +166,6 @@ def load_without_wrong(
     return load([override for override in overrides if load([override]) is not None])
 
 
-def take_env_file(path: Path = PROJECT_ROOT / ".env") -> tuple[list[str], list[str]]:
-    """Take what a file .env may give into this process's environment.
-
-    Returns:
-        What to say of it; and what is wrong: it cannot be read, or a token, here or there, is none.
-    """
-    found = read_env_file(path)
-    for name, value in found.values.items():
-        os.environ.setdefault(name, value)
-    return found.notes, found.problems + find_secret_problems(os.environ)
-
-
 def check_alone(job: Job, *, known: Sequence[str] = ()) -> Job:
     """Refuse a run that no batch checked where it cannot go on this machine, or not at its place;
     fetch its checkpoint where it can.
@@ -203,14 +181,18 @@ def check_alone(job: Job, *, known: Sequence[str] = ()) -> Job:
     Raises:
         ProblemsError: place, machine, checkpoint or data are unfit, or the configuration was.
     """
-    config = job.config
+    config, paths = job.config, job.paths
     wrong = [*known, *find_shadowed_packages()]
-    wrong += find_run_problems(job.paths, config, resume=job.resume)
-    wrong += find_machine_problems([config], environment=os.environ)
-    wrong += find_model_problems(config, environment=os.environ)[0]
+    obstacle = _find_obstacle(paths.folder) or _find_obstacle(paths.model.parent)
+    obstacle = obstacle or find_foreign(paths) or find_batch_around(paths)
+    place = [obstacle] if obstacle else find_runs_at_work([paths])
+    # Of a run that goes on, a part is on the disk already.
+    wrong += place or ([] if job.resume else find_lack_of_space([job]))
+    wrong += find_machine_problems([config])
+    wrong += find_model_problems(config)[0]
     if wrong:
         raise ProblemsError([*wrong, *check_data([config])[1]])
-    return replace(job, loaded=pin_checkpoint(job.loaded, environment=os.environ))
+    return replace(job, loaded=pin_checkpoint(job.loaded))
 
 
 # What is wrong with the data
@@ -280,17 +262,13 @@ def _find_beside(folder: Path, columns: Columns) -> list[str]:
 # What is wrong with the machine
 
 
-def find_machine_problems(
-    configs: Iterable[Config], *, environment: Mapping[str, str], demo: bool = False
-) -> list[str]:
+def find_machine_problems(configs: Sequence[Config], *, demo: bool = False) -> list[str]:
     """Return why this machine cannot run these experiments; must not import torch for it.
 
     Args:
-        environment: environment variables, which may hide cards.
         demo: they start from tiny checkpoints, which may not be there yet.
     """
-    configs = list(configs)
-    problems = _find_launcher_problems(environment)
+    problems = _find_launcher_problems()
     if any(config.evaluation.tokenizer == "kiwi" for config in configs) and not find_spec(
         "kiwipiepy"
     ):
@@ -298,37 +276,33 @@ def find_machine_problems(
             "evaluation.tokenizer is kiwi, and kiwipiepy is not installed: "
             ".venv/bin/python -m pip install -r requirements-kiwi.txt"
         )
-    asked = [one for one in configs if one.general.device != "auto" or not demo]
-    if any(_needs_gpu(config) for config in asked):
+    # Real checkpoints need a card unless another device is named; tiny ones only when it is.
+    if any(
+        config.general.device == "cuda"
+        or (
+            config.general.device == "auto"
+            and not demo
+            and find_size(config, environment=os.environ).value.parameters > TINY_PARAMETERS
+        )
+        for config in configs
+    ):
         hint = f"\n      Or see the whole way work here, with tiny models: {COMMAND} --demo"
-        gpu = find_gpu_problems(environment, build=installed_torch_build())
+        gpu = find_gpu_problems(os.environ, build=installed_torch_build())
         problems += [text + hint for text in gpu]
     return problems
 
 
-def _needs_gpu(config: Config) -> bool:
-    """Real checkpoints need one unless another device is named; tiny ones only when it is."""
-    if config.general.device == "auto":
-        return find_size(config, environment=os.environ).value.parameters > TINY_PARAMETERS
-    return config.general.device == "cuda"
-
-
-def choose_slots(
-    configs: Sequence[Config], *, environment: Mapping[str, str]
-) -> tuple[int, list[str]]:
+def choose_slots(configs: Sequence[Config]) -> tuple[int, list[str]]:
     """Return how many experiments run at the same time, and what is wrong with what was asked.
 
     The least that any of them asks holds for all; `auto` is one for each core, as far as memory
     goes, and one on a card.
-
-    Args:
-        environment: environment variables, which may hide cards.
     """
     asked = [config.batch.slots for config in configs]
     most = max((slots for slots in asked if slots != "auto"), default=1)
     if "auto" not in asked and most == 1:
         return 1, []
-    if any(_takes_card(config, environment) for config in configs):
+    if any(_takes_card(config) for config in configs):
         problem = (
             f"batch.slots {most}: experiments on one card run one after another, since two of them "
             "would share its memory; leave batch.slots out, or say auto. For several cards start a "
@@ -342,20 +316,20 @@ def choose_slots(
     return max(1, min(least, len(configs))), []
 
 
-def _takes_card(config: Config, environment: Mapping[str, str]) -> bool:
+def _takes_card(config: Config) -> bool:
     if config.general.device != "auto":
         return config.general.device != "cpu"
     try:
-        cards = visible_gpus(nvidia_gpus(), environment.get("CUDA_VISIBLE_DEVICES"))
+        cards = visible_gpus(nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     except DialsumError:
         return True  # there is a driver, and it does not say
     return bool(cards) or sys.platform == "darwin"
 
 
-def _find_launcher_problems(environment: Mapping[str, str]) -> list[str]:
+def _find_launcher_problems() -> list[str]:
     """Refuse to be one of several processes: each would train it all and write the same files."""
     for name in WORLD_SIZES:
-        size = environment.get(name, "").strip()
+        size = os.environ.get(name, "").strip()
         if size and not size.isdecimal():
             return [f"{name}={size!r} is no number of processes; unset {name}"]
         if size and int(size) > 1:
@@ -372,9 +346,7 @@ def _find_launcher_problems(environment: Mapping[str, str]) -> list[str]:
 # What is wrong with the checkpoints
 
 
-def pin_checkpoints(
-    plan: BatchPlan, *, say: Callable[[str], object], environment: Mapping[str, str] | None = None
-) -> BatchPlan:
+def pin_checkpoints(plan: BatchPlan, *, say: Callable[[str], object]) -> BatchPlan:
     """Download every hub checkpoint of a plan that is not in the cache, and look at each; make the
     tiny ones of a demo.
 
@@ -384,15 +356,13 @@ def pin_checkpoints(
     Raises:
         ProblemsError: those that cannot be downloaded or are not fit; nothing was started.
     """
-    environment = os.environ if environment is None else environment
     if plan.kind == "demo":
         _make_checkpoints(plan.jobs, say)
         return plan
     pinned, problems = [], []
     for job in plan.jobs:
         try:
-            loaded = pin_checkpoint(job.loaded, environment=environment, say=say)
-            pinned.append(replace(job, loaded=loaded))
+            pinned.append(replace(job, loaded=pin_checkpoint(job.loaded, say=say)))
         except UnfitError as error:
             problems += [f"{job.number} {job.label}: {text}" for text in list_problems(error)]
     if problems:
@@ -433,22 +403,33 @@ def _make_checkpoints(jobs: Sequence[Job], say: Callable[[str], object]) -> None
             raise RunError(f"no tiny checkpoint could be made: {done.stderr.strip()}")
 
 
-def find_model_problems(
-    config: Config, *, environment: Mapping[str, str]
-) -> tuple[list[str], list[str]]:
+def find_model_problems(config: Config, *, made_here: bool = False) -> tuple[list[str], list[str]]:
     """Return what is wrong with an experiment's checkpoint, and what the user should know of it.
 
     Args:
-        environment: environment variables, which say where the hub's cache is and whether there is
-            a network.
+        made_here: it is a demo's, which is made when all else is fit.
     """
-    if foreign := find_foreign_layers(config):
-        return foreign, []
+    if config.qlora.use_qlora and config.qlora.target_modules != "auto":
+        # They would stop the run only after its model is loaded.
+        family = get_family(config.model.architecture)
+        if foreign := find_foreign_targets(config.qlora.target_modules, family=family):
+            return [
+                f"qlora.target_modules: {', '.join(foreign)} match(es) no layer of a {family.name} "
+                f"model; it has {', '.join(family.linear)}, embed_tokens, lm_head"
+            ], []
+    if made_here:
+        return [], []
+    name = config.model.checkpoint
     try:
-        source = resolve_checkpoint(config.model.checkpoint)
-        folder = find_folder(config.model, environment=environment)
+        source = resolve_checkpoint(name)
+        folder = find_folder(config.model, environment=os.environ)
+        if folder is None and is_offline(os.environ):
+            return [explain_offline(name, os.environ)], []
         if folder is None:
-            return _need_network(config.model.checkpoint, environment)
+            return [], [
+                f"model.checkpoint {name} is not in the cache {find_hub_cache(os.environ)} yet and "
+                "will be downloaded before the first experiment starts"
+            ]
         if isinstance(source, Path):
             return find_checkpoint_problems(folder, config), []
         place = f"model.checkpoint {source}"
@@ -458,9 +439,7 @@ def find_model_problems(
         return [str(error)], []
 
 
-def pin_checkpoint(
-    loaded: LoadedConfig, *, environment: Mapping[str, str], say: Callable[[str], object] = print
-) -> LoadedConfig:
+def pin_checkpoint(loaded: LoadedConfig, *, say: Callable[[str], object] = print) -> LoadedConfig:
     """Return an experiment whose hub checkpoint is in the cache, fit, and stated by its commit.
 
     A checkpoint of a local folder is nothing to pin.
@@ -471,8 +450,8 @@ def pin_checkpoint(
     config = loaded.config
     if isinstance(resolve_checkpoint(config.model.checkpoint), Path):
         return loaded
-    here = find_folder(config.model, environment=environment)
-    commit = fetch_folder(config.model, environment=environment, say=say).name
+    here = find_folder(config.model, environment=os.environ)
+    commit = fetch_folder(config.model, environment=os.environ, say=say).name
     model = config.model.model_copy(update={"revision": commit})
     origin = Origin(None, None, "the hub's commit that was looked at before the start")
     pinned = replace(
@@ -480,46 +459,17 @@ def pin_checkpoint(
         config=config.model_copy(update={"model": model}),
         origins={**loaded.origins, "model.revision": origin},
     )
-    if here is None:  # what was here was looked at already
-        problems, _ = find_model_problems(pinned.config, environment=environment)
-        if problems:
-            raise ProblemsError(problems)
+    # What was here was looked at already.
+    if here is None and (problems := find_model_problems(pinned.config)[0]):
+        raise ProblemsError(problems)
     return pinned
 
 
-def find_foreign_layers(config: Config) -> list[str]:
-    """Name LoRA targets that would stop the run only after its model is loaded."""
-    if not config.qlora.use_qlora or config.qlora.target_modules == "auto":
-        return []
-    family = get_family(config.model.architecture)
-    foreign = find_foreign_targets(config.qlora.target_modules, family=family)
-    if not foreign:
-        return []
-    return [
-        f"qlora.target_modules: {', '.join(foreign)} match(es) no layer of a {family.name} model; "
-        f"it has {', '.join(family.linear)}, embed_tokens, lm_head"
-    ]
-
-
-def _need_network(name: str, environment: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Say of a hub checkpoint that was not downloaded before that it will be, or cannot be."""
-    if is_offline(environment):
-        return [explain_offline(name, environment)], []
-    return [], [
-        f"model.checkpoint {name} is not in the cache {find_hub_cache(environment)} yet and will "
-        "be downloaded before the first experiment starts"
-    ]
-
-
-def explain_checkpoint(config: Config, *, environment: Mapping[str, str]) -> list[str]:
-    """Return what a checkpoint's own files ask of generation beside the experiment, as lines.
-
-    Args:
-        environment: environment variables, which say where the hub's cache is.
-    """
+def explain_checkpoint(config: Config) -> list[str]:
+    """Return what a checkpoint's own files ask of generation beside the experiment, as lines."""
     checkpoint = config.model.checkpoint
     try:
-        folder = find_folder(config.model, environment=environment)
+        folder = find_folder(config.model, environment=os.environ)
         if folder is None:
             return [
                 f"{checkpoint} is not downloaded yet: what its own files ask of generation is not "
@@ -542,82 +492,34 @@ def find_place_problems(plan: BatchPlan) -> list[str]:
     paths = plan.paths
     folders = dict.fromkeys([paths.root, paths.runs, paths.log_root])
     problems = [problem for folder in folders if (problem := _find_obstacle(folder))]
-    problems += _find_foreign_summary(paths)
+    try:
+        summary = json.loads(read_regular(paths.summary).decode("utf-8"))
+    except FileNotFoundError:
+        summary = {"schema_version": None}
+    except (OSError, ValueError, RecursionError):
+        summary = None
+    if not (isinstance(summary, dict) and "schema_version" in summary):
+        problems.append(
+            f"{shown(paths.summary)}: was not written by this program, which writes its own file "
+            f"of that name there; move it, or {ELSEWHERE}"
+        )
     problems += [problem for job in plan.jobs if (problem := find_foreign(job.paths))]
     if problems or plan.kind == "demo":  # which takes 100 MB in all
         return list(dict.fromkeys(problems))
-    return find_lack_of_space([(job.paths.folder, job.config) for job in plan.jobs])
-
-
-def find_run_problems(paths: RunPaths, config: Config, *, resume: bool) -> list[str]:
-    """Return what is wrong with the place of a run that no batch started.
-
-    Args:
-        resume: whether it goes on with the run there, part of which is on the disk already.
-    """
-    problem = _find_obstacle(paths.folder) or _find_obstacle(paths.model.parent)
-    problem = problem or find_foreign(paths) or find_batch_around(paths)
-    problems = find_runs_at_work([paths]) if problem is None else [problem]
-    return problems or ([] if resume else find_lack_of_space([(paths.folder, config)]))
-
-
-def choose_place(
-    name: str, *, output_dir: Path | None, run_dir: Path | None, model_dir: Path | None
-) -> RunPaths:
-    """Return where a run by itself goes; one that stands there already keeps its model's place.
-
-    Args:
-        name: of the experiment.
-        output_dir: stands for outputs/; the run goes to a folder of its name in it.
-        run_dir: the run's own folder.
-        model_dir: the model's own folder.
-
-    Raises:
-        UnfitError: both output_dir and run_dir are given.
-    """
-    if output_dir is not None and run_dir is not None:
-        raise UnfitError(
-            "--output-dir and --run-dir: give one of them; --run-dir is the run's own folder, "
-            "--output-dir the folder in which it gets one of its name"
-        )
-    folder = (run_dir or (output_dir or project_path(OUTPUTS)) / name).resolve()
-    model = model_dir.resolve() if model_dir else find_model(folder) if holds_run(folder) else None
-    return RunPaths(folder=folder, model=model or RunPaths.alone(folder).model)
-
-
-def find_others_at_work(plan: BatchPlan) -> list[str]:
-    """Return that another batch or run is at work in the folders of this one, if it is."""
-    runs = [job.paths for job in plan.jobs]
-    return find_batches_at_work(plan.paths) or find_runs_at_work(runs)
-
-
-def _find_foreign_summary(paths: BatchPaths) -> list[str]:
-    """Refuse a summary that another program wrote: a batch writes its own over it."""
-    try:
-        content = json.loads(read_regular(paths.summary).decode("utf-8"))
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, RecursionError):
-        content = None
-    if isinstance(content, dict) and "schema_version" in content:
-        return []
-    return [
-        f"{shown(paths.summary)}: was not written by this program, which writes its own file of "
-        f"that name there; move it, or {WAY_OUT}"
-    ]
+    return find_lack_of_space(plan.jobs)
 
 
 def _find_obstacle(folder: Path) -> str | None:
     """Say why a folder, or what of it has to be made, cannot be written to."""
     present = nearest_existing(folder)
     if not present.is_dir():
-        return f"{shown(present)}: is a file, but a folder is needed there; move it, or {WAY_OUT}"
+        return f"{shown(present)}: is a file, but a folder is needed there; move it, or {ELSEWHERE}"
     if os.statvfs(present).f_flag & os.ST_RDONLY:
-        return f"{shown(present)}: lies on a file system that can only be read; {WAY_OUT}"
+        return f"{shown(present)}: lies on a file system that can only be read; {ELSEWHERE}"
     if not os.access(present, os.W_OK | os.X_OK):
         return (
             f"{shown(present)}: this user may not write there; mend its permissions (chmod "
-            f"u+wx), or {WAY_OUT}"
+            f"u+wx), or {ELSEWHERE}"
         )
     return None
 
@@ -630,26 +532,35 @@ def nearest_existing(path: Path) -> Path:
     return path
 
 
-def find_lack_of_space(runs: Sequence[tuple[Path, Config]]) -> list[str]:
-    """Compare what runs leave at least with what is free, disk by disk.
-
-    Args:
-        runs: folder and configuration of each.
-    """
+def find_lack_of_space(jobs: Sequence[Job]) -> list[str]:
+    """Compare what runs leave at least with what is free, disk by disk."""
     needed: dict[int, int] = defaultdict(int)
     places: dict[int, Path] = {}
-    for folder, config in runs:
-        place = nearest_existing(folder)
+    for job in jobs:
+        place = nearest_existing(job.paths.folder)
         device = place.stat().st_dev
         places[device] = place
-        needed[device] += estimate_disk_bytes(config)
+        needed[device] += estimate_disk_bytes(job.config)
     return [
         f"{shown(place)}: {_show(free)} free, but models and checkpoints of "
-        f"{count_word(len(runs))} take at least about {_show(needed[device])}; free space, "
-        f"{'run fewer at a time (--only), ' if len(runs) > 1 else ''}or {WAY_OUT}"
+        f"{count_experiments(len(jobs))} take at least about {_show(needed[device])}; free space, "
+        f"{'run fewer at a time (--only), ' if len(jobs) > 1 else ''}or {ELSEWHERE}"
         for device, place in places.items()
         if (free := shutil.disk_usage(place).free) < needed[device]
     ]
+
+
+def estimate_disk_bytes(config: Config) -> int:
+    """Return the least bytes that a run leaves on the disk: its model, its checkpoints with
+    optimizer, its logs."""
+    size = find_size(config, environment=os.environ).value
+    learning = float(size.parameters)
+    if config.qlora.use_qlora:
+        learning *= ADAPTED_SHARE
+        learning += size.vocabulary * size.width if config.qlora.train_embeddings else 0
+    weights = learning * BYTES_PER_WEIGHT
+    checkpoints = config.training.save_total_limit * weights * (1 + OPTIMIZER_COPIES)
+    return int(weights + checkpoints + LOGS_BYTES)
 
 
 def find_full_disk(job: Job, log: Path) -> str | None:
@@ -657,11 +568,10 @@ def find_full_disk(job: Job, log: Path) -> str | None:
 
     What it leaves at least must be free where its run goes, and some where its log and model go.
     """
-    lack = find_lack_of_space([(job.paths.folder, job.config)])
-    places = [nearest_existing(path) for path in (log, job.paths.model)]
+    lack = find_lack_of_space([job])
     lack += [
-        f"{shown(place)}: no space left on the disk; free some, or {WAY_OUT}"
-        for place in places
+        f"{shown(place)}: no space left on the disk; free some, or {ELSEWHERE}"
+        for place in map(nearest_existing, (log, job.paths.model))
         if shutil.disk_usage(place).free < ROOM_FOR_WORDS_BYTES
     ]
     return lack[0] if lack else None
@@ -669,8 +579,3 @@ def find_full_disk(job: Job, log: Path) -> str | None:
 
 def _show(size: int) -> str:
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / MIB:.1f} MiB"
-
-
-def count_word(experiments: int) -> str:
-    """Return `1 experiment` or `7 experiments`."""
-    return f"{experiments} experiment{'s' if experiments != 1 else ''}"

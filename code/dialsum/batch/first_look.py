@@ -209,7 +209,7 @@ def find_missing(
         return []
     values = dict(override.partition("=")[::2] for override in asked.overrides)
     # What a config says of its data is looked at when it can be read, which takes packages.
-    said = " ".join([*asked.overrides, *map(_read_config, asked.config)])
+    said = " ".join([*asked.overrides, *map(_read_config, asked.configs)])
     elsewhere = set(re.findall(r"\b(train|dev|test)_(?:file|share)\s*[:=]", said))
     files = {kind: "" if kind in elsewhere else f"{kind}.csv" for kind in ("train", "dev", "test")}
     names = [values.get(f"data.{kind}_file", name) for kind, name in files.items()]

@@ -12,10 +12,9 @@ Must not print, nor decide anything.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,7 +25,6 @@ from dialsum.config.schema import Config
 from dialsum.config.yaml import Origin, show_value
 from dialsum.errors import ConfigError
 from dialsum.experiment.job import Job
-from dialsum.models.checkpoint import find_size
 from dialsum.paths import (
     OUTPUTS,
     PROJECT_ROOT,
@@ -48,12 +46,6 @@ CHECKPOINTS = "checkpoints"
 """Folder, in the demo's root, of the tiny checkpoints that it starts from."""
 EXPECTED_FOR_ROWS = 12_457
 """Training rows that general.expected_minutes is stated for."""
-BYTES_PER_WEIGHT = 4
-OPTIMIZER_COPIES = 2
-"""AdamW keeps two numbers beside each weight that learns."""
-ADAPTED_SHARE = 0.05
-"""Part of the weights that adapters amount to, at the least ranks in use."""
-LOGS_BYTES = 20 * 2**20
 
 
 @dataclass(frozen=True)
@@ -80,6 +72,11 @@ class BatchOptions:
     seed: int | None = None
     stop_on_error: bool = False
     script: str | None = None
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The experiments that --only leaves, from 1."""
+        return self.only or range(1, len(self.configs) + 1)
 
     @property
     def kind(self) -> str:
@@ -139,6 +136,11 @@ class BatchPlan:
         return self.options.kind
 
     @property
+    def own_data(self) -> bool:
+        """Whether any experiment has other rows than the demo's sample."""
+        return _is_own_data(job.config for job in self.jobs)
+
+    @property
     def batch_id(self) -> str:
         """Name of the batch in records and file names."""
         return timestamp(self.started_at)
@@ -156,12 +158,11 @@ def load_selected(options: BatchOptions) -> tuple[dict[int, LoadedConfig], list[
     Returns:
         Those that are fit, by number; and the problems of the others.
     """
-    numbers = options.only or range(1, len(options.configs) + 1)
-    paths = [options.configs[number - 1] for number in numbers]
+    paths = [options.configs[number - 1] for number in options.numbers]
     twins = _find_twins(paths)
     loaded: dict[int, LoadedConfig] = {}
     problems: list[str] = []
-    for number, path in zip(numbers, paths, strict=True):
+    for number, path in zip(options.numbers, paths, strict=True):
         try:
             loaded[number] = load_config(
                 path, overrides=options.all_overrides, overlays=options.overlays(path)
@@ -189,8 +190,18 @@ def _start_tiny(loaded: LoadedConfig, checkpoints: Path) -> LoadedConfig:
 def _find_root(options: BatchOptions, loaded: dict[int, LoadedConfig]) -> Path:
     """Return the folder of all batches of this kind."""
     outputs = (options.output_dir or project_path(OUTPUTS)).absolute()
-    own = any(_data_folders(one.config) != {DEMO_DATA.resolve()} for one in loaded.values())
+    own = _is_own_data(one.config for one in loaded.values())
     return outputs / batch_root(demo=options.demo, own_data=own, one_epoch=options.one_epoch)
+
+
+def _is_own_data(configs: Iterable[Config]) -> bool:
+    """Say whether any experiment has other rows than the demo's sample."""
+    return any(
+        (project_path(data.data_dir) / file).resolve().parent != DEMO_DATA.resolve()
+        for data in (config.data for config in configs)
+        for file in (data.train_file, data.dev_file, data.test_file)
+        if file
+    )
 
 
 def _find_twins(configs: Sequence[Path]) -> list[str]:
@@ -241,14 +252,13 @@ def make_plan(
     return replace(plan, jobs=tuple(jobs))
 
 
-def _data_folders(config: Config) -> set[Path]:
-    data = config.data
-    files = [file for file in (data.train_file, data.dev_file, data.test_file) if file]
-    return {(project_path(data.data_dir) / file).resolve().parent for file in files}
+def count_experiments(number: int) -> str:
+    """Return `1 experiment` or `7 experiments`."""
+    return f"{number} experiment{'s' if number != 1 else ''}"
 
 
-def expect_minutes(job: Job) -> float | None:
-    """Return the expected duration in minutes; None where nothing is known.
+def expect_seconds(job: Job) -> float | None:
+    """Return the expected duration in seconds; None where nothing is known.
 
     general.expected_minutes holds for the file's own epochs of the real data on one RTX 3090: it is
     scaled by rows, and by epochs.
@@ -258,20 +268,7 @@ def expect_minutes(job: Job) -> float | None:
         return None
     share = 1.0 if job.train_rows is None else job.train_rows / EXPECTED_FOR_ROWS
     epochs = job.config.training.num_train_epochs
-    return stated * share * epochs / (job.loaded.own_epochs or epochs)
-
-
-def estimate_disk_bytes(config: Config) -> int:
-    """Return the least bytes that a run leaves on the disk: its model, its checkpoints with
-    optimizer, its logs."""
-    size = find_size(config, environment=os.environ).value
-    learning = float(size.parameters)
-    if config.qlora.use_qlora:
-        learning *= ADAPTED_SHARE
-        learning += size.vocabulary * size.width if config.qlora.train_embeddings else 0
-    weights = learning * BYTES_PER_WEIGHT
-    checkpoints = config.training.save_total_limit * weights * (1 + OPTIMIZER_COPIES)
-    return int(weights + checkpoints + LOGS_BYTES)
+    return 60 * stated * share * epochs / (job.loaded.own_epochs or epochs)
 
 
 KIND_WORDS = {"full": "as configured", "one_epoch": "one epoch each", "demo": "demo on tiny models"}
@@ -286,7 +283,7 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
     Args:
         width: columns of the terminal, which the table is to fit; None: of any width.
     """
-    count, minutes = len(plan.jobs), []
+    count, seconds = len(plan.jobs), []
     total, only = len(plan.options.configs), plan.options.only
     of_all = f" of {total} (--only {','.join(map(str, only))})" if only else ""
     head = ["", "experiment", "file", "tokens", "rows a step", "steps", "learns", "beams"]
@@ -296,7 +293,7 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
     for one in plan.jobs:
         config, number = one.config, str(one.number)
         steps = config.training.count_steps(train_rows=one.train_rows)
-        minutes.append(expect_minutes(one))
+        seconds.append(expect_seconds(one))
         models.setdefault(_describe_model(config), []).append(number)
         if config.batch.retry:
             retries.setdefault(", then ".join(config.batch.retry), []).append(number)
@@ -309,13 +306,13 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
             "?" if steps is None else f"{steps:,}",
             _describe_adapters(config),
             str(config.generation.num_beams),
-            "" if minutes[-1] is None else format_duration(minutes[-1] * 60),
+            "" if seconds[-1] is None else format_duration(seconds[-1]),
         ]
         rows.append(row)
-    known = [value for value in minutes if value is not None]
+    known = [value for value in seconds if value is not None]
     table = [[*head, "expected"], *rows] if known else [head, *(row[:-1] for row in rows)]
     return [
-        f"{count} experiment{'s' if count != 1 else ''}{of_all}, {KIND_WORDS[plan.kind]}",
+        f"{count_experiments(count)}{of_all}, {KIND_WORDS[plan.kind]}",
         f"results go to {shown(plan.paths.root)}",
         f"logs go to    {shown(plan.paths.logs(plan.started_at))}",
         "",
@@ -323,7 +320,7 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
         *([f"{plan.slots} at the same time (batch.slots)"] if plan.slots > 1 else []),
         *(
             [
-                f"by the plan, not measured: {format_duration(sum(known) * 60)} in all on one RTX "
+                f"by the plan, not measured: {format_duration(sum(known))} in all on one RTX "
                 "3090, evaluation and writing included"
             ]
             if known and len(known) == count

@@ -1,20 +1,15 @@
-"""Whether a failed experiment of a batch is tried again, and what the retry changes.
+"""The queue: experiments one after another, or several at a time, each in a process of its own,
+whatever becomes of the others; a failed one is tried again as batch.retry asks.
 
-Must not start a process nor move a file (queue.py): a record in, the next job out.
-
-The queue: experiments one after another, or several at a time, each in a process of its own,
-whatever becomes of the others.
-
-Must not know what an experiment computes, nor how results are laid out: it hands over what came of
-the batch.
+Must not know what an experiment computes, nor how results are laid out.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 import traceback
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -33,14 +28,14 @@ from dialsum.batch.child import (
     wait_until_free,
 )
 from dialsum.batch.lock import hold_batch, hold_run, make_folder
-from dialsum.batch.plan import BatchPlan, expect_minutes
+from dialsum.batch.plan import BatchPlan, expect_seconds
 from dialsum.batch.result import (
     DISK_FULL,
     BatchResult,
     ExperimentResult,
+    describe_unwritten,
     explain_end,
-    name_cause,
-    word_causes,
+    group_unwritten,
 )
 from dialsum.batch.screen import EventFile, RunProgress, Screen, estimate_rest, format_duration
 from dialsum.config.rules import NoHalfError, list_changes, state_changes
@@ -55,67 +50,10 @@ from dialsum.record import (
     find_own_record,
     write_failed_record,
 )
+from dialsum.report.summaries import write_batch_files
 from dialsum.score.show import format_final
 from dialsum.train.progress import BATCH_OFF, COULD_NOT_START
 
-MENDABLE_STAGE = "train"
-"""Before training nothing that is halved takes memory; after it a night would be thrown away, and
-nothing of it makes writing summaries smaller."""
-
-
-def plan_retry(job: Job, record: Record) -> tuple[Job | None, list[str]]:
-    """Choose what follows a failed attempt, in the order of batch.retry.
-
-    After full memory, lr_half is left out, and stays for an attempt that meets NaN.
-
-    Args:
-        record: of the attempt that ended.
-
-    Returns:
-        The next attempt, None where there is none; and why entries were left out, or why there is
-        no retry: nothing where none was asked.
-
-    Raises:
-        ConfigError: the changed values do not fit together.
-    """
-    left = job.config.batch.retry
-    if record.status != "failed" or not (left or job.attempt.number > 1):
-        return None, []
-    cause = record.value("failure.cause")
-    if cause not in CAUSE_WORDS:
-        return None, ["no retry: batch.retry is for NaN and full memory"]
-    if record.value("failure.stage") != MENDABLE_STAGE:
-        failure = say_failure(record.content)
-        return None, [f"no retry: {failure} outside of training, which batch.retry does not mend"]
-    said: list[str] = []
-    for place, by in enumerate(left):
-        if cause != NAN and by == "lr_half":
-            said.append("lr_half is left out: half the learning rate takes no less memory")
-            continue
-        try:
-            changes = list_changes(
-                by,
-                job.config,
-                batch=_whole(record, "training.per_device_train_batch_size"),
-                accumulation=_whole(record, "training.gradient_accumulation_steps"),
-            )
-        except NoHalfError as error:
-            said.append(f"{by} is left out: {error}")
-            continue
-        source = state_changes(changes, left=[*left[:place], *left[place + 1 :]])
-        attempt = job.attempt.follow(changes, record.content)
-        return replace(job, loaded=job.loaded.changed(source), attempt=attempt), said
-    said.append(f"nothing of batch.retry is left after the {ordinal(job.attempt.number)} attempt")
-    return None, said
-
-
-def _whole(record: Record, key: str) -> int | None:
-    value = record.number(key)
-    return None if value is None else int(value)
-
-
-WriteResults = Callable[[BatchResult], dict[Path, str]]
-"""Writes the batch's own files; returns those that could not be written, and why."""
 NO_USE = CardUse({}, {})
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 WAIT_ASLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
@@ -125,22 +63,19 @@ WAIT_ASLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOU
 def run_queue(
     plan: BatchPlan,
     *,
-    screen: Screen,
-    write_results: WriteResults,
+    screen: Screen | None = None,
     interrupts: Interrupts | None = None,
     grace_seconds: float = GRACE_SECONDS,
-    read_use: Callable[[], CardUse] = read_card_use,
 ) -> BatchResult:
     """Run the experiments of a plan; a failure is recorded, and the next one starts.
 
+    The batch's own files are written at the start, after each experiment and at the end.
+
     Args:
         plan: checked before (check.py).
-        screen: where a person follows it.
-        write_results: called at the start, after each experiment and at the end, to write the
-            batch's own files.
+        screen: where a person follows it; stdout when absent.
         interrupts: where somebody listens for wishes to stop already; else they are heard here.
         grace_seconds: time an experiment has to stop when asked.
-        read_use: asks the driver who uses the cards.
 
     Raises:
         UnfitError: the folders cannot be made or another batch holds them; nothing was started.
@@ -150,13 +85,13 @@ def run_queue(
         make_folder(folder)
     hearing = nullcontext(interrupts) if interrupts else listen_for_interrupts()
     with hold_batch(plan.paths, [job.paths for job in plan.jobs]), hearing as heard:
-        if unwritten := write_results(result):
+        if unwritten := write_batch_files(result):
             # What fails now would fail after hours as well.
             raise UnfitError(
-                f"{'; '.join(word_causes(unwritten).values())}. Free space, or write elsewhere "
+                f"{'; '.join(group_unwritten(unwritten).values())}. Free space, or write elsewhere "
                 "with --output-dir, and start again. Nothing was started."
             )
-        queue = _Queue(result, screen, write_results, heard, grace_seconds, read_use)
+        queue = _Queue(plan, result, screen or Screen.on(sys.stdout), heard, grace_seconds)
         queue.say_cards(none="no NVIDIA GPU in this machine")
         try:
             queue.run()
@@ -198,12 +133,11 @@ class _Running:
 class _Queue:
     """The running batch: what its experiments share."""
 
+    plan: BatchPlan
     result: BatchResult
     screen: Screen
-    write_results: WriteResults
     interrupts: Interrupts
     grace_seconds: float
-    read_use: Callable[[], CardUse]
     running: list[_Running] = field(default_factory=list)
     last: _Running | None = None
     """The experiment that ended last, while nobody has waited for the cards that it used."""
@@ -213,11 +147,6 @@ class _Queue:
     blind: bool = False
     """Showing the runs failed; they go on unseen."""
     for_child: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def plan(self) -> BatchPlan:
-        """What was asked."""
-        return self.result.plan
 
     def run(self) -> None:
         """Run every experiment to its end, retries included."""
@@ -260,8 +189,10 @@ class _Queue:
 
     def _start(self, job: Job) -> None:
         """Move an earlier run out of the way, leave the job in its place, and start the process."""
-        run = _Running(job, self._title(job), EventFile(job.paths.metrics))
-        log = self.plan.log_of(job)
+        numbers = [one.number for one in self.plan.jobs]
+        title = f"[{numbers.index(job.number) + 1}/{len(numbers)}] {job.number} {job.label}"
+        title += f", attempt {job.attempt.number}" if job.attempt.number > 1 else ""
+        run, log = _Running(job, title, EventFile(job.paths.metrics)), self.plan.log_of(job)
         lines = ["", run.title, f"  file {shown(job.loaded.path)}", f"  log  {shown(log)}"]
         self.running.append(run)
         try:
@@ -281,12 +212,6 @@ class _Queue:
             )
         except DialsumError as error:
             run.end = str(error)
-
-    def _title(self, job: Job) -> str:
-        numbers = [one.number for one in self.plan.jobs]
-        retry = f", attempt {job.attempt.number}" if job.attempt.number > 1 else ""
-        place = numbers.index(job.number) + 1
-        return f"[{place}/{len(numbers)}] {job.number} {job.label}{retry}"
 
     def _sleep(self, seconds: float) -> bool:
         """Follow what runs for so long; return False soon after somebody wants to stop."""
@@ -364,12 +289,12 @@ class _Queue:
         waiting = [job for job in self.result.not_started if job.number not in numbers]
         return estimate_rest(
             [
-                (expected_seconds(run.job), run.seconds, run.progress.seconds_left(now))
+                (expect_seconds(run.job), run.seconds, run.progress.seconds_left(now))
                 for run in self.running
             ],
-            [expected_seconds(job) for job in waiting],
+            [expect_seconds(job) for job in waiting],
             finished=[
-                (expected_seconds(one.job), one.record.number("duration_seconds") or 0.0)
+                (expect_seconds(one.job), one.record.number("duration_seconds") or 0.0)
                 for one in self.result.experiments
                 if one.record.succeeded
             ],
@@ -396,18 +321,8 @@ class _Queue:
         own = find_own_record(job.paths, batch=self.plan.batch_id)
         if own is not None:
             return ExperimentResult(job, own, log)
-        failure = ("failed", str(end))
-        status, reason = explain_end(end, log) if isinstance(end, ChildEnd) else failure
-        content = describe_dead_run(
-            experiment=job.name,
-            label=job.label,
-            kind=job.kind,
-            batch=self.plan.batch_id,
-            status=status,
-            reason=reason,
-            started_at=run.started,
-            finished_at=datetime.now().astimezone(),
-        )
+        status, reason = explain_end(end, log)
+        content = describe_dead_run(job, status, reason, started_at=run.started)
         if isinstance(end, ChildEnd) and end.signal_name == "SIGKILL" and status == "failed":
             content["failure"] = {"cause": KILLED, "stage": run.progress.stage}
             content["failure"] |= {"step": run.progress.step} if run.progress.step else {}
@@ -416,9 +331,9 @@ class _Queue:
             with hold_run(job.paths):
                 return ExperimentResult(job, write_failed_record(job.paths, content), log)
         except DialsumError as error:
-            cause = name_cause(error)
+            cause = describe_unwritten(error)
             if cause == DISK_FULL:
-                how = explain_end(end, None)[1] if isinstance(end, ChildEnd) else str(end)
+                how = explain_end(end, None)[1]
                 content["reason"] = f"{cause} of {shown(job.paths.folder)}: {how}"
             record = Record(job.paths.result, content)
             return ExperimentResult(job, record, log, unwritten=cause)
@@ -491,7 +406,7 @@ class _Queue:
     def _ask_use(self) -> CardUse:
         """Ask who uses the cards; a driver that fails then is said: the next run meets it too."""
         try:
-            return self.read_use()
+            return read_card_use()
         except DialsumError as error:
             self.screen.say(f"warning: {error}")
             return NO_USE
@@ -500,20 +415,61 @@ class _Queue:
         """Write the batch's files; that they cannot be written ends no batch, but is said and turns
         up at its end, unless a later attempt succeeds."""
         self.result.unwritten.clear()
-        note_unwritten(self.result, self.write_results(self.result), self.screen)
+        note_unwritten(self.result, write_batch_files(self.result), self.screen)
 
 
 def note_unwritten(result: BatchResult, causes: dict[Path, str], screen: Screen) -> None:
     """Keep what could not be written for the closing lines; say each cause once in a batch."""
     result.unwritten |= causes
-    for cause, line in word_causes(causes).items():
+    for cause, line in group_unwritten(causes).items():
         screen.warn_once(line, about=cause)
 
 
-def expected_seconds(job: Job) -> float | None:
-    """Return what a job is expected to take; None where nothing is known."""
-    minutes = expect_minutes(job)
-    return None if minutes is None else minutes * 60
+def plan_retry(job: Job, record: Record) -> tuple[Job | None, list[str]]:
+    """Choose what follows a failed attempt, in the order of batch.retry.
+
+    After full memory, lr_half is left out, and stays for an attempt that meets NaN.
+
+    Args:
+        record: of the attempt that ended.
+
+    Returns:
+        The next attempt, None where there is none; and why entries were left out, or why there is
+        no retry: nothing where none was asked.
+
+    Raises:
+        ConfigError: the changed values do not fit together.
+    """
+    left = job.config.batch.retry
+    if record.status != "failed" or not (left or job.attempt.number > 1):
+        return None, []
+    cause = record.value("failure.cause")
+    if cause not in CAUSE_WORDS:
+        return None, ["no retry: batch.retry is for NaN and full memory"]
+    # Before training nothing that is halved takes memory; after it a night would be thrown away,
+    # and nothing of it makes writing summaries smaller.
+    if record.value("failure.stage") != "train":
+        failure = say_failure(record.content)
+        return None, [f"no retry: {failure} outside of training, which batch.retry does not mend"]
+    batch, accumulation = (
+        None if (used := record.number(f"training.{key}")) is None else int(used)
+        for key in ("per_device_train_batch_size", "gradient_accumulation_steps")
+    )
+    said: list[str] = []
+    for place, by in enumerate(left):
+        if cause != NAN and by == "lr_half":
+            said.append("lr_half is left out: half the learning rate takes no less memory")
+            continue
+        try:
+            changes = list_changes(by, job.config, batch=batch, accumulation=accumulation)
+        except NoHalfError as error:
+            said.append(f"{by} is left out: {error}")
+            continue
+        source = state_changes(changes, left=[*left[:place], *left[place + 1 :]])
+        attempt = job.attempt.follow(changes, record.content)
+        return replace(job, loaded=job.loaded.changed(source), attempt=attempt), said
+    said.append(f"nothing of batch.retry is left after the {ordinal(job.attempt.number)} attempt")
+    return None, said
 
 
 def describe_result(title: str, came: ExperimentResult) -> list[str]:

@@ -22,12 +22,12 @@ from dialsum.record import Record
 DISK_FULL = "no space left on the disk"
 
 
-def name_cause(error: DialsumError) -> str:
+def describe_unwritten(error: DialsumError) -> str:
     """Say why something was not written; a full disk in the same words whatever the file."""
     return DISK_FULL if isinstance(error, DiskFullError) else str(error)
 
 
-def word_causes(causes: Mapping[Path, str]) -> dict[str, str]:
+def group_unwritten(causes: Mapping[Path, str]) -> dict[str, str]:
     """Return one sentence for each cause, with all that it kept from being written."""
     return {
         cause: f"{cause}; not written: "
@@ -113,15 +113,18 @@ class BatchResult:
         return EXIT_OK if self.all_succeeded and not self.all_unwritten else EXIT_FAILED
 
 
-def explain_end(end: ChildEnd, log: Path | None) -> tuple[str, str]:
+def explain_end(end: ChildEnd | str | None, log: Path | None) -> tuple[str, str]:
     """Say why a run ended that left no record of its own.
 
     Args:
+        end: of its process; or what kept it from running, in words.
         log: what it printed, whose last words are quoted; None: they are not.
 
     Returns:
         Its status (failed or interrupted) and the reason.
     """
+    if not isinstance(end, ChildEnd):
+        return "failed", str(end)
     if end.interrupted:
         how = (
             "it did not stop when asked and was killed"
@@ -129,27 +132,22 @@ def explain_end(end: ChildEnd, log: Path | None) -> tuple[str, str]:
             else "it stopped before it could record anything"
         )
         return "interrupted", f"the batch was stopped; {how}"
-    tail = "" if log is None else f"; {_quote_log(log)}"
     if end.signal_name == "SIGKILL":
-        return (
-            "failed",
-            "its process was killed (SIGKILL): most often the machine had no memory left, see "
-            f"dmesg{tail}",
-        )
-    if end.signal_name:
-        return "failed", f"its process crashed ({end.signal_name}){tail}"
-    if end.exit_status == 0:
-        return "failed", f"its process ended with status 0 but left no record{tail}"
-    return "failed", f"its process ended with status {end.exit_status} and left no record{tail}"
-
-
-def _quote_log(log: Path) -> str:
-    said = _last_words(log)
-    if said:
-        return f"its log ends: {said}"
-    if shutil.disk_usage(log.parent).free < ROOM_FOR_WORDS_BYTES:
-        return f"its log is empty: {DISK_FULL} of {shown(log.parent)}"
-    return "it printed nothing"
+        how = "was killed (SIGKILL): most often the machine had no memory left, see dmesg"
+    elif end.signal_name:
+        how = f"crashed ({end.signal_name})"
+    else:
+        how = f"ended with status {end.exit_status} "
+        how += "and left no record" if end.exit_status else "but left no record"
+    if log is None:
+        tail = ""
+    elif said := _last_words(log):
+        tail = f"; its log ends: {said}"
+    elif shutil.disk_usage(log.parent).free < ROOM_FOR_WORDS_BYTES:
+        tail = f"; its log is empty: {DISK_FULL} of {shown(log.parent)}"
+    else:
+        tail = "; it printed nothing"
+    return "failed", f"its process {how}{tail}"
 
 
 def _last_words(log: Path) -> str:

@@ -1,26 +1,25 @@
 """How experiments start: a batch from its options to its closing table, and a run by itself.
 
-The order of the steps is here; what each of them decides is theirs. Reports are handed in.
+The order of the steps is here; what each of them decides is theirs.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from dialsum.batch.check import (
+    Findings,
     check_alone,
     check_plan,
-    choose_place,
-    choose_slots,
     explain_checkpoint,
     load_without_wrong,
     pin_checkpoints,
-    take_env_file,
 )
 from dialsum.batch.child import listen_for_interrupts
 from dialsum.batch.plan import (
@@ -32,32 +31,22 @@ from dialsum.batch.plan import (
     load_selected,
     make_plan,
 )
-from dialsum.batch.queue import WriteResults, note_unwritten, run_queue
-from dialsum.batch.result import BatchResult, name_cause
+from dialsum.batch.queue import note_unwritten, run_queue
+from dialsum.batch.result import describe_unwritten
 from dialsum.batch.screen import Screen
 from dialsum.config.load import load_config
-from dialsum.environment_variables import describe_variables
-from dialsum.errors import EXIT_OK, ConfigError, DialsumError, ProblemsError
+from dialsum.environment_variables import describe_variables, take_env_file
+from dialsum.errors import EXIT_OK, ConfigError, DialsumError, ProblemsError, UnfitError
 from dialsum.experiment.job import Job
 from dialsum.files import write_report
-from dialsum.paths import STAMP, BatchPaths
-
-
-class FormatClosing(Protocol):
-    """Makes the lines that end a batch; width: columns of the terminal, None: of any width."""
-
-    def __call__(self, result: BatchResult, *, width: int | None = None) -> list[str]: ...
-
-
-SAMPLE = "sample"
-"""Name of the folder of the demo's own data."""
+from dialsum.paths import OUTPUTS, RunPaths, project_path
+from dialsum.record import find_model, holds_run
+from dialsum.report.closing import format_closing
 
 
 def run_batch(
     options: BatchOptions,
     *,
-    write_results: WriteResults,
-    format_closing: FormatClosing,
     dry_run: bool = False,
     trainer: Sequence[str] = TRAINER,
     screen: Screen | None = None,
@@ -65,8 +54,6 @@ def run_batch(
     """Run a batch from its options to its closing text and return the exit status.
 
     Args:
-        write_results: writes the batch's own files, again and again (run_queue).
-        format_closing: makes the lines that end it, for the screen and the batch's logs.
         dry_run: check and print the plan only; nothing is written.
         trainer: program and first arguments of an experiment's process.
         screen: where a person follows it; stdout when absent.
@@ -77,17 +64,20 @@ def run_batch(
     """
     screen = screen or Screen.on(sys.stdout)
     said, unread = take_env_file()
-    loaded, problems = load_selected(options)
-    problems += unread
-    plan = make_plan(options, loaded, started_at=datetime.now().astimezone(), trainer=trainer)
-    findings = check_plan(plan, dry_run=dry_run, refused=problems)
+    problems, findings = _check(options, dry_run=dry_run, trainer=trainer, known=unread)
     plan = findings.plan
     if plan.jobs:
         screen.say(*describe_plan(plan, width=screen.width))
-        notes = [*said, *describe_variables(os.environ), *findings.notes, *_expect_little(plan)]
+        notes = [*said, *describe_variables(os.environ), *findings.notes]
+        if plan.kind == "demo" and plan.own_data:
+            why = "tiny models learn little from data that was not made for them"
+        else:
+            why = "one epoch teaches little" if options.one_epoch else ""
+        if why:
+            floor = "scores near the constant sentence (the floor) are to be expected"
+            notes.append(f"{floor}: {why}")
         for lines in (describe_replaced(plan.jobs), notes):
             screen.say(*(["", *lines] if lines else []))
-    problems += findings.problems
     if problems:
         raise ProblemsError(problems)
     if dry_run:
@@ -96,28 +86,51 @@ def run_batch(
         return EXIT_OK
     plan = pin_checkpoints(plan, say=screen.say)
     with listen_for_interrupts() as interrupts:
-        result = run_queue(plan, screen=screen, write_results=write_results, interrupts=interrupts)
+        result = run_queue(plan, screen=screen, interrupts=interrupts)
         # Still listening: a second Ctrl-C must not cost the table.
         text = plan.paths.text_summary(plan.started_at)
         try:
             write_report(text, "\n".join(format_closing(result)) + "\n")
         except DialsumError as error:
-            note_unwritten(result, {text: name_cause(error)}, screen)
+            note_unwritten(result, {text: describe_unwritten(error)}, screen)
         screen.say("", *format_closing(result, width=screen.width))
     return result.exit_status
 
 
-def _expect_little(plan: BatchPlan) -> list[str]:
-    """Say beforehand where scores near the constant sentence are no mistake."""
-    if plan.kind == "demo" and any(
-        Path(job.config.data.data_dir).name != SAMPLE for job in plan.jobs
-    ):
-        why = "tiny models learn little from data that was not made for them"
-    elif plan.options.one_epoch:
-        why = "one epoch teaches little"
-    else:
-        return []
-    return [f"scores near the constant sentence (the floor) are to be expected: {why}"]
+def _check(
+    options: BatchOptions,
+    *,
+    dry_run: bool = False,
+    trainer: Sequence[str] = TRAINER,
+    known: Sequence[str] = (),
+) -> tuple[list[str], Findings]:
+    """Plan a batch and check it; return every problem, those of its configuration first."""
+    loaded, problems = load_selected(options)
+    problems += known
+    plan = make_plan(options, loaded, started_at=datetime.now().astimezone(), trainer=trainer)
+    findings = check_plan(plan, dry_run=dry_run, refused=problems)
+    return [*problems, *findings.problems], findings
+
+
+def prepare_batch(
+    configs: Sequence[Path], *, trainer: Sequence[str] = TRAINER, **options: Any
+) -> BatchPlan:
+    """Return the checked plan of a batch, its checkpoints fetched: for experiments from Python.
+
+    run_queue runs it; its jobs may be changed or left out before.
+
+    Args:
+        configs: experiment files.
+        options: what else BatchOptions holds, such as demo, overrides or output_dir.
+
+    Raises:
+        ProblemsError: configuration, data, places, machine or checkpoints are not fit.
+    """
+    asked = BatchOptions(configs=tuple(configs), **options)
+    problems, findings = _check(asked, trainer=trainer)
+    if problems:
+        raise ProblemsError(problems)
+    return pin_checkpoints(findings.plan, say=print)
 
 
 def explain_batch(options: BatchOptions) -> str:
@@ -130,90 +143,57 @@ def explain_batch(options: BatchOptions) -> str:
     if problems:
         raise ConfigError(problems)
     return "\n\n".join(
-        one.explain(checkpoint=explain_checkpoint(one.config, environment=os.environ))
-        for one in loaded.values()
+        one.explain(checkpoint=explain_checkpoint(one.config)) for one in loaded.values()
     )
 
 
-def make_jobs(configs: Sequence[Path], **options: Any) -> list[Job]:
-    """Return the checked jobs of a batch, their checkpoints fetched: for experiments from Python.
-
-    Args:
-        configs: experiment files.
-        options: what else BatchOptions holds, such as demo, overrides or output_dir.
-
-    Raises:
-        ProblemsError: configuration, data, places, machine or checkpoints are not fit.
-    """
-    asked = BatchOptions(configs=tuple(configs), **options)
-    loaded, problems = load_selected(asked)
-    plan = make_plan(asked, loaded, started_at=datetime.now().astimezone())
-    findings = check_plan(plan, refused=problems)
-    if problems := [*problems, *findings.problems]:
-        raise ProblemsError(problems)
-    return list(pin_checkpoints(findings.plan, say=print).jobs)
-
-
-def start_batch(
-    jobs: Sequence[Job],
-    *,
-    write_results: WriteResults = lambda _: {},
-    trainer: Sequence[str] = TRAINER,
-    screen: Screen | None = None,
-) -> BatchResult:
-    """Run jobs to their end and return what came of them; each leaves its record in its folder.
-
-    Args:
-        jobs: of one call of make_jobs, all or some of them, or changed ones.
-        write_results, trainer, screen: as for run_batch.
-
-    Raises:
-        UnfitError: another batch is at work in these folders.
-    """
-    first = jobs[0].paths
-    root = first.model.parent.parent
-    paths = BatchPaths(root, log_root=root / "logs", runs=first.folder.parent)
-    options = BatchOptions(
-        configs=tuple(job.loaded.path for job in jobs),
-        demo=jobs[0].kind == "demo",
-        one_epoch=jobs[0].kind == "one_epoch",
-    )
-    started = datetime.strptime(str(jobs[0].batch), STAMP).astimezone()
-    slots, problems = choose_slots([job.config for job in jobs], environment=os.environ)
-    if problems:
-        raise ProblemsError(problems)
-    plan = BatchPlan(options, started, paths, tuple(jobs), slots, tuple(trainer))
-    return run_queue(plan, screen=screen or Screen.on(sys.stdout), write_results=write_results)
-
-
-def make_alone_job(
-    path: Path,
-    *,
-    overrides: Sequence[str],
-    overlays: Sequence[Path],
-    output_dir: Path | None,
-    run_dir: Path | None,
-    model_dir: Path | None,
-    one_epoch: bool,
-    resume: bool,
-) -> Job:
+def make_alone_job(asked: Namespace) -> Job:
     """Return the job of a run that no batch starts, checked as far as it can be here.
 
     Args:
-        output_dir, run_dir, model_dir: where it goes (choose_place).
-        resume: go on with the run that stands there.
+        asked: trainer.py's options, --config among them.
 
     Raises:
         ProblemsError: configuration, place, machine, checkpoint or data are unfit: all of it.
     """
-    paths = choose_place(path.stem, output_dir=output_dir, run_dir=run_dir, model_dir=model_dir)
+    paths = choose_place(
+        asked.config.stem,
+        output_dir=asked.output_dir,
+        run_dir=asked.run_dir,
+        model_dir=asked.model_dir,
+    )
+    values = {"overrides": asked.overrides, "overlays": asked.overlay}
     known: list[str] = []
     try:
-        loaded = load_config(path, overrides=overrides, overlays=overlays)
+        loaded = load_config(asked.config, **values)
     except ConfigError as error:
-        mended = load_without_wrong(path, overrides=overrides, overlays=overlays)
+        mended = load_without_wrong(asked.config, **values)
         if mended is None:
             raise
         loaded, known = mended, error.problems
-    kind = "one_epoch" if one_epoch else "full"
-    return check_alone(Job(loaded, paths, kind, resume=resume), known=known)
+    kind = "one_epoch" if asked.one_epoch else "full"
+    return check_alone(Job(loaded, paths, kind, resume=asked.resume), known=known)
+
+
+def choose_place(
+    name: str, *, output_dir: Path | None, run_dir: Path | None, model_dir: Path | None
+) -> RunPaths:
+    """Return where a run by itself goes; one that stands there already keeps its model's place.
+
+    Args:
+        name: of the experiment.
+        output_dir: stands for outputs/; the run goes to a folder of its name in it.
+        run_dir: the run's own folder.
+        model_dir: the model's own folder.
+
+    Raises:
+        UnfitError: both output_dir and run_dir are given.
+    """
+    if output_dir is not None and run_dir is not None:
+        raise UnfitError(
+            "--output-dir and --run-dir: give one of them; --run-dir is the run's own folder, "
+            "--output-dir the folder in which it gets one of its name"
+        )
+    folder = (run_dir or (output_dir or project_path(OUTPUTS)) / name).resolve()
+    model = model_dir.resolve() if model_dir else find_model(folder) if holds_run(folder) else None
+    return RunPaths(folder=folder, model=model or RunPaths.alone(folder).model)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dialsum.batch.plan import DEMO_DATA, BatchOptions, BatchPlan
-from dialsum.batch.result import DISK_FULL, BatchResult, ExperimentResult, word_causes
+from dialsum.batch.result import DISK_FULL, BatchResult, ExperimentResult, group_unwritten
 from dialsum.batch.screen import cut_to_width, format_duration
 from dialsum.data.submission import PREDICTION_COLUMNS
 from dialsum.data.tables import read_rows
@@ -84,7 +84,7 @@ def format_closing(result: BatchResult, *, width: int | None = None) -> list[str
         *(_check(False, problem) for problem in result.problems),
         *(
             _check(False, f"everything is recorded: {line}")
-            for line in word_causes(result.all_unwritten).values()
+            for line in group_unwritten(result.all_unwritten).values()
         ),
         *(
             []

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dialsum.batch.result import BatchResult, name_cause
+from dialsum.batch.result import BatchResult, describe_unwritten
 from dialsum.errors import EXIT_OK, DialsumError
 from dialsum.files import read_regular, refuse_foreign, to_plain, write_json, write_table_for_people
 from dialsum.paths import BatchPaths, RunPaths, relative
@@ -40,7 +40,7 @@ def write_batch_files(result: BatchResult) -> dict[Path, str]:
         try:
             write_json(path, content)
         except DialsumError as error:
-            unwritten[path] = name_cause(error)
+            unwritten[path] = describe_unwritten(error)
     return unwritten
 
 
