@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
 from dialsum.errors import run_script
-from dialsum.score.api import choose_constant, lead, score_texts
+from dialsum.score.api import choose_constant, lead, score_texts, split_turns
 from dialsum.score.files import read_predictions, read_references, read_train_summaries
 from dialsum.score.rouge import load_tokeniser
 from dialsum.score.unseen import exchange_speakers
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = len(texts)
     systems["constant chosen on train"] = {name: [constants[name]] * rows for name in SCALES}
     systems["constant written by a person"] = {name: [SENTENCE] * rows for name in SCALES}
-    leads = [lead(dialogue, 2) for dialogue in dialogues]
+    leads = [lead(split_turns(dialogue), 2) for dialogue in dialogues]
     systems["lead-2"] = dict.fromkeys(SCALES, leads)
     print(f"{rows} rows of dev.csv, {len(train):,} train summaries\n")
     print(f"| | {' | '.join(SCALES)} |\n|---|{'---|' * len(SCALES)}")

@@ -10,10 +10,10 @@ from dialsum.errors import DataError
 from dialsum.score.api import (
     choose_constant,
     lead,
-    longest_utterance,
     other_summaries,
     score_report,
     score_texts,
+    split_turns,
 )
 from dialsum.score.files import read_references
 from dialsum.score.rouge import load_tokeniser
@@ -45,18 +45,15 @@ LEADS = [
 
 @pytest.mark.parametrize(("dialogue", "expected"), LEADS)
 def test_lead_two(dialogue: str, expected: str) -> None:
-    assert lead(dialogue, 2) == expected
+    assert lead(split_turns(dialogue), 2) == expected
 
 
 def test_leads_and_the_longest() -> None:
     dialogue = "#Person1#: 네\n#Person2#: 어디 가요?\n#Person1#: 집"
-    for text, *expected in [
-        ("", "", "", ""),
-        ("#Person1#: 네", "네", "네", "네"),
-        (dialogue, "네", "네 어디 가요? 집", "어디 가요?"),
-        ("첫 줄\n둘째 줄입니다", "첫 줄", "첫 줄 둘째 줄입니다", "둘째 줄입니다"),
-    ]:
-        assert [lead(text, 1), lead(text, 3), longest_utterance(text)] == expected
+    same = Rows(["네"] * 2, [["네"]] * 2, [dialogue, "네"])
+    for name, text in {"lead1": "네", "lead3": "네 어디 가요? 집", "longest": "어디 가요?"}.items():
+        alone = score_texts([text, "네"], [["네"]] * 2).rouge_mean
+        assert score_report(same)["floors"][name]["rouge_mean"] == pytest.approx(alone, abs=1e-3)
 
 
 @pytest.mark.parametrize("rows", [2, 3, 50, 1024, 1025, 1026, 2049])

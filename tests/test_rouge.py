@@ -64,10 +64,8 @@ def assert_equal_to_rouge_score(
     theirs = rouge_scorer.RougeScorer(METRICS, tokenizer=tokeniser)
     ours = score_texts(predictions, [[text] for text in references], tokenizer=tokenizer, tags=tags)
     rows = [theirs.score(*pair) for pair in zip(references, predictions, strict=True)]
-    for name in METRICS:
-        found = np.stack([ours.precision[name], ours.recall[name], ours.per_row[name]], axis=1)
-        expected = 100 * np.array([row[name] for row in rows])
-        np.testing.assert_allclose(found, expected, rtol=0, atol=TINY, err_msg=name)
+    expected = 100 * np.array([[row[name] for name in METRICS] for row in rows])
+    np.testing.assert_allclose(ours.rates, expected, rtol=0, atol=TINY)
 
 
 PREDICTIONS = [
@@ -145,9 +143,8 @@ def test_equal_to_another_korean_rouge(shared_dir: Path, tokenizer: str) -> None
         )
     ours = score_texts(predictions, [[text] for text in references], tokenizer=tokenizer)
     rows = [theirs.score(*pair) for pair in zip(references, predictions, strict=True)]
-    for name in METRICS[:3]:
-        expected = [100 * row[name].fmeasure for row in rows]
-        np.testing.assert_allclose(ours.per_row[name], expected, rtol=0, atol=TINY)
+    expected = [[100 * row[name].fmeasure for name in METRICS[:3]] for row in rows]
+    np.testing.assert_allclose(ours.rates[:, :3, 2], expected, rtol=0, atol=TINY)
 
 
 def test_english_is_that_of_rouge_score_and_gives_the_published_scores(shared_dir: Path) -> None:
@@ -176,9 +173,9 @@ def test_english_is_that_of_rouge_score_and_gives_the_published_scores(shared_di
         assert getattr(mean, name) == pytest.approx(
             sum(getattr(score, name) for score in alone) / 3, abs=TINY
         )
-        # Precision and recall are of either where two references have the same F1.
-        expected = [100 * row[name].fmeasure for row in multi]
-        np.testing.assert_allclose(best.per_row[name], expected, rtol=0, atol=TINY)
+    # Precision and recall are of either where two references have the same F1.
+    expected = [[100 * row[name].fmeasure for name in METRICS] for row in multi]
+    np.testing.assert_allclose(best.rates[..., 2], expected, rtol=0, atol=TINY)
 
 
 def test_many_pairs_at_once_are_as_each_alone() -> None:

@@ -52,7 +52,7 @@ def test_refuses_other_counts_and_unknown_recipes() -> None:
 @pytest.mark.parametrize("empty", ["", " \n", "\0"])
 def test_an_empty_prediction_scores_zero(tokenizer: str, empty: str) -> None:
     score = score_texts([empty, "go home"], [["go home"], ["go home"]], tokenizer=tokenizer)
-    assert score.per_row["rouge_mean"].tolist() == pytest.approx([0.0, 100.0])
+    assert score.rates[:, 0, 2].tolist() == pytest.approx([0.0, 100.0])
     assert score.rouge_mean == pytest.approx(50.0)
 
 
@@ -113,15 +113,13 @@ def test_no_scale_stands_twice(tokenizer: str, tags: str, beside: set[str]) -> N
     assert len(set(signatures)) == len(signatures)
 
 
-def test_chunks_and_processors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = Rows(PREDICTIONS * 9, REFERENCES * 9, DIALOGUES * 9)
     whole = score_report(rows, train_summaries=TRAIN)
-    alone = score_texts(rows.predictions, rows.references).per_row["rouge_mean"].tolist()
-    for name in ("CHUNK_ROWS", "MANY_ROWS"):
-        monkeypatch.setattr(f"dialsum.score.api.{name}", 5)
-        assert score_report(rows, train_summaries=TRAIN) == whole
-        found = score_texts(rows.predictions, rows.references)
-        assert found.per_row["rouge_mean"].tolist() == alone
+    alone = score_texts(rows.predictions, rows.references).rates.tolist()
+    monkeypatch.setattr("dialsum.score.api.CHUNK_ROWS", 5)
+    assert score_report(rows, train_summaries=TRAIN) == whole
+    assert score_texts(rows.predictions, rows.references).rates.tolist() == alone
 
 
 def test_the_ceiling_is_what_people_reach() -> None:
@@ -241,18 +239,15 @@ FEW = settings(max_examples=60, deadline=None)
 def test_what_holds_of_any_pair(prediction: str, reference: str, tokenizer: str) -> None:
     """Between 0 and 100; exchanging both exchanges precision and recall; NFD is NFC."""
     there = score_texts([prediction], [[reference]], tokenizer=tokenizer)
-    for name in METRICS:
-        for values in (there.precision[name], there.recall[name], there.per_row[name]):
-            assert 0.0 <= values[0] <= 100.0
+    assert 0.0 <= there.rates.min() <= there.rates.max() <= 100.0
     one, other = (unicodedata.normalize("NFD", text) for text in (prediction, reference))
     apart = score_texts([one], [[other]], tokenizer=tokenizer)
     assert [getattr(there, name) for name in SCORES] == [getattr(apart, name) for name in SCORES]
     if prediction.strip():
         back = score_texts([reference], [[prediction]], tokenizer=tokenizer)
         # Lsum takes the union of the reference's lines: it is not symmetric for several lines.
-        for name in METRICS[:3]:
-            assert there.precision[name].tolist() == back.recall[name].tolist()
-            assert there.per_row[name].tolist() == pytest.approx(back.per_row[name].tolist())
+        assert there.rates[0, :3, 0].tolist() == back.rates[0, :3, 1].tolist()
+        assert there.rates[0, :3, 2].tolist() == pytest.approx(back.rates[0, :3, 2].tolist())
 
 
 @given(KOREAN.filter(str.strip), st.sampled_from(["mecab", "whitespace", "char"]))

@@ -9,7 +9,7 @@ import pytest
 
 from dialsum.data.submission import remark_on_summaries
 from dialsum.data.tags import find_tags, has_broken_tag, loose_tags, tag_spans, without_tags
-from dialsum.score.api import lead
+from dialsum.score.api import lead, split_turns
 from dialsum.score.unseen import find_facts, find_foreign
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -118,7 +118,7 @@ def test_korean_tags_count_as_others_in_scores() -> None:
         "#고객명#",
         "#@시스템#사진#",
     }
-    assert lead("#고객#: 안녕\n#@상담사#: 네", 2) == "안녕 네"
+    assert lead(split_turns("#고객#: 안녕\n#@상담사#: 네"), 2) == "안녕 네"
     assert find_foreign("#@URL#을 보낸다.", "#Person1#: 네") == {}
 
 

@@ -269,14 +269,7 @@ class _Run:
         config = self.job.config
         self.progress.stage("model", config.model.checkpoint)
         tokens = prepare_tokenizer(config, self.splits)
-        asked, trip = config.tokenizer, tokens.round_trip
-        taken = len(tokens.tokenizer(asked.input_prefix)["input_ids"])
-        if taken >= asked.encoder_max_len:
-            raise RunError(
-                f"tokenizer.encoder_max_len {asked.encoder_max_len}: tokenizer.input_prefix and "
-                f"the end token take {taken:,} tokens, so that none is left for a dialogue; "
-                "shorten the prefix or allow longer inputs, such as 512"
-            )
+        trip = tokens.round_trip
         lost = f"{len(trip.failed)} of {trip.texts} summaries do not survive the tokenizer"
         example = "such as {!r} -> {!r}".format(*trip.failed[0]) if trip.failed else ""
         if 2 * len(trip.failed) > trip.texts:
@@ -525,12 +518,10 @@ class _Run:
                 f"{filled} test summaries came out empty; each holds its dialogue's first utterance"
             )
         write_submission(self.job.paths.submission, splits.test.rows, summaries)
+        dialogues = {row.fname: row.dialogue for row in splits.test.rows}
         remarks = remark_on_summaries(
-            {
-                row.fname: one_line(text)
-                for row, text in zip(splits.test.rows, summaries, strict=True)
-            },
-            {row.fname: row.dialogue for row in splits.test.rows},
+            dict(zip(dialogues, map(one_line, summaries), strict=True)),
+            dialogues,
             known={
                 tag
                 for row in splits.train.rows

@@ -1,9 +1,4 @@
-"""What a summary earns without thought: the first turns, the longest, one text for all rows.
-
-A floor is only honest when it is hard to beat: the one text is the strongest that a search on the
-train summaries finds, and need not be a sentence. Must not see the references that are reported on.
-
-The door of scoring: aligned texts in, scores with signature, floors, interval and all else out.
+"""The door of scoring: aligned texts in, scores with signature, floors, interval and all else out.
 
     score_texts(predictions, references)                one scale, quickly, as during training
     score_report(Rows(predictions, references, …))      everything that a record carries
@@ -17,9 +12,8 @@ from __future__ import annotations
 
 import functools
 import random
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -27,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from dialsum.data.cleaning import split_lines
 from dialsum.data.tags import TURN_START
 from dialsum.errors import DataError
-from dialsum.machine.devices import usable_cores
 from dialsum.score.rouge import (
     METRICS,
     PreparedText,
@@ -57,6 +50,17 @@ if TYPE_CHECKING:
 
     from dialsum.score.rouge import Grams
 
+    Figures = dict[tuple[str, str], NDArray[Any]]
+
+SCORES = (*METRICS, "rouge_mean", "rouge_sum")
+FLOOR_SCORES = ("rouge1", "rouge2", "rougeL", "rouge_mean")
+FLOORS = ("constant", "lead1", "lead2", "lead3", "longest", "random")
+DECIMALS = 4
+"""In records; the last one is far below what a row more or less changes."""
+FEW_ROWS = 20
+"""Below this many rows a slice's mean says little, and is marked."""
+CHUNK_ROWS = 2048
+"""Rows that are scored at once, in bounded memory."""
 LEADS = (1, 2, 3)
 BLOCK_ROWS = 1024
 CANDIDATES = 600
@@ -70,6 +74,411 @@ FINALISTS = 16
 MOST_CHANGES = 40
 LEAST_GAIN = 1e-6
 OCCURRENCE_BITS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """A corpus score (0-100, mean of the rows' F1) with all that is needed to judge and compare it.
+
+    Attributes:
+        rouge_mean: mean of ROUGE-1, -2 and -L; rouge_sum: their sum.
+        signature: the recipe.
+        rates: precision, recall and F1 of each row, [rows, METRICS, 3].
+    """
+
+    rouge1: float
+    rouge2: float
+    rougeL: float
+    rougeLsum: float
+    rouge_mean: float
+    rouge_sum: float
+    signature: str
+    rates: NDArray[np.float64]
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return the 95 % bootstrap interval of each of SCORES; seeded."""
+        return _intervals(_all_scores(self.rates[..., 2]))
+
+
+def score_texts(
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    tokenizer: str = "mecab",
+    tags: str = "split",
+    aggregate: str = "mean",
+) -> Score:
+    """Score predictions against their rows' references on one scale.
+
+    Args:
+        predictions: one text a row; an empty one scores 0.
+        references: the row's reference summaries, equally many in each row.
+        tokenizer: mecab, kiwi, whitespace, char or english.
+        tags: split, one or removed: what is done with #Person1# and masks.
+        aggregate: mean or max of the references' scores.
+
+    Raises:
+        DataError: no rows, unequal counts, an empty reference, something that is no text.
+        UnfitError: an unknown tokenizer, or one whose library is missing.
+    """
+    import numpy as np
+
+    rows = Rows(predictions, references)
+    rows.check()
+    signature = make_signature(tokenizer, tags, references=len(references[0]), aggregate=aggregate)
+    chunks = []
+    for chunk in _split_rows(rows):
+        preparer = TextPreparer(load_tokeniser(tokenizer, tags=tags))
+        columns = [preparer.prepare_all(texts) for texts in zip(*chunk.references, strict=True)]
+        ours = preparer.prepare_all(chunk.predictions)
+        chunks.append(score_rows(ours, columns, aggregate=aggregate))
+    rates = np.concatenate(chunks)
+    means = {name: float(values.mean()) for name, values in _all_scores(rates[..., 2]).items()}
+    return Score(**means, signature=signature, rates=rates)
+
+
+def score_report(
+    rows: Rows,
+    *,
+    tokenizer: str = "mecab",
+    tags: str = "split",
+    aggregate: str = "mean",
+    train_summaries: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Score on the asked scale and, beside it, with tags as one token and on whitespace.
+
+    Args:
+        rows: what is scored; dialogues add leads and the longest utterance as floors, and what a
+            prediction says that its dialogue does not.
+        tokenizer, tags, aggregate: as score_texts.
+        train_summaries: what the constant floor is chosen from; never the references that are
+            scored on. Without it there is no `constant` among the floors.
+
+    Returns:
+        The block of the asked scale (see _describe_scale) with `tags_one` and `whitespace` (the
+        same on those scales; left out where it would be the asked scale again),
+        `foreign_script_rate` (percent of the rows), `unseen` (see describe_unseen) and `slices`.
+
+    Raises:
+        DataError, UnfitError: as score_texts.
+    """
+    import numpy as np
+
+    rows.check()
+    rows = rows.composed()
+    scales = {"asked": (tokenizer, tags)}
+    for name, scale in (("tags_one", (tokenizer, "one")), ("whitespace", ("whitespace", "split"))):
+        if scale not in scales.values():
+            scales[name] = scale
+    signatures = {
+        name: make_signature(*scale, references=len(rows.references[0]), aggregate=aggregate)
+        for name, scale in scales.items()
+    }
+    constants = {}
+    if train_summaries is not None:
+        train = tuple(train_summaries)
+        constants = {name: _choose_constant(*scale, train) for name, scale in scales.items()}
+    firsts = [texts[0] for texts in rows.references]
+    others = other_summaries(firsts) if len(rows) > 1 else None
+    taken = [
+        _take_all(
+            chunk,
+            None if others is None else others[at * CHUNK_ROWS :][: len(chunk)],
+            scales=scales,
+            aggregate=aggregate,
+            constants=constants,
+        )
+        for at, chunk in enumerate(_split_rows(rows))
+    ]
+    figures = {key: np.concatenate([one[key] for one in taken]) for key in taken[0]}
+
+    with_tags = "tags_one" if "tags_one" in scales else "asked"
+    run, exchanged = (_mean_f1(figures[with_tags, system]) for system in ("run", "exchanged"))
+    figures["value", "speaker_exchange"] = (run - exchanged).astype("float32")
+    blocks = {
+        name: _describe_scale(
+            {system: values for (scale, system), values in figures.items() if scale == name},
+            signature=signatures[name],
+            constant=constants.get(name),
+            full=name != "whitespace",
+        )
+        for name in scales
+    }
+    block: dict[str, Any] = blocks.pop("asked") | blocks
+    block["references_sha256"] = rows.references_sha256()
+    block["unseen"] = describe_unseen(figures, rows)
+    block["foreign_script_rate"] = block["unseen"]["foreign_script"]["value"]
+    slices = _describe_slices(figures["asked", "run"], figures.get(("asked", "constant")), rows)
+    return {**block, **({"slices": slices} if slices else {})}
+
+
+def compare_reports(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Say which of several systems' differences in rouge_mean are real, on the asked scale and with
+    tags as one token.
+
+    Args:
+        blocks: name to score_report of the same rows in the same order.
+
+    Returns:
+        `alpha`, `trials`, `rows`, and `scales`: for each its signature, each system's mean with
+        interval, best first, and the differences of every two (see Difference).
+
+    Raises:
+        DataError: fewer than two systems; other recipes, or another number of rows.
+    """
+    if len(blocks) < 2:
+        raise DataError(["a comparison needs two predictions or more"])
+    require_same_signature({name: block["signature"] for name, block in blocks.items()})
+    if len({block["references_sha256"] for block in blocks.values()}) > 1:
+        found = ", ".join(f"{name} {block['rows']}" for name, block in blocks.items())
+        raise DataError(
+            [
+                "only systems with the same references in the same order can be compared; rows: "
+                f"{found}"
+            ]
+        )
+    scales = {"asked": blocks}
+    if all("tags_one" in block for block in blocks.values()):
+        scales["tags_one"] = {name: block["tags_one"] for name, block in blocks.items()}
+    return {
+        "alpha": ALPHA,
+        "trials": TRIALS,
+        "rows": next(iter(blocks.values()))["rows"],
+        "scales": {key: _compare_scale(of_scale) for key, of_scale in scales.items()},
+    }
+
+
+def _compare_scale(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    import numpy as np
+
+    ranked = sorted(blocks, key=lambda name: -float(blocks[name]["rouge_mean"]))
+    scores = {name: np.array(blocks[name]["per_row"]["rouge_mean"]) for name in ranked}
+    return {
+        "signature": blocks[ranked[0]]["signature"],
+        "systems": {
+            name: {
+                "rouge_mean": blocks[name]["rouge_mean"],
+                "confidence": blocks[name]["confidence"]["rouge_mean"],
+            }
+            for name in ranked
+        },
+        "differences": [_round(asdict(one)) for one in compare_systems(scores)],
+    }
+
+
+def _round(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: round(value, DECIMALS) if isinstance(value, float) else value
+        for key, value in found.items()
+        if value is not None
+    }
+
+
+@functools.lru_cache(maxsize=8)
+def _choose_constant(tokenizer: str, tags: str, train_summaries: tuple[str, ...]) -> str:
+    """Choose a scale's constant, once for all systems that are compared."""
+    return choose_constant(train_summaries, load_tokeniser(tokenizer, tags=tags))
+
+
+def _split_rows(rows: Rows) -> Iterator[Rows]:
+    for at in range(0, len(rows), CHUNK_ROWS):
+        part = slice(at, at + CHUNK_ROWS)
+        dialogues = rows.dialogues and rows.dialogues[part]
+        yield Rows(rows.predictions[part], rows.references[part], dialogues)
+
+
+def _take_all(
+    rows: Rows,
+    others: Sequence[str] | None,
+    *,
+    scales: Mapping[str, tuple[str, str]],
+    aggregate: str,
+    constants: Mapping[str, str],
+) -> Figures:
+    """Score the rows and their floors on every scale, and take all measures.
+
+    Args:
+        others: the summary of another row, for each row.
+
+    Returns:
+        What measure_rows gives, and by scale: `rates` as score_rows gives them, and F1 of `run`,
+        of `exchanged` (speakers; where tags are one token), of each floor and of `human`, where
+        there are several references: [rows, METRICS].
+    """
+    import numpy as np
+
+    figures: Figures = {}
+    floors: dict[str, Sequence[str]] = {} if others is None else {"random": others}
+    if rows.dialogues is not None:
+        turns = [split_turns(dialogue) for dialogue in rows.dialogues]
+        for count in LEADS:
+            floors[f"lead{count}"] = [lead(said, count) for said in turns]
+        floors["longest"] = [max(said, key=len, default="") for said in turns]
+    for name, (tokenizer, tags) in scales.items():
+        preparer = TextPreparer(load_tokeniser(tokenizer, tags=tags))
+        columns = [preparer.prepare_all(texts) for texts in zip(*rows.references, strict=True)]
+        predictions = preparer.prepare_all(rows.predictions)
+        score = functools.partial(score_rows, aggregate=aggregate)
+        figures[name, "rates"] = score(predictions, columns)
+        found = {"run": figures[name, "rates"][..., 2]}
+        if tags == "one":
+            exchanged = _exchange_speakers(predictions, rows, preparer)
+            found["exchanged"] = score(exchanged, columns)[..., 2]
+        if name in constants:
+            floors["constant"] = [constants[name]] * len(rows)
+        for floor, texts in floors.items():
+            found[floor] = score(preparer.prepare_all(texts), columns)[..., 2]
+        if len(columns) > 1:
+            each = [
+                score(own, [*columns[:place], *columns[place + 1 :]])[..., 2]
+                for place, own in enumerate(columns)
+            ]
+            found["human"] = np.mean(each, axis=0)
+        figures |= {(name, system): f1.astype(np.float32) for system, f1 in found.items()}
+    # Last: between single rows' measures mecab's dictionary would leave the processor's cache.
+    return figures | measure_rows(rows)
+
+
+def _exchange_speakers(
+    predictions: Sequence[PreparedText], rows: Rows, preparer: TextPreparer
+) -> list[PreparedText]:
+    """Exchange the speakers of predictions whose tags are one token each."""
+    sources = rows.dialogues or [" ".join(texts) for texts in rows.references]
+    known, exchanged = preparer.known, []
+    spell = str if preparer.tokeniser.case == "kept" else str.lower
+    for prepared, text, source in zip(predictions, rows.predictions, sources, strict=True):
+        pairs = successors(text, source).items()
+        after = {ord(known[spell(tag)]): known[spell(other)] for tag, other in pairs}
+        lines = tuple(line.translate(after) for line in prepared.lines)
+        exchanged.append(PreparedText(prepared.tokens.translate(after), lines))
+    return exchanged
+
+
+def _describe_scale(
+    figures: Mapping[str, NDArray[Any]], *, signature: str, constant: str | None, full: bool
+) -> dict[str, Any]:
+    """Return the block of one scale.
+
+    Args:
+        figures: of this scale, as _take_all gives them.
+        full: rows are kept for comparisons, and the constant is tested against.
+
+    Returns:
+        Scores, signature, rows, precision and recall, confidence; floors and ceiling where there
+        are any, and with floors `corrected`: (score - floor) / (ceiling or 100 - floor) in percent,
+        0 for the best floor, 100 for the ceiling; on the full scales `per_row`, by which runs can
+        be compared, and with a constant `against_constant`: points of rouge_mean over it, their
+        interval, p, and whether it is real.
+    """
+    rates = figures["rates"]
+    per_row = _all_scores(rates[..., 2])
+    ends = {
+        name: [round(low, DECIMALS), round(high, DECIMALS)]
+        for name, (low, high) in _intervals(per_row).items()
+    }
+    block: dict[str, Any] = {
+        **{key: _mean(values) for key, values in per_row.items()},
+        "signature": signature,
+        "rows": len(rates),
+        "precision": {name: _mean(rates[:, place, 0]) for place, name in enumerate(METRICS)},
+        "recall": {name: _mean(rates[:, place, 1]) for place, name in enumerate(METRICS)},
+        "confidence": {
+            "level_percent": LEVEL_PERCENT,
+            "method": "percentile bootstrap over rows",
+            "resamples": RESAMPLES,
+            "seed": SEED,
+            **ends,
+        },
+    }
+    floors: dict[str, dict[str, Any]] = {
+        floor: _brief(figures[floor]) for floor in FLOORS if floor in figures
+    }
+    if constant is not None:
+        floors["constant"] = {"text": constant, **floors["constant"]}
+    if "human" in figures:
+        block["ceiling"] = {"human": _brief(figures["human"])}
+    if floors:
+        block["floors"] = floors
+        block["corrected"] = _correct_for_chance(block)
+    if full:
+        means = per_row["rouge_mean"].tolist()
+        block["per_row"] = {"rouge_mean": [round(value, DECIMALS) for value in means]}
+    if full and constant is not None:
+        block["against_constant"] = _against_constant(figures["run"], figures["constant"])
+    return block
+
+
+def _against_constant(run: NDArray[np.float32], constant: NDArray[np.float32]) -> dict[str, Any]:
+    """Say by how much the predictions are ahead of the constant, and whether that is real."""
+    (found,) = compare_systems({"run": _mean_f1(run), "constant": _mean_f1(constant)})
+    sign = 1.0 if found.first == "run" else -1.0
+    low, high = sorted((sign * found.low, sign * found.high))
+    points = {"points": sign * found.points, "low": low, "high": high, "p": found.p}
+    return _round({**points, "real": found.real, "more_rows": found.more_rows})
+
+
+def _correct_for_chance(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scores on the way from the best floor (0) to the ceiling (100), percent."""
+    floor = max(block["floors"], key=lambda name: float(block["floors"][name]["rouge_mean"]))
+    lowest = block["floors"][floor]
+    highest = block.get("ceiling", {}).get("human", dict.fromkeys(FLOOR_SCORES, 100.0))
+    corrected = {
+        key: round(100.0 * (block[key] - lowest[key]) / (highest[key] - lowest[key]), DECIMALS)
+        for key in FLOOR_SCORES
+        if highest[key] > lowest[key]
+    }
+    return {"floor": floor, "ceiling": "human" if "ceiling" in block else "100", **corrected}
+
+
+def _describe_slices(
+    run: NDArray[np.float32], constant: NDArray[np.float32] | None, rows: Rows
+) -> list[dict[str, Any]]:
+    """Return rouge_mean of each slice of the rows, with interval and constant where known."""
+    means = _mean_f1(run)
+    floor = None if constant is None else _mean_f1(constant)
+    blocks = []
+    for by, value, places in slice_rows(rows):
+        low, high = percentile_intervals(means[places][:, None])[0]
+        blocks.append(
+            {
+                "by": by,
+                "value": value,
+                "rows": len(places),
+                "few": len(places) < FEW_ROWS,
+                "rouge_mean": _mean(means[places]),
+                "confidence": [round(float(low), DECIMALS), round(float(high), DECIMALS)],
+                **({} if floor is None else {"constant": _mean(floor[places])}),
+            }
+        )
+    return blocks
+
+
+def _all_scores(f1: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Return the rows' F1 of each of SCORES from those of METRICS: [rows, METRICS] to [rows]."""
+    found = {name: f1[:, place].astype("float64") for place, name in enumerate(METRICS)}
+    found["rouge_sum"] = found["rouge1"] + found["rouge2"] + found["rougeL"]
+    found["rouge_mean"] = found["rouge_sum"] / 3.0
+    return found
+
+
+def _mean_f1(f1: NDArray[Any]) -> NDArray[np.float64]:
+    return _all_scores(f1)["rouge_mean"]
+
+
+def _intervals(per_row: Mapping[str, NDArray[np.float64]]) -> dict[str, tuple[float, float]]:
+    import numpy as np
+
+    ends = percentile_intervals(np.stack([per_row[name] for name in SCORES], axis=1))
+    return {name: (float(low), float(high)) for name, (low, high) in zip(SCORES, ends, strict=True)}
+
+
+def _brief(f1: NDArray[Any]) -> dict[str, float]:
+    scores = _all_scores(f1)
+    return {key: _mean(scores[key]) for key in FLOOR_SCORES}
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return round(float(values.mean()), DECIMALS)
 
 
 def split_turns(dialogue: str) -> list[str]:
@@ -90,14 +499,9 @@ def split_turns(dialogue: str) -> list[str]:
     return turns
 
 
-def lead(dialogue: str, turns: int) -> str:
-    """Return what is said in the first turns; a shorter dialogue gives all of it."""
-    return " ".join(turn for turn in split_turns(dialogue)[:turns] if turn)
-
-
-def longest_utterance(dialogue: str) -> str:
-    """Return the turn with the most characters, the first of several."""
-    return max(split_turns(dialogue), key=len, default="")
+def lead(turns: Sequence[str], count: int) -> str:
+    """Return what is said in the first turns; fewer give all of them."""
+    return " ".join(turn for turn in turns[:count] if turn)
 
 
 def other_summaries(summaries: Sequence[str]) -> list[str]:
@@ -122,6 +526,9 @@ def other_summaries(summaries: Sequence[str]) -> list[str]:
 
 def choose_constant(train_summaries: Sequence[str], tokeniser: Tokeniser, *, seed: int = 0) -> str:
     """Choose the one text that does best as a summary of everything, on this scale.
+
+    A floor is only honest when it is hard to beat, so it need not be a sentence. It must not see
+    the references that are reported on.
 
     The candidate with the best mean against the voters (themselves not counted) goes on to a second
     step: a piece is taken out, put in, exchanged or moved, the best change of all first, as long as
@@ -302,454 +709,3 @@ def _tell_apart(
     before = places - np.maximum.accumulate(np.where(begins, places, 0))
     keys = (grams << np.uint64(OCCURRENCE_BITS)) | before.astype(np.uint64)
     return rows.astype(np.int64), keys
-
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Figures = dict[tuple[str, str], NDArray[Any]]
-
-SCORES = (*METRICS, "rouge_mean", "rouge_sum")
-FLOOR_SCORES = ("rouge1", "rouge2", "rougeL", "rouge_mean")
-FLOORS = ("constant", "lead1", "lead2", "lead3", "longest", "random")
-DECIMALS = 4
-"""In records; the last one is far below what a row more or less changes."""
-FEW_ROWS = 20
-"""Below this many rows a slice's mean says little, and is marked."""
-CHUNK_ROWS = 2048
-MANY_ROWS = 20_000
-"""Rows from which on starting more processes pays: each loads its libraries anew."""
-
-
-@dataclass(frozen=True, eq=False)
-class Score:
-    """A corpus score (0-100, mean of the rows' F1) with all that is needed to judge and compare it.
-
-    Attributes:
-        rouge_mean: mean of ROUGE-1, -2 and -L; rouge_sum: their sum.
-        signature: the recipe.
-        per_row: F1 of each of SCORES, [rows] each, in the order of the predictions.
-        precision, recall: of each of METRICS, [rows] each.
-    """
-
-    rouge1: float
-    rouge2: float
-    rougeL: float
-    rougeLsum: float
-    rouge_mean: float
-    rouge_sum: float
-    signature: str
-    rows: int
-    per_row: Mapping[str, NDArray[np.float64]]
-    precision: Mapping[str, NDArray[np.float64]]
-    recall: Mapping[str, NDArray[np.float64]]
-
-    def intervals(self) -> dict[str, tuple[float, float]]:
-        """Return the 95 % bootstrap interval of each of SCORES; seeded."""
-        return _intervals(self.per_row)
-
-
-def score_texts(
-    predictions: Sequence[str],
-    references: Sequence[Sequence[str]],
-    *,
-    tokenizer: str = "mecab",
-    tags: str = "split",
-    aggregate: str = "mean",
-) -> Score:
-    """Score predictions against their rows' references on one scale.
-
-    Args:
-        predictions: one text a row; an empty one scores 0.
-        references: the row's reference summaries, equally many in each row.
-        tokenizer: mecab, kiwi, whitespace, char or english.
-        tags: split, one or removed: what is done with #Person1# and masks.
-        aggregate: mean or max of the references' scores.
-
-    Raises:
-        DataError: no rows, unequal counts, an empty reference, something that is no text.
-        UnfitError: an unknown tokenizer, or one whose library is missing.
-    """
-    rows = Rows(predictions, references)
-    rows.check()
-    signature = make_signature(tokenizer, tags, references=len(references[0]), aggregate=aggregate)
-    take = functools.partial(_take_rates, tokenizer=tokenizer, tags=tags, aggregate=aggregate)
-    rates = _take_chunks(take, rows)["asked", "rates"]
-    f1 = _all_scores(rates[..., 2])
-    return Score(
-        **{name: float(f1[name].mean()) for name in SCORES},
-        signature=signature,
-        rows=len(predictions),
-        per_row=f1,
-        precision={name: rates[:, place, 0] for place, name in enumerate(METRICS)},
-        recall={name: rates[:, place, 1] for place, name in enumerate(METRICS)},
-    )
-
-
-def score_report(
-    rows: Rows,
-    *,
-    tokenizer: str = "mecab",
-    tags: str = "split",
-    aggregate: str = "mean",
-    train_summaries: Sequence[str] | None = None,
-) -> dict[str, Any]:
-    """Score on the asked scale and, beside it, with tags as one token and on whitespace.
-
-    Args:
-        rows: what is scored; dialogues add leads and the longest utterance as floors, and what a
-            prediction says that its dialogue does not.
-        tokenizer, tags, aggregate: as score_texts.
-        train_summaries: what the constant floor is chosen from; never the references that are
-            scored on. Without it there is no `constant` among the floors.
-
-    Returns:
-        The block of the asked scale (see _describe_scale) with `tags_one` and `whitespace` (the
-        same on those scales; left out where it would be the asked scale again),
-        `foreign_script_rate` (percent of the rows), `unseen` (see describe_unseen) and `slices`.
-
-    Raises:
-        DataError, UnfitError: as score_texts.
-    """
-    rows.check()
-    rows = rows.composed()
-    scales = {"asked": (tokenizer, tags)}
-    for name, scale in (("tags_one", (tokenizer, "one")), ("whitespace", ("whitespace", "split"))):
-        if scale not in scales.values():
-            scales[name] = scale
-    signatures = {
-        name: make_signature(*scale, references=len(rows.references[0]), aggregate=aggregate)
-        for name, scale in scales.items()
-    }
-    constants = {}
-    if train_summaries is not None:
-        train = tuple(train_summaries)
-        constants = {name: _choose_constant(*scale, train) for name, scale in scales.items()}
-    firsts = [texts[0] for texts in rows.references]
-    others = other_summaries(firsts) if len(rows) > 1 else None
-    take = functools.partial(_take_all, scales=scales, aggregate=aggregate, constants=constants)
-    figures = _take_chunks(take, rows, others)
-
-    with_tags = "tags_one" if "tags_one" in scales else "asked"
-    run, exchanged = (_mean_f1(figures[with_tags, system]) for system in ("run", "exchanged"))
-    figures["value", "speaker_exchange"] = (run - exchanged).astype("float32")
-    blocks = {
-        name: _describe_scale(
-            {system: values for (scale, system), values in figures.items() if scale == name},
-            signature=signatures[name],
-            constant=constants.get(name),
-            full=name != "whitespace",
-        )
-        for name in scales
-    }
-    block: dict[str, Any] = blocks.pop("asked") | blocks
-    block["references_sha256"] = rows.references_sha256()
-    block["unseen"] = describe_unseen(figures, rows)
-    block["foreign_script_rate"] = block["unseen"]["foreign_script"]["value"]
-    slices = _describe_slices(figures["asked", "run"], figures.get(("asked", "constant")), rows)
-    return {**block, **({"slices": slices} if slices else {})}
-
-
-def compare_reports(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Say which of several systems' differences in rouge_mean are real, on the asked scale and with
-    tags as one token.
-
-    Args:
-        blocks: name to score_report of the same rows in the same order.
-
-    Returns:
-        `alpha`, `trials`, `rows`, and `scales`: for each its signature, each system's mean with
-        interval, best first, and the differences of every two (see Difference).
-
-    Raises:
-        DataError: fewer than two systems; other recipes, or another number of rows.
-    """
-    if len(blocks) < 2:
-        raise DataError(["a comparison needs two predictions or more"])
-    require_same_signature({name: block["signature"] for name, block in blocks.items()})
-    if len({block["references_sha256"] for block in blocks.values()}) > 1:
-        found = ", ".join(f"{name} {block['rows']}" for name, block in blocks.items())
-        raise DataError(
-            [
-                "only systems with the same references in the same order can be compared; rows: "
-                f"{found}"
-            ]
-        )
-    scales = {"asked": blocks}
-    if all("tags_one" in block for block in blocks.values()):
-        scales["tags_one"] = {name: block["tags_one"] for name, block in blocks.items()}
-    return {
-        "alpha": ALPHA,
-        "trials": TRIALS,
-        "rows": next(iter(blocks.values()))["rows"],
-        "scales": {key: _compare_scale(of_scale) for key, of_scale in scales.items()},
-    }
-
-
-def _compare_scale(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    import numpy as np
-
-    ranked = sorted(blocks, key=lambda name: -float(blocks[name]["rouge_mean"]))
-    scores = {name: np.array(blocks[name]["per_row"]["rouge_mean"]) for name in ranked}
-    return {
-        "signature": blocks[ranked[0]]["signature"],
-        "systems": {
-            name: {
-                "rouge_mean": blocks[name]["rouge_mean"],
-                "confidence": blocks[name]["confidence"]["rouge_mean"],
-            }
-            for name in ranked
-        },
-        "differences": [_round(asdict(one)) for one in compare_systems(scores)],
-    }
-
-
-def _round(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: round(value, DECIMALS) if isinstance(value, float) else value
-        for key, value in found.items()
-        if value is not None
-    }
-
-
-@functools.lru_cache(maxsize=8)
-def _choose_constant(tokenizer: str, tags: str, train_summaries: tuple[str, ...]) -> str:
-    """Choose a scale's constant, once for all systems that are compared."""
-    return choose_constant(train_summaries, load_tokeniser(tokenizer, tags=tags))
-
-
-def _take_chunks(
-    take: Callable[..., Figures], rows: Rows, others: Sequence[str] | None = None
-) -> Figures:
-    """Take figures of all rows, which do not depend on each other: chunk by chunk, in bounded
-    memory, on several processors where there are many.
-
-    Args:
-        take: figures of some rows, and of their others where these are given.
-        others: the summary of another row, for each row.
-    """
-    import numpy as np
-
-    parts = [slice(at, at + CHUNK_ROWS) for at in range(0, len(rows), CHUNK_ROWS)]
-    chunks = [
-        Rows(rows.predictions[part], rows.references[part], rows.dialogues and rows.dialogues[part])
-        for part in parts
-    ]
-    columns = (chunks,) if others is None else (chunks, [others[part] for part in parts])
-    workers = min(usable_cores(), len(chunks))
-    taken: list[Figures] = []
-    if workers > 1 and len(rows) >= MANY_ROWS:
-        from concurrent.futures import ProcessPoolExecutor
-        from concurrent.futures.process import BrokenProcessPool
-        from multiprocessing import get_context
-
-        try:
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                taken = list(pool.map(take, *columns))
-        except BrokenProcessPool:
-            # A script that calls this without `if __name__ == "__main__":` cannot start processes.
-            warnings.warn(
-                "scoring in one process: others could not be started. In a script, call it under "
-                "if __name__ == '__main__':",
-                stacklevel=2,
-            )
-    taken = taken or list(map(take, *columns))
-    return {key: np.concatenate([one[key] for one in taken]) for key in taken[0]}
-
-
-def _take_rates(rows: Rows, *, tokenizer: str, tags: str, aggregate: str) -> Figures:
-    preparer = TextPreparer(load_tokeniser(tokenizer, tags=tags))
-    columns = [preparer.prepare_all(texts) for texts in zip(*rows.references, strict=True)]
-    predictions = preparer.prepare_all(rows.predictions)
-    return {("asked", "rates"): score_rows(predictions, columns, aggregate=aggregate)}
-
-
-def _take_all(
-    rows: Rows,
-    others: Sequence[str] | None = None,
-    *,
-    scales: Mapping[str, tuple[str, str]],
-    aggregate: str,
-    constants: Mapping[str, str],
-) -> Figures:
-    """Score the rows and their floors on every scale, and take all measures.
-
-    Returns:
-        What measure_rows gives, and by scale: `rates` as score_rows gives them, and F1 of `run`,
-        of `exchanged` (speakers; where tags are one token), of each floor and of `human`, where
-        there are several references: [rows, METRICS].
-    """
-    import numpy as np
-
-    figures: Figures = {}
-    floors: dict[str, Sequence[str]] = {} if others is None else {"random": others}
-    if rows.dialogues is not None:
-        for turns in LEADS:
-            floors[f"lead{turns}"] = [lead(dialogue, turns) for dialogue in rows.dialogues]
-        floors["longest"] = [longest_utterance(dialogue) for dialogue in rows.dialogues]
-    for name, (tokenizer, tags) in scales.items():
-        preparer = TextPreparer(load_tokeniser(tokenizer, tags=tags))
-        columns = [preparer.prepare_all(texts) for texts in zip(*rows.references, strict=True)]
-        predictions = preparer.prepare_all(rows.predictions)
-        score = functools.partial(score_rows, aggregate=aggregate)
-        figures[name, "rates"] = score(predictions, columns)
-        found = {"run": figures[name, "rates"][..., 2]}
-        if tags == "one":
-            exchanged = _exchange_speakers(predictions, rows, preparer)
-            found["exchanged"] = score(exchanged, columns)[..., 2]
-        if name in constants:
-            floors["constant"] = [constants[name]] * len(rows)
-        for floor, texts in floors.items():
-            found[floor] = score(preparer.prepare_all(texts), columns)[..., 2]
-        if len(columns) > 1:
-            each = [
-                score(own, [*columns[:place], *columns[place + 1 :]])[..., 2]
-                for place, own in enumerate(columns)
-            ]
-            found["human"] = np.mean(each, axis=0)
-        figures |= {(name, system): f1.astype(np.float32) for system, f1 in found.items()}
-    # Last: between single rows' measures mecab's dictionary would leave the processor's cache.
-    return figures | measure_rows(rows)
-
-
-def _exchange_speakers(
-    predictions: Sequence[PreparedText], rows: Rows, preparer: TextPreparer
-) -> list[PreparedText]:
-    """Exchange the speakers of predictions whose tags are one token each."""
-    sources = rows.dialogues or [" ".join(texts) for texts in rows.references]
-    known, exchanged = preparer.known, []
-    spell = str if preparer.tokeniser.case == "kept" else str.lower
-    for prepared, text, source in zip(predictions, rows.predictions, sources, strict=True):
-        pairs = successors(text, source).items()
-        after = {ord(known[spell(tag)]): known[spell(other)] for tag, other in pairs}
-        lines = tuple(line.translate(after) for line in prepared.lines)
-        exchanged.append(PreparedText(prepared.tokens.translate(after), lines))
-    return exchanged
-
-
-def _describe_scale(
-    figures: Mapping[str, NDArray[Any]], *, signature: str, constant: str | None, full: bool
-) -> dict[str, Any]:
-    """Return the block of one scale.
-
-    Args:
-        figures: of this scale, as _take_all gives them.
-        full: rows are kept for comparisons, and the constant is tested against.
-
-    Returns:
-        Scores, signature, rows, precision and recall, confidence; floors and ceiling where there
-        are any, and with floors `corrected`: (score - floor) / (ceiling or 100 - floor) in percent,
-        0 for the best floor, 100 for the ceiling; on the full scales `per_row`, by which runs can
-        be compared, and with a constant `against_constant`: points of rouge_mean over it, their
-        interval, p, and whether it is real.
-    """
-    rates = figures["rates"]
-    per_row = _all_scores(rates[..., 2])
-    ends = {
-        name: [round(low, DECIMALS), round(high, DECIMALS)]
-        for name, (low, high) in _intervals(per_row).items()
-    }
-    block: dict[str, Any] = {
-        **{key: _mean(values) for key, values in per_row.items()},
-        "signature": signature,
-        "rows": len(rates),
-        "precision": {name: _mean(rates[:, place, 0]) for place, name in enumerate(METRICS)},
-        "recall": {name: _mean(rates[:, place, 1]) for place, name in enumerate(METRICS)},
-        "confidence": {
-            "level_percent": LEVEL_PERCENT,
-            "method": "percentile bootstrap over rows",
-            "resamples": RESAMPLES,
-            "seed": SEED,
-            **ends,
-        },
-    }
-    floors: dict[str, dict[str, Any]] = {
-        floor: _brief(figures[floor]) for floor in FLOORS if floor in figures
-    }
-    if constant is not None:
-        floors["constant"] = {"text": constant, **floors["constant"]}
-    if "human" in figures:
-        block["ceiling"] = {"human": _brief(figures["human"])}
-    if floors:
-        block["floors"] = floors
-        block["corrected"] = _correct_for_chance(block)
-    if full:
-        means = per_row["rouge_mean"].tolist()
-        block["per_row"] = {"rouge_mean": [round(value, DECIMALS) for value in means]}
-    if full and constant is not None:
-        block["against_constant"] = _against_constant(figures["run"], figures["constant"])
-    return block
-
-
-def _against_constant(run: NDArray[np.float32], constant: NDArray[np.float32]) -> dict[str, Any]:
-    """Say by how much the predictions are ahead of the constant, and whether that is real."""
-    (found,) = compare_systems({"run": _mean_f1(run), "constant": _mean_f1(constant)})
-    sign = 1.0 if found.first == "run" else -1.0
-    low, high = sorted((sign * found.low, sign * found.high))
-    points = {"points": sign * found.points, "low": low, "high": high, "p": found.p}
-    return _round({**points, "real": found.real, "more_rows": found.more_rows})
-
-
-def _correct_for_chance(block: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the scores on the way from the best floor (0) to the ceiling (100), percent."""
-    floor = max(block["floors"], key=lambda name: float(block["floors"][name]["rouge_mean"]))
-    lowest = block["floors"][floor]
-    highest = block.get("ceiling", {}).get("human", dict.fromkeys(FLOOR_SCORES, 100.0))
-    corrected = {
-        key: round(100.0 * (block[key] - lowest[key]) / (highest[key] - lowest[key]), DECIMALS)
-        for key in FLOOR_SCORES
-        if highest[key] > lowest[key]
-    }
-    return {"floor": floor, "ceiling": "human" if "ceiling" in block else "100", **corrected}
-
-
-def _describe_slices(
-    run: NDArray[np.float32], constant: NDArray[np.float32] | None, rows: Rows
-) -> list[dict[str, Any]]:
-    """Return rouge_mean of each slice of the rows, with interval and constant where known."""
-    means = _mean_f1(run)
-    floor = None if constant is None else _mean_f1(constant)
-    blocks = []
-    for by, value, places in slice_rows(rows):
-        low, high = percentile_intervals(means[places][:, None])[0]
-        blocks.append(
-            {
-                "by": by,
-                "value": value,
-                "rows": len(places),
-                "few": len(places) < FEW_ROWS,
-                "rouge_mean": _mean(means[places]),
-                "confidence": [round(float(low), DECIMALS), round(float(high), DECIMALS)],
-                **({} if floor is None else {"constant": _mean(floor[places])}),
-            }
-        )
-    return blocks
-
-
-def _all_scores(f1: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
-    """Return the rows' F1 of each of SCORES from those of METRICS: [rows, METRICS] to [rows]."""
-    found = {name: f1[:, place].astype("float64") for place, name in enumerate(METRICS)}
-    found["rouge_sum"] = found["rouge1"] + found["rouge2"] + found["rougeL"]
-    found["rouge_mean"] = found["rouge_sum"] / 3.0
-    return found
-
-
-def _mean_f1(f1: NDArray[Any]) -> NDArray[np.float64]:
-    return _all_scores(f1)["rouge_mean"]
-
-
-def _intervals(per_row: Mapping[str, NDArray[np.float64]]) -> dict[str, tuple[float, float]]:
-    import numpy as np
-
-    ends = percentile_intervals(np.stack([per_row[name] for name in SCORES], axis=1))
-    return {name: (float(low), float(high)) for name, (low, high) in zip(SCORES, ends, strict=True)}
-
-
-def _brief(f1: NDArray[Any]) -> dict[str, float]:
-    scores = _all_scores(f1)
-    return {key: _mean(scores[key]) for key in FLOOR_SCORES}
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return round(float(values.mean()), DECIMALS)
