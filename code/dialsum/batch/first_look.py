@@ -18,13 +18,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dialsum.cli import read_batch_options
-from dialsum.data import aihub
+from dialsum.data.tables import AIHUB_COMMAND
 from dialsum.errors import EXIT_OK, UnfitError, run_script
 from dialsum.files import BINARY, EMPTY, JSON, JSON_LINES, TEXT, UTF16, look_at, read_regular
 from dialsum.paths import PROJECT_ROOT, shown
 
 COMMAND = "bash run_main_7_experiments.sh"
-AIHUB = f"{aihub.COMMAND} FILE --output NAME.csv"
+AIHUB = f"{AIHUB_COMMAND} FILE --output NAME.csv"
 DATA_FILES = ("train.csv", "dev.csv", "test.csv")
 TORCH_BUILDS = {"cu130": 580, "cu126": 525}
 """Builds of the pinned torch in uv's words, and the oldest NVIDIA driver branch that runs each.

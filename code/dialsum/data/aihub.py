@@ -15,25 +15,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dialsum.data.tables import raise_problems
 from dialsum.errors import DataError
 from dialsum.files import read_text_file
 
-COMMAND = ".venv/bin/python scripts/convert_aihub.py"
-HEAD_CHARS = 64 * 1024
-_OWN_KEY = re.compile(r'"(?:dialogueInfo|participantsInfo|participantID)"\s*:')
 _PARTICIPANT = re.compile(r"(?<![A-Za-z0-9])P\d{2}(?!\d)")
-
-
-def refuse(text: str, path: Path) -> None:
-    """Refuse a file in AI-Hub's form where a table is wanted, by its first HEAD_CHARS characters.
-
-    Raises:
-        DataError: with the command that makes a table of it.
-    """
-    head = text[:HEAD_CHARS]
-    if head.lstrip().startswith(("{", "[")) and _OWN_KEY.search(head):
-        made = f"make a table of them: {COMMAND} '{path}' --output NAME.csv"
-        raise DataError([f"{path}: holds dialogues as AI-Hub hands them out; {made}"])
 
 
 def read_dialogues(paths: Sequence[Path]) -> list[dict[str, str]]:
@@ -66,11 +52,7 @@ def read_dialogues(paths: Sequence[Path]) -> list[dict[str, str]]:
                     f"{path}: dialogue {number} is not in AI-Hub's form (header.dialogueInfo."
                     f"dialogueID, body.dialogue with participantID and utterance): {fault}"
                 )
-    if problems:
-        rest = len(problems) - 10
-        raise DataError(
-            [*problems[:10], *([f"… and {rest:,} more like these"] if rest > 0 else [])]
-        )
+    raise_problems(problems)
     if not rows:
         raise DataError([f"{', '.join(map(str, paths))}: holds no dialogue"])
     return rows

@@ -201,26 +201,8 @@ _ALWAYS: list[Step] = [
 ]
 
 
-NO_TEXT = frozenset(
-    {
-        "nan",
-        "-nan",
-        "nat",
-        "na",
-        "n/a",
-        "n.a",
-        "none",
-        "null",
-        "nil",
-        "undefined",
-        "\\n",
-        "tbd",
-        "無",
-        "ㅡ",
-        "비어있음",
-        "비어 있음",
-    }
-)
+_NO_TEXT = "nan|-nan|nat|na|n/a|n.a|none|null|nil|undefined|\\n|tbd|無|ㅡ|비어있음|비어 있음"
+NO_TEXT = frozenset(_NO_TEXT.split("|"))
 """What programs and people write for a cell that has no value, in lower case; `\\N` is MySQL's."""
 
 MOST_WITHOUT_TEXT = 0.01

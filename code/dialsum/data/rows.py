@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 import stat
 import unicodedata
 from collections import Counter
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 from dialsum.config.schema import Columns, Data
-from dialsum.data import aihub
 from dialsum.data.cleaning import (
     MOST_WITHOUT_TEXT,
     STEP_MEANINGS,
@@ -28,8 +26,10 @@ from dialsum.data.cleaning import (
     writes_literal_ends,
 )
 from dialsum.data.tables import (
+    AIHUB_COMMAND,
     DATA_ENDINGS,
     TableRow,
+    hint_at_names,
     name_some,
     read_rows,
     say_first,
@@ -263,17 +263,9 @@ def _read_columns(
     required = [own for ours, own in names.items() if ours != "topic"]
     if columns.topic != usual["topic"] and kind != "test":
         required.append(columns.topic)
-    try:
+    others = {ours: own for ours, own in names.items() if own != usual[ours]}
+    with hint_at_names(others, option=option, example="dialogue=NAME"):
         table = read_rows(path, required=required, content=content)
-    except DataError as error:
-        if not re.search(r"\bno (column|key) '|none of the columns '", str(error)):
-            raise
-        others = [f"{own!r} for {ours}" for ours, own in names.items() if own != usual[ours]]
-        hint = f"columns under other names are read with {option}dialogue=NAME"
-        if others:
-            hint = f"{option.removeprefix('--set ').strip(' .')} asks for {', '.join(others)}"
-        *first, last = error.problems
-        raise DataError([*first, f"{last}; {hint}"]) from None
     unused = [name for name in table[0].values if name not in names.values()]
     note = f"{path}: column{'s' if len(unused) > 1 else ''} {name_some(unused)} not used"
     renamed = [
@@ -349,7 +341,7 @@ def _name_tables(folder: Path) -> str:
     if names:
         return say_first(names, limit=8)
     json = any(name.lower().endswith(".json") for name in files)
-    hint = f" (dialogues of AI-Hub, .json: {aihub.COMMAND} '{folder}' --output NAME.csv)"
+    hint = f" (dialogues of AI-Hub, .json: {AIHUB_COMMAND} '{folder}' --output NAME.csv)"
     return "no CSV or JSON Lines file" + (hint if json else "")
 
 

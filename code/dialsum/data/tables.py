@@ -11,11 +11,11 @@ import difflib
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dialsum.data import aihub
 from dialsum.data.cleaning import SURROGATE
 from dialsum.errors import DataError
 from dialsum.files import read_text_file, shorten
@@ -27,6 +27,9 @@ DATA_ENDINGS = (".csv", *JSON_LINES)
 TEXT_KEYS = re.compile(r"fname|dialogue|summary\d*")
 """Columns whose values are text: a list or an object there is a mistake."""
 MAX_CELL_CHARS = 16 * 1024 * 1024
+AIHUB_COMMAND = ".venv/bin/python scripts/convert_aihub.py"
+_AIHUB_KEY = re.compile(r'"(?:dialogueInfo|participantsInfo|participantID)"\s*:')
+_LACKS_COLUMN = re.compile(r"\bno (column|key) '|none of the columns '")
 # Excel and pandas write an index as a first column with an empty name; pandas reads that back as
 # "Unnamed: 0".
 UNNAMED = re.compile(r"(Unnamed: \d+)?")
@@ -63,7 +66,9 @@ def read_rows(
             own form; errors of parse_table; a line that is no JSON object, or that lacks a key.
     """
     text, ending = read_text_file(path, content), path.suffix.lower()
-    aihub.refuse(text, path)
+    if re.match(r"\s*[{\[]", text) and _AIHUB_KEY.search(text, 0, 64 * 1024):
+        made = f"make a table of them: {AIHUB_COMMAND} '{path}' --output NAME.csv"
+        raise DataError([f"{path}: holds dialogues as AI-Hub hands them out; {made}"])
     if ending == ".json":
         raise DataError([f"{path}: give one JSON object a line, in a file that ends in .jsonl"])
     if ending not in (*JSON_LINES, *PLAIN_LINES):
@@ -79,6 +84,29 @@ def read_rows(
     if lacking:
         raise DataError([f"{path}: a text file holds one summary a line and no {lacking[0]}"])
     return [TableRow(row, row, {"summary": line}) for row, line in enumerate(lines, start=1)]
+
+
+@contextmanager
+def hint_at_names(asked: Mapping[str, str], *, option: str, example: str) -> Iterator[None]:
+    """Say of a column that a file lacks which names were asked for, or how others are read.
+
+    Args:
+        asked: our names of columns to the file's own, where these are others.
+        option: by which a user gives these, up to our name.
+        example: what may follow it.
+    """
+    try:
+        yield
+    except DataError as error:
+        if not _LACKS_COLUMN.search(str(error)):
+            raise
+        hint = f"columns under other names are read with {option}{example}"
+        if asked:
+            told = ", ".join(f"{own!r} for {ours}" for ours, own in asked.items())
+            hint = f"{option.removeprefix('--set ').strip(' .')} asks for {told}"
+        *first, last = error.problems
+        head, *_ = str(error).splitlines()
+        raise DataError([*first, f"{last}; {hint}"], summary=head) from None
 
 
 def _read_json_lines(

@@ -11,13 +11,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dialsum.data.cleaning import MOST_WITHOUT_TEXT, has_no_text
-from dialsum.data.tables import TableRow, check_unique, name_some, raise_problems, read_rows
+from dialsum.data.tables import (
+    TableRow,
+    check_unique,
+    hint_at_names,
+    name_some,
+    raise_problems,
+    read_rows,
+)
 from dialsum.errors import DataError
 from dialsum.score.rows import Rows
 
 REFERENCE_COLUMN = re.compile(r"summary\d*")
-OTHER_NAMES = "columns under other names are read with --columns fname=NAME,summary=NAME"
-LACKS_COLUMN = re.compile(r"no (column|key) '|has none of the columns")
 MOST_SHARED = 0.1
 """Share of the references that may stand among the train summaries by chance, 0-1."""
 
@@ -69,8 +74,9 @@ def read_references(
         summaries = sorted(keys, key=lambda name: int(name[7:] or 0))
         if not summaries:
             found = name_some(list(rows[0].values), limit=20)
-            problem = f"{path}:1  no column 'summary' (or 'summary1' …) in the header, which has"
-            raise DataError([f"{problem} {found}; {OTHER_NAMES}"])
+            lacks = f"{path}:1  no column 'summary' (or 'summary1' …) in the header, which has"
+            with hint_at_names({}, option="--columns ", example="fname=NAME,summary=NAME"):
+                raise DataError([f"{lacks} {found}"])
         for column in summaries:
             _check_filled(rows, column, path)
         if table.summaries:
@@ -178,16 +184,8 @@ def _read_renamed(
 ) -> list[TableRow]:
     """Return the rows under our names of their columns; what has one of these by chance is left."""
     asked = [columns.get(name, name) for name in dict.fromkeys(required)]
-    try:
+    with hint_at_names(columns, option="--columns ", example="fname=NAME,summary=NAME"):
         rows = read_rows(path, required=asked, nameless=nameless)
-    except DataError as error:
-        if not LACKS_COLUMN.search(str(error)):
-            raise
-        told = ", ".join(f"{own!r} for {ours}" for ours, own in columns.items())
-        head, *_ = str(error).splitlines()
-        *first, last = error.problems
-        hint = f"--columns asks for {told}" if columns else OTHER_NAMES
-        raise DataError([*first, f"{last}; {hint}"], summary=head) from None
     ours = {own: name for name, own in columns.items()}
     return [
         replace(
