@@ -107,7 +107,19 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--test", type=Path, metavar="FILE", help="the test file: columns fname, dialogue")
     options = parser.parse_args(arguments)
-    _check_what(parser, options)
+    if options.html and options.html.suffix.lower() not in (".html", ".htm"):
+        parser.error(f"--html {options.html}: give a name that ends in .html")
+    if options.html and not options.html.absolute().parent.is_dir():
+        parser.error(f"--html {options.html}: there is no folder {options.html.parent}")
+    if options.check_submission:
+        if options.predictions or options.compare:
+            parser.error("--check-submission goes with --test alone, without predictions")
+        if not options.test:
+            parser.error("--check-submission needs --test FILE, the file that was predicted")
+    elif options.test:
+        parser.error("--test goes with --check-submission FILE")
+    elif not options.references:
+        parser.error("give PREDICTIONS and REFERENCES (see --help)")
     return options
 
 
@@ -127,26 +139,10 @@ def read_columns(text: str) -> dict[str, str]:
     return {ours: own for ours, own in columns.items() if own != usual[ours]}
 
 
-def _check_what(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if options.html and options.html.suffix.lower() not in (".html", ".htm"):
-        parser.error(f"--html {options.html}: give a name that ends in .html")
-    if options.html and not options.html.absolute().parent.is_dir():
-        parser.error(f"--html {options.html}: there is no folder {options.html.parent}")
-    if options.check_submission:
-        if options.predictions or options.compare:
-            parser.error("--check-submission goes with --test alone, without predictions")
-        if not options.test:
-            parser.error("--check-submission needs --test FILE, the file that was predicted")
-    elif options.test:
-        parser.error("--test goes with --check-submission FILE")
-    elif not options.references:
-        parser.error("give PREDICTIONS and REFERENCES (see --help)")
-
-
 def main(arguments: Sequence[str] | None) -> int:
     """Score, compare or check; returns the exit status."""
     options = parse_arguments(arguments)
-    from dialsum.files import check_files, refuse_foreign
+    from dialsum.files import check_files, dump_json, refuse_foreign
 
     named = [
         options.predictions,
@@ -163,7 +159,8 @@ def main(arguments: Sequence[str] | None) -> int:
 
         refuse_foreign(options.html, is_ours=is_page)
     if options.check_submission:
-        return check(options)
+        check(options)
+        return 0
     systems, train = read_systems(options)
     from dialsum.score.api import compare_reports, score_report
 
@@ -171,52 +168,47 @@ def main(arguments: Sequence[str] | None) -> int:
     blocks = {
         name: score_report(rows, train_summaries=train, **recipe) for name, rows in systems.items()
     }
+    empty = {
+        name: sum(not text.strip() for text in rows.predictions) for name, rows in systems.items()
+    }
     compared = compare_reports(blocks) if len(blocks) > 1 else None
     if options.html:
         write_page(options.html, blocks, compared, systems=systems)
     if options.json:
-        print_json(blocks, compared, systems, options)
+        files = {"references": options.references}
+        records = {
+            name: {"predictions": name, "empty_predictions": empty[name], **block}
+            for name, block in blocks.items()
+        }
+        told = {"comparison": compared, "systems": records} if compared else records.popitem()[1]
+        print(dump_json({**files, **told}), end="")
     else:
-        print_tables(blocks, compared, systems, options)
+        print_tables(blocks, compared, empty, options)
     return 0
 
 
 def read_systems(options: argparse.Namespace) -> tuple[dict[str, Rows], list[str] | None]:
-    """Return the rows of every file of predictions by its name, and the train summaries."""
+    """Return the rows of every file of predictions by its name, and the train summaries; say what
+    of all that was asked for is probably not what was meant."""
     from dialsum.score.files import read_predictions, read_references, read_train_summaries
+    from dialsum.score.rouge import has_hangul
 
     references = read_references(
         options.references, dialogues=options.dialogues, columns=options.columns
     )
-    lacking = [name for name in references.summaries if name not in references.dialogues]
-    if lacking and references.dialogues:
-        print(
-            f"note: {len(lacking)} of {len(references.summaries)} rows have no dialogue (the "
-            f"first is {lacking[0]!r}), so none is used",
-            file=sys.stderr,
-        )
     systems = {
         name: read_predictions(path, references)
         for name, path in name_files([options.predictions, *options.compare]).items()
     }
     train = read_train_summaries(options.train, references) if options.train else None
-    for name, rows in systems.items():
-        for note in find_odd_choices(name, rows, options):
-            print(f"note: {note}", file=sys.stderr)
-    return systems, train
-
-
-def find_odd_choices(name: str, rows: Rows, options: argparse.Namespace) -> list[str]:
-    """Say where what was asked for is probably not what was meant."""
-    from dialsum.score.rouge import has_hangul
-
     notes = []
-    korean = any(has_hangul("".join(texts)) for texts in rows.references)
-    if options.tokenizer == "english" and (korean or has_hangul("".join(rows.predictions))):
+    lacking = [name for name in references.summaries if name not in references.dialogues]
+    if lacking and references.dialogues:
         notes.append(
-            f"{name}: tokenizer english drops every Hangul letter; what is left of Korean text "
-            "(tags, digits) scores high and says little; --tokenizer mecab counts it"
+            f"{len(lacking)} of {len(references.summaries)} rows have no dialogue (the first is "
+            f"{lacking[0]!r}), so none is used"
         )
+    korean = any(has_hangul("".join(texts)) for texts in references.summaries.values())
     if options.tokenizer in ("mecab", "kiwi") and not korean:
         notes.append(
             "no reference has a Hangul letter: for English summaries --tokenizer english gives the "
@@ -224,12 +216,22 @@ def find_odd_choices(name: str, rows: Rows, options: argparse.Namespace) -> list
         )
     if len(options.references) > 1:
         notes.append(
-            f"{', '.join(map(str, options.references))} are taken as {len(rows.references[0])} "
-            "references a row; to compare predictions: PREDICTIONS REFERENCES --compare FILE"
+            f"{', '.join(map(str, options.references))} are taken as "
+            f"{len(next(iter(references.summaries.values())))} references a row; to compare "
+            "predictions: PREDICTIONS REFERENCES --compare FILE"
         )
-    if any(list(rows.predictions) == list(texts) for texts in zip(*rows.references, strict=True)):
-        notes.append(f"{name} holds the very texts of a reference")
-    return notes
+    for name, rows in systems.items():
+        if options.tokenizer == "english" and (korean or has_hangul("".join(rows.predictions))):
+            notes.append(
+                f"{name}: tokenizer english drops every Hangul letter; what is left of Korean text "
+                "(tags, digits) scores high and says little; --tokenizer mecab counts it"
+            )
+        columns = zip(*rows.references, strict=True)
+        if any(list(rows.predictions) == list(texts) for texts in columns):
+            notes.append(f"{name} holds the very texts of a reference")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return systems, train
 
 
 def name_files(paths: Sequence[Path]) -> dict[str, Path]:
@@ -248,52 +250,22 @@ def name_files(paths: Sequence[Path]) -> dict[str, Path]:
     raise UnfitError("the same predictions are named twice; a file cannot be compared with itself")
 
 
-def count_empty(rows: Rows) -> int:
-    """Return how many predictions are empty."""
-    return sum(not text.strip() for text in rows.predictions)
-
-
-def print_json(
-    blocks: dict[str, Any],
-    compared: dict[str, Any] | None,
-    systems: dict[str, Rows],
-    options: argparse.Namespace,
-) -> None:
-    """Print one record, or with a comparison all of them under `systems`."""
-    from dialsum.files import dump_json
-
-    files = {"references": options.references}
-    records = {
-        name: {"predictions": name, "empty_predictions": count_empty(systems[name]), **block}
-        for name, block in blocks.items()
-    }
-    if compared is None:
-        (record,) = records.values()
-        print(dump_json({**files, **record}), end="")
-    else:
-        print(dump_json({**files, "comparison": compared, "systems": records}), end="")
-
-
 def print_tables(
     blocks: dict[str, Any],
     compared: dict[str, Any] | None,
-    systems: dict[str, Rows],
+    empty: dict[str, int],
     options: argparse.Namespace,
 ) -> None:
     """Print what a person reads, with what is missing beside it."""
     from dialsum.score.show import format_comparison, format_scores
 
-    against = ", ".join(str(path) for path in options.references)
-    first = next(iter(blocks.values()))
+    against = ", ".join(map(str, options.references))
+    name, first = next(iter(blocks.items()))
     print(f"{', '.join(blocks)} against {against}: {first['rows']} rows, scores 0-100\n")
-    if compared is None:
-        (name,) = blocks
-        print(format_scores(first, name=name))
-    else:
-        print(format_comparison(compared, blocks))
-    for name, rows in systems.items():
-        if empty := count_empty(rows):
-            print(f"{name}: {empty} predictions are empty and score 0")
+    print(format_comparison(compared, blocks) if compared else format_scores(first, name=name))
+    for name, count in empty.items():
+        if count:
+            print(f"{name}: {count} predictions are empty and score 0")
     if "constant" not in first.get("floors", {}):
         print("no floor for constant: give --train FILE.csv, whose summaries it is chosen from")
     if "lead2" not in first.get("floors", {}):
@@ -305,8 +277,12 @@ def print_tables(
         print(f"the worst rows of each measure: {options.html}")
 
 
-def check(options: argparse.Namespace) -> int:
-    """Check a submission against its test file; what is only odd is told."""
+def check(options: argparse.Namespace) -> None:
+    """Check a submission against its test file; what is only odd is told.
+
+    Raises:
+        UnfitError: its form is not right, or a summary holds what none should.
+    """
     from dialsum.config.schema import Columns
     from dialsum.data.rows import load_split
     from dialsum.data.submission import inspect_submission, say_unfit
@@ -326,7 +302,6 @@ def check(options: argparse.Namespace) -> int:
         f"{options.check_submission}: fit to hand in: {len(test.rows):,} rows, ids, order, index "
         "and columns as they must be, no empty summary"
     )
-    return 0
 
 
 if __name__ == "__main__":

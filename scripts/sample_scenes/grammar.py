@@ -26,8 +26,8 @@ PARTICLES = {
     "이어": "여",
     "이었": "였",
     **{
-        f"이{ending}": ending
-        for ending in (
+        f"이{one}": one
+        for one in [
             "나",
             "야",
             "라",
@@ -47,7 +47,7 @@ PARTICLES = {
             "군",
             "거든",
             "잖아",
-        )
+        ]
     },
 }
 """Form after a final consonant -> form after a vowel. Scenes always write the first one."""
