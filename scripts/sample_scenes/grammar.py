@@ -25,30 +25,7 @@ PARTICLES = {
     "이에요": "예요",
     "이어": "여",
     "이었": "였",
-    **{
-        f"이{one}": one
-        for one in [
-            "나",
-            "야",
-            "라",
-            "란",
-            "래",
-            "랑",
-            "요",
-            "면",
-            "며",
-            "고",
-            "네",
-            "니",
-            "지",
-            "죠",
-            "든",
-            "던",
-            "군",
-            "거든",
-            "잖아",
-        ]
-    },
+    **{f"이{one}": one for one in (*"나야라란래랑요면며고네니지죠든던군", "거든", "잖아")},
 }
 """Form after a final consonant -> form after a vowel. Scenes always write the first one."""
 UNCHANGING = ("에게", "에서", "에", "의", "도", "만", "께", "까지", "부터", "인데", "이다")
