@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -150,9 +149,3 @@ def test_given_as_data_it_is_refused_with_the_command(
     if name == "train.json":
         with pytest.raises(DataError, match=r"scripts/convert_aihub\.py"):
             load_split(tmp_path / "train.csv", kind="train")
-
-
-def test_the_door_starts_without_heavy_packages() -> None:
-    before = set(sys.modules)
-    runpy.run_path(str(SCRIPT), run_name="door")["make_parser"]()
-    assert not {"torch", "transformers", "pandas"} & (set(sys.modules) - before)

@@ -19,7 +19,7 @@ from dialsum.data.rows import Dialogue
 from dialsum.data.submission import write_predictions, write_submission
 from dialsum.errors import run_script
 from dialsum.experiment.recording import copy_output
-from dialsum.files import append_json_line, dump_json, write_table_for_people
+from dialsum.files import dump_json, write_table_for_people
 from dialsum.text import HARMFUL, PrintableStream, printable
 
 # Clears the screen, the same in one character, turns text around, parts lines, is half a character.
@@ -70,13 +70,6 @@ def test_records_keep_text_that_no_terminal_gets() -> None:
         assert not HARMFUL.search(dumped)
     assert json.loads(dump_json({"label": text, text: [text]})) == {"label": text, text: [text]}
     assert yaml.safe_load(dump_yaml_text({"a": [HOSTILE, "가 나"]})) == {"a": [HOSTILE, "가 나"]}
-
-
-def test_events_keep_it_too(tmp_path: Path) -> None:
-    append_json_line(tmp_path / "metrics.jsonl", {"message": HOSTILE})
-    written = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
-    assert not HARMFUL.search(written)
-    assert json.loads(written) == {"message": HOSTILE}
 
 
 def test_the_screen_shows_none() -> None:

@@ -6,18 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
+from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS, find_dialogue_tokens
 from dialsum.data.rows import load_splits
-
-
-def test_prefix_stands_before_the_dialogue() -> None:
-    assert build_input("", "") == ""
-    assert build_input("요약: ", "#Person1#: 네\n") == "요약: #Person1#: 네\n"
-
-
-def test_standard_tokens_are_seven_speakers_and_nine_masks() -> None:
-    assert len(STANDARD_DIALOGUE_TOKENS) == len(set(STANDARD_DIALOGUE_TOKENS)) == 7 + 9
-    assert {"#Person1#", "#Person7#", "#SSN#"} <= set(STANDARD_DIALOGUE_TOKENS)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.data.tables import TableRow, check_unique, read_rows
+from dialsum.data.tables import TableRow, read_rows
 from dialsum.errors import DataError
 
 HEADER = "fname,summary\n"
@@ -94,12 +94,6 @@ def test_refuses_what_is_no_file(tmp_path: Path, make: object, words: str) -> No
         read_rows(path, required=("fname",))
 
 
-def test_names_a_near_file(tmp_path: Path) -> None:
-    (tmp_path / "dev.csv").write_text("fname\na\n")
-    with pytest.raises(DataError, match=r"no such file; did you mean .*dev\.csv"):
-        read_rows(tmp_path / "dve.csv", required=("fname",))
-
-
 def test_all_broken_rows_are_told_up_to_ten(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(HEADER + "a\n" * 12, encoding="utf-8")
@@ -109,14 +103,3 @@ def test_all_broken_rows_are_told_up_to_ten(tmp_path: Path) -> None:
     assert text.startswith("12 problems found")
     assert f"{path}:11 " in text and f"{path}:12 " not in text
     assert "… and 2 more" in text
-
-
-def test_check_unique_names_both_lines(tmp_path: Path) -> None:
-    rows = [
-        TableRow(1, 2, {"fname": "a"}),
-        TableRow(2, 5, {"fname": "b"}),
-        TableRow(3, 9, {"fname": "a"}),
-    ]
-    with pytest.raises(DataError, match=r"x\.csv:9  row 3: fname 'a' stands already on line 2"):
-        check_unique(rows, "fname", path=tmp_path / "x.csv")
-    check_unique(rows[:2], "fname", path=tmp_path / "x.csv")

@@ -98,27 +98,6 @@ def _holds(outer: tuple[int, int], inner: tuple[int, int]) -> bool:
     return outer[0] <= inner[0] and inner[1] <= outer[1]
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_another_turn_would_not_fit(part: KeptPart) -> None:
-    text = "\n".join("가" * length for length in (14, 12, 7, 13, 11, 15))
-    found = find_turns(text, by_character(text), start=0)
-    assert found is not None
-    lengths = [stop - start for start, stop in found.turns]
-    # Each turn is under half of the room: whole turns always fill as much.
-    for room in range(32, len(text)):
-        spans, _, inside = keep_part(found, room, part=part)
-        assert not inside
-        out = [
-            at
-            for at, turn in enumerate(found.turns)
-            if not any(_holds(span, turn) for span in spans)
-        ]
-        assert out == list(range(out[0], out[-1] + 1))  # what is left out is one piece
-        used = sum(stop - start for start, stop in spans)
-        sides = {"start": out[:1], "end": out[-1:], "both_ends": [out[0], out[-1]]}[part]
-        assert all(used + 1 + lengths[at] > room for at in sides)
-
-
 def test_a_long_word_is_cut_and_a_short_one_is_not() -> None:
     text = "aaa bbb ccc ddd"
     found = find_turns(text, by_character(text), start=0)

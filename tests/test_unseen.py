@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,6 @@ from dialsum.score.unseen import (
     find_lacking,
     find_unknown_speakers,
     is_unfinished,
-    native_value,
-    numbers_in_digits,
-    numbers_in_words,
-    sino_value,
 )
 
 
@@ -35,16 +32,15 @@ def unseen(rows: Rows, **recipe: str) -> dict[str, Any]:
     return found
 
 
-def test_numbers_in_words() -> None:
-    sino = {"영": 0, "십": 10, "이십오": 25, "삼백이": 302, "칠팔구": 789, "이공이오": 2025}
-    sino |= {"만": 10_000, "오만삼천": 53_000, "일억": 10**8}
-    assert {word: sino_value(word) for word in sino} == sino
+def test_numbers_in_words_are_those_in_figures() -> None:
     ones = ["", "하나", "둘", "셋", "넷", "다섯", "여섯", "일곱", "여덟", "아홉"]
     tens = ["", "열", "스물", "서른", "마흔", "쉰", "예순", "일흔", "여든", "아흔"]
-    assert [native_value(ten + one) for ten in tens for one in ones] == list(range(100))
-    assert [native_value(word) for word in ("스무", "한", "두", "세", "열네")] == [20, 1, 2, 3, 14]
-    words = "zero one five eleven nineteen twenty ninety hundred"
-    assert numbers_in_words(words) == {0, 1, 5, 11, 19, 20, 90, 100}
+    words = {ten + one: at for at, (ten, one) in enumerate(product(tens, ones)) if at}
+    words |= {"스무": 20, "한": 1, "세": 3, "열네": 14, "삼백이": 302, "이공이오": 2025}
+    words |= {"오만삼천": 53_000, "일억": 10**8, "zero": 0, "eleven": 11, "hundred": 100}
+    for word, number in words.items():
+        assert find_lacking(find_facts(f"{number}명"), f"{word} 명")["numbers"] == [], word
+        assert find_lacking(find_facts(f"{number + 1}명"), f"{word} 명")["numbers"], word
 
 
 @pytest.mark.parametrize(
@@ -88,7 +84,7 @@ def test_numbers_in_words() -> None:
     ],
 )
 def test_numbers_in_digits(text: str, values: list[float]) -> None:
-    assert list(numbers_in_digits(text)) == values
+    assert list(find_facts(text)["numbers"]) == values
 
 
 FACTS = [
