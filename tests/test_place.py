@@ -33,7 +33,6 @@ OURS = [
     {"result.json": make_result()},
     {"result.json": make_result(schema_version=99)},
     {"environment.json": {"schema_version": 1, "started_at": STARTED}},
-    {"environment.json": {"started_at": STARTED, "packages": {}, "argv": []}},
     {"environment.json": {"schema_version": 1, "started_at": STARTED}, "result.json": "{"},
     {},
     {"previous/thesis.txt": "x"},

@@ -93,17 +93,19 @@ def test_progress_of_a_run() -> None:
     assert run.describe() == "loading tokenizer and model"
     run.update({"event": "stage", "stage": "train"}, now=2)
     assert run.seconds_left(2) is None
-    event = {"event": "train", "total_steps": 100, "epoch": 0.1, "loss": 3.0}
+    of = {"total_steps": 100, "epoch": 0.1}
+    event = {"event": "train", **of, "loss": 3.0}
     assert run.update({**event, "step": 10}, now=10) is None
     assert run.seconds_left(11) is None
     run.update({**event, "step": 20, "loss": 2.5}, now=20)
     assert run.seconds_left(20) == pytest.approx(80)
     assert run.seconds_left(25) == pytest.approx(75)
     scores = {"rouge1": 20.0, "rouge2": 10.0, "rougeL": 15.0, "rouge_mean": 15.0}
-    line = run.update({"event": "eval", "step": 20, "best": True, **scores}, now=22)
+    line = run.update({"event": "eval", **of, "step": 20, "best": True, **scores}, now=22)
     assert line is not None
     assert "R1 20.00 R2 10.00 RL 15.00, mean 15.00 (best so far)" in line
-    run.update({"event": "eval", "step": 30, "best": False, **scores, "rouge_mean": 9.0}, now=24)
+    worse = {**scores, "rouge_mean": 9.0}
+    run.update({"event": "eval", **of, "step": 30, "best": False, **worse}, now=24)
     assert run.describe() == "step 30/100  loss 2.500  best 15.00"
 
 
@@ -176,7 +178,7 @@ SAID = [
         "writing 1,499 dev summaries",
     ),
     ({"event": "warning", "message": "3 NaN"}, "warning: 3 NaN", "step 0"),
-    ({"event": "train", "step": 1, "loss": "nan"}, None, "step 1  loss nan"),
+    ({"event": "train", "step": 1, "total_steps": 9, "loss": "nan"}, None, "step 1/9  loss nan"),
 ]
 
 

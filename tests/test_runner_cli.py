@@ -210,7 +210,7 @@ def test_dry_run_of_the_demo_shows_what_it_replaces(tmp_path: Path) -> None:
     out = ["--output-dir", str(tmp_path / "out"), "--only", "5"]
     done = run("--config", *configs_of_the_seven(), *out, "--dry-run", "--demo", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "1 experiment of 7 (--only 5), demo on tiny models" in done.stdout
+    assert "1 experiment of 7 (--only 5), demo on tiny checkpoints" in done.stdout
     assert "learning_rate 3e-05 -> " in done.stdout
     assert "5 starts from " in done.stdout and "/demo/checkpoints/bart" in done.stdout
     assert "tiny checkpoints will be made" in done.stdout

@@ -24,7 +24,7 @@ from dialsum.paths import PROJECT_ROOT
 
 NEAR_ENOUGH = 0.6
 """Least similarity, 0 to 1, of a word that is offered in place of a misspelt one."""
-WAY_OUT = "\n  --help shows every option."
+HELP_HINT = "\n  --help shows every option."
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -53,7 +53,7 @@ class CommandLine(argparse.ArgumentParser):
             if not _is_text(word):
                 raise UnfitError(
                     f"{self.prog}: {ascii(word)[:80]} holds bytes that are no UTF-8; rename the "
-                    f"file or folder, or write the value in UTF-8.{WAY_OUT}"
+                    f"file or folder, or write the value in UTF-8.{HELP_HINT}"
                 )
         # Before argparse looks: it would say that an option is missing, not that it is misspelt.
         end = words.index("--") if "--" in words else len(words)
@@ -72,13 +72,13 @@ class CommandLine(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Refuse what argparse itself found wrong."""
-        raise UnfitError(f"{self.prog}: {message}.{WAY_OUT}")
+        raise UnfitError(f"{self.prog}: {message}.{HELP_HINT}")
 
     def _refuse(self, unknown: Sequence[str]) -> str:
         # The value of an unknown option is unknown as well, and no mistake of its own.
         wrong = [word for word in unknown if word.startswith("-")] or list(unknown)
         lines = [self._refuse_word(word.partition("=")[0]) for word in wrong]
-        return "\n  ".join(lines) + WAY_OUT
+        return "\n  ".join(lines) + HELP_HINT
 
     def _refuse_word(self, word: str) -> str:
         what = "option" if word.startswith("-") else "argument"

@@ -1,13 +1,9 @@
-"""The record that every run leaves, result.json: read, found, put in words.
+"""The record that every run leaves, result.json, and its folder: whether this program may write
+there, and how an earlier run is moved aside.
 
-A run's time is the `started_at` inside its record; the dates of files are never asked. Writes
-nothing.
-
-The folder of a run: whether this program may write there, and how an earlier run is moved aside.
-
-A run is known by its result.json or, where it died before that, by its environment.json or the
-job.json that it was asked with. Only names that a run writes are moved, and all of them or none. A
-move that was cut off by the death of its process is taken up again by the next one.
+A run's time is the `started_at` inside its record; the dates of files are never asked. Only names
+that a run writes are moved, and all of them or none; a move that was cut off by the death of its
+process is taken up again by the next one.
 """
 
 from __future__ import annotations
@@ -318,12 +314,14 @@ DRAFT = ".draft"
 def holds_run(folder: Path) -> bool:
     """Tell whether a run of this program stands in a folder: finished, cut off, or only asked."""
     own = RunPaths.alone(folder)
-    result, environment, job = _read(own.result), _read(own.environment), _read(own.job)
+    result, environment, job = (
+        read_json_object(own.result),
+        read_json_object(own.environment),
+        read_json_object(own.job),
+    )
     return (
         {"schema_version", "experiment", "status"} <= result.keys()
-        # Those of the first versions had no schema_version.
-        or ("started_at" in environment and "schema_version" in environment)
-        or {"started_at", "packages", "argv"} <= environment.keys()
+        or {"started_at", "schema_version"} <= environment.keys()
         or {"kind", "attempt", "origins", "config"} <= job.keys()
     )
 
@@ -331,16 +329,16 @@ def holds_run(folder: Path) -> bool:
 def find_model(folder: Path) -> Path | None:
     """Return where the run in a folder keeps its model; None where none of its files says it."""
     own = RunPaths.alone(folder)
-    artifacts = _read(own.result).get("artifacts")
+    artifacts = read_json_object(own.result).get("artifacts")
     said = [
-        _read(own.environment).get("model"),
+        read_json_object(own.environment).get("model"),
         artifacts.get("model") if isinstance(artifacts, dict) else None,
     ]
     places = [Path(os.path.normpath(folder / place)) for place in said if isinstance(place, str)]
     return places[0] if places else None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """Return what a JSON file holds; nothing where it is missing, damaged or something else."""
     try:
         content = json.loads(read_regular(path).decode("utf-8"))
@@ -535,7 +533,7 @@ def _read_start(paths: RunPaths) -> datetime | None:
     """Return when the run at paths started, None where none of its files can say."""
     for path in (paths.result, paths.environment):
         with suppress(ValueError, KeyError, TypeError):  # what the next file, or None, is for
-            return parse_moment(_read(path)["started_at"])
+            return parse_moment(read_json_object(path)["started_at"])
     return None
 
 

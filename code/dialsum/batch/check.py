@@ -7,7 +7,6 @@ checkpoints are downloaded here, so that no experiment meets the network at nigh
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -19,8 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dialsum.batch.first_look import (
-    COMMAND,
     DATA_FILES,
+    MAIN_COMMAND,
     find_data_problems,
     find_gpu_problems,
     installed_torch_build,
@@ -36,7 +35,6 @@ from dialsum.environment_variables import WORLD_SIZES
 from dialsum.errors import ConfigError, DialsumError, ProblemsError, RunError, UnfitError
 from dialsum.experiment.job import Job
 from dialsum.experiment.recording import find_shadowed_packages
-from dialsum.files import read_regular
 from dialsum.machine.devices import host_memory, nvidia_gpus, usable_cores, visible_gpus
 from dialsum.models.checkpoint import (
     describe_own_search,
@@ -52,7 +50,7 @@ from dialsum.models.checkpoint import (
 from dialsum.models.families import find_foreign_targets, get_family
 from dialsum.models.tiny import describe_making, is_made
 from dialsum.paths import PROJECT_ROOT, project_path, shown
-from dialsum.record import find_foreign
+from dialsum.record import find_foreign, read_json_object
 from dialsum.text import align
 
 GIB, MIB = 2**30, 2**20
@@ -286,7 +284,7 @@ def find_machine_problems(configs: Sequence[Config], *, demo: bool = False) -> l
         )
         for config in configs
     ):
-        hint = f"\n      Or see the whole way work here, with tiny models: {COMMAND} --demo"
+        hint = f"\n      Or see the whole way work here, with tiny models: {MAIN_COMMAND} --demo"
         gpu = find_gpu_problems(os.environ, build=installed_torch_build())
         problems += [text + hint for text in gpu]
     return problems
@@ -492,13 +490,7 @@ def find_place_problems(plan: BatchPlan) -> list[str]:
     paths = plan.paths
     folders = dict.fromkeys([paths.root, paths.runs, paths.log_root])
     problems = [problem for folder in folders if (problem := _find_obstacle(folder))]
-    try:
-        summary = json.loads(read_regular(paths.summary).decode("utf-8"))
-    except FileNotFoundError:
-        summary = {"schema_version": None}
-    except (OSError, ValueError, RecursionError):
-        summary = None
-    if not (isinstance(summary, dict) and "schema_version" in summary):
+    if os.path.lexists(paths.summary) and "schema_version" not in read_json_object(paths.summary):
         problems.append(
             f"{shown(paths.summary)}: was not written by this program, which writes its own file "
             f"of that name there; move it, or {ELSEWHERE}"

@@ -1,15 +1,9 @@
-"""Between two experiments: waits until the GPU is really free, as the driver says, and for the
-cool-down asked for.
-
-The child's process is gone when this starts. Must not know experiments, nor print; it returns what
-is to be said.
-
-Runs one experiment as a process of its own, never leaves anything of it behind, and hears the
-wish to stop.
+"""An experiment's process, of which nothing is ever left behind; the wishes to stop; and the cards
+between two experiments, which are waited for until they are free.
 
 The child leads a session, so that one signal reaches all that it started, and inherits a pipe whose
 end tells it that the runner is gone. Must not know what the child computes, nor what its end means
-for the batch.
+for the batch; prints nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +25,7 @@ from dialsum.parent_watch import PARENT_FD
 TOLERANCE_BYTES = 512 * 2**20
 """Memory above what was used before the experiment that still counts as free: drivers and displays
 breathe."""
-ASK_SECONDS = 0.5
+CARD_POLL_SECONDS = 0.5
 MIB = 2**20
 
 
@@ -90,9 +84,9 @@ def wait_until_free(
     start = time.monotonic()
     reason = ""
     if before.used_bytes:
-        reason = _find_obstacle(before, read_use(), group)
-        while reason and time.monotonic() - start < timeout_seconds and sleep(ASK_SECONDS):
-            reason = _find_obstacle(before, read_use(), group)
+        reason = _find_what_stays(before, read_use(), group)
+        while reason and time.monotonic() - start < timeout_seconds and sleep(CARD_POLL_SECONDS):
+            reason = _find_what_stays(before, read_use(), group)
     waited = time.monotonic() - start
     if cooldown != "until_free" and cooldown > waited:
         sleep(cooldown - waited)
@@ -107,7 +101,7 @@ def wait_until_free(
     return True, ", ".join(said)
 
 
-def _find_obstacle(before: CardUse, now: CardUse, group: int) -> str:
+def _find_what_stays(before: CardUse, now: CardUse, group: int) -> str:
     """Say what of the experiment is still on a card; empty when nothing is."""
     new = {pid: held for pid, held in now.processes.items() if pid not in before.processes}
     ours = {pid: held for pid, held in new.items() if _may_be_ours(pid, group)}

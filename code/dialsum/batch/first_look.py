@@ -23,7 +23,7 @@ from dialsum.errors import EXIT_OK, UnfitError, run_script
 from dialsum.files import BINARY, EMPTY, JSON, JSON_LINES, TEXT, UTF16, look_at, read_regular
 from dialsum.paths import PROJECT_ROOT, shown
 
-COMMAND = "bash run_main_7_experiments.sh"
+MAIN_COMMAND = "bash run_main_7_experiments.sh"
 AIHUB = f"{AIHUB_COMMAND} FILE --output NAME.csv"
 DATA_FILES = ("train.csv", "dev.csv", "test.csv")
 TORCH_BUILDS = {"cu130": 580, "cu126": 525}
@@ -125,7 +125,7 @@ def find_gpu_problems(environment: Mapping[str, str], *, build: str | None) -> l
     if driver_branch(driver) >= TORCH_BUILDS["cu126"]:
         lines.append(
             "      Take the same torch built for CUDA 12.6, which this driver can run: "
-            f"UV_TORCH_BACKEND=cu126 {COMMAND}"
+            f"UV_TORCH_BACKEND=cu126 {MAIN_COMMAND}"
         )
     lines.append(
         "      Update the driver (Ubuntu: sudo apt install "
@@ -259,7 +259,7 @@ def main(argv: Sequence[str] | None) -> int:
             lines += [
                 "To see the whole way work on this machine, with tiny models and sample data, "
                 "in about ten minutes:",
-                f"  {COMMAND} --demo",
+                f"  {MAIN_COMMAND} --demo",
             ]
         raise UnfitError("\n".join(lines))
     return EXIT_OK

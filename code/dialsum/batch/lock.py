@@ -24,7 +24,7 @@ from dialsum.paths import LOCK, BatchPaths, RunPaths, shown
 
 PATIENCE_SECONDS = 0.5
 """Somebody who only asks holds a lock for a moment."""
-ASK_SECONDS = 0.05
+RETRY_SECONDS = 0.05
 MOST_CHARACTERS = 160
 """Of the command that is named."""
 
@@ -181,7 +181,7 @@ def _acquire(lock: Path, what: str) -> int:
                     f"{shown(lock)}: cannot be written: {error.strerror or error}. Mend that, or "
                     "give another place with --output-dir DIR"
                 ) from error
-        time.sleep(ASK_SECONDS)
+        time.sleep(RETRY_SECONDS)
 
 
 def _try(descriptor: int, kind: int) -> bool:

@@ -1,12 +1,7 @@
-"""From the command line's options and the configurations to the plan of a batch: who runs, with
-what, into where, and what it will take.
+"""From the command line's options and the configurations to the plan of a batch, and to its text:
+who runs, with what, into where, and what it will take.
 
-Must not check the machine or the data (check.py), nor write anything.
-
-The plan of a batch as text: who runs with what, and what the demo put in place of the real
-values.
-
-Must not print, nor decide anything.
+Must not check the machine or the data (check.py), nor print or write anything.
 """
 
 from __future__ import annotations
@@ -271,7 +266,11 @@ def expect_seconds(job: Job) -> float | None:
     return 60 * stated * share * epochs / (job.loaded.own_epochs or epochs)
 
 
-KIND_WORDS = {"full": "as configured", "one_epoch": "one epoch each", "demo": "demo on tiny models"}
+KIND_WORDS = {
+    "full": "as configured",
+    "one_epoch": "one epoch each: scores near the constant sentence are expected",
+    "demo": "demo on tiny checkpoints: their scores say nothing about the real checkpoints",
+}
 WIDTH = 100
 HIDDEN = ("general.expected_minutes", "evaluation.target.", "tracking.", "batch.slots")
 """Replaced keys, or beginnings of them, that say nothing of how the experiment learns."""

@@ -106,6 +106,15 @@ class BatchResult:
         return not self.not_started and all(record.succeeded for record in self.records)
 
     @property
+    def status(self) -> str:
+        """running, interrupted, success or failed."""
+        if self.finished_at is None:
+            return "running"
+        if self.interrupted:
+            return "interrupted"
+        return "success" if self.exit_status == EXIT_OK else "failed"
+
+    @property
     def exit_status(self) -> int:
         """0: all succeeded and are recorded; 130: stopped; 1: anything else."""
         if self.interrupted:

@@ -1,5 +1,5 @@
-"""What a person sees while a batch runs: lines, one line that is written over, and what that says:
-how far the running experiment is, by its events, and how long it and the batch will still take.
+"""What a person sees while a batch runs: lines that stay, one that is written over, and how far the
+running experiments are, by their events.
 
 Where the output is no terminal, the line that is written over becomes a plain line now and then.
 Must not know plans, processes or records.
@@ -8,7 +8,6 @@ Must not know plans, processes or records.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import time
@@ -17,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 from dialsum.files import NotRegularError, open_regular
 from dialsum.score.show import describe_measured
@@ -36,7 +35,6 @@ STAGE_WORDS = {
     "score": "scoring",
     "done": "done",
 }
-C = TypeVar("C", int, int | None)
 
 
 @dataclass
@@ -212,42 +210,37 @@ class RunProgress:
             event: as it stands in metrics.jsonl.
             now: clock seconds.
         """
-        kind = event.get("event")
-        if kind == "stage":
-            self.stage = str(event.get("stage"))
-            self.words = STAGE_WORDS.get(self.stage, self.stage)
-            rows, split = _count(event.get("rows"), None), event.get("split")
-            if self.stage == "generate" and rows is not None and isinstance(split, str):
-                self.words = f"writing {rows:,} {split} summaries"
-            return None if self.stage == "done" else self.words
-        if kind == "warning":
-            return f"warning: {event.get('message')}"
-        if kind in ("train", "eval"):
-            self._take_step(event, now)
-        return self._take_evaluation(event) if kind == "eval" else None
-
-    def _take_step(self, event: dict[str, Any], now: float) -> None:
-        self.step = _count(event.get("step"), self.step)
-        self.total_steps = _count(event.get("total_steps"), self.total_steps)
-        if "loss" in event:
-            self.loss = _finite(event["loss"], math.nan)
-        self._recent.append((now, self.step))
-        while len(self._recent) > 2 and self._recent[1][1] < self.step / 2:
-            del self._recent[0]
+        # What is odd in one event must not end the view of a night's runs.
+        with suppress(KeyError, TypeError, ValueError):
+            kind = event.get("event")
+            if kind == "stage":
+                self.stage = str(event.get("stage"))
+                self.words = STAGE_WORDS.get(self.stage, self.stage)
+                if self.stage == "generate" and "rows" in event:
+                    self.words = f"writing {event['rows']:,} {event.get('split')} summaries"
+                return None if self.stage == "done" else self.words
+            if kind == "warning":
+                return f"warning: {event.get('message')}"
+            if kind in ("train", "eval"):
+                self.step, self.total_steps = int(event["step"]), int(event["total_steps"])
+                # What is not finite stands in records by its name.
+                if "loss" in event:
+                    self.loss = float(event["loss"])
+                self._recent.append((now, self.step))
+                while len(self._recent) > 2 and self._recent[1][1] < self.step / 2:
+                    del self._recent[0]
+            if kind == "eval":
+                return self._take_evaluation(event)
+        return None
 
     def _take_evaluation(self, event: dict[str, Any]) -> str:
-        mean = _finite(event.get("rouge_mean"), None)
-        if event.get("best") and mean is not None:
-            self.best = mean
-        measured = describe_measured(
-            rows=_count(event.get("rows"), None), num_beams=_count(event.get("num_beams"), None)
+        if event.get("best"):
+            self.best = float(event["rouge_mean"])
+        measured = describe_measured(rows=event.get("rows"), num_beams=event.get("num_beams"))
+        titles = {"rouge1": "R1 ", "rouge2": " R2 ", "rougeL": " RL ", "rouge_mean": ", mean "}
+        scores = "".join(
+            f"{title}{float(event[key]):.2f}" for key, title in titles.items() if key in event
         )
-        scores = " ".join(
-            f"{short} {value:.2f}"
-            for short, key in (("R1", "rouge1"), ("R2", "rouge2"), ("RL", "rougeL"))
-            if (value := _finite(event.get(key), None)) is not None
-        )
-        scores += "" if mean is None else f", mean {mean:.2f}"
         place = f"dev ({measured}):" if measured else "dev"
         best = " (best so far)" if event.get("best") else ""
         return f"{self.describe_step()}  {place} {scores}{best}"
@@ -279,21 +272,6 @@ class RunProgress:
         """Return the state as a short line: it has to fit a terminal beside times."""
         state = self.describe_step() if self.stage == "train" else self.words
         return state if self.best is None else f"{state}  best {self.best:.2f}"
-
-
-def _count(value: Any, otherwise: C) -> C:
-    """Return a whole number; what is none must not end a run that only shows it."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
-
-
-def _finite(value: Any, otherwise: float | None) -> float | None:
-    """Return a number as float; records name what is not finite, which becomes nan."""
-    if value is None or isinstance(value, bool):
-        return otherwise
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return otherwise
 
 
 def estimate_rest(

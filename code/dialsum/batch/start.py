@@ -70,12 +70,10 @@ def run_batch(
         screen.say(*describe_plan(plan, width=screen.width))
         notes = [*said, *describe_variables(os.environ), *findings.notes]
         if plan.kind == "demo" and plan.own_data:
-            why = "tiny models learn little from data that was not made for them"
-        else:
-            why = "one epoch teaches little" if options.one_epoch else ""
-        if why:
-            floor = "scores near the constant sentence (the floor) are to be expected"
-            notes.append(f"{floor}: {why}")
+            notes.append(
+                "scores near the constant sentence (the floor) are to be expected: tiny models "
+                "learn little from data that was not made for them"
+            )
         for lines in (describe_replaced(plan.jobs), notes):
             screen.say(*(["", *lines] if lines else []))
     if problems:

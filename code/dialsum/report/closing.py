@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dialsum.batch.plan import DEMO_DATA, BatchOptions, BatchPlan
+from dialsum.batch.plan import KIND_WORDS, BatchOptions, BatchPlan
 from dialsum.batch.result import DISK_FULL, BatchResult, ExperimentResult, group_unwritten
 from dialsum.batch.screen import cut_to_width, format_duration
 from dialsum.data.submission import PREDICTION_COLUMNS
 from dialsum.data.tables import read_rows
-from dialsum.errors import EXIT_OK, DataError
+from dialsum.errors import DataError
 from dialsum.experiment.job import KILLED, Job
 from dialsum.paths import PROJECT_ROOT, shown
 from dialsum.record import Record
@@ -32,17 +32,19 @@ from dialsum.report.tables import (
 from dialsum.text import align
 from dialsum.train.checkpoints import find_sealed_checkpoint
 
+PYTHON = Path(sys.executable)
 RUNNER = PROJECT_ROOT / "code" / "auto_experiment_runner.py"
 COLLECT = PROJECT_ROOT / "scripts" / "collect_results.py"
-KIND_REMARKS = {
-    "full": "as configured",
-    "one_epoch": "one epoch each: scores near the constant sentence are expected",
-    "demo": "demo on tiny checkpoints: their scores say nothing about the real checkpoints",
-}
 SUBMISSION_WORDS = {
     "full": "the best run's summaries, for submission",
     "one_epoch": "what a submission looks like (after one epoch: a sample of the form alone)",
     "demo": "what a submission looks like (by a tiny model: a sample of the form alone)",
+}
+ENDS = {
+    "interrupted": "interrupted",
+    "success": "all succeeded",
+    "failed": "NOT all succeeded",
+    "running": "not ended",
 }
 LEAST_ROUGE1 = 20.0
 """ROUGE-1 on whitespace tokens over which a run of the real checkpoints is worth keeping."""
@@ -72,9 +74,11 @@ def format_closing(result: BatchResult, *, width: int | None = None) -> list[str
         "all latest runs": paths.summary,
         "logs": paths.logs(plan.started_at),
     }
-    best = _find_best(result)
+    best, end, took = _find_best(result), result.finished_at, ""
+    if end is not None:
+        took = f" after {format_duration((end - plan.started_at).total_seconds())}"
     return [
-        f"Batch {plan.batch_id} ({KIND_REMARKS[plan.kind]}), {_how_it_ended(result)}",
+        f"Batch {plan.batch_id} ({KIND_WORDS[plan.kind]}), {ENDS[result.status]}{took}",
         "",
         *table,
         *(["", "Not started", *not_started] if not_started else []),
@@ -112,15 +116,6 @@ def _find_best(result: BatchResult) -> ExperimentResult | None:
     if len(groups) != 1:
         return None
     return next(one for one in result.experiments if one.record is groups[0].records[0])
-
-
-def _how_it_ended(result: BatchResult) -> str:
-    end, took = result.finished_at, ""
-    if end is not None:
-        took = f" after {format_duration((end - result.plan.started_at).total_seconds())}"
-    if result.interrupted:
-        return f"interrupted{took}"
-    return f"{'all succeeded' if result.exit_status == EXIT_OK else 'NOT all succeeded'}{took}"
 
 
 def _check(passed: bool | None, said: str, *, verdict: str | None = None) -> str:
@@ -276,7 +271,7 @@ def suggest_next(result: BatchResult) -> list[str]:
             lines.append(f"after {one.job.label} comes {follower}: {command}")
     if plan.kind == "demo":
         lines.append(_suggest_real_run(plan))
-    collect = [_python(), _in_command(COLLECT), "--output", "results_comparison.csv"]
+    collect = [_in_command(PYTHON), _in_command(COLLECT), "--output", "results_comparison.csv"]
     # Runs in a folder of their own are in no other.
     root = options.runs_dir or options.output_dir
     collect += ["--root", str(root)] if root else []
@@ -312,17 +307,15 @@ def _suggest_for_unfinished(result: BatchResult) -> list[str]:
 def _suggest_real_run(plan: BatchPlan) -> str:
     """Name the command that trains the real checkpoints of what a demo tried."""
     options = plan.options
-    own_data = options.data_dir is not None and options.data_folder != DEMO_DATA
-    real = replace(
-        options, demo=False, one_epoch=False, data_dir=options.data_dir if own_data else None
-    )
+    data_dir = options.data_dir if plan.own_data else None
+    real = replace(options, demo=False, one_epoch=False, data_dir=data_dir)
     only = f" --only {','.join(map(str, options.only))}" if options.only else ""
     command = (
         f"bash {shlex.quote(options.script)}{only}{_format_options(real)}"
         if options.script
         else _format_runner([one.loaded.path for one in plan.jobs], real)
     )
-    data = "" if own_data else "put train.csv, dev.csv, test.csv into data/, then "
+    data = "" if plan.own_data else "put train.csv, dev.csv, test.csv into data/, then "
     several = "s" if len(plan.jobs) > 1 else ""
     kept = " (leave out what --set meant for tiny models)" if options.overrides else ""
     return f"the real checkpoint{several}, on a 24 GB GPU{kept}: {data}{command}"
@@ -334,7 +327,7 @@ def _format_job(plan: BatchPlan, job: Job) -> str:
 
 
 def _format_runner(configs: Sequence[Path], options: BatchOptions) -> str:
-    words = [_python(), _in_command(RUNNER), "--config", *map(_in_command, configs)]
+    words = [_in_command(PYTHON), _in_command(RUNNER), "--config", *map(_in_command, configs)]
     return shlex.join(words) + _format_options(options)
 
 
@@ -354,10 +347,6 @@ def _format_options(options: BatchOptions) -> str:
     for override in options.overrides:
         words += ["--set", override]
     return "".join(f" {shlex.quote(word)}" for word in words)
-
-
-def _python() -> str:
-    return _in_command(Path(sys.executable))
 
 
 def _in_command(path: Path) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.batch.result import BatchResult, describe_unwritten
-from dialsum.errors import EXIT_OK, DialsumError
-from dialsum.files import read_regular, refuse_foreign, to_plain, write_json, write_table_for_people
+from dialsum.errors import DialsumError
+from dialsum.files import refuse_foreign, to_plain, write_json, write_table_for_people
 from dialsum.paths import BatchPaths, RunPaths, relative
-from dialsum.record import SCHEMA_VERSION, Record, find_records, latest_runs
+from dialsum.record import SCHEMA_VERSION, Record, find_records, latest_runs, read_json_object
 from dialsum.report.tables import is_ranked, points_above_floor, rank_records, sort_records
 
 LEFT_OUT = ("schema_version", "artifacts", "submission", "attempts")
@@ -50,17 +50,11 @@ def summarise_batch(result: BatchResult) -> dict[str, Any]:
     plan, end = result.plan, result.finished_at
     folder = plan.paths.root
     ranks = rank_records(result.records)
-    if end is None:
-        status = "running"
-    elif result.interrupted:
-        status = "interrupted"
-    else:
-        status = "success" if result.exit_status == EXIT_OK else "failed"
     return {
         "schema_version": SCHEMA_VERSION,
         "batch": plan.batch_id,
         "kind": plan.kind,
-        "status": status,
+        "status": result.status,
         "started_at": plan.started_at.isoformat(timespec="seconds"),
         "finished_at": None if end is None else end.isoformat(timespec="seconds"),
         "logs": relative(plan.paths.logs(plan.started_at), folder),
@@ -108,11 +102,8 @@ def refresh_root(paths: RunPaths) -> None:
     """
     for root in {paths.folder.parent.parent, paths.model.parent.parent}:
         file = BatchPaths.make(root, root).summary
-        try:
-            content = json.loads(read_regular(file).decode("utf-8"))
-            runs = (root / content["runs"]).resolve()
-        except (OSError, ValueError, RecursionError, LookupError, TypeError):
-            continue  # no root, or a file of somebody else's
+        content = read_json_object(file)
+        runs = (root / str(content.get("runs"))).resolve()
         if "schema_version" in content and runs == paths.folder.parent:
             write_json(file, summarise_root(runs, file))
 

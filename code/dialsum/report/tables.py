@@ -21,6 +21,8 @@ ABSENT = "-"
 RANKED_BY = "rouge_mean"
 SCORES = {"R1": "rouge1", "R2": "rouge2", "RL": "rougeL", "mean": RANKED_BY}
 """Columns of scores, and where they stand in `evaluation.dev`."""
+TARGETS = {"target R1": "expected", "minimum": "minimum", "ideal": "ideal"}
+"""Columns of targets, and where they stand in `evaluation.target`."""
 
 
 @dataclass(frozen=True)
@@ -189,13 +191,13 @@ def format_ranking(records: Sequence[Record], *, width: int | None = None) -> li
 
 def _format_group(group: RankedGroup, width: int | None) -> list[str]:
     records = group.records
-    targets = any(column(one) != ABSENT for column in TARGETS.values() for one in records)
+    targets = any(_met(one, kind) != ABSENT for kind in TARGETS.values() for one in records)
     gains = [points_above_floor(one, scale=scale) for one in records for scale in ("", "tags_one.")]
     best = records[0]
     return [
         f"Ranking by the mean of ROUGE-1, -2 and -L (F1, 0-100) on {group.count_rows()}, "
         "best first",
-        *_lay_out(records, RANKING, width),
+        *_lay_out(records, _ranking_cells, width),
         *(
             f"attempts   {record.label}: {line}"
             for record in records
@@ -214,7 +216,7 @@ def _format_group(group: RankedGroup, width: int | None) -> list[str]:
         *_verdicts(records, width),
         "The same runs on other scales (compare within a column only)"
         + (", and the targets, set on whitespace tokens" if targets else ""),
-        *_lay_out(records, SCALES | TARGETS, width),
+        *_lay_out(records, _scale_cells, width),
         *(
             f"{title:<9}  {signature}"
             for title, key in (("tags=1", "tags_one"), ("ws", "whitespace"))
@@ -251,43 +253,54 @@ def _verdicts(records: Sequence[Record], width: int | None) -> list[str]:
     ]
 
 
-Columns = dict[str, Callable[[Record], str]]
-
-
-def _lay_out(records: Sequence[Record], columns: Columns, width: int | None) -> list[str]:
+def _lay_out(
+    records: Sequence[Record], cells_of: Callable[[Record], dict[str, str]], width: int | None
+) -> list[str]:
     """Return the table of a ranking, without the columns in which no run has anything."""
-    cells = {head: [cell(record) for record in records] for head, cell in columns.items()}
-    kept = {head: found for head, found in cells.items() if set(found) != {ABSENT}}
+    cells = [cells_of(record) for record in records]
+    kept = [head for head in cells[0] if any(own[head] != ABSENT for own in cells)]
     rows = [
-        [str(rank), record.label, *(found[rank - 1] for found in kept.values())]
-        for rank, record in enumerate(records, start=1)
+        [str(rank), record.label, *(own[head] for head in kept)]
+        for rank, (record, own) in enumerate(zip(records, cells, strict=True), start=1)
     ]
     return align([["#", "experiment", *kept], *rows], left=[1], width=width)
+
+
+def _ranking_cells(record: Record) -> dict[str, str]:
+    ends = record.value("evaluation.dev.confidence.rouge_mean")
+    return {
+        **{head: _score(record, key) for head, key in SCORES.items()},
+        "95 % interval": f"{float(ends[0]):.2f} - {float(ends[1]):.2f}" if ends else ABSENT,
+        "constant": _score(record, "floors.constant.rouge_mean"),
+        "lead-2": _score(record, "floors.lead2.rouge_mean"),
+        "over const.": _above(record),
+        "time": _time(record),
+    }
+
+
+def _scale_cells(record: Record) -> dict[str, str]:
+    return {
+        "tags=1 mean": _score(record, "tags_one.rouge_mean"),
+        "over const.": _above(record, "tags_one."),
+        **{
+            f"ws {head}": _two_decimals(whitespace_number(record, SCORES[head]))
+            for head in ("R1", "R2", "RL")
+        },
+        **{head: _met(record, kind) for head, kind in TARGETS.items()},
+    }
 
 
 def _two_decimals(value: float | None) -> str:
     return ABSENT if value is None else f"{value:.2f}"
 
 
-def _score(key: str) -> Callable[[Record], str]:
-    return lambda record: _two_decimals(record.number(f"evaluation.dev.{key}"))
+def _score(record: Record, key: str) -> str:
+    return _two_decimals(record.number(f"evaluation.dev.{key}"))
 
 
-def _whitespace(key: str) -> Callable[[Record], str]:
-    return lambda record: _two_decimals(whitespace_number(record, key))
-
-
-def _interval(record: Record) -> str:
-    ends = record.value("evaluation.dev.confidence.rouge_mean")
-    return f"{float(ends[0]):.2f} - {float(ends[1]):.2f}" if ends else ABSENT
-
-
-def _above(scale: str) -> Callable[[Record], str]:
-    def say(record: Record) -> str:
-        points = points_above_floor(record, scale=scale)
-        return ABSENT if points is None else f"{points:+.2f}" + ("" if points > 0 else " NOT")
-
-    return say
+def _above(record: Record, scale: str = "") -> str:
+    points = points_above_floor(record, scale=scale)
+    return ABSENT if points is None else f"{points:+.2f}" + ("" if points > 0 else " NOT")
 
 
 def _time(record: Record) -> str:
@@ -295,35 +308,12 @@ def _time(record: Record) -> str:
     return ABSENT if seconds is None else format_duration(seconds)
 
 
-def _met(kind: str) -> Callable[[Record], str]:
-    def say(record: Record) -> str:
-        target = record.value(f"evaluation.target.{kind}")
-        if not target:
-            return ABSENT
-        low_high = "{:g}-{:g} ".format(*target["rouge1"]) if kind == "expected" else ""
-        return low_high + ("met" if target.get("met") else "no")
-
-    return say
-
-
-RANKING: Columns = {
-    **{head: _score(key) for head, key in SCORES.items()},
-    "95 % interval": _interval,
-    "constant": _score("floors.constant.rouge_mean"),
-    "lead-2": _score("floors.lead2.rouge_mean"),
-    "over const.": _above(""),
-    "time": _time,
-}
-SCALES: Columns = {
-    "tags=1 mean": _score("tags_one.rouge_mean"),
-    "over const.": _above("tags_one."),
-    **{f"ws {head}": _whitespace(SCORES[head]) for head in ("R1", "R2", "RL")},
-}
-TARGETS: Columns = {
-    "target R1": _met("expected"),
-    "minimum": _met("minimum"),
-    "ideal": _met("ideal"),
-}
+def _met(record: Record, kind: str) -> str:
+    target = record.value(f"evaluation.target.{kind}")
+    if not target:
+        return ABSENT
+    low_high = "{:g}-{:g} ".format(*target["rouge1"]) if kind == "expected" else ""
+    return low_high + ("met" if target.get("met") else "no")
 
 
 def format_overview(records: Sequence[Record]) -> list[str]:
@@ -337,7 +327,7 @@ def format_overview(records: Sequence[Record]) -> list[str]:
             str(record.value("kind") or ABSENT),
             f"{record.started_at:%Y-%m-%d %H:%M}",
             record.status,
-            *(_score(key)(record) for key in SCORES.values()),
+            *(_score(record, key) for key in SCORES.values()),
         ]
         for record in sort_records(records)
     ]
