@@ -130,7 +130,7 @@ def test_a_run_that_dies_before_it_touches_its_folder_does_not_hide_the_earlier_
     tmp_path: Path,
 ) -> None:
     options = make_options(tmp_path, "early")
-    paths = BatchPaths.make(tmp_path / "out" / "auto_experiments", tmp_path / "logs").run("early")
+    paths = BatchPaths(tmp_path / "out" / "auto_experiments", tmp_path / "logs").run("early")
     run_stand_ins(options)
     run_stand_ins(options)
     assert read_record(paths.result).status == "failed"

@@ -123,7 +123,7 @@ def test_a_disk_that_fills_ends_the_queue_and_the_closing_lists_only_what_is_the
 def wait_for_pids(folder: Path, name: str) -> dict[str, int]:
     """Wait until a hanging stand-in hangs; return its processes."""
     root = folder / "out" / "auto_experiments"
-    path = BatchPaths.make(root, folder).run(name).folder / "pids.json"
+    path = BatchPaths(root, folder).run(name).folder / "pids.json"
     wait_for(path.exists)
     pids: dict[str, int] = read_json(path)
     return pids

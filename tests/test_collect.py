@@ -150,7 +150,7 @@ def test_summary_of_a_root_has_each_latest_run_once(runs: Path) -> None:
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_run_by_itself_renews_the_summary_of_its_root(tmp_path: Path, elsewhere: bool) -> None:
     root = tmp_path / "root"
-    batch = BatchPaths.make(root, root, runs=tmp_path / "runs" if elsewhere else None)
+    batch = BatchPaths(root, root, runs_dir=tmp_path / "runs" if elsewhere else None)
     paths = batch.run("a")
     write_result(paths.folder, make_result("a", status="interrupted"))
     refresh_root(paths)

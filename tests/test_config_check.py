@@ -188,7 +188,7 @@ RULE_CASES = {
     "W&B off": ("wandb: {wandb: false, project: p}", "W&B is off"),
     "constant with warm-up": (
         "lr_scheduler_type: constant\nwarmup_steps: 0.1",
-        "constant_with_warmup",
+        "(it has no warm-up; constant_with_warmup has one) →",
     ),
 }
 SCHEDULES = [

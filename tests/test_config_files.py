@@ -256,8 +256,8 @@ def test_each_experiment_loads_under_the_demo_and_keeps_its_own(path: Path) -> N
 
 @pytest.mark.parametrize("name", SEVEN)
 def test_the_seven_hold_only_what_is_their_own(name: str) -> None:
-    base = {one.key: one.value for one in read_source(BASES[0]).said}
-    own = read_source(CONFIG / "experiments" / f"{name}.yaml").said
+    base = {one.key: one.value for one in read_source(BASES[0]).statements}
+    own = read_source(CONFIG / "experiments" / f"{name}.yaml").statements
     repeated = [one.key for one in own if one.key in base and base[one.key] == one.value]
     assert repeated == []
 
@@ -271,7 +271,7 @@ def test_the_next_experiment_exists(path: Path) -> None:
 
 def test_every_value_of_the_base_has_its_reason_near() -> None:
     lines = BASES[0].read_text(encoding="utf-8").splitlines()
-    said = read_source(BASES[0]).said
+    said = read_source(BASES[0]).statements
     without = []
     for one in said:
         number = one.origin.line or 0
@@ -354,7 +354,7 @@ def test_the_base_alone_is_no_experiment() -> None:
 @pytest.mark.parametrize("path", [*EXPERIMENTS, *OVERLAYS, *BASES], ids=lambda path: path.stem)
 def test_any_reader_of_yaml_finds_the_same_text_and_lists(path: Path) -> None:
     """3e-5 apart, which YAML 1.1 reads as text, the files mean the same under 1.1 and 1.2."""
-    for one in read_source(path).said:
+    for one in read_source(path).statements:
         found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         for name in one.key.split("."):
             found = found[name]

@@ -106,7 +106,7 @@ def test_a_models_folder_is_free_where_the_run_beside_it_wrote_it(
 def test_a_dead_runs_unfinished_model_goes_with_it_and_another_runs_model_never(
     tmp_path: Path,
 ) -> None:
-    paths = BatchPaths.make(tmp_path / "root", tmp_path / "logs").run("a")
+    paths = BatchPaths(tmp_path / "root", tmp_path / "logs").run("a")
     fill_run(paths, None, started=STARTED)
     kept = archive_previous(paths)
     assert kept is not None and (kept / "model" / "weights").is_file()
@@ -192,7 +192,7 @@ def test_output_dir_is_the_root_and_run_dir_the_runs_own_folder(tmp_path: Path) 
     with pytest.raises(UnfitError, match="give one of them"):
         place(output_dir=tmp_path, run_dir=tmp_path)
     # A run of a batch keeps its model where the batch has it.
-    own = BatchPaths.make(tmp_path / "root", tmp_path / "logs").run("a")
+    own = BatchPaths(tmp_path / "root", tmp_path / "logs").run("a")
     fill_run(own, None, started=STARTED)
     assert place(run_dir=own.folder) == own
 
@@ -241,7 +241,7 @@ def test_a_linked_root_is_followed_and_its_records_name_what_is_there(tmp_path: 
 
 def fill_batch_run(root: Path, runs: Path | None = None) -> RunPaths:
     """Leave a finished run with a model of two megabytes."""
-    paths = BatchPaths.make(root, root / "logs", runs=runs).run("a")
+    paths = BatchPaths(root, root / "logs", runs_dir=runs).run("a")
     model = Path(os.path.relpath(paths.model, paths.folder)).as_posix()
     fill_run(paths, make_result("a", artifacts={"model": model}), started=STARTED)
     (paths.model / "weights").write_bytes(bytes(2 * 2**20))

@@ -136,7 +136,7 @@ def fill_run(
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_archive_moves_run_and_model_and_keeps_paths_true(tmp_path: Path, alone: bool) -> None:
-    batch = BatchPaths.make(tmp_path / "root", tmp_path / "logs")
+    batch = BatchPaths(tmp_path / "root", tmp_path / "logs")
     paths = RunPaths.alone(tmp_path / "a") if alone else batch.run("a")
     log = tmp_path / "logs" / "a.log"
     log.parent.mkdir()

@@ -54,7 +54,7 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 
 
 def test_a_killed_run_goes_on_to_the_same_model(tmp_path: Path) -> None:
-    root = BatchPaths.make(tmp_path / "root", tmp_path / "logs")
+    root = BatchPaths(tmp_path / "root", tmp_path / "logs")
     whole, killed = tmp_path / "whole", root.run("killed").folder
     assert run(command(KOBART_LORA, whole, *LONGER)).returncode == EXIT_OK
     started = now()

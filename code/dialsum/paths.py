@@ -195,17 +195,17 @@ class BatchPaths:
     Args:
         root: folder of all batches of one kind.
         log_root: folder that gets one `main_experiments_STAMP` folder per batch.
-        runs: folder of the runs, `root/experiments` unless --runs-dir says otherwise.
+        runs_dir: folder of the runs; `root/experiments` when absent.
     """
 
     root: Path
     log_root: Path
-    runs: Path
+    runs_dir: Path | None = None
 
-    @classmethod
-    def make(cls, root: Path, log_root: Path, *, runs: Path | None = None) -> BatchPaths:
-        """Name the files below root."""
-        return cls(root=root, log_root=log_root, runs=runs or root / "experiments")
+    @property
+    def runs(self) -> Path:
+        """Folder of the runs, one folder each."""
+        return self.runs_dir or self.root / "experiments"
 
     summary = Inside("experiment_summary.json", of="root")
     """Each experiment's latest run in this root, best first."""

@@ -28,7 +28,7 @@ from dialsum.batch.lock import find_batch_around, find_batches_at_work, find_run
 from dialsum.batch.packages import find_version_problems
 from dialsum.batch.plan import BatchPlan, count_experiments
 from dialsum.config.load import LoadedConfig, load_config
-from dialsum.config.schema import Columns, Config
+from dialsum.config.schema import Config
 from dialsum.config.yaml import Origin
 from dialsum.data.rows import Kind, Splits, load_split, read_data
 from dialsum.environment_variables import WORLD_SIZES
@@ -230,7 +230,15 @@ def _read(config: Config) -> tuple[Splits | None, list[str]]:
     names = tuple(name for name in (data.train_file, data.dev_file, data.test_file) if name)
     missing = find_data_problems(folder) if names == DATA_FILES else []
     if missing:
-        return None, [*missing, *_find_beside(folder, data.columns)]
+        # What is there is read all the same; what is no table at all was named already.
+        kinds: tuple[Kind, ...] = ("train", "dev", "test")
+        for kind, name in zip(kinds, DATA_FILES, strict=True):
+            if not find_data_problems(folder, [name]):
+                try:
+                    load_split(folder / name, kind=kind, columns=data.columns)
+                except DialsumError as error:
+                    missing += list_problems(error)
+        return None, missing
     try:
         splits = read_data(data, seed=config.training.seed)
     except DialsumError as error:
@@ -243,20 +251,6 @@ def list_problems(error: DialsumError) -> list[str]:
     return error.problems if isinstance(error, ProblemsError) else [str(error)]
 
 
-def _find_beside(folder: Path, columns: Columns) -> list[str]:
-    """Return what is wrong with those files that are there where others are missing."""
-    problems: list[str] = []
-    kinds: tuple[Kind, ...] = ("train", "dev", "test")
-    for kind, name in zip(kinds, DATA_FILES, strict=True):
-        # What is no table at all was named already.
-        if not find_data_problems(folder, [name]):
-            try:
-                load_split(folder / name, kind=kind, columns=columns)
-            except DialsumError as error:
-                problems += list_problems(error)
-    return problems
-
-
 # What is wrong with the machine
 
 
@@ -266,7 +260,20 @@ def find_machine_problems(configs: Sequence[Config], *, demo: bool = False) -> l
     Args:
         demo: they start from tiny checkpoints, which may not be there yet.
     """
-    problems = _find_launcher_problems()
+    problems = []
+    for name in WORLD_SIZES:
+        size = os.environ.get(name, "").strip()
+        if size and not size.isdecimal():
+            problems = [f"{name}={size!r} is no number of processes; unset {name}"]
+        elif size and int(size) > 1:
+            # Each of them would train it all and write the same files.
+            problems = [
+                f"{name}={size}: a launcher such as torchrun started {size} processes, but an "
+                "experiment trains in one process on one GPU. Start the command without the "
+                f"launcher; where the variable stays from elsewhere: unset {name}. To use several "
+                "GPUs, start one batch for each: CUDA_VISIBLE_DEVICES=1 … --only 4-7 "
+                "--output-dir DIR"
+            ]
     if any(config.evaluation.tokenizer == "kiwi" for config in configs) and not find_spec(
         "kiwipiepy"
     ):
@@ -300,7 +307,13 @@ def choose_slots(configs: Sequence[Config]) -> tuple[int, list[str]]:
     most = max((slots for slots in asked if slots != "auto"), default=1)
     if "auto" not in asked and most == 1:
         return 1, []
-    if any(_takes_card(config) for config in configs):
+    try:
+        cards = visible_gpus(nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+        has_card = bool(cards) or sys.platform == "darwin"
+    except DialsumError:
+        has_card = True  # there is a driver, and it does not say
+    devices = {config.general.device for config in configs}
+    if devices & {"cuda", "mps"} or (has_card and "auto" in devices):
         problem = (
             f"batch.slots {most}: experiments on one card run one after another, since two of them "
             "would share its memory; leave batch.slots out, or say auto. For several cards start a "
@@ -312,33 +325,6 @@ def choose_slots(configs: Sequence[Config]) -> tuple[int, list[str]]:
     possible = max(1, min(usable_cores(), room))
     least = min(possible if slots == "auto" else slots for slots in asked)
     return max(1, min(least, len(configs))), []
-
-
-def _takes_card(config: Config) -> bool:
-    if config.general.device != "auto":
-        return config.general.device != "cpu"
-    try:
-        cards = visible_gpus(nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    except DialsumError:
-        return True  # there is a driver, and it does not say
-    return bool(cards) or sys.platform == "darwin"
-
-
-def _find_launcher_problems() -> list[str]:
-    """Refuse to be one of several processes: each would train it all and write the same files."""
-    for name in WORLD_SIZES:
-        size = os.environ.get(name, "").strip()
-        if size and not size.isdecimal():
-            return [f"{name}={size!r} is no number of processes; unset {name}"]
-        if size and int(size) > 1:
-            return [
-                f"{name}={size}: a launcher such as torchrun started {size} processes, but an "
-                "experiment trains in one process on one GPU. Start the command without the "
-                f"launcher; where the variable stays from elsewhere: unset {name}. To use several "
-                "GPUs, start one batch for each: CUDA_VISIBLE_DEVICES=1 … --only 4-7 "
-                "--output-dir DIR"
-            ]
-    return []
 
 
 # What is wrong with the checkpoints

@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dialsum.errors import UnfitError
+from dialsum.files import shorten
 from dialsum.paths import LOCK, BatchPaths, RunPaths, shown
 
 PATIENCE_SECONDS = 0.5
@@ -171,7 +172,16 @@ def _acquire(lock: Path, what: str) -> int:
                         raise UnfitError(_read_holder(descriptor, lock)[1])
                 # Whoever held it before removed the file.
                 elif lock.exists() and os.path.samestat(os.fstat(descriptor), lock.lstat()):
-                    _sign(descriptor, what)
+                    command = shlex.join([Path(sys.executable).name, *sys.argv])
+                    who = {
+                        "what": what,
+                        "pid": os.getpid(),
+                        "host": os.uname().nodename,
+                        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+                        "command": shorten(command, limit=MOST_CHARACTERS),
+                    }
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, json.dumps(who).encode(), 0)
                     closing.pop_all()
                     return descriptor
             except FileNotFoundError:
@@ -191,17 +201,3 @@ def _try(descriptor: int, kind: int) -> bool:
     except OSError as error:
         return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
     return True
-
-
-def _sign(descriptor: int, what: str) -> None:
-    """Write who holds a lock into its file: a run or a batch, and its process."""
-    command = shlex.join([Path(sys.executable).name, *sys.argv])
-    who = {
-        "what": what,
-        "pid": os.getpid(),
-        "host": os.uname().nodename,
-        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": command if len(command) <= MOST_CHARACTERS else f"{command[:MOST_CHARACTERS]}…",
-    }
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(who).encode(), 0)

@@ -166,20 +166,15 @@ def load_selected(options: BatchOptions) -> tuple[dict[int, LoadedConfig], list[
             problems += error.problems
     if options.demo:
         checkpoints = _find_root(options, loaded) / CHECKPOINTS
-        loaded = {number: _start_tiny(one, checkpoints) for number, one in loaded.items()}
+        for number, one in loaded.items():
+            # It starts from the demo's checkpoint of its architecture.
+            model = one.config.model
+            own = {"checkpoint": str(checkpoints / model.architecture), "revision": None}
+            config = one.config.model_copy(update={"model": model.model_copy(update=own)})
+            origins = one.origins | {"model.checkpoint": Origin(None, None, "--demo")}
+            loaded[number] = replace(one, config=config, origins=origins)
     # What several files share is said once.
     return loaded, [*dict.fromkeys(problems), *twins]
-
-
-def _start_tiny(loaded: LoadedConfig, checkpoints: Path) -> LoadedConfig:
-    """Return an experiment that starts from the demo's checkpoint of its architecture."""
-    model = loaded.config.model
-    tiny = {"checkpoint": str(checkpoints / model.architecture), "revision": None}
-    return replace(
-        loaded,
-        config=loaded.config.model_copy(update={"model": model.model_copy(update=tiny)}),
-        origins=loaded.origins | {"model.checkpoint": Origin(None, None, "--demo")},
-    )
 
 
 def _find_root(options: BatchOptions, loaded: dict[int, LoadedConfig]) -> Path:
@@ -230,10 +225,10 @@ def make_plan(
         trainer: program and first arguments of an experiment's process.
     """
     logs = (options.output_dir or PROJECT_ROOT) / "logs"
-    paths = BatchPaths.make(
+    paths = BatchPaths(
         _find_root(options, loaded),
         (options.log_dir or logs).absolute(),
-        runs=options.runs_dir.absolute() if options.runs_dir else None,
+        options.runs_dir.absolute() if options.runs_dir else None,
     )
     while paths.logs(started_at).exists() or paths.results(started_at).exists():
         started_at += timedelta(seconds=1)
@@ -282,117 +277,90 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
     Args:
         width: columns of the terminal, which the table is to fit; None: of any width.
     """
-    count, seconds = len(plan.jobs), []
+    count, seconds = len(plan.jobs), [expect_seconds(job) for job in plan.jobs]
     total, only = len(plan.options.configs), plan.options.only
     of_all = f" of {total} (--only {','.join(map(str, only))})" if only else ""
-    head = ["", "experiment", "file", "tokens", "rows a step", "steps", "learns", "beams"]
-    rows = []
+    rows = [["", "experiment", "file", "tokens", "rows a step", "steps", "learns", "beams"]]
     models: dict[str, list[str]] = {}
     retries: dict[str, list[str]] = {}
-    for one in plan.jobs:
-        config, number = one.config, str(one.number)
-        steps = config.training.count_steps(train_rows=one.train_rows)
-        seconds.append(expect_seconds(one))
-        models.setdefault(_describe_model(config), []).append(number)
+    for job in plan.jobs:
+        config, number = job.config, str(job.number)
+        checkpoint, training, lora = config.model.checkpoint, config.training, config.qlora
+        whole = Path(checkpoint).is_absolute()
+        models.setdefault(shown(Path(checkpoint)) if whole else checkpoint, []).append(number)
         if config.batch.retry:
             retries.setdefault(", then ".join(config.batch.retry), []).append(number)
-        row = [
-            number,
-            one.label,
-            one.loaded.path.name,
-            f"{config.tokenizer.encoder_max_len}/{config.tokenizer.decoder_max_len}",
-            _describe_batch(config),
-            "?" if steps is None else f"{steps:,}",
-            _describe_adapters(config),
-            str(config.generation.num_beams),
-            "" if seconds[-1] is None else format_duration(seconds[-1]),
-        ]
-        rows.append(row)
-    known = [value for value in seconds if value is not None]
-    table = [[*head, "expected"], *rows] if known else [head, *(row[:-1] for row in rows)]
-    return [
+        batch, passes = training.per_device_train_batch_size, training.gradient_accumulation_steps
+        steps = training.count_steps(train_rows=job.train_rows)
+        bits = ", 4-bit" if lora.load_in_4bit else ", 8-bit" if lora.load_in_8bit else ""
+        adapters = f"{'DoRA' if lora.use_dora else 'LoRA'} r {lora.lora_rank}{bits}"
+        rows.append(
+            [
+                number,
+                job.label,
+                job.loaded.path.name,
+                f"{config.tokenizer.encoder_max_len}/{config.tokenizer.decoder_max_len}",
+                f"{batch} x {passes}"
+                + ("" if batch == "auto" or passes == "auto" else f" = {batch * passes}"),
+                "?" if steps is None else f"{steps:,}",
+                adapters if lora.use_qlora else "all weights",
+                str(config.generation.num_beams),
+            ]
+        )
+    expected = [one for one in seconds if one is not None]
+    if expected:
+        times = ["" if one is None else format_duration(one) for one in seconds]
+        rows = [[*row, time] for row, time in zip(rows, ["expected", *times], strict=True)]
+    lines = [
         f"{count_experiments(count)}{of_all}, {KIND_WORDS[plan.kind]}",
         f"results go to {shown(plan.paths.root)}",
         f"logs go to    {shown(plan.paths.logs(plan.started_at))}",
         "",
-        *align(table, left=range(len(head) + 1), width=width),
-        *([f"{plan.slots} at the same time (batch.slots)"] if plan.slots > 1 else []),
-        *(
-            [
-                f"by the plan, not measured: {format_duration(sum(known))} in all on one RTX "
-                "3090, evaluation and writing included"
-            ]
-            if known and len(known) == count
-            else []
-        ),
-        *(
-            f"{', '.join(numbers)} {'start' if len(numbers) > 1 else 'starts'} from {model}"
-            for model, numbers in models.items()
-        ),
-        *(
+        *align(rows, left=range(9), width=width),
+    ]
+    if plan.slots > 1:
+        lines.append(f"{plan.slots} at the same time (batch.slots)")
+    if expected and len(expected) == count:
+        lines.append(
+            f"by the plan, not measured: {format_duration(sum(expected))} in all on one RTX "
+            "3090, evaluation and writing included"
+        )
+    for model, numbers in models.items():
+        start = "start" if len(numbers) > 1 else "starts"
+        lines.append(f"{', '.join(numbers)} {start} from {model}")
+    for halvings, numbers in retries.items():
+        lines.append(
             f"{', '.join(numbers)}: after NaN or full memory in training, retries with "
             f"{halvings} (batch.retry)"
-            for halvings, numbers in retries.items()
-        ),
-    ]
+        )
+    return lines
 
 
-def _describe_model(config: Config) -> str:
-    """Return which network an experiment starts from."""
-    folder = Path(config.model.checkpoint)
-    return shown(folder) if folder.is_absolute() else config.model.checkpoint
-
-
-def _describe_batch(config: Config) -> str:
-    training = config.training
-    batch, accumulation = (
-        training.per_device_train_batch_size,
-        training.gradient_accumulation_steps,
-    )
-    rows = f"{batch} x {accumulation}"
-    return rows if batch == "auto" or accumulation == "auto" else f"{rows} = {batch * accumulation}"
-
-
-def _describe_adapters(config: Config) -> str:
-    lora = config.qlora
-    if not lora.use_qlora:
-        return "all weights"
-    sort = "DoRA" if lora.use_dora else "LoRA"
-    bits = ", 4-bit" if lora.load_in_4bit else ", 8-bit" if lora.load_in_8bit else ""
-    return f"{sort} r {lora.lora_rank}{bits}"
-
-
-def describe_replaced(experiments: Sequence[Job]) -> list[str]:
-    """Return what overlays replaced: what is the same in all experiments once, then the rest of
-    each.
+def describe_replaced(jobs: Sequence[Job]) -> list[str]:
+    """Return what overlays replaced, in lines of bounded width: what is the same in all experiments
+    once, then the rest of each.
 
     Every line holds the original value beside the new one.
     """
     changes = [
-        {
-            one.key: f"{one.key.partition('.')[2]} {show_value(one.original)} -> "
-            f"{show_value(one.value)}"
-            for one in experiment.loaded.replaced
+        [
+            f"{one.key.partition('.')[2]} {show_value(one.original)} -> {show_value(one.value)}"
+            for one in job.loaded.replaced
             if not one.key.startswith(HIDDEN)
-        }
-        for experiment in experiments
+        ]
+        for job in jobs
     ]
     if not any(changes):
         return []
-    common = dict(set.intersection(*(set(own.items()) for own in changes)))
+    common = set.intersection(*map(set, changes))
+    listed = {"all": [text for text in changes[0] if text in common]}
+    for job, own in zip(jobs, changes, strict=True):
+        listed[f"{job.number} {job.label}"] = [text for text in own if text not in common]
     lines = ["In place of the experiments' own values (original -> demo):"]
-    lines += _wrap("all: ", [text for key, text in changes[0].items() if key in common])
-    for experiment, own in zip(experiments, changes, strict=True):
-        rest = [text for key, text in own.items() if key not in common]
-        lines += _wrap(f"{experiment.number} {experiment.label}: ", rest)
-    return lines
-
-
-def _wrap(head: str, changes: Sequence[str]) -> list[str]:
-    """Return changes as lines of bounded width, none where there are no changes."""
-    lines = [f"  {head}"]
-    for text in (*(f"{change}, " for change in changes[:-1]), *changes[-1:]):
-        if len(lines[-1]) + len(text) > WIDTH:
-            lines.append("    ")
-        lines[-1] += text
-    return [line.rstrip() for line in lines] if changes else []
+    for head, texts in listed.items():
+        lines += [f"  {head}: "] if texts else []
+        for text in (*(f"{one}, " for one in texts[:-1]), *texts[-1:]):
+            if len(lines[-1]) + len(text) > WIDTH:
+                lines.append("    ")
+            lines[-1] += text
+    return [line.rstrip() for line in lines]

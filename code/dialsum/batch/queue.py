@@ -96,7 +96,10 @@ def run_queue(
         try:
             queue.run()
         finally:
-            queue.kill_all()
+            # No process is left behind, whatever ended the queue.
+            for run in queue.running:
+                if run.child is not None and run.end is None:
+                    run.child.kill()
         result.interrupted = heard.wanted and not result.all_succeeded
         result.finished_at = datetime.now().astimezone()
         queue.write()
@@ -122,11 +125,6 @@ class _Running:
     progress: RunProgress = field(default_factory=RunProgress)
     started: datetime = field(default_factory=lambda: datetime.now().astimezone())
     since: float = field(default_factory=time.monotonic)
-
-    @property
-    def seconds(self) -> float:
-        """How long it runs already."""
-        return time.monotonic() - self.since
 
 
 @dataclass
@@ -163,12 +161,6 @@ class _Queue:
             self._sleep(POLL_SECONDS)
             for run in [one for one in self.running if one.end is not None]:
                 self._finish(run)
-
-    def kill_all(self) -> None:
-        """Leave no process behind, whatever ended the queue."""
-        for run in self.running:
-            if run.child is not None and run.end is None:
-                run.child.kill()
 
     def _may_start(self, job: Job) -> bool:
         """Tell whether the next experiment may start; wait for the cards before."""
@@ -218,38 +210,43 @@ class _Queue:
         end = time.monotonic() + seconds
         while True:
             for run in self.running:
-                self._poll(run)
+                if run.child is None or run.end is not None:
+                    continue
+                try:
+                    run.end = run.child.poll(self.interrupts)
+                except DialsumError as error:
+                    run.end = str(error)
+                except Exception as error:
+                    # The edge of the queue: a fault of ours over one run must not end the night.
+                    run.end = f"the runner failed while following it ({type(error).__name__}: "
+                    run.end += f"{error})"
+                    self.screen.say(traceback.format_exc())
+                    with suppress(DialsumError):
+                        run.child.kill()
             if self.running and not self.blind:
-                self._show()
+                try:
+                    self._show()
+                except Exception:
+                    # Nor does a fault in what is only shown: the runs go on unseen.
+                    self.blind = True
+                    unseen = "the experiments go on without being shown"
+                    self.screen.say(traceback.format_exc(), unseen)
             stop = self.interrupts.wanted
             time.sleep(max(0.0, min(POLL_SECONDS, end - time.monotonic())))
             if stop or time.monotonic() >= end:
                 return not self.interrupts.wanted
 
-    def _poll(self, run: _Running) -> None:
-        if run.child is None or run.end is not None:
-            return
-        try:
-            run.end = run.child.poll(self.interrupts)
-        except DialsumError as error:
-            run.end = str(error)
-        except Exception as error:
-            # The edge of the queue: a fault of ours over one run must not end the night.
-            run.end = f"the runner failed while following it ({type(error).__name__}: {error})"
-            self.screen.say(traceback.format_exc())
-            with suppress(DialsumError):
-                run.child.kill()
-
     def _show(self) -> None:
         """Say what the events of the running experiments tell, and how far they are."""
-        try:
-            for run in self.running:
-                self._say_events(run)
-            self.screen.show_progress(self._describe_progress)
-        except Exception:
-            # Nor does a fault in what is only shown: the runs go on unseen.
-            self.blind = True
-            self.screen.say(traceback.format_exc(), "the experiments go on without being shown")
+        for run in self.running:
+            for event in run.events.read_new():
+                line = run.progress.update(event, now=time.monotonic())
+                passing = event.get("event") == "stage" and self.screen.terminal
+                if line is not None and not passing:
+                    who = "" if self.plan.slots == 1 else f"{run.job.number} {run.job.label}: "
+                    self.screen.say(f"  {who}{line}")
+                    self.screen.restart_pause()
+        self.screen.show_progress(self._describe_progress)
         if self.interrupts.wanted and not self.stopping_said:
             self.stopping_said = True
             running = "the experiment is" if len(self.running) == 1 else "the experiments are"
@@ -258,41 +255,17 @@ class _Queue:
                 f"{self.grace_seconds:g} s; Ctrl-C again kills at once"
             )
 
-    def _say_events(self, run: _Running) -> None:
-        for event in run.events.read_new():
-            line = run.progress.update(event, now=time.monotonic())
-            passing = event.get("event") == "stage" and self.screen.terminal
-            if line is not None and not passing:
-                who = "" if self.plan.slots == 1 else f"{run.job.number} {run.job.label}: "
-                self.screen.say(f"  {who}{line}")
-                self.screen.restart_pause()
-
     def _describe_progress(self) -> str:
         """Return the state of what runs: a line each, or one line for all on a terminal."""
-        batch_left = self._time_left()
-        if len(self.running) > 1 and self.screen.terminal:
-            states = (f"{one.job.number} {one.progress.describe()}" for one in self.running)
-            return "; ".join(states) + (f"  ({batch_left})" if batch_left else "")
-        lines = []
-        for run in self.running:
-            left = run.progress.seconds_left(time.monotonic())
-            times = [f"{format_duration(run.seconds)} so far"]
-            times += [] if left is None else [f"{format_duration(left)} left"]
-            times += [batch_left] if batch_left and run is self.running[-1] else []
-            lines.append(f"{run.title}  {run.progress.describe()}  ({', '.join(times)})")
-        return "\n".join(lines)
-
-    def _time_left(self) -> str | None:
-        """Say when the whole batch ends; None if unknown."""
         now = time.monotonic()
+        left = [run.progress.seconds_left(now) for run in self.running]
         numbers = {run.job.number for run in self.running}
-        waiting = [job for job in self.result.not_started if job.number not in numbers]
-        return estimate_rest(
+        batch_left = estimate_rest(
             [
-                (expect_seconds(run.job), run.seconds, run.progress.seconds_left(now))
-                for run in self.running
+                (expect_seconds(run.job), now - run.since, own)
+                for run, own in zip(self.running, left, strict=True)
             ],
-            [expect_seconds(job) for job in waiting],
+            [expect_seconds(job) for job in self.result.not_started if job.number not in numbers],
             finished=[
                 (expect_seconds(one.job), one.record.number("duration_seconds") or 0.0)
                 for one in self.result.experiments
@@ -300,19 +273,46 @@ class _Queue:
             ],
             slots=self.plan.slots,
         )
+        if len(self.running) > 1 and self.screen.terminal:
+            states = (f"{one.job.number} {one.progress.describe()}" for one in self.running)
+            return "; ".join(states) + (f"  ({batch_left})" if batch_left else "")
+        lines = []
+        for run, own in zip(self.running, left, strict=True):
+            times = [f"{format_duration(now - run.since)} so far"]
+            times += [] if own is None else [f"{format_duration(own)} left"]
+            times += [batch_left] if batch_left and run is self.running[-1] else []
+            lines.append(f"{run.title}  {run.progress.describe()}  ({', '.join(times)})")
+        return "\n".join(lines)
 
     def _finish(self, run: _Running) -> None:
         """Take in what came of an experiment that ended; start its retry where there is one."""
         self.running.remove(run)
         came = self._collect(run)
-        self._note_tracking(came.record)
-        self.screen.say(*describe_result(run.title, came))
+        record = came.record
+        # The experiments to come are spared the wait for a W&B that cannot be had.
+        why = str(record.value("tracking.why"))
+        if record.value("tracking.used") == "off" and why.startswith(COULD_NOT_START):
+            if BATCH_OFF not in self.for_child:
+                self.screen.say(f"Weights & Biases is off for the rest of this batch: it {why}")
+            found = f"{why} (as an earlier experiment of this batch found)"
+            self.for_child.setdefault(BATCH_OFF, found)
+        took = format_duration(record.number("duration_seconds") or 0.0)
+        if record.succeeded:
+            dev = record.value("evaluation.dev")
+            said = f"done in {took}: {format_final(dev if isinstance(dev, dict) else {})}"
+        else:
+            reason = record.value("reason") or "no reason is recorded"
+            said = f"{record.status.upper()} after {took}: {reason}"
+        self.screen.say(f"{run.title}  {said}")
+        if came.unwritten:
+            lost = f"{came.unwritten}, {shown(record.path)}"
+            self.screen.say(f"  this could not be recorded: {lost}")
         if retry := self._prepare_retry(run, came):
             self._start(retry)
             return
         self.last = run
         self.result.by_number[run.job.number] = came
-        self.stopping |= self.plan.options.stop_on_error and not came.record.succeeded
+        self.stopping |= self.plan.options.stop_on_error and not record.succeeded
         self.write()
 
     def _collect(self, run: _Running) -> ExperimentResult:
@@ -337,15 +337,6 @@ class _Queue:
                 content["reason"] = f"{cause} of {shown(job.paths.folder)}: {how}"
             record = Record(job.paths.result, content)
             return ExperimentResult(job, record, log, unwritten=cause)
-
-    def _note_tracking(self, record: Record) -> None:
-        """Spare the experiments to come the wait for a W&B that cannot be had."""
-        why = str(record.value("tracking.why"))
-        if record.value("tracking.used") != "off" or not why.startswith(COULD_NOT_START):
-            return
-        if BATCH_OFF not in self.for_child:
-            self.for_child[BATCH_OFF] = f"{why} (as an earlier experiment of this batch found)"
-            self.screen.say(f"Weights & Biases is off for the rest of this batch: it {why}")
 
     def _prepare_retry(self, run: _Running, came: ExperimentResult) -> Job | None:
         """Decide about a retry, and move what the failed attempt left out of its way."""
@@ -422,7 +413,9 @@ def note_unwritten(result: BatchResult, causes: dict[Path, str], screen: Screen)
     """Keep what could not be written for the closing lines; say each cause once in a batch."""
     result.unwritten |= causes
     for cause, line in group_unwritten(causes).items():
-        screen.warn_once(line, about=cause)
+        if cause not in result.warned:
+            result.warned.add(cause)
+            screen.say(f"warning: {line}")
 
 
 def plan_retry(job: Job, record: Record) -> tuple[Job | None, list[str]]:
@@ -470,19 +463,3 @@ def plan_retry(job: Job, record: Record) -> tuple[Job | None, list[str]]:
         return replace(job, loaded=job.loaded.changed(source), attempt=attempt), said
     said.append(f"nothing of batch.retry is left after the {ordinal(job.attempt.number)} attempt")
     return None, said
-
-
-def describe_result(title: str, came: ExperimentResult) -> list[str]:
-    """Return the lines that close one experiment on the screen."""
-    record = came.record
-    took = format_duration(record.number("duration_seconds") or 0.0)
-    if record.succeeded:
-        dev = record.value("evaluation.dev")
-        scores = format_final(dev if isinstance(dev, dict) else {})
-        lines = [f"{title}  done in {took}: {scores}"]
-    else:
-        reason = record.value("reason") or "no reason is recorded"
-        lines = [f"{title}  {record.status.upper()} after {took}: {reason}"]
-    if came.unwritten:
-        lines.append(f"  this could not be recorded: {came.unwritten}, {shown(record.path)}")
-    return lines

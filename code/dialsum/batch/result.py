@@ -70,6 +70,7 @@ class BatchResult:
         interrupted: whether somebody stopped it before its end.
         problems: what went wrong around the experiments, for the closing lines.
         unwritten: the batch's own files that could not be written, and why.
+        warned: the causes that were said.
     """
 
     plan: BatchPlan
@@ -78,6 +79,7 @@ class BatchResult:
     interrupted: bool = False
     problems: list[str] = field(default_factory=list)
     unwritten: dict[Path, str] = field(default_factory=dict)
+    warned: set[str] = field(default_factory=set)
 
     @property
     def experiments(self) -> list[ExperimentResult]:

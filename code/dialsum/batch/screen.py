@@ -53,7 +53,6 @@ class Screen:
     silent: bool = False
     _progress_at: float = field(default=float("-inf"))
     _progress_shown: bool = False
-    _warned: set[str] = field(default_factory=set)
 
     @classmethod
     def on(cls, stream: TextIO) -> Screen:
@@ -70,15 +69,11 @@ class Screen:
 
     def say(self, *lines: str) -> None:
         """Print lines that stay."""
-        self._clear()
+        if self._progress_shown:
+            self._write("\r\x1b[K")
+            self._progress_shown = False
         for line in lines:
             self._write(line + "\n")
-
-    def warn_once(self, line: str, *, about: str) -> None:
-        """Print a warning, unless there was one about the same thing."""
-        if about not in self._warned:
-            self._warned.add(about)
-            self.say(f"warning: {line}")
 
     def show_progress(self, make_line: Callable[[], str]) -> None:
         """Show a passing state, if it is time for one; the line is only made when it is shown."""
@@ -96,11 +91,6 @@ class Screen:
     def restart_pause(self) -> None:
         """Count the pause before the next progress line from now: something was just said."""
         self._progress_at = self.clock()
-
-    def _clear(self) -> None:
-        if self._progress_shown:
-            self._write("\r\x1b[K")
-            self._progress_shown = False
 
     def _write(self, text: str) -> None:
         if self.silent:
@@ -172,16 +162,16 @@ class EventFile:
             return []  # what is no file is refused by the run itself
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [self._parse(line) for line in whole.splitlines() if line.strip()]
-
-    @staticmethod
-    def _parse(line: bytes) -> dict[str, Any]:
-        with suppress(ValueError, RecursionError):
-            event = json.loads(line)
-            if isinstance(event, dict):
-                return event
-        wrong = f"a line of metrics.jsonl is no JSON object: {line[:80]!r}"
-        return {"event": "warning", "message": wrong}
+        events = []
+        for line in filter(bytes.strip, whole.splitlines()):
+            event = None
+            with suppress(ValueError, RecursionError):
+                event = json.loads(line)
+            if not isinstance(event, dict):
+                wrong = f"a line of metrics.jsonl is no JSON object: {line[:80]!r}"
+                event = {"event": "warning", "message": wrong}
+            events.append(event)
+        return events
 
 
 @dataclass

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from dialsum.config.messages import describe_key, problem_lines
-from dialsum.config.rules import find_conflicts, find_silent, known_values, note_silenced
+from dialsum.config.rules import SWITCHES, find_conflicts, known_values, note_silenced
 from dialsum.config.schema import Config, schema_keys
 from dialsum.config.sources import (
     Resolved,
@@ -99,10 +99,10 @@ class LoadedConfig:
         # Every key is stated, as in a record, so that one without effect is no mistake.
         own = [Statement(key, "", self.value(key), at, key) for key, at in self.origins.items()]
         resolved = Resolved(self.path, complete_record=True)
-        resolved.lay(Source(said=own), 1)
+        resolved.lay(Source(statements=own), 1)
         resolved.lay(source, 2)
         config, problems = _check(resolved)
-        problems += [fault for one in source.said for fault in one.find_faults()]
+        problems += [fault for one in source.statements for fault in one.find_faults()]
         if config is None or problems:
             raise ConfigError(problem_lines(problems))
         origins = {key: resolved.origin(key) for key in schema_keys()}
@@ -262,16 +262,38 @@ def _load(
         library.problems += [one for one in problems if (one.origin, one.key) not in known]
     if config is None:
         return None
-    notes = _note(resolved)
+    notes = list(resolved.notes)
+    if config.model.trust_remote_code:
+        notes.append(
+            f"WARNING: {resolved.origin('model.trust_remote_code').text} "
+            "model.trust_remote_code: true: Python code that comes with "
+            f"{config.model.checkpoint} will run as you, with all your files and keys; leave it "
+            "out unless you have read that code"
+        )
+    steps = config.training.max_steps
+    if steps is not None and "training.num_train_epochs" in resolved.stated:
+        place = resolved.origin("training.max_steps").text
+        epochs = config.training.num_train_epochs
+        notes.append(f"{place} max_steps {steps} rules over num_train_epochs {epochs:g}")
     notes += note_silenced(resolved, files=files)
-    epochs = files.stated.get("training.num_train_epochs")
+    replaced = []
+    if overlays:
+        without = resolve(overrides=[overrides])
+        silent = {key for one in SWITCHES if one.is_off(without) for key in one.silenced()}
+        for key in schema_keys():
+            before, after = without.value(key), resolved.value(key)
+            if key in silent or repr(before) == repr(after) or (before == "auto" and key in FITTED):
+                continue
+            original = None if before is PydanticUndefined else before
+            replaced.append(Replaced(key, original, after, resolved.origin(key)))
+    own_epochs = files.stated.get("training.num_train_epochs")
     return LoadedConfig(
         path=file,
         config=config,
         origins={key: resolved.origin(key) for key in schema_keys()},
         notes=list(dict.fromkeys(notes)),
-        replaced=_find_replaced(resolve(overrides=[overrides]), resolved) if overlays else [],
-        own_epochs=epochs.value if epochs else None,
+        replaced=replaced,
+        own_epochs=own_epochs.value if own_epochs else None,
     )
 
 
@@ -301,34 +323,3 @@ def _check(resolved: Resolved, *, open_keys: bool = False) -> tuple[Config | Non
     if problems or missing or resolved.unread:
         return None, problems
     return Config.model_validate(known.model_dump(warnings=False)), []
-
-
-def _note(resolved: Resolved) -> list[str]:
-    """Return what the sources' spellings were taken for, and what rules over what."""
-    notes = list(resolved.notes)
-    if resolved.value("model.trust_remote_code") is True:
-        notes.append(
-            f"WARNING: {resolved.origin('model.trust_remote_code').text} "
-            "model.trust_remote_code: true: Python code that comes with "
-            f"{resolved.value('model.checkpoint')} will run as you, with all your files and keys; "
-            "leave it out unless you have read that code"
-        )
-    steps = resolved.value("training.max_steps")
-    if steps is not None and "training.num_train_epochs" in resolved.stated:
-        place = resolved.origin("training.max_steps").text
-        epochs = resolved.value("training.num_train_epochs")
-        notes.append(f"{place} max_steps {steps} rules over num_train_epochs {epochs:g}")
-    return notes
-
-
-def _find_replaced(without: Resolved, result: Resolved) -> list[Replaced]:
-    """Return each key whose value differs from the same config without overlays, where that had an
-    effect."""
-    silent = find_silent(without)
-    return [
-        Replaced(key, None if before is PydanticUndefined else before, after, result.origin(key))
-        for key in schema_keys()
-        if key not in silent
-        and repr(before := without.value(key)) != repr(after := result.value(key))
-        and not (before == "auto" and key in FITTED)
-    ]

@@ -1,12 +1,9 @@
-"""What people carry over from transformers, PEFT and guides, and what each spelling means here.
+"""What is said of a config: spellings that people carry over from transformers, PEFT and guides and
+what each means here, types of keys in plain words, near keys, problem lines.
 
-Only where the meaning is certain; where it is not, the text says what to write. Must not know files
-or lines.
-
-What is said of a config: problem lines, values and types of keys in plain words, near keys.
-
-Must not know files or rules. The words come from the schema's annotations, so that they cannot fall
-behind it.
+A spelling is understood only where its meaning is certain; where it is not, the text says what to
+write. Must not know files or rules. The words come from the schema's annotations, so that they
+cannot fall behind it.
 """
 
 from __future__ import annotations
@@ -15,7 +12,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -190,7 +189,11 @@ def understand(section: str, name: str, *, value: Any) -> Meaning | None:
             return Meaning(refused="a share below 1, or training.warmup_steps in steps")
         return Meaning({"training.warmup_steps": value})
     if name == "report_to":
-        return _report_to(value)
+        names = {str(one).lower() for one in (value if isinstance(value, list) else [value])}
+        names = {"wandb", "tensorboard"} if names == {"all"} else names
+        if not names <= {"wandb", "tensorboard"} and names != {"none"}:
+            return Meaning(refused="wandb, tensorboard, both in a list, all or none")
+        return Meaning({f"tracking.{one}": one in names for one in ("wandb", "tensorboard")})
     if name in BY_VALUE:
         meanings, otherwise = BY_VALUE[name]
         same = (m for one, m in meanings.items() if type(one) is type(value) and one == value)
@@ -199,17 +202,6 @@ def understand(section: str, name: str, *, value: Any) -> Meaning | None:
         return Meaning(refused=refused)
     key = RENAMED.get(name) or bare_names().get(name)
     return Meaning({key: value}) if key else None
-
-
-def _report_to(value: Any) -> Meaning:
-    names = {str(item).lower() for item in (value if isinstance(value, list) else [value])}
-    if names == {"all"}:
-        names = {"wandb", "tensorboard"}
-    if not names <= {"wandb", "tensorboard"} and names != {"none"}:
-        return Meaning(refused="wandb, tensorboard, both in a list, all or none")
-    return Meaning(
-        {"tracking.wandb": "wandb" in names, "tracking.tensorboard": "tensorboard" in names}
-    )
 
 
 def normalise_value(key: str, value: Any) -> Any:
@@ -236,8 +228,8 @@ def bare_names() -> dict[str, str]:
     return {name: key for name, key in names.items() if count[name] == 1}
 
 
-NEAR = 70.0
-"""Likeness, 0-100, from which a name counts as a slip of another."""
+NEAR = 0.7
+"""Likeness, 0 to 1, from which a name counts as a slip of another."""
 TYPES = {
     "boolean": "true or false",
     "integer": "a whole number",
@@ -312,7 +304,13 @@ def describe_meant(key: str, value: Any) -> str:
         wrong = [item for item in value if isinstance(item, str) and item not in members]
         near = list(dict.fromkeys(name for item in wrong for name in nearest(item, members)))
         return f"{meant}; did you mean {' and '.join(near)}?" if near else meant
-    number = _read_number(value) if "number" in meant else None
+    number = value if isinstance(value, float) else None
+    if isinstance(value, str):
+        # A comma counts as one of thousands only where it can be no decimal one.
+        text = value.strip()
+        with suppress(ValueError):
+            number = float(text.replace(",", "") if THOUSANDS.fullmatch(text) else text)
+    number = number if "number" in meant else None
     if number is not None and not math.isfinite(number):
         return f"{meant}; {shorten(str(value))} is not a finite number"
     if isinstance(value, float) and value.is_integer() and "whole number" in meant:
@@ -329,19 +327,6 @@ def describe_meant(key: str, value: Any) -> str:
         plain = value.replace("_", "").replace(",", "").strip()
         return f"{meant}: write {shorten(plain)}{' without quotes' if plain == value else ''}"
     return meant
-
-
-def _read_number(value: Any) -> float | None:
-    """Return the number that a value is, or that a text looks like; a comma counts as one of
-    thousands only where it can be no decimal one.
-    """
-    if not isinstance(value, str):
-        return value if isinstance(value, float) else None
-    text = value.strip()
-    try:
-        return float(text.replace(",", "") if THOUSANDS.fullmatch(text) else text)
-    except ValueError:
-        return None
 
 
 def _choices(schema: dict[str, Any]) -> list[str]:
@@ -390,18 +375,8 @@ def _either(words: Sequence[str]) -> str:
 
 def nearest(name: str, candidates: Iterable[str], *, limit: int = 1) -> list[str]:
     """Return the candidates most like name, best first; none where all are too unlike."""
-    # Only a mistake needs it: the import costs as much as reading seven files.
-    from rapidfuzz import fuzz, process, utils
-
-    found = process.extract(
-        name,
-        list(candidates),
-        scorer=fuzz.ratio,
-        processor=utils.default_process,
-        score_cutoff=NEAR,
-        limit=limit,
-    )
-    return [candidate for candidate, _, _ in found]
+    known = {one.lower(): one for one in candidates}
+    return [known[one] for one in get_close_matches(name.lower(), known, n=limit, cutoff=NEAR)]
 
 
 def suggest(key: str) -> tuple[str, list[str]]:
@@ -413,7 +388,9 @@ def suggest(key: str) -> tuple[str, list[str]]:
     if inside is None:
         if near := nearest(section, schema_sections()):
             return f"did you mean the section {near[0]}?", near
-    elif near := nearest(name, inside) or _containing(name, inside):
+    elif near := nearest(name, inside) or [
+        one for one in inside if set(name.lower().split("_")) <= set(one.lower().split("_"))
+    ]:  # as `max_len` in `encoder_max_len`
         prefix = f"{section}." if section else ""
         return f"did you mean {' or '.join(near)}?", [prefix + found for found in near]
     last_names = {known.rpartition(".")[2]: known for known in reversed(schema_keys())}
@@ -423,35 +400,29 @@ def suggest(key: str) -> tuple[str, list[str]]:
     return f"{what} {', '.join(inside or schema_sections()[''])}", []
 
 
-def _containing(name: str, candidates: Iterable[str]) -> list[str]:
-    """Return the candidates that hold all words of name: `max_len` in `encoder_max_len`."""
-    words = set(name.lower().split("_"))
-    return [candidate for candidate in candidates if words <= set(candidate.lower().split("_"))]
-
-
 def problem_lines(problems: Iterable[Problem]) -> list[str]:
     """Return one aligned line per problem, said once each, file by file and line by line."""
     from rich.cells import cell_len, set_cell_size
 
-    unique = list(dict.fromkeys(map(_on_one_line, problems)))
-    files = list(dict.fromkeys(problem.origin.file for problem in unique))
+    rows: dict[tuple[str, str, str], Problem] = {}
+    for one in problems:
+        # A line of a .env that happens to be YAML has its secret behind the sign.
+        name, sign, _ = one.key.partition("=")
+        key = shorten(visible(f"{name}{sign}…" if sign else name))
+        said = visible(f"{one.found} → {one.meant}")
+        rows.setdefault((visible(one.origin.text), key, said), one)
+    files = list(dict.fromkeys(one.origin.file for one in rows.values()))
     ordered = sorted(
-        unique,
-        key=lambda p: (p.origin.file is None, files.index(p.origin.file), p.origin.line or 0),
+        rows,
+        key=lambda row: (
+            (origin := rows[row].origin).file is None,
+            files.index(origin.file),
+            origin.line or 0,
+        ),
     )
-    place = max((cell_len(p.origin.text) for p in ordered), default=0)
-    key = max((cell_len(p.key) for p in ordered), default=0)
-    return [
-        f"{set_cell_size(p.origin.text, place)}  {set_cell_size(p.key, key)}  {p.found} → {p.meant}"
-        if p.key
-        else f"{set_cell_size(p.origin.text, place)}  {p.found} → {p.meant}"
-        for p in ordered
-    ]
-
-
-def _on_one_line(problem: Problem) -> Problem:
-    origin = replace(problem.origin, text=visible(problem.origin.text))
-    # A line of a .env that happens to be YAML has its secret behind the sign.
-    name, sign, _ = problem.key.partition("=")
-    key = shorten(visible(f"{name}{sign}…" if sign else name))
-    return Problem(origin, key, visible(problem.found), visible(problem.meant))
+    widths = [max((cell_len(row[at]) for row in ordered), default=0) for at in (0, 1)]
+    lines = []
+    for place, key, said in ordered:
+        head = [set_cell_size(place, widths[0]), *([set_cell_size(key, widths[1])] if key else [])]
+        lines.append("  ".join([*head, said]))
+    return lines

@@ -1,11 +1,8 @@
-"""What batch.retry changes of an experiment for a retry, key by key, and what must hold for that.
-
-Must not know why an attempt failed, nor who starts the next one.
-
-What must hold between the keys of one experiment, and which keys have no effect beside others.
+"""What must hold between the keys of one experiment, which of them have no effect beside others,
+and what batch.retry changes.
 
 A rule sees the values, and is left out where one that it asks for is not known. Must not know YAML,
-nor where a value was written.
+nor where a value was written, nor why an attempt failed.
 """
 
 from __future__ import annotations
@@ -128,24 +125,22 @@ def state_changes(changes: Sequence[Change], *, left: Sequence[str]) -> Source:
     """
     values = [(one.key, one.after, f"{RETRY} {one.by}") for one in changes]
     values.append((RETRY, list(left), f"{RETRY}, what is left of it"))
-    said = [Statement(key, "", value, Origin(None, None, why), key) for key, value, why in values]
+    statements = [
+        Statement(key, "", value, Origin(None, None, why), key) for key, value, why in values
+    ]
     notes = [f"retry: {change.describe_whole()}" for change in changes]
-    return Source(said=said, notes=notes)
-
-
-def retried_rank_is_there(config: Config) -> Iterator[Fault]:
-    """Without adapters there is no rank to halve."""
-    if "rank_half" in config.batch.retry and not config.qlora.use_qlora:
-        found = "rank_half, but every weight is trained, without a rank (qlora.use_qlora: false)"
-        yield Fault(RETRY, found, "without rank_half, or use_qlora: true")
+    return Source(statements=statements, notes=notes)
 
 
 def retried_rank_can_be_halved(config: Config) -> Iterator[Fault]:
-    """Rank and alpha stay whole, and alpha / r what it was."""
-    if config.qlora.use_qlora:
-        asked = config.batch.retry.count("rank_half")
-        yield from _too_often("rank_half", asked, RANK, config.qlora.lora_rank)
-        yield from _too_often("rank_half", asked, ALPHA, config.qlora.lora_alpha)
+    """Rank and alpha stay whole, and alpha / r what it was; without adapters there is neither."""
+    asked, lora = config.batch.retry.count("rank_half"), config.qlora
+    if lora.use_qlora:
+        yield from _too_often("rank_half", asked, RANK, lora.lora_rank)
+        yield from _too_often("rank_half", asked, ALPHA, lora.lora_alpha)
+    elif asked:
+        found = "rank_half, but every weight is trained, without a rank (qlora.use_qlora: false)"
+        yield Fault(RETRY, found, "without rank_half, or use_qlora: true")
 
 
 def retried_batch_can_be_halved(config: Config) -> Iterator[Fault]:
@@ -170,9 +165,6 @@ def _too_often(by: str, asked: int, key: str, value: int) -> Iterator[Fault]:
     )
 
 
-RETRY_RULES = (retried_rank_is_there, retried_rank_can_be_halved, retried_batch_can_be_halved)
-
-
 KOBART_POSITIONS = 1024
 """Positions on which KoBART was trained; its table has two more, and behind it the GPU stops with
 an assertion.
@@ -190,6 +182,7 @@ PIECE_CHARACTERS = 16
 """Longest pieces that sentencepiece makes; the tokenizer itself is asked when it is loaded."""
 NOT_BLOCKS = ("embed_tokens", "lm_head", "shared")
 """Targets outside of the blocks, which tied models have in common."""
+LONGEST = "generation.max_new_tokens"
 SCHEDULE, WARMUP = "training.lr_scheduler_type", "training.warmup_steps"
 SCHEDULE_ARGUMENTS: dict[str, dict[str, str]] = {
     "cosine": {"num_cycles": "a number above 0 (0.5: one fall to zero)"},
@@ -244,15 +237,16 @@ def lengths_fit_kobart(config: Config) -> Iterator[Fault]:
     """A known KoBART's learned positions end; any other checkpoint says its limit when loaded."""
     if "kobart" not in config.model.checkpoint.lower() or config.model.architecture != "bart":
         return
-    for section, name in (
-        ("tokenizer", "encoder_max_len"),
-        ("tokenizer", "decoder_max_len"),
-        ("generation", "max_new_tokens"),
+    for key in (
+        "tokenizer.encoder_max_len",
+        "tokenizer.decoder_max_len",
+        "generation.max_new_tokens",
     ):
+        section, _, name = key.partition(".")
         length = getattr(getattr(config, section), name, None) or 0
         if length > KOBART_POSITIONS:
             found = f"{length:,} tokens, but KoBART has positions for {KOBART_POSITIONS:,}"
-            yield Fault(f"{section}.{name}", found, f"at most {KOBART_POSITIONS}")
+            yield Fault(key, found, f"at most {KOBART_POSITIONS}")
 
 
 def training_rows_are_not_dev_rows(config: Config) -> Iterator[Fault]:
@@ -385,7 +379,8 @@ RULES: tuple[Callable[[Config], Iterator[Fault]], ...] = (
     schedule_knows_its_arguments,
     restarts_restart,
     warmup_can_end,
-    *RETRY_RULES,
+    retried_rank_can_be_halved,
+    retried_batch_can_be_halved,
 )
 
 
@@ -464,10 +459,8 @@ SWITCHES = (
     ),
     Switch("data.test_file", None, "no test rows are read", ("data.max_test_rows",)),
     Switch("tracking.wandb", False, "W&B is off", ("tracking.project", "tracking.entity")),
+    Switch(SCHEDULE, "constant", "it has no warm-up; constant_with_warmup has one", (WARMUP,)),
 )
-NO_WARMUP = Switch(SCHEDULE, "constant", "it has no warm-up", (WARMUP,))
-"""Stated beside the shape, a warm-up is refused in words of its own, which name the shape with one.
-"""
 
 
 def _find_overruled(resolved: Resolved) -> Iterator[Fault]:
@@ -492,18 +485,13 @@ def _find_ignored(resolved: Resolved) -> Iterator[Fault]:
     A value that an earlier source gave is no mistake: switching adapters off with --set need not
     take their rank away; that it has no effect then is said.
     """
-    for switch in (*SWITCHES, NO_WARMUP):
+    for switch in SWITCHES:
         for key in switch.silenced() if switch.is_off(resolved) else ():
             value = resolved.value(key)
             # null, false and no steps ask for nothing, so nothing is ignored.
             if value is None or value is False or (key == WARMUP and not value):
                 continue
-            if not resolved.rank(switch.key) <= resolved.rank(key) != 0:
-                continue
-            if switch is NO_WARMUP:
-                found = f"{value:g}, but the shape constant has no warm-up"
-                yield Fault(key, found, "lr_scheduler_type: constant_with_warmup")
-            else:
+            if resolved.rank(switch.key) <= resolved.rank(key) != 0:
                 off = f"{switch.key}: {show_value(switch.off)} ({switch.why})"
                 found = f"{show_value(value)} has no effect under {off}"
                 yield Fault(key, found, f"remove it, or change {switch.key}")
@@ -515,14 +503,18 @@ def note_silenced(resolved: Resolved, *, files: Resolved) -> Iterator[str]:
     Args:
         files: what the experiment's files alone come to, without overlays and --set.
     """
-    for switch in (*SWITCHES, NO_WARMUP):
+    for switch in SWITCHES:
         if not switch.is_off(resolved) or switch.is_off(files):
             continue
         rank, section = resolved.rank(switch.key), switch.key.rpartition(".")[0]
         names = [
             key.removeprefix(f"{section}.")
             for key in switch.silenced()
-            if 0 < resolved.rank(key) < rank and _asks(resolved, key)
+            if 0 < resolved.rank(key) < rank
+            and (value := resolved.value(key)) is not None
+            and value not in (False, "auto")
+            # Inherited ones that equal the default ask for nothing.
+            and (resolved.origin(key).file == resolved.path or value != default_of(key))
         ]
         if names:
             place = f"{resolved.origin(switch.key).text} {switch.key} {show_value(switch.off)}"
@@ -534,16 +526,3 @@ def note_silenced(resolved: Resolved, *, files: Resolved) -> Iterator[str]:
     if whole and resolved.value(key) != files.value(key):
         why = "train_file, dev_file and test_file are whole paths"
         yield f"{resolved.origin(key).text} {key}: it has no effect ({why})"
-
-
-def _asks(resolved: Resolved, key: str) -> bool:
-    """Say whether a value asks for something: inherited ones that equal the default do not."""
-    value = resolved.value(key)
-    if value is None or value is False or value == "auto":
-        return False
-    return resolved.origin(key).file == resolved.path or value != default_of(key)
-
-
-def find_silent(resolved: Resolved) -> set[str]:
-    """Return every key whose value, stated or not, has no effect."""
-    return {key for one in SWITCHES if one.is_off(resolved) for key in one.silenced()}

@@ -119,7 +119,7 @@ class Source:
     """One file as it stands, or the command line: what it states, and what is wrong with it."""
 
     file: Path | None = None
-    said: list[Statement] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
     """Values that their keys can have."""
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -188,7 +188,7 @@ class Source:
         if meaning and meaning.said and member.whole():
             self.notes.append(f"{origin.text} {written} {show_value(value)}: {meaning.said}")
             if name == CLAIM:
-                self.said.append(Statement(CLAIM, "", value, origin, written))
+                self.statements.append(Statement(CLAIM, "", value, origin, written))
 
     def _state(self, written: str, member: Value, *, key: str, value: Any, part: str = "") -> None:
         """Add a statement; a note says what was written where that is not what is set."""
@@ -206,18 +206,18 @@ class Source:
         if written != dotted or repr(value) != repr(found):
             note = f"{written} {show_value(found)} -> {dotted} {show_value(value)}"
             self.notes.append(f"{origin.text} {note}")
-        for old in self.said:
+        for old in self.statements:
             if (old.key, old.part) == (key, part):
                 self._settle(old, new)
                 return
-        self.said.append(new)
+        self.statements.append(new)
 
     def _settle(self, old: Statement, new: Statement) -> None:
         """Take one of two statements for one key: of a command line the later one wins."""
         this, other = (f"{one.written} {show_value(one.value)}" for one in (new, old))
         differ = repr(old.value) != repr(new.value)
         if self.file is None:
-            self.said[self.said.index(old)] = new
+            self.statements[self.statements.index(old)] = new
             if differ:
                 self.notes.append(f"{new.origin.text} {this} wins over {other}, given before it")
         elif differ:
@@ -350,7 +350,7 @@ class Resolved:
         for key in {key for name in source.unread for key in keys_under(name)}:
             self.stated.pop(key, None)
             self.unread.add(key)
-        for new in source.said:
+        for new in source.statements:
             if new.part:
                 old = self.stated.get(new.key)
                 before = old.value if old else default_of(new.key)

@@ -380,26 +380,20 @@ def _refuse_odd(node: yaml.ScalarNode, *, colons: bool = False) -> tuple[str, st
     return found, "plain spaces and colons, or quotes around the text"
 
 
-def _read_int(text: str) -> float:
-    if len(text) > DIGITS:
-        return -math.inf if text[0] == "-" else math.inf
-    return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
-
-
-def _join_halves(text: str) -> str:
-    """Join the two halves of a character that was written as two escapes, as JSON writes it."""
-    return re.sub(
+READERS: dict[str, Callable[[str], Any]] = {
+    # The two halves of a character that was written as two escapes, as JSON writes it, are joined.
+    "str": lambda text: re.sub(
         "[\ud800-\udbff][\udc00-\udfff]",
         lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"),
         text,
-    )
-
-
-READERS: dict[str, Callable[[str], Any]] = {
-    "str": _join_halves,
+    ),
     "null": lambda _: None,
     "bool": lambda text: {"true": True, "false": False}[text.lower()],
-    "int": _read_int,
+    "int": lambda text: (
+        math.copysign(math.inf, -1 if text[0] == "-" else 1)
+        if len(text) > DIGITS
+        else int(text, 0 if text[:2] in ("0x", "0o") else 10)
+    ),
     "float": lambda text: float(re.sub(r"\.(?=inf|nan)", "", text.lower())),
 }
 """How the text of a scalar becomes its value, by the last word of its tag."""

@@ -101,7 +101,7 @@ def refresh_root(paths: RunPaths) -> None:
         DiskFullError, RunError: it cannot be written; the old one still stands.
     """
     for root in {paths.folder.parent.parent, paths.model.parent.parent}:
-        file = BatchPaths.make(root, root).summary
+        file = BatchPaths(root, root).summary
         content = read_json_object(file)
         runs = (root / str(content.get("runs"))).resolve()
         if "schema_version" in content and runs == paths.folder.parent:
