@@ -140,7 +140,7 @@ def test_a_missing_library_is_named_with_its_install_line(
         load.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)
     file = r"requirements(-kiwi)?\.txt"
-    with pytest.raises(UnfitError, match=rf"{package}.*pip install -r {file}.*whitespace"):
+    with pytest.raises(UnfitError, match=rf"{package}.*pip install -r {file}"):
         load_tokeniser(name)
 
 

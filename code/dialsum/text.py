@@ -1,10 +1,7 @@
-"""Text from anywhere (names, labels, data, libraries) as a terminal or a log may show it.
+"""Text from anywhere (names, labels, data, libraries) as a terminal or a log may show it, and cells
+in columns, where Korean letters take two.
 
-Standard library only. Must not know who prints.
-
-Aligns cells to columns; Korean letters take two.
-
-Must not know what the cells mean.
+Standard library only, but for align. Must not know who prints, nor what the cells mean.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
-"""Turns a text into the tokens that ROUGE counts: five tokenisers, three treatments of tags.
+"""ROUGE-1, -2, -L and -Lsum of many pairs of texts at once, on five tokenisers and three treatments
+of tags; equal to the package rouge_score. A score's recipe is one line: only equal recipes may
+stand in one ranking.
 
-Must not know what the tokens are for. Every choice here is part of a score's signature. Analyses of
-texts are kept, as several scales and measures ask for the same ones.
-
-ROUGE-1, -2, -L and -Lsum of many pairs of texts at once; equal to the package rouge_score. And
-the recipe of a score as one line: only equal recipes may stand in one ranking.
-
-Must not know how tokens are made, nor files. A token is one character of a string here: rapidfuzz
-then compares two texts without hashing a token, and numpy reads thousands of texts as one array.
+A token is one character of a string here: rapidfuzz then compares two texts without hashing a
+token, and numpy reads thousands of texts as one array. Analyses of texts are kept, as several
+scales and measures ask for the same ones. Must not know files.
 """
 
 from __future__ import annotations
@@ -25,10 +22,28 @@ from dialsum.data.cleaning import SURROGATE
 from dialsum.data.tags import find_tags, tag_spans
 from dialsum.errors import DataError, UnfitError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Grams = tuple[NDArray[np.uint64], NDArray[np.uint64]]
+    """The place of each gram's text, and the gram's number."""
+
 TOKENIZERS = ("mecab", "kiwi", "whitespace", "char", "english")
 TAG_TREATMENTS = ("split", "one", "removed")
 KEPT_TEXTS = 1 << 14
 """Analyses kept at a time; about 5 KB each."""
+
+VERSION = "1"
+"""Of all that the other fields do not name; raise it when the same input scores otherwise."""
+AGGREGATES = ("mean", "max")
+"""How the scores of several references become one: their mean, as the competition does, or the
+best, as rouge_score's score_multi does."""
+METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+FIRST = 0x10000
+"""The character of token 0: from here on none is a surrogate."""
+TOKEN_BITS = 20
+"""Of a token's number: beyond FIRST + 2²⁰ there are no characters, and chr() refuses."""
 
 Cutter = Callable[[str], list[str]]
 
@@ -96,7 +111,8 @@ def load_tokeniser(name: str = "mecab", *, tags: str = "split") -> Tokeniser:
         file = "requirements-kiwi.txt" if name == "kiwi" else "requirements.txt"
         raise UnfitError(
             f"tokenizer {name!r} needs the package {package} ({error}): "
-            f"python -m pip install -r {file}; whitespace and char work without it"
+            f"python -m pip install -r {file}"
+            + ("" if name == "mecab" else "; mecab, whitespace and char work without it")
         ) from error
     around = _cut_mecab_around_tags if name == "mecab" else functools.partial(_cut_segments, cut)
     return Tokeniser(label, tags, "lower" if name == "english" else "kept", cut, around)
@@ -233,25 +249,6 @@ def _load_english() -> tuple[str, Cutter]:
 
     cut: Cutter = tokenizers.DefaultTokenizer(use_stemmer=True).tokenize
     return f"rouge_score-{version('rouge-score')}-porter", cut
-
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Grams = tuple[NDArray[np.uint64], NDArray[np.uint64]]
-    """The place of each gram's text, and the gram's number."""
-
-VERSION = "1"
-"""Of all that the other fields do not name; raise it when the same input scores otherwise."""
-AGGREGATES = ("mean", "max")
-"""How the scores of several references become one: their mean, as the competition does, or the
-best, as rouge_score's score_multi does."""
-METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-FIRST = 0x10000
-"""The character of token 0: from here on none is a surrogate."""
-TOKEN_BITS = 20
-"""Of a token's number: beyond FIRST + 2²⁰ there are no characters, and chr() refuses."""
 
 
 @dataclass(frozen=True, slots=True)
