@@ -98,7 +98,7 @@ def _write(tokenizer: Path, data: Path, checkpoint: Path, size: Size) -> dict[st
     )
     splits = read_data(_config(data, checkpoint, size=size).data, seed=42)
     texts = [row.dialogue for split in splits.present for row in split.rows]
-    texts += [row.summary or "" for row in splits.train.rows]
+    texts += splits.train.summaries
     trim_checkpoint(checkpoint, _cut(checkpoint), texts=texts, new_tokens=STANDARD_DIALOGUE_TOKENS)
     return {}
 

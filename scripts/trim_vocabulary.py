@@ -52,20 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dialsum.paths import shown
 
     train, *others = [
-        load_split(path.absolute(), kind="test" if place else "train").rows
+        load_split(path.absolute(), kind="test" if place else "train")
         for place, path in enumerate(asked.data)
     ]
     named = Model(architecture="mt5", checkpoint=asked.checkpoint)
     source = fetch_folder(named, environment=os.environ)
-    dialogues = [row.dialogue for rows in (train, *others) for row in rows]
-    summaries = [row.summary or "" for row in train]
+    dialogues = [row.dialogue for split in (train, *others) for row in split.rows]
     inputs = [
         build_input(prefix, text) for prefix in asked.input_prefix or [""] for text in dialogues
     ]
-    found = find_dialogue_tokens([*dialogues, *summaries])
+    found = find_dialogue_tokens([*dialogues, *train.summaries])
     tokens = dict.fromkeys([*STANDARD_DIALOGUE_TOKENS, *found])
     trimmed = trim_checkpoint(
-        source, asked.out.absolute(), texts=[*inputs, *summaries], new_tokens=list(tokens)
+        source, asked.out.absolute(), texts=[*inputs, *train.summaries], new_tokens=list(tokens)
     )
     print(f"{trimmed.describe()}\n-> {shown(asked.out.absolute())}")
     return EXIT_OK

@@ -582,7 +582,7 @@ def prepare_tokenizer(config: Config, splits: Splits) -> PreparedTokenizer:
     refuse_foreign_tokenizer(tokenizer.get_vocab(), rows=own.vocab_size, source=source)
     tokens = dialogue_tokens(config, splits.train.rows)
     new = add_dialogue_tokens(tokenizer, tokens)
-    summaries = [row.summary or "" for split in (splits.train, splits.dev) for row in split.rows]
+    summaries = [*splits.train.summaries, *splits.dev.summaries]
     vocabulary = tokenizer.get_vocab()
     return PreparedTokenizer(
         tokenizer=tokenizer,
