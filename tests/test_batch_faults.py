@@ -68,16 +68,17 @@ sys.path[:0] = [{tests!r}, {code!r}]
 from batch_world import make_options, start
 from dialsum.errors import run_script
 folder, *names = sys.argv[1:]
-slots = [] if "--slots-2" not in names else ["batch.slots=2"]
-names = [name for name in names if name != "--slots-2"]
-run_script(lambda _: start(make_options(Path(folder), *names, overrides=tuple(slots))))
+run_script(lambda _: start(make_options(Path(folder), *names, overrides={overrides!r})))
 """
 
 
-def start_runner(folder: Path, *names: str) -> subprocess.Popen[str]:
+def start_runner(
+    folder: Path, *names: str, overrides: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
     """Start a batch of stand-ins in a process of its own; what it writes goes to folder/out."""
     tests = Path(__file__).resolve().parent
-    program = DRIVER.format(tests=str(tests), code=str(tests.parent / "code"))
+    code = str(tests.parent / "code")
+    program = DRIVER.format(tests=str(tests), code=code, overrides=overrides)
     return subprocess.Popen(
         [sys.executable, "-c", program, str(folder), *names],
         stdout=subprocess.PIPE,

@@ -9,8 +9,7 @@ import pytest
 
 from config_texts import BART, HEAD, TAIL, TOKENIZER, TRAINING, WHOLE, load, problems_of
 from dialsum.config.load import load_config, load_configs
-from dialsum.config.messages import describe_key, describe_type, problem_lines, suggest
-from dialsum.config.rules import RULES
+from dialsum.config.messages import describe_key, describe_type, problem_lines
 from dialsum.config.schema import schema_keys
 from dialsum.config.yaml import Origin, Problem
 from dialsum.errors import EXIT_UNFIT, ConfigError
@@ -103,94 +102,82 @@ def test_what_has_to_be_given_is_said_with_its_meaning(
     assert problems_of(tmp_path, WHOLE.replace(line, ""))[0].startswith(f"x.yaml {words}")
 
 
-RULE_CASES = {
-    "fp16 on T5": ("model.architecture: t5\nfp16: true", "→ bf16: true"),
-    "fp16 on mT5": ("model.architecture: mt5\nfp16: true", "overflow float16 (NaN)"),
-    "fp16 on BART": ("fp16: true", ""),
-    "both halves": ("fp16: true\nbf16: true", "keep bf16: true alone"),
-    "fp16 beside auto": ("fp16: true\nbf16: auto", ""),
-    "family": ("model.checkpoint: digit82/kobart-summarization", ""),
-    "wrong family": ("model.checkpoint: google/mt5-small", "→ architecture: mt5"),
-    "save at evaluations": ("save_steps: 200", ""),
-    "save between": ("save_steps: 50", ""),
-    "shortest equals longest": ("min_new_tokens: 128", ""),
-    "shortest above longest": ("min_new_tokens: 129", "129, above the longest, 128"),
-    "shortest above max": ("min_new_tokens: 9\nmax_new_tokens: 8", "at most 8"),
-    "prefix fits": ("input_prefix: '요약: '\nencoder_max_len: 3", ""),
-    "prefix alone": ("input_prefix: a b\nencoder_max_len: 3", "take all"),
-    "real line break": ('input_prefix: "요약:\\n"', ""),
-    "kobart": ("model.checkpoint: x/KoBART\nencoder_max_len: 1025", "1,025 tokens"),
-    "kobart's limit": ("model.checkpoint: x/KoBART\nencoder_max_len: 1024", ""),
-    "another bart": ("encoder_max_len: 2048", ""),
-    "label": ("label: 극한_학습률", ""),
-    "8-bit": ("load_in_8bit: true\nload_in_4bit: false", ""),
-    "8-bit beside the default": ("qlora.load_in_8bit: true", "load_in_4bit: true (the default)"),
-    "8-bit beside 4-bit": (
-        "load_in_8bit: true\nload_in_4bit: true",
-        "true beside load_in_4bit: true →",
-    ),
-    "no bits": ("load_in_4bit: false", ""),
-    "bfloat16 base": ("model.dtype: bfloat16", ""),
-    "bfloat16 learns": (
-        "model.dtype: bfloat16\nuse_qlora: false",
-        "every weight would learn in it",
-    ),
-    "bfloat16 embeddings learn": (
-        "model.dtype: bfloat16\ntrain_embeddings: true",
-        "embeddings and norms would learn in it",
-    ),
-    "rank-stabilised": ("use_rslora: true\nuse_dora: true", ""),
-    "DoRA on 8 bits": (
-        "use_dora: true\nload_in_8bit: true\nload_in_4bit: false",
-        "true on an 8-bit base",
-    ),
-    "PiSSA": ("init_lora_weights: pissa\nload_in_4bit: false", ""),
-    "PiSSA on 4 bits": ("init_lora_weights: pissa", "pissa over 4-bit weights"),
-    "PiSSA on 8 bits": (
+RULE_CASES = [
+    ("model.architecture: t5\nfp16: true", "→ bf16: true"),
+    ("model.architecture: mt5\nfp16: true", "overflow float16 (NaN)"),
+    ("fp16: true", ""),
+    ("fp16: true\nbf16: true", "keep bf16: true alone"),
+    ("fp16: true\nbf16: auto", ""),
+    ("model.checkpoint: digit82/kobart-summarization", ""),
+    ("model.checkpoint: google/mt5-small", "→ architecture: mt5"),
+    ("save_steps: 200", ""),
+    ("save_steps: 50", ""),
+    ("min_new_tokens: 128", ""),
+    ("min_new_tokens: 129", "129, above the longest, 128"),
+    ("min_new_tokens: 9\nmax_new_tokens: 8", "at most 8"),
+    ("input_prefix: '요약: '\nencoder_max_len: 3", ""),
+    ("input_prefix: a b\nencoder_max_len: 3", "take all"),
+    ('input_prefix: "요약:\\n"', ""),
+    ("model.checkpoint: x/KoBART\nencoder_max_len: 1025", "1,025 tokens"),
+    ("model.checkpoint: x/KoBART\nencoder_max_len: 1024", ""),
+    ("encoder_max_len: 2048", ""),
+    ("label: 극한_학습률", ""),
+    ("load_in_8bit: true\nload_in_4bit: false", ""),
+    ("qlora.load_in_8bit: true", "load_in_4bit: true (the default)"),
+    ("load_in_8bit: true\nload_in_4bit: true", "true beside load_in_4bit: true →"),
+    ("load_in_4bit: false", ""),
+    ("model.dtype: bfloat16", ""),
+    ("model.dtype: bfloat16\nuse_qlora: false", "every weight would learn in it"),
+    ("model.dtype: bfloat16\ntrain_embeddings: true", "embeddings and norms would learn in it"),
+    ("use_rslora: true\nuse_dora: true", ""),
+    ("use_dora: true\nload_in_8bit: true\nload_in_4bit: false", "true on an 8-bit base"),
+    ("init_lora_weights: pissa\nload_in_4bit: false", ""),
+    ("init_lora_weights: pissa", "pissa over 4-bit weights"),
+    (
         "init_lora_weights: pissa\nload_in_8bit: true\nload_in_4bit: false",
         "pissa over 8-bit weights",
     ),
-    "PiSSA on the head": (
+    (
         "init_lora_weights: pissa\nload_in_4bit: false\ntarget_modules: [q, lm_head]",
         "pissa with [lm_head] among",
     ),
-    "warm-up steps": ("warmup_steps: 100", ""),
-    "warm-up share": ("warmup_steps: 0.1", ""),
-    "warm-up for ever": ("warmup_steps: 50\nmax_steps: 50", "never reached"),
-    "removed: tiny models": ("model.initialise: tiny", "make_tiny_checkpoints.py OUT --data"),
-    "removed: their size": ("model.tiny: {heads: 5}", "make_tiny_checkpoints.py OUT --data"),
-    "removed: their tokenizer": ("tokenizer.train_on_data: true", "make_tiny_checkpoints.py"),
-    "removed: cutting": ("tokenizer.trim_vocabulary: true", "trim_vocabulary.py CHECKPOINT OUT"),
-    "a share of train": ("data.dev_file: null\ndata.dev_share: 0.05", ""),
-    "dev rows twice": ("data.dev_share: 0.05", "0.05 beside data.dev_file dev.csv"),
-    "no dev rows": ("data.dev_file: null", "null, and no data.dev_share"),
-    "columns": ("data.columns: {summary: target, fname: id}", ""),
-    "one column twice": ("data.columns.summary: dialogue", "data.columns.dialogue too"),
-    "dev trains": ("train_file: a.csv\ndev_file: a.csv", "a.csv also trains"),
-    "metric": ("greater_is_better: true", ""),
-    "metric reversed": ("greater_is_better: false", "it follows from the metric"),
-    "loss": ("greater_is_better: false\nmetric_for_best_model: eval_loss", ""),
-    "loss reversed": (
+    ("warmup_steps: 100", ""),
+    ("warmup_steps: 0.1", ""),
+    ("warmup_steps: 50\nmax_steps: 50", "never reached"),
+    ("model.initialise: tiny", "make_tiny_checkpoints.py OUT --data"),
+    ("model.tiny: {heads: 5}", "make_tiny_checkpoints.py OUT --data"),
+    ("tokenizer.train_on_data: true", "make_tiny_checkpoints.py"),
+    ("tokenizer.trim_vocabulary: true", "trim_vocabulary.py CHECKPOINT OUT"),
+    ("data.dev_file: null\ndata.dev_share: 0.05", ""),
+    ("data.dev_share: 0.05", "0.05 beside data.dev_file dev.csv"),
+    ("data.dev_file: null", "null, and no data.dev_share"),
+    ("data.columns: {summary: target, fname: id}", ""),
+    ("data.columns.summary: dialogue", "data.columns.dialogue too"),
+    ("train_file: a.csv\ndev_file: a.csv", "a.csv also trains"),
+    ("greater_is_better: true", ""),
+    ("greater_is_better: false", "it follows from the metric"),
+    ("greater_is_better: false\nmetric_for_best_model: eval_loss", ""),
+    (
         "greater_is_better: true\nmetric_for_best_model: loss",
         "true, but metric_for_best_model is loss",
     ),
-    "no adapters": ("use_qlora: false", ""),
-    "no adapters, no 4-bit": ("use_qlora: false\nload_in_4bit: false", ""),
-    "4-bit alone": ("use_qlora: false\nload_in_4bit: true", "load_in_4bit"),
-    "8-bit alone": ("use_qlora: false\nload_in_8bit: true", "load_in_8bit"),
-    "DoRA alone": ("use_qlora: false\nuse_dora: true", "use_dora"),
-    "unsloth alone": ("use_qlora: false\nuse_unsloth: true", "use_unsloth"),
-    "rank alone": ("use_qlora: false\nr: 8", "qlora.lora_rank (written r)"),
-    "targets alone": ("use_qlora: false\ntarget_modules: [q]", "[q] has no effect"),
-    "threshold": ("early_stopping_threshold: 0.1", "training never stops early"),
-    "greedy": ("num_beams: 1\nlength_penalty: 2", "no beams to weigh"),
-    "no tests": ("test_file: null\nmax_test_rows: 5", "no test rows are read"),
-    "W&B off": ("wandb: {wandb: false, project: p}", "W&B is off"),
-    "constant with warm-up": (
+    ("use_qlora: false", ""),
+    ("use_qlora: false\nload_in_4bit: false", ""),
+    ("use_qlora: false\nload_in_4bit: true", "load_in_4bit"),
+    ("use_qlora: false\nload_in_8bit: true", "load_in_8bit"),
+    ("use_qlora: false\nuse_dora: true", "use_dora"),
+    ("use_qlora: false\nuse_unsloth: true", "use_unsloth"),
+    ("use_qlora: false\nr: 8", "qlora.lora_rank (written r)"),
+    ("use_qlora: false\ntarget_modules: [q]", "[q] has no effect"),
+    ("early_stopping_threshold: 0.1", "training never stops early"),
+    ("num_beams: 1\nlength_penalty: 2", "no beams to weigh"),
+    ("test_file: null\nmax_test_rows: 5", "no test rows are read"),
+    ("wandb: {wandb: false, project: p}", "W&B is off"),
+    (
         "lr_scheduler_type: constant\nwarmup_steps: 0.1",
         "(it has no warm-up; constant_with_warmup has one) →",
     ),
-}
+]
 SCHEDULES = [
     ("linear", "{}", ""),
     ("linear", "{num_cycles: 2}", "linear takes none"),
@@ -212,10 +199,10 @@ SCHEDULES = [
 ]
 for _shape, _arguments, _words in SCHEDULES:
     _text = f"lr_scheduler_type: {_shape}\nlr_scheduler_kwargs: {_arguments}"
-    RULE_CASES[f"{_shape} {_arguments}"] = (_text, _words)
+    RULE_CASES.append((_text, _words))
 
 
-@pytest.mark.parametrize(("text", "words"), RULE_CASES.values(), ids=RULE_CASES)
+@pytest.mark.parametrize(("text", "words"), RULE_CASES)
 def test_each_rule_between_keys(tmp_path: Path, text: str, words: str) -> None:
     said = problems_of(tmp_path, f"{CHILD}{text}\n", base=BART)
     assert len(said) == (1 if words else 0), said
@@ -282,79 +269,73 @@ def test_every_problem_of_every_file_is_shown_at_once(tmp_path: Path) -> None:
 
 WRONG = "generation:\n  num_beam: 4\nfp16: true\n"
 """Stands behind a fault: an unknown key and a broken rule, which must be seen all the same."""
-FAULTS = {
-    "nothing": (WHOLE, ""),
-    "a value twice": (
+FAULTS = [
+    (WHOLE, ""),
+    (
         WHOLE + "training.seed: 1\ntraining.seed: 1\n",
         "x.yaml:15 training.seed given again (already in line 14) → keep one of the two; the later"
         " was checked",
     ),
-    "a value twice in a section": (
+    (
         WHOLE.replace("eval_steps: 100\n", "eval_steps: 100\n  seed: 1\n  seed: 2\n"),
         "x.yaml:13 training.seed given again (already in line 12)",
     ),
-    "a section twice": (
+    (
         HEAD + TOKENIZER + TAIL + "training:\n  seed: 1\n" + TRAINING,
         "x.yaml:9 training given again (already in line 7) → one section that holds the keys of"
         " both",
     ),
-    "a section emptied": (
+    (
         WHOLE + "training:\n",
         "x.yaml:14 training given again (already in line 5) → keep one of the two; the earlier"
         " was checked",
     ),
-    "a tag": (
+    (
         WHOLE.replace("learning_rate: ", "learning_rate: !!int "),
         "x.yaml:6 training.learning_rate a tag (!)",
     ),
-    "a tag under another spelling": (
-        WHOLE.replace("learning_rate: ", "lr: !!int "),
-        "x.yaml:6 training.lr a tag (!)",
-    ),
-    "a tag on a section": (WHOLE.replace("qlora:", "qlora: !x"), "x.yaml:12 qlora a tag (!)"),
-    "a tag on a renamed one": (WHOLE.replace("qlora:", "lora: !x"), "x.yaml:12 lora a tag (!)"),
-    "a tag in a list": (
-        WHOLE + "  target_modules: [q, !!int v]\n",
-        "x.yaml:14 qlora.target_modules a tag (!)",
-    ),
-    "a tag in a mapping": (
+    (WHOLE.replace("learning_rate: ", "lr: !!int "), "x.yaml:6 training.lr a tag (!)"),
+    (WHOLE.replace("qlora:", "qlora: !x"), "x.yaml:12 qlora a tag (!)"),
+    (WHOLE.replace("qlora:", "lora: !x"), "x.yaml:12 lora a tag (!)"),
+    (WHOLE + "  target_modules: [q, !!int v]\n", "x.yaml:14 qlora.target_modules a tag (!)"),
+    (
         WHOLE + "training.lr_scheduler_kwargs: {power: !!int v}\n",
         "x.yaml:14 training.lr_scheduler_kwargs.power a tag (!)",
     ),
-    "a merge key": (
+    (
         HEAD
         + "tokenizer:\n  <<: {encoder_max_len: 512}\n  decoder_max_len: 128\n"
         + TRAINING
         + TAIL,
         "x.yaml:3 tokenizer.<< a merge key",
     ),
-    "an alias": (
+    (
         WHOLE.replace("model: {", "model: &m {") + "qlora.target_modules: *m\n",
         "x.yaml:1 qlora.target_modules an alias (*)",
     ),
-    "a number as a key": (WHOLE + "1: x\n", "x.yaml:14 1 the key '1'"),
-    "a list as a key": (WHOLE + "? [a]\n: x\n", "x.yaml:14 a key of parts"),
-    "a literal line break": (
+    (WHOLE + "1: x\n", "x.yaml:14 1 the key '1'"),
+    (WHOLE + "? [a]\n: x\n", "x.yaml:14 a key of parts"),
+    (
         HEAD + TOKENIZER + TAIL + r'"training:\\n learning_rate": 6e-5' + "\n",
         r"x.yaml:7 training:\n learning_rate a literal \n (backslash and n) stands in the key",
     ),
-    "an odd blank": (
+    (
         WHOLE.replace("learning_rate: ", "learning_rate: \u00a0"),
         "x.yaml:6 training.learning_rate U+00A0 (no-break space) in column 18",
     ),
-    "an odd blank in a key": (
+    (
         WHOLE.replace("learning_rate: ", "learning_rate\u200b: "),
         "x.yaml:6 training.learning_rate\\u200b U+200B (zero width space) in column 16",
     ),
-    "a second document": (HEAD + WRONG + "---\n" + TAIL, "x.yaml:5 a second document (---)"),
-    "control characters": (WHOLE + "\a#\a\n", "x.yaml:14 control character U+0007, the first of 2"),
-    "a tag on extends": (WHOLE + "extends: !!int x\n", "x.yaml:14 extends a tag (!)"),
-    "a tag on resolved": (WHOLE + "resolved: !!int x\n", "x.yaml:14 resolved a tag (!)"),
-    "a circle": (WHOLE + "extends: x.yaml\n", "x.yaml:14 extends a circle"),
-}
+    (HEAD + WRONG + "---\n" + TAIL, "x.yaml:5 a second document (---)"),
+    (WHOLE + "\a#\a\n", "x.yaml:14 control character U+0007, the first of 2"),
+    (WHOLE + "extends: !!int x\n", "x.yaml:14 extends a tag (!)"),
+    (WHOLE + "resolved: !!int x\n", "x.yaml:14 resolved a tag (!)"),
+    (WHOLE + "extends: x.yaml\n", "x.yaml:14 extends a circle"),
+]
 
 
-@pytest.mark.parametrize(("text", "words"), FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize(("text", "words"), FAULTS)
 def test_a_fault_is_one_problem_among_the_others(tmp_path: Path, text: str, words: str) -> None:
     said = problems_of(tmp_path, text if WRONG in text else text + WRONG)
     rest = [line for line in said if "num_beam" not in line and "fp16: true on mt5" not in line]
@@ -521,11 +502,6 @@ def test_what_may_be_a_secret_behind_a_sign_is_not_repeated(tmp_path: Path) -> N
     assert [line.split()[1] for line in said] == ["HF_TOKEN=…"]
 
 
-def test_every_rule_says_why_it_is_there() -> None:
-    assert [rule.__name__ for rule in RULES if not rule.__doc__] == []
-    assert len({rule.__name__ for rule in RULES}) == len(RULES)
-
-
 def test_every_key_has_a_meaning_and_a_type_in_words() -> None:
     for key in schema_keys():
         words, whole = describe_type(key), describe_key(key)
@@ -537,11 +513,6 @@ def test_every_key_has_a_meaning_and_a_type_in_words() -> None:
     assert describe_key("training.warmup_steps").endswith(
         "Steps of rising learning rate; below 1 it is a share of all steps"
     )
-
-
-@pytest.mark.parametrize("key", ["", "a", "a.b.c.d", "training.", ".seed", "한국어"])
-def test_any_unknown_key_gets_an_answer(key: str) -> None:
-    assert suggest(key)[0]
 
 
 ODD = [

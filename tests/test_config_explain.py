@@ -10,23 +10,6 @@ import pytest
 
 from dialsum.batch.check import explain_checkpoint
 from dialsum.config.load import load_config
-from dialsum.text import align
-
-
-@pytest.mark.parametrize(
-    ("rows", "lines"),
-    [
-        ([], []),
-        ([["a"]], ["a"]),
-        ([["a", "b"], ["한국", "c"]], ["a     b", "한국  c"]),
-        ([["", "b"], ["aa", ""]], ["    b", "aa"]),
-    ],
-)
-def test_columns_are_aligned_by_what_a_terminal_shows(
-    rows: list[list[str]], lines: list[str]
-) -> None:
-    assert align(rows, left=range(2)) == lines
-
 
 XLSUM = {
     "model_type": "mt5",

@@ -27,73 +27,33 @@ from dialsum.environment_variables import (
 from dialsum.experiment.recording import find_shadowed_packages
 from trainer_runs import REPOSITORY, command, environment
 
-KEPT_OUT_ONES = {
-    "ACCELERATE_MIXED_PRECISION": "fp16",
-    "ACCELERATE_DYNAMO_BACKEND": "inductor",
-    "ACCELERATE_USE_FSDP": "true",
-    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "8",
-    "FSDP_OFFLOAD_PARAMS": "true",
-    "XLA_USE_BF16": "1",
-    "WANDB_RUN_ID": "same",
-    "WANDB_PROJECT": "theirs",
-    "WANDB_ENTITY": "them",
-    "WANDB_NAME": "x",
-    "WANDB_RESUME": "must",
-    "PYTHONPATH": "/x",
-    "PYTHONHOME": "/x",
-    "PYTHONSTARTUP": "/x",
-    "PYTHONWARNINGS": "error",
-    "PYTHONOPTIMIZE": "2",
-    "PYTHONINTMAXSTRDIGITS": "0",
-    "RANK": "0",
-    "LOCAL_RANK": "0",
-    "WORLD_SIZE": "1",
-    "MASTER_ADDR": "x",
-    "OMPI_COMM_WORLD_RANK": "0",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",
-    "NVIDIA_TF32_OVERRIDE": "0",
-    "TORCH_COMPILE_DEBUG": "1",
-    "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
-    "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
-    "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
-    "UNSLOTH_FORCE_FLOAT32": "1",
-    "TRUST_REMOTE_CODE": "1",
-    "TRANSFORMERS_VERBOSITY": "debug",
-    "USE_TORCH": "0",
-}
-SAID_ONES = {
-    "CUDA_VISIBLE_DEVICES": "1",
-    "OMP_NUM_THREADS": "2",
-    "MKL_NUM_THREADS": "2",
-    "LD_PRELOAD": "/x.so",
-    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
-    "WANDB_MODE": "offline",
-    "HF_HUB_OFFLINE": "1",
-    "BNB_CUDA_VERSION": "130",
-    "TOKENIZERS_PARALLELISM": "false",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-}
-LEFT_ALONE = {
-    "PATH": "/bin",
-    "HOME": "/root",
-    "HF_TOKEN": "secret",
-    "HF_HOME": "/x",
-    "WANDB_API_KEY": "secret",
-    "HTTPS_PROXY": "http://user:secret@x",
-    "LD_LIBRARY_PATH": "/x",
-    "PYTHON": "python3.11",
-    "PYTHON_VERSION": "3.11",
-    "PYTHONUTF8": "1",
-    "PYTHONHASHSEED": "0",
-    "CUDA_HOME": "/x",
-    "PYTORCH_VERSION": "2",
-    "TORCH_HOME": "/x",
-    "NVIDIA_VISIBLE_DEVICES": "all",
-    "TMPDIR": "/x",
-    "TRITON_CACHE_DIR": "/x",
-    "WANDB_BASE_URL": "http://x",
-    "SLURM_JOB_ID": "1",
-}
+
+def read_variables(text: str) -> dict[str, str]:
+    """Return NAME=value words as an environment."""
+    return dict(word.split("=", 1) for word in text.split())
+
+
+KEPT_OUT_ONES = read_variables("""
+ACCELERATE_MIXED_PRECISION=fp16 ACCELERATE_DYNAMO_BACKEND=inductor ACCELERATE_USE_FSDP=true
+ACCELERATE_GRADIENT_ACCUMULATION_STEPS=8 FSDP_OFFLOAD_PARAMS=true XLA_USE_BF16=1 WANDB_RUN_ID=same
+WANDB_PROJECT=theirs WANDB_ENTITY=them WANDB_NAME=x WANDB_RESUME=must PYTHONPATH=/x PYTHONHOME=/x
+PYTHONSTARTUP=/x PYTHONWARNINGS=error PYTHONOPTIMIZE=2 PYTHONINTMAXSTRDIGITS=0 RANK=0 LOCAL_RANK=0
+WORLD_SIZE=1 MASTER_ADDR=x OMPI_COMM_WORLD_RANK=0 TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1
+NVIDIA_TF32_OVERRIDE=0 TORCH_COMPILE_DEBUG=1 TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1
+PYTORCH_NO_CUDA_MEMORY_CACHING=1 ONEDNN_DEFAULT_FPMATH_MODE=BF16 UNSLOTH_FORCE_FLOAT32=1
+TRUST_REMOTE_CODE=1 TRANSFORMERS_VERBOSITY=debug USE_TORCH=0
+""")
+SAID_ONES = read_variables("""
+CUDA_VISIBLE_DEVICES=1 OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 LD_PRELOAD=/x.so
+PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True WANDB_MODE=offline HF_HUB_OFFLINE=1
+BNB_CUDA_VERSION=130 TOKENIZERS_PARALLELISM=false ONEDNN_MAX_CPU_ISA=AVX2
+""")
+LEFT_ALONE = read_variables("""
+PATH=/bin HOME=/root HF_TOKEN=secret HF_HOME=/x WANDB_API_KEY=secret
+HTTPS_PROXY=http://user:secret@x LD_LIBRARY_PATH=/x PYTHON=python3.11 PYTHON_VERSION=3.11
+PYTHONUTF8=1 PYTHONHASHSEED=0 CUDA_HOME=/x PYTORCH_VERSION=2 TORCH_HOME=/x
+NVIDIA_VISIBLE_DEVICES=all TMPDIR=/x TRITON_CACHE_DIR=/x WANDB_BASE_URL=http://x SLURM_JOB_ID=1
+""")
 
 
 def test_each_variable_is_kept_out_said_or_left_alone() -> None:

@@ -20,40 +20,15 @@ from dialsum.record import read_record
 from dialsum.train.checkpoints import MANIFEST, TENSORS, find_damage, seal_checkpoint
 from test_plan import plan_of
 
-NAMES = [
-    ("a", True),
-    ("01_mT5.v2 (재현)", True),
-    ("가" * 66, True),
-    ("가" * 67, False),
-    ("x" * NAME_BYTES, True),
-    ("x" * (NAME_BYTES + 1), False),
-    ("", False),
-    (".", False),
-    ("..", False),
-    ("...", False),
-    (".hidden", False),
-    ("a.", False),
-    ("a ", False),
-    ("a/b", False),
-    ("a\\b", False),
-    ("a\0", False),
-    ("a\nb", False),
-    ("a\x9b", False),
-    ("a\u202eb", False),
-    ("nul", False),
-    ("CON.yaml", False),
-    ("console", True),
-    ("com1", False),
-    ("a:b", False),
-    ("what?", False),
-    ("\udcb0\udca1", False),
-    ("x" * 1_000_000, False),
-]
+GOOD = ["a", "01_mT5.v2 (재현)", "가" * 66, "x" * NAME_BYTES, "console"]
+BAD = ["가" * 67, "x" * (NAME_BYTES + 1), "x" * 1_000_000, "", ".", "..", "...", ".hidden", "a."]
+BAD += ["a ", "a/b", "a\\b", "a\0", "a\nb", "a\x9b", "a\u202eb", "nul", "CON.yaml", "com1", "a:b"]
+BAD += ["what?", "\udcb0\udca1"]
 
 
-@pytest.mark.parametrize(("name", "good"), NAMES, ids=lambda value: repr(value)[:20])
-def test_a_name_is_one_that_every_usual_file_system_has(name: str, good: bool) -> None:
-    assert (find_name_fault(name) is None) == good
+@pytest.mark.parametrize("name", GOOD + BAD, ids=lambda value: repr(value)[:20])
+def test_a_name_is_one_that_every_usual_file_system_has(name: str) -> None:
+    assert (find_name_fault(name) is None) == (name in GOOD)
 
 
 @pytest.mark.parametrize("name", ["a", "가" * 66, "x" * NAME_BYTES], ids=len)

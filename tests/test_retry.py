@@ -12,19 +12,10 @@ from config_texts import BART, problems_of
 from dialsum.batch.plan import describe_plan, load_selected, make_plan
 from dialsum.batch.queue import plan_retry
 from dialsum.config.load import dump_yaml, load_config
-from dialsum.config.rules import NoHalfError, count_halvings, list_changes, show_number
+from dialsum.config.rules import NoHalfError, list_changes, show_number
 from dialsum.config.schema import Config
 from dialsum.config.yaml import read_document, show_value
 from dialsum.experiment.job import FIRST, Job, ordinal, say_attempts
-
-RANK_HALF = "batch.retry=[rank_half]"
-HALVINGS = [(1, 0), (2, 1), (3, 0), (6, 1), (7, 0), (48, 4), (128, 7)]
-
-
-@pytest.mark.parametrize(("number", "times"), HALVINGS)
-def test_whole_numbers_are_halved_while_they_stay_whole(number: int, times: int) -> None:
-    assert count_halvings(number) == times
-
 
 NUMBERS = [(1.2e-4, "1.2e-4"), (6e-5, "6e-5"), (0.5, "0.5"), (0.03125, "0.03125"), (48, "48")]
 

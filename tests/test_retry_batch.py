@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from dialsum.experiment.job import read_job
 from dialsum.record import archive_previous, find_records, latest_runs, read_record
 from dialsum.report.closing import format_closing
 from test_batch import plan_batch, read_json, run_stand_ins
-from test_batch_faults import wait_for_pids
+from test_batch_faults import start_runner, wait_for_pids
 
 ASKED = ("batch.retry=[lr_half, batch_half]",)
 
@@ -142,27 +140,9 @@ def test_a_retry_that_dies_without_a_record_still_names_the_first(tmp_path: Path
     assert read_record(record.path).content == record.content
 
 
-DRIVER = """
-import sys
-from pathlib import Path
-sys.path[:0] = [{tests!r}, {code!r}]
-from batch_world import make_options, start
-from dialsum.errors import run_script
-options = make_options(Path(sys.argv[1]), "nanhang", "ok", overrides={asked!r})
-run_script(lambda _: start(options))
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_during_a_retry_ends_it_and_the_batch(tmp_path: Path, number: int) -> None:
-    tests = Path(__file__).resolve().parent
-    program = DRIVER.format(tests=str(tests), code=str(tests.parent / "code"), asked=ASKED)
-    runner = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    runner = start_runner(tmp_path, "nanhang", "ok", overrides=ASKED)
     wait_for_pids(tmp_path, "nanhang")
     runner.send_signal(number)
     shown, _ = runner.communicate(timeout=60)

@@ -11,58 +11,41 @@ from pathlib import Path
 import pytest
 
 from batch_world import REPOSITORY, write_configs, write_data
+from test_config_files import experiments_of
 
 RUNNER = REPOSITORY / "code" / "auto_experiment_runner.py"
-SEVEN = (
-    "01_mt5_xlsum_optimized_v2",
-    "01_mt5_xlsum_korean_adapted",
-    "01_mt5_xlsum_ultimate",
-    "02_eenzeenee_t5_rtx3090",
-    "01_baseline_kobart_rtx3090",
-    "03_high_learning_rate_rtx3090",
-    "04_batch_optimization_rtx3090",
-)
 
 
 def run(
-    *arguments: str, python: str = sys.executable, cwd: Path | None = None
+    *arguments: str,
+    script: Path = RUNNER,
+    python: tuple[str, ...] = (sys.executable,),
+    cwd: Path | None = None,
+    **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the runner."""
+    """Run the runner, or another script."""
     return subprocess.run(
-        [python, str(RUNNER), *arguments], capture_output=True, text=True, check=False, cwd=cwd
+        [*python, str(script), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, **variables},
     )
 
 
-def configs_of_the_seven() -> list[str]:
-    """Return the seven files."""
-    return [str(REPOSITORY / "config" / "experiments" / f"{name}.yaml") for name in SEVEN]
+SEVEN = [str(path) for path in experiments_of(REPOSITORY / "run_main_7_experiments.sh")]
+BARE = (sys.executable, "-I", "-S")
+"""No site-packages at all, no PYTHONPATH either."""
+
+
+OPTIONS = """--config -1 --one-epoch --demo --data-dir --dry-run --only --set --stop-on-error
+--output-dir --runs-dir --log-dir --seed --explain"""
 
 
 def test_help_needs_no_package_and_names_every_option() -> None:
-    # -S: no site-packages at all; -I: no PYTHONPATH either.
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", str(RUNNER), "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for option in (
-        "--config",
-        "-1",
-        "--one-epoch",
-        "--demo",
-        "--data-dir",
-        "--dry-run",
-        "--only",
-        "--set",
-        "--stop-on-error",
-        "--output-dir",
-        "--runs-dir",
-        "--log-dir",
-        "--seed",
-        "--explain",
-    ):
-        assert option in done.stdout
+    said = run("--help", python=BARE).stdout
+    assert [option for option in OPTIONS.split() if option not in said] == []
 
 
 BAD = [
@@ -126,13 +109,7 @@ MISSPELT = [
 def test_a_misspelt_option_is_named_with_its_command_and_the_nearest_real_one(
     tmp_path: Path, script: Path, arguments: list[str], said: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", str(script), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
+    done = run(*arguments, script=script, python=BARE, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert said in done.stderr
@@ -146,14 +123,9 @@ def test_one_run_alone_is_refused_as_a_batch_is_where_there_is_no_gpu(tmp_path: 
     out = ["--output-dir", str(tmp_path / "out")]
     refused = []
     for script in (RUNNER, TRAINER):
-        done = subprocess.run(
-            [sys.executable, "-X", "importtime", str(script), *config, *sample, *out],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=tmp_path,
-            env={**os.environ, "PATH": str(tmp_path)},
-        )
+        python = (sys.executable, "-X", "importtime")
+        where = {"cwd": tmp_path, "PATH": str(tmp_path)}
+        done = run(*config, *sample, *out, script=script, python=python, **where)
         assert done.returncode == 2
         assert "| torch\n" not in done.stderr
         refused.append(done.stderr.partition("error: ")[2].partition("  GPU: ")[2].split("\n")[:4])
@@ -170,26 +142,20 @@ def test_wrong_values_missing_data_and_no_gpu_are_said_together(
 ) -> None:
     config = ["--config", str(REPOSITORY / "config" / "experiments" / "01_mt5_xlsum.yaml")]
     wrong = ["--set", "foo", "--set", "training.lr=1", "--data-dir", "nodata"]
-    done = subprocess.run(
-        [sys.executable, str(script), *config, *wrong],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "PATH": str(tmp_path)},
-    )
+    done = run(*config, *wrong, script=script, cwd=tmp_path, PATH=str(tmp_path))
     assert done.returncode == 2
     assert done.stderr.startswith("error: 4 problems found")
     for said in ('"foo"', "training.lr)", "there is no folder nodata", "no NVIDIA GPU"):
         assert said in done.stderr
     # A value that is right counts beside one that is wrong.
-    done = subprocess.run(
-        [sys.executable, str(script), *config, *wrong, "--set", "general.device=cpu"],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run(
+        *config,
+        *wrong,
+        "--set",
+        "general.device=cpu",
+        script=script,
         cwd=tmp_path,
-        env={**os.environ, "PATH": str(tmp_path)},
+        PATH=str(tmp_path),
     )
     assert done.stderr.startswith("error: 3 problems found")
 
@@ -198,7 +164,7 @@ def test_dry_run_of_the_seven_writes_nothing_and_needs_no_gpu(tmp_path: Path) ->
     before = sorted(REPOSITORY.glob("*"))
     data = ["--data-dir", str(write_data(tmp_path / "data"))]
     out = ["--output-dir", str(tmp_path / "out")]
-    done = run("--config", *configs_of_the_seven(), *data, *out, "--dry-run", cwd=tmp_path)
+    done = run("--config", *SEVEN, *data, *out, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "7 experiments, as configured" in done.stdout
     assert "nothing was written" in done.stdout
@@ -208,7 +174,7 @@ def test_dry_run_of_the_seven_writes_nothing_and_needs_no_gpu(tmp_path: Path) ->
 
 def test_dry_run_of_the_demo_shows_what_it_replaces(tmp_path: Path) -> None:
     out = ["--output-dir", str(tmp_path / "out"), "--only", "5"]
-    done = run("--config", *configs_of_the_seven(), *out, "--dry-run", "--demo", cwd=tmp_path)
+    done = run("--config", *SEVEN, *out, "--dry-run", "--demo", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 experiment of 7 (--only 5), demo on tiny checkpoints" in done.stdout
     assert "learning_rate 3e-05 -> " in done.stdout
@@ -265,15 +231,7 @@ SCRIPTS = [
 def test_an_interpreter_without_the_packages_names_the_one_that_works(
     bare_python: str, script: str, arguments: list[str]
 ) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(
-        [bare_python, script, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=REPOSITORY,
-        env=environment,
-    )
+    done = run(*arguments, script=Path(script), python=(bare_python, "-E"), cwd=REPOSITORY)
     assert done.returncode == 2
     assert "lacks packages of this project" in done.stderr
     assert f".venv/bin/python {script} {' '.join(arguments)}" in done.stderr

@@ -78,7 +78,7 @@ def test_a_retry_takes_the_slot_of_what_failed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_end_of_the_runner_is_the_end_of_all(tmp_path: Path, number: int) -> None:
-    runner = start_runner(tmp_path, "hang", "hang_2", "ok", "--slots-2")
+    runner = start_runner(tmp_path, "hang", "hang_2", "ok", overrides=TWO)
     pids = [wait_for_pids(tmp_path, name) for name in ("hang", "hang_2")]
     runner.send_signal(number)
     shown, _ = runner.communicate(timeout=60)
@@ -96,7 +96,7 @@ def test_an_end_of_the_runner_is_the_end_of_all(tmp_path: Path, number: int) -> 
 
 
 def test_a_batch_goes_on_after_it_was_killed_with_two_at_work(tmp_path: Path) -> None:
-    runner = start_runner(tmp_path, "hang", "hang_2", "--slots-2")
+    runner = start_runner(tmp_path, "hang", "hang_2", overrides=TWO)
     pids = [wait_for_pids(tmp_path, name) for name in ("hang", "hang_2")]
     runner.kill()
     runner.communicate()
@@ -104,7 +104,7 @@ def test_a_batch_goes_on_after_it_was_killed_with_two_at_work(tmp_path: Path) ->
     for folder in (tmp_path / "out").rglob("hang*"):
         if folder.parent.name == "experiments":
             (folder / "pids.json").unlink()
-    again = start_runner(tmp_path, "hang", "hang_2", "--slots-2")
+    again = start_runner(tmp_path, "hang", "hang_2", overrides=TWO)
     for name in ("hang", "hang_2"):
         wait_for_pids(tmp_path, name)
     again.send_signal(signal.SIGTERM)
