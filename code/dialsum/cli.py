@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,14 +50,23 @@ class CommandLine(argparse.ArgumentParser):
         """
         words = list(sys.argv[1:] if args is None else args)
         for word in words:
-            if not _is_text(word):
+            # Bytes that are no UTF-8 stand in a word as halves of characters.
+            if any(0xD800 <= ord(char) <= 0xDFFF for char in word):
                 raise UnfitError(
                     f"{self.prog}: {ascii(word)[:80]} holds bytes that are no UTF-8; rename the "
                     f"file or folder, or write the value in UTF-8.{HELP_HINT}"
                 )
         # Before argparse looks: it would say that an option is missing, not that it is misspelt.
         end = words.index("--") if "--" in words else len(words)
-        unknown = [word for word in words[:end] if self._is_unknown(word)]
+        names = [word.partition("=")[0] for word in words[:end]]
+        unknown = [
+            name
+            for name in names
+            if len(name) > 2
+            and name.startswith("--")
+            and " " not in name
+            and name not in self._option_string_actions
+        ]
         if unknown:
             raise UnfitError(self._refuse(unknown))
         found, unknown = self.parse_known_intermixed_args(words, namespace)
@@ -65,46 +74,32 @@ class CommandLine(argparse.ArgumentParser):
             raise UnfitError(self._refuse(unknown))
         return found
 
-    def _is_unknown(self, word: str) -> bool:
-        name = word.partition("=")[0]
-        is_option = len(name) > 2 and name.startswith("--") and " " not in name
-        return is_option and name not in self._option_string_actions
-
     def error(self, message: str) -> NoReturn:
         """Refuse what argparse itself found wrong."""
         raise UnfitError(f"{self.prog}: {message}.{HELP_HINT}")
 
     def _refuse(self, unknown: Sequence[str]) -> str:
-        # The value of an unknown option is unknown as well, and no mistake of its own.
-        wrong = [word for word in unknown if word.startswith("-")] or list(unknown)
-        lines = [self._refuse_word(word.partition("=")[0]) for word in wrong]
-        return "\n  ".join(lines) + HELP_HINT
-
-    def _refuse_word(self, word: str) -> str:
-        what = "option" if word.startswith("-") else "argument"
-        nearest = self._find_nearest(word)
-        meant = f"; did you mean {nearest}?" if nearest and nearest != word else "."
-        return f"{self.prog} has no {what} {word}{meant}"
-
-    def _find_nearest(self, word: str) -> str | None:
-        """Return the option that is most like a word, dashes and case aside."""
+        """Name words that are not known, each with the option that is most like it, dashes and case
+        aside."""
         shown = [action for action in self._actions if action.help != argparse.SUPPRESS]
         names = [name for action in shown for name in action.option_strings]
         bare = {name.lstrip("-").lower(): name for name in names if name not in self._hidden}
-        text = word.lstrip("-").lower().replace("_", "-")
-        longer = [name for name in bare if len(text) > 2 and name.startswith(text)]
-        near = longer or difflib.get_close_matches(text, bare, n=1, cutoff=NEAR_ENOUGH)
-        return bare[near[0]] if near else None
+        lines = []
+        # The value of an unknown option is unknown as well, and no mistake of its own.
+        for word in [word for word in unknown if word.startswith("-")] or unknown:
+            word = word.partition("=")[0]
+            text = word.lstrip("-").lower().replace("_", "-")
+            longer = [name for name in bare if len(text) > 2 and name.startswith(text)]
+            near = longer or difflib.get_close_matches(text, bare, n=1, cutoff=NEAR_ENOUGH)
+            what = "option" if word.startswith("-") else "argument"
+            meant = f"; did you mean {bare[near[0]]}?" if near and bare[near[0]] != word else "."
+            lines.append(f"{self.prog} has no {what} {word}{meant}")
+        return "\n  ".join(lines) + HELP_HINT
 
 
 def read_path(text: str) -> Path:
     """Return a path as it was meant: a shell leaves the ~ of `--run-dir=~/x` alone."""
     return Path(os.path.expanduser(text))  # noqa: PTH111 (Path's own raises where nobody is so called)
-
-
-def _is_text(word: str) -> bool:
-    """Say whether a word came as UTF-8; other bytes stand in it as halves of characters."""
-    return not any(0xD800 <= ord(char) <= 0xDFFF for char in word)
 
 
 BATCH_EPILOG = (
@@ -221,18 +216,31 @@ def read_run_options(arguments: Sequence[str] | None = None) -> argparse.Namespa
         "dev_file": asked.val_data,
         "test_file": asked.test_data,
     }
-    # As JSON, which is YAML: a file may be called anything. --set comes last and wins.
-    asked.overrides = [
-        *(
-            f"data.{key}={json.dumps(str(path.resolve()), ensure_ascii=False)}"
-            for key, path in paths.items()
-            if path is not None
-        ),
-        *(["training.num_train_epochs=1", "training.max_steps=null"] if asked.one_epoch else []),
-        *([] if asked.seed is None else [f"training.seed={asked.seed}"]),
-        *asked.overrides,
-    ]
+    asked.overrides = list_overrides(
+        {key: path.resolve() for key, path in paths.items() if path is not None},
+        one_epoch=asked.one_epoch,
+        seed=asked.seed,
+        said=asked.overrides,
+    )
     return asked
+
+
+def list_overrides(
+    paths: Mapping[str, Path], *, one_epoch: bool, seed: int | None, said: Sequence[str]
+) -> list[str]:
+    """Return every option that stands for configuration values, as `section.key=value`.
+
+    Args:
+        paths: key in the section `data` to file or folder.
+        said: of --set, which comes last and wins.
+    """
+    # As JSON, which is YAML: a file may be called anything.
+    overrides = [
+        f"data.{key}={json.dumps(str(path), ensure_ascii=False)}" for key, path in paths.items()
+    ]
+    overrides += ["training.num_train_epochs=1", "training.max_steps=null"] if one_epoch else []
+    overrides += [] if seed is None else [f"training.seed={seed}"]
+    return [*overrides, *said]
 
 
 def _add_shared(parser: argparse.ArgumentParser, *, one_epoch: str, output: str) -> None:
@@ -299,20 +307,18 @@ def require_packages(script: str) -> None:
         found = f"lacks packages of this project ({', '.join(missing)})"
     else:
         return
-    sys.stderr.write(f"error: {sys.executable} {found}.\n{_find_way_out(Path(script).resolve())}\n")
-    sys.exit(2)
-
-
-def _find_way_out(script: Path) -> str:
-    command = " ".join([_shown(script), *sys.argv[1:]])
+    command = " ".join([_shown(Path(script).resolve()), *sys.argv[1:]])
     environment = PROJECT_ROOT / ".venv"
-    interpreter = _shown(environment / "bin" / "python")
+    interpreter = environment / "bin" / "python"
     set_up = _shown(PROJECT_ROOT / "scripts" / "setup_environment.sh")
-    if not (environment / "bin" / "python").exists():
-        return f"  make the environment: bash {set_up}\n  then run: {interpreter} {command}"
-    if Path(sys.prefix) == environment:
-        return f"  complete the environment: bash {set_up} --repair"
-    return f"  run: {interpreter} {command}"
+    if not interpreter.exists():
+        way = f"make the environment: bash {set_up}\n  then run: {_shown(interpreter)} {command}"
+    elif Path(sys.prefix) == environment:
+        way = f"complete the environment: bash {set_up} --repair"
+    else:
+        way = f"run: {_shown(interpreter)} {command}"
+    sys.stderr.write(f"error: {sys.executable} {found}.\n  {way}\n")
+    sys.exit(2)
 
 
 def _shown(path: Path) -> str:

@@ -269,7 +269,14 @@ class Child:
         Raises:
             RunError: it was killed and does not vanish.
         """
-        if not self._has_ended():
+        # Asked without taking the exit status, where the system can: until then its number belongs
+        # to nobody else.
+        if hasattr(os, "waitid"):
+            look = os.WEXITED | os.WNOWAIT | os.WNOHANG
+            has_ended = os.waitid(os.P_PID, self.pid, look) is not None
+        else:
+            has_ended = self._process.poll() is not None
+        if not has_ended:
             if interrupts.wanted and self._deadline is None:
                 self._deadline = time.monotonic() + self._grace_seconds
                 # To the child alone: its workers die with it, and would only print their own
@@ -281,9 +288,13 @@ class Child:
             return None
         self.kill()
         status = self._process.returncode
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = f"signal {-status}"
         return ChildEnd(
             exit_status=status if status >= 0 else None,
-            signal_name=_name_signal(-status) if status < 0 else None,
+            signal_name=name if status < 0 else None,
             interrupted=self._deadline is not None,
             killed=self._killed,
         )
@@ -309,21 +320,7 @@ class Child:
         finally:
             os.close(self._write_end)
 
-    def _has_ended(self) -> bool:
-        """Ask without taking the exit status, where the system can: until then its number belongs
-        to nobody else."""
-        if not hasattr(os, "waitid"):
-            return self._process.poll() is not None
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
-
     def _kill_group(self) -> None:
         # Nobody is left in it; macOS says so with EPERM when only the dead leader is.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-
-
-def _name_signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -72,13 +72,6 @@ def driver_branch(driver: str) -> int:
     return int(found[0]) if found else sys.maxsize
 
 
-def choose_torch_build(environment: Mapping[str, str]) -> str:
-    """Return the build of torch that this machine can run: `cpu`, `cu126`, `cu130`."""
-    cards, _ = ask_nvidia_smi(environment)
-    branch = driver_branch(cards[0][1]) if cards else 0
-    return next((build for build, oldest in TORCH_BUILDS.items() if branch >= oldest), "cpu")
-
-
 def installed_torch_build(site_packages: Path | None = None) -> str | None:
     """Return the build of the installed torch, such as `cu130`; None for a CPU build or no torch.
 
@@ -247,7 +240,10 @@ def main(argv: Sequence[str] | None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words:
-        print(choose_torch_build(os.environ))
+        cards, _ = ask_nvidia_smi(os.environ)
+        branch = driver_branch(cards[0][1]) if cards else 0
+        fit = (build for build, oldest in TORCH_BUILDS.items() if branch >= oldest)
+        print(next(fit, "cpu"))
         return EXIT_OK
     asked = read_batch_options(words)
     if problems := find_missing(asked):

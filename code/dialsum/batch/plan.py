@@ -6,7 +6,6 @@ Must not check the machine or the data (check.py), nor print or write anything.
 
 from __future__ import annotations
 
-import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from dialsum.batch.screen import format_duration
+from dialsum.cli import list_overrides
 from dialsum.config.load import LoadedConfig, load_config
 from dialsum.config.schema import Config
 from dialsum.config.yaml import Origin, show_value
@@ -96,16 +96,12 @@ class BatchOptions:
     def all_overrides(self) -> list[str]:
         """Every option that stands for configuration values, as `key=value`; --set comes last and
         wins."""
-        overrides = []
-        if self.data_folder is not None:
-            # As JSON, which is YAML: a folder may be called anything.
-            folder = json.dumps(str(self.data_folder), ensure_ascii=False)
-            overrides.append(f"data.data_dir={folder}")
-        if self.one_epoch:
-            overrides += ["training.num_train_epochs=1", "training.max_steps=null"]
-        if self.seed is not None:
-            overrides.append(f"training.seed={self.seed}")
-        return [*overrides, *self.overrides]
+        return list_overrides(
+            {} if self.data_folder is None else {"data_dir": self.data_folder},
+            one_epoch=self.one_epoch,
+            seed=self.seed,
+            said=self.overrides,
+        )
 
 
 @dataclass(frozen=True)

@@ -148,14 +148,40 @@ def make_checks(result: BatchResult) -> list[str]:
     gains = {record.label: points_above_floor(record) for record in scored}
     rouge1 = {record.label: whitespace_number(record, "rouge1") for record in scored}
     least = f"ROUGE-1 over {LEAST_ROUGE1:g} (whitespace tokens)"
+    # Each on the scale that it was stated on; nothing where none was stated.
+    bounds = []
+    for kind in ("minimum", "ideal"):
+        key = f"evaluation.target.{kind}"
+        if asked := [record for record in scored if record.value(key)]:
+            met = [record.label for record in asked if record.value(f"{key}.met")]
+            figures = (asked[0].value(f"{key}.{one}") for one in ("rouge1", "rouge2", "rougeL"))
+            wanted = "/".join(f"{figure or '–'}" for figure in figures)
+            title = f"{kind} R1/R2/RL {wanted} ({asked[0].value('evaluation.target.tokenizer')}"
+            said = f"{title} tokens): met by {len(met)} of {len(asked)}{_bracket(met)}"
+            bounds.append(_check(len(met) == len(asked), said))
+    counts = {one.label: one.number("training.nan_events") for one in records}
+    counted = {label: count for label, count in counts.items() if count is not None}
+    bad = [f"{label} {count:.0f} times" for label, count in counted.items() if count > 0]
+    for record in records:
+        bad += [
+            f"{record.label} {entry['nan_events']} times in attempt {entry['number']}"
+            for entry in record.content.get("attempts", [])[:-1]
+            if entry.get("nan_events")
+        ]
+        if math.isnan(record.number(f"evaluation.dev.{RANKED_BY}") or 0.0):
+            bad.append(f"{record.label} in its scores")
+    runs = "1 run" if len(counted) == 1 else f"{len(counted)} runs"
+    no_nan = _check(not bad, f"no NaN: {', '.join(bad) if bad else f'none in {runs}'}")
+    if not counted and not bad:
+        no_nan = _check(None, "no NaN: no run came far enough to say")
     return [
         _check(finished == planned, f"all finished: {finished} of {planned}{_bracket(others)}"),
         *([_check(None, stopped, verdict="note")] if scored else []),
         _check_memory(result.experiments),
         _check_over(0, gains, "above the constant sentence", "no floor is recorded", form="+.2f"),
         _check_over(LEAST_ROUGE1, rouge1, least, "not scored on that scale", form=".2f"),
-        *(line for kind in ("minimum", "ideal") for line in _check_bounds(scored, kind)),
-        _check_nan(records),
+        *bounds,
+        no_nan,
     ]
 
 
@@ -184,41 +210,6 @@ def _check_memory(outcomes: Sequence[ExperimentResult]) -> str:
     most, label, limit = max(peaks)
     said = f"within {limit:g} GiB of GPU memory: most {most / GIB:.1f} GiB ({label})"
     return _check(not over, said + (f"; over it: {', '.join(over)}" if over else ""))
-
-
-def _check_bounds(records: Sequence[Record], kind: str) -> list[str]:
-    """Hold runs against the minimum or the ideal, on the scale that it was stated on; nothing where
-    none was stated."""
-    asked = [(one, bounds) for one in records if (bounds := one.value(f"evaluation.target.{kind}"))]
-    if not asked:
-        return []
-    met = [record.label for record, bounds in asked if bounds.get("met")]
-    first, bounds = asked[0]
-    wanted = "/".join(f"{bounds.get(key) or '–'}" for key in ("rouge1", "rouge2", "rougeL"))
-    scale = first.value("evaluation.target.tokenizer")
-    said = f"met by {len(met)} of {len(asked)}{_bracket(met)}"
-    return [_check(len(met) == len(asked), f"{kind} R1/R2/RL {wanted} ({scale} tokens): {said}")]
-
-
-def _check_nan(records: Sequence[Record]) -> str:
-    counts = {one.label: one.number("training.nan_events") for one in records}
-    counted = {label: count for label, count in counts.items() if count is not None}
-    bad = [f"{label} {count:.0f} times" for label, count in counted.items() if count > 0]
-    bad += [
-        f"{record.label} {entry['nan_events']} times in attempt {entry['number']}"
-        for record in records
-        for entry in record.content.get("attempts", [])[:-1]
-        if entry.get("nan_events")
-    ]
-    bad += [
-        f"{record.label} in its scores"
-        for record in records
-        if math.isnan(record.number(f"evaluation.dev.{RANKED_BY}") or 0.0)
-    ]
-    if not counted and not bad:
-        return _check(None, "no NaN: no run came far enough to say")
-    runs = "1 run" if len(counted) == 1 else f"{len(counted)} runs"
-    return _check(not bad, f"no NaN: {', '.join(bad) if bad else f'none in {runs}'}")
 
 
 def format_samples(best: ExperimentResult, *, width: int = SAMPLE_WIDTH) -> list[str]:
@@ -258,7 +249,25 @@ def format_samples(best: ExperimentResult, *, width: int = SAMPLE_WIDTH) -> list
 def suggest_next(result: BatchResult) -> list[str]:
     """Return what a person would do now, each as a sentence with its command or file."""
     plan, options = result.plan, result.plan.options
-    lines = _suggest_for_unfinished(result)
+    failed = [one for one in result.experiments if not one.record.succeeded]
+    full = [path for path, cause in result.all_unwritten.items() if cause == DISK_FULL]
+    lines = [f"free space on the disk of {shown(full[0].parent)}"] if full else []
+    if not result.interrupted:
+        lines += [
+            f"{one.job.label}: read why in {shown(one.log)}"
+            for one in failed
+            if one.log.is_file() and one.log.stat().st_size  # on a full disk it may be empty
+        ]
+    for one in failed:
+        cut_off = one.record.status == "interrupted" or one.record.value("failure.cause") == KILLED
+        if cut_off and (whole := find_sealed_checkpoint(one.job.paths.checkpoints)):
+            command = f"{_format_job(plan, one.job)} --resume"
+            lines.append(f"go on with {one.job.label} after {whole.name}: {command}")
+    missing = [job.loaded.path for job in (*(one.job for one in failed), *result.not_started)]
+    if missing:
+        again = "start again what is missing, each from its beginning"
+        what = again if result.interrupted else "run what is missing"
+        lines.append(f"{what}: {_format_runner(missing, options)}")
     if (best := _find_best(result)) is not None:
         if (submission := best.record.artifact("submission")) is not None:
             lines.append(f"{SUBMISSION_WORDS[plan.kind]}: {shown(submission)}")
@@ -270,55 +279,23 @@ def suggest_next(result: BatchResult) -> list[str]:
             command = _format_runner([one.job.loaded.path.with_name(f"{follower}.yaml")], options)
             lines.append(f"after {one.job.label} comes {follower}: {command}")
     if plan.kind == "demo":
-        lines.append(_suggest_real_run(plan))
+        data_dir = options.data_dir if plan.own_data else None
+        real = replace(options, demo=False, one_epoch=False, data_dir=data_dir)
+        only = f" --only {','.join(map(str, options.only))}" if options.only else ""
+        command = (
+            f"bash {shlex.quote(options.script)}{only}{_format_options(real)}"
+            if options.script
+            else _format_runner([one.loaded.path for one in plan.jobs], real)
+        )
+        data = "" if plan.own_data else "put train.csv, dev.csv, test.csv into data/, then "
+        several = "s" if len(plan.jobs) > 1 else ""
+        kept = " (leave out what --set meant for tiny models)" if options.overrides else ""
+        lines.append(f"the real checkpoint{several}, on a 24 GB GPU{kept}: {data}{command}")
     collect = [_in_command(PYTHON), _in_command(COLLECT), "--output", "results_comparison.csv"]
     # Runs in a folder of their own are in no other.
     root = options.runs_dir or options.output_dir
     collect += ["--root", str(root)] if root else []
     return [*lines, f"every run so far in one CSV: {shlex.join(collect)}"]
-
-
-def _suggest_for_unfinished(result: BatchResult) -> list[str]:
-    failed = [one for one in result.experiments if not one.record.succeeded]
-    full = [path for path, cause in result.all_unwritten.items() if cause == DISK_FULL]
-    lines = [f"free space on the disk of {shown(full[0].parent)}"] if full else []
-    if not result.interrupted:
-        lines += [
-            f"{one.job.label}: read why in {shown(one.log)}"
-            for one in failed
-            if one.log.is_file() and one.log.stat().st_size  # on a full disk it may be empty
-        ]
-    for one in result.experiments:
-        cut_off = one.record.status == "interrupted" or one.record.value("failure.cause") == KILLED
-        if cut_off and (whole := find_sealed_checkpoint(one.job.paths.checkpoints)):
-            command = f"{_format_job(result.plan, one.job)} --resume"
-            lines.append(f"go on with {one.job.label} after {whole.name}: {command}")
-    jobs = [*(one.job for one in failed), *result.not_started]
-    if again := [job.loaded.path for job in jobs]:
-        what = (
-            "start again what is missing, each from its beginning"
-            if result.interrupted
-            else "run what is missing"
-        )
-        lines.append(f"{what}: {_format_runner(again, result.plan.options)}")
-    return lines
-
-
-def _suggest_real_run(plan: BatchPlan) -> str:
-    """Name the command that trains the real checkpoints of what a demo tried."""
-    options = plan.options
-    data_dir = options.data_dir if plan.own_data else None
-    real = replace(options, demo=False, one_epoch=False, data_dir=data_dir)
-    only = f" --only {','.join(map(str, options.only))}" if options.only else ""
-    command = (
-        f"bash {shlex.quote(options.script)}{only}{_format_options(real)}"
-        if options.script
-        else _format_runner([one.loaded.path for one in plan.jobs], real)
-    )
-    data = "" if plan.own_data else "put train.csv, dev.csv, test.csv into data/, then "
-    several = "s" if len(plan.jobs) > 1 else ""
-    kept = " (leave out what --set meant for tiny models)" if options.overrides else ""
-    return f"the real checkpoint{several}, on a 24 GB GPU{kept}: {data}{command}"
 
 
 def _format_job(plan: BatchPlan, job: Job) -> str:

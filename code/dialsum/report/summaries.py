@@ -172,7 +172,13 @@ def write_comparison(records: Sequence[Record], path: Path) -> None:
         UnfitError: another file than an older comparison stands there.
         DiskFullError, RunError: it cannot be written.
     """
-    refuse_foreign(path, is_ours=_is_comparison)
+    ours = {"experiment", "status", "started_at", "record"}
+    refuse_foreign(
+        path,
+        is_ours=lambda head: (
+            ours <= set(head.decode("utf-8-sig", "replace").partition("\n")[0].strip().split(","))
+        ),
+    )
     ranks = rank_records(records)
     rows = [
         {
@@ -187,11 +193,6 @@ def write_comparison(records: Sequence[Record], path: Path) -> None:
     columns += [key for key in present if key not in columns]
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     write_table_for_people(path, columns, cells)
-
-
-def _is_comparison(head: bytes) -> bool:
-    names = head.decode("utf-8-sig", "replace").partition("\n")[0].strip().split(",")
-    return {"experiment", "status", "started_at", "record"} <= set(names)
 
 
 def flatten(content: dict[str, Any], *, prefix: str = "") -> dict[str, Any]:
