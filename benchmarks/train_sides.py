@@ -155,7 +155,7 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
 
     from dialsum.data.encode import encode_rows
     from dialsum.data.rows import read_data
-    from dialsum.experiment.run import prepare_model, prepare_tokenizer
+    from dialsum.experiment.run import check_checkpoint, prepare_model, prepare_tokenizer
     from dialsum.models.load import quiet_libraries
 
     quiet_libraries()
@@ -163,7 +163,7 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(asked.seed)
     side, config = ALL_SIDES[asked.side], make_config(asked)
     splits = read_data(config.data, seed=config.training.seed)
-    tokens = prepare_tokenizer(config, splits)
+    tokens = prepare_tokenizer(config, splits, check_checkpoint(config))
     if side.plain:
         model = load_plain(asked.folder / "checkpoint", tokens.tokenizer, config)
     else:
@@ -173,7 +173,7 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
             device="cpu",
             dtype=torch.float32,
             gradient_checkpointing=bool(config.training.gradient_checkpointing),
-        ).adapted.model
+        ).model
     if side.stock:
         use_peft_s_own_rows(model)
     if side.attention is not None:

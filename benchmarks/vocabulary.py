@@ -113,20 +113,20 @@ def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[s
     from dialsum.config.schema import Tokenizer
     from dialsum.data.encode import encode_rows
     from dialsum.data.rows import read_data
-    from dialsum.experiment.run import prepare_tokenizer
+    from dialsum.experiment.run import check_checkpoint, prepare_tokenizer
     from dialsum.machine.devices import peak_resident_bytes
     from dialsum.models.load import load_model
 
     config = _config(data, _cut(checkpoint) if cut else checkpoint, size=size)
     splits = read_data(config.data, seed=config.training.seed)
-    prepared = prepare_tokenizer(config, splits)
+    prepared = prepare_tokenizer(config, splits, check_checkpoint(config))
     encoded = encode_rows(
         splits.train.rows[: size.batch * (size.steps + 1)],
         prepared.tokenizer,
         Tokenizer(encoder_max_len=512, decoder_max_len=128),
     )
     before = _memory()
-    loaded = load_model(
+    model: Any = load_model(
         prepared.source,
         config=config,
         tokenizer=prepared.tokenizer,
@@ -134,7 +134,6 @@ def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[s
         device="cpu",
         dtype=torch.float32,
     )
-    model: Any = loaded.model
     after = _memory()
     if size.learn == "blocks":
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):

@@ -17,5 +17,7 @@ def make_gpu(index: int, *, name: str = "NVIDIA GeForce RTX 3090", uuid: str = "
         temperature_c=41,
         utilisation_percent=None,
         driver_version="550.54",
+        cuda_version=(12, 4),
         compute_capability=(8, 6),
+        processes={},
     )

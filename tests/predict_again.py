@@ -32,14 +32,13 @@ def write_dev(model: Any, tokenizer: Any, config: Config, *, bf16: bool = False)
     tags = [vocabulary[token] for token in dialogue_tokens(config, splits.train.rows)]
     inputs = encode_rows(splits.dev.rows, tokenizer, config.tokenizer).inputs
     settings = GenerationSettings.from_config(config, exempt=tags, bf16=bf16)
-    written = generate(
+    return generate(
         model,
         tokenizer,
         inputs,
         settings=settings,
         batch_size=int(config.training.per_device_eval_batch_size),
     )
-    return [best.text for [best] in written]
 
 
 def predict(folder: Path) -> dict[str, list[str]]:

@@ -75,7 +75,7 @@ class SmallTraining:
         """Return the training loop, its files below folder."""
         import torch
 
-        from dialsum.models.load import LoadedModel, adapt_model
+        from dialsum.models.load import adapt_model
         from dialsum.train import loop
         from dialsum.train.task import DevSet, SummaryTask
 
@@ -92,12 +92,10 @@ class SmallTraining:
         set_dropout(network, self.dropout)
         if self.change is not None:
             self.change(network, tokenizer)
-        tied = network.get_output_embeddings().weight is network.get_input_embeddings().weight
-        loaded = LoadedModel(model=network, weights="safetensors", tied=tied)
         torch.manual_seed(4)
         device = torch.device("cuda" if self.gpu else "cpu")
         model = adapt_model(
-            loaded, config=config, new_token_ids=[], gradient_checkpointing=False
+            network, config=config, new_token_ids=[], gradient_checkpointing=False
         ).model.to(device)
         encoded = encode_rows(
             self.rows, tokenizer, Tokenizer(encoder_max_len=64, decoder_max_len=64)

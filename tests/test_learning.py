@@ -211,7 +211,7 @@ def test_what_learned_comes_back_from_disk(
     assert "adapter_model.safetensors" in files
     assert not [name for name in files if "base" in name]
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
-    loaded = load_model(
+    base = load_model(
         case.folder,
         config=case.config,
         tokenizer=case.tokenizer,
@@ -219,7 +219,7 @@ def test_what_learned_comes_back_from_disk(
         device="cpu",
         dtype=torch.float32,
     )
-    again = PeftModel.from_pretrained(loaded.model, str(tmp_path))
+    again = PeftModel.from_pretrained(base, str(tmp_path))
     back = Case(
         adapted=AdaptedModel(model=again, loader={}, targets=[]),
         tokenizer=case.tokenizer,

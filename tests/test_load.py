@@ -12,11 +12,11 @@ import pytest
 
 from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
 from dialsum.errors import RunError, UnfitError
-from dialsum.models.checkpoint import refuse_foreign_tokenizer
+from dialsum.models.checkpoint import name_weights, refuse_foreign_tokenizer
 from dialsum.models.families import FAMILIES, HEAD_WEIGHT
-from dialsum.models.load import LoadedModel, find_weight_problems, load_model
+from dialsum.models.load import find_weight_problems, load_model
 from dialsum.models.save import save_weights
-from dialsum.models.tokenizers import add_dialogue_tokens, check_round_trip, load_tokenizer
+from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer
 from small_models import (
     KINDS,
     SPARE_ROWS,
@@ -44,13 +44,13 @@ EMBEDDINGS = {
 
 def load(
     folder: Path, sort: str, tokens: tuple[str, ...] = (), **sections: Any
-) -> tuple[LoadedModel, Any, list[str]]:
+) -> tuple[Any, Any, list[str]]:
     """Load a folder as an experiment does: tokenizer, tokens added, model."""
     import torch
 
     tokenizer = load_tokenizer(folder)
     new = add_dialogue_tokens(tokenizer, tokens) if tokens else []
-    loaded = load_model(
+    model = load_model(
         folder,
         config=make_config(sort, folder, **sections),
         tokenizer=tokenizer,
@@ -58,27 +58,25 @@ def load(
         device="cpu",
         dtype=torch.float32,
     )
-    return loaded, tokenizer, new
+    return model, tokenizer, new
 
 
-def rows_of(loaded: LoadedModel) -> tuple[Any, Any]:
+def rows_of(model: Any) -> tuple[Any, Any]:
     """Return the weights of input embeddings and head."""
-    model: Any = loaded.model
     return (
         model.get_input_embeddings().weight.detach(),
         model.get_output_embeddings().weight.detach(),
     )
 
 
-def check_old_rows(loaded: LoadedModel, sort: str, folder: Path, *, pieces: int) -> None:
+def check_old_rows(model: Any, sort: str, folder: Path, *, pieces: int) -> None:
     """Hold embeddings and head against the checkpoint's file, a row for each of its pieces."""
     import torch
 
     state = read_weights(folder)
-    embeddings, head = rows_of(loaded)
+    embeddings, head = rows_of(model)
     assert torch.equal(embeddings[:pieces], state[EMBEDDINGS[sort]][:pieces])
-    assert loaded.tied == (sort not in UNTIED)
-    assert loaded.model.config.tie_word_embeddings == (sort not in UNTIED)
+    assert model.config.tie_word_embeddings == (sort not in UNTIED)
     if sort in UNTIED:
         assert torch.equal(head[:pieces], state["lm_head.weight"][:pieces])
         assert not torch.allclose(head[:pieces], embeddings[:pieces], atol=0.1)
@@ -92,27 +90,27 @@ def test_old_rows_stay_when_tokens_are_added(
     sort: str, qlora: dict[str, bool], checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     folder = checkpoints(sort)
-    loaded, tokenizer, new = load(folder, sort, FIFTEEN, qlora=qlora)
+    model, tokenizer, new = load(folder, sort, FIFTEEN, qlora=qlora)
     assert len(new) >= 15
-    assert len(rows_of(loaded)[0]) == len(rows_of(loaded)[1]) == len(tokenizer)
-    assert bool(getattr(loaded.model, "is_loaded_in_4bit", False)) == bool(qlora)
-    check_old_rows(loaded, sort, folder, pieces=len(tokenizer) - len(new))
+    assert len(rows_of(model)[0]) == len(rows_of(model)[1]) == len(tokenizer)
+    assert bool(getattr(model, "is_loaded_in_4bit", False)) == bool(qlora)
+    check_old_rows(model, sort, folder, pieces=len(tokenizer) - len(new))
     if not qlora:
-        check_after_saving(loaded, tokenizer, sort, tmp_path / "saved")
+        check_after_saving(model, tokenizer, sort, tmp_path / "saved")
 
 
-def check_after_saving(loaded: LoadedModel, tokenizer: Any, sort: str, folder: Path) -> None:
+def check_after_saving(model: Any, tokenizer: Any, sort: str, folder: Path) -> None:
     """Save a model, load it again, in 4 bits too, and hold it against what it was."""
     import torch
 
-    save_weights(loaded.model, folder)
+    save_weights(model, folder)
     assert not list(folder.glob("*.bin"))
     tokenizer.save_pretrained(folder)
     for qlora in ({}, FOUR_BIT):
         again, _, new = load(folder, sort, FIFTEEN, qlora=qlora)
         assert new == []
         check_old_rows(again, sort, folder, pieces=len(tokenizer))
-        for before, after in zip(rows_of(loaded), rows_of(again), strict=True):
+        for before, after in zip(rows_of(model), rows_of(again), strict=True):
             assert torch.equal(before, after)
 
 
@@ -120,22 +118,20 @@ def check_after_saving(loaded: LoadedModel, tokenizer: Any, sort: str, folder: P
 def test_a_model_with_spare_rows_never_shrinks(sort: str, checkpoints: Checkpoints) -> None:
     folder = checkpoints(sort)
     tokens = STANDARD_DIALOGUE_TOKENS[:3]
-    loaded, tokenizer, new = load(folder, sort, tokens)
+    model, tokenizer, new = load(folder, sort, tokens)
     rows = len(read_weights(folder)[EMBEDDINGS[sort]])
     assert rows == len(load_tokenizer(folder)) + SPARE_ROWS
     assert len(tokenizer) == rows - SPARE_ROWS + len(new) < rows
-    assert len(rows_of(loaded)[0]) == len(rows_of(loaded)[1]) == rows
-    assert loaded.tied == (sort not in UNTIED)
+    assert len(rows_of(model)[0]) == len(rows_of(model)[1]) == rows
+    assert model.config.tie_word_embeddings == (sort not in UNTIED)
 
 
-def check_new_rows(
-    loaded: LoadedModel, tokenizer: Any, new: list[str], sort: str, folder: Path
-) -> None:
+def check_new_rows(model: Any, tokenizer: Any, new: list[str], sort: str, folder: Path) -> None:
     """Hold the rows of new tokens against the mean of what spelled them, each piece once."""
     import torch
 
     state = read_weights(folder)
-    embeddings, head = rows_of(loaded)
+    embeddings, head = rows_of(model)
     pairs = [(embeddings, state[EMBEDDINGS[sort]])]
     if sort in UNTIED:
         pairs.append((head, state["lm_head.weight"]))
@@ -154,19 +150,19 @@ def check_new_rows(
 def test_new_rows_start_as_the_mean_of_their_pieces(sort: str, checkpoints: Checkpoints) -> None:
     folder = checkpoints(sort)
     words = ("약속장소", "도서관에서")
-    loaded, tokenizer, new = load(folder, sort, words)
+    model, tokenizer, new = load(folder, sort, words)
     assert new[:2] == list(words)
-    check_new_rows(loaded, tokenizer, new[:2], sort, folder)
+    check_new_rows(model, tokenizer, new[:2], sort, folder)
 
 
 def test_a_token_without_pieces_starts_as_the_mean_of_all(checkpoints: Checkpoints) -> None:
     import torch
 
     folder = checkpoints("mt5")
-    loaded, tokenizer, new = load(folder, "mt5", ("#Person1#",))
+    model, tokenizer, new = load(folder, "mt5", ("#Person1#",))
     assert new == ["#Person1#", "\n"]
     old = read_weights(folder)["shared.weight"][: len(tokenizer) - 2]
-    row = rows_of(loaded)[0][tokenizer.convert_tokens_to_ids("\n")]
+    row = rows_of(model)[0][tokenizer.convert_tokens_to_ids("\n")]
     assert torch.allclose(row, old.mean(dim=0), atol=1e-6)
 
 
@@ -187,7 +183,7 @@ def test_real_tokenizers_fit_spare_rows_and_grow_beyond(
     new: list[str] = []
     for tokens in (FIFTEEN[:3], FIFTEEN):
         new += add_dialogue_tokens(tokenizer, tokens)
-        loaded = load_model(
+        model = load_model(
             tmp_path,
             config=config,
             tokenizer=tokenizer,
@@ -197,17 +193,17 @@ def test_real_tokenizers_fit_spare_rows_and_grow_beyond(
         )
         # Rows beyond the pieces were never one's: the first new tokens take them.
         assert len(tokenizer) == pieces + len(new)
-        assert len(rows_of(loaded)[0]) == len(rows_of(loaded)[1]) == max(len(old), len(tokenizer))
-        check_old_rows(loaded, sort, tmp_path, pieces=pieces)
+        assert len(rows_of(model)[0]) == len(rows_of(model)[1]) == max(len(old), len(tokenizer))
+        check_old_rows(model, sort, tmp_path, pieces=pieces)
     assert len(new) >= 15
     tags = [token for token in new if token != "\n"]
-    check_new_rows(loaded, tokenizer, tags, sort, tmp_path)
+    check_new_rows(model, tokenizer, tags, sort, tmp_path)
 
 
 @pytest.mark.parametrize("sort", SORTS)
 def test_model_and_tokenizer_agree_on_padding_and_end(sort: str, checkpoints: Checkpoints) -> None:
-    loaded, tokenizer, _ = load(checkpoints(sort), sort)
-    for said in (loaded.model.config, loaded.model.generation_config):
+    model, tokenizer, _ = load(checkpoints(sort), sort)
+    for said in (model.config, model.generation_config):
         assert said.pad_token_id == tokenizer.pad_token_id
         assert said.eos_token_id == tokenizer.eos_token_id
 
@@ -216,9 +212,9 @@ def test_dropout_of_the_config_arrives(checkpoints: Checkpoints) -> None:
     import torch
 
     for sort in SORTS:
-        loaded, _, _ = load(checkpoints(sort), sort, model={"dropout": 0.37})
-        layers = [one for one in loaded.model.modules() if isinstance(one, torch.nn.Dropout)]
-        rates = {one.p for one in layers} or {loaded.model.config.dropout}
+        model, _, _ = load(checkpoints(sort), sort, model={"dropout": 0.37})
+        layers = [one for one in model.modules() if isinstance(one, torch.nn.Dropout)]
+        rates = {one.p for one in layers} or {model.config.dropout}
         assert 0.37 in rates
 
 
@@ -227,38 +223,12 @@ def test_pytorch_model_bin_is_read_and_said(checkpoints: Checkpoints) -> None:
 
     for sort in SORTS:
         folder = checkpoints(sort, "pytorch_model.bin")
-        loaded, _, _ = load(folder, sort)
-        assert loaded.weights == "pytorch_model.bin"
+        model, _, _ = load(folder, sort)
         same, _, _ = load(checkpoints(sort), sort)
-        assert same.weights == "safetensors"
-        for name, weight in same.model.state_dict().items():
-            assert torch.equal(weight, loaded.model.state_dict()[name]), name
-
-
-def test_a_pickle_that_is_read_is_said_to_the_user(checkpoints: Checkpoints) -> None:
-    import torch
-
-    from dialsum.experiment.run import PreparedTokenizer, prepare_model
-
-    for file, said in (("safetensors", 0), ("pytorch_model.bin", 1)):
-        folder = checkpoints("t5", file)
-        tokenizer = load_tokenizer(folder)
-        prepared = PreparedTokenizer(
-            tokenizer=tokenizer,
-            source=folder,
-            new_tokens=[],
-            tag_ids=[],
-            round_trip=check_round_trip(tokenizer, []),
-        )
-        notes = prepare_model(
-            make_config("t5", folder),
-            prepared,
-            device="cpu",
-            dtype=torch.float32,
-            gradient_checkpointing=False,
-        ).notes
-        assert len(notes) == said
-        assert all("weights only" in note and str(folder) in note for note in notes)
+        assert name_weights(folder) == "pytorch_model.bin"
+        assert name_weights(checkpoints(sort)) == "safetensors"
+        for name, weight in same.state_dict().items():
+            assert torch.equal(weight, model.state_dict()[name]), name
 
 
 @pytest.fixture
@@ -293,8 +263,7 @@ def test_safetensors_go_before_a_pickle(
 ) -> None:
     folder, marker = malicious
     shutil.copy(checkpoints("t5") / "model.safetensors", folder)
-    loaded, _, _ = load(folder, "t5")
-    assert loaded.weights == "safetensors"
+    load(folder, "t5")
     assert not marker.exists()
 
 
@@ -463,12 +432,11 @@ def test_bart_finds_its_embeddings_whatever_its_config_says_of_ties(
     if not tied:
         state["lm_head.weight"] = shared + 1.0
         save_file(state, str(folder / "model.safetensors"), metadata={"format": "pt"})
-    loaded, _, _ = load(folder, "bart")
-    model: Any = loaded.model
+    model, _, _ = load(folder, "bart")
     for stack in (model.get_encoder(), model.get_decoder()):
         assert torch.equal(stack.embed_tokens.weight, shared)
-    assert loaded.tied is tied
-    assert torch.equal(rows_of(loaded)[1], shared if tied else shared + 1.0)
+    assert model.config.tie_word_embeddings is tied
+    assert torch.equal(rows_of(model)[1], shared if tied else shared + 1.0)
 
 
 def give_own_head(folder: Path) -> None:
@@ -499,11 +467,11 @@ def test_the_embeddings_are_found_under_whichever_name_the_file_keeps(
         give_own_head(folder)
     original, _, _ = load(folder, sort)
     untied = own_head or sort in UNTIED
-    assert original.tied is not untied
-    whole = {name: weight.clone() for name, weight in original.model.state_dict().items()}
+    assert original.config.tie_word_embeddings is not untied
+    whole = {name: weight.clone() for name, weight in original.state_dict().items()}
     places = FAMILIES[sort.partition("_")[0]].embeddings
     file = str(folder / "model.safetensors")
-    save_model(original.model, file, metadata={"format": "pt"})
+    save_model(original, file, metadata={"format": "pt"})
     files = [read_weights(folder)]
     assert len({*places, HEAD_WEIGHT}.intersection(files[0])) == 1 + untied
     names = [(place,) for place in places] + [places[1:], places]
@@ -521,11 +489,11 @@ def test_the_embeddings_are_found_under_whichever_name_the_file_keeps(
         save_file(state, file, metadata={"format": "pt"})
         for bits in ({}, FOUR_BIT):
             again, _, _ = load(folder, sort, qlora=bits)
-            found = again.model.state_dict()
-            assert again.tied is not untied
+            found = again.state_dict()
+            assert again.config.tie_word_embeddings is not untied
             for name in whole if not bits else (*places, HEAD_WEIGHT):
                 assert torch.equal(found[name], whole[name]), name
-            assert again.model.all_tied_weights_keys == original.model.all_tied_weights_keys
+            assert again.all_tied_weights_keys == original.all_tied_weights_keys
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -542,7 +510,7 @@ def test_a_stack_with_embeddings_of_its_own_keeps_them(
     one = state.pop(shared)
     state |= {encoder: one, decoder: one * 2}
     save_file(state, str(folder / "model.safetensors"), metadata={"format": "pt"})
-    found = load(folder, sort)[0].model.state_dict()
+    found = load(folder, sort)[0].state_dict()
     assert torch.equal(found[shared], one)
     assert torch.equal(found[encoder], one)
     assert torch.equal(found[decoder], one * 2)
@@ -591,4 +559,4 @@ def test_a_run_refuses_the_tokenizer_of_another_checkpoint(
     larger.save_pretrained(folder)
     config = make_config("t5", folder, data={"data_dir": "data/sample"})
     with pytest.raises(UnfitError, match="tokenizer and weights are of two checkpoints"):
-        prepare_tokenizer(config, read_data(config.data, seed=config.training.seed))
+        prepare_tokenizer(config, read_data(config.data, seed=config.training.seed), folder)

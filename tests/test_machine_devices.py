@@ -17,20 +17,19 @@ import pytest
 from dialsum.errors import UnfitError
 from dialsum.machine.devices import (
     GIB,
-    Choice,
     Device,
-    choose_device,
+    HostMemory,
     cuda_attention,
     cuda_precisions,
     explain_missing_cuda,
     list_devices,
-    name_bf16_instructions,
+    pick_device,
     pick_num_workers,
     pick_precision,
     pick_tf32,
 )
 from dialsum.machine.memory import free_memory
-from dialsum.machine.show import describe_choices, describe_driver, describe_recommendations
+from dialsum.machine.show import describe_machine
 from gpu_states import make_gpu
 
 
@@ -74,46 +73,30 @@ def test_precisions_follow_the_compute_capability(
 
 
 PRECISIONS = [
-    ("auto", False, "bart", AMPERE, "bf16", "the GPU has it", False),
-    ("auto", False, "mt5", TURING, "fp32", "T4 does not compute in bf16", False),
-    ("auto", False, "mt5", CPU, "fp32", "up to 13 times slower", False),
-    ("auto", False, "mt5", MPS, "fp32", "untested", False),
-    (True, False, "mt5", AMPERE, "bf16", "as asked", False),
-    (True, False, "mt5", TURING, "fp32", "T4 does not compute in bf16", True),
-    (True, False, "mt5", CPU, "fp32", "shows no bf16 instructions", True),
-    ("auto", False, "mt5", BF16_CPU, "fp32", "its bf16 instructions (avx512_bf16)", False),
-    (True, False, "mt5", BF16_CPU, "fp32", "has bf16 instructions (avx512_bf16)", True),
-    (True, False, "mt5", MPS, "bf16", "as asked", False),
-    (False, False, "mt5", AMPERE, "fp32", "training.bf16 is false", False),
-    ("auto", True, "bart", AMPERE, "fp16", "as asked", False),
-    ("auto", True, "bart", CPU, "fp32", "needs a CUDA GPU", True),
-    (False, True, "bart", TURING, "fp16", "as asked", False),
+    ("auto", False, "bart", AMPERE, "bf16", "the GPU has it"),
+    ("auto", False, "mt5", TURING, "fp32", "T4 does not compute in bf16"),
+    ("auto", False, "mt5", CPU, "fp32", "up to 13 times slower"),
+    ("auto", False, "mt5", MPS, "fp32", "untested"),
+    (True, False, "mt5", AMPERE, "bf16", "as asked"),
+    (True, False, "mt5", TURING, "fp32", "T4 does not compute in bf16"),
+    (True, False, "mt5", CPU, "fp32", "shows no bf16 instructions"),
+    ("auto", False, "mt5", BF16_CPU, "fp32", "its bf16 instructions (avx512_bf16)"),
+    (True, False, "mt5", BF16_CPU, "fp32", "has bf16 instructions (avx512_bf16)"),
+    (True, False, "mt5", MPS, "bf16", "as asked"),
+    (False, False, "mt5", AMPERE, "fp32", "training.bf16 is false"),
+    ("auto", True, "bart", AMPERE, "fp16", "as asked"),
+    ("auto", True, "bart", CPU, "fp32", "needs a CUDA GPU"),
+    (False, True, "bart", TURING, "fp16", "as asked"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("bf16", "fp16", "family", "device", "used", "why", "fell_back"), PRECISIONS
-)
+@pytest.mark.parametrize(("bf16", "fp16", "family", "device", "used", "why"), PRECISIONS)
 def test_precision_is_chosen_with_its_reason(
-    bf16: bool, fp16: bool, family: str, device: Device, used: str, why: str, fell_back: bool
+    bf16: bool, fp16: bool, family: str, device: Device, used: str, why: str
 ) -> None:
     choice = pick_precision(bf16, fp16=fp16, architecture=family, device=device)
-    assert (choice.value, choice.fell_back) == (used, fell_back)
+    assert choice.value == used
     assert why in choice.why
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "named"),
-    [
-        ({}, ""),
-        ({"avx2": True, "avx512_bf16": False, "cpu_name": "bf16"}, ""),
-        ({"avx512_bf16": True, "avx2": True, "amx_bf16": True}, "amx_bf16, avx512_bf16"),
-    ],
-)
-def test_bf16_instructions_are_those_that_the_cpu_has(
-    capabilities: dict[str, bool | str], named: str
-) -> None:
-    assert name_bf16_instructions(capabilities) == named
 
 
 def test_what_is_said_of_this_cpu_is_what_torch_knows_of_it() -> None:
@@ -135,51 +118,49 @@ def test_fp16_is_refused_for_the_t5_family(architecture: str, device: Device) ->
 
 
 @pytest.mark.parametrize(
-    ("requested", "device", "used", "fell_back"),
+    ("requested", "device", "used"),
     [
-        ("auto", AMPERE, True, False),
-        ("auto", TURING, False, False),
-        ("auto", CPU, False, False),
-        (True, AMPERE, True, False),
-        (True, CPU, False, True),
-        (False, AMPERE, False, False),
+        ("auto", AMPERE, True),
+        ("auto", TURING, False),
+        ("auto", CPU, False),
+        (True, AMPERE, True),
+        (True, CPU, False),
+        (False, AMPERE, False),
     ],
 )
-def test_tf32_needs_a_gpu_that_has_it(
-    requested: bool, device: Device, used: bool, fell_back: bool
-) -> None:
-    choice = pick_tf32(requested, device=device)
-    assert (choice.value, choice.fell_back) == (used, fell_back)
+def test_tf32_needs_a_gpu_that_has_it(requested: bool, device: Device, used: bool) -> None:
+    assert pick_tf32(requested, device=device).value == used
 
 
 @pytest.mark.parametrize(
     ("requested", "used"), [("auto", "cuda:0"), ("cuda", "cuda:0"), ("mps", "mps"), ("cpu", "cpu")]
 )
 def test_device_that_is_there_is_taken(requested: str, used: str) -> None:
-    choice = choose_device(requested, [AMPERE, MPS, CPU])
-    assert choice.value.torch_name == used
-    assert not choice.fell_back
+    assert pick_device(requested, [AMPERE, MPS, CPU]).value.torch_name == used
 
 
-def test_auto_says_why_it_took_no_gpu() -> None:
-    choice = choose_device("auto", [CPU], cuda_problem="the driver is too old")
-    assert choice.value == CPU
-    assert "the driver is too old" in choice.why
-
-
-@pytest.mark.parametrize("requested", ["cuda", "mps"])
-def test_device_that_is_not_there_is_refused_with_ways_out(requested: str) -> None:
+@pytest.mark.parametrize("requested", ["auto", "cuda", "mps"])
+def test_a_gpu_that_is_not_there_is_said_with_its_reason_and_ways_out(
+    requested: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dialsum.machine.devices.nvidia_gpus", list)
+    if requested == "auto":
+        assert pick_device("auto", [CPU]) == (
+            CPU,
+            "the fastest there is; there is no NVIDIA GPU that the driver shows",
+        )
+        return
     with pytest.raises(UnfitError) as caught:
-        choose_device(requested, [CPU], cuda_problem="the driver is too old")
+        pick_device(requested, [CPU])
     for word in (f"general.device is {requested}", "there is cpu", "general.device=auto", "--demo"):
         assert word in str(caught.value)
-    assert ("driver is too old" in str(caught.value)) == (requested == "cuda")
+    assert ("no NVIDIA GPU" in str(caught.value)) == (requested == "cuda")
 
 
 @pytest.mark.parametrize(
     ("torch_cuda", "gpus", "driver", "visible", "words"),
     [
-        ("12.8", 0, None, None, ["no NVIDIA GPU"]),
+        ("12.8", 0, (12, 4), None, ["no NVIDIA GPU"]),
         (None, 1, (12, 4), None, ["build without CUDA", "RTX 3090", "remove .venv"]),
         ("12.8", 1, (12, 4), "", ["CUDA_VISIBLE_DEVICES=''", "unset"]),
         ("12.8", 1, (11, 4), None, ["550.54", "CUDA 11.4 at most", "needs 12.8", "update"]),
@@ -189,17 +170,17 @@ def test_device_that_is_not_there_is_refused_with_ways_out(requested: str) -> No
 def test_missing_cuda_is_explained(
     torch_cuda: str | None,
     gpus: int,
-    driver: tuple[int, int] | None,
+    driver: tuple[int, int],
     visible: str | None,
     words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    text = explain_missing_cuda(
-        torch_version="2.13.0",
-        torch_cuda=torch_cuda,
-        driver_cuda=driver,
-        visible=visible,
-        gpus=[make_gpu(index) for index in range(gpus)],
-    )
+    monkeypatch.setattr("torch.version.cuda", torch_cuda)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    cards = [replace(make_gpu(index), cuda_version=driver) for index in range(gpus)]
+    text = explain_missing_cuda(cards)
     for word in words:
         assert word in text
 
@@ -219,26 +200,18 @@ def test_missing_cuda_is_explained(
     ],
 )
 def test_workers_go_by_cores_and_memory(
-    requested: int, device: Device, cores: int, gib: int, workers: int
+    requested: int,
+    device: Device,
+    cores: int,
+    gib: int,
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    choice = pick_num_workers(requested, device=device, cores=cores, memory_free_bytes=gib * GIB)
-    assert choice.value == workers
-
-
-@pytest.mark.parametrize(
-    ("choice", "requested", "fell_back"),
-    [
-        (Choice("fp32", "so"), "auto", False),
-        (Choice("fp32", "so", requested="fp32"), "fp32", False),
-        (Choice("fp32", "so", requested="bf16"), "bf16", True),
-        (Choice(False, "so", requested=True), True, True),
-    ],
-)
-def test_choice_records_requested_used_why(
-    choice: Choice[object], requested: object, fell_back: bool
-) -> None:
-    assert choice.to_record() == {"requested": requested, "used": choice.value, "why": "so"}
-    assert choice.fell_back == fell_back
+    monkeypatch.setattr("dialsum.machine.devices.usable_cores", lambda: cores)
+    monkeypatch.setattr(
+        "dialsum.machine.devices.host_memory", lambda: HostMemory(64 * GIB, gib * GIB)
+    )
+    assert pick_num_workers(requested, device=device).value == workers
 
 
 def test_free_memory_collects_what_nobody_holds() -> None:
@@ -258,15 +231,18 @@ def test_free_memory_collects_what_nobody_holds() -> None:
         gc.enable()
 
 
-def test_driver_and_choices_are_said_in_lines() -> None:
-    assert describe_driver([], None) == ["NVIDIA driver: none, or no card"]
-    head, card = describe_driver([make_gpu(0)], (12, 4))
-    assert head == "NVIDIA driver 550.54, CUDA up to 12.4"
-    assert card.endswith("GPU 0 NVIDIA GeForce RTX 3090: 24.0 GiB, 1.0 used, 23.0 free, 41 °C")
-    text = "\n".join(describe_choices(Choice(AMPERE, "the fastest there is")))
-    for word in ("cuda:0", "bf16", "training.tf32                    on"):
-        assert word in text
-    assert "by the profile of 24 GB in bf16" in describe_recommendations(AMPERE)[0]
+def test_the_machine_is_said_in_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dialsum.machine.show.list_devices", lambda: [AMPERE, CPU])
+    monkeypatch.setattr("dialsum.machine.show.nvidia_gpus", lambda: [make_gpu(0)])
+    text = describe_machine()
+    for words in (
+        "NVIDIA driver 550.54, CUDA up to 12.4\n"
+        "  GPU 0 NVIDIA GeForce RTX 3090: 24.0 GiB, 1.0 used, 23.0 free, 41 °C\n",
+        "general.device                   cuda:0  (the fastest there is)",
+        "training.tf32                    on",
+        "by the profile of 24 GB in bf16",
+    ):
+        assert words in text
 
 
 @pytest.mark.parametrize("import_first", ["devices", "memory", "show"])
@@ -283,12 +259,13 @@ HIDDEN_MEMORY = [
 ASK_MEMORY = """
 from dialsum.machine.devices import Device, pick_num_workers
 from dialsum.machine.devices import host_memory
-from dialsum.machine.memory import recommend_batch, recommend_eval_batch
+from dialsum.machine.memory import TrainingMemory
 print(host_memory())
 print(Device("cpu", 0, "CPU", None, None, None, ("fp32",), ("math",)).describe())
 print(pick_num_workers("auto", device=Device("cuda", 0, "x", 1, 1, (8, 6), (), ())).why)
-print(recommend_batch("bart", 512, None, lora=True, precision="fp32")[2])
-print(recommend_eval_batch(4, 512, None, architecture="bart", lora=True).why)
+memory = TrainingMemory("bart", 512, None, lora=True, precision="fp32")
+print(memory.choose_batch()[2])
+print(memory.choose_eval_batch(4), "rows beside", memory.room_gib - memory.estimate_gib(0))
 """
 
 
@@ -317,7 +294,7 @@ def test_memory_that_cannot_be_read_is_unknown_and_not_zero(
     assert workers.endswith("cores; free main memory unknown")
     assert batch.startswith("unknown memory, taken for 8 GB, bart")
     assert "0.0 GiB" not in done.stdout
-    assert "GiB of the 5.3" in evaluation
+    assert " rows beside 5.3" in evaluation
 
 
 @pytest.mark.slow

@@ -105,7 +105,7 @@ def make_interrupted_run(folder: Path) -> tuple[RunPaths, ResumePoint]:
     checkpoint.mkdir(parents=True)
     (checkpoint / TENSORS).write_text("1")
     seal_checkpoint(checkpoint, config_sha256="c", data_sha256="d")
-    return paths, find_resume_point(paths, config_sha256="c", data_sha256="d")
+    return paths, find_resume_point(paths, config_sha256="c", train_sha256="d")
 
 
 def test_resume_drops_an_event_that_broke_off_within_a_character(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_resume_beside_damaged_files_says_which(tmp_path: Path, text: str) -> No
         seal_checkpoint(folder, config_sha256="c", data_sha256="d")
     (paths.checkpoints / "checkpoint-2" / MANIFEST).write_text(text)
     assert find_damage(paths.checkpoints / "checkpoint-2") is not None
-    point = find_resume_point(paths, config_sha256="c", data_sha256="d")
+    point = find_resume_point(paths, config_sha256="c", train_sha256="d")
     assert point.step == 1
     assert "checkpoint-2 is left out" in point.notes[0]
     paths.metrics.write_text(f'{{"event": "train", "step": 1}}\n{text}\n')
@@ -146,7 +146,7 @@ def test_resume_beside_damaged_files_says_which(tmp_path: Path, text: str) -> No
     with pytest.raises(RunError):
         read_record(paths.result)
     with pytest.raises(UnfitError, match=r"result\.json.*cannot be told"):
-        find_resume_point(paths, config_sha256="c", data_sha256="d")
+        find_resume_point(paths, config_sha256="c", train_sha256="d")
     reopen_run(paths, point, first={})
     kept = paths.metrics.read_text().splitlines()
     assert kept[0] == '{"event": "train", "step": 1}'

@@ -227,7 +227,7 @@ def test_what_learned_is_loaded_and_computed_without_copies(
         new_tokens=case.new,
         device="cpu",
         dtype=torch.float32,
-    ).model
+    )
     again = attach_adapter(base, tmp_path)
     assert_no_matrix_is_made(again, case)
     assert set(again.state_dict()) == names

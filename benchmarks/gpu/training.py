@@ -5,7 +5,7 @@ Must not know the tables that are made of the figures.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from bare_loop import make_bare_loop
 from dialsum.config.schema import Config
 from dialsum.data.encode import EncodedSplit
 from dialsum.experiment.choices import Choices
-from dialsum.machine.memory import estimate_training_gib
 from gpu.architectures import Architecture
 from gpu.card import Meter, read_clock
 from gpu.flops import count_flops, describe_speed, find_peak, find_products, name_product
@@ -38,23 +37,22 @@ class Bench:
     def measure(self) -> dict[str, Any]:
         """Load, train and evaluate; return what JSON is to hold."""
         from dialsum.data.rows import read_data
-        from dialsum.experiment.run import prepare_model, prepare_tokenizer
+        from dialsum.experiment.run import check_checkpoint, prepare_model, prepare_tokenizer
 
         choices = self.choices
         for line in choices.lines:
             print(f"  {line}")
         meter = Meter(choices.where)
         folder = Path(self.settings.folder) / "work" / self.job.name
-        tokens = prepare_tokenizer(
-            self.config, read_data(self.config.data, seed=self.config.training.seed)
-        )
+        splits = read_data(self.config.data, seed=self.config.training.seed)
+        tokens = prepare_tokenizer(self.config, splits, check_checkpoint(self.config))
         model = prepare_model(
             self.config,
             tokens,
-            device=choices.device,
+            device=choices.where.torch_name,
             dtype=choices.dtype,
-            gradient_checkpointing=choices.gradient_checkpointing,
-        ).adapted
+            gradient_checkpointing=choices.machine.gradient_checkpointing,
+        )
         total, trainable = model.count_parameters()
         loaded = meter.peak_gib()
         found = self._describe() | {
@@ -73,25 +71,18 @@ class Bench:
 
     def _describe(self) -> dict[str, Any]:
         choices, config = self.choices, self.config
-        precision = choices.precision
+        precision = choices.machine.precision
         return {
             "device": choices.where.name,
             "precision": precision,
-            "tf32": choices.tf32,
+            "tf32": choices.machine.tf32,
             "batch": choices.batch_size,
             "accumulation": choices.accumulation,
             "lengths": [config.tokenizer.encoder_max_len, config.tokenizer.decoder_max_len],
-            "gradient_checkpointing": choices.gradient_checkpointing,
+            "gradient_checkpointing": choices.machine.gradient_checkpointing,
             "estimate_gib": None
             if self.settings.small
-            else estimate_training_gib(
-                config.model.architecture,
-                config.tokenizer.encoder_max_len,
-                batch=choices.batch_size,
-                lora=config.qlora.use_qlora,
-                checkpointing=choices.gradient_checkpointing,
-                precision=precision,
-            ),
+            else replace(choices.memory, size=None).estimate_gib(choices.batch_size),
         }
 
     def _draw(self, count: int, *, end: int, seed: int) -> EncodedSplit:
@@ -121,7 +112,7 @@ class Bench:
             tokens.tokenizer,
             rows,
             config=self.config,
-            machine=choices.machine(),
+            machine=choices.machine,
             batch=(choices.batch_size, choices.accumulation),
             folder=folder,
         )
@@ -161,7 +152,7 @@ class Bench:
             inputs=rows.input_lengths[chosen],
             targets=rows.target_lengths[chosen],
         )
-        precision = name_product(self.choices.precision, tf32=self.choices.tf32)
+        precision = name_product(self.choices.machine.precision, tf32=self.choices.machine.tf32)
         return describe_speed(
             steps=len(steps),
             seconds=seconds,
@@ -174,9 +165,8 @@ class Bench:
         """Write summaries with the experiment's own beams; random weights write to the limit."""
         from dialsum.generate import GenerationSettings, generate
 
-        search = GenerationSettings.from_config(
-            self.config, exempt=tokens.tag_ids, bf16=self.choices.bf16
-        )
+        tags = tokens.tokenizer.convert_tokens_to_ids(tokens.tags)
+        search = GenerationSettings.from_config(self.config, exempt=tags, bf16=self.choices.bf16)
         end = tokens.tokenizer.eos_token_id
         rows = self._draw(self.settings.eval_rows, end=end, seed=SEED + 1)
         batch = self.choices.eval_batch_size(search.num_beams)

@@ -1,30 +1,29 @@
-"""Which pieces a summary may be written in: those that a target can hold, bytes only as whole text.
+"""Write summaries with a trained model: one search for evaluation, dev rows and submission.
 
-Must not know models or searches. Nothing else keeps a model from writing T5's `<extra_id_0>`, a row
-of its embeddings that no piece has, or half of a character where pieces are bytes. What may follow
-is decided by a small machine that reads UTF-8: its state is what the character begun still needs.
-
-Write summaries with a trained model: one search for evaluation, dev rows and submission.
-
-Must not know scores or files.
+Only pieces that a target can hold are written, and bytes only as whole characters: nothing else
+keeps a model from writing T5's `<extra_id_0>`, a row of its embeddings that no piece has, or half
+of a character where pieces are bytes. What may follow is decided by a small machine that reads
+UTF-8: its state is what the character begun still needs. Must not know scores or files.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, reduce
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dialsum.config.schema import Config
 from dialsum.machine.memory import free_memory, is_out_of_memory
 from dialsum.models.tokenizers import BYTE_PIECES
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from transformers import LogitsProcessorList, PreTrainedTokenizerFast
 
 PLACEHOLDER = re.compile(r"▁?(<extra_id_\d+>|<unused\d+>|\[unused\d+\])")
 """A piece that stands for text left out in pre-training, or for nothing yet."""
@@ -159,13 +158,6 @@ def _find_parts(
     }
 
 
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from numpy.typing import NDArray
-    from transformers import LogitsProcessorList, PreTrainedTokenizerFast
-
-
 @dataclass(frozen=True)
 class GenerationSettings:
     """How to search; names and meaning as in the config's generation section.
@@ -196,11 +188,26 @@ class GenerationSettings:
         return cls(**asked, exempt=frozenset(exempt), bf16=bf16)
 
 
-@dataclass(frozen=True)
-class Candidate:
+def generate(
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    inputs: Sequence[Sequence[int] | NDArray[np.int32]],
+    *,
+    settings: GenerationSettings,
+    batch_size: int,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """Return the best summary of each input, in the inputs' order (arguments as search)."""
+    found = search(
+        model, tokenizer, inputs, settings=settings, batch_size=batch_size, on_batch=on_batch
+    )
+    return [best.text for [best] in found]
+
+
+class Candidate(NamedTuple):
     """One summary that a search wrote.
 
-    Args:
+    Attributes:
         tokens: ids as written, the end token last where the search came to one.
         log_probability: natural logarithm of what the model alone, without the rules and penalties
             of a search, gives for those tokens one after the other; None where nobody asked.
@@ -211,7 +218,7 @@ class Candidate:
     log_probability: float | None = None
 
 
-def generate(
+def search(
     model: Any,
     tokenizer: PreTrainedTokenizerFast,
     inputs: Sequence[Sequence[int] | NDArray[np.int32]],
@@ -238,117 +245,94 @@ def generate(
         ValueError: more candidates than beams.
     """
     import torch
+    from transformers import GenerationConfig
 
-    if not 1 <= candidates <= settings.num_beams:
-        raise ValueError(f"{candidates} candidates of a search with {settings.num_beams} beams")
-    was_training = model.training
-    model.eval()
-    writable = find_writable(tokenizer)
+    own, beams = model.config, settings.num_beams
+    if not 1 <= candidates <= beams:
+        raise ValueError(f"{candidates} candidates of a search with {beams} beams")
+    # load_model made the model forget its checkpoint's own settings.
+    asked = GenerationConfig(
+        num_beams=beams,
+        num_return_sequences=candidates,
+        max_new_tokens=settings.max_new_tokens,
+        min_new_tokens=settings.min_new_tokens or None,
+        do_sample=False,
+        use_cache=True,
+        repetition_penalty=settings.repetition_penalty,
+        length_penalty=settings.length_penalty if beams > 1 else None,
+        early_stopping=settings.early_stopping if beams > 1 else None,
+        pad_token_id=own.pad_token_id,
+        eos_token_id=own.eos_token_id,
+        decoder_start_token_id=own.decoder_start_token_id,
+    )
+    processors = _processors(settings, find_writable(tokenizer), device=model.device)
+    autocast = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=settings.bf16)
     order = sorted(range(len(inputs)), key=lambda index: -len(inputs[index]))
     found: list[list[Candidate]] = [[] for _ in inputs]
-    done = 0
+    done, was_training = 0, model.training
+    model.eval()
     try:
-        with torch.inference_mode():
-            while done < len(order):
-                chosen = order[done : done + batch_size]
-                rows = [[int(one) for one in inputs[index]] for index in chosen]
-                try:
-                    written = _search(model, tokenizer, rows, settings, writable, candidates)
-                    if score:
-                        written = [
-                            _score(model, row, row_s_own, bf16=settings.bf16)
-                            for row, row_s_own in zip(rows, written, strict=True)
-                        ]
-                except (RuntimeError, MemoryError) as error:
-                    if batch_size == 1 or not is_out_of_memory(error):
-                        raise
-                    batch_size = max(1, batch_size // 2)
-                    free_memory()
-                    print(
-                        "generation did not fit the GPU's memory; "
-                        f"going on with batches of {batch_size}"
-                    )
-                    continue
-                for index, row_s_own in zip(chosen, written, strict=True):
-                    found[index] = row_s_own
-                done += len(chosen)
-                if on_batch is not None:
-                    on_batch(done, len(order))
+        while done < len(order):
+            chosen = order[done : done + batch_size]
+            rows = [[int(one) for one in inputs[index]] for index in chosen]
+            try:
+                with torch.inference_mode(), autocast:
+                    padded = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
+                    written = model.generate(
+                        input_ids=padded["input_ids"].to(model.device),
+                        attention_mask=padded["attention_mask"].to(model.device),
+                        generation_config=asked,
+                        logits_processor=processors,
+                        past_key_values=_make_cache(),
+                    ).tolist()
+                    for place, index in enumerate(chosen):
+                        best = written[place * candidates : (place + 1) * candidates]
+                        found[index] = [_read_candidate(tokenizer, ids, own) for ids in best]
+                        if score:
+                            found[index] = _score(model, rows[place], found[index])
+            except (RuntimeError, MemoryError) as error:
+                if batch_size == 1 or not is_out_of_memory(error):
+                    raise
+                batch_size = max(1, batch_size // 2)
+                free_memory()
+                print(
+                    "generation did not fit the GPU's memory; "
+                    f"going on with batches of {batch_size}"
+                )
+                continue
+            done += len(chosen)
+            if on_batch is not None:
+                on_batch(done, len(order))
     finally:
         model.train(was_training)
     return found
 
 
-def _search(
-    model: Any,
-    tokenizer: PreTrainedTokenizerFast,
-    rows: list[list[int]],
-    settings: GenerationSettings,
-    writable: WritablePieces,
-    candidates: int,
-) -> list[list[Candidate]]:
-    """Search for one batch; load_model made the model forget its checkpoint's own settings."""
-    from transformers import GenerationConfig
-
-    own, beams = model.config, settings.num_beams
-    padded = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
-    with _autocast(model, settings.bf16):
-        written = model.generate(
-            **{key: padded[key].to(model.device) for key in ("input_ids", "attention_mask")},
-            generation_config=GenerationConfig(
-                num_beams=beams,
-                num_return_sequences=candidates,
-                max_new_tokens=settings.max_new_tokens,
-                min_new_tokens=settings.min_new_tokens or None,
-                do_sample=False,
-                use_cache=True,
-                repetition_penalty=settings.repetition_penalty,
-                length_penalty=settings.length_penalty if beams > 1 else None,
-                early_stopping=settings.early_stopping if beams > 1 else None,
-                pad_token_id=own.pad_token_id,
-                eos_token_id=own.eos_token_id,
-                decoder_start_token_id=own.decoder_start_token_id,
-            ),
-            logits_processor=_processors(settings, writable, device=model.device),
-            past_key_values=_make_cache(),
-        ).tolist()
-    found = []
-    for ids in written:
-        # The first is the decoder's start, which may be the end token too.
-        end = ids.index(own.eos_token_id, 1) + 1 if own.eos_token_id in ids[1:] else len(ids)
-        text = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
-        found.append(Candidate(text, tuple(ids[1:end])))
-    return [found[start : start + candidates] for start in range(0, len(found), candidates)]
+def _read_candidate(tokenizer: PreTrainedTokenizerFast, ids: list[int], own: Any) -> Candidate:
+    # The first is the decoder's start, which may be the end token too.
+    end = ids.index(own.eos_token_id, 1) + 1 if own.eos_token_id in ids[1:] else len(ids)
+    text = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+    return Candidate(text, tuple(ids[1:end]))
 
 
-def _score(
-    model: Any, row: list[int], candidates: Sequence[Candidate], *, bf16: bool
-) -> list[Candidate]:
+def _score(model: Any, row: list[int], candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return the candidates of one row with their log-probabilities."""
     import torch
 
     start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
     longest = max(len(one.tokens) for one in candidates)
     targets = [[*one.tokens, *[pad] * (longest - len(one.tokens))] for one in candidates]
+    begun = [[start, *target[:-1]] for target in targets]
+    logits = model(
+        input_ids=torch.tensor([row] * len(candidates), device=model.device),
+        decoder_input_ids=torch.tensor(begun, device=model.device),
+    ).logits
     written = torch.tensor(targets, device=model.device)
-    with _autocast(model, bf16):
-        logits = model(
-            input_ids=torch.tensor([row] * len(candidates), device=model.device),
-            decoder_input_ids=torch.tensor(
-                [[start, *target[:-1]] for target in targets], device=model.device
-            ),
-        ).logits
     said = logits.float().log_softmax(-1).gather(-1, written[:, :, None])[:, :, 0]
     return [
-        Candidate(one.text, one.tokens, float(own[: len(one.tokens)].sum()))
+        one._replace(log_probability=float(own[: len(one.tokens)].sum()))
         for one, own in zip(candidates, said, strict=True)
     ]
-
-
-def _autocast(model: Any, bf16: bool) -> Any:
-    import torch
-
-    return torch.autocast(model.device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
 
 
 def _make_cache() -> Any:

@@ -18,7 +18,6 @@ from dialsum.errors import run_script
 from dialsum.machine.devices import (
     Choice,
     Device,
-    gpu_processes,
     list_devices,
     nvidia_gpus,
     pick_device,
@@ -26,29 +25,21 @@ from dialsum.machine.devices import (
     pick_precision,
     pick_tf32,
 )
-from dialsum.machine.memory import (
-    free_memory,
-    recommend_batch,
-    recommend_checkpointing,
-    recommend_eval_batch,
-)
+from dialsum.machine.memory import TrainingMemory, free_memory
 from dialsum.machine.show import describe_machine, main
 
 __all__ = [
     "Choice",
     "Device",
+    "TrainingMemory",
     "describe_machine",
     "free_memory",
-    "gpu_processes",
     "list_devices",
     "nvidia_gpus",
     "pick_device",
     "pick_num_workers",
     "pick_precision",
     "pick_tf32",
-    "recommend_batch",
-    "recommend_checkpointing",
-    "recommend_eval_batch",
 ]
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from dialsum.errors import RunError, explain_os_error
-from dialsum.machine.devices import gpu_processes, nvidia_gpus
+from dialsum.machine.devices import nvidia_gpus
 from dialsum.parent_watch import PARENT_FD
 
 TOLERANCE_BYTES = 512 * 2**20
@@ -51,10 +51,8 @@ def read_card_use() -> CardUse:
     use = CardUse({}, {})
     for gpu in nvidia_gpus():
         use.used_bytes[gpu.uuid] = gpu.memory_used_bytes
-        for process in gpu_processes(gpu.index):
-            use.processes[process.pid] = use.processes.get(process.pid, 0) + (
-                process.memory_bytes or 0
-            )
+        for process, held in gpu.processes.items():
+            use.processes[process] = use.processes.get(process, 0) + held
     return use
 
 

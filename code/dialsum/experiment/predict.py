@@ -110,7 +110,7 @@ def predict(
     config = Config.model_validate(info["config"])
     chosen = choose(config, device=pick_device(device) if device else None)
     model, tokenizer = load_saved_model(
-        folder, config=config, device=chosen.device, dtype=chosen.dtype
+        folder, config=config, device=chosen.where.torch_name, dtype=chosen.dtype
     )
     settings = GenerationSettings.from_config(
         config,
@@ -120,7 +120,7 @@ def predict(
     )
     bare = [replace(row, summary=None) for row in rows]
     encoded = encode_rows(bare, tokenizer, config.tokenizer)
-    written = generate(
+    return generate(
         model,
         tokenizer,
         encoded.inputs,
@@ -128,7 +128,6 @@ def predict(
         batch_size=chosen.eval_batch_size(settings.num_beams),
         on_batch=on_batch,
     )
-    return [best.text for best, *_ in written]
 
 
 def read_columns(folder: Path) -> Columns:

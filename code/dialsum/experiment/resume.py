@@ -43,7 +43,7 @@ class ResumePoint:
         return step_of(self.checkpoint)
 
 
-def find_resume_point(paths: RunPaths, *, config_sha256: str, data_sha256: str) -> ResumePoint:
+def find_resume_point(paths: RunPaths, *, config_sha256: str, train_sha256: str) -> ResumePoint:
     """Return the checkpoint that an unfinished run goes on from.
 
     Raises:
@@ -68,7 +68,7 @@ def find_resume_point(paths: RunPaths, *, config_sha256: str, data_sha256: str) 
         )
     for key, now, what in (
         ("config_sha256", config_sha256, f"other values (compare {shown(paths.resolved_config)})"),
-        ("data_sha256", data_sha256, "other training rows"),
+        ("data_sha256", train_sha256, "other training rows"),
     ):
         if manifest.get(key) != now:
             raise UnfitError(

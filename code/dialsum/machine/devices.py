@@ -1,11 +1,8 @@
-"""What this process may use: cores and main memory within its container, NVIDIA's cards by NVML.
+"""What this machine has; where and in which precision a run computes, and why.
 
-No torch, no CUDA context, milliseconds.
-
-Where and in which precision a run computes, each choice with its reason.
-
-Must not know the configuration, models or data: it is given plain values. torch is imported inside
-the functions that need it.
+Cores and main memory are those within this process's container; NVIDIA's cards are asked by NVML,
+without torch or a CUDA context, in milliseconds. Must not know the configuration, models or data:
+it is given plain values. torch is imported inside the functions that need it.
 """
 
 from __future__ import annotations
@@ -13,13 +10,17 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from dialsum.errors import UnfitError
+
+T = TypeVar("T")
+DeviceKind = Literal["cuda", "mps", "cpu"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 GIB = 2**30
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -41,21 +42,33 @@ def usable_cores(cgroup: Path = CGROUP_ROOT) -> int:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    quota = _read_core_quota(cgroup)
-    return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+    # cgroup v2's cpu.max, else v1's files.
+    words = _read_words(cgroup / "cpu.max")
+    if len(words) == 2 and words[0].isdecimal():
+        quota, period = int(words[0]), int(words[1])
+    else:
+        quota = _read_first_number(cgroup, "cpu/cpu.cfs_quota_us") or 0
+        period = _read_first_number(cgroup, "cpu/cpu.cfs_period_us") or 0
+    return max(1, min(cores, math.ceil(quota / period)) if quota and period else cores)
 
 
 def host_memory(cgroup: Path = CGROUP_ROOT) -> HostMemory:
     """Return total and available main memory, within the container's limit where there is one."""
-    machine = _read_machine_memory()
+    import psutil
+
+    try:
+        machine = psutil.virtual_memory()
+    except (OSError, KeyError, ValueError):
+        machine = None
+    # Some sandboxes hide /proc/meminfo, or show zeros in it.
+    total, free = (machine.total, machine.available) if machine and machine.total else (None, None)
     limit = _read_first_number(cgroup, "memory.max", "memory/memory.limit_in_bytes")
-    if limit is None or limit >= (machine.total_bytes or UNLIMITED_BYTES):
-        return machine
+    if limit is None or limit >= (total or UNLIMITED_BYTES):
+        return HostMemory(total, free)
     used = _read_first_number(cgroup, "memory.current", "memory/memory.usage_in_bytes") or 0
     # Cached file pages count as used and are given back when memory is asked for.
-    free = limit - max(0, used - _read_inactive_file(cgroup))
-    known = free if machine.free_bytes is None else min(free, machine.free_bytes)
-    return HostMemory(limit, max(0, known))
+    left = max(0, limit - max(0, used - _read_inactive_file(cgroup)))
+    return HostMemory(limit, left if free is None else min(left, free))
 
 
 def peak_resident_bytes() -> int:
@@ -64,29 +77,6 @@ def peak_resident_bytes() -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _read_machine_memory() -> HostMemory:
-    """Ask the system; some sandboxes hide /proc/meminfo, or show zeros in it."""
-    import psutil
-
-    try:
-        machine = psutil.virtual_memory()
-    except (OSError, KeyError, ValueError):
-        return HostMemory(None, None)
-    if not machine.total:
-        return HostMemory(None, None)
-    return HostMemory(int(machine.total), int(machine.available))
-
-
-def _read_core_quota(cgroup: Path) -> float | None:
-    """Return the container's quota in cores: cgroup v2's cpu.max, else v1's; None without one."""
-    words = _read_words(cgroup / "cpu.max")
-    if len(words) == 2 and words[0].isdecimal():
-        return int(words[0]) / int(words[1])
-    quota = _read_first_number(cgroup, "cpu/cpu.cfs_quota_us")
-    period = _read_first_number(cgroup, "cpu/cpu.cfs_period_us")
-    return quota / period if quota and period else None
 
 
 def _read_first_number(cgroup: Path, *names: str) -> int | None:
@@ -140,7 +130,10 @@ class GpuState:
         memory_total_bytes, memory_used_bytes, memory_free_bytes: of the whole card, all processes;
             0 each where they are unknown.
         temperature_c, utilisation_percent: None where the card does not tell.
+        driver_version, cuda_version: of the driver, and the newest CUDA (major, minor) it supports.
         compute_capability: major and minor.
+        processes: what computes on it, by process id (inside a container it may be the host's), and
+            the bytes that each holds, 0 where the driver does not tell.
     """
 
     name: str
@@ -152,7 +145,9 @@ class GpuState:
     temperature_c: int | None
     utilisation_percent: int | None
     driver_version: str
+    cuda_version: tuple[int, int] | None
     compute_capability: tuple[int, int]
+    processes: dict[int, int]
 
     def describe(self) -> str:
         """Say it in one line: memory, temperature, how busy it is."""
@@ -166,19 +161,6 @@ class GpuState:
         return f"GPU {self.index} {self.name}: {memory}{heat}{load}"
 
 
-@dataclass(frozen=True)
-class GpuProcess:
-    """A process that computes on a card.
-
-    Args:
-        pid: as the driver counts; inside a container it may be the host's number.
-        memory_bytes: what it holds; None where the driver does not tell.
-    """
-
-    pid: int
-    memory_bytes: int | None
-
-
 def nvidia_gpus() -> list[GpuState]:
     """Return the state of every NVIDIA card of this machine; empty without NVIDIA driver.
 
@@ -190,41 +172,12 @@ def nvidia_gpus() -> list[GpuState]:
     with _driver() as nvml:
         if nvml is None:
             return []
-        version = str(nvml.nvmlSystemGetDriverVersion())
-        return [_read_state(nvml, index, version) for index in range(nvml.nvmlDeviceGetCount())]
-
-
-def gpu_processes(index: int) -> list[GpuProcess]:
-    """Return the processes that compute on a card; empty without NVIDIA driver.
-
-    Args:
-        index: GpuState.index.
-
-    Raises:
-        DriverError: there is no such card, or the driver does not work.
-    """
-    with _driver() as nvml:
-        if nvml is None:
-            return []
-        count = nvml.nvmlDeviceGetCount()
-        if not 0 <= index < count:
-            raise DriverError(f"there is no NVIDIA card {index}; the driver shows {count}, from 0")
-        handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        found = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        return [GpuProcess(process.pid, process.usedGpuMemory) for process in found]
-
-
-def driver_cuda_version() -> tuple[int, int] | None:
-    """Return the newest CUDA that the driver supports, (major, minor); None without NVIDIA driver.
-
-    Raises:
-        DriverError: there is a driver and it does not work.
-    """
-    with _driver() as nvml:
-        if nvml is None:
-            return None
-        number = int(nvml.nvmlSystemGetCudaDriverVersion_v2())
-        return number // 1000, number % 1000 // 10
+        driver = str(nvml.nvmlSystemGetDriverVersion())
+        cuda = _ask(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2)
+        return [
+            _read_state(nvml, index, driver, None if cuda is None else divmod(cuda // 10, 100))
+            for index in range(nvml.nvmlDeviceGetCount())
+        ]
 
 
 def visible_gpus(gpus: Sequence[GpuState], visible: str | None) -> list[GpuState]:
@@ -241,17 +194,14 @@ def visible_gpus(gpus: Sequence[GpuState], visible: str | None) -> list[GpuState
     for entry in (part.strip() for part in visible.split(",")):
         if entry.startswith("MIG-"):
             return list(gpus)
-        meant = [gpu for gpu in gpus if _is_meant(gpu, entry)]
+        if entry.startswith("GPU-"):
+            meant = [gpu for gpu in gpus if gpu.uuid.startswith(entry)]
+        else:
+            meant = [gpu for gpu in gpus if entry.isdecimal() and gpu.index == int(entry)]
         if len(meant) != 1:
             break
         found += meant
     return found
-
-
-def _is_meant(gpu: GpuState, entry: str) -> bool:
-    if entry.startswith("GPU-"):
-        return gpu.uuid.startswith(entry)
-    return entry.isdecimal() and gpu.index == int(entry)
 
 
 @contextmanager
@@ -281,7 +231,9 @@ def _driver() -> Iterator[Any | None]:
         raise DriverError(f"the NVIDIA driver does not work: {error}; {remedy}") from error
 
 
-def _read_state(nvml: Any, index: int, driver_version: str) -> GpuState:
+def _read_state(
+    nvml: Any, index: int, driver_version: str, cuda_version: tuple[int, int] | None
+) -> GpuState:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     memory = _ask(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
     if memory is None:  # a card without memory of its own (GB10) works in main memory
@@ -290,6 +242,7 @@ def _read_state(nvml: Any, index: int, driver_version: str) -> GpuState:
     else:
         total, free = int(memory.total), int(memory.free)
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    processes = _ask(nvml, lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ()
     return GpuState(
         name=str(nvml.nvmlDeviceGetName(handle)),
         index=index,
@@ -302,22 +255,19 @@ def _read_state(nvml: Any, index: int, driver_version: str) -> GpuState:
         ),
         utilisation_percent=_ask(nvml, lambda: int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
         driver_version=driver_version,
+        cuda_version=cuda_version,
         compute_capability=(int(major), int(minor)),
+        processes={process.pid: process.usedGpuMemory or 0 for process in processes},
     )
 
 
 def _ask(nvml: Any, question: Callable[[], T]) -> T | None:
-    """Return the answer, None where the card has none: virtual ones tell neither heat nor load."""
+    """Return the answer, None where there is none: virtual cards tell neither heat nor load."""
     try:
         return question()
-    except nvml.NVMLError_NotSupported:
+    except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound):
         return None
 
-
-T = TypeVar("T")
-DeviceKind = Literal["cuda", "mps", "cpu"]
-Precision = Literal["fp32", "bf16", "fp16"]
-Auto = Literal["auto"]
 
 AS_ASKED = "as asked"
 MEMORY_PER_WORKER = 2 * GIB  # a forked process that touches its copy of rows and libraries
@@ -326,29 +276,11 @@ FP16_OVERFLOWS = ("t5", "mt5")
 """Architectures whose activations overflow fp16."""
 
 
-@dataclass(frozen=True)
-class Choice(Generic[T]):
-    """A value that was chosen for the user, or for a wish that could not be met, and why.
-
-    Args:
-        value: what is used.
-        why: half a sentence.
-        requested: what was asked for; None where nothing was (`auto`).
-    """
+class Choice(NamedTuple, Generic[T]):
+    """A value that is used, and why: half a sentence."""
 
     value: T
     why: str
-    requested: object = None
-
-    @property
-    def fell_back(self) -> bool:
-        """Whether something else was asked for."""
-        return self.requested is not None and self.requested != self.value
-
-    def to_record(self) -> dict[str, Any]:
-        """Return requested, used and why, as they stand in result.json."""
-        requested = "auto" if self.requested is None else self.requested
-        return {"requested": requested, "used": self.value, "why": self.why}
 
 
 @dataclass(frozen=True)
@@ -395,17 +327,12 @@ class Device:
 
     def to_record(self) -> dict[str, Any]:
         """Return the fields as they stand in environment.json."""
-        capability = self.compute_capability
-        return {
-            "kind": self.kind,
-            "index": self.index,
-            "name": self.name,
-            "memory_total_bytes": self.memory_total_bytes,
-            "memory_free_bytes": self.memory_free_bytes,
-            "compute_capability": f"{capability[0]}.{capability[1]}" if capability else None,
-            "precisions": list(self.precisions),
-            "attention": list(self.attention),
-        } | ({"bf16_instructions": self.bf16_instructions} if self.bf16_instructions else {})
+        found = asdict(self)
+        if self.compute_capability:
+            found["compute_capability"] = "{}.{}".format(*self.compute_capability)
+        if not self.bf16_instructions:
+            del found["bf16_instructions"]
+        return found
 
 
 def list_devices() -> list[Device]:
@@ -429,6 +356,8 @@ def list_devices() -> list[Device]:
             Device("mps", 0, "Apple GPU (MPS)", total, free, None, precisions, ("math",))
         )
     memory = host_memory()
+    own = torch.cpu.get_capabilities()
+    bf16_names = sorted(name for name, there in own.items() if "bf16" in name and there is True)
     devices.append(
         Device(
             kind="cpu",
@@ -439,20 +368,10 @@ def list_devices() -> list[Device]:
             compute_capability=None,
             precisions=("fp32", "bf16", "4-bit"),
             attention=("flash", "math"),
-            bf16_instructions=name_bf16_instructions(torch.cpu.get_capabilities()),
+            bf16_instructions=", ".join(bf16_names),
         )
     )
     return devices
-
-
-def name_bf16_instructions(capabilities: Mapping[str, Any]) -> str:
-    """Return the CPU's instructions that compute in bf16, such as avx512_bf16; empty without any.
-
-    Args:
-        capabilities: as torch.cpu.get_capabilities() names them.
-    """
-    names = [name for name, there in capabilities.items() if "bf16" in name and there is True]
-    return ", ".join(sorted(names))
 
 
 def cuda_precisions(capability: tuple[int, int]) -> tuple[str, ...]:
@@ -491,75 +410,47 @@ def use_one_gpu() -> Choice[int] | None:
     return Choice(best.index, f"of {len(gpus)} cards it has the most free memory")
 
 
-def pick_device(requested: str) -> Choice[Device]:
+def pick_device(requested: str, devices: Sequence[Device] | None = None) -> Choice[Device]:
     """Choose where to compute.
 
     Args:
         requested: auto, cuda, mps or cpu (`general.device`).
+        devices: those that there are, the best first; asked of torch when None.
 
     Raises:
         UnfitError: what was asked for is not there; with the ways out.
     """
-    import torch
-
-    devices = list_devices()
+    devices = list_devices() if devices is None else devices
     problem = ""
     if devices[0].kind != "cuda" and requested in ("auto", "cuda"):
-        problem = explain_missing_cuda(
-            torch_version=torch.__version__,
-            torch_cuda=torch.version.cuda,
-            gpus=nvidia_gpus(),
-            driver_cuda=driver_cuda_version(),
-            visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
-        )
-    return choose_device(requested, devices, cuda_problem=problem)
-
-
-def choose_device(
-    requested: str, devices: Sequence[Device], *, cuda_problem: str = ""
-) -> Choice[Device]:
-    """Choose among devices that were listed, best first (see pick_device).
-
-    Args:
-        cuda_problem: why there is no CUDA device among them.
-
-    Raises:
-        UnfitError: none of the kind that was asked for.
-    """
+        problem = explain_missing_cuda(nvidia_gpus())
     if requested == "auto":
-        best = devices[0]
-        return Choice(best, "the fastest there is" + (f"; {cuda_problem}" if cuda_problem else ""))
-    found = [device for device in devices if device.kind == requested]
-    if found:
-        return Choice(found[0], AS_ASKED, requested=found[0])
-    problem = cuda_problem if requested == "cuda" else "this machine has no such device"
+        why = "the fastest there is" + (f"; {problem}" if problem else "")
+        return Choice(devices[0], why)
+    for device in devices:
+        if device.kind == requested:
+            return Choice(device, AS_ASKED)
     there = ", ".join(device.torch_name for device in devices)
     raise UnfitError(
-        f"general.device is {requested}, but {problem}. Here there is {there}: take it with "
-        "--set general.device=auto, try tiny models with --demo, or go to a machine that has it"
+        f"general.device is {requested}, but {problem or 'this machine has no such device'}. "
+        f"Here there is {there}: take it with --set general.device=auto, try tiny models with "
+        "--demo, or go to a machine that has it"
     )
 
 
-def explain_missing_cuda(
-    *,
-    torch_version: str,
-    torch_cuda: str | None,
-    gpus: Sequence[GpuState],
-    driver_cuda: tuple[int, int] | None,
-    visible: str | None,
-) -> str:
+def explain_missing_cuda(gpus: Sequence[GpuState]) -> str:
     """Say why torch sees no CUDA device, and what mends it where there is a card.
 
     Args:
-        torch_version: such as 2.9.0+cpu.
-        torch_cuda: CUDA that torch was built for, such as 12.8; None for a build without.
         gpus: as nvidia_gpus returns them.
-        driver_cuda: newest CUDA of the driver.
-        visible: value of CUDA_VISIBLE_DEVICES.
     """
+    import torch
+
     if not gpus:
         return "there is no NVIDIA GPU that the driver shows"
-    name = gpus[0].name
+    name, driver_cuda = gpus[0].name, gpus[0].cuda_version
+    torch_version, torch_cuda = torch.__version__, torch.version.cuda
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if torch_cuda is None:
         return (
             f"torch {torch_version} is a build without CUDA although there is an {name}: "
@@ -578,54 +469,20 @@ def explain_missing_cuda(
     )
 
 
-def pick_num_workers(
-    requested: int | Literal["auto"],
-    *,
-    device: Device,
-    cores: int | None = None,
-    memory_free_bytes: int | None = None,
-) -> Choice[int]:
-    """Choose how many processes prepare batches, 0 for the training process itself.
-
-    Args:
-        cores, memory_free_bytes: of the host; asked of it when absent.
-    """
+def pick_num_workers(requested: int | Literal["auto"], *, device: Device) -> Choice[int]:
+    """Choose how many processes prepare batches, 0 for the training process itself."""
     if requested != "auto":
-        return Choice(requested, AS_ASKED, requested=requested)
+        return Choice(requested, AS_ASKED)
     if device.kind != "cuda":
         return Choice(
             0, "training itself needs the cores" if device.kind == "cpu" else "MPS forks badly"
         )
-    cores = usable_cores() if cores is None else cores
-    free = host_memory().free_bytes if memory_free_bytes is None else memory_free_bytes
+    cores, free = usable_cores(), host_memory().free_bytes
     workers = min(MOST_WORKERS, cores // 2)
     if free is None:
         return Choice(workers, f"{cores} cores; free main memory unknown")
     workers = min(workers, free // MEMORY_PER_WORKER)
     return Choice(workers, f"{cores} cores and {free / GIB:.1f} GiB of free main memory")
-
-
-# Training steps of T5 and BART of width 128, 2 threads, torch 2.13, an AMD EPYC with AVX512-BF16:
-# 0.7 to 0.9 of fp32's time with all of its instructions, 1.3 to 1.8 times with oneDNN held to
-# plain AVX-512, 7.5 to 13 times with it held to AVX2.
-
-
-def _explain_fp32_on_cpu(instructions: str, *, asked: bool) -> str:
-    """Say why a CPU computes in fp32; instructions: those that it has for bf16, or none."""
-    if instructions and asked:
-        return (
-            "a CPU trains in fp32 here, also where it has bf16 instructions "
-            f"({instructions}): bf16 is for GPUs"
-        )
-    if instructions:
-        return (
-            f"a CPU trains in fp32; with its bf16 instructions ({instructions}) bf16 could take "
-            "0.7 to 0.9 of the time, as on one virtual x86 server, at 8 bits of mantissa"
-        )
-    return (
-        "this CPU shows no bf16 instructions; without them bf16 was up to 13 times slower, "
-        "measured on one virtual x86 server"
-    )
 
 
 def pick_precision(
@@ -641,51 +498,54 @@ def pick_precision(
         UnfitError: fp16 for the T5 family.
     """
     if fp16 and bf16 is not True:
-        return _answer_fp16(architecture, device)
+        if architecture in FP16_OVERFLOWS:
+            raise UnfitError(
+                f"training.fp16 is true, but activations of the T5 family ({architecture}) overflow"
+                " fp16 and the loss becomes NaN; write training.bf16: true instead (a GPU without "
+                "bf16 gets fp32)"
+            )
+        if "fp16" in device.precisions and device.kind == "cuda":
+            return Choice("fp16", AS_ASKED)
+        why = f"fp16 mixed precision needs a CUDA GPU that has it, not the {device.name}"
+        return Choice("fp32", why)
     if bf16 is False:
-        return Choice("fp32", "as asked (training.bf16 is false)", requested="fp32")
-    requested = "bf16" if bf16 is True else None
+        return Choice("fp32", "as asked (training.bf16 is false)")
+    own = device.bf16_instructions
     if device.kind == "cpu":
-        return Choice(
-            "fp32",
-            _explain_fp32_on_cpu(device.bf16_instructions, asked=requested is not None),
-            requested=requested,
-        )
+        # Training steps of T5 and BART of width 128, 2 threads, torch 2.13, an AMD EPYC with
+        # AVX512-BF16: 0.7 to 0.9 of fp32's time with all of its instructions, 1.3 to 1.8 times with
+        # oneDNN held to plain AVX-512, 7.5 to 13 times with it held to AVX2.
+        if own and bf16 is True:
+            why = (
+                "a CPU trains in fp32 here, also where it has bf16 instructions "
+                f"({own}): bf16 is for GPUs"
+            )
+        elif own:
+            why = (
+                f"a CPU trains in fp32; with its bf16 instructions ({own}) bf16 could take 0.7 to "
+                "0.9 of the time, as on one virtual x86 server, at 8 bits of mantissa"
+            )
+        else:
+            why = (
+                "this CPU shows no bf16 instructions; without them bf16 was up to 13 times slower, "
+                "measured on one virtual x86 server"
+            )
+        return Choice("fp32", why)
     if "bf16" not in device.precisions:
-        return Choice("fp32", f"the {device.name} does not compute in bf16", requested=requested)
-    if device.kind == "mps" and requested is None:
-        return Choice(
-            "fp32", "bf16 on Apple MPS is untested here; ask for it with training.bf16=true"
-        )
-    why = AS_ASKED if requested else "half the memory of fp32 with its range, and the GPU has it"
-    return Choice("bf16", why, requested=requested)
-
-
-def _answer_fp16(architecture: str, device: Device) -> Choice[Precision]:
-    if architecture in FP16_OVERFLOWS:
-        raise UnfitError(
-            f"training.fp16 is true, but activations of the T5 family ({architecture}) overflow "
-            "fp16 and the loss becomes NaN; write training.bf16: true instead "
-            "(a GPU without bf16 gets fp32)"
-        )
-    if "fp16" in device.precisions and device.kind == "cuda":
-        return Choice("fp16", AS_ASKED, requested="fp16")
-    return Choice(
-        "fp32",
-        f"fp16 mixed precision needs a CUDA GPU that has it, not the {device.name}",
-        requested="fp16",
-    )
+        return Choice("fp32", f"the {device.name} does not compute in bf16")
+    if bf16 is True:
+        return Choice("bf16", AS_ASKED)
+    if device.kind == "mps":
+        why = "bf16 on Apple MPS is untested here; ask for it with training.bf16=true"
+        return Choice("fp32", why)
+    return Choice("bf16", "half the memory of fp32 with its range, and the GPU has it")
 
 
 def pick_tf32(requested: bool | Literal["auto"], *, device: Device) -> Choice[bool]:
     """Choose whether products that stay in fp32 use TensorFloat-32: faster, 10 bits of mantissa."""
-    asked = None if requested == "auto" else requested
     if requested is False:
-        return Choice(False, AS_ASKED, requested=asked)
+        return Choice(False, AS_ASKED)
     if "tf32" in device.precisions:
-        return Choice(
-            True,
-            AS_ASKED if asked else "the GPU has it, and fp32 products are faster",
-            requested=asked,
-        )
-    return Choice(False, f"the {device.name} has no TF32", requested=asked)
+        why = "the GPU has it, and fp32 products are faster" if requested == "auto" else AS_ASKED
+        return Choice(True, why)
+    return Choice(False, f"the {device.name} has no TF32")

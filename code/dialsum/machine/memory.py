@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dialsum.machine.devices import GIB, Choice, Precision
 
@@ -25,7 +25,7 @@ SMALLEST = min(CARD_GIB)
 RESERVE_SHARE = 0.10  # fragmentation, and rows whose summary is longer than the mean
 CONTEXT_GIB = 0.7  # CUDA context and kernels
 
-EFFECTIVE_BATCH_SIZE = 24
+ROWS_PER_STEP = 24
 """Rows per optimizer step where the config leaves batch and accumulation open, as most of ours."""
 MOST_EVAL_ROWS = 64
 
@@ -129,17 +129,9 @@ def find_card(memory_bytes: int | None) -> int | None:
     return max((size for size, least in CARD_GIB.items() if memory >= least), default=None)
 
 
-def estimate_training_gib(
-    architecture: str,
-    encoder_max_len: int,
-    *,
-    batch: int,
-    lora: bool,
-    checkpointing: bool = False,
-    precision: Precision = "bf16",
-    size: Size | None = None,
-) -> float:
-    """Return the estimated memory of training a checkpoint, GiB.
+@dataclass(frozen=True)
+class TrainingMemory:
+    """What training a checkpoint takes of a device's memory, and what that allows.
 
     Weights, gradients and moments go by the parameters; a row's logits by the vocabulary, the rest
     of its activations by the layers, and by width or heads, whichever is more; beyond the last
@@ -147,168 +139,100 @@ def estimate_training_gib(
 
     Args:
         architecture: mt5, t5 or bart.
-        batch: rows per forward pass; 0 gives what is needed whatever the batch.
+        max_input: input tokens of a row at most.
+        device_bytes: all of the device's memory; None where it is unknown.
+        lora: adapters on a frozen base; else every weight learns.
+        checkpointing: activations are computed again.
         size: the checkpoint's; the base size of its family where it is unknown.
     """
-    base, way = BASE_SIZES[architecture], "lora" if lora else "full"
-    size = size or base
-    fixed = FIXED_GIB[way][architecture] * size.parameters / base.parameters
-    longer = (column for column, length in enumerate(LENGTHS) if encoder_max_len <= length)
-    column = next(longer, len(LENGTHS) - 1)
-    logit = LOGIT_BYTES * TARGETS[column] / GIB
-    activations = ROW_GIB[way + "+checkpointing" * checkpointing][architecture][column]
-    rest = activations - logit * base.vocabulary
-    wider = max(size.width / base.width, size.heads / base.heads)
-    row = rest * sum(size.layers) / sum(base.layers) * wider + logit * size.vocabulary
-    row *= max(1.0, (encoder_max_len / LENGTHS[-1]) ** 2) * (2 if precision == "fp32" else 1)
-    return CONTEXT_GIB + fixed + batch * row
 
+    architecture: str
+    max_input: int
+    device_bytes: int | None
+    lora: bool
+    checkpointing: bool = False
+    precision: Precision = "bf16"
+    size: Size | None = None
 
-def recommend_checkpointing(
-    architecture: str,
-    encoder_max_len: int,
-    memory_bytes: int | None,
-    *,
-    lora: bool,
-    batch: int | None = None,
-    precision: Precision = "bf16",
-    size: Size | None = None,
-) -> Choice[bool]:
-    """Choose gradient checkpointing: only where needed, since it makes steps about a third slower.
+    @property
+    def room_gib(self) -> float:
+        """What the device has for it: its profile's, so that cards of one kind agree."""
+        card = find_card(self.device_bytes)
+        memory = (self.device_bytes or 0) / GIB
+        if card is not None and (self.device_bytes is None or card < max(CARD_GIB)):
+            memory = CARD_GIB[card]
+        return memory * (1 - RESERVE_SHARE)
 
-    Args:
-        memory_bytes: all of the device's; None where it is unknown.
-        batch: rows per forward pass; None when that is open, too.
-    """
-    wanted = batch or 2  # one row a pass leaves a GPU idle; rather recompute
-    needed = estimate_training_gib(
-        architecture, encoder_max_len, batch=wanted, lora=lora, precision=precision, size=size
-    )
-    room = _room_gib(memory_bytes)
-    rows = f"{wanted} row{'s' if wanted > 1 else ''} of up to {encoder_max_len} tokens"
-    why = f"without it, {rows} in {precision} need about {needed:.1f} of {room:.1f} GiB (estimate)"
-    return Choice(needed > room, why)
-
-
-def count_fitting_rows(
-    architecture: str,
-    encoder_max_len: int,
-    memory_bytes: int | None,
-    *,
-    lora: bool,
-    checkpointing: bool = False,
-    precision: Precision = "bf16",
-    size: Size | None = None,
-) -> int:
-    """Return the rows of a pass that fit; 0 for none."""
-    fixed, one = (
-        estimate_training_gib(
-            architecture,
-            encoder_max_len,
-            batch=batch,
-            lora=lora,
-            checkpointing=checkpointing,
-            precision=precision,
-            size=size,
+    def estimate_gib(self, rows: int) -> float:
+        """Return what passes of so many rows need; 0 gives what is needed whatever the batch."""
+        base, way = BASE_SIZES[self.architecture], "lora" if self.lora else "full"
+        size = self.size or base
+        fixed = FIXED_GIB[way][self.architecture] * size.parameters / base.parameters
+        longer = (column for column, length in enumerate(LENGTHS) if self.max_input <= length)
+        column = next(longer, len(LENGTHS) - 1)
+        logit = LOGIT_BYTES * TARGETS[column] / GIB
+        activations = ROW_GIB[way + "+checkpointing" * self.checkpointing][self.architecture]
+        rest = activations[column] - logit * base.vocabulary
+        wider = max(size.width / base.width, size.heads / base.heads)
+        row = rest * sum(size.layers) / sum(base.layers) * wider + logit * size.vocabulary
+        row *= max(1.0, (self.max_input / LENGTHS[-1]) ** 2) * (
+            2 if self.precision == "fp32" else 1
         )
-        for batch in (0, 1)
-    )
-    return max(0, int((_room_gib(memory_bytes) - fixed) / (one - fixed)))
+        return CONTEXT_GIB + fixed + rows * row
 
+    def count_fitting_rows(self) -> int:
+        """Return the rows of a pass that fit; 0 for none."""
+        fixed, one = self.estimate_gib(0), self.estimate_gib(1)
+        return max(0, int((self.room_gib - fixed) / (one - fixed)))
 
-def recommend_batch(
-    architecture: str,
-    encoder_max_len: int,
-    memory_bytes: int | None,
-    *,
-    lora: bool,
-    checkpointing: bool = False,
-    precision: Precision = "bf16",
-    effective_batch_size: int = EFFECTIVE_BATCH_SIZE,
-    size: Size | None = None,
-) -> tuple[int, int, str]:
-    """Return rows per forward pass, passes per optimizer step, and why.
+    def needs_checkpointing(self, batch: int | None = None) -> Choice[bool]:
+        """Choose it only where it is needed, since it makes steps about a third slower.
 
-    Args:
-        memory_bytes: all of the device's; None where it is unknown.
-        effective_batch_size: rows per optimizer step wanted; the product is exactly that.
-    """
-    fitting = count_fitting_rows(
-        architecture,
-        encoder_max_len,
-        memory_bytes,
-        lora=lora,
-        checkpointing=checkpointing,
-        precision=precision,
-        size=size,
-    )
-    most = min(effective_batch_size, max(fitting, 1))
-    batch = max(rows for rows in range(1, most + 1) if effective_batch_size % rows == 0)
-    needed = estimate_training_gib(
-        architecture,
-        encoder_max_len,
-        batch=batch,
-        lora=lora,
-        checkpointing=checkpointing,
-        precision=precision,
-        size=size,
-    )
-    way = ("lora" if lora else "full") + "+checkpointing" * checkpointing
-    other = size is not None and size != BASE_SIZES[architecture]
-    what = f"{architecture} of {size.describe()}" if size and other else architecture
-    why = (
-        f"{describe_memory(memory_bytes)}, {what} ({way}, {precision}), up to {encoder_max_len} "
-        f"tokens: about {needed:.1f} GiB (estimate)"
-    )
-    if not fitting:
-        why += "; it may not fit: use LoRA, gradient checkpointing or a shorter encoder_max_len"
-    return batch, effective_batch_size // batch, why
+        Args:
+            batch: rows per forward pass; None when that is open, too.
+        """
+        wanted = batch or 2  # one row a pass leaves a GPU idle; rather recompute
+        needed = replace(self, checkpointing=False).estimate_gib(wanted)
+        rows = f"{wanted} row{'s' if wanted > 1 else ''} of up to {self.max_input} tokens"
+        return Choice(
+            needed > self.room_gib,
+            f"without it, {rows} in {self.precision} need about {needed:.1f} of "
+            f"{self.room_gib:.1f} GiB (estimate)",
+        )
 
+    def choose_batch(self, rows_per_step: int = ROWS_PER_STEP) -> tuple[int, int, str]:
+        """Return rows per forward pass, passes per optimizer step, and why.
 
-def recommend_accumulation(
-    batch: int, *, effective_batch_size: int = EFFECTIVE_BATCH_SIZE
-) -> Choice[int]:
-    """Return the passes per optimizer step that come nearest to the rows wanted."""
-    passes = max(1, round(effective_batch_size / batch))
-    return Choice(
-        passes, f"{batch} x {passes} = {batch * passes} rows a step, {effective_batch_size} wanted"
-    )
+        Args:
+            rows_per_step: the product is exactly that.
+        """
+        fitting = self.count_fitting_rows()
+        most = min(rows_per_step, max(fitting, 1))
+        batch = max(rows for rows in range(1, most + 1) if rows_per_step % rows == 0)
+        way = ("lora" if self.lora else "full") + "+checkpointing" * self.checkpointing
+        what = self.architecture
+        if self.size and self.size != BASE_SIZES[what]:
+            what += f" of {self.size.describe()}"
+        why = (
+            f"{describe_memory(self.device_bytes)}, {what} ({way}, {self.precision}), up to "
+            f"{self.max_input} tokens: about {self.estimate_gib(batch):.1f} GiB (estimate)"
+        )
+        if not fitting:
+            why += "; it may not fit: use LoRA, gradient checkpointing or a shorter encoder_max_len"
+        return batch, rows_per_step // batch, why
 
+    def choose_eval_batch(self, num_beams: int, *, max_target: int = 150) -> int:
+        """Choose the rows of a generation batch: a power of two up to 64 that fits beside training.
 
-def recommend_eval_batch(
-    num_beams: int,
-    encoder_max_len: int,
-    memory_bytes: int | None,
-    *,
-    architecture: str,
-    lora: bool,
-    decoder_max_len: int = 150,
-    size: Size | None = None,
-) -> Choice[int]:
-    """Choose the rows of a generation batch: a power of two up to 64 that fits beside training.
-
-    Counted for each beam: keys and values of every decoder layer over input and output in fp32, and
-    four copies of the logits; for each row: two copies of the encoder's attention weights. Weights
-    and optimizer state stay in memory meanwhile.
-    """
-    size = size or BASE_SIZES[architecture]
-    keys = size.layers[1] * 2 * size.width * (encoder_max_len + decoder_max_len) * 4
-    beam = keys + size.vocabulary * 16
-    row_gib = (num_beams * beam + 2 * size.heads * encoder_max_len**2 * 4) / GIB
-    room = _room_gib(memory_bytes) - estimate_training_gib(
-        architecture, encoder_max_len, batch=0, lora=lora, size=size
-    )
-    rows = 1
-    while rows < MOST_EVAL_ROWS and 2 * rows * row_gib <= room:
-        rows *= 2
-    why = f"{rows} rows x {num_beams} beams need about {rows * row_gib:.1f} GiB"
-    return Choice(rows, f"{why} of the {max(room, 0):.1f} beside the training state (estimate)")
-
-
-def _room_gib(memory_bytes: int | None) -> float:
-    """Return what a device has for training: its profile's, so that cards of one kind agree."""
-    card = find_card(memory_bytes)
-    memory = (memory_bytes or 0) / GIB
-    if card is not None and (memory_bytes is None or card < max(CARD_GIB)):
-        memory = CARD_GIB[card]
-    return memory * (1 - RESERVE_SHARE)
+        Counted for each beam: keys and values of every decoder layer over input and output in fp32,
+        and four copies of the logits; for each row: two copies of the encoder's attention weights.
+        Weights and optimizer state stay in memory meanwhile.
+        """
+        size = self.size or BASE_SIZES[self.architecture]
+        keys = size.layers[1] * 2 * size.width * (self.max_input + max_target) * 4
+        beam = keys + size.vocabulary * 16
+        row_gib = (num_beams * beam + 2 * size.heads * self.max_input**2 * 4) / GIB
+        rows, room = 1, self.room_gib - self.estimate_gib(0)
+        while rows < MOST_EVAL_ROWS and 2 * rows * row_gib <= room:
+            rows *= 2
+        return rows

@@ -118,6 +118,12 @@ def weight_files(names: Collection[str]) -> list[str]:
     return []
 
 
+def name_weights(folder: Path) -> str:
+    """Return the format of a checkpoint's weights: safetensors or pytorch_model.bin."""
+    first = weight_files({path.name for path in folder.iterdir()})[0]
+    return "safetensors" if first.startswith("model.") else "pytorch_model.bin"
+
+
 def absent_shards(folder: Path, names: Iterable[str]) -> list[str]:
     """Return the files that an index of weights in folder names and that are not among names.
 

@@ -22,30 +22,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dialsum.config.schema import Config, Qlora
 from dialsum.errors import RunError, UnfitError, first_line
-from dialsum.models.checkpoint import find_checkpoint_problems, read_own_config, weight_files
+from dialsum.models.checkpoint import (
+    find_checkpoint_problems,
+    name_weights,
+    read_own_config,
+    weight_files,
+)
 from dialsum.models.families import HEAD_WEIGHT, Family, get_family, map_target_names
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
 SHOWN_NAMES = 3
 """How many names of weights a message gives."""
 Bits = Literal[4, 8]
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model as loaded.
-
-    Args:
-        model: on its device, in evaluation mode.
-        weights: file format that was read: safetensors, or pytorch_model.bin (weights only).
-        tied: the head is the input embeddings.
-    """
-
-    model: PreTrainedModel
-    weights: str
-    tied: bool
 
 
 def read_model_config(source: Path, config: Config) -> Any:
@@ -77,7 +67,7 @@ def load_model(
     new_tokens: Sequence[str],
     device: str,
     dtype: Any,
-) -> LoadedModel:
+) -> Any:
     """Load the network, quantised if asked, with a row for every token.
 
     Args:
@@ -85,6 +75,9 @@ def load_model(
             spelled them.
         device: torch device, such as cuda:0 or cpu.
         dtype: torch dtype of weights that are not quantised.
+
+    Returns:
+        The model on its device, in evaluation mode; its config says whether the head is tied.
 
     Raises:
         UnfitError: see read_model_config.
@@ -102,7 +95,7 @@ def load_model(
     # The library would start a thread that asks the hub to convert a checkpoint; nobody asked to.
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     files = weight_files({path.name for path in source.iterdir()})
-    weights = "safetensors" if files[0].startswith("model.") else "pytorch_model.bin"
+    weights = name_weights(source)
     options: dict[str, Any] = {
         "dtype": dtype,
         "weights_only": True,
@@ -147,9 +140,9 @@ def load_model(
         compute_as_in_training(model)
     # transformers 5 says True for every T5 and mT5; growing the embeddings would then silently
     # replace the head of mT5 and T5 v1.1 by them.
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    if not tied:
-        _mark_untied(model)
+    if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
+        model.config.tie_word_embeddings = False
+        model.all_tied_weights_keys.pop(HEAD_WEIGHT, None)
     _add_rows(model, tokenizer, new_tokens)
     # The checkpoint's own search is forgotten: generate() fills in from it whatever is not set, and
     # mT5 XLSum's bans every n-gram of 2, tags too.
@@ -160,7 +153,7 @@ def load_model(
         eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=model.config.decoder_start_token_id,
     )
-    return LoadedModel(model=model, weights=weights, tied=tied)
+    return model
 
 
 def find_weight_problems(
@@ -312,12 +305,6 @@ def _share_embeddings(model: Any, held: list[str], *, family: Family) -> None:
             ties[name] = family.embeddings[0]
 
 
-def _mark_untied(model: Any) -> None:
-    """Let a model's config say that its head has a weight of its own."""
-    model.config.tie_word_embeddings = False
-    model.all_tied_weights_keys.pop(HEAD_WEIGHT, None)
-
-
 def _add_rows(model: Any, tokenizer: PreTrainedTokenizerFast, new_tokens: Sequence[str]) -> None:
     """Give every token a row, taking none away.
 
@@ -444,11 +431,7 @@ class AdaptedModel:
 
 
 def adapt_model(
-    loaded: LoadedModel,
-    *,
-    config: Config,
-    new_token_ids: Sequence[int],
-    gradient_checkpointing: bool,
+    model: Any, *, config: Config, new_token_ids: Sequence[int], gradient_checkpointing: bool
 ) -> AdaptedModel:
     """Freeze the base and add adapters, or let every weight learn.
 
@@ -458,7 +441,6 @@ def adapt_model(
     Raises:
         UnfitError: a name in qlora.target_modules matches no layer, or DoRA cannot serve a layer.
     """
-    model: Any = loaded.model
     asked, family = config.qlora, get_family(config.model.architecture)
     model.config.use_cache = not gradient_checkpointing
     model.requires_grad_(not asked.use_qlora)
@@ -488,8 +470,9 @@ def adapt_model(
     for name in (EMBEDDING, HEAD):
         if new_token_ids and name in targets:
             notes.append(f"new tokens learn through the adapter on {name}")
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     rows_learn = bool(new_token_ids) and not asked.train_embeddings
-    places = places_of_new_rows(targets, tied=loaded.tied) if rows_learn else []
+    places = places_of_new_rows(targets, tied=tied) if rows_learn else []
     adapted = get_peft_model(
         model,
         LoraConfig(
@@ -629,13 +612,3 @@ def _refuse_rows_without_direction(adapted: Any) -> None:
             "would be NaN (in a head it is the padding token's row); take the layer out of "
             "qlora.target_modules, or set qlora.use_dora: false"
         )
-
-
-def require_trainable(model: Any) -> None:
-    """Refuse a model in which nothing learns.
-
-    Raises:
-        UnfitError: no parameter requires a gradient.
-    """
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UnfitError("no parameter of the model would learn; check qlora.target_modules")

@@ -230,7 +230,7 @@ class _Place:
         """Return the base that an adapter learned on, its bits as the floats they stand for."""
         base = load_saved_base(
             saved, config=self.config, device=self.device, dtype=self._torch_dtype()
-        ).model
+        )
         dequantise(base)
         return base
 

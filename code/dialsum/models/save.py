@@ -32,7 +32,7 @@ from dialsum.config.schema import Config
 from dialsum.errors import RunError, UnfitError
 from dialsum.files import give_usual_mode, write_json, write_text
 from dialsum.models.checkpoint import fetch_folder, resolve_checkpoint, weight_files
-from dialsum.models.load import LoadedModel, load_model
+from dialsum.models.load import load_model
 from dialsum.models.tokenizers import load_tokenizer
 from dialsum.paths import RunPaths
 
@@ -198,10 +198,8 @@ def load_saved_model(folder: Path, *, config: Config, device: str, dtype: Any) -
         UnfitError: the folder has no model_info.json, so nothing whole was saved there.
     """
     saved = read_saved(folder)
-    loaded = load_saved_base(saved, config=config, device=device, dtype=dtype)
-    if saved.kind == "full":
-        return loaded.model, saved.tokenizer
-    return attach_adapter(loaded.model, folder), saved.tokenizer
+    model = load_saved_base(saved, config=config, device=device, dtype=dtype)
+    return model if saved.kind == "full" else attach_adapter(model, folder), saved.tokenizer
 
 
 @dataclass(frozen=True)
@@ -252,7 +250,7 @@ def read_saved(folder: Path) -> SavedFolder:
     )
 
 
-def load_saved_base(saved: SavedFolder, *, config: Config, device: str, dtype: Any) -> LoadedModel:
+def load_saved_base(saved: SavedFolder, *, config: Config, device: str, dtype: Any) -> Any:
     """Load a saved model's weights without its adapter, quantised as in the run."""
     new_tokens = saved.info["tokens_added"]
     if saved.kind == "full":

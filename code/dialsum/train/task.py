@@ -409,8 +409,7 @@ class SummaryTask(torch.utils.data.Dataset[Batch]):
         pad_token_id: what inputs are filled up with.
         by_length: rows of like length go together; else they are drawn at random.
         label_smoothing: share of probability spread over all pieces (Szegedy et al. 2016).
-        multiple: input widths are rounded up to a multiple of this, at most to the position limit.
-        position_limit: widest input that the model takes; None: any.
+        multiple: input widths are rounded up to a multiple of this, at most to the full length.
     """
 
     encoded: EncodedSplit
@@ -422,7 +421,6 @@ class SummaryTask(torch.utils.data.Dataset[Batch]):
     by_length: bool = True
     label_smoothing: float = 0.0
     multiple: int = 1
-    position_limit: int | None = None
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -446,8 +444,9 @@ class SummaryTask(torch.utils.data.Dataset[Batch]):
             raise ValueError("rows without summaries cannot be learned from")
         inputs = [self.encoded.inputs[int(row)] for row in rows]
         targets = [self.encoded.targets[int(row)] for row in rows]
-        width = -(-max(map(len, inputs)) // self.multiple) * self.multiple
-        width = width if self.position_limit is None else min(width, self.position_limit)
+        longest = max(map(len, inputs))
+        width = -(-longest // self.multiple) * self.multiple
+        width = max(longest, min(width, self.shape.max_input))
         return {
             "input_ids": _fill(inputs, width, self.pad_token_id),
             "attention_mask": _fill([[1] * len(ids) for ids in inputs], width, 0),
@@ -505,7 +504,7 @@ class DevSet:
             batch_size=self.batch_size,
         )
         model.train(was_training)
-        return {"loss": loss, **self.score([best.text for best, *_ in written])}
+        return {"loss": loss, **self.score(written)}
 
     def _mean_loss(self, model: Any) -> float:
         order = sorted(range(len(self.task)), key=lambda row: len(self.task.encoded.inputs[row]))
