@@ -24,8 +24,8 @@ from dialsum.batch.screen import (
     estimate_rest,
     format_duration,
 )
-from dialsum.machine.devices import GpuState
 from dialsum.score.show import format_final
+from gpu_states import make_gpu
 
 CODE = str(Path(__file__).resolve().parent.parent / "code")
 DURATIONS = [
@@ -270,25 +270,13 @@ def test_a_full_disk_under_the_screen_silences_it_only() -> None:
     assert done.stderr == b"True\n"
 
 
-CARD = GpuState(
-    name="NVIDIA GeForce RTX 3090",
-    index=0,
-    uuid="GPU-1",
-    memory_total_bytes=24 * 2**30,
-    memory_used_bytes=2**30,
-    memory_free_bytes=23 * 2**30,
-    temperature_c=41,
-    utilisation_percent=3,
-    driver_version="580.1",
-    compute_capability=(8, 6),
-)
-
-
 def test_the_cards_state_as_a_line() -> None:
     line = "GPU 0 NVIDIA GeForce RTX 3090: 24.0 GiB, 1.0 used, 23.0 free, 41 °C, 3 % busy"
-    assert CARD.describe() == line
-    known = replace(CARD, temperature_c=None, utilisation_percent=None)
-    assert known.describe().endswith("23.0 free")
+    card = replace(make_gpu(0), utilisation_percent=3)
+    assert card.describe() == line
+    assert (
+        replace(card, temperature_c=None, utilisation_percent=None).describe().endswith("23.0 free")
+    )
 
 
 def use(used: int = 0, **processes: int) -> CardUse:
