@@ -28,6 +28,7 @@ SCENES = Path(__file__).resolve().parent / "sample_scenes"
 ROWS = {"train": 600, "dev": 80, "test": 80}
 DIALOGUE_CHARACTERS = (150, 900)
 SUMMARY_CHARACTERS = (40, 160)
+"""The range of real dialogues."""
 ATTEMPTS_PER_ROW = 200
 
 
@@ -50,13 +51,6 @@ def read_scenes(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return scenes, vocabulary
 
 
-def has_fit_lengths(sample: Sample) -> bool:
-    """Say whether the lengths lie in the range of real dialogues."""
-    low, high = DIALOGUE_CHARACTERS
-    shortest, longest = SUMMARY_CHARACTERS
-    return low <= len(sample.dialogue) <= high and shortest <= len(sample.summary) <= longest
-
-
 def make_scene_rows(
     name: str, scene: Mapping[str, Any], vocabulary: Mapping[str, Any], *, rows: int, seed: int
 ) -> list[Sample]:
@@ -67,6 +61,8 @@ def make_scene_rows(
     """
     from sample_scenes.grammar import SceneError, make_sample
 
+    low, high = DIALOGUE_CHARACTERS
+    shortest, longest = SUMMARY_CHARACTERS
     rng = random.Random(f"{seed}/{name}")
     made: list[Sample] = []
     taken: set[object] = set()
@@ -75,7 +71,8 @@ def make_scene_rows(
             break
         sample = make_sample(name, scene, vocabulary, rng)
         keys = {sample.facts, sample.dialogue, sample.summary}
-        if has_fit_lengths(sample) and not keys & taken:
+        fits = low <= len(sample.dialogue) <= high and shortest <= len(sample.summary) <= longest
+        if fits and not keys & taken:
             taken |= keys
             made.append(sample)
     if len(made) < rows:
@@ -109,20 +106,6 @@ def make_splits(
         splits[split] = [next(supply[name]) for name in part]
         rng.shuffle(splits[split])
     return splits
-
-
-def find_repeats(splits: Mapping[str, Sequence[Sample]]) -> list[str]:
-    """Return a line for every dialogue or summary that stands twice in any of the splits."""
-    first: dict[str, str] = {}
-    problems = []
-    for split, samples in splits.items():
-        for row, sample in enumerate(samples):
-            for text in (sample.dialogue, sample.summary):
-                place = f"{split} row {row}"
-                if text in first:
-                    problems.append(f"{place} repeats {first[text]}: {text[:60]!r}")
-                first.setdefault(text, place)
-    return problems
 
 
 def write_splits(splits: Mapping[str, Sequence[Sample]], folder: Path) -> None:
@@ -161,8 +144,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     scenes, vocabulary = read_scenes(SCENES)
     splits = make_splits(scenes, vocabulary, seed=options.seed)
-    if repeats := find_repeats(splits):
-        raise SceneError("\n  ".join(["rows repeat, nothing was written:", *repeats]))
+    first: dict[str, str] = {}
+    for split, samples in splits.items():
+        for row, sample in enumerate(samples):
+            for text in (sample.dialogue, sample.summary):
+                if text in first:
+                    raise SceneError(
+                        f"{split} row {row} repeats {first[text]}, nothing was written: {text!r}"
+                    )
+                first[text] = f"{split} row {row}"
     write_splits(splits, options.output_dir)
     counts = ", ".join(f"{split} {len(rows)}" for split, rows in splits.items())
     print(f"{options.output_dir}: {len(scenes)} situations, rows: {counts}")

@@ -107,8 +107,19 @@ def inspect_submission(
             f"belongs{more}"
         )
     problems += _find_wrong_names(table, test_rows, path)
-    for kind in _find_wrong_cells(table, path):
-        problems += shorten_kind(kind)
+    empty, broken, decomposed = [], [], []
+    for row in table:
+        summary = row.values["summary"]
+        place = f"{path}:{row.line}  row {row.number}: the summary of {row.values['fname']!r}"
+        if has_no_text(summary):
+            holds = f"holds only {summary!r}, which says nothing" if summary.strip() else "is empty"
+            empty.append(f"{place} {holds}")
+        if "\n" in summary or "\r" in summary:
+            broken.append(f"{place} has a line break")
+        if not unicodedata.is_normalized("NFC", summary):
+            normalise = "unicodedata.normalize('NFC', text)"
+            decomposed.append(f"{place} is not composed; {normalise} composes it")
+    problems += [*shorten_kind(empty), *shorten_kind(broken), *shorten_kind(decomposed)]
     dialogues = {row.fname: row.dialogue for row in test_rows}
     summaries = {row.values["fname"]: row.values["summary"] for row in table}
     return problems, remark_on_summaries(summaries, dialogues, known=known)
@@ -161,23 +172,6 @@ def _find_wrong_names(
         for row, name in zip(table, expected, strict=True)
         if row.values["fname"] != name
     ][:1]
-
-
-def _find_wrong_cells(table: Sequence[TableRow], path: Path) -> list[list[str]]:
-    """Return the problems of summaries, by kind."""
-    empty, broken, decomposed = [], [], []
-    for row in table:
-        summary = row.values["summary"]
-        place = f"{path}:{row.line}  row {row.number}: the summary of {row.values['fname']!r}"
-        if has_no_text(summary):
-            holds = f"holds only {summary!r}, which says nothing" if summary.strip() else "is empty"
-            empty.append(f"{place} {holds}")
-        if "\n" in summary or "\r" in summary:
-            broken.append(f"{place} has a line break")
-        if not unicodedata.is_normalized("NFC", summary):
-            normalise = "unicodedata.normalize('NFC', text)"
-            decomposed.append(f"{place} is not composed; {normalise} composes it")
-    return [empty, broken, decomposed]
 
 
 def fill_empty(summaries: Sequence[str], rows: Sequence[Dialogue]) -> tuple[list[str], int]:

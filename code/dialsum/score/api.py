@@ -226,44 +226,35 @@ def compare_reports(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     Raises:
         DataError: fewer than two systems; other recipes, or another number of rows.
     """
+    import numpy as np
+
     if len(blocks) < 2:
         raise DataError(["a comparison needs two predictions or more"])
     require_same_signature({name: block["signature"] for name, block in blocks.items()})
     if len({block["references_sha256"] for block in blocks.values()}) > 1:
         found = ", ".join(f"{name} {block['rows']}" for name, block in blocks.items())
-        raise DataError(
-            [
-                "only systems with the same references in the same order can be compared; rows: "
-                f"{found}"
-            ]
-        )
+        only = "only systems with the same references in the same order can be compared; rows: "
+        raise DataError([only + found])
     scales = {"asked": blocks}
     if all("tags_one" in block for block in blocks.values()):
         scales["tags_one"] = {name: block["tags_one"] for name, block in blocks.items()}
-    return {
-        "alpha": ALPHA,
-        "trials": TRIALS,
-        "rows": next(iter(blocks.values()))["rows"],
-        "scales": {key: _compare_scale(of_scale) for key, of_scale in scales.items()},
-    }
-
-
-def _compare_scale(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    import numpy as np
-
-    ranked = sorted(blocks, key=lambda name: -float(blocks[name]["rouge_mean"]))
-    scores = {name: np.array(blocks[name]["per_row"]["rouge_mean"]) for name in ranked}
-    return {
-        "signature": blocks[ranked[0]]["signature"],
-        "systems": {
-            name: {
-                "rouge_mean": blocks[name]["rouge_mean"],
-                "confidence": blocks[name]["confidence"]["rouge_mean"],
-            }
-            for name in ranked
-        },
-        "differences": [_round(asdict(one)) for one in compare_systems(scores)],
-    }
+    compared = {}
+    for key, scale in scales.items():
+        ranked = sorted(scale, key=lambda name: -float(scale[name]["rouge_mean"]))
+        scores = {name: np.array(scale[name]["per_row"]["rouge_mean"]) for name in ranked}
+        compared[key] = {
+            "signature": scale[ranked[0]]["signature"],
+            "systems": {
+                name: {
+                    "rouge_mean": scale[name]["rouge_mean"],
+                    "confidence": scale[name]["confidence"]["rouge_mean"],
+                }
+                for name in ranked
+            },
+            "differences": [_round(asdict(one)) for one in compare_systems(scores)],
+        }
+    rows = next(iter(blocks.values()))["rows"]
+    return {"alpha": ALPHA, "trials": TRIALS, "rows": rows, "scales": compared}
 
 
 def _round(found: Mapping[str, Any]) -> dict[str, Any]:
