@@ -132,8 +132,14 @@ def flip(data: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda _: b"", lambda _: b"x", lambda data: data[: len(data) // 2], flip],
-    ids=["emptied", "one byte", "cut short", "one bit"],
+    [
+        lambda _: b"",
+        lambda _: b"x",
+        lambda data: data[: len(data) // 2],
+        flip,
+        lambda data: data + b"\0",
+    ],
+    ids=["emptied", "one byte", "cut short", "one bit", "longer"],
 )
 def test_a_damaged_file_is_said_and_made_again(
     damage: Callable[[bytes], bytes], tmp_path: Path
@@ -163,7 +169,7 @@ def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
 
 def test_the_files_used_longest_ago_go_first(tmp_path: Path) -> None:
     folder = tmp_path / OWN_FOLDER
-    paths = {count: folder / f"{key(ITEMS[:count], tmp_path)}.npz" for count in (1, 2, 3)}
+    paths = {count: folder / f"{key(ITEMS[:count], tmp_path)}.ids" for count in (1, 2, 3)}
     for age, count in enumerate((3, 2, 1)):
         os.utime(paths[count], (1000 - age, 1000 - age))
     encode(ITEMS[:1], tmp_path)  # the oldest, read again, is the newest now
@@ -171,7 +177,7 @@ def test_the_files_used_longest_ago_go_first(tmp_path: Path) -> None:
     encode(ITEMS[::-1], tmp_path, limit_bytes=3 * size)
     assert {count for count, path in paths.items() if path.exists()} == {1, 3}
     # What was written last stays, whatever its size; what a killed writer left goes as a file does.
-    (folder / f".{'0' * 32}.npz.ab12_x.tmp").write_bytes(b"x" * size)
+    (folder / f".{'0' * 32}.ids.ab12_x.tmp").write_bytes(b"x" * size)
     encode(ITEMS[1:], tmp_path, limit_bytes=0)
     assert len(kept(tmp_path)) == 1
     assert how(encode(ITEMS[1:], tmp_path)[0]) == "read"
@@ -179,13 +185,13 @@ def test_the_files_used_longest_ago_go_first(tmp_path: Path) -> None:
 
 def test_what_it_did_not_write_is_never_removed(tmp_path: Path) -> None:
     """Other names, in its folder too; and a link of its own name, with what that leads to."""
-    names = ["thesis.tmp", "embeddings.npz", f"{'0' * 31}.npz", f"x{'0' * 32}.npz", ".hidden.tmp"]
+    names = ["thesis.tmp", "embeddings.ids", f"{'0' * 31}.ids", f"x{'0' * 32}.ids", ".hidden.tmp"]
     (tmp_path / OWN_FOLDER).mkdir()
     foreign = [folder / name for folder in (tmp_path, tmp_path / OWN_FOLDER) for name in names]
     for path in foreign:
         path.write_bytes(b"x" * 5000)
         os.utime(path, (1000, 1000))
-    link = tmp_path / OWN_FOLDER / f"{'1' * 32}.npz"
+    link = tmp_path / OWN_FOLDER / f"{'1' * 32}.ids"
     link.symlink_to(foreign[0])
     encode(ITEMS, tmp_path, limit_bytes=0)
     encode(ITEMS[:1], tmp_path, limit_bytes=0)  # over the limit: ours go

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from dialsum.errors import UnfitError
 from dialsum.files import shorten
 from dialsum.paths import PROJECT_ROOT
+from dialsum.text import SURROGATE
 
 NEAR_ENOUGH = 0.6
 """Least similarity, 0 to 1, of a word that is offered in place of a misspelt one."""
@@ -51,7 +52,7 @@ class CommandLine(argparse.ArgumentParser):
         words = list(sys.argv[1:] if args is None else args)
         for word in words:
             # Bytes that are no UTF-8 stand in a word as halves of characters.
-            if any(0xD800 <= ord(char) <= 0xDFFF for char in word):
+            if SURROGATE.search(word):
                 raise UnfitError(
                     f"{self.prog}: {ascii(word)[:80]} holds bytes that are no UTF-8; rename the "
                     f"file or folder, or write the value in UTF-8.{HELP_HINT}"

@@ -17,6 +17,8 @@ HARMFUL = re.compile(
 )
 """What rules a terminal instead of being shown (control characters but for tab and line end), turns
 text around, parts lines, or is half a character."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character, which no library takes."""
 SELECTORS = frozenset(map(chr, [*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]))
 FILLERS = SELECTORS | frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from dialsum.config.schema import json_schema, schema_keys, schema_sections
 from dialsum.config.yaml import Problem, quote
 from dialsum.files import shorten
-from dialsum.text import visible
+from dialsum.text import SURROGATE, visible
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,6 @@ INTERPOLATION = re.compile(
 )
 """Of Hydra and shells, of Jinja and Python; `{요약}` is text."""
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def find_text_fault(text: str) -> tuple[str, str] | None:

@@ -31,9 +31,6 @@ STEP_MEANINGS: dict[str, str] = {
 }
 """Each step by its name, in the order in which they are taken, as the notes of a split say it."""
 
-SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half a character, which no library takes."""
-
 _LINE_END = "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 # Zero-width joiners stay: emoji are made of them.
 _INVISIBLE = (

@@ -8,12 +8,9 @@ Must not know models or training; the tokenizer is given.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import re
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -84,8 +81,11 @@ OWN_FOLDER = "dialsum-rows"
 LIMIT_BYTES = 2**30
 """The files read longest ago go when all together take more: 12,457 rows take 15 MB."""
 
-_OWN_NAME = re.compile(r"[0-9a-f]{32}\.npz|\.[0-9a-f]{32}\.npz\.\w+\.tmp")
-"""A kept file, or what a killed process left of one (files.write_bytes)."""
+HEAD = 2 + 8
+"""Numbers at the start of a kept file: rows, sides, and Counts."""
+
+_OWN_NAME = re.compile(r"\.?[0-9a-f]{32}(-[0-9a-f]{32}\.int32|\.ids)(\.\w+\.tmp)?")
+"""A kept file, an earlier version's, or what a killed process left of one (files.write_bytes)."""
 
 LEAST_FILLED = 0.5
 """Share of the room below which whole turns alone would waste it: then the turn that does not fit
@@ -219,7 +219,7 @@ def encode_splits(
     warnings: list[str] = []
     for kind, rows in splits.items():
         key = _hash(base, *([row.dialogue, row.summary] for row in rows))
-        path = folder / OWN_FOLDER / f"{key}.npz"
+        path = folder / OWN_FOLDER / f"{key}.ids"
         found, how = _read_kept(path, warnings), "read"
         if found is None:
             found = encode_rows(rows, tokenizer, asked)
@@ -233,40 +233,38 @@ def _hash(*content: Any) -> str:
 
 
 def _read_kept(path: Path, warnings: list[str]) -> EncodedSplit | None:
-    """Return what is kept in a file; a damaged one is said, and None, as is one that is not there.
-
-    A zip archive has a checksum of each array, which is held against it as it is read.
-    """
+    """Return what is kept in a file; None, and a warning, where it is not what was written."""
     try:
-        with np.load(path) as kept:
-            sides = [
-                _split(kept[side], kept[f"{side}_ends"]) if side in kept else None
-                for side in ("inputs", "targets")
-            ]
-            counts = Counts(*kept["counts"].tolist())
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        warnings.append(f"{shown(path)}: damaged ({first_line(error)}); its rows are encoded again")
+    except OSError as error:
+        warnings.append(
+            f"{shown(path)}: cannot be used ({error.strerror or error}); its rows are encoded again"
+        )
+        return None
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        warnings.append(f"{shown(path)}: damaged; its rows are encoded again")
         return None
     # Used now: the last to go. A folder that can only be read serves all the same.
     with suppress(OSError):
         os.utime(path)
-    return EncodedSplit(sides[0] or [], sides[1], counts)
+    values = np.frombuffer(content, np.int32, offset=32)
+    rows, sides, *counts = values[:HEAD].tolist()
+    start = HEAD + rows * sides
+    ids = _split(values, start + np.cumsum([0, *values[HEAD:start]]))
+    return EncodedSplit(ids[:rows], ids[rows:] if sides == 2 else None, Counts(*counts))
 
 
 def _keep(path: Path, made: EncodedSplit, limit_bytes: int, warnings: list[str]) -> bool:
-    """Write a split and remove the files used longest ago until the rest fits; say whether it is
-    written. Only what this module writes is ever removed, and no link."""
-    arrays: dict[str, Any] = {"counts": np.array(astuple(made.counts), np.int64)}
-    for side in ("inputs", "targets"):
-        if (ids := getattr(made, side)) is not None:
-            arrays[side] = np.concatenate([np.empty(0, np.int32), *ids])
-            arrays[f"{side}_ends"] = np.cumsum([0, *map(len, ids)])
-    content = io.BytesIO()
-    np.savez(content, **arrays)
+    """Write a split as int32, behind their hash: rows, sides, the counts, the length of each row of
+    each side, and all ids; say whether that went well. Then remove the files used longest ago until
+    the rest fits; only what this module writes is ever removed, and no link."""
+    ids = [*made.inputs, *(made.targets or [])]
+    head = [len(made), 1 if made.targets is None else 2, *astuple(made.counts), *map(len, ids)]
+    content = np.concatenate([np.array(head, np.int32), *ids]).tobytes()
     try:
-        write_bytes(path, content.getvalue())
+        write_bytes(path, hashlib.sha256(content).digest() + content)
     except RunError as error:
         warnings.append(
             f"encoded rows cannot be kept in {shown(path.parent)} "
@@ -275,7 +273,7 @@ def _keep(path: Path, made: EncodedSplit, limit_bytes: int, warnings: list[str])
             "and has room, or to null"
         )
         return False
-    total = len(content.getvalue())
+    total = len(content)
     try:
         own = [
             (file.stat().st_mtime, file.stat().st_size, file)

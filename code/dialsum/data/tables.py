@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dialsum.data.cleaning import SURROGATE
 from dialsum.errors import DataError
 from dialsum.files import read_text_file, shorten
+from dialsum.text import SURROGATE
 
 SHOWN_PROBLEMS = 10  # of one kind; a broken file has thousands, a screen has thirty lines
 JSON_LINES = (".jsonl", ".ndjson")

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dialsum.data.cleaning import SURROGATE
 from dialsum.data.tags import find_tags, tag_spans
 from dialsum.errors import DataError, UnfitError
+from dialsum.text import SURROGATE
 
 if TYPE_CHECKING:
     import numpy as np
