@@ -7,7 +7,6 @@ Parses the command line and calls dialsum; holds nothing else.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for place, path in enumerate(asked.data)
     ]
     named = Model(architecture="mt5", checkpoint=asked.checkpoint)
-    source = fetch_folder(named, environment=os.environ)
+    source = fetch_folder(named)
     dialogues = [row.dialogue for split in (train, *others) for row in split.rows]
     inputs = [
         build_input(prefix, text) for prefix in asked.input_prefix or [""] for text in dialogues

@@ -48,11 +48,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield served
 
 
-def environment(hub: Hub, tmp_path: Path, **more: str) -> dict[str, str]:
-    """Return the variables that name the server and an empty cache."""
-    return {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url, **more}
-
-
 def asked(name: str = "a/b", **values: Any) -> Model:
     """Return the section of a configuration that names a checkpoint."""
     return Model(architecture="bart", checkpoint=name, **values)
@@ -60,11 +55,10 @@ def asked(name: str = "a/b", **values: Any) -> Model:
 
 @pytest.mark.parametrize("revision", [None, "main", "v1", COMMIT])
 def test_only_the_files_of_a_run_are_downloaded_and_once(
-    revision: str | None, hub: Hub, tmp_path: Path
+    revision: str | None, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    variables = environment(hub, tmp_path)
-    folder = fetch_folder(asked(revision=revision), environment=variables, say=said.append)
+    folder = fetch_folder(asked(revision=revision), say=said.append)
     assert folder.name == COMMIT
     assert {path.name for path in folder.iterdir()} == hub.fetched
     assert hub.fetched == {"config.json", "model.safetensors", "tokenizer.json"}
@@ -73,21 +67,24 @@ def test_only_the_files_of_a_run_are_downloaded_and_once(
     assert line.startswith(f"downloading a/b at {COMMIT[:12]}: 3 files, 0.0 MB, into ")
     hub.asked.clear()
     for again in (revision, COMMIT):
-        assert fetch_folder(asked(revision=again), environment=variables) == folder
-    offline = {**variables, "HF_HUB_OFFLINE": "1"}
-    assert fetch_folder(asked(revision=revision), environment=offline) == folder
+        assert fetch_folder(asked(revision=again)) == folder
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert fetch_folder(asked(revision=revision)) == folder
     assert hub.asked == []
 
 
-def test_what_is_absent_in_the_cache_alone_is_downloaded(hub: Hub, tmp_path: Path) -> None:
-    variables = environment(hub, tmp_path)
-    folder = fetch_folder(asked(), environment=variables)
+def test_what_is_absent_in_the_cache_alone_is_downloaded(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fetch_folder(asked())
     (folder / "model.safetensors").unlink()
-    assert find_folder(asked(), environment=variables) is None
+    assert find_folder(asked()) is None
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UnfitError, match="or not all of it, and HF_HUB_OFFLINE forbids"):
-        fetch_folder(asked(), environment={**variables, "HF_HUB_OFFLINE": "1"})
+        fetch_folder(asked())
+    monkeypatch.delenv("HF_HUB_OFFLINE")
     hub.asked.clear()
-    assert fetch_folder(asked(), environment=variables) == folder
+    assert fetch_folder(asked()) == folder
     assert hub.fetched <= {"model.safetensors"}  # it is linked anew where its content is kept
     assert (folder / "model.safetensors").read_bytes() == EMPTY_WEIGHTS
 
@@ -108,8 +105,14 @@ REFUSED: list[tuple[dict[str, Any], dict[str, str], list[str]]] = [
 
 @pytest.mark.parametrize(("values", "variables", "words"), REFUSED)
 def test_why_a_checkpoint_cannot_be_downloaded(
-    values: dict[str, Any], variables: dict[str, str], words: list[str], hub: Hub, tmp_path: Path
+    values: dict[str, Any],
+    variables: dict[str, str],
+    words: list[str],
+    hub: Hub,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     hub.models |= {
         "private/p": FILES,
         "gated/g": FILES,
@@ -120,7 +123,7 @@ def test_why_a_checkpoint_cannot_be_downloaded(
     hub.gated.add("gated/g")
     hub.sizes["merges.txt"] = 10**18
     with pytest.raises(UnfitError) as caught:
-        fetch_folder(asked(**values), environment=environment(hub, tmp_path, **variables))
+        fetch_folder(asked(**values))
     said = str(caught.value)
     assert said.startswith(f"model.checkpoint {values.get('name', 'a/b')}: ")
     for word in words:
@@ -128,31 +131,29 @@ def test_why_a_checkpoint_cannot_be_downloaded(
     assert hub.fetched == set()
 
 
-def test_a_token_opens_what_is_behind_a_licence(hub: Hub, tmp_path: Path) -> None:
+def test_a_token_opens_what_is_behind_a_licence(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
     hub.models["gated/g"] = FILES
     hub.gated.add("gated/g")
-    variables = environment(hub, tmp_path, HF_TOKEN=TOKEN)
-    assert (fetch_folder(asked("gated/g"), environment=variables) / "config.json").is_file()
+    assert (fetch_folder(asked("gated/g")) / "config.json").is_file()
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_hub_that_is_ill_is_said_with_its_answer(status: int, hub: Hub, tmp_path: Path) -> None:
+def test_a_hub_that_is_ill_is_said_with_its_answer(status: int, hub: Hub) -> None:
     hub.status = status
     with pytest.raises(UnfitError, match=f"the hub answers {status}; start again in some minutes"):
-        fetch_folder(asked(), environment=environment(hub, tmp_path))
+        fetch_folder(asked())
 
 
-def test_a_download_that_broke_off_goes_on(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_that_broke_off_goes_on(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
     weights = (2).to_bytes(8, "little") + b"{}" + bytes(100_000)
     hub.models["a/b"]["model.safetensors"] = weights
     hub.cut = "model.safetensors"
     with pytest.raises(UnfitError, match=r"broke off .*start again: what has come is kept"):
-        fetch_folder(asked(), environment=environment(hub, tmp_path))
+        fetch_folder(asked())
     hub.cut = None
-    folder = fetch_folder(asked(), environment=environment(hub, tmp_path))
+    folder = fetch_folder(asked())
     assert (folder / "model.safetensors").read_bytes() == weights
 
 

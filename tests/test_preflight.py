@@ -269,9 +269,15 @@ CACHES = [
 ]
 
 
-@pytest.mark.parametrize(("environment", "expected"), CACHES)
-def test_where_the_hubs_cache_is(environment: dict[str, str], expected: Path) -> None:
-    assert find_hub_cache(environment) == expected
+@pytest.mark.parametrize(("variables", "expected"), CACHES)
+def test_where_the_hubs_cache_is(
+    variables: dict[str, str], expected: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert find_hub_cache() == expected
 
 
 SIZES = [
@@ -318,7 +324,7 @@ def test_memory_and_disk_go_by_the_checkpoints_own_config(
     config = config.model_copy(
         update={"model": config.model.model_copy(update={"architecture": "bart"})}
     )
-    found = find_size(config, environment={})
+    found = find_size(config)
     assert found.value.parameters == pytest.approx(parameters, rel=0.05)
     assert why in found.why
     estimated = estimate_disk_bytes(config)
@@ -328,8 +334,6 @@ def test_memory_and_disk_go_by_the_checkpoints_own_config(
 
 
 def test_a_checkpoint_that_is_not_here_yet_is_taken_for_its_familys_base(tmp_path: Path) -> None:
-    found = find_size(
-        pretrained(tmp_path, "someone/something"), environment={"HF_HOME": str(tmp_path)}
-    )
+    found = find_size(pretrained(tmp_path, "someone/something"))
     assert found.value in BASE_SIZES.values()
     assert "someone/something is not downloaded yet, taken for a base-size" in found.why

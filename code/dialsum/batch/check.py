@@ -287,7 +287,7 @@ def find_machine_problems(configs: Sequence[Config], *, demo: bool = False) -> l
         or (
             config.general.device == "auto"
             and not demo
-            and find_size(config, environment=os.environ).value.parameters > TINY_PARAMETERS
+            and find_size(config).value.parameters > TINY_PARAMETERS
         )
         for config in configs
     ):
@@ -406,12 +406,12 @@ def find_model_problems(config: Config, *, made_here: bool = False) -> tuple[lis
     name = config.model.checkpoint
     try:
         source = resolve_checkpoint(name)
-        folder = find_folder(config.model, environment=os.environ)
-        if folder is None and is_offline(os.environ):
-            return [explain_offline(name, os.environ)], []
+        folder = find_folder(config.model)
+        if folder is None and is_offline():
+            return [explain_offline(name)], []
         if folder is None:
             return [], [
-                f"model.checkpoint {name} is not in the cache {find_hub_cache(os.environ)} yet and "
+                f"model.checkpoint {name} is not in the cache {find_hub_cache()} yet and "
                 "will be downloaded before the first experiment starts"
             ]
         if isinstance(source, Path):
@@ -434,8 +434,8 @@ def pin_checkpoint(loaded: LoadedConfig, *, say: Callable[[str], object] = print
     config = loaded.config
     if isinstance(resolve_checkpoint(config.model.checkpoint), Path):
         return loaded
-    here = find_folder(config.model, environment=os.environ)
-    commit = fetch_folder(config.model, environment=os.environ, say=say).name
+    here = find_folder(config.model)
+    commit = fetch_folder(config.model, say=say).name
     model = config.model.model_copy(update={"revision": commit})
     origin = Origin(None, None, "the hub's commit that was looked at before the start")
     pinned = replace(
@@ -453,7 +453,7 @@ def explain_checkpoint(config: Config) -> list[str]:
     """Return what a checkpoint's own files ask of generation beside the experiment, as lines."""
     checkpoint = config.model.checkpoint
     try:
-        folder = find_folder(config.model, environment=os.environ)
+        folder = find_folder(config.model)
         if folder is None:
             return [
                 f"{checkpoint} is not downloaded yet: what its own files ask of generation is not "
@@ -531,7 +531,7 @@ def find_lack_of_space(jobs: Sequence[Job]) -> list[str]:
 def estimate_disk_bytes(config: Config) -> int:
     """Return the least bytes that a run leaves on the disk: its model, its checkpoints with
     optimizer, its logs."""
-    size = find_size(config, environment=os.environ).value
+    size = find_size(config).value
     learning = float(size.parameters)
     if config.qlora.use_qlora:
         learning *= ADAPTED_SHARE

@@ -5,7 +5,6 @@ Must not know data or weights.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +101,7 @@ def choose(config: Config, *, device: Choice[Device] | None = None) -> Choices:
     workers, why = pick_num_workers(asked.dataloader_num_workers, device=where)
     if asked.dataloader_num_workers == "auto":
         lines.append(f"data loader processes: {workers} ({why})")
-    size, why = find_size(config, environment=os.environ)
+    size, why = find_size(config)
     batch, passes = asked.per_device_train_batch_size, asked.gradient_accumulation_steps
     accumulation = 0 if passes == "auto" else passes
     checkpointing = asked.gradient_checkpointing

@@ -6,7 +6,6 @@ on the run ends with a record.
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -472,7 +471,7 @@ def check_checkpoint(config: Config) -> Path:
     Raises:
         UnfitError: no such folder, no weights in it, or its config contradicts the experiment's.
     """
-    source = fetch_folder(config.model, environment=os.environ)
+    source = fetch_folder(config.model)
     read_model_config(source, config)
     return source
 

@@ -1,12 +1,8 @@
-"""Where a checkpoint lies (a folder, the hub's cache, a download), and which files of it are read.
+"""Where a checkpoint lies (a folder, the hub's cache, a download), and what its files hold.
 
-Of a hub checkpoint only those are fetched, of weights one format, at one commit. Must not import a
-library that loads models.
-
-What a checkpoint's folder holds, as far as it shows without loading: files, config, sizes.
-
-A few bytes of each file are looked at, so that gigabytes cost no time. Must not import a library
-that loads models: it runs before every batch as well as in every run.
+Of a hub checkpoint only what a run reads is fetched, of weights one format, at one commit. A few
+bytes of each file are looked at, so that gigabytes cost no time. Must not import a library that
+loads models: it runs before every batch as well as in every run.
 """
 
 from __future__ import annotations
@@ -21,7 +17,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dialsum.config.schema import Config, Model
 from dialsum.errors import UnfitError, first_line
@@ -40,9 +36,6 @@ from dialsum.machine.devices import Choice
 from dialsum.machine.memory import BASE_SIZES, Size
 from dialsum.models.families import Family, get_family
 from dialsum.paths import project_path, shown
-
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo
 
 CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
@@ -63,6 +56,17 @@ HUB = "https://huggingface.co"
 SECONDS_FOR_AN_ANSWER = 30.0
 NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", flags=re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
+MAX_PARSED_BYTES = 2**20
+"""JSON up to this size is read whole: a tokenizer.json of megabytes would cost a dry run time."""
+MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors format itself."""
+MAX_SIZE = 10**7
+"""Beyond any layer, vocabulary or length that there is: the number was spoilt."""
+LONGEST_VALUE = 40
+"""Characters of a checkpoint's own value that a message gives."""
+AGAIN = "copy the checkpoint again"
+DECODER_START = "decoder_start_token_id"
+SEARCH = "generation_config.json"
 
 
 def resolve_checkpoint(checkpoint: str) -> str | Path:
@@ -124,19 +128,20 @@ def name_weights(folder: Path) -> str:
     return "safetensors" if first.startswith("model.") else "pytorch_model.bin"
 
 
-def absent_shards(folder: Path, names: Iterable[str]) -> list[str]:
-    """Return the files that an index of weights in folder names and that are not among names.
-
-    Raises:
-        ValueError: it is no such index.
-    """
-    index = weight_files(set(names))[0]
+def find_shard_problem(folder: Path, names: Iterable[str]) -> str | None:
+    """Say which files an index of weights in folder names that are not among names."""
+    index = weight_files({*names})[0]
     if not index.endswith(".index.json"):
-        return []
+        return None
     try:
-        return sorted({*json.loads(read_regular(folder / index))["weight_map"].values()} - {*names})
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is no index of weights") from error
+        named = json.loads(read_regular(folder / index))["weight_map"].values()
+        absent = sorted({*named} - {*names})
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return f"{index} is no index of weights; {AGAIN}"
+    if not absent:
+        return None
+    more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+    return f"{absent[0]}{more} of the files that its index of weights names absent; {AGAIN}"
 
 
 def explain_adapter(folder: Path, *, place: str) -> str:
@@ -160,26 +165,26 @@ def explain_adapter(folder: Path, *, place: str) -> str:
     )
 
 
-def is_offline(environment: Mapping[str, str]) -> bool:
+def is_offline() -> bool:
     """Say whether the network is forbidden, by the hub's own variable."""
-    return environment.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-def find_hub_cache(environment: Mapping[str, str]) -> Path:
+def find_hub_cache() -> Path:
     """Return the folder in which the hub's library keeps downloads, by its own rules."""
-    cache = environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE")
+    known = os.environ
+    cache = known.get("HF_HUB_CACHE") or known.get("HUGGINGFACE_HUB_CACHE")
     if not cache:
-        home = environment.get("XDG_CACHE_HOME") or "~/.cache"
-        cache = f"{environment.get('HF_HOME') or f'{home}/huggingface'}/hub"
+        home = known.get("XDG_CACHE_HOME") or "~/.cache"
+        cache = f"{known.get('HF_HOME') or f'{home}/huggingface'}/hub"
     return Path(os.path.expandvars(cache)).expanduser()
 
 
-def find_folder(asked: Model, *, environment: Mapping[str, str]) -> Path | None:
+def find_folder(asked: Model) -> Path | None:
     """Return the folder in which a checkpoint lies: its own, or that in the hub's cache.
 
     Args:
         asked: its name as checkpoint, and its revision: commit, branch or tag.
-        environment: environment variables, which say where the cache is.
 
     Returns:
         None for a hub name that was not downloaded yet, or not to its end.
@@ -190,7 +195,7 @@ def find_folder(asked: Model, *, environment: Mapping[str, str]) -> Path | None:
     source = resolve_checkpoint(asked.checkpoint)
     if isinstance(source, Path):
         return source
-    folder = find_hub_cache(environment) / f"models--{source.replace('/', '--')}"
+    folder = find_hub_cache() / f"models--{source.replace('/', '--')}"
     commit = asked.revision or "main"
     if not COMMIT.fullmatch(commit):
         reference = folder / "refs" / commit
@@ -198,53 +203,71 @@ def find_folder(asked: Model, *, environment: Mapping[str, str]) -> Path | None:
             return None
         commit = reference.read_text(encoding="ascii", errors="replace").strip()
     snapshot = folder / "snapshots" / commit
-    return snapshot if snapshot.is_dir() and _is_whole(snapshot) else None
-
-
-def _is_whole(folder: Path) -> bool:
-    """Say whether a folder of the hub's cache has what a run reads: no download that broke off."""
-    names = {path.name for path in folder.iterdir() if path.exists()}
+    if not snapshot.is_dir():
+        return None
+    # What a run reads has to be there: a download may have broken off.
+    names = {path.name for path in snapshot.iterdir() if path.exists()}
     if CONFIG not in names or not weight_files(names) or not names.intersection(TOKENIZERS):
-        return ADAPTER in names and CONFIG not in names
-    try:
-        return not absent_shards(folder, names)
-    except ValueError:
-        return False
+        return snapshot if ADAPTER in names and CONFIG not in names else None
+    return None if find_shard_problem(snapshot, names) else snapshot
 
 
-def fetch_folder(
-    asked: Model, *, environment: Mapping[str, str], say: Callable[[str], object] = print
-) -> Path:
+def fetch_folder(asked: Model, *, say: Callable[[str], object] = print) -> Path:
     """Return the folder of a checkpoint as find_folder does; download what is absent.
 
     Args:
         asked: its name as checkpoint, its revision, and whether its own code is wanted.
-        environment: environment variables: cache, endpoint, token, whether there is a network.
         say: told what is downloaded, and how much, before it is.
 
     Raises:
         UnfitError: as find_folder; no such name or revision, no leave, no network, too small a
             disk; what to do.
     """
-    if found := find_folder(asked, environment=environment):
+    if found := find_folder(asked):
         return found
     name, revision = asked.checkpoint, asked.revision
-    if is_offline(environment):
-        raise UnfitError(explain_offline(name, environment))
+    if is_offline():
+        raise UnfitError(explain_offline(name))
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    endpoint = environment.get("HF_ENDPOINT") or HUB
-    token = environment.get("HF_TOKEN") or None
-    cache = find_hub_cache(environment)
+    endpoint = os.environ.get("HF_ENDPOINT") or HUB
+    token = os.environ.get("HF_TOKEN") or None
+    cache = find_hub_cache()
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
         info = HfApi(endpoint=endpoint, token=token).model_info(
             name, revision=revision, files_metadata=True, timeout=SECONDS_FOR_AN_ANSWER
         )
-        wanted = _choose(info, asked)
-        _check_space(info, wanted, cache, asked=asked, say=say)
+        sizes = {one.rfilename: one.size or 0 for one in info.siblings or []}
+        if ADAPTER in sizes and CONFIG not in sizes:
+            wanted = [ADAPTER]
+        elif CONFIG not in sizes or not weight_files(sizes):
+            lacks = "model.safetensors or pytorch_model.bin" if CONFIG in sizes else CONFIG
+            there = ", ".join(sorted(sizes)[:10]) or "nothing"
+            raise UnfitError(
+                f"model.checkpoint {name}: the hub's repository has no {lacks} (it has {there}); "
+                "give another checkpoint"
+            )
+        else:
+            wanted = choose_files(sizes, code=asked.trust_remote_code)
+        commit = str(info.sha)
+        snapshot = cache / f"models--{info.id.replace('/', '--')}" / "snapshots" / commit
+        absent = [one for one in wanted if not (snapshot / one).exists()]
+        needed = sum(sizes[one] for one in absent)
+        existing = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
+        free = shutil.disk_usage(existing).free
+        if needed > free:
+            raise UnfitError(
+                f"model.checkpoint {name}: its {len(absent)} files take {_show_bytes(needed)}, but "
+                f"{cache} has {_show_bytes(free)} free; free space there, or set "
+                f"{_cache_variable()} to a larger disk"
+            )
+        say(
+            f"downloading {name} at {commit[:12]}: {len(absent)} files, {_show_bytes(needed)}, "
+            f"into {cache} ({_show_bytes(free)} free)"
+        )
         return Path(
             snapshot_download(
                 name,
@@ -264,55 +287,18 @@ def fetch_folder(
         raise UnfitError(f"model.checkpoint {name}: {explained}") from error
 
 
-def _cache_variable(environment: Mapping[str, str]) -> str:
+def _cache_variable() -> str:
     """Return the variable that decides where the hub's cache is."""
     names = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
-    return next((name for name in names if environment.get(name)), "HF_HOME")
+    return next((name for name in names if os.environ.get(name)), "HF_HOME")
 
 
-def explain_offline(name: str, environment: Mapping[str, str]) -> str:
+def explain_offline(name: str) -> str:
     """Say that a checkpoint is not in the cache, whole, and may not be downloaded."""
     return (
-        f"model.checkpoint {name}: not in the cache {find_hub_cache(environment)}, or not all of "
+        f"model.checkpoint {name}: not in the cache {find_hub_cache()}, or not all of "
         "it, and HF_HUB_OFFLINE forbids its download; unset HF_HUB_OFFLINE, set "
-        f"{_cache_variable(environment)} to where it is, or give a local folder"
-    )
-
-
-def _choose(info: ModelInfo, asked: Model) -> list[str]:
-    """Return the files to download; refuse a repository without any weights that are read."""
-    names = [one.rfilename for one in info.siblings or []]
-    if ADAPTER in names and CONFIG not in names:
-        return [ADAPTER]
-    if CONFIG not in names or not weight_files(names):
-        lacks = "config.json" if CONFIG not in names else "model.safetensors or pytorch_model.bin"
-        there = ", ".join(sorted(names)[:10]) or "nothing"
-        raise UnfitError(
-            f"model.checkpoint {asked.checkpoint}: the hub's repository has no {lacks} (it has "
-            f"{there}); give another checkpoint"
-        )
-    return choose_files(names, code=asked.trust_remote_code)
-
-
-def _check_space(
-    info: ModelInfo, wanted: list[str], cache: Path, *, asked: Model, say: Callable[[str], object]
-) -> None:
-    """Say how much is downloaded; refuse what the disk cannot hold."""
-    sizes = {one.rfilename: one.size or 0 for one in info.siblings or []}
-    snapshot = cache / f"models--{info.id.replace('/', '--')}" / "snapshots" / str(info.sha)
-    absent = [name for name in wanted if not (snapshot / name).exists()]
-    needed = sum(sizes[name] for name in absent)
-    existing = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        raise UnfitError(
-            f"model.checkpoint {asked.checkpoint}: its {len(absent)} files take "
-            f"{_show_bytes(needed)}, but {cache} has {_show_bytes(free)} free; free space there, "
-            f"or set {_cache_variable(os.environ)} to a larger disk"
-        )
-    say(
-        f"downloading {asked.checkpoint} at {str(info.sha)[:12]}: "
-        f"{len(absent)} files, {_show_bytes(needed)}, into {cache} ({_show_bytes(free)} free)"
+        f"{_cache_variable()} to where it is, or give a local folder"
     )
 
 
@@ -339,7 +325,7 @@ def _explain(error: Exception, asked: Model, *, endpoint: str, cache: Path) -> s
             return f"the hub refuses the token that it was given ({status}); {token}, or unset it"
         return f"the hub answers {status or first_line(error)}; start again in some minutes"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        variable = _cache_variable(os.environ)
+        variable = _cache_variable()
         return f"the disk of {cache} is full; free space there, or set {variable} to a larger one"
     if isinstance(error, httpx.HTTPError | errors.LocalEntryNotFoundError | ConnectionError):
         # The HTTP client's own error says in its words what the network did.
@@ -356,19 +342,6 @@ def _explain(error: Exception, asked: Model, *, endpoint: str, cache: Path) -> s
             "check the network, or copy the cache of a machine that has it"
         )
     return None
-
-
-MAX_PARSED_BYTES = 2**20
-"""JSON up to this size is read whole: a tokenizer.json of megabytes would cost a dry run time."""
-MAX_HEADER_BYTES = 100_000_000
-"""The limit of the safetensors format itself."""
-MAX_SIZE = 10**7
-"""Beyond any layer, vocabulary or length that there is: the number was spoilt."""
-LONGEST_VALUE = 40
-"""Characters of a checkpoint's own value that a message gives."""
-AGAIN = "copy the checkpoint again"
-DECODER_START = "decoder_start_token_id"
-SEARCH = "generation_config.json"
 
 
 def find_checkpoint_problems(
@@ -406,8 +379,8 @@ def find_checkpoint_problems(
         if problem:
             wrong[name] = f"{place}: {name} {problem}"
     problems = [*wrong.values()]
-    if weights[0] not in wrong:
-        problems += [f"{place}: {problem}" for problem in _find_absent_shards(folder, names)]
+    if weights[0] not in wrong and (problem := find_shard_problem(folder, names)):
+        problems.append(f"{place}: {problem}")
     if not names.intersection(TOKENIZERS):
         problems.append(
             f"{place}: holds no tokenizer ({', '.join(TOKENIZERS)}); copy the tokenizer's files of "
@@ -483,17 +456,6 @@ def _find_break(look: Look) -> str | None:
     except zipfile.BadZipFile:
         return f"breaks off in the middle, after {look.size:,} bytes; {AGAIN}"
     return None
-
-
-def _find_absent_shards(folder: Path, names: set[str]) -> list[str]:
-    try:
-        absent = absent_shards(folder, names)
-    except ValueError as error:
-        return [f"{error}; {AGAIN}"]
-    if not absent:
-        return []
-    more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-    return [f"{absent[0]}{more} of the files that its index of weights names absent; {AGAIN}"]
 
 
 def read_own_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
@@ -603,19 +565,16 @@ def measure_size(own: Mapping[str, Any], *, family: Family) -> Size:
     return Size(parameters, layers, width, heads, vocabulary)
 
 
-def find_size(config: Config, *, environment: Mapping[str, str]) -> Choice[Size]:
+def find_size(config: Config) -> Choice[Size]:
     """Return what memory goes by, the sizes in a checkpoint's own config.json, and why these.
 
     A hub checkpoint that was not downloaded yet, or one that says no sizes, is taken for the base
     size of its family, and that is the reason given.
-
-    Args:
-        environment: environment variables, which say where the hub's cache is.
     """
     family = get_family(config.model.architecture)
     unknown = f"taken for a base-size {family.name}"
     try:
-        folder = find_folder(config.model, environment=environment)
+        folder = find_folder(config.model)
         if folder is None:
             why = f"{config.model.checkpoint} is not downloaded yet, {unknown}"
             return Choice(BASE_SIZES[family.name], why)

@@ -21,7 +21,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,7 +272,7 @@ def load_saved_base(saved: SavedFolder, *, config: Config, device: str, dtype: A
         base = place
     if not isinstance(base, Path):
         model = config.model.model_copy(update={"checkpoint": base})
-        base = fetch_folder(model, environment=os.environ)
+        base = fetch_folder(model)
     return load_model(
         base,
         config=config,
