@@ -1,13 +1,6 @@
-"""What a run ran on: versions, machine, commit and command line, for environment.json.
+"""The record of one run: its surroundings, what is known as it grows, and the text of its end.
 
-Must not know the run itself.
-
-Ctrl-C, SIGTERM and the end of the terminal during one run: they end it, never its record.
-
-Must not know what is recorded.
-
-The record of one run as it grows, and the text of whatever ended it.
-
+Signals that ask to stop (Ctrl-C, SIGTERM, the end of the terminal) end a run, never its record.
 Must not know how a run goes on; run.py fills it.
 """
 

@@ -1,9 +1,6 @@
-"""Load a checkpoint: config checked, weights read safely, quantised if asked, rows for new tokens.
+"""Load a checkpoint and make of it what learns: adapters (LoRA) and new tokens' rows, or all of it.
 
-Must not know LoRA (adapters.py) nor data.
-
-What of a loaded model learns: adapters (LoRA) and new tokens' rows, or every weight.
-
+The config is checked, weights are read safely, quantised if asked, with a row for every token.
 Must not know data or the trainer.
 """
 

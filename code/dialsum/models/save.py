@@ -1,19 +1,11 @@
-"""What learned, on disk: adapters or all weights, always as safetensors.
+"""The saved model of a run, and its way back: weights or adapter (safetensors), tokenizer, card.
+
+The card's code needs nothing of this program. Must not know how a model was trained.
 
 With qlora.train_embeddings, embeddings and norms of the base learn besides the adapters. PEFT's own
 way for that, modules_to_save, copies each embedding and so cuts the tie between input embeddings
 and head: a small model then has to learn every word twice. Here the weights themselves learn, and
 ties stay; they are saved as modules_to_save, which PEFT alone loads.
-
-The saved model of a run, and its way back.
-
-Weights or adapter (safetensors) and tokenizer; model_info.json is written last.
-
-Must not know how it was trained.
-
-The model card of a saved model: what it came from, what it scored, and code that loads it.
-
-The code needs nothing of this program. Must not know how a run goes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tokenizers: load or train one, add the dialogue's tags as ordinary tokens, prove text survives.
+"""Tokenizers: load one, add the dialogue's tags as ordinary tokens, prove text survives.
 
 tokenizer.json says what a checkpoint's tokenizer is, else spiece.model does. The library goes by
 the class that the config names instead: it cannot make T5's of a byte-level BPE, makes RoBERTa's of
@@ -33,9 +33,7 @@ SPECIAL_NAMES = {
     "bos_token": "<s>",
     "mask_token": "<mask>",
 }
-
 """What a role's token is called where no file names it, as in a bare tokenizer.json (KoBART)."""
-"""Special tokens of a tokenizer trained here, in the order of ids that T5 and BART have."""
 BYTE_PIECES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 """Pieces that spell, byte by byte of UTF-8, a character without a piece of its own."""
 MARK = re.compile(r"<[|/]?\w+\|?>|\[\w+\]")
