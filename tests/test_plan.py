@@ -49,15 +49,12 @@ def test_a_selection_that_means_nothing_is_refused(only: str) -> None:
     assert repr(only) in str(caught.value)
 
 
-def test_a_number_of_thousands_of_digits_is_refused_in_words() -> None:
+def test_a_refused_number_names_the_experiments_and_is_never_repeated_whole() -> None:
+    with pytest.raises(UnfitError, match=r"8 is out of range; the experiments are 1 a, 2 b"):
+        select_numbers("8", configs=SEVEN)
     with pytest.raises(UnfitError, match="is no number of an experiment") as caught:
         select_numbers("1" * 5000, configs=SEVEN)
     assert len(str(caught.value)) < 400
-
-
-def test_a_number_out_of_range_names_the_experiments() -> None:
-    with pytest.raises(UnfitError, match=r"8 is out of range; the experiments are 1 a, 2 b"):
-        select_numbers("8", configs=SEVEN)
 
 
 @pytest.mark.parametrize(

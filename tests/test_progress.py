@@ -242,20 +242,6 @@ def test_lines_are_cut_by_columns(text: str, width: int, expected: str) -> None:
     assert cut_to_width(text, width) == expected
 
 
-def test_an_output_that_cannot_hold_korean_gets_it_escaped() -> None:
-    program = (
-        f"import sys; sys.path.insert(0, {CODE!r}); from dialsum.batch.screen import Screen\n"
-        "Screen.on(sys.stdout).say('극한_학습률'); print('on')"
-    )
-    shown = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        check=True,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-    )
-    assert shown.stdout == rb"\uadf9\ud55c_\ud559\uc2b5\ub960" + b"\non\n"
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_under_the_screen_silences_it_only() -> None:
     program = (

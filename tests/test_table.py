@@ -179,7 +179,13 @@ def close(folder: Path, *records: Record, **options: Any) -> BatchResult:
 
 def training(**changes: Any) -> dict[str, Any]:
     """Return the `training` part of a record."""
-    return {"steps": 8, "best_step": 6, "stopped_early": False, "nan_events": 0, **changes}
+    known = {"steps": 8, "best_step": 6, "stopped_early": False, "nan_events": 0}
+    return {"training": {**known, **changes}}
+
+
+def took(gib: int) -> dict[str, Any]:
+    """Return the same of a run that took so much of a card."""
+    return training(peak_memory_bytes={"device": gib * 2**30})
 
 
 CHECKS = [
@@ -187,31 +193,11 @@ CHECKS = [
     ("all finished", [{}, {"status": "failed"}], "NO", "1 of 2 (L_b failed)"),
     ("all finished", [{"status": "interrupted"}], "NO", "0 of 1 (L_a interrupted)"),
     ("stopped early", [{}, {}], "note", "0 of 2, 2 trained to the last step"),
-    (
-        "stopped early",
-        [{"training": training(stopped_early=True, steps=5)}],
-        "note",
-        "L_a at step 5",
-    ),
-    (
-        "GPU memory",
-        [{"training": training(peak_memory_bytes={"rss": 1})}],
-        "not checked",
-        "not measured",
-    ),
+    ("stopped early", [training(stopped_early=True, steps=5)], "note", "L_a at step 5"),
+    ("GPU memory", [training(peak_memory_bytes={"rss": 1})], "not checked", "not measured"),
     ("GPU memory", [{}], "not checked", "within 24 GiB of GPU memory: not measured on CPU"),
-    (
-        "GPU memory",
-        [{"training": training(peak_memory_bytes={"device": 8 * 2**30})}],
-        "yes",
-        "most 8.0 GiB",
-    ),
-    (
-        "GPU memory",
-        [{"training": training(peak_memory_bytes={"device": 25 * 2**30})}],
-        "NO",
-        "over it: L_a",
-    ),
+    ("GPU memory", [took(8)], "yes", "most 8.0 GiB"),
+    ("GPU memory", [took(25)], "NO", "over it: L_a"),
     ("constant sentence", [{}], "yes", "1 of 1"),
     ("constant sentence", [{"mean": 9.0}], "NO", "0 of 1 (L_a -1.00)"),
     ("constant sentence", [{"mean": None}], "not checked", "no floor is recorded"),
@@ -221,7 +207,7 @@ CHECKS = [
     ("minimum", [{"mean": 31.0}, {}], "NO", "25/8/22 (whitespace tokens): met by 1 of 2 (L_a)"),
     ("no NaN", [{}], "yes", "none in 1 run"),
     ("no NaN", [{}, {}], "yes", "none in 2 runs"),
-    ("no NaN", [{"training": training(nan_events=3)}], "NO", "L_a 3 times"),
+    ("no NaN", [training(nan_events=3)], "NO", "L_a 3 times"),
     ("no NaN", [{"training": {}, "mean": None}], "not checked", "no run came far enough"),
 ]
 
