@@ -85,13 +85,6 @@ def test_output_of_both_streams_is_in_the_log_and_nobody_can_be_asked(tmp_path: 
     assert (tmp_path / "log").read_text(encoding="utf-8") == "요약\noops\n''\n"
 
 
-def test_child_leads_its_own_group(tmp_path: Path) -> None:
-    program = "import os; print(os.getpgrp(), os.getsid(0))"
-    child = Child([sys.executable, "-c", program], log=tmp_path / "log")
-    wait_for(lambda: child.poll(Interrupts()) is not None)
-    assert (tmp_path / "log").read_text().split() == [str(child.pid)] * 2
-
-
 def test_what_a_child_leaves_running_is_ended_with_it(tmp_path: Path) -> None:
     program = (
         "import subprocess, sys\n"

@@ -21,7 +21,6 @@ from dialsum.record import (
     best_metrics_text,
     best_run,
     describe_dead_run,
-    find_own_record,
     find_records,
     find_saved_models,
     latest_runs,
@@ -235,17 +234,6 @@ def test_failed_record_never_overwrites_an_earlier_run(tmp_path: Path, finished:
     assert (kept / "model" / "weights").is_file()
     if finished:
         assert read_record(kept / "result.json").value("batch") == "20260102_030405"
-
-
-def test_own_record_is_that_of_the_batch(tmp_path: Path) -> None:
-    paths = RunPaths.alone(tmp_path / "a")
-    assert find_own_record(paths, batch="b1") is None
-    write_result(paths.folder, make_result("a", batch="b1"))
-    assert find_own_record(paths, batch="b2") is None
-    own = find_own_record(paths, batch="b1")
-    assert own is not None and own.name == "a"
-    paths.result.write_text("{")
-    assert find_own_record(paths, batch="b1") is None
 
 
 def test_best_metrics_block_is_what_people_grep_for(tmp_path: Path) -> None:
