@@ -17,13 +17,8 @@ from dialsum.config.schema import Config
 from dialsum.errors import RunError, UnfitError
 from dialsum.files import new_folder, write_json
 from dialsum.models.load import dequantise, quiet_libraries
-from dialsum.models.save import (
-    attach_adapter,
-    load_saved_base,
-    load_saved_model,
-    read_saved,
-    save_weights,
-)
+from dialsum.models.save import attach_adapter, load_saved_model, read_info, save_weights
+from dialsum.models.tokenizers import load_tokenizer
 
 TOLERANCE = 1e-3
 """Largest difference of two logits that counts as rounding, as a share of their standard deviation.
@@ -82,19 +77,20 @@ def merge_adapter(
     import torch
 
     quiet_libraries()
-    saved = read_saved(folder)
-    if saved.kind != "adapter":
-        raise UnfitError(f"{folder}: a {saved.kind} model was saved here, no adapter to merge")
+    info = read_info(folder)
+    if info["kind"] != "adapter":
+        raise UnfitError(f"{folder}: a {info['kind']} model was saved here, no adapter to merge")
     if not rows:
         raise UnfitError("no rows were given, and without any nothing can be compared")
-    tokenizer, asked = saved.tokenizer, config.tokenizer
+    tokenizer, asked = load_tokenizer(folder), config.tokenizer
     limits = asked.encoder_max_len, asked.decoder_max_len
     sides = [
         tokenizer([row[side] for row in rows[:MANY_ROWS]], truncation=True, max_length=limit)
         for side, limit in enumerate(limits)
     ]
     tokens: list[TokenRow] = list(zip(*(side["input_ids"] for side in sides), strict=True))
-    if new := tokenizer.convert_tokens_to_ids(list(saved.info["tokens_added"])):
+    new: Any = tokenizer.convert_tokens_to_ids(info["tokens_added"])
+    if new:
         # What learned of them shows nowhere else if the rows at hand hold none.
         tokens.append((new[: limits[0]], new[: limits[1]]))
     place: dict[str, Any] = {"config": config, "device": device}
@@ -107,7 +103,7 @@ def merge_adapter(
         )
     with new_folder(out) as draft:
         as_trained = compute_logits(load_saved_model(folder, **place, dtype=own)[0], tokens)
-        base = load_saved_base(saved, **place, dtype=own)
+        base, _ = load_saved_model(folder, **place, dtype=own, with_adapter=False)
         dequantise(base)
         adapted = attach_adapter(base, folder).float()
         before = compute_logits(adapted, tokens)
@@ -115,7 +111,7 @@ def merge_adapter(
         _require_same(before, compute_logits(merged, tokens), f"merging {folder}", advice)
         save_weights(merged, draft)
         tokenizer.save_pretrained(draft)
-        info = saved.info | {"kind": "full", "base": ".", "merged": True}
+        info |= {"kind": "full", "base": ".", "merged": True}
         write_json(draft / "model_info.json", info)
         loaded = load_saved_model(draft, **place, dtype=torch.float32)[0]
         after = compute_logits(loaded, tokens)

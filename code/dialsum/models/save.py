@@ -14,7 +14,6 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -175,44 +174,6 @@ def hash_weights(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def load_saved_model(folder: Path, *, config: Config, device: str, dtype: Any) -> tuple[Any, Any]:
-    """Load a saved model for prediction.
-
-    Args:
-        folder: as save_model wrote it.
-        config: the run's resolved config.
-
-    Returns:
-        The model in evaluation mode, and its tokenizer.
-
-    Raises:
-        UnfitError: the folder has no model_info.json, so nothing whole was saved there.
-    """
-    saved = read_saved(folder)
-    model = load_saved_base(saved, config=config, device=device, dtype=dtype)
-    return model if saved.kind == "full" else attach_adapter(model, folder), saved.tokenizer
-
-
-@dataclass(frozen=True)
-class SavedFolder:
-    """A saved model before its weights are read.
-
-    Args:
-        info: as it stands in model_info.json.
-        base: checkpoint that the weights come from: the folder itself where all were saved.
-    """
-
-    folder: Path
-    info: dict[str, Any]
-    base: str | Path
-    tokenizer: Any
-
-    @property
-    def kind(self) -> str:
-        """Whether an adapter was saved, or a full model."""
-        return str(self.info["kind"])
-
-
 def read_info(folder: Path) -> dict[str, Any]:
     """Return what stands in a saved model's model_info.json.
 
@@ -226,53 +187,48 @@ def read_info(folder: Path) -> dict[str, Any]:
     return info
 
 
-def read_saved(folder: Path) -> SavedFolder:
-    """Read what a saved model is, and its tokenizer.
+def load_saved_model(
+    folder: Path, *, config: Config, device: str, dtype: Any, with_adapter: bool = True
+) -> tuple[Any, Any]:
+    """Load a saved model for prediction, its base quantised as in the run.
+
+    Args:
+        folder: as save_model wrote it.
+        config: the run's resolved config.
+        with_adapter: put a saved adapter on its base.
+
+    Returns:
+        The model in evaluation mode, and its tokenizer.
 
     Raises:
-        UnfitError: the folder has no model_info.json, so nothing whole was saved there.
+        UnfitError: nothing whole was saved there, or its base is not there or has changed.
     """
-    info = read_info(folder)
-    return SavedFolder(
-        folder=folder,
-        info=info,
-        base=folder if info["kind"] == "full" else info["base"],
-        tokenizer=load_tokenizer(folder),
-    )
-
-
-def load_saved_base(saved: SavedFolder, *, config: Config, device: str, dtype: Any) -> Any:
-    """Load a saved model's weights without its adapter, quantised as in the run."""
-    new_tokens = saved.info["tokens_added"]
-    if saved.kind == "full":
+    info, tokenizer = read_info(folder), load_tokenizer(folder)
+    new_tokens, base = info["tokens_added"], folder
+    if info["kind"] == "full":
         # A merged model, too: its weights are floats, whatever its run's base was held in.
         whole = config.qlora.model_copy(update={"use_qlora": False})
         config, new_tokens = config.model_copy(update={"qlora": whole}), []
-    base = saved.base
-    if not isinstance(base, Path) and Path(base).is_absolute():
-        wanted, place = saved.info.get("base_sha256"), Path(base)
-        if not place.is_dir():
+    elif not Path(info["base"]).is_absolute():
+        base = fetch_folder(config.model.model_copy(update={"checkpoint": info["base"]}))
+    else:
+        base, wanted = Path(info["base"]), info.get("base_sha256")
+        if not base.is_dir():
             raise UnfitError(
-                f"{saved.folder}: its adapter belongs to the checkpoint in {place}, which is not "
-                "there any more; put it back"
+                f"{folder}: its adapter belongs to the checkpoint in {base}, which is not there "
+                "any more; put it back"
             )
-        if wanted and hash_weights(place) != wanted:
+        if wanted and hash_weights(base) != wanted:
             raise UnfitError(
-                f"{saved.folder}: its adapter belongs to the checkpoint that was in {place}, and "
-                "other weights are there now; put those back"
+                f"{folder}: its adapter belongs to the checkpoint that was in {base}, and other "
+                "weights are there now; put those back"
             )
-        base = place
-    if not isinstance(base, Path):
-        model = config.model.model_copy(update={"checkpoint": base})
-        base = fetch_folder(model)
-    return load_model(
-        base,
-        config=config,
-        tokenizer=saved.tokenizer,
-        new_tokens=new_tokens,
-        device=device,
-        dtype=dtype,
+    model = load_model(
+        base, config=config, tokenizer=tokenizer, new_tokens=new_tokens, device=device, dtype=dtype
     )
+    if with_adapter and info["kind"] == "adapter":
+        model = attach_adapter(model, folder)
+    return model, tokenizer
 
 
 def attach_adapter(base: Any, folder: Path) -> Any:
