@@ -119,13 +119,6 @@ def test_aliases_lead_to_layers_of_the_family(family: Family) -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "key"), [("mt5", None), ("t5", None), ("bart", "max_position_embeddings")]
-)
-def test_only_absolute_positions_bound_the_input(architecture: str, key: str | None) -> None:
-    assert get_family(architecture).position_limit == key
-
-
-@pytest.mark.parametrize(
     ("asked", "architecture", "foreign"),
     [
         ([], "bart", []),

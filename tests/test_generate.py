@@ -238,14 +238,6 @@ def test_banned_tokens(written: Sequence[int], size: int, banned: list[int]) -> 
     assert banned_tokens(written, size=size, exempt={TAG, MASK}) == banned
 
 
-def test_without_exemption_a_tag_in_pieces_is_banned() -> None:
-    # What the exemption is for: `# Person 1 #` in four pieces, its last one banned the second time.
-    pieces = [11, 12, 13, 14]
-    written = [*pieces, 1, 2, *pieces[:3]]
-    assert banned_tokens(written, size=4, exempt=()) == [14]
-    assert banned_tokens(written, size=4, exempt=pieces) == []
-
-
 def test_every_value_of_the_generation_section_arrives() -> None:
     asked = {
         "num_beams": 3,

@@ -126,22 +126,22 @@ def find_shadowed_packages() -> list[str]:
 def _commit() -> str | None:
     """Return the project's commit, with `+changes` where files differ from it; None outside git."""
     try:
-        commit = _git("rev-parse", "HEAD")
-        changes = _git("status", "--porcelain", "--untracked-files=no")
-        return f"{commit}+changes" if changes else commit
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", str(PROJECT_ROOT), *arguments],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            ).stdout.strip()
+            for arguments in (
+                ("rev-parse", "HEAD"),
+                ("status", "--porcelain", "--untracked-files=no"),
+            )
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(PROJECT_ROOT), *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=10,
-    )
-    return done.stdout.strip()
+    return f"{commit}+changes" if changes else commit
 
 
 AGAIN_SECONDS = 1.0
