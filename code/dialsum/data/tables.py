@@ -190,25 +190,6 @@ def parse_table(text: str, path: Path, *, required: Sequence[str]) -> list[Table
     return rows
 
 
-def check_unique(rows: Iterable[TableRow], column: str, *, path: Path) -> None:
-    """Refuse a value that stands twice in a column.
-
-    Raises:
-        DataError: every doubled value with both of its lines.
-    """
-    first_lines: dict[str, int] = {}
-    problems = []
-    for row in rows:
-        value = row.values[column]
-        if value in first_lines:
-            problems.append(
-                f"{path}:{row.line}  row {row.number}: {column} {shorten(value)!r} stands already "
-                f"on line {first_lines[value]}; every {column} must be there once"
-            )
-        first_lines.setdefault(value, row.line)
-    raise_problems(problems)
-
-
 def raise_problems(problems: Sequence[str], *, summary: str | None = None) -> None:
     """Raise one DataError with the first problems and their count; return when there is none.
 

@@ -11,15 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dialsum.data.cleaning import MOST_WITHOUT_TEXT, has_no_text
-from dialsum.data.tables import (
-    TableRow,
-    check_unique,
-    hint_at_names,
-    name_some,
-    raise_problems,
-    read_rows,
-)
+from dialsum.data.tables import TableRow, hint_at_names, name_some, raise_problems, read_rows
 from dialsum.errors import DataError
+from dialsum.files import shorten
 from dialsum.score.rows import Rows
 
 REFERENCE_COLUMN = re.compile(r"summary\d*")
@@ -210,8 +204,17 @@ def _read_named(
     nameless = [row for row in rows if "fname" not in row.values]
     raise_problems([f"{path}:{row.line}  row {row.number}: no fname" for row in nameless])
     _check_filled(rows, "fname", path)
-    check_unique(rows, "fname", path=path)
-    return rows, [row.values["fname"] for row in rows], False
+    names = [row.values["fname"] for row in rows]
+    first: dict[str, int] = {}
+    raise_problems(
+        [
+            f"{path}:{row.line}  row {row.number}: fname {shorten(name)!r} stands already on line "
+            f"{first[name]}; every fname must be there once"
+            for name, row in zip(names, rows, strict=True)
+            if first.setdefault(name, row.line) != row.line
+        ]
+    )
+    return rows, names, False
 
 
 def _check_filled(rows: Sequence[TableRow], column: str, path: Path) -> None:
