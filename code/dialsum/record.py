@@ -577,15 +577,6 @@ def _follow_record(content: dict[str, Any], paths: RunPaths, target: RunPaths) -
     return moved
 
 
-def find_own_record(paths: RunPaths, *, batch: str) -> Record | None:
-    """Return the record at paths if a run of that batch wrote it; None where it is missing, older
-    or damaged."""
-    with suppress(RunError):
-        record = read_record(paths.result)
-        return record if record.value("batch") == batch else None
-    return None
-
-
 def describe_dead_run(
     job: Job, status: str, reason: str, *, started_at: datetime
 ) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from dialsum.batch.result import (
 )
 from dialsum.batch.screen import EventFile, RunProgress, Screen, estimate_rest, format_duration
 from dialsum.config.rules import NoHalfError, list_changes, state_changes
-from dialsum.errors import DialsumError, UnfitError
+from dialsum.errors import DialsumError, RunError, UnfitError
 from dialsum.experiment.job import CAUSE_WORDS, KILLED, NAN, Job, ordinal, say_failure
 from dialsum.machine.devices import nvidia_gpus, usable_cores
 from dialsum.paths import shown
@@ -47,7 +47,7 @@ from dialsum.record import (
     Record,
     archive_previous,
     describe_dead_run,
-    find_own_record,
+    read_record,
     write_failed_record,
 )
 from dialsum.report.summaries import write_batch_files
@@ -318,9 +318,10 @@ class _Queue:
     def _collect(self, run: _Running) -> ExperimentResult:
         """Find the record that the run wrote, or write the one that it could not write."""
         job, log, end = run.job, self.plan.log_of(run.job), run.end
-        own = find_own_record(job.paths, batch=self.plan.batch_id)
-        if own is not None:
-            return ExperimentResult(job, own, log)
+        with suppress(RunError):  # it left none, or a damaged one
+            own = read_record(job.paths.result)
+            if own.value("batch") == self.plan.batch_id:
+                return ExperimentResult(job, own, log)
         status, reason = explain_end(end, log)
         content = describe_dead_run(job, status, reason, started_at=run.started)
         if isinstance(end, ChildEnd) and end.signal_name == "SIGKILL" and status == "failed":

@@ -215,25 +215,21 @@ def read_yaml(file: Path) -> tuple[Value, list[Problem]]:
     if file.suffix.lower() not in ENDINGS:
         found, meant = "no config by its name, which ends in .yaml", "name a config, or rename this"
         raise UnreadableError(Problem(Origin.at(file), "", found, f"{meant} file if it is one"))
-    text, problems = _decode(raw, file)
-    return read_document(text, file, problems)
-
-
-def _decode(raw: bytes, file: Path) -> tuple[str, list[Problem]]:
-    """Return the text of a file, in whatever encoding, and what is wrong with that encoding."""
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        line, text, found = 1, raw.decode("utf-16", errors="replace"), "UTF-16 text"
-    else:
-        try:
-            return raw.decode("utf-8-sig"), []
-        except UnicodeDecodeError as error:
-            line = raw.count(b"\n", 0, error.start) + 1
+    problems: list[Problem] = []
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+            line, text, found = 1, raw.decode("utf-16", errors="replace"), "UTF-16 text"
+        else:
             try:
                 text, found = raw.decode("cp949"), "Korean text in cp949 (EUC-KR)"
             except UnicodeDecodeError:
                 text = raw.decode("utf-8-sig", errors="replace")
                 found = f"byte 0x{raw[error.start]:02x}, which is not UTF-8"
-    return text, [Problem(Origin.at(file, line), "", found, "save the file as UTF-8")]
+        problems.append(Problem(Origin.at(file, line), "", found, "save the file as UTF-8"))
+    return read_document(text, file, problems)
 
 
 FORBIDDEN = re.compile(f"{Reader.NON_PRINTABLE.pattern}|[\x85\u2028\u2029]")
