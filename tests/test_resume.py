@@ -60,7 +60,9 @@ def test_a_killed_run_goes_on_to_the_same_model(tmp_path: Path) -> None:
     started = now()
     kill_after_a_checkpoint(killed)
     assert not (killed / "result.json").exists()
-    write_failed_record(RunPaths.alone(killed), dead_run(status="interrupted", started_at=started))
+    write_failed_record(
+        RunPaths.alone(killed), dead_run(status="interrupted", started_at=started.isoformat())
+    )
     write_json(root.summary, summarise_root(root.runs, root.summary))
     done = run(command(KOBART_LORA, killed, *LONGER, "--resume"))
     assert done.returncode == EXIT_OK, done.stdout + done.stderr
