@@ -442,12 +442,13 @@ def adapt_model(
     model.config.use_cache = not gradient_checkpointing
     model.requires_grad_(not asked.use_qlora)
     loader = describe_loader(asked)
+    from dialsum.models.layers import compute_faster
+
     if not asked.use_qlora:
+        compute_faster(model)
         return AdaptedModel(model, loader, targets=[])
     import torch
     from peft import LoraConfig, TaskType, get_peft_model
-
-    from dialsum.models.token_rows import compute_rows_in_place
 
     if gradient_checkpointing:
         # Gradients must reach the adapters through frozen, recomputed blocks.
@@ -487,7 +488,7 @@ def adapt_model(
             trainable_token_indices={place: list(new_token_ids) for place in places} or None,
         ),
     )
-    compute_rows_in_place(adapted)
+    compute_faster(adapted)
     if EMBEDDING in places:
         # PEFT gives encoder and decoder each a row for a new token, though they have one matrix: a
         # merge would keep the decoder's only.

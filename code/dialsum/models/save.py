@@ -235,10 +235,10 @@ def attach_adapter(base: Any, folder: Path) -> Any:
     """Put the adapter of a folder on its base and return the model in evaluation mode."""
     from peft import PeftModel
 
-    from dialsum.models.token_rows import compute_rows_in_place
+    from dialsum.models.layers import compute_faster
 
     adapted = PeftModel.from_pretrained(base, str(folder))
-    compute_rows_in_place(adapted)
+    compute_faster(adapted)
     return adapted.eval()
 
 

@@ -1,4 +1,6 @@
-"""Rows of new tokens: computed without a copy of their matrix, and just as PEFT computes them."""
+"""Layers computed with fewer passes: adapters and rows of new tokens just as PEFT computes them,
+without copies of a matrix.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ def row_layers(model: Any) -> list[Any]:
 
 
 def give_rows_values(case: Case) -> Case:
-    """Move every learned row away from the base's, as training does."""
+    """Move every learned row and adapter away from the base's, as training does."""
     import torch
 
     torch.manual_seed(5)
@@ -37,18 +39,24 @@ def give_rows_values(case: Case) -> Case:
         for name, one in case.model.named_parameters():
             if "trainable_tokens_delta" in name:
                 one.add_(torch.randn_like(one))
+            elif "lora_B" in name:
+                one.add_(torch.randn_like(one), alpha=0.3)
     return case
 
 
 @contextmanager
 def computed_by_peft(model: Any) -> Iterator[None]:
     """Let PEFT's own layers compute meanwhile."""
-    from dialsum.models.token_rows import compute_rows_in_place
+    from dialsum.models.layers import compute_faster
 
-    for layer in row_layers(model):
-        vars(layer).pop("forward_adapters")
+    changed = [
+        layer
+        for layer in model.modules()
+        if [vars(layer).pop(name, None) for name in ("forward", "forward_adapters")] != [None, None]
+    ]
+    assert row_layers(model)[0] in changed and len(changed) > len(row_layers(model))
     yield
-    compute_rows_in_place(model)
+    compute_faster(model)
 
 
 def logits_and_gradients(case: Case) -> tuple[Any, dict[str, Any]]:
@@ -66,7 +74,7 @@ def logits_and_gradients(case: Case) -> tuple[Any, dict[str, Any]]:
 
 def difference(first: Any, second: Any) -> float:
     """Return the norm of the difference of two tensors over that of one."""
-    return float((first.float() - second.float()).norm() / first.float().norm())
+    return float(((first - second).float().norm() / first.float().norm()).detach())
 
 
 def assert_same(case: Case, *, within: float) -> None:
@@ -92,6 +100,55 @@ def test_logits_and_gradients_are_peft_s_own(sort: str, way: str, build: Build) 
     assert len(row_layers(case.model)) == places
     assert set(case.new_ids) & set(case.batch()["input_ids"][0].tolist())
     assert_same(case, within=2e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("sort", ["mt5", "bart"])
+def test_adapters_are_peft_s_own_in_mixed_precision(sort: str, dtype: str, build: Build) -> None:
+    import torch
+
+    case = give_rows_values(build(sort, **FOUR_BIT))
+    with torch.autocast("cpu", dtype=getattr(torch, dtype)):
+        assert_same(case, within=0.05 if dtype == "bfloat16" else 0.01)
+
+
+def test_dropout_drops_its_share_and_gradients_are_of_what_was_kept(build: Build) -> None:
+    import torch
+    from peft.tuners.lora.layer import LoraLayer
+
+    case = give_rows_values(build("mt5", lora_dropout=0.3, **LORA))
+    case.model.eval()
+    layer: Any = next(one for one in case.model.modules() if isinstance(one, LoraLayer))
+    torch.manual_seed(2)
+    x = torch.randn(4, 500, layer.in_features, requires_grad=True)
+
+    def added() -> torch.Tensor:
+        """Return what the adapter adds, its dropout drawn the same way each time."""
+        torch.manual_seed(7)
+        found: torch.Tensor = layer(x) - layer.base_layer(x)
+        return found
+
+    whole = added()
+    layer.lora_dropout.train()
+    dropped = [layer(x) - layer.base_layer(x) for _ in range(30)]
+    assert not torch.equal(dropped[0], dropped[1])
+    assert difference(whole, torch.stack(dropped).mean(0)) < 0.2
+    spread = (torch.stack(dropped).var(0).mean() / (whole**2).mean()).item()
+    assert 0.3 < spread < 0.6  # rate / (1 - rate) = 0.43 for independent values
+    down = layer.lora_A["default"].weight
+    slopes = torch.randn_like(whole)
+    of_x, of_down = torch.autograd.grad((added() * slopes).sum(), [x, down])
+    assert 0.29 < float((of_x == 0).float().mean()) < 0.31
+    with torch.no_grad():
+        for value, slope in ((x, of_x), (down, of_down)):
+            step = torch.randn_like(value)
+            value.add_(step, alpha=0.5)
+            above = (added() * slopes).sum()
+            value.sub_(step)
+            below = (added() * slopes).sum()
+            value.add_(step, alpha=0.5)
+            # What is added is linear in either.
+            assert abs(float(above - below - (slope * step).sum())) < 1e-3 * float(slope.norm())
 
 
 @pytest.mark.parametrize("sort", ["mt5", "bart"])
@@ -189,7 +246,7 @@ def test_training_goes_on_after_summaries_were_written(build: Build) -> None:
     # What is kept from inference mode cannot take part in a backward pass.
     import torch
 
-    from dialsum.models.token_rows import _indices
+    from dialsum.models.layers import _indices
 
     case = build("mt5", **LORA)
     _indices.cache_clear()
