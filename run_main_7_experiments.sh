@@ -60,7 +60,7 @@ if ! environment_is_whole main; then
   python="$venv_python"
   if ! base_is_right; then find_python; fi
   run_module "$python" dialsum.batch.first_look "${arguments[@]}"
+  ensure_environment main
 fi
-ensure_environment main
 # exec: Ctrl-C, kill and the exit status reach the runner and come from it, with no shell between.
 exec "$venv_python" "$root/code/auto_experiment_runner.py" "${arguments[@]}"

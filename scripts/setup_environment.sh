@@ -89,7 +89,7 @@ base_is_right() {
 environment_is_whole() {
   local set
   base_is_right || return 1
-  for set in main "$1"; do
+  for set in main ${1#main}; do
     [[ $(cat "$venv/.dialsum-$set" 2>/dev/null) == "$(stamp "$set")" ]] || return 1
   done
 }
