@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adapted_models import EVERYTHING, FOUR_BIT, LORA, SORTS, Build, Case
-from dialsum.train.loss import IGNORED, sum_token_losses
+from dialsum.train.loss import IGNORED
 from tensor_sizes import tensors_made
 
 pytestmark = pytest.mark.training
@@ -39,6 +39,19 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_loss, "BLOCK_BYTES", 4 * 1017 * 2)
 
 
+def sum_losses(logits: Any, labels: Any, *, label_smoothing: float) -> Any:
+    """Return torch's own loss over the labels that count, in float32."""
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(
+        logits.flatten(0, -2).float(),
+        labels.flatten(),
+        ignore_index=IGNORED,
+        label_smoothing=label_smoothing,
+        reduction="sum",
+    )
+
+
 def plain_loss(
     model: Any, batch: dict[str, Any], *, count: int | None, label_smoothing: float
 ) -> Any:
@@ -47,7 +60,7 @@ def plain_loss(
     rest = {key: value for key, value in batch.items() if key != "labels"}
     decoder = model.prepare_decoder_input_ids_from_labels(labels=labels)
     logits = model(**rest, decoder_input_ids=decoder).logits
-    total = sum_token_losses(logits, labels, label_smoothing=label_smoothing)
+    total = sum_losses(logits, labels, label_smoothing=label_smoothing)
     return total / (int((labels != IGNORED).sum()) if count is None else count)
 
 
@@ -171,20 +184,24 @@ def test_dora_on_the_head_is_the_plain_way_s(build: Build) -> None:
     compare(case, make_batch(case))
 
 
-@pytest.mark.parametrize("count", [None, 7, "tensor"])
-def test_the_sum_is_divided_by_the_step_s_tokens(count: Any, build: Build) -> None:
+def test_the_sum_is_divided_by_the_step_s_tokens_and_smoothed_as_by_the_library(
+    build: Build,
+) -> None:
     import torch
+    from transformers.trainer_pt_utils import LabelSmoother
 
-    from dialsum.train.loss import sum_summary_loss, summary_loss
+    from dialsum.train.loss import summary_loss
 
-    case = build("t5", **LORA)
+    case = build("mt5", **LORA)
     case.model.eval()
     batch = make_batch(case)
-    total = sum_summary_loss(case.model, batch, label_smoothing=0.1)
     tokens = int((batch["labels"] != IGNORED).sum())
-    given = torch.tensor(7.0) if count == "tensor" else count
-    loss = summary_loss(case.model, batch, count=given, label_smoothing=0.1)
-    assert torch.allclose(loss, total / (tokens if count is None else 7))
+    mean, seventh = (
+        summary_loss(case.model, batch, count=count, label_smoothing=0.1) for count in (None, 7)
+    )
+    assert torch.allclose(7 * seventh, tokens * mean)
+    smoothed = LabelSmoother(epsilon=0.1)({"logits": case.model(**batch).logits}, batch["labels"])
+    assert torch.allclose(mean, smoothed)
 
 
 @pytest.mark.parametrize("way", ["full", "adapters"])
@@ -333,7 +350,7 @@ def test_a_head_that_learns_has_one_gradient_and_no_second(monkeypatch: pytest.M
         )
         loss.backward()  # type: ignore[no-untyped-call]
     assert made.count((300, 64)) == 1
-    expected = sum_token_losses(head(hidden), torch.arange(12), label_smoothing=0.1)
+    expected = sum_losses(head(hidden), torch.arange(12), label_smoothing=0.1)
     assert torch.allclose(loss, expected)
 
 

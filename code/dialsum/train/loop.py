@@ -1,8 +1,4 @@
-"""Optimizers by transformers' names, made as its trainer makes them.
-
-Must not know the loop.
-
-The training loop, for every family: read `Loop.run` first.
+"""The training loop, for every family: read `Loop.run` first; optimizers stand at the end.
 
 An optimizer step is a list of forward passes whose gradients add up to that of the mean loss over
 all target tokens of the step. Passes may differ in size, are halved where memory is full, and are
@@ -54,75 +50,6 @@ from dialsum.train.task import (
     rows_of,
     words_of,
 )
-
-NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
-"""Names of parameters without weight decay, as the library's trainer has them."""
-
-
-def make_optimizer(model: Any, asked: Training) -> Any:
-    """Return the optimizer of what learns; biases and norms do not decay."""
-    from transformers.trainer_pt_utils import get_parameter_names
-
-    decaying = set(get_parameter_names(model, [torch.nn.LayerNorm], [NO_DECAY.pattern]))
-    named = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
-    groups = [
-        {
-            "params": [one for name, one in named if name in decaying],
-            "weight_decay": asked.weight_decay,
-        },
-        {"params": [one for name, one in named if name not in decaying], "weight_decay": 0.0},
-    ]
-    rate = asked.learning_rate
-    if asked.optim == "adafactor":
-        from transformers import Adafactor
-
-        return Adafactor(groups, lr=rate, scale_parameter=False, relative_step=False)
-    if asked.optim in ("adamw_torch", "adamw_torch_fused"):
-        # None lets torch choose; it never chooses fused.
-        fused = True if asked.optim.endswith("fused") else None
-        return torch.optim.AdamW(groups, lr=rate, fused=fused)
-    from bitsandbytes import optim
-
-    library: Any = optim  # untyped
-    manager = library.GlobalOptimManager.get_instance()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Embedding):
-            manager.register_module_override(module, "weight", {"optim_bits": 32})
-    return library.AdamW(groups, lr=rate, optim_bits=8, is_paged=asked.optim.startswith("paged"))
-
-
-def allocate_states(optimizer: Any) -> list[Any]:
-    """Return tensors as large as the states that an optimizer makes in its first step.
-
-    AdamW has two of each weight that learns, those of bitsandbytes in 8 bits if it is large and no
-    embedding. Adafactor's rows and columns are too small to count. None for weights that have
-    states already, as in a run that goes on.
-
-    Args:
-        optimizer: a torch optimizer, or one of bitsandbytes.
-    """
-    if "adam" not in type(optimizer).__name__.lower():
-        return []
-    return [
-        torch.empty_like(
-            weight, requires_grad=False, dtype=_state_type(optimizer, at, place, weight)
-        )
-        for at, group in enumerate(optimizer.param_groups)
-        for place, weight in enumerate(group["params"])
-        if weight.requires_grad and not optimizer.state.get(weight)
-        for _state in range(2)
-    ]
-
-
-def _state_type(optimizer: Any, group: int, place: int, weight: Any) -> Any:
-    """Return the type of a weight's states to come."""
-    if not hasattr(optimizer, "get_config"):
-        return weight.dtype
-    optimizer.check_overrides()
-    asked = optimizer.get_config(group, place, optimizer.param_groups[group])
-    small = asked["optim_bits"] != 8 or weight.numel() < asked["min_8bit_size"]
-    return torch.float32 if small else torch.uint8
-
 
 MOST_OVERFLOWS = 20
 """Steps in a row whose gradients a float16 scaler may find infinite: from its first scale, 2**16,
@@ -260,6 +187,7 @@ class Loop:
             logging_steps=asked.logging_steps,
             eval_steps=min(asked.eval_steps, total),
             save_steps=min(asked.save_steps or asked.eval_steps, total),
+            epoch=0.0,
         )
         self.left_out: set[int] = set()
         self.best_loss = math.inf
@@ -297,7 +225,7 @@ class Loop:
         self._load_best()
         return Trained(
             steps=state.global_step,
-            epochs=float(state.epoch or 0.0),
+            epochs=state.epoch,
             best_step=int(state.best_global_step or 0),
             best_metric=float(state.best_metric or 0.0),
             stopped_early=state.global_step < state.max_steps,
@@ -314,7 +242,11 @@ class Loop:
         A generator of its own keeps the loader from drawing on the global random state: dropout is
         the same whatever the number of workers.
         """
-        order: Any = _Order(self.task, self.state.global_step, self.state.max_steps)
+        first, last = self.state.global_step, self.state.max_steps
+        order: Any = (
+            self.task.steps(step // self.per_epoch)[step % self.per_epoch]
+            for step in range(first, last)
+        )
         return iter(
             DataLoader(
                 self.task,  # type: ignore[arg-type]
@@ -345,7 +277,7 @@ class Loop:
         rate = self.scheduler.get_last_lr()[0]
         random_state = read_random_state(self.machine.device)
         taken, norm, scale = False, None, self.scaler.get_scale()
-        while not taken and (passes := leave_out(passes, self.left_out)):
+        while passes := leave_out(passes, self.left_out):
             total = self._add_up_gradients(passes, count_targets(passes), random_state)
             self.gradients.after_backward()
             self.scaler.unscale_(self.optimizer)
@@ -360,7 +292,8 @@ class Loop:
                 self.tokens += count_tokens(passes)
                 break
             set_random_state(random_state, self.machine.device)
-            again = self._answer(self._describe_bad(loss, norm, rate, passes))
+            fault = find_fault(self.model, passes, loss=self._loss_alone)
+            again = self._answer(fault, loss=loss, norm=norm, rows=rows_of(passes))
             self.optimizer.zero_grad(set_to_none=True)
             if not again:
                 self.optimizer.step()  # without gradients it changes nothing; schedules look for it
@@ -425,33 +358,33 @@ class Loop:
         searching = self.scaler.is_enabled() and self.overflows <= MOST_OVERFLOWS
         return math.isfinite(loss) and (math.isfinite(norm) or searching)
 
-    def _describe_bad(
-        self, loss: float, norm: float | None, rate: float, passes: Sequence[Batch]
-    ) -> BadStep:
-        return BadStep(
-            step=self.state.global_step + 1,
-            epoch=float(self.state.epoch or 0),
-            learning_rate=rate,
-            loss=loss,
-            grad_norm=norm,
-            fault=find_fault(self.model, passes, loss=self._loss_alone),
-            step_rows=rows_of(passes),
-            scaler_scale=self.scaler.get_scale() if self.scaler.is_enabled() else None,
-        )
-
     def _loss_alone(self, batch: Batch) -> torch.Tensor:
         with self.machine.autocast():
             return self.task.loss(self.model, self.machine.place(batch), count=None)
 
-    def _answer(self, bad: BadStep) -> bool:
+    def _answer(self, fault: Fault, *, loss: float, norm: float | None, rows: list[int]) -> bool:
         """Answer a step that is not finite; say whether it is to be tried again without some rows.
 
         Rows that are not finite by themselves, where others are, are left out for good: going back
         and halving the rate would meet them again in each epoch.
+
+        Args:
+            rows: all of the step.
         """
-        if self.asked.on_nan != "stop" and bad.fault.where in ("forward", "loss", "gradients"):
-            alone = [row for row in bad.fault.rows if not self._is_finite_alone(row)]
-            others = (*bad.fault.rows, *bad.step_rows, *range(len(self.task)))
+        bad = BadStep(
+            # Weights are found damaged at the step after the one that did it, or by an evaluation.
+            step=self.state.global_step + (1 if rows else 0),
+            epoch=self.state.epoch,
+            learning_rate=self.scheduler.get_last_lr()[0],
+            loss=loss,
+            grad_norm=norm,
+            fault=fault,
+            step_rows=rows,
+            scaler_scale=self.scaler.get_scale() if self.scaler.is_enabled() else None,
+        )
+        if self.asked.on_nan != "stop" and fault.where in ("forward", "loss", "gradients"):
+            alone = [row for row in fault.rows if not self._is_finite_alone(row)]
+            others = (*fault.rows, *rows, *range(len(self.task)))
             other = next((row for row in others if row not in alone), None)
             most = max(3, int(MOST_LEFT_OUT * len(self.task)))
             if (
@@ -475,20 +408,11 @@ class Loop:
         if all_finite(list(self.learning.values())):
             return
         name = next(name for name, one in self.learning.items() if not all_finite([one]))
-        bad = BadStep(
-            step=self.state.global_step,
-            epoch=float(self.state.epoch or 0),
-            learning_rate=self.scheduler.get_last_lr()[0],
-            loss=math.nan,
-            grad_norm=None,
-            fault=Fault("weights", name),
-            step_rows=(),
-        )
-        self.guard.answer(bad, model=self.model, optimizer=self.optimizer, scheduler=self.scheduler)
+        self._answer(Fault("weights", name), loss=math.nan, norm=None, rows=[])
 
     def _log(self, rate: float, norm: float | None) -> None:
         """Report the mean loss since the last line, over the steps that were taken."""
-        logs = {"epoch": float(self.state.epoch or 0), "learning_rate": rate}
+        logs = {"epoch": self.state.epoch, "learning_rate": rate}
         if norm is not None:
             logs["grad_norm"] = norm
         if self.unlogged:
@@ -521,12 +445,12 @@ class Loop:
             self.best_loss = values["loss"]
         state.log_history.append(
             {f"eval_{key}": value for key, value in values.items()}
-            | {"epoch": float(state.epoch or 0), "step": state.global_step}
+            | {"epoch": state.epoch, "step": state.global_step}
         )
         self.progress.evaluation(
             state.global_step,
             state.max_steps,
-            epoch=float(state.epoch or 0),
+            epoch=state.epoch,
             values={"eval_loss" if key == "loss" else key: value for key, value in values.items()},
             best=better,
             seconds=time.monotonic() - started,
@@ -574,7 +498,7 @@ class Loop:
         state.best_model_checkpoint = None if state.best_global_step is None else str(best)
         kept: Any = {
             "guard": self.guard.state_dict(),
-            "watch": self.watch.state_dict(),
+            "watch": vars(self.watch),
             "progress": self.progress.state_dict(),
             "limit": vars(self.limit),
             "loop": {
@@ -604,7 +528,7 @@ class Loop:
         self.state = state = TrainerState.load_from_json(str(folder / STATE))
         kept: Any = state.stateful_callbacks
         self.guard.load_state_dict(kept["guard"])
-        self.watch.load_state_dict(kept["watch"])
+        self.watch = Watch(**kept["watch"])
         self.progress.load_state_dict(kept["progress"])
         self.limit = PassLimit(**kept["limit"])
         own = kept["loop"]
@@ -638,24 +562,6 @@ class Loop:
         return self.seconds + time.monotonic() - self._since
 
 
-class _Order:
-    """The rows of every step from one on, for a DataLoader."""
-
-    def __init__(self, task: Task, first: int, total: int) -> None:
-        self._task, self._steps = task, range(first, total)
-
-    def __iter__(self) -> Iterator[Step]:
-        epoch, steps = -1, self._task.steps(0)
-        for step in self._steps:
-            if step // len(steps) != epoch:
-                epoch = step // len(steps)
-                steps = self._task.steps(epoch)
-            yield steps[step % len(steps)]
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-
 def read_random_state(device: torch.device) -> dict[str, torch.Tensor]:
     """Return the random state of the CPU and of the device."""
     state = {"cpu": torch.get_rng_state()}
@@ -669,3 +575,72 @@ def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> No
     torch.set_rng_state(state["cpu"])
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
+"""Names of parameters without weight decay, as the library's trainer has them."""
+
+
+def make_optimizer(model: Any, asked: Training) -> Any:
+    """Return the optimizer of what learns; biases and norms do not decay."""
+    from transformers.trainer_pt_utils import get_parameter_names
+
+    decaying = set(get_parameter_names(model, [torch.nn.LayerNorm], [NO_DECAY.pattern]))
+    named = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+    groups = [
+        {
+            "params": [one for name, one in named if name in decaying],
+            "weight_decay": asked.weight_decay,
+        },
+        {"params": [one for name, one in named if name not in decaying], "weight_decay": 0.0},
+    ]
+    rate = asked.learning_rate
+    if asked.optim == "adafactor":
+        from transformers import Adafactor
+
+        return Adafactor(groups, lr=rate, scale_parameter=False, relative_step=False)
+    if asked.optim in ("adamw_torch", "adamw_torch_fused"):
+        # None lets torch choose; it never chooses fused.
+        fused = True if asked.optim.endswith("fused") else None
+        return torch.optim.AdamW(groups, lr=rate, fused=fused)
+    from bitsandbytes import optim
+
+    library: Any = optim  # untyped
+    manager = library.GlobalOptimManager.get_instance()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            manager.register_module_override(module, "weight", {"optim_bits": 32})
+    return library.AdamW(groups, lr=rate, optim_bits=8, is_paged=asked.optim.startswith("paged"))
+
+
+def allocate_states(optimizer: Any) -> list[Any]:
+    """Return tensors as large as the states that an optimizer makes in its first step.
+
+    AdamW has two of each weight that learns, those of bitsandbytes in 8 bits if it is large and no
+    embedding. Adafactor's rows and columns are too small to count. None for weights that have
+    states already, as in a run that goes on.
+
+    Args:
+        optimizer: a torch optimizer, or one of bitsandbytes.
+    """
+    if "adam" not in type(optimizer).__name__.lower():
+        return []
+    return [
+        torch.empty_like(
+            weight, requires_grad=False, dtype=_state_type(optimizer, at, place, weight)
+        )
+        for at, group in enumerate(optimizer.param_groups)
+        for place, weight in enumerate(group["params"])
+        if weight.requires_grad and not optimizer.state.get(weight)
+        for _state in range(2)
+    ]
+
+
+def _state_type(optimizer: Any, group: int, place: int, weight: Any) -> Any:
+    """Return the type of a weight's states to come."""
+    if not hasattr(optimizer, "get_config"):
+        return weight.dtype
+    optimizer.check_overrides()
+    asked = optimizer.get_config(group, place, optimizer.param_groups[group])
+    small = asked["optim_bits"] != 8 or weight.numel() < asked["min_8bit_size"]
+    return torch.float32 if small else torch.uint8

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import cross_entropy
 
 IGNORED = -100
 """Label of a place that does not count."""
@@ -39,9 +40,9 @@ the normal numbers; the trainer's own factor comes only after the chunk is gone.
 
 
 def summary_loss(
-    model: Any, batch: dict[str, Any], *, label_smoothing: float, count: torch.Tensor | int | None
+    model: Any, batch: dict[str, Any], *, label_smoothing: float, count: int | None
 ) -> torch.Tensor:
-    """Return the loss of one forward pass: its sum over target tokens, divided by count.
+    """Return the loss of one forward pass in float32: its sum over target tokens over count.
 
     Args:
         model: T5, mT5 or BART, adapted or not.
@@ -50,25 +51,28 @@ def summary_loss(
         label_smoothing: share of probability spread over all pieces (Szegedy et al. 2016).
         count: target tokens of the whole optimizer step; None: of this pass.
     """
-    total = sum_summary_loss(model, batch, label_smoothing=label_smoothing)
-    if count is None:
-        count = max(1, int((batch["labels"] != IGNORED).sum()))
-    return total / count
-
-
-def sum_summary_loss(model: Any, batch: dict[str, Any], *, label_smoothing: float) -> torch.Tensor:
-    """Return the summed loss of one forward pass in float32; arguments as of summary_loss."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    labels = batch["labels"]
+    mask, labels = batch["attention_mask"], batch["labels"]
+    encoded = base.get_encoder()(input_ids=batch["input_ids"], attention_mask=mask)
+    hidden: torch.Tensor = base.get_decoder()(
+        input_ids=base.prepare_decoder_input_ids_from_labels(labels=labels),
+        encoder_hidden_states=encoded[0],
+        encoder_attention_mask=mask,
+        use_cache=False,
+    )[0]
+    # T5 v1's head expects smaller inputs; mT5's own forward never makes them so.
+    if base.config.model_type == "t5" and base.config.scale_decoder_outputs:
+        hidden = hidden * base.model_dim**-0.5
     places = (labels != IGNORED).nonzero(as_tuple=True)
-    return sum_head_losses(
+    total = sum_head_losses(
         base.lm_head,
-        _decode(base, batch)[places],
+        hidden[places],
         labels[places],
         bias=getattr(base, "final_logits_bias", None),
         label_smoothing=label_smoothing,
         rows=max(1, CHUNK_BYTES // (4 * base.config.vocab_size)),
     )
+    return total / max(1, len(places[0]) if count is None else count)
 
 
 def sum_head_losses(
@@ -99,40 +103,6 @@ def sum_head_losses(
         )
         return total
     return work.sum_losses(hidden)
-
-
-def _decode(base: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """Return what the head gets, [batch, target, width], as the model's own forward computes it."""
-    mask = batch.get("attention_mask")
-    encoded = base.get_encoder()(input_ids=batch["input_ids"], attention_mask=mask)
-    hidden: torch.Tensor = base.get_decoder()(
-        input_ids=base.prepare_decoder_input_ids_from_labels(labels=batch["labels"]),
-        encoder_hidden_states=encoded[0],
-        encoder_attention_mask=mask,
-        use_cache=False,
-    )[0]
-    # T5 v1's head expects smaller inputs; mT5's own forward never makes them so.
-    if base.config.model_type == "t5" and base.config.scale_decoder_outputs:
-        hidden = hidden * base.model_dim**-0.5
-    return hidden
-
-
-def sum_token_losses(logits: Any, labels: Any, *, label_smoothing: float = 0.0) -> Any:
-    """Return the summed cross-entropy, in float32.
-
-    Args:
-        logits: [batch, length, vocabulary].
-        labels: [batch, length], -100 where nothing counts.
-    """
-    from torch.nn.functional import cross_entropy
-
-    return cross_entropy(
-        logits.reshape(-1, logits.shape[-1]).float(),
-        labels.reshape(-1).to(logits.device),
-        ignore_index=IGNORED,
-        label_smoothing=label_smoothing,
-        reduction="sum",
-    )
 
 
 @dataclass(frozen=True)
@@ -219,10 +189,11 @@ class _Work:
         for place, labels in blocks:
             said = place.detach().float() if self.bias is None else place.float() + self.bias
             with torch.set_grad_enabled(slope_scale is not None):
-                loss = sum_token_losses(
+                loss = cross_entropy(
                     said.requires_grad_(slope_scale is not None),
                     labels,
                     label_smoothing=self.label_smoothing,
+                    reduction="sum",
                 )
             if slope_scale is not None:
                 # A linear layer's backward pass needs its inputs, not what came out.

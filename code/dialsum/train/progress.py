@@ -1,11 +1,8 @@
-"""What a run tells while it goes on: events in metrics.jsonl, lines on screen, TensorBoard.
+"""What a run tells while it goes on: events in metrics.jsonl, lines on screen, remarks on its
+curves, TensorBoard, Weights & Biases.
 
-Must not know the loop: it is handed numbers.
-
-Weights & Biases, held at arm's length: it never asks, never waits long, never ends a run.
-
-Must not know the trainer. Every failure of W&B is said, recorded in the tracking record, and
-training goes on without it.
+W&B is held at arm's length: it never asks, never waits long, never ends a run; every failure of it
+is said and recorded, and training goes on without it. Must not know the loop: it is handed numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +11,6 @@ import os
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -47,106 +43,76 @@ CHECK_STEP = 200
 """Step from which on the first look whether training converges is taken."""
 
 
-@dataclass(frozen=True)
-class Remark:
-    """One event.
+Remark = dict[str, Any]
+"""What the curves show: kind (loss_spike, gradient_spike, over_fitting, plateau, convergence),
+step, message, and the numbers behind it."""
+
+
+@dataclass
+class Watch:
+    """Follows one run and remarks on it; its fields are what a resumed run goes on from.
 
     Args:
-        kind: loss_spike, gradient_spike, over_fitting, plateau or convergence.
-        step: optimizer step.
-        text: a sentence for the user.
-        values: the numbers behind it.
+        losses, norms: of the last WINDOW steps.
+        first: losses of the first LEAST_STEPS steps.
+        last_told: step at which each kind of spike was told.
+        evaluations: step, dev loss and training loss of each.
+        flat: evaluations since the last better score.
     """
 
-    kind: str
-    step: int
-    text: str
-    values: dict[str, Any] = field(default_factory=dict)
-
-
-class Watch:
-    """Follows one run's numbers and remarks on them."""
-
-    def __init__(self) -> None:
-        self._losses: deque[float] = deque(maxlen=WINDOW)
-        self._norms: deque[float] = deque(maxlen=WINDOW)
-        self._first: list[float] = []
-        self._last_told: dict[str, int] = {}
-        self._checked = False
-        self._evaluations: list[tuple[int, float, float]] = []
-        self._flat = 0
-        self._over_fitting = False
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a run that goes on from here has to know, as JSON can hold it."""
-        return {
-            "losses": list(self._losses),
-            "norms": list(self._norms),
-            "first": self._first,
-            "last_told": self._last_told,
-            "checked": self._checked,
-            "flat": self._flat,
-            "evaluations": self._evaluations,
-            "over_fitting": self._over_fitting,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what state_dict returned."""
-        self._losses.extend(state["losses"])
-        self._norms.extend(state["norms"])
-        self._first, self._last_told = state["first"], state["last_told"]
-        self._checked, self._flat = state["checked"], state["flat"]
-        self._evaluations = [(step, dev, train) for step, dev, train in state["evaluations"]]
-        self._over_fitting = state["over_fitting"]
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    last_told: dict[str, int] = field(default_factory=dict)
+    checked: bool = False
+    evaluations: list[tuple[int, float, float]] = field(default_factory=list)
+    flat: int = 0
+    over_fitting: bool = False
 
     def step(self, step: int, *, loss: float, grad_norm: float) -> list[Remark]:
         """Take in a finished optimizer step; both numbers finite."""
         remarks = []
         for kind, value, past, limit, name in (
-            ("loss_spike", loss, self._losses, LOSS_SPIKE, "loss"),
-            ("gradient_spike", grad_norm, self._norms, GRADIENT_SPIKE, "gradient norm"),
+            ("loss_spike", loss, self.losses, LOSS_SPIKE, "loss"),
+            ("gradient_spike", grad_norm, self.norms, GRADIENT_SPIKE, "gradient norm"),
         ):
             usual = median(past) if len(past) >= LEAST_STEPS else None
             if usual is not None and value > limit * usual and self._may_tell(kind, step):
-                remarks.append(
-                    Remark(
-                        kind,
-                        step,
-                        f"step {step}: {name} {value:.3g} is {value / usual:.1f} times "
-                        f"the median of the last {len(past)} steps ({usual:.3g})",
-                        {"value": value, "median": usual},
-                    )
+                text = (
+                    f"step {step}: {name} {value:.3g} is {value / usual:.1f} times "
+                    f"the median of the last {len(past)} steps ({usual:.3g})"
                 )
+                remarks.append(_remark(kind, step, text, value=value, median=usual))
             past.append(value)
-        if len(self._first) < LEAST_STEPS:
-            self._first.append(loss)
-        if step >= CHECK_STEP and not self._checked and len(self._losses) >= LEAST_STEPS:
-            self._checked = True
+            del past[:-WINDOW]
+        if len(self.first) < LEAST_STEPS:
+            self.first.append(loss)
+        if step >= CHECK_STEP and not self.checked and len(self.losses) >= LEAST_STEPS:
+            self.checked = True
             remarks.append(self._check_convergence(step))
         return remarks
 
     def _may_tell(self, kind: str, step: int) -> bool:
-        last = self._last_told.get(kind)
+        last = self.last_told.get(kind)
         if last is not None and step - last < QUIET_STEPS:
             return False
-        self._last_told[kind] = step
+        self.last_told[kind] = step
         return True
 
     def _check_convergence(self, step: int) -> Remark:
-        first, now = median(self._first), median(list(self._losses)[-LEAST_STEPS:])
+        first, now = median(self.first), median(self.losses[-LEAST_STEPS:])
         if now < 0.97 * first:
             verdict = "converging"
         elif now > 1.03 * first:
             verdict = "diverging: the learning rate may be too high"
         else:
             verdict = "not converging: the learning rate may be too low, or nothing can learn"
-        return Remark(
-            "convergence",
-            step,
+        text = (
             f"step {step}: {verdict} (median training loss {first:.3g} in the "
-            f"first {len(self._first)} steps seen, {now:.3g} in the last {LEAST_STEPS})",
-            {"verdict": verdict.partition(":")[0], "first": first, "now": now},
+            f"first {len(self.first)} steps seen, {now:.3g} in the last {LEAST_STEPS})"
         )
+        short = verdict.partition(":")[0]
+        return _remark("convergence", step, text, verdict=short, first=first, now=now)
 
     def evaluation(self, step: int, *, dev_loss: float, better: bool) -> list[Remark]:
         """Take in an evaluation on dev.
@@ -154,40 +120,35 @@ class Watch:
         Args:
             better: the metric that chooses the best checkpoint improved.
         """
-        train_loss = median(self._losses) if self._losses else float("nan")
-        self._evaluations.append((step, dev_loss, train_loss))
+        train_loss = median(self.losses) if self.losses else float("nan")
+        self.evaluations.append((step, dev_loss, train_loss))
         remarks = []
-        recent = self._evaluations[-(RISING_EVALUATIONS + 1) :]
+        recent = self.evaluations[-(RISING_EVALUATIONS + 1) :]
         pairs = list(pairwise(recent))
         rising = len(pairs) == RISING_EVALUATIONS and all(
             after[1] > before[1] for before, after in pairs
         )
         if not rising:
-            self._over_fitting = False
-        elif recent[-1][2] < recent[0][2] and not self._over_fitting:
-            self._over_fitting = True
-            remarks.append(
-                Remark(
-                    "over_fitting",
-                    step,
-                    f"step {step}: dev loss rose {RISING_EVALUATIONS} times in a "
-                    f"row, {recent[0][1]:.4g} to {dev_loss:.4g}, while training loss fell, "
-                    f"{recent[0][2]:.4g} to {train_loss:.4g}: the model begins to over-fit after "
-                    f"step {recent[0][0]}",
-                    {"since_step": recent[0][0], "dev_loss": dev_loss, "train_loss": train_loss},
-                )
+            self.over_fitting = False
+        elif recent[-1][2] < recent[0][2] and not self.over_fitting:
+            self.over_fitting = True
+            text = (
+                f"step {step}: dev loss rose {RISING_EVALUATIONS} times in a row, "
+                f"{recent[0][1]:.4g} to {dev_loss:.4g}, while training loss fell, "
+                f"{recent[0][2]:.4g} to {train_loss:.4g}: the model begins to over-fit after "
+                f"step {recent[0][0]}"
             )
-        self._flat = 0 if better else self._flat + 1
-        if self._flat == FLAT_EVALUATIONS:
-            remarks.append(
-                Remark(
-                    "plateau",
-                    step,
-                    f"step {step}: no better score in {FLAT_EVALUATIONS} evaluations",
-                    {"evaluations": FLAT_EVALUATIONS},
-                )
-            )
+            numbers = {"dev_loss": dev_loss, "train_loss": train_loss}
+            remarks.append(_remark("over_fitting", step, text, since_step=recent[0][0], **numbers))
+        self.flat = 0 if better else self.flat + 1
+        if self.flat == FLAT_EVALUATIONS:
+            text = f"step {step}: no better score in {FLAT_EVALUATIONS} evaluations"
+            remarks.append(_remark("plateau", step, text, evaluations=FLAT_EVALUATIONS))
         return remarks
+
+
+def _remark(kind: str, step: int, message: str, **numbers: Any) -> Remark:
+    return {"kind": kind, "step": step, "message": message, **numbers}
 
 
 class Progress:
@@ -251,11 +212,9 @@ class Progress:
 
     def remark(self, remark: Remark) -> None:
         """Say and record something that the curves show."""
-        self.remarks.append(
-            {"kind": remark.kind, "step": remark.step, "message": remark.text, **remark.values}
-        )
-        self.event(remark.kind, step=remark.step, message=remark.text, **remark.values)
-        print(f"note: {remark.text}", flush=True)
+        self.remarks.append(remark)
+        self.event(**remark)
+        print(f"note: {remark['message']}", flush=True)
 
     def train_step(self, step: int, total: int, logs: Mapping[str, float]) -> None:
         """Record a line of loss."""
@@ -396,25 +355,9 @@ class WandbRun:
     ) -> None:
         self._run: Any = None
         self.record: dict[str, str] = {"requested": str(asked.wandb).lower()}
-        why_off = _find_why_off(asked, os.environ)
-        if why_off is not None:
+        if (why_off := _find_why_off(asked, os.environ)) is not None:
             self._off(why_off)
-        else:
-            self._start(asked, name=name, group=group, config=config, folder=folder)
-
-    def _off(self, why: str) -> None:
-        self._run = None
-        self.record |= {"used": "off", "why": why}
-
-    def _start(
-        self,
-        asked: Tracking,
-        *,
-        name: str,
-        group: str | None,
-        config: Mapping[str, Any],
-        folder: Path,
-    ) -> None:
+            return
         os.environ.setdefault("WANDB_SILENT", "true")
         try:
             if said := _read_mode(os.environ):
@@ -467,6 +410,10 @@ class WandbRun:
             self.record |= {"used": "offline", "why": f"{where} {said or settings.mode}"}
         if getattr(self._run, "url", None):
             self.record["url"] = str(self._run.url)
+
+    def _off(self, why: str) -> None:
+        self._run = None
+        self.record |= {"used": "off", "why": why}
 
     def describe(self) -> str:
         """Say in one line whether W&B is on, where, or why not."""

@@ -1,18 +1,11 @@
-"""Rows as forward passes: what halves, counts or leaves out rows, and how small passes must be.
+"""What is learned from and measured on: dialogues and their summaries, for encoder-decoder models.
 
-Must not know where rows come from, nor optimizers.
-
-Which rows go through the network together: the forward passes of every optimizer step.
-
-Dialogues differ in length fivefold, so a third to a half of a randomly drawn batch is padding. Here
-rows of like length share a forward pass, never more tokens than the stated batch has at full
-length, and passes of all lengths are drawn at random into optimizer steps of exactly the stated
-number of rows. Must not know tensors, files or the trainer.
-
-What is learned from and measured on: dialogues and their summaries, for encoder-decoder models.
-
-A task alone knows what a row is. Must not know the loop, nor how a summary is scored (it is handed
-a function).
+Rows as forward passes (what halves, counts or leaves out rows), which rows go through the network
+together, and the two that the loop is handed: SummaryTask and DevSet. Dialogues differ in length
+fivefold, so a third to a half of a randomly drawn batch is padding: here rows of like length share
+a forward pass, never more tokens than the stated batch has at full length, and passes of all
+lengths are drawn at random into optimizer steps of exactly the stated number of rows. Must not know
+the loop, files, nor how a summary is scored (it is handed a function).
 """
 
 from __future__ import annotations
@@ -421,6 +414,7 @@ class SummaryTask(torch.utils.data.Dataset[Batch]):
     by_length: bool = True
     label_smoothing: float = 0.0
     multiple: int = 1
+    _planned: tuple[int, list[Step]] = (-1, [])
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -429,10 +423,19 @@ class SummaryTask(torch.utils.data.Dataset[Batch]):
         """Return an epoch's optimizer steps. Seed and epoch alone decide them, so that they are the
         same again after a run went on from a checkpoint.
         """
-        inputs, targets = self.encoded.input_lengths, self.encoded.target_lengths
-        if self.by_length:
-            return plan_steps(inputs, targets, shape=self.shape, seed=self.seed, epoch=epoch)
-        return plan_random(inputs, shape=self.shape, seed=self.seed, epoch=epoch)
+        if self._planned[0] != epoch:
+            inputs, targets = self.encoded.input_lengths, self.encoded.target_lengths
+            asked: Any = {"shape": self.shape, "seed": self.seed, "epoch": epoch}
+            by_length = self.by_length
+            self._planned = (
+                epoch,
+                (
+                    plan_steps(inputs, targets, **asked)
+                    if by_length
+                    else plan_random(inputs, **asked)
+                ),
+            )
+        return self._planned[1]
 
     def find_heaviest(self, epochs: int) -> list[Rows]:
         """Return the passes of all epochs that take most memory: by tokens, by attention."""
