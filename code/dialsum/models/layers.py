@@ -92,7 +92,7 @@ def _compute_lora(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> tor
 
 
 class _AddLowRank(torch.autograd.Function):
-    """Adds scale * dropout(x) down' up' to a layer's result, in its place."""
+    """Adds scale * dropout(x) down' up' to a layer's result, in its place where that may be."""
 
     @staticmethod
     def forward(
@@ -120,11 +120,15 @@ class _AddLowRank(torch.autograd.Function):
         ctx.scale = scale / (1 - rate)
         low = linear(x if kept is None else torch.where(kept, x, 0.0), down)
         ctx.save_for_backward(x, kept, low, down, up)
-        into = result.view(-1, result.shape[-1])
-        if result.dtype == dtype:
-            into.addmm_(low, up.t(), alpha=ctx.scale)
-        else:
-            into.add_(linear(low, up), alpha=ctx.scale)
+        into, up = result.view(-1, result.shape[-1]), up.t()
+        if result.dtype != dtype:
+            added = torch.mm(low, up).mul_(ctx.scale)
+            return (result + added.view_as(result)).to(result.dtype)
+        if result._is_view() or (result.is_leaf and result.requires_grad):
+            # As hooks leave it; autograd forbids to write there.
+            return torch.addmm(into, low, up, alpha=ctx.scale).view_as(result)
+        into.addmm_(low, up, alpha=ctx.scale)
+        ctx.mark_dirty(result)
         return result
 
     @staticmethod
