@@ -228,4 +228,5 @@ def test_what_learned_comes_back_from_disk(
         folder=case.folder,
     )
     # Where a matrix lies in memory decides how a product is rounded.
-    torch.testing.assert_close(back.logits(), learned, rtol=1e-5, atol=1e-6)
+    # The library computes GELU and adapters in other steps: equal but for rounding.
+    torch.testing.assert_close(back.logits(), learned, rtol=1e-4, atol=3e-5)
