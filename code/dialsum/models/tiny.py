@@ -34,6 +34,7 @@ MOST_ROWS = 600
 WIDTH, HEADS, LAYERS, FEED_FORWARD = 128, 4, 2, 256
 SLOPES = (1.0, 0.3, 0.05, 0.0)
 """Of each head of T5's, in logits a token (Press et al. 2022)."""
+FURTHEST = 15.0
 RECORD = "tiny_checkpoint.json"
 SEED = 42
 VERSION = 2
@@ -322,7 +323,7 @@ def _slope_by_distance(attention: Any) -> None:
     import torch
 
     table = attention.relative_attention_bias.weight
-    distances = torch.arange(-200, 201)
+    distances = torch.arange(-200, 1 if attention.is_decoder else 201)
     buckets = attention._relative_position_bucket(
         distances,
         bidirectional=not attention.is_decoder,
@@ -330,7 +331,9 @@ def _slope_by_distance(attention: Any) -> None:
         max_distance=attention.relative_attention_max_distance,
     )
     for bucket in buckets.unique():
-        table[bucket] = -torch.tensor(SLOPES) * distances[buckets == bucket].abs().float().mean()
+        away = distances[buckets == bucket].abs().float().mean()
+        # Beyond it probabilities come near float32's smallest, which a CPU multiplies slowly.
+        table[bucket] = -(torch.tensor(SLOPES) * away).clamp(max=FURTHEST)
 
 
 def _sinusoids(count: int, width: int) -> Any:
