@@ -11,7 +11,8 @@ against which the others are held, is the plain script that a good engineer woul
 by transformers, adapters by PEFT, rows of new tokens frozen, Seq2SeqTrainer with dynamic padding
 and `group_by_length`, and a loss scaled right (compute_loss_func), so that all learn the same.
 Stock also learns the rows of new tokens, by PEFT's own layers, on rows drawn at random. Every side
-sees as many rows, in a process of its own, one after the other.
+takes as many steps, in a process of its own, one after the other. Tokens are those of the rows that
+it saw, padding not counted.
 
 With --seconds each side trains that long at a constant rate, and the loss on 100 dev rows (dev.csv
 beside FILE) is measured eight times meanwhile, outside of that time. FOLDER holds mT5's tokenizer

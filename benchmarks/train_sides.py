@@ -128,7 +128,8 @@ def make_config(asked: argparse.Namespace) -> Any:
         "model.checkpoint": str(asked.folder / folder),
         "data.data_dir": str(asked.data.resolve().parent),
         "data.train_file": asked.data.name,
-        "data.max_train_rows": None if timed else asked.steps * BATCH * ACCUMULATION,
+        # All of them, as in a real run: of a few rows nobody can put like lengths together.
+        "data.max_train_rows": None,
         "data.max_dev_rows": DEV_ROWS,
         "data.cache_dir": None,
         "training.max_steps": 100_000 if timed else asked.steps,
@@ -190,10 +191,9 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
     before = peak_resident_bytes()
     look = Look(lambda: measure_dev_loss(model, dev, tokens.tokenizer), asked.seconds)
     run = train_plainly if side.plain or side.stock else train_ours
-    losses, positions = run(model, tokens.tokenizer, train, config=config, asked=asked, look=look)
+    losses, passes = run(model, tokens.tokenizer, train, config=config, asked=asked, look=look)
     seconds = time.perf_counter() - look.began - look.aside
-    per_epoch = int(train.input_lengths.sum() + train.target_lengths.sum())
-    real = per_epoch * len(losses) * BATCH * ACCUMULATION / len(train)
+    real, positions = (sum(counts) for counts in zip(*passes, strict=True))
     tail = losses[-max(1, len(losses) // 4) :]
     return {
         "seconds": seconds,
@@ -271,8 +271,8 @@ def measure_dev_loss(model: Any, rows: Any, tokenizer: Any) -> float:
 
 def train_plainly(
     model: Any, tokenizer: Any, rows: Any, *, config: Any, asked: argparse.Namespace, look: Look
-) -> tuple[list[float], int]:
-    """Train by the library's own means; return losses, and positions computed."""
+) -> tuple[list[float], list[tuple[int, int]]]:
+    """Train by the library's own means; return losses, and tokens and positions of each pass."""
     import torch
     from datasets import Dataset
     from transformers import (
@@ -283,12 +283,13 @@ def train_plainly(
     )
     from transformers.trainer_callback import PrinterCallback
 
-    positions = [0]
+    passes: list[tuple[int, int]] = []
     collate = DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=-100)
 
     def counting(batch_rows: Any) -> Any:
         batch = collate(batch_rows)
-        positions[0] += batch["input_ids"].numel() + batch["labels"].numel()
+        real = int(batch["attention_mask"].sum() + (batch["labels"] != -100).sum())
+        passes.append((real, batch["input_ids"].numel() + batch["labels"].numel()))
         return batch
 
     def loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
@@ -336,13 +337,13 @@ def train_plainly(
     look.began = time.perf_counter()
     trainer.train()
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    return losses, positions[0]
+    return losses, passes[: len(losses) * ACCUMULATION]  # the loader makes one ahead
 
 
 def train_ours(
     model: Any, tokenizer: Any, rows: Any, *, config: Any, asked: argparse.Namespace, look: Look
-) -> tuple[list[float], int]:
-    """Train as trainer.py does, without evaluations and checkpoints."""
+) -> tuple[list[float], list[tuple[int, int]]]:
+    """Train as trainer.py does, without evaluations and checkpoints; returns as train_plainly."""
     import torch
 
     from dialsum.train.task import Machine
@@ -372,10 +373,14 @@ def train_ours(
     loop.run()
     losses = [line["loss"] for line in loop.state.log_history if "loss" in line]
     inputs, targets = rows.input_lengths, rows.target_lengths
-    positions, steps, epoch = 0, [], 0
-    while len(steps) < len(losses):
-        steps += loop.task.steps(epoch)
-        epoch += 1
-    for passes in steps[: len(losses)]:
-        positions += sum(len(one) * int(inputs[one].max() + targets[one].max()) for one in passes)
-    return losses, positions
+    steps: list[Any] = []
+    for epoch in range(loop.state.num_train_epochs):
+        steps += loop.task.steps(epoch) if len(steps) < len(losses) else []
+    return losses, [
+        (
+            int((inputs[one] + targets[one]).sum()),
+            len(one) * int(inputs[one].max() + targets[one].max()),
+        )
+        for step in steps[: len(losses)]
+        for one in step
+    ]
