@@ -103,9 +103,16 @@ def read_path(text: str) -> Path:
     return Path(os.path.expanduser(text))  # noqa: PTH111 (Path's own raises where nobody is so called)
 
 
+SEVEN = """Run the seven experiments, one after another on a GPU, and end in one table.
+
+  bash run_main_7_experiments.sh --demo   tiny models of the same kinds, sample data, any CPU
+  bash run_main_7_experiments.sh          the real checkpoints on data/*.csv, one NVIDIA GPU
+
+The first start makes .venv with everything it needs (minutes, said before); later starts find it.
+"""
 BATCH_EPILOG = (
-    "exit status: 0 all succeeded, 1 at least one failed (the others were still run), 2 nothing "
-    "was started, 130 interrupted"
+    "exit status: 0 all succeeded, 1 at least one failed (the others were still run),\n"
+    "2 nothing was started, 130 interrupted"
 )
 RUN_EPILOG = (
     "exit status: 0 success, 1 failed (recorded), 2 nothing was started, 130 interrupted (recorded)"
@@ -131,8 +138,9 @@ def read_batch_options(arguments: Sequence[str] | None = None) -> argparse.Names
     parser = CommandLine(
         prog=f"bash {script}" if script else "auto_experiment_runner.py",
         hidden=["--config"] if script else [],
-        description="Run a batch of experiments, each in its own process, to one table.",
+        description=SEVEN if script else "Run experiments, each in its own process, to one table.",
         epilog=BATCH_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add(
