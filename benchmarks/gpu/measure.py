@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ def measure(job: Job, settings: Settings) -> dict[str, Any]:
         settings=settings,
         architecture=architecture,
         config=config,
-        choices=choose(config, device=replace(picked, value=where)),
+        choices=choose(config, device=picked._replace(value=where)),
     )
     try:
         return bench.measure()
