@@ -211,7 +211,7 @@ def test_what_the_demo_replaces_stands_beside_the_original(tmp_path: Path) -> No
     configs[1].write_text(configs[1].read_text().replace("1e-3", "3e-3"))
     lines = describe_replaced(plan_of(BatchOptions(configs=configs, demo=True)).jobs)
     common = lines[1 : lines.index(next(line for line in lines if "1 L_a" in line))]
-    assert any("num_train_epochs 4 -> " in line for line in common)
+    assert any("max_train_rows null -> 600" in line for line in common)
     own = {line.split(":")[0].strip(): line for line in lines[len(common) + 1 :]}
     assert "learning_rate 0.001 -> " in own["1 L_a"]
     assert "learning_rate 0.003 -> " in own["2 L_b"]
