@@ -50,6 +50,19 @@ class Case:
         ids: list[int] = self.tokenizer.convert_tokens_to_ids(self.new)
         return ids
 
+    def load_base(self) -> Any:
+        """Return the checkpoint as an experiment loads it, before anything learns."""
+        import torch
+
+        return load_model(
+            self.folder,
+            config=self.config,
+            tokenizer=self.tokenizer,
+            new_tokens=self.new,
+            device="cpu",
+            dtype=torch.float32,
+        )
+
     def step(self) -> None:
         """Take one step of the optimizer on a text with new tokens."""
         import torch

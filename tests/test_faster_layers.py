@@ -268,7 +268,6 @@ def test_what_learned_is_loaded_and_computed_without_copies(
 ) -> None:
     import torch
 
-    from dialsum.models.load import load_model
     from dialsum.models.save import attach_adapter
 
     case = build(sort, **LORA)
@@ -277,14 +276,7 @@ def test_what_learned_is_loaded_and_computed_without_copies(
         case.step()
     learned = case.logits()
     save_weights(case.model, tmp_path)
-    base = load_model(
-        case.folder,
-        config=case.config,
-        tokenizer=case.tokenizer,
-        new_tokens=case.new,
-        device="cpu",
-        dtype=torch.float32,
-    )
+    base = case.load_base()
     again = attach_adapter(base, tmp_path)
     assert_no_matrix_is_made(again, case)
     assert set(again.state_dict()) == names

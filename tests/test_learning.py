@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from adapted_models import BITS, EVERYTHING, FOUR_BIT, SORTS, TEXT, Build, Case, with_adapter
-from dialsum.models.load import AdaptedModel, load_model
+from dialsum.models.load import AdaptedModel
 from dialsum.models.save import save_weights
 from small_models import UNTIED
 
@@ -211,14 +211,7 @@ def test_what_learned_comes_back_from_disk(
     assert "adapter_model.safetensors" in files
     assert not [name for name in files if "base" in name]
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
-    base = load_model(
-        case.folder,
-        config=case.config,
-        tokenizer=case.tokenizer,
-        new_tokens=case.new,
-        device="cpu",
-        dtype=torch.float32,
-    )
+    base = case.load_base()
     again = PeftModel.from_pretrained(base, str(tmp_path))
     back = Case(
         adapted=AdaptedModel(model=again, loader={}, targets=[]),

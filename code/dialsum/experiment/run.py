@@ -337,7 +337,7 @@ def _go(
         multiple=1 if machine.device.type == "cpu" else 8,
     )
     dev_rows = splits.dev.rows[: config.evaluation.training_max_rows]
-    references = [[row.summary or ""] for row in dev_rows]
+    references = [[summary] for summary in splits.dev.summaries[: len(dev_rows)]]
     measured = {"rows": len(dev_rows), "num_beams": config.evaluation.training_num_beams}
     settings = GenerationSettings.from_config(
         config, exempt=tokenizer.convert_tokens_to_ids(tokens.tags), bf16=choices.bf16

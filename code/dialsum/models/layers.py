@@ -1,6 +1,7 @@
 """Layers of a network computed with fewer passes over memory than by the library that made them.
 
-Parameters, their names and their files stay the library's own; results differ by rounding alone.
+Parameters, their names and their files stay the library's own; results differ by rounding alone,
+but for dropout, whose masks are drawn in another way.
 Must not know how adapters are added (load.py).
 
 PEFT's layer for rows of new tokens (`trainable_token_indices`) builds the whole embedding matrix
@@ -22,7 +23,6 @@ from types import MethodType
 from typing import Any
 
 import torch
-from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 from torch.autograd.function import once_differentiable
@@ -39,30 +39,11 @@ def compute_faster(model: torch.nn.Module) -> None:
     for layer in list(model.modules()):
         if isinstance(layer, TrainableTokensLayer):
             layer.__dict__["forward_adapters"] = MethodType(_compute_in_place, layer)
-        elif isinstance(layer, LoraLayer) and isinstance(layer, LORA_LAYERS):
+        elif isinstance(layer, LoraLayer) and isinstance(layer.get_base_layer(), torch.nn.Linear):
             layer.__dict__["forward"] = MethodType(_compute_lora, layer)
         for name, child in layer.named_children():
             if isinstance(child, NewGELUActivation):
                 setattr(layer, name, GELUTanh())
-
-
-def _find_lora_layers() -> tuple[type, ...]:
-    """Return PEFT's LoRA layers around linear ones; those of bitsandbytes are there with it."""
-    from peft.import_utils import is_bnb_4bit_available, is_bnb_available
-
-    found: tuple[type, ...] = (LoraLinear,)
-    if is_bnb_available():
-        from peft.tuners.lora.bnb import Linear8bitLt
-
-        found += (Linear8bitLt,)
-    if is_bnb_4bit_available():
-        from peft.tuners.lora.bnb import Linear4bit
-
-        found += (Linear4bit,)
-    return found
-
-
-LORA_LAYERS = _find_lora_layers()
 
 
 def _compute_lora(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -414,7 +414,7 @@ class SummaryTask(torch.utils.data.Dataset[Batch]):
     by_length: bool = True
     label_smoothing: float = 0.0
     multiple: int = 1
-    _planned: tuple[int, list[Step]] = (-1, [])
+    _planned: tuple[int, list[Step]] = field(default=(-1, []), init=False)
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -425,16 +425,11 @@ class SummaryTask(torch.utils.data.Dataset[Batch]):
         """
         if self._planned[0] != epoch:
             inputs, targets = self.encoded.input_lengths, self.encoded.target_lengths
-            asked: Any = {"shape": self.shape, "seed": self.seed, "epoch": epoch}
-            by_length = self.by_length
-            self._planned = (
-                epoch,
-                (
-                    plan_steps(inputs, targets, **asked)
-                    if by_length
-                    else plan_random(inputs, **asked)
-                ),
-            )
+            if self.by_length:
+                steps = plan_steps(inputs, targets, shape=self.shape, seed=self.seed, epoch=epoch)
+            else:
+                steps = plan_random(inputs, shape=self.shape, seed=self.seed, epoch=epoch)
+            self._planned = epoch, steps
         return self._planned[1]
 
     def find_heaviest(self, epochs: int) -> list[Rows]:
