@@ -114,3 +114,32 @@ def test_the_rehearsal_holds_what_the_optimizer_will(
     # Small weights, and 256 numbers of a code book in 8 bits, are the difference.
     assert abs(held[0] - large) < 0.05 * large + 8 * 256 * len(states)
     assert allocate_states(loop.optimizer) == []
+
+
+def test_a_pass_that_failed_going_backward_leaves_nothing_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import weakref
+
+    import torch
+
+    from dialsum.train.task import SummaryTask
+
+    plain, seen, alive = SummaryTask.loss, list[Any](), list[bool]()
+
+    def fail(_slope: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    def loss(task: SummaryTask, model: Any, batch: Any, *, count: int | None) -> Any:
+        alive.extend(one() is not None for one in seen[:1])
+        found = plain(task, model, batch, count=count)
+        if not seen:
+            found.register_hook(fail)
+        seen.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(SummaryTask, "loss", loss)
+    loop = SmallTraining(batch=4, training={"max_steps": 1}).loop(tmp_path)
+    loop.run()
+    assert loop.limit.retries == 1
+    assert alive and not any(alive)

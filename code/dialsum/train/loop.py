@@ -327,6 +327,7 @@ class Loop:
         """
         while True:
             total, failed = torch.zeros((), device=self.machine.device), None
+            loss: torch.Tensor | None = None
             for batch in self.limit.fit(passes):
                 try:
                     with self.machine.autocast():
@@ -340,7 +341,9 @@ class Loop:
                     break
             if failed is None:
                 return total
-            # Outside of the handler: the error would hold on to the tensors of the pass.
+            # Outside of the handler: the error would hold on to the tensors of the pass, as the loss
+            # does, so that no smaller one might fit beside them.
+            loss = None
             self.optimizer.zero_grad(set_to_none=True)
             free_memory()
             step, said = self.progress.step, self.limit.lower(*failed)
