@@ -52,7 +52,9 @@ def run_in_memory(folder: Path, megabytes: int, batch: int, accumulation: int) -
         [sys.executable, "-c", program, str(folder), str(megabytes), str(batch), str(accumulation)],
         capture_output=True,
         text=True,
-        env=os.environ | {"MALLOC_ARENA_MAX": "1"},
+        # What is freed leaves the address space at once, and does not stay in the heap, where
+        # code that is compiled on the way cannot be placed.
+        env=os.environ | {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
         check=False,
     )
 

@@ -341,8 +341,8 @@ class Loop:
                     break
             if failed is None:
                 return total
-            # Outside of the handler: the error would hold on to the tensors of the pass, as the loss
-            # does, so that no smaller one might fit beside them.
+            # Outside of the handler: the error would hold on to the tensors of the pass. The loss
+            # holds on to them too.
             loss = None
             self.optimizer.zero_grad(set_to_none=True)
             free_memory()
