@@ -24,6 +24,7 @@ from dialsum.data.rows import (
     read_data,
 )
 from dialsum.errors import EXIT_UNFIT, DataError
+from dialsum.experiment.predict import read_inputs
 
 HEADER = ("fname", "dialogue", "summary")
 GOOD = (
@@ -448,6 +449,19 @@ def test_a_named_column_that_is_absent_is_refused(
         load_split(path, kind="train", columns=columns)
     for part in (*said, f"{path}:1 ", "; data.columns asks for"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [("id", "text", "target"), HEADER], ids=["run's", "usual"])
+@pytest.mark.parametrize("references", [True, False])
+def test_what_is_to_be_summarised_may_have_the_columns_of_the_run(
+    references: bool, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    width = 3 if references else 2
+    path = write_rows(tmp_path / "x.csv", [row[:width] for row in GOOD], header=names[:width])
+    found = read_inputs(str(path), columns=OTHER_NAMES)
+    assert [(row.fname, row.dialogue) for row in found.rows] == [row[:2] for row in GOOD]
+    assert [row.summary for row in found.rows] == [row[2] if references else None for row in GOOD]
+    assert found.has_summaries is references
 
 
 def test_a_list_under_a_named_key_is_refused(tmp_path: Path) -> None:

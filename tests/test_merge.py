@@ -73,7 +73,7 @@ def check_merged(out: Path, case: Case, saved: Path, report: MergeReport) -> Non
     assert report.merge < 1e-5 < TOLERANCE
     assert (1e-4 < report.quantisation < 0.1) if eight else report.quantisation < 1e-5
     assert report.same_choices > 0.9
-    assert report.rows == len(ROWS) + 1
+    assert report.rows == len(ROWS)
     before, after = answers(saved, case), answers(out, case)
     assert measure_shift(before, after) < (0.1 if eight else 1e-5)
     info = json.loads((out / "model_info.json").read_text(encoding="utf-8"))

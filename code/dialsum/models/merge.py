@@ -120,7 +120,7 @@ def merge_adapter(
             for one, other in zip(as_trained, after, strict=True)
         ]
         report = MergeReport(
-            rows=len(tokens),
+            rows=len(sides[0]["input_ids"]),
             merge=_require_same(
                 before, after, f"loading the merged model of {folder} from disk", KEEP_IT
             ),

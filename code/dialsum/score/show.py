@@ -282,7 +282,8 @@ def describe_verdict(*, real: bool, more_rows: int | None) -> str:
         return "NOT SETTLED: no realistic number of rows would tell"
     # To two digits: it is an estimate.
     step = int(10 ** max(len(str(more_rows)) - 2, 0))
-    return f"NOT SETTLED: about {-(-more_rows // step) * step:,} more rows would tell"
+    rows = "1 more row" if more_rows == 1 else f"{-(-more_rows // step) * step:,} more rows"
+    return f"NOT SETTLED: about {rows} would tell"
 
 
 def _format_unseen(blocks: Mapping[str, Block]) -> list[str]:
