@@ -154,21 +154,28 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
     """Train one side and return its figures."""
     import torch
 
-    from dialsum.data.encode import encode_rows
+    from dialsum.data.encode import dialogue_tokens, encode_rows
     from dialsum.data.rows import read_data
-    from dialsum.experiment.run import check_checkpoint, prepare_model, prepare_tokenizer
-    from dialsum.models.load import quiet_libraries
+    from dialsum.models.load import (
+        open_checkpoint,
+        prepare_model,
+        prepare_tokenizer,
+        quiet_libraries,
+    )
 
     quiet_libraries()
     torch.set_num_threads(asked.threads)
     torch.manual_seed(asked.seed)
     side, config = ALL_SIDES[asked.side], make_config(asked)
     splits = read_data(config.data, seed=config.training.seed)
-    tokens = prepare_tokenizer(config, splits, check_checkpoint(config))
+    checkpoint = open_checkpoint(config)
+    tags = dialogue_tokens(config.tokenizer, splits.train.rows)
+    tokens = prepare_tokenizer(checkpoint, config, tags=tags)
     if side.plain:
         model = load_plain(asked.folder / "checkpoint", tokens.tokenizer, config)
     else:
         model = prepare_model(
+            checkpoint,
             config,
             tokens,
             device="cpu",

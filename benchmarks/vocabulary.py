@@ -111,15 +111,16 @@ def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[s
     import torch
 
     from dialsum.config.schema import Tokenizer
-    from dialsum.data.encode import encode_rows
+    from dialsum.data.encode import dialogue_tokens, encode_rows
     from dialsum.data.rows import read_data
-    from dialsum.experiment.run import check_checkpoint, prepare_tokenizer
     from dialsum.machine.devices import peak_resident_bytes
-    from dialsum.models.load import load_model
+    from dialsum.models.load import load_model, open_checkpoint, prepare_tokenizer
 
     config = _config(data, _cut(checkpoint) if cut else checkpoint, size=size)
     splits = read_data(config.data, seed=config.training.seed)
-    prepared = prepare_tokenizer(config, splits, check_checkpoint(config))
+    source = open_checkpoint(config)
+    tags = dialogue_tokens(config.tokenizer, splits.train.rows)
+    prepared = prepare_tokenizer(source, config, tags=tags)
     encoded = encode_rows(
         splits.train.rows[: size.batch * (size.steps + 1)],
         prepared.tokenizer,
@@ -127,7 +128,7 @@ def _measure_side(cut: bool, data: Path, checkpoint: Path, size: Size) -> dict[s
     )
     before = _memory()
     model: Any = load_model(
-        prepared.source,
+        source,
         config=config,
         tokenizer=prepared.tokenizer,
         new_tokens=prepared.new_tokens,

@@ -14,7 +14,7 @@ import pytest
 
 from dialsum.config.schema import Config
 from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
-from dialsum.models.load import AdaptedModel, adapt_model, load_model
+from dialsum.models.load import AdaptedModel, adapt_model, load_model, open_checkpoint
 from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer
 from small_models import KINDS, make_config, train_sample_tokenizer, write_checkpoint
 
@@ -55,7 +55,7 @@ class Case:
         import torch
 
         return load_model(
-            self.folder,
+            open_checkpoint(self.config),
             config=self.config,
             tokenizer=self.tokenizer,
             new_tokens=self.new,
@@ -133,7 +133,7 @@ def load_case(
     tokenizer = load_tokenizer(folder)
     new = add_dialogue_tokens(tokenizer, tokens) if tokens else []
     loaded = load_model(
-        folder,
+        open_checkpoint(config),
         config=config,
         tokenizer=tokenizer,
         new_tokens=new,

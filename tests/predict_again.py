@@ -18,9 +18,8 @@ import transformers
 
 from dialsum.config.load import load_config
 from dialsum.config.schema import Config
-from dialsum.data.encode import encode_rows
+from dialsum.data.encode import dialogue_tokens, encode_rows
 from dialsum.data.rows import read_data
-from dialsum.experiment.run import dialogue_tokens
 from dialsum.generate import GenerationSettings, generate
 from dialsum.models.save import load_saved_model
 
@@ -29,7 +28,7 @@ def write_dev(model: Any, tokenizer: Any, config: Config, *, bf16: bool = False)
     """Return what a model writes of the dev rows that a config names."""
     splits = read_data(config.data, seed=config.training.seed)
     vocabulary = tokenizer.get_vocab()
-    tags = [vocabulary[token] for token in dialogue_tokens(config, splits.train.rows)]
+    tags = [vocabulary[token] for token in dialogue_tokens(config.tokenizer, splits.train.rows)]
     inputs = encode_rows(splits.dev.rows, tokenizer, config.tokenizer).inputs
     settings = GenerationSettings.from_config(config, exempt=tags, bf16=bf16)
     return generate(

@@ -12,9 +12,8 @@ import pytest
 
 from dialsum.batch.check import find_model_problems
 from dialsum.errors import UnfitError
-from dialsum.experiment.run import check_checkpoint
 from dialsum.models.checkpoint import resolve_checkpoint
-from dialsum.models.load import read_model_config
+from dialsum.models.load import open_checkpoint
 from small_models import Checkpoints, Malicious, make_config
 
 pytestmark = pytest.mark.training
@@ -32,7 +31,7 @@ def test_other_weights_are_refused_before_anything_is_read(
     if name:
         (folder / name).write_bytes(pickle.dumps(Malicious(marker)))
     with pytest.raises(UnfitError) as caught:
-        check_checkpoint(make_config("t5", folder))
+        open_checkpoint(make_config("t5", folder))
     said = str(caught.value)
     assert "no model.safetensors and no pytorch_model.bin" in said
     assert (name or "config.json") in said
@@ -56,7 +55,7 @@ def edit_config(folder: Path, **values: Any) -> None:
 def test_another_architecture_is_refused(sort: str, claimed: str, checkpoints: Checkpoints) -> None:
     folder = checkpoints(sort)
     with pytest.raises(UnfitError) as caught:
-        check_checkpoint(make_config(claimed, folder))
+        open_checkpoint(make_config(claimed, folder))
     assert f"is of type {sort.partition('_')[0]!r}" in str(caught.value)
     assert f"model.architecture says {claimed!r}" in str(caught.value)
 
@@ -69,11 +68,11 @@ def test_lengths_beyond_the_positions_are_refused(
 ) -> None:
     folder = checkpoints("bart")
     with pytest.raises(UnfitError, match="beyond the 512 positions") as caught:
-        check_checkpoint(make_config("bart", folder, lengths=lengths))
+        open_checkpoint(make_config("bart", folder, lengths=lengths))
     assert f"tokenizer.{key}" in str(caught.value)
-    check_checkpoint(make_config("bart", folder, lengths=(512, 512)))
+    open_checkpoint(make_config("bart", folder, lengths=(512, 512)))
     # T5's positions are relative: no length is too much for them.
-    check_checkpoint(make_config("mt5", checkpoints("mt5"), lengths=(2048, 600)))
+    open_checkpoint(make_config("mt5", checkpoints("mt5"), lengths=(2048, 600)))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +97,7 @@ def test_what_is_no_folder_is_a_hub_name() -> None:
 def test_a_folder_without_config_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(UnfitError, match=r"no config\.json") as caught:
-        check_checkpoint(make_config("t5", tmp_path))
+        open_checkpoint(make_config("t5", tmp_path))
     assert str(tmp_path) in str(caught.value)
 
 
@@ -131,7 +130,7 @@ def test_a_config_that_cannot_be_read_is_refused(
     shutil.copytree(checkpoints("t5"), folder)
     (folder / "config.json").write_text(content, encoding="utf-8")
     with pytest.raises(UnfitError, match=said) as caught:
-        check_checkpoint(make_config("t5", folder))
+        open_checkpoint(make_config("t5", folder))
     assert str(folder) in str(caught.value)
 
 
@@ -145,7 +144,7 @@ def test_a_model_that_brings_code_is_refused(checkpoints: Checkpoints, tmp_path:
     config = make_config("t5", folder)
     assert config.model.trust_remote_code is False
     with pytest.raises(UnfitError, match="is of type 'own'"):
-        read_model_config(folder, config)
+        open_checkpoint(config)
     assert not marker.exists()
 
 
@@ -156,7 +155,7 @@ def test_a_checkpoint_that_does_not_say_how_decoding_starts_is_refused(
     shutil.copytree(checkpoints("t5"), folder)
     edit_config(folder, decoder_start_token_id=None)
     with pytest.raises(UnfitError, match="decoder_start_token_id") as caught:
-        check_checkpoint(make_config("t5", folder))
+        open_checkpoint(make_config("t5", folder))
     assert str(folder) in str(caught.value)
 
 
@@ -169,5 +168,5 @@ def test_a_batch_says_of_a_checkpoint_what_a_run_says(
     config = make_config(claimed, checkpoints(sort), lengths=lengths)
     [problem], _ = find_model_problems(config)
     with pytest.raises(UnfitError) as caught:
-        check_checkpoint(config)
+        open_checkpoint(config)
     assert str(caught.value) == problem

@@ -11,7 +11,7 @@ import pytest
 
 from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
 from dialsum.generate import GenerationSettings, banned_tokens, generate, search
-from dialsum.models.load import load_model
+from dialsum.models.load import load_model, open_checkpoint
 from dialsum.models.tokenizers import add_dialogue_tokens
 from small_models import KINDS, make_config, make_model, train_sample_tokenizer, write_checkpoint
 
@@ -158,9 +158,10 @@ def test_a_checkpoint_s_own_search_stays_out(sort: str, place: str, tmp_path: Pa
     write_checkpoint(tmp_path, sort, tokenizer=tokenizer)
 
     def load_and_write() -> list[tuple[int, ...]]:
+        config = make_config(sort, tmp_path)
         model = load_model(
-            tmp_path,
-            config=make_config(sort, tmp_path),
+            open_checkpoint(config),
+            config=config,
             tokenizer=tokenizer,
             new_tokens=[],
             device="cpu",

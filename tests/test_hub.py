@@ -15,7 +15,7 @@ import pytest
 from batch_world import make_options, make_screen, start
 from dialsum.config.schema import Model
 from dialsum.errors import ProblemsError, UnfitError
-from dialsum.models.checkpoint import choose_files, fetch_folder, find_folder
+from dialsum.models.checkpoint import BANS, choose_files, fetch_folder, find_folder
 from hub_server import COMMIT, TOKEN, Hub, serve_hub
 from small_models import Checkpoints
 from trainer_runs import REPOSITORY
@@ -40,7 +40,7 @@ PRETRAINED = ("general.device=cpu",)
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub with the model a/b; this process and its children know no other, nor another cache."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN"):
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", *BANS, "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     with serve_hub({"a/b": FILES}) as served:
         monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
@@ -100,6 +100,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, str], list[str]]] = [
     ({"name": "a/b c"}, {}, ["no such folder (and no hub name, which is OWNER/NAME"]),
     ({}, {"HF_ENDPOINT": "http://127.0.0.1:9"}, ["cannot be reached", "refused", "network"]),
     ({}, {"HF_HUB_OFFLINE": "1"}, ["not in the cache", "HF_HUB_OFFLINE forbids its download"]),
+    ({}, {"TRANSFORMERS_OFFLINE": "yes"}, ["TRANSFORMERS_OFFLINE forbids its download"]),
 ]
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
 from dialsum.errors import RunError, UnfitError
-from dialsum.models.checkpoint import name_weights, refuse_foreign_tokenizer
+from dialsum.models.checkpoint import refuse_foreign_tokenizer
 from dialsum.models.families import FAMILIES, HEAD_WEIGHT
-from dialsum.models.load import find_weight_problems, load_model
+from dialsum.models.load import find_weight_problems, load_model, open_checkpoint, prepare_tokenizer
 from dialsum.models.save import save_weights
 from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer
 from small_models import (
@@ -50,9 +50,10 @@ def load(
 
     tokenizer = load_tokenizer(folder)
     new = add_dialogue_tokens(tokenizer, tokens) if tokens else []
+    config = make_config(sort, folder, **sections)
     model = load_model(
-        folder,
-        config=make_config(sort, folder, **sections),
+        open_checkpoint(config),
+        config=config,
         tokenizer=tokenizer,
         new_tokens=new,
         device="cpu",
@@ -184,7 +185,7 @@ def test_real_tokenizers_fit_spare_rows_and_grow_beyond(
     for tokens in (FIFTEEN[:3], FIFTEEN):
         new += add_dialogue_tokens(tokenizer, tokens)
         model = load_model(
-            tmp_path,
+            open_checkpoint(config),
             config=config,
             tokenizer=tokenizer,
             new_tokens=new,
@@ -222,11 +223,11 @@ def test_pytorch_model_bin_is_read_and_said(checkpoints: Checkpoints) -> None:
     import torch
 
     for sort in SORTS:
-        folder = checkpoints(sort, "pytorch_model.bin")
+        folder, plain = checkpoints(sort, "pytorch_model.bin"), checkpoints(sort)
         model, _, _ = load(folder, sort)
-        same, _, _ = load(checkpoints(sort), sort)
-        assert name_weights(folder) == "pytorch_model.bin"
-        assert name_weights(checkpoints(sort)) == "safetensors"
+        same, _, _ = load(plain, sort)
+        formats = [open_checkpoint(make_config(sort, one)).weights for one in (folder, plain)]
+        assert formats == ["pytorch_model.bin", "safetensors"]
         for name, weight in same.state_dict().items():
             assert torch.equal(weight, model.state_dict()[name]), name
 
@@ -549,14 +550,11 @@ def test_a_tokenizer_with_more_pieces_than_rows_is_refused(rows: int, fits: bool
 def test_a_run_refuses_the_tokenizer_of_another_checkpoint(
     checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    from dialsum.data.rows import read_data
-    from dialsum.experiment.run import prepare_tokenizer
-
     folder = tmp_path / "model"
     shutil.copytree(checkpoints("t5"), folder)
     larger = load_tokenizer(folder)
     larger.add_tokens([f"조각{number}" for number in range(SPARE_ROWS + 1)])
     larger.save_pretrained(folder)
-    config = make_config("t5", folder, data={"data_dir": "data/sample"})
+    config = make_config("t5", folder)
     with pytest.raises(UnfitError, match="tokenizer and weights are of two checkpoints"):
-        prepare_tokenizer(config, read_data(config.data, seed=config.training.seed), folder)
+        prepare_tokenizer(open_checkpoint(config), config, tags=[])

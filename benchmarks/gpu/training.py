@@ -36,8 +36,9 @@ class Bench:
 
     def measure(self) -> dict[str, Any]:
         """Load, train and evaluate; return what JSON is to hold."""
+        from dialsum.data.encode import dialogue_tokens
         from dialsum.data.rows import read_data
-        from dialsum.experiment.run import check_checkpoint, prepare_model, prepare_tokenizer
+        from dialsum.models.load import open_checkpoint, prepare_model, prepare_tokenizer
 
         choices = self.choices
         for line in choices.lines:
@@ -45,8 +46,11 @@ class Bench:
         meter = Meter(choices.where)
         folder = Path(self.settings.folder) / "work" / self.job.name
         splits = read_data(self.config.data, seed=self.config.training.seed)
-        tokens = prepare_tokenizer(self.config, splits, check_checkpoint(self.config))
+        checkpoint = open_checkpoint(self.config)
+        tags = dialogue_tokens(self.config.tokenizer, splits.train.rows)
+        tokens = prepare_tokenizer(checkpoint, self.config, tags=tags)
         model = prepare_model(
+            checkpoint,
             self.config,
             tokens,
             device=choices.where.torch_name,

@@ -28,6 +28,7 @@ from dialsum.batch.lock import find_batch_around, find_batches_at_work, find_run
 from dialsum.batch.packages import find_version_problems
 from dialsum.batch.plan import BatchPlan, count_experiments
 from dialsum.config.load import LoadedConfig, load_config
+from dialsum.config.rules import find_length_problems
 from dialsum.config.schema import Config
 from dialsum.config.yaml import Origin
 from dialsum.data.rows import Kind, Splits, load_split, read_data
@@ -38,13 +39,13 @@ from dialsum.experiment.recording import find_shadowed_packages
 from dialsum.machine.devices import host_memory, nvidia_gpus, usable_cores, visible_gpus
 from dialsum.models.checkpoint import (
     describe_own_search,
-    explain_offline,
+    explain_ban,
     fetch_folder,
+    find_ban,
     find_checkpoint_problems,
     find_folder,
     find_hub_cache,
     find_size,
-    is_offline,
     resolve_checkpoint,
 )
 from dialsum.models.families import find_foreign_targets, get_family
@@ -118,7 +119,7 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
             job = replace(job, train_rows=len(rows.train), data_sha256=rows.sha256)
         jobs.append(job)
         wrong, remarks = find_model_problems(job.config, made_here=demo)
-        short, lengths = job.config.training.find_length_problems(train_rows=job.train_rows)
+        short, lengths = find_length_problems(job.config.training, train_rows=job.train_rows)
         problems += [f"{job.number} {job.label}: {problem}" for problem in (*wrong, *short)]
         notes += [*remarks, *job.loaded.notes]
         notes += [f"{job.number} {job.label}: {remark}" for remark in lengths]
@@ -407,8 +408,8 @@ def find_model_problems(config: Config, *, made_here: bool = False) -> tuple[lis
     try:
         source = resolve_checkpoint(name)
         folder = find_folder(config.model)
-        if folder is None and is_offline():
-            return [explain_offline(name)], []
+        if folder is None and (ban := find_ban()):
+            return [explain_ban(name, ban=ban)], []
         if folder is None:
             return [], [
                 f"model.checkpoint {name} is not in the cache {find_hub_cache()} yet and "

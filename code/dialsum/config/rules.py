@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.config.messages import CLAIM, METRIC, Fault
-from dialsum.config.schema import Config, Section, default_of, is_section, keys_under
+from dialsum.config.schema import Config, Section, Training, default_of, is_section, keys_under
 from dialsum.config.sources import Resolved, Source, Statement
 from dialsum.config.yaml import Origin, show_value
 from dialsum.machine.devices import FP16_OVERFLOWS
@@ -360,6 +360,35 @@ def warmup_can_end(config: Config) -> Iterator[Fault]:
     if steps is not None and warmup >= steps:
         found = f"{warmup:g} of {steps} steps: the peak learning rate is never reached"
         yield Fault(WARMUP, found, "fewer than max_steps, or a share below 1")
+
+
+def find_length_problems(asked: Training, *, train_rows: int | None) -> tuple[list[str], list[str]]:
+    """Hold what is counted in steps against the run's length, which its rows decide.
+
+    Returns:
+        What forbids the run, and what should be known of it; the keys stand first in each line.
+    """
+    steps = asked.count_steps(train_rows=train_rows)
+    if steps is None:
+        return [], []
+    problems, notes = [], []
+    if 1 <= steps <= asked.warmup_steps:
+        problems.append(
+            f"training.warmup_steps {asked.warmup_steps:,.0f}: the run has {steps:,} optimizer "
+            "steps, so the peak learning rate is never reached; give fewer, or a share below 1"
+        )
+    cycles = asked.lr_scheduler_kwargs.get("num_cycles", 0)
+    if asked.lr_scheduler_type == "cosine_with_restarts" and cycles > steps:
+        problems.append(
+            f"training.lr_scheduler_kwargs num_cycles {cycles:,}: the run has {steps:,} "
+            "optimizer steps, so no cycle has a step of its own; give fewer"
+        )
+    if steps < asked.eval_steps:
+        notes.append(
+            f"training.eval_steps {asked.eval_steps:,}: the run has {steps:,} optimizer steps, "
+            "so it is evaluated at its end alone"
+        )
+    return problems, notes
 
 
 RULES: tuple[Callable[[Config], Iterator[Fault]], ...] = (

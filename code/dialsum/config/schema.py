@@ -280,34 +280,6 @@ class Training(Section):
         per_epoch = math.ceil(math.ceil(train_rows / batch) / accumulation)
         return math.ceil(per_epoch * self.num_train_epochs)
 
-    def find_length_problems(self, *, train_rows: int | None) -> tuple[list[str], list[str]]:
-        """Hold what is counted in steps against the run's length, which its rows decide.
-
-        Returns:
-            What forbids the run, and what should be known of it; the keys stand first in each line.
-        """
-        steps = self.count_steps(train_rows=train_rows)
-        if steps is None:
-            return [], []
-        problems, notes = [], []
-        if 1 <= steps <= self.warmup_steps:
-            problems.append(
-                f"training.warmup_steps {self.warmup_steps:,.0f}: the run has {steps:,} optimizer "
-                "steps, so the peak learning rate is never reached; give fewer, or a share below 1"
-            )
-        cycles = self.lr_scheduler_kwargs.get("num_cycles", 0)
-        if self.lr_scheduler_type == "cosine_with_restarts" and cycles > steps:
-            problems.append(
-                f"training.lr_scheduler_kwargs num_cycles {cycles:,}: the run has {steps:,} "
-                "optimizer steps, so no cycle has a step of its own; give fewer"
-            )
-        if steps < self.eval_steps:
-            notes.append(
-                f"training.eval_steps {self.eval_steps:,}: the run has {steps:,} optimizer steps, "
-                "so it is evaluated at its end alone"
-            )
-        return problems, notes
-
 
 class Qlora(Section):
     """Low-rank adapters (LoRA) on a frozen base, which is held in 4 or 8 bits if asked."""

@@ -67,6 +67,16 @@ def find_dialogue_tokens(texts: Iterable[str]) -> list[str]:
     return sorted(tag for tag, count in seen.items() if count >= LEAST_TEXTS_WITH_TAG)
 
 
+def dialogue_tokens(asked: Tokenizer, rows: Iterable[Dialogue]) -> list[str]:
+    """Return the tags and masks that become tokens: the standard ones, the rows' too if asked."""
+    if asked.dialogue_tokens == "none":
+        return []
+    if asked.dialogue_tokens == "standard":
+        return list(STANDARD_DIALOGUE_TOKENS)
+    texts = (text for row in rows for text in (row.dialogue, row.summary or ""))
+    return list(dict.fromkeys([*STANDARD_DIALOGUE_TOKENS, *find_dialogue_tokens(texts)]))
+
+
 ENCODING_VERSION = 1
 """Raised with every change of what encode_rows makes of the same rows; a test holds it to that.
 Rows that an earlier version encoded are then encoded again."""

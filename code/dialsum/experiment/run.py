@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dialsum.config.load import dump_yaml
+from dialsum.config.rules import find_length_problems
 from dialsum.config.schema import Config
-from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS, encode_splits, find_dialogue_tokens
+from dialsum.data.encode import dialogue_tokens, encode_splits
 from dialsum.data.rows import Dialogue, Splits, name_rows, read_data
 from dialsum.data.submission import (
     fill_empty,
@@ -25,7 +27,7 @@ from dialsum.data.submission import (
     write_submission,
 )
 from dialsum.data.tags import loose_tags
-from dialsum.errors import ProblemsError, RunError, UnfitError
+from dialsum.errors import ProblemsError, UnfitError
 from dialsum.experiment.choices import Choices, choose
 from dialsum.experiment.job import Job
 from dialsum.experiment.recording import (
@@ -40,30 +42,23 @@ from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.files import dump_json
 from dialsum.generate import GenerationSettings, generate
 from dialsum.machine.devices import peak_resident_bytes, use_one_gpu
-from dialsum.models.checkpoint import (
-    fetch_folder,
-    name_weights,
-    read_own_config,
-    refuse_foreign_tokenizer,
-)
-from dialsum.models.families import get_family
 from dialsum.models.load import (
-    AdaptedModel,
-    adapt_model,
-    load_model,
+    Checkpoint,
+    open_checkpoint,
+    prepare_model,
+    prepare_tokenizer,
     quiet_libraries,
-    read_model_config,
 )
 from dialsum.models.save import save_model, write_model_card
-from dialsum.models.tokenizers import add_dialogue_tokens, check_round_trip, load_tokenizer
+from dialsum.models.tokenizers import check_round_trip
 from dialsum.paths import in_project, project_path, shown
 from dialsum.record import archive_previous
-from dialsum.score.api import SCORES, score_report, score_texts
+from dialsum.score.api import score_means, score_report
 from dialsum.score.rows import Rows
 from dialsum.score.show import describe_measured, format_final
 from dialsum.train.checkpoints import drop_unsealed_checkpoints
 from dialsum.train.progress import Progress, WandbRun
-from dialsum.train.task import BatchShape, padding_share, plan_random
+from dialsum.train.task import BatchShape
 
 
 def run_experiment(job: Job) -> dict[str, Any]:
@@ -89,13 +84,19 @@ def run_experiment(job: Job) -> dict[str, Any]:
             f"{', '.join(changed)}: changed since the batch was started, so this experiment would "
             "not be comparable with those before it; give the rows back, or start a batch anew"
         )
-    source = check_checkpoint(config)
-    problems, notes = config.training.find_length_problems(train_rows=len(splits.train.rows))
+    checkpoint = open_checkpoint(config)
+    choices = choose(config)
+    chosen = {
+        "per_device_train_batch_size": choices.batch_size,
+        "gradient_accumulation_steps": choices.accumulation,
+    }
+    problems, notes = find_length_problems(
+        config.training.model_copy(update=chosen), train_rows=len(splits.train.rows)
+    )
     if problems:
         raise ProblemsError(problems)
     for note in notes:
         print(note)
-    choices = choose(config)
     point = None
     if job.resume:
         point = find_resume_point(
@@ -128,7 +129,7 @@ def run_experiment(job: Job) -> dict[str, Any]:
                     _go(
                         job,
                         splits=splits,
-                        source=source,
+                        checkpoint=checkpoint,
                         choices=choices,
                         record=record,
                         progress=progress,
@@ -210,7 +211,7 @@ def _go(
     job: Job,
     *,
     splits: Splits,
-    source: Path,
+    checkpoint: Checkpoint,
     choices: Choices,
     record: Recording,
     progress: Progress,
@@ -219,7 +220,6 @@ def _go(
     """Take the experiment from checked rows to scored predictions.
 
     Args:
-        source: folder of the checkpoint.
         resume: checkpoint of this run to go on from.
     """
     from dialsum.train.loop import Loop, Places
@@ -235,27 +235,12 @@ def _go(
         print(f"  {line}")
 
     progress.stage("model", config.model.checkpoint)
-    tokens = prepare_tokenizer(config, splits, source)
+    tags = dialogue_tokens(config.tokenizer, splits.train.rows)
+    tokens = prepare_tokenizer(checkpoint, config, tags=tags)
     tokenizer = tokens.tokenizer
     trip = check_round_trip(tokenizer, [*splits.train.summaries, *splits.dev.summaries])
-    lost = f"{len(trip.failed)} of {trip.texts} summaries do not survive the tokenizer"
-    example = "such as {!r} -> {!r}".format(*trip.failed[0]) if trip.failed else ""
-    if 2 * len(trip.failed) > trip.texts:
-        raise RunError(
-            f"{lost} of {source}, {example}: it is not the one that the checkpoint was trained "
-            "with. Give a folder with the right tokenizer.json as model.checkpoint"
-        )
-    if trip.lacks_the_language:
-        raise RunError(
-            f"{source}: {trip.describe_unknown()}: {trip.show_unknown()}. Nothing can be learnt of "
-            "such text: give a checkpoint whose vocabulary holds the data's language as "
-            "model.checkpoint, such as google/mt5-small (many languages) or paust/pko-t5-base "
-            "(Korean)"
-        )
-    if trip.with_unknown:
-        progress.warn(trip.describe_unknown())
-    if trip.failed:
-        progress.warn(f"{lost}, {example}")
+    for warning in trip.judge(checkpoint.folder):
+        progress.warn(warning)
     record.add(
         "model",
         tokens_added=len(tokens.new_tokens),
@@ -265,13 +250,14 @@ def _go(
         unknown_target_tokens=trip.unknown_tokens,
     )
     adapted = prepare_model(
+        checkpoint,
         config,
         tokens,
         device=choices.where.torch_name,
         dtype=choices.dtype,
         gradient_checkpointing=machine.gradient_checkpointing,
     )
-    model, loader, weights = adapted.model, adapted.loader, name_weights(source)
+    model, loader, weights = adapted.model, adapted.loader, checkpoint.weights
     total, trainable = adapted.count_parameters()
     other = ""
     if loader["used"] != loader["requested"]:
@@ -281,7 +267,7 @@ def _go(
     for note in adapted.notes:
         print(f"  {note}")
     if weights != "safetensors":
-        print(f"  {source} has no safetensors; {weights} was read, weights only")
+        print(f"  {checkpoint.folder} has no safetensors; {weights} was read, weights only")
     record.add(
         "model",
         checkpoint=config.model.checkpoint,
@@ -320,11 +306,6 @@ def _go(
         f"{shape.batch_size} x {shape.accumulation} rows a step, learning rate "
         f"{asked.learning_rate:g}, {asked.lr_scheduler_type}",
     )
-    record.add(
-        "training",
-        per_device_train_batch_size=shape.batch_size,
-        gradient_accumulation_steps=shape.accumulation,
-    )
     task = SummaryTask(
         encoded["train"],
         names=name_rows(splits.train.rows),
@@ -336,16 +317,22 @@ def _go(
         label_smoothing=asked.label_smoothing_factor,
         multiple=1 if machine.device.type == "cpu" else 8,
     )
+    record.add(
+        "training",
+        per_device_train_batch_size=shape.batch_size,
+        gradient_accumulation_steps=shape.accumulation,
+        effective_batch_size=shape.rows_per_step,
+        learning_rate=asked.learning_rate,
+        seed=asked.seed,
+        device=choices.record,
+        padding_share=task.padding_share(),
+    )
     dev_rows = splits.dev.rows[: config.evaluation.training_max_rows]
     references = [[summary] for summary in splits.dev.summaries[: len(dev_rows)]]
     measured = {"rows": len(dev_rows), "num_beams": config.evaluation.training_num_beams}
     settings = GenerationSettings.from_config(
         config, exempt=tokenizer.convert_tokens_to_ids(tokens.tags), bf16=choices.bf16
     )
-
-    def score(predictions: Sequence[str]) -> dict[str, float]:
-        found = score_texts(predictions, references, tokenizer=config.evaluation.tokenizer)
-        return {name: round(float(getattr(found, name)), 4) for name in SCORES}
 
     result = Loop(
         model,
@@ -360,7 +347,9 @@ def _go(
                 multiple=1,
             ),
             tokenizer=tokenizer,
-            score=score,
+            score=partial(
+                score_means, references=references, tokenizer=config.evaluation.tokenizer
+            ),
             settings=replace(settings, num_beams=measured["num_beams"]),
             batch_size=choices.eval_batch_size(measured["num_beams"]),
             machine=machine,
@@ -377,11 +366,6 @@ def _go(
         ),
         progress=progress,
     ).run()
-    inputs, targets = encoded["train"].input_lengths, encoded["train"].target_lengths
-    planned, at_random = (
-        round(padding_share(steps, inputs, targets, multiple=task.multiple), 4)
-        for steps in (task.steps(0), plan_random(inputs, shape=shape, seed=task.seed, epoch=0))
-    )
     peak = {"rss": peak_resident_bytes() or None}
     if machine.device.type == "cuda":
         import torch
@@ -393,7 +377,6 @@ def _go(
         epochs=round(result.epochs, 3),
         best_step=result.best_step,
         best_metric={"name": asked.metric_for_best_model, "value": result.best_metric, **measured},
-        effective_batch_size=shape.rows_per_step,
         stopped_early=result.stopped_early,
         seconds=round(result.seconds, 2),
         tokens_per_second=round(result.tokens_per_second, 1),
@@ -401,13 +384,9 @@ def _go(
         nan_events=progress.nan_events,
         memory_retries=result.memory_retries,
         max_grad_norm=progress.max_grad_norm,
-        padding_share={"value": planned, "drawn_at_random": at_random},
         rows_left_out=result.left_out or None,
         stop_reason=result.stop_reason or None,
         remarks=progress.remarks,
-        learning_rate=asked.learning_rate,
-        seed=asked.seed,
-        device=choices.record,
     )
     info = save_model(
         model,
@@ -463,87 +442,6 @@ def _go(
     rows_of = {str(split.kind): len(split.rows) for split in present}
     write_model_card(paths.model, info, data=rows_of, dev=evaluation["dev"])
     progress.stage("done", "all stages")
-
-
-def check_checkpoint(config: Config) -> Path:
-    """Return the folder of a checkpoint that, as it looks without its weights, can serve.
-
-    Raises:
-        UnfitError: no such folder, no weights in it, or its config contradicts the experiment's.
-    """
-    source = fetch_folder(config.model)
-    read_model_config(source, config)
-    return source
-
-
-def dialogue_tokens(config: Config, rows: list[Dialogue]) -> list[str]:
-    """Return the tags and masks that become tokens: the standard ones, the data's too if asked."""
-    kind = config.tokenizer.dialogue_tokens
-    if kind == "none":
-        return []
-    if kind == "standard":
-        return list(STANDARD_DIALOGUE_TOKENS)
-    texts = [text for row in rows for text in (row.dialogue, row.summary or "")]
-    return list(dict.fromkeys([*STANDARD_DIALOGUE_TOKENS, *find_dialogue_tokens(texts)]))
-
-
-@dataclass(frozen=True)
-class PreparedTokenizer:
-    """A tokenizer with the dialogue's tokens, and where the network comes from.
-
-    Args:
-        tokenizer: a fast tokenizer.
-        source: folder of the checkpoint.
-        new_tokens: tokens that the checkpoint did not have.
-        tags: all speaker tags and masks.
-    """
-
-    tokenizer: Any
-    source: Path
-    new_tokens: list[str]
-    tags: list[str]
-
-
-def prepare_tokenizer(config: Config, splits: Splits, source: Path) -> PreparedTokenizer:
-    """Load the tokenizer of a checkpoint's folder and add the dialogue's tokens.
-
-    Raises:
-        UnfitError: it cannot be loaded, or is of another checkpoint than the weights.
-    """
-    tokenizer = load_tokenizer(source, trust_remote_code=config.model.trust_remote_code)
-    own = get_family(config.model.architecture).defaults | read_own_config(source)
-    refuse_foreign_tokenizer(tokenizer.get_vocab(), rows=own["vocab_size"], source=source)
-    tags = dialogue_tokens(config, splits.train.rows)
-    return PreparedTokenizer(tokenizer, source, add_dialogue_tokens(tokenizer, tags), tags)
-
-
-def prepare_model(
-    config: Config,
-    tokens: PreparedTokenizer,
-    *,
-    device: str,
-    dtype: Any,
-    gradient_checkpointing: bool,
-) -> AdaptedModel:
-    """Load the network and make the asked part of it trainable."""
-    from transformers import set_seed
-
-    # Adapters start at random numbers, long before the trainer sets its own seed.
-    set_seed(config.training.seed)
-    model = load_model(
-        tokens.source,
-        config=config,
-        tokenizer=tokens.tokenizer,
-        new_tokens=tokens.new_tokens,
-        device=device,
-        dtype=dtype,
-    )
-    return adapt_model(
-        model,
-        config=config,
-        new_token_ids=tokens.tokenizer.convert_tokens_to_ids(tokens.new_tokens),
-        gradient_checkpointing=gradient_checkpointing,
-    )
 
 
 def evaluate_dev(

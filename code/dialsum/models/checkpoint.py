@@ -53,6 +53,7 @@ BESIDE = (
     "chat_template.jinja",
 )
 HUB = "https://huggingface.co"
+BANS = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 SECONDS_FOR_AN_ANSWER = 30.0
 NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", flags=re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -122,12 +123,6 @@ def weight_files(names: Collection[str]) -> list[str]:
     return []
 
 
-def name_weights(folder: Path) -> str:
-    """Return the format of a checkpoint's weights: safetensors or pytorch_model.bin."""
-    first = weight_files({path.name for path in folder.iterdir()})[0]
-    return "safetensors" if first.startswith("model.") else "pytorch_model.bin"
-
-
 def find_shard_problem(folder: Path, names: Iterable[str]) -> str | None:
     """Say which files an index of weights in folder names that are not among names."""
     index = weight_files({*names})[0]
@@ -165,9 +160,10 @@ def explain_adapter(folder: Path, *, place: str) -> str:
     )
 
 
-def is_offline() -> bool:
-    """Say whether the network is forbidden, by the hub's own variable."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+def find_ban() -> str | None:
+    """Return the variable that forbids the network, by the hub library's own rule; None: none."""
+    name = next((name for name in BANS if os.environ.get(name)), BANS[0])
+    return name if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") else None
 
 
 def find_hub_cache() -> Path:
@@ -226,8 +222,8 @@ def fetch_folder(asked: Model, *, say: Callable[[str], object] = print) -> Path:
     if found := find_folder(asked):
         return found
     name, revision = asked.checkpoint, asked.revision
-    if is_offline():
-        raise UnfitError(explain_offline(name))
+    if ban := find_ban():
+        raise UnfitError(explain_ban(name, ban=ban))
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -293,11 +289,15 @@ def _cache_variable() -> str:
     return next((name for name in names if os.environ.get(name)), "HF_HOME")
 
 
-def explain_offline(name: str) -> str:
-    """Say that a checkpoint is not in the cache, whole, and may not be downloaded."""
+def explain_ban(name: str, *, ban: str) -> str:
+    """Say that a checkpoint is not in the cache, whole, and may not be downloaded.
+
+    Args:
+        ban: the variable that forbids it.
+    """
     return (
         f"model.checkpoint {name}: not in the cache {find_hub_cache()}, or not all of "
-        "it, and HF_HUB_OFFLINE forbids its download; unset HF_HUB_OFFLINE, set "
+        f"it, and {ban} forbids its download; unset {ban}, set "
         f"{_cache_variable()} to where it is, or give a local folder"
     )
 

@@ -1,7 +1,8 @@
 """Load a checkpoint and make of it what learns: adapters (LoRA) and new tokens' rows, or all of it.
 
-The config is checked, weights are read safely, quantised if asked, with a row for every token.
-Must not know data or the trainer.
+First its files are looked at (open_checkpoint), then come the tokenizer with the dialogue's tokens
+and the network: weights read safely, quantised if asked, with a row for every token. Must not know
+data or the trainer.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from dialsum.config.schema import Config, Qlora
 from dialsum.errors import RunError, UnfitError, first_line
 from dialsum.models.checkpoint import (
+    fetch_folder,
     find_checkpoint_problems,
-    name_weights,
     read_own_config,
+    refuse_foreign_tokenizer,
     weight_files,
 )
 from dialsum.models.families import HEAD_WEIGHT, Family, get_family, map_target_names
+from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -35,29 +38,120 @@ SHOWN_NAMES = 3
 Bits = Literal[4, 8]
 
 
-def read_model_config(source: Path, config: Config) -> Any:
-    """Check a checkpoint's folder against the experiment, and return its config.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that suits its experiment, as far as that shows without its weights.
+
+    Args:
+        folder: that holds config, weights and tokenizer.
+        config: the library's, of its config.json.
+        own: what config.json says, with the family's default where a key is absent.
+        files: of its weights; the index first, where there is one.
+    """
+
+    folder: Path
+    config: Any
+    own: Mapping[str, Any]
+    files: Sequence[str]
+
+    @property
+    def weights(self) -> str:
+        """Format of the weights: safetensors or pytorch_model.bin."""
+        return "safetensors" if self.files[0].startswith("model.") else "pytorch_model.bin"
+
+
+def open_checkpoint(config: Config, *, folder: Path | None = None) -> Checkpoint:
+    """Look at the files of an experiment's checkpoint, which is downloaded where it is absent.
+
+    Args:
+        folder: where it lies; model.checkpoint when None.
 
     Raises:
-        UnfitError: see find_checkpoint_problems; or the library cannot read it.
+        UnfitError: see fetch_folder and find_checkpoint_problems; or the library cannot read its
+            config.
     """
     from transformers import AutoConfig
 
-    if problems := find_checkpoint_problems(source, config):
+    folder = folder or fetch_folder(config.model)
+    if problems := find_checkpoint_problems(folder, config):
         raise UnfitError("; ".join(problems))
     try:
-        return AutoConfig.from_pretrained(
-            str(source), trust_remote_code=config.model.trust_remote_code
+        library_config = AutoConfig.from_pretrained(
+            str(folder), trust_remote_code=config.model.trust_remote_code
         )
     except Exception as error:  # a config may be wrong in as many ways as the library has lines
         raise UnfitError(
-            f"model.checkpoint {source}: its config could not be read ({first_line(error)}); "
+            f"model.checkpoint {folder}: its config could not be read ({first_line(error)}); "
             "copy the checkpoint again"
         ) from error
+    own = {**get_family(config.model.architecture).defaults, **read_own_config(folder)}
+    return Checkpoint(
+        folder, library_config, own, weight_files({path.name for path in folder.iterdir()})
+    )
+
+
+@dataclass(frozen=True)
+class PreparedTokenizer:
+    """A tokenizer with the dialogue's tokens.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        new_tokens: tokens that the checkpoint did not have.
+        tags: all speaker tags and masks.
+    """
+
+    tokenizer: Any
+    new_tokens: list[str]
+    tags: list[str]
+
+
+def prepare_tokenizer(
+    checkpoint: Checkpoint, config: Config, *, tags: Sequence[str]
+) -> PreparedTokenizer:
+    """Load a checkpoint's tokenizer and add the tags that it lacks.
+
+    Raises:
+        UnfitError: it cannot be loaded, or is of another checkpoint than the weights.
+    """
+    folder = checkpoint.folder
+    tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
+    rows = checkpoint.own["vocab_size"]
+    refuse_foreign_tokenizer(tokenizer.get_vocab(), rows=rows, source=folder)
+    return PreparedTokenizer(tokenizer, add_dialogue_tokens(tokenizer, tags), list(tags))
+
+
+def prepare_model(
+    checkpoint: Checkpoint,
+    config: Config,
+    tokens: PreparedTokenizer,
+    *,
+    device: str,
+    dtype: Any,
+    gradient_checkpointing: bool,
+) -> AdaptedModel:
+    """Load the network and make the asked part of it trainable (load_model, adapt_model)."""
+    from transformers import set_seed
+
+    # Adapters start at random numbers, long before the loop sets its own seed.
+    set_seed(config.training.seed)
+    model = load_model(
+        checkpoint,
+        config=config,
+        tokenizer=tokens.tokenizer,
+        new_tokens=tokens.new_tokens,
+        device=device,
+        dtype=dtype,
+    )
+    return adapt_model(
+        model,
+        config=config,
+        new_token_ids=tokens.tokenizer.convert_tokens_to_ids(tokens.new_tokens),
+        gradient_checkpointing=gradient_checkpointing,
+    )
 
 
 def load_model(
-    source: Path,
+    checkpoint: Checkpoint,
     *,
     config: Config,
     tokenizer: PreTrainedTokenizerFast,
@@ -77,13 +171,13 @@ def load_model(
         The model on its device, in evaluation mode; its config says whether the head is tied.
 
     Raises:
-        UnfitError: see read_model_config.
         RunError: weights that cannot be read, are not finite, or are not those of this model.
     """
     import transformers
 
     family, bits = get_family(config.model.architecture), choose_bits(config.qlora)
-    model_config = read_model_config(source, config)
+    source, weights = str(checkpoint.folder), checkpoint.weights
+    model_config = copy.deepcopy(checkpoint.config)
     # Under True the library ties what the file lacks, and leaves a head of its own as it is; under
     # False, BART's encoder and decoder would not find the embeddings that they share.
     model_config.tie_word_embeddings = True
@@ -91,8 +185,6 @@ def load_model(
         setattr(model_config, family.dropout, config.model.dropout)
     # The library would start a thread that asks the hub to convert a checkpoint; nobody asked to.
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
-    files = weight_files({path.name for path in source.iterdir()})
-    weights = name_weights(source)
     options: dict[str, Any] = {
         "dtype": dtype,
         "weights_only": True,
@@ -106,23 +198,22 @@ def load_model(
         untied = copy.deepcopy(model_config)
         untied.tie_word_embeddings = False
         _, report = model_class.from_pretrained(
-            str(source),
+            source,
             config=untied,
             device_map={"": "meta"},
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             **options,
         )
-        own = read_own_config(source)
-        problem = find_weight_problems(report, family=family, own=own)
-        problem = problem or _find_not_finite(source / file for file in files)
+        problem = find_weight_problems(report, family=family, own=checkpoint.own)
+        problem = problem or _find_not_finite(checkpoint.folder / file for file in checkpoint.files)
         if problem is None:
             if bits is not None:
                 options["quantization_config"] = describe_quantisation(bits, compute=dtype)
             model = model_class.from_pretrained(
-                str(source), config=model_config, device_map={"": device}, **options
+                source, config=model_config, device_map={"": device}, **options
             ).eval()
-            held = _held_embeddings(report, family=family, own=own)
+            held = _held_embeddings(report, family=family, own=checkpoint.own)
             _share_embeddings(model, held, family=family)
     except pickle.UnpicklingError:
         problem = (

@@ -22,7 +22,7 @@ from dialsum.config.schema import Config
 from dialsum.errors import RunError, UnfitError
 from dialsum.files import give_usual_mode, write_json, write_text
 from dialsum.models.checkpoint import fetch_folder, resolve_checkpoint, weight_files
-from dialsum.models.load import load_model
+from dialsum.models.load import load_model, open_checkpoint
 from dialsum.models.tokenizers import load_tokenizer
 from dialsum.paths import RunPaths
 
@@ -224,7 +224,12 @@ def load_saved_model(
                 "weights are there now; put those back"
             )
     model = load_model(
-        base, config=config, tokenizer=tokenizer, new_tokens=new_tokens, device=device, dtype=dtype
+        open_checkpoint(config, folder=base),
+        config=config,
+        tokenizer=tokenizer,
+        new_tokens=new_tokens,
+        device=device,
+        dtype=dtype,
     )
     if with_adapter and info["kind"] == "adapter":
         model = attach_adapter(model, folder)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dialsum.data.cleaning import fold_spaces
-from dialsum.errors import UnfitError, first_line
+from dialsum.errors import RunError, UnfitError, first_line
 from dialsum.files import shorten
 
 if TYPE_CHECKING:
@@ -339,6 +339,32 @@ class RoundTrip:
             self.unknown_tokens > MOST_UNKNOWN_TOKENS * self.tokens
             or self.with_unknown > MOST_UNKNOWN_TEXTS * self.texts
         )
+
+    def judge(self, source: Path) -> list[str]:
+        """Return what should be known of it, as sentences.
+
+        Args:
+            source: the checkpoint's folder.
+
+        Raises:
+            RunError: the tokenizer is none for these texts.
+        """
+        lost = f"{len(self.failed)} of {self.texts} summaries do not survive the tokenizer"
+        example = "such as {!r} -> {!r}".format(*self.failed[0]) if self.failed else ""
+        if 2 * len(self.failed) > self.texts:
+            raise RunError(
+                f"{lost} of {source}, {example}: it is not the one that the checkpoint was trained "
+                "with. Give a folder with the right tokenizer.json as model.checkpoint"
+            )
+        if self.lacks_the_language:
+            raise RunError(
+                f"{source}: {self.describe_unknown()}: {self.show_unknown()}. Nothing can be "
+                "learnt of such text: give a checkpoint whose vocabulary holds the data's language "
+                "as model.checkpoint, such as google/mt5-small (many languages) or "
+                "paust/pko-t5-base (Korean)"
+            )
+        said = [self.describe_unknown()] if self.with_unknown else []
+        return [*said, f"{lost}, {example}"] if self.failed else said
 
     def describe_unknown(self) -> str:
         """Say how much the vocabulary lacks, and what of the first texts."""

@@ -432,6 +432,17 @@ class SummaryTask(torch.utils.data.Dataset[Batch]):
             self._planned = epoch, steps
         return self._planned[1]
 
+    def padding_share(self) -> dict[str, float]:
+        """Return which share of the first epoch's positions is padding, 0-1: as planned, and were
+        its rows drawn at random.
+        """
+        inputs, targets = self.encoded.input_lengths, self.encoded.target_lengths
+        at_random = plan_random(inputs, shape=self.shape, seed=self.seed, epoch=0)
+        return {
+            name: round(padding_share(steps, inputs, targets, multiple=self.multiple), 4)
+            for name, steps in (("value", self.steps(0)), ("drawn_at_random", at_random))
+        }
+
     def find_heaviest(self, epochs: int) -> list[Rows]:
         """Return the passes of all epochs that take most memory: by tokens, by attention."""
         inputs, targets = self.encoded.input_lengths, self.encoded.target_lengths
