@@ -39,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, interrupt)
     with use_environment():
         require_packages(__file__)
-        from dialsum.batch.check import check_alone, explain_checkpoint
+        from dialsum.batch.alone import check_alone, make_alone_job
+        from dialsum.batch.check import explain_checkpoint
         from dialsum.batch.lock import hold_run
-        from dialsum.batch.start import make_alone_job
         from dialsum.config.load import load_config
         from dialsum.experiment.job import read_job
 

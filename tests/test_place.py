@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from batch_world import leave, make_options, make_result, write_configs, write_result
+from dialsum.batch.alone import choose_place
 from dialsum.batch.check import find_place_problems
-from dialsum.batch.start import choose_place
 from dialsum.errors import EXIT_UNFIT, DiskFullError, RunError, UnfitError
 from dialsum.paths import BatchPaths, RunPaths
 from dialsum.record import (

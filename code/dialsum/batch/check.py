@@ -24,16 +24,16 @@ from dialsum.batch.first_look import (
     find_gpu_problems,
     installed_torch_build,
 )
-from dialsum.batch.lock import find_batch_around, find_batches_at_work, find_runs_at_work
+from dialsum.batch.lock import find_batches_at_work, find_runs_at_work
 from dialsum.batch.packages import find_version_problems
 from dialsum.batch.plan import BatchPlan, count_experiments
-from dialsum.config.load import LoadedConfig, load_config
+from dialsum.config.load import LoadedConfig, load_without_wrong
 from dialsum.config.rules import find_length_problems
 from dialsum.config.schema import Config
 from dialsum.config.yaml import Origin
 from dialsum.data.rows import Kind, Splits, load_split, read_data
 from dialsum.environment_variables import WORLD_SIZES
-from dialsum.errors import ConfigError, DialsumError, ProblemsError, RunError, UnfitError
+from dialsum.errors import DialsumError, ProblemsError, RunError, UnfitError
 from dialsum.experiment.job import Job
 from dialsum.experiment.recording import find_shadowed_packages
 from dialsum.machine.devices import host_memory, nvidia_gpus, usable_cores, visible_gpus
@@ -143,55 +143,6 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
         list(dict.fromkeys(notes)),
         machine_fit=not gpu,
     )
-
-
-def load_without_wrong(
-    path: Path, *, overrides: Sequence[str], overlays: Sequence[Path]
-) -> LoadedConfig | None:
-    """Load an experiment without the overrides that are wrong, to look at what is beside them.
-
-    Returns:
-        None where it cannot be loaded without them either: its file is wrong.
-    """
-
-    def load(kept: Sequence[str]) -> LoadedConfig | None:
-        try:
-            return load_config(path, overrides=kept, overlays=overlays)
-        except ConfigError:
-            return None  # whoever asks has said why already
-
-    if load([]) is None:
-        return None
-    return load([override for override in overrides if load([override]) is not None])
-
-
-def check_alone(job: Job, *, known: Sequence[str] = ()) -> Job:
-    """Refuse a run that no batch checked where it cannot go on this machine, or not at its place;
-    fetch its checkpoint where it can.
-
-    Its data are read only where something else is wrong: the run itself reads them next.
-
-    Args:
-        known: what is wrong with its configuration.
-
-    Returns:
-        The job with the commit of its checkpoint (pin_checkpoint).
-
-    Raises:
-        ProblemsError: place, machine, checkpoint or data are unfit, or the configuration was.
-    """
-    config, paths = job.config, job.paths
-    wrong = [*known, *find_shadowed_packages()]
-    obstacle = _find_obstacle(paths.folder) or _find_obstacle(paths.model.parent)
-    obstacle = obstacle or find_foreign(paths) or find_batch_around(paths)
-    place = [obstacle] if obstacle else find_runs_at_work([paths])
-    # Of a run that goes on, a part is on the disk already.
-    wrong += place or ([] if job.resume else find_lack_of_space([job]))
-    wrong += find_machine_problems([config])
-    wrong += find_model_problems(config)[0]
-    if wrong:
-        raise ProblemsError([*wrong, *check_data([config])[1]])
-    return replace(job, loaded=pin_checkpoint(job.loaded))
 
 
 # What is wrong with the data
@@ -476,7 +427,7 @@ def find_place_problems(plan: BatchPlan) -> list[str]:
     """Return what is wrong with the places that a batch writes to."""
     paths = plan.paths
     folders = dict.fromkeys([paths.root, paths.runs, paths.log_root])
-    problems = [problem for folder in folders if (problem := _find_obstacle(folder))]
+    problems = [problem for folder in folders if (problem := find_obstacle(folder))]
     if os.path.lexists(paths.summary) and "schema_version" not in read_json_object(paths.summary):
         problems.append(
             f"{shown(paths.summary)}: was not written by this program, which writes its own file "
@@ -488,7 +439,7 @@ def find_place_problems(plan: BatchPlan) -> list[str]:
     return find_lack_of_space(plan.jobs)
 
 
-def _find_obstacle(folder: Path) -> str | None:
+def find_obstacle(folder: Path) -> str | None:
     """Say why a folder, or what of it has to be made, cannot be written to."""
     present = nearest_existing(folder)
     if not present.is_dir():

@@ -1,4 +1,4 @@
-"""How experiments start: a batch from its options to its closing table, and a run by itself.
+"""A batch from its options to its closing table.
 
 The order of the steps is here; what each of them decides is theirs.
 """
@@ -7,20 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dialsum.batch.check import (
-    Findings,
-    check_alone,
-    check_plan,
-    explain_checkpoint,
-    load_without_wrong,
-    pin_checkpoints,
-)
+from dialsum.batch.check import Findings, check_plan, explain_checkpoint, pin_checkpoints
 from dialsum.batch.child import listen_for_interrupts
 from dialsum.batch.plan import (
     TRAINER,
@@ -34,13 +26,9 @@ from dialsum.batch.plan import (
 from dialsum.batch.queue import note_unwritten, run_queue
 from dialsum.batch.result import describe_unwritten
 from dialsum.batch.screen import Screen
-from dialsum.config.load import load_config
 from dialsum.environment_variables import describe_variables, take_env_file
-from dialsum.errors import EXIT_OK, ConfigError, DialsumError, ProblemsError, UnfitError
-from dialsum.experiment.job import Job
+from dialsum.errors import EXIT_OK, ConfigError, DialsumError, ProblemsError
 from dialsum.files import write_report
-from dialsum.paths import OUTPUTS, RunPaths, project_path
-from dialsum.record import find_model, holds_run
 from dialsum.report.closing import format_closing
 
 
@@ -143,55 +131,3 @@ def explain_batch(options: BatchOptions) -> str:
     return "\n\n".join(
         one.explain(checkpoint=explain_checkpoint(one.config)) for one in loaded.values()
     )
-
-
-def make_alone_job(asked: Namespace) -> Job:
-    """Return the job of a run that no batch starts, checked as far as it can be here.
-
-    Args:
-        asked: trainer.py's options, --config among them.
-
-    Raises:
-        ProblemsError: configuration, place, machine, checkpoint or data are unfit: all of it.
-    """
-    paths = choose_place(
-        asked.config.stem,
-        output_dir=asked.output_dir,
-        run_dir=asked.run_dir,
-        model_dir=asked.model_dir,
-    )
-    values = {"overrides": asked.overrides, "overlays": asked.overlay}
-    known: list[str] = []
-    try:
-        loaded = load_config(asked.config, **values)
-    except ConfigError as error:
-        mended = load_without_wrong(asked.config, **values)
-        if mended is None:
-            raise
-        loaded, known = mended, error.problems
-    kind = "one_epoch" if asked.one_epoch else "full"
-    return check_alone(Job(loaded, paths, kind, resume=asked.resume), known=known)
-
-
-def choose_place(
-    name: str, *, output_dir: Path | None, run_dir: Path | None, model_dir: Path | None
-) -> RunPaths:
-    """Return where a run by itself goes; one that stands there already keeps its model's place.
-
-    Args:
-        name: of the experiment.
-        output_dir: stands for outputs/; the run goes to a folder of its name in it.
-        run_dir: the run's own folder.
-        model_dir: the model's own folder.
-
-    Raises:
-        UnfitError: both output_dir and run_dir are given.
-    """
-    if output_dir is not None and run_dir is not None:
-        raise UnfitError(
-            "--output-dir and --run-dir: give one of them; --run-dir is the run's own folder, "
-            "--output-dir the folder in which it gets one of its name"
-        )
-    folder = (run_dir or (output_dir or project_path(OUTPUTS)) / name).resolve()
-    model = model_dir.resolve() if model_dir else find_model(folder) if holds_run(folder) else None
-    return RunPaths(folder=folder, model=model or RunPaths.alone(folder).model)

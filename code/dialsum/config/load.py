@@ -183,6 +183,26 @@ def load_config(
     return load_configs([path], overrides=overrides, overlays=overlays)[0]
 
 
+def load_without_wrong(
+    path: Path, *, overrides: Sequence[str], overlays: Sequence[Path]
+) -> LoadedConfig | None:
+    """Load an experiment without the overrides that are wrong, to look at what is beside them.
+
+    Returns:
+        None where it cannot be loaded without them either: its file is wrong.
+    """
+
+    def load(kept: Sequence[str]) -> LoadedConfig | None:
+        try:
+            return load_config(path, overrides=kept, overlays=overlays)
+        except ConfigError:
+            return None  # whoever asks has said why already
+
+    if load([]) is None:
+        return None
+    return load([override for override in overrides if load([override]) is not None])
+
+
 def dump_yaml(config: Config, *, remarks: Sequence[str] = ()) -> str:
     """Return every value as a YAML file that loads to the same config.
 
