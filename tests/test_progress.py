@@ -16,15 +16,9 @@ import pytest
 
 from batch_world import make_screen
 from dialsum.batch.child import TOLERANCE_BYTES, CardUse, wait_until_free
-from dialsum.batch.screen import (
-    EventFile,
-    RunProgress,
-    Screen,
-    cut_to_width,
-    estimate_rest,
-    format_duration,
-)
+from dialsum.batch.screen import EventFile, RunProgress, Screen, estimate_rest
 from dialsum.score.show import format_final
+from dialsum.text import cut_to_width, format_duration
 from gpu_states import make_gpu
 
 CODE = str(Path(__file__).resolve().parent.parent / "code")

@@ -30,9 +30,9 @@ from dialsum.files import (
     look_at,
     read_regular,
     refuse_foreign,
-    shorten,
     write_json,
 )
+from dialsum.text import shorten
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROWS = b"fname,dialogue,summary\n" + b"a,#Person1#: b,c\n" * 40

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dialsum.errors import UnfitError
-from dialsum.files import shorten
 from dialsum.paths import PROJECT_ROOT
-from dialsum.text import SURROGATE
+from dialsum.text import SURROGATE, shorten
 
 NEAR_ENOUGH = 0.6
 """Least similarity, 0 to 1, of a word that is offered in place of a misspelt one."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dialsum.paths import PROJECT_ROOT
+from dialsum.text import shorten
 
 KEPT_OUT = "DIALSUM_KEPT_OUT"
 """Variable in which a process that was started anew finds the names of what it was spared."""
@@ -188,8 +189,7 @@ def describe_variables(environment: Mapping[str, str]) -> list[str]:
 
 
 def _show(value: str) -> str:
-    text = value if value.isprintable() else ascii(value)
-    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
+    return shorten(value if value.isprintable() else ascii(value), limit=MOST_CHARACTERS)
 
 
 def record_variables(environment: Mapping[str, str]) -> dict[str, object]:

@@ -90,6 +90,27 @@ def explain_os_error(error: OSError) -> str:
     return f"{place}{error.strerror or error}"
 
 
+SHOWN_PROBLEMS = 10  # of one kind; a broken file has thousands, a screen has thirty lines
+
+
+def raise_problems(problems: Sequence[str], *, summary: str | None = None) -> None:
+    """Raise one DataError with the first problems and their count; return when there is none.
+
+    Raises:
+        DataError: when problems is not empty.
+    """
+    if problems:
+        if len(problems) > SHOWN_PROBLEMS:
+            summary = summary or f"{len(problems)} problems found; nothing was started:"
+        raise DataError(shorten_kind(problems), summary=summary)
+
+
+def shorten_kind(problems: Sequence[str]) -> list[str]:
+    """Return the first problems of one kind, and a line on how many more there are."""
+    rest = len(problems) - SHOWN_PROBLEMS
+    return [*problems[:SHOWN_PROBLEMS], *([f"… and {rest:,} more like these"] if rest > 0 else [])]
+
+
 def run_script(main: Callable[[Sequence[str] | None], int]) -> None:
     """Call a script's main and leave with its exit status; expected errors are printed in words.
 

@@ -30,7 +30,6 @@ from typing import Any, BinaryIO
 from dialsum.errors import DataError, DiskFullError, RunError, UnfitError
 from dialsum.text import escape_in_quotes, printable
 
-QUOTED_CHARS = 80
 """The most of a file's or a command line's text that a message repeats."""
 HEAD_BYTES = 4096
 TEXT, UTF16, EMPTY, BINARY = "text", "UTF-16", "empty", "binary"
@@ -238,11 +237,6 @@ def tell_kind(head: bytes, path: Path) -> str:
     ):
         return UTF16
     return BINARY if re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head[:512]) else TEXT
-
-
-def shorten(text: str, *, limit: int = QUOTED_CHARS) -> str:
-    """Return text as a message repeats it: at most limit characters."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _check_regular(path: Path) -> int:

@@ -26,6 +26,7 @@ from dialsum.files import dump_json, read_regular, write_json, write_text
 from dialsum.paths import LOCK, RunPaths, relative, shown, timestamp
 from dialsum.score.rouge import require_same_signature
 from dialsum.score.show import format_scores
+from dialsum.text import say_first
 
 SCHEMA_VERSION = 1
 STATUSES = ("success", "failed", "interrupted")
@@ -392,9 +393,8 @@ def _find_files(folder: Path, *, what: str, lacking: str) -> str | None:
     names = [name for name in names if name not in (LOCK, RunPaths.alone(folder).previous.name)]
     if not names:
         return None
-    rest = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return (
-        f"{shown(folder)}: holds {', '.join(names[:MOST_NAMES])}{rest}, and {lacking}; nothing in "
+        f"{shown(folder)}: holds {say_first(names, limit=MOST_NAMES)}, and {lacking}; nothing in "
         f"it was touched. {WAY_OUT}"
     )
 

@@ -1,7 +1,7 @@
-"""Text from anywhere (names, labels, data, libraries) as a terminal or a log may show it, and cells
-in columns, where Korean letters take two.
+"""Text from anywhere (names, labels, data, libraries) as a terminal or a log may show it: safe to
+print, short, in columns where Korean letters take two; times and sizes for people.
 
-Standard library only, but for align. Must not know who prints, nor what the cells mean.
+Standard library only, but where columns are counted. Must not know who prints, nor what it means.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TextIO
 
 HARMFUL = re.compile(
@@ -91,6 +91,38 @@ def print_printable_only() -> None:
             setattr(sys, name, PrintableStream(stream))
 
 
+def shorten(text: str, *, limit: int = 80) -> str:
+    """Return text as a message repeats it: at most limit characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def say_first(places: Sequence[str], *, limit: int) -> str:
+    """List the first places, and how many more there are: `row 3 (…), row 9 (…) and 4 more`."""
+    rest = len(places) - limit
+    return ", ".join(places[:limit]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def name_some(names: Iterable[str], *, limit: int = 5) -> str:
+    """List a few names for a message: `'a', 'b' and 7 more`."""
+    return say_first([repr(shorten(name)) for name in names], limit=limit)
+
+
+def show_bytes(size: float) -> str:
+    """Return a size for people: `3.2 GiB`, `0.5 MiB`."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration for people: `58 s`, `3 m 20 s`, `45 m`, `1 h 20 m`."""
+    whole = round(seconds)
+    if whole < 90:
+        return f"{whole} s"
+    if whole < 600:
+        return f"{whole // 60} m {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} m" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} m"
+
+
 GAP = 2
 
 
@@ -133,3 +165,12 @@ def align(
     with console.capture() as drawn:
         console.print(table)
     return [line.rstrip() for line in drawn.get().splitlines()]
+
+
+def cut_to_width(text: str, width: int) -> str:
+    """Cut text to so many columns; Korean letters take two."""
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, width - 1).rstrip() + "…"

@@ -52,15 +52,14 @@ from dialsum.models.families import find_foreign_targets, get_family
 from dialsum.models.tiny import describe_making, is_made
 from dialsum.paths import PROJECT_ROOT, project_path, shown
 from dialsum.record import find_foreign, read_json_object
-from dialsum.text import align
+from dialsum.text import align, show_bytes
 
-GIB, MIB = 2**30, 2**20
 ROOM_FOR_WORDS_BYTES = 2**16
 """Where less is free, nothing can be recorded, and an empty log does not mean that nothing was
 said."""
 TINY_PARAMETERS = 20_000_000
 """Up to here a checkpoint trains on a CPU in minutes; real ones have six times that at least."""
-MEMORY_BYTES = 3 * GIB // 2
+MEMORY_BYTES = 3 * 2**30 // 2
 """What the process of a tiny model takes at most, its libraries included."""
 BYTES_PER_WEIGHT = 4
 OPTIMIZER_COPIES = 2
@@ -472,9 +471,9 @@ def find_lack_of_space(jobs: Sequence[Job]) -> list[str]:
         places[device] = place
         needed[device] += estimate_disk_bytes(job.config)
     return [
-        f"{shown(place)}: {_show(free)} free, but models and checkpoints of "
-        f"{count_experiments(len(jobs))} take at least about {_show(needed[device])}; free space, "
-        f"{'run fewer at a time (--only), ' if len(jobs) > 1 else ''}or {ELSEWHERE}"
+        f"{shown(place)}: {show_bytes(free)} free, but models and checkpoints of "
+        f"{count_experiments(len(jobs))} take at least about {show_bytes(needed[device])}; free "
+        f"space, {'run fewer at a time (--only), ' if len(jobs) > 1 else ''}or {ELSEWHERE}"
         for device, place in places.items()
         if (free := shutil.disk_usage(place).free) < needed[device]
     ]
@@ -505,7 +504,3 @@ def find_full_disk(job: Job, log: Path) -> str | None:
         if shutil.disk_usage(place).free < ROOM_FOR_WORDS_BYTES
     ]
     return lack[0] if lack else None
-
-
-def _show(size: int) -> str:
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / MIB:.1f} MiB"

@@ -20,8 +20,8 @@ from datetime import datetime
 from pathlib import Path
 
 from dialsum.errors import UnfitError
-from dialsum.files import shorten
 from dialsum.paths import LOCK, BatchPaths, RunPaths, shown
+from dialsum.text import shorten
 
 PATIENCE_SECONDS = 0.5
 """Somebody who only asks holds a lock for a moment."""

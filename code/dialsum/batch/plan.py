@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from dialsum.batch.screen import format_duration
 from dialsum.cli import list_overrides
 from dialsum.config.load import LoadedConfig, load_config
 from dialsum.config.schema import Config
@@ -30,7 +29,7 @@ from dialsum.paths import (
     shown,
     timestamp,
 )
-from dialsum.text import align
+from dialsum.text import align, format_duration
 
 TRAINER = (sys.executable, str(PROJECT_ROOT / "code" / "trainer.py"))
 """The command that runs one experiment; `--job FILE` is added."""

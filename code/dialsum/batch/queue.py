@@ -37,7 +37,7 @@ from dialsum.batch.result import (
     explain_end,
     group_unwritten,
 )
-from dialsum.batch.screen import EventFile, RunProgress, Screen, estimate_rest, format_duration
+from dialsum.batch.screen import EventFile, RunProgress, Screen, estimate_rest
 from dialsum.config.rules import NoHalfError, list_changes, state_changes
 from dialsum.errors import DialsumError, RunError, UnfitError
 from dialsum.experiment.job import CAUSE_WORDS, KILLED, NAN, Job, ordinal, say_failure
@@ -52,6 +52,7 @@ from dialsum.record import (
 )
 from dialsum.report.summaries import write_batch_files
 from dialsum.score.show import format_final
+from dialsum.text import format_duration
 from dialsum.train.progress import BATCH_OFF, COULD_NOT_START
 
 NO_USE = CardUse({}, {})

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from dialsum.files import NotRegularError, open_regular
 from dialsum.score.show import describe_measured
-from dialsum.text import PrintableStream, visible
+from dialsum.text import PrintableStream, cut_to_width, format_duration, visible
 
 PLAIN_EVERY_SECONDS = 60.0
 """Pause between two progress lines where they pile up in a file."""
@@ -106,26 +106,6 @@ class Screen:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)
-
-
-def cut_to_width(text: str, width: int) -> str:
-    """Cut text to so many columns; Korean letters take two."""
-    from rich.cells import cell_len, set_cell_size
-
-    if cell_len(text) <= width:
-        return text
-    return set_cell_size(text, width - 1).rstrip() + "…"
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration for people: `58 s`, `3 m 20 s`, `45 m`, `1 h 20 m`."""
-    whole = round(seconds)
-    if whole < 90:
-        return f"{whole} s"
-    if whole < 600:
-        return f"{whole // 60} m {whole % 60:02d} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} m" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} m"
 
 
 @dataclass

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 
 from dialsum.config.schema import json_schema, schema_keys, schema_sections
 from dialsum.config.yaml import Problem, quote
-from dialsum.files import shorten
-from dialsum.text import SURROGATE, visible
+from dialsum.text import SURROGATE, shorten, visible
 
 
 @dataclass(frozen=True)

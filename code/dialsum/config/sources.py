@@ -47,8 +47,9 @@ from dialsum.config.yaml import (
     read_yaml,
     show_value,
 )
-from dialsum.files import NotRegularError, TooLargeError, shorten
+from dialsum.files import NotRegularError, TooLargeError
 from dialsum.paths import PROJECT_ROOT, shown
+from dialsum.text import shorten
 
 SORTS = {type(None): "an empty file", str: "text without any `key: value`", list: "a list"}
 """What a file without a mapping is called."""

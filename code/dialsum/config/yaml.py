@@ -32,11 +32,10 @@ from dialsum.files import (
     UTF16,
     Look,
     read_regular,
-    shorten,
     tell_kind,
 )
 from dialsum.paths import shown
-from dialsum.text import HARMFUL, SELECTORS, escape_in_quotes, shows_nothing, visible
+from dialsum.text import HARMFUL, SELECTORS, escape_in_quotes, shorten, shows_nothing, visible
 
 ENDINGS = (".yaml", ".yml")
 """Of a file of another name nothing is read, so that nothing is quoted: `.env` and its like hold

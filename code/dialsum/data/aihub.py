@@ -15,8 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dialsum.data.tables import raise_problems
-from dialsum.errors import DataError
+from dialsum.errors import DataError, raise_problems
 from dialsum.files import read_text_file
 
 _PARTICIPANT = re.compile(r"(?<![A-Za-z0-9])P\d{2}(?!\d)")

@@ -25,20 +25,12 @@ from dialsum.data.cleaning import (
     has_no_text,
     writes_literal_ends,
 )
-from dialsum.data.tables import (
-    AIHUB_COMMAND,
-    DATA_ENDINGS,
-    TableRow,
-    hint_at_names,
-    name_some,
-    read_rows,
-    say_first,
-    shorten_kind,
-)
+from dialsum.data.tables import AIHUB_COMMAND, DATA_ENDINGS, TableRow, hint_at_names, read_rows
 from dialsum.data.tags import has_tag
-from dialsum.errors import DataError
-from dialsum.files import read_file_bytes, shorten
+from dialsum.errors import DataError, shorten_kind
+from dialsum.files import read_file_bytes
 from dialsum.paths import project_path
+from dialsum.text import name_some, say_first, shorten
 
 Kind = Literal["train", "dev", "test"]
 

@@ -15,10 +15,11 @@ from statistics import median
 
 from dialsum.data.cleaning import has_no_text
 from dialsum.data.rows import Dialogue
-from dialsum.data.tables import TableRow, name_some, parse_table, shorten_kind, split_records
+from dialsum.data.tables import TableRow, parse_table, split_records
 from dialsum.data.tags import SPEAKER, TURN_START, find_tags, has_broken_tag
-from dialsum.errors import DataError, RunError
-from dialsum.files import read_text_file, shorten, write_csv
+from dialsum.errors import DataError, RunError, shorten_kind
+from dialsum.files import read_text_file, write_csv
+from dialsum.text import name_some, shorten
 
 HEADER = ["", "fname", "summary"]
 PREDICTION_COLUMNS = ("fname", "summary", "dialogue", "reference")

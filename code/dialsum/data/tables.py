@@ -11,16 +11,15 @@ import difflib
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dialsum.errors import DataError
-from dialsum.files import read_text_file, shorten
-from dialsum.text import SURROGATE
+from dialsum.errors import DataError, raise_problems
+from dialsum.files import read_text_file
+from dialsum.text import SURROGATE, name_some, shorten
 
-SHOWN_PROBLEMS = 10  # of one kind; a broken file has thousands, a screen has thirty lines
 JSON_LINES = (".jsonl", ".ndjson")
 PLAIN_LINES = (".txt",)
 DATA_ENDINGS = (".csv", *JSON_LINES)
@@ -188,35 +187,6 @@ def parse_table(text: str, path: Path, *, required: Sequence[str]) -> list[Table
         rows.append(TableRow(number, line, {name: cells[place] for place, name in named}))
     raise_problems(problems)
     return rows
-
-
-def raise_problems(problems: Sequence[str], *, summary: str | None = None) -> None:
-    """Raise one DataError with the first problems and their count; return when there is none.
-
-    Raises:
-        DataError: when problems is not empty.
-    """
-    if problems:
-        if len(problems) > SHOWN_PROBLEMS:
-            summary = summary or f"{len(problems)} problems found; nothing was started:"
-        raise DataError(shorten_kind(problems), summary=summary)
-
-
-def shorten_kind(problems: Sequence[str]) -> list[str]:
-    """Return the first problems of one kind, and a line on how many more there are."""
-    rest = len(problems) - SHOWN_PROBLEMS
-    return [*problems[:SHOWN_PROBLEMS], *([f"… and {rest:,} more like these"] if rest > 0 else [])]
-
-
-def say_first(places: Sequence[str], *, limit: int) -> str:
-    """List the first places, and how many more there are: `row 3 (…), row 9 (…) and 4 more`."""
-    rest = len(places) - limit
-    return ", ".join(places[:limit]) + (f" and {rest:,} more" if rest > 0 else "")
-
-
-def name_some(names: Iterable[str], *, limit: int = 5) -> str:
-    """List a few names for a message: `'a', 'b' and 7 more`."""
-    return say_first([repr(shorten(name)) for name in names], limit=limit)
 
 
 def split_records(text: str, path: Path) -> list[tuple[int, list[str]]]:

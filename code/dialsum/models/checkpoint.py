@@ -21,21 +21,12 @@ from typing import Any
 
 from dialsum.config.schema import Config, Model
 from dialsum.errors import UnfitError, first_line
-from dialsum.files import (
-    BINARY,
-    JSON,
-    SAFETENSORS,
-    TEXT,
-    TORCH,
-    Look,
-    look_at,
-    read_regular,
-    shorten,
-)
+from dialsum.files import BINARY, JSON, SAFETENSORS, TEXT, TORCH, Look, look_at, read_regular
 from dialsum.machine.devices import Choice
 from dialsum.machine.memory import BASE_SIZES, Size
 from dialsum.models.families import Family, get_family
 from dialsum.paths import project_path, shown
+from dialsum.text import say_first, shorten, show_bytes
 
 CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
@@ -135,8 +126,8 @@ def find_shard_problem(folder: Path, names: Iterable[str]) -> str | None:
         return f"{index} is no index of weights; {AGAIN}"
     if not absent:
         return None
-    more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-    return f"{absent[0]}{more} of the files that its index of weights names absent; {AGAIN}"
+    names = say_first(absent, limit=1)
+    return f"{names} of the files that its index of weights names absent; {AGAIN}"
 
 
 def explain_adapter(folder: Path, *, place: str) -> str:
@@ -256,13 +247,13 @@ def fetch_folder(asked: Model, *, say: Callable[[str], object] = print) -> Path:
         free = shutil.disk_usage(existing).free
         if needed > free:
             raise UnfitError(
-                f"model.checkpoint {name}: its {len(absent)} files take {_show_bytes(needed)}, but "
-                f"{cache} has {_show_bytes(free)} free; free space there, or set "
+                f"model.checkpoint {name}: its {len(absent)} files take {show_bytes(needed)}, but "
+                f"{cache} has {show_bytes(free)} free; free space there, or set "
                 f"{_cache_variable()} to a larger disk"
             )
         say(
-            f"downloading {name} at {commit[:12]}: {len(absent)} files, {_show_bytes(needed)}, "
-            f"into {cache} ({_show_bytes(free)} free)"
+            f"downloading {name} at {commit[:12]}: {len(absent)} files, {show_bytes(needed)}, "
+            f"into {cache} ({show_bytes(free)} free)"
         )
         return Path(
             snapshot_download(
@@ -300,10 +291,6 @@ def explain_ban(name: str, *, ban: str) -> str:
         f"it, and {ban} forbids its download; unset {ban}, set "
         f"{_cache_variable()} to where it is, or give a local folder"
     )
-
-
-def _show_bytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def _explain(error: Exception, asked: Model, *, endpoint: str, cache: Path) -> str | None:

@@ -29,6 +29,7 @@ from dialsum.models.checkpoint import (
 )
 from dialsum.models.families import HEAD_WEIGHT, Family, get_family, map_target_names
 from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer
+from dialsum.text import say_first
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -271,7 +272,7 @@ def find_weight_problems(
         for name, held, asked in sorted(report["mismatched_keys"])
     ]
     parts = [
-        f"{len(names)} {said} ({_show_names(names)})"
+        f"{len(names)} {said} ({say_first(names, limit=SHOWN_NAMES)})"
         for names, said in (
             (sorted(name for name in absent if not _fits(family.absent, name)), "absent"),
             (sorted(unused), "unused"),
@@ -319,11 +320,6 @@ def _find_prefix(absent: Collection[str], unused: Collection[str], family: Famil
     return None
 
 
-def _show_names(names: list[str]) -> str:
-    more = len(names) - SHOWN_NAMES
-    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
 def _show_shape(shape: Collection[int]) -> str:
     return " x ".join(str(size) for size in shape)
 
@@ -348,8 +344,9 @@ def _find_not_finite(files: Iterator[Path]) -> str | None:
     if not names:
         return None
     return (
-        f"{len(names)} of its weights hold NaN or infinity ({_show_names(names)}), so that every "
-        "loss would be NaN; copy the checkpoint again, or give one that was saved before it was "
+        f"{len(names)} of its weights hold NaN or infinity "
+        f"({say_first(names, limit=SHOWN_NAMES)}), so that every loss would be NaN; copy "
+        "the checkpoint again, or give one that was saved before it was "
         "spoilt"
     )
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from dialsum.data.cleaning import fold_spaces
 from dialsum.errors import RunError, UnfitError, first_line
-from dialsum.files import shorten
+from dialsum.text import shorten
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

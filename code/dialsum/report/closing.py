@@ -14,7 +14,6 @@ from pathlib import Path
 
 from dialsum.batch.plan import KIND_WORDS, BatchOptions, BatchPlan
 from dialsum.batch.result import DISK_FULL, BatchResult, ExperimentResult, group_unwritten
-from dialsum.batch.screen import cut_to_width, format_duration
 from dialsum.data.submission import PREDICTION_COLUMNS
 from dialsum.data.tables import read_rows
 from dialsum.errors import DataError
@@ -29,7 +28,7 @@ from dialsum.report.tables import (
     points_above_floor,
     whitespace_number,
 )
-from dialsum.text import align
+from dialsum.text import align, cut_to_width, format_duration
 from dialsum.train.checkpoints import find_sealed_checkpoint
 
 PYTHON = Path(sys.executable)

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dialsum.batch.screen import format_duration
 from dialsum.experiment.job import say_attempts
 from dialsum.record import Record
 from dialsum.score.show import describe_verdict
 from dialsum.score.statistics import Difference, compare_systems
-from dialsum.text import align
+from dialsum.text import align, format_duration
 
 ABSENT = "-"
 RANKED_BY = "rouge_mean"

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dialsum.data.cleaning import MOST_WITHOUT_TEXT, has_no_text
-from dialsum.data.tables import TableRow, hint_at_names, name_some, raise_problems, read_rows
-from dialsum.errors import DataError
-from dialsum.files import shorten
+from dialsum.data.tables import TableRow, hint_at_names, read_rows
+from dialsum.errors import DataError, raise_problems
 from dialsum.score.rows import Rows
+from dialsum.text import name_some, shorten
 
 REFERENCE_COLUMN = re.compile(r"summary\d*")
 MOST_SHARED = 0.1

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dialsum.data.tables import raise_problems
 from dialsum.data.tags import SPEAKER
-from dialsum.errors import DataError
+from dialsum.errors import DataError, raise_problems
 from dialsum.text import SURROGATE
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ import torch
 
 from dialsum.errors import NonFiniteError, RunError
 from dialsum.files import write_json
+from dialsum.text import say_first
 from dialsum.train.progress import Progress
 from dialsum.train.task import Batch, rows_of
 
@@ -309,8 +310,7 @@ def _describe(bad: BadStep, names: Sequence[str]) -> str:
         "nowhere": "gradients, though not when the step was run again",
     }[bad.fault.where]
     rows = [names[row] for row in bad.rows]
-    more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
-    among = f" (rows {', '.join(rows[:3])}{more})" if rows else ""
+    among = f" (rows {say_first(rows, limit=SHOWN)})" if rows else ""
     return f"step {bad.step}: not finite: {where}{among}"
 
 
@@ -367,11 +367,10 @@ class GradientCheck:
                 self._seen.add(name)
         if self.done and (without := self._owed - self._seen):
             layers = sorted({_layer_of(name) for name in without})
-            more = f" and {len(layers) - SHOWN} more" if len(layers) > SHOWN else ""
             raise RunError(
                 f"{len(layers)} of the layers that should learn got no gradient in the first "
                 f"{GRADIENT_STEPS} steps and would stay as they are to the end: "
-                f"{', '.join(layers[:SHOWN])}{more}. Take them out of qlora.target_modules; where "
+                f"{say_first(layers, limit=SHOWN)}. Take them out of qlora.target_modules; where "
                 "all layers are named, set training.gradient_checkpointing: false"
             )
 
