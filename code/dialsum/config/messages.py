@@ -249,7 +249,7 @@ LOOKS_BOOLEAN = {
 }
 
 
-class Fault(NamedTuple):
+class Conflict(NamedTuple):
     """What is wrong with a dotted key beside others: what was found, and what is meant."""
 
     key: str

@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from dialsum.config.messages import CLAIM, METRIC, Fault
+from dialsum.config.messages import CLAIM, METRIC, Conflict
 from dialsum.config.schema import Config, Section, Training, default_of, is_section, keys_under
 from dialsum.config.sources import Resolved, Source, Statement
 from dialsum.config.yaml import Origin, show_value
@@ -132,7 +132,7 @@ def state_changes(changes: Sequence[Change], *, left: Sequence[str]) -> Source:
     return Source(statements=statements, notes=notes)
 
 
-def retried_rank_can_be_halved(config: Config) -> Iterator[Fault]:
+def retried_rank_can_be_halved(config: Config) -> Iterator[Conflict]:
     """Rank and alpha stay whole, and alpha / r what it was; without adapters there is neither."""
     asked, lora = config.batch.retry.count("rank_half"), config.qlora
     if lora.use_qlora:
@@ -140,17 +140,17 @@ def retried_rank_can_be_halved(config: Config) -> Iterator[Fault]:
         yield from _too_often("rank_half", asked, ALPHA, lora.lora_alpha)
     elif asked:
         found = "rank_half, but every weight is trained, without a rank (qlora.use_qlora: false)"
-        yield Fault(RETRY, found, "without rank_half, or use_qlora: true")
+        yield Conflict(RETRY, found, "without rank_half, or use_qlora: true")
 
 
-def retried_batch_can_be_halved(config: Config) -> Iterator[Fault]:
+def retried_batch_can_be_halved(config: Config) -> Iterator[Conflict]:
     """A batch of odd size has no half that keeps the effective one."""
     rows = config.training.per_device_train_batch_size
     if rows != "auto":
         yield from _too_often("batch_half", config.batch.retry.count("batch_half"), BATCH, rows)
 
 
-def _too_often(by: str, asked: int, key: str, value: int) -> Iterator[Fault]:
+def _too_often(by: str, asked: int, key: str, value: int) -> Iterator[Conflict]:
     possible = count_halvings(value)
     if asked <= possible:
         return
@@ -158,7 +158,7 @@ def _too_often(by: str, asked: int, key: str, value: int) -> Iterator[Fault]:
     steps = " -> ".join(str(value // 2**n) for n in range(possible + 1))
     how = f"can be halved {possible} times only ({steps})" if possible else "has no half"
     meant = f"at most {possible} {by}" if possible else f"without {by}"
-    yield Fault(
+    yield Conflict(
         RETRY,
         f"{by}{times}, but {key} {value} {how}",
         f"{meant}, or {key} {2**asked}, or a multiple of it",
@@ -196,44 +196,44 @@ SCHEDULE_ARGUMENTS: dict[str, dict[str, str]] = {
 """Arguments of each shape in transformers' optimization.py; the other shapes have none."""
 
 
-def fp16_fits_the_family(config: Config) -> Iterator[Fault]:
+def fp16_fits_the_family(config: Config) -> Iterator[Conflict]:
     """T5's activations pass float16's 65,504: the loss becomes NaN."""
     if config.training.fp16 and config.model.architecture in FP16_OVERFLOWS:
         found = f"fp16: true on {config.model.architecture}, whose activations overflow float16"
-        yield Fault("training.fp16", f"{found} (NaN)", "bf16: true")
+        yield Conflict("training.fp16", f"{found} (NaN)", "bf16: true")
 
 
-def one_mixed_precision(config: Config) -> Iterator[Fault]:
+def one_mixed_precision(config: Config) -> Iterator[Conflict]:
     """Only one of the two can run."""
     if config.training.fp16 and config.training.bf16 is True:
-        yield Fault("training.fp16", "fp16: true beside bf16: true", "keep bf16: true alone")
+        yield Conflict("training.fp16", "fp16: true beside bf16: true", "keep bf16: true alone")
 
 
-def checkpoint_is_of_the_family(config: Config) -> Iterator[Fault]:
+def checkpoint_is_of_the_family(config: Config) -> Iterator[Conflict]:
     """The seven's checkpoints are known without a download."""
     asked = config.model.architecture
     if (family := KNOWN_CHECKPOINTS.get(config.model.checkpoint, asked)) != asked:
         found = f"{asked} for {config.model.checkpoint}"
-        yield Fault("model.architecture", found, f"architecture: {family}")
+        yield Conflict("model.architecture", found, f"architecture: {family}")
 
 
-def shortest_is_below_longest(config: Config) -> Iterator[Fault]:
+def shortest_is_below_longest(config: Config) -> Iterator[Conflict]:
     """A summary cannot be longer than the longest."""
     longest = config.generation.max_new_tokens or config.tokenizer.decoder_max_len
     if (least := config.generation.min_new_tokens) > longest:
         found = f"{least}, above the longest, {longest}"
-        yield Fault("generation.min_new_tokens", found, f"at most {longest}")
+        yield Conflict("generation.min_new_tokens", found, f"at most {longest}")
 
 
-def prefix_leaves_room(config: Config) -> Iterator[Fault]:
+def prefix_leaves_room(config: Config) -> Iterator[Conflict]:
     """Each word of the prefix takes a token at least, and the end token one."""
     words, longest = config.tokenizer.input_prefix.split(), config.tokenizer.encoder_max_len
     if longest <= max(len(words), len("".join(words)) // PIECE_CHARACTERS) + 1:
         found = f"{longest} tokens, of which the prefix and the end take all"
-        yield Fault("tokenizer.encoder_max_len", found, "512, or more")
+        yield Conflict("tokenizer.encoder_max_len", found, "512, or more")
 
 
-def lengths_fit_kobart(config: Config) -> Iterator[Fault]:
+def lengths_fit_kobart(config: Config) -> Iterator[Conflict]:
     """A known KoBART's learned positions end; any other checkpoint says its limit when loaded."""
     if "kobart" not in config.model.checkpoint.lower() or config.model.architecture != "bart":
         return
@@ -246,53 +246,53 @@ def lengths_fit_kobart(config: Config) -> Iterator[Fault]:
         length = getattr(getattr(config, section), name, None) or 0
         if length > KOBART_POSITIONS:
             found = f"{length:,} tokens, but KoBART has positions for {KOBART_POSITIONS:,}"
-            yield Fault(key, found, f"at most {KOBART_POSITIONS}")
+            yield Conflict(key, found, f"at most {KOBART_POSITIONS}")
 
 
-def training_rows_are_not_dev_rows(config: Config) -> Iterator[Fault]:
+def training_rows_are_not_dev_rows(config: Config) -> Iterator[Conflict]:
     """A score on rows that were trained on says nothing."""
     if config.data.train_file == config.data.dev_file:
-        yield Fault("data.dev_file", f"{config.data.dev_file} also trains", "another file")
+        yield Conflict("data.dev_file", f"{config.data.dev_file} also trains", "another file")
 
 
-def dev_rows_come_from_one_place(config: Config) -> Iterator[Fault]:
+def dev_rows_come_from_one_place(config: Config) -> Iterator[Conflict]:
     """A file, or a share of the train file's rows."""
     share, file = config.data.dev_share, config.data.dev_file
     if share is not None and file is not None:
         found = f"{share:g} beside data.dev_file {file}"
-        yield Fault("data.dev_share", found, "one of the two: set the other to null")
+        yield Conflict("data.dev_share", found, "one of the two: set the other to null")
     if share is None and file is None:
         meant = "a file, or a share of the train rows as data.dev_share, such as 0.05"
-        yield Fault("data.dev_file", "null, and no data.dev_share", meant)
+        yield Conflict("data.dev_file", "null, and no data.dev_share", meant)
 
 
-def columns_differ(config: Config) -> Iterator[Fault]:
+def columns_differ(config: Config) -> Iterator[Conflict]:
     """A column is one thing."""
     first: dict[str, str] = {}
     for ours in ("fname", "dialogue", "summary", "topic"):
         own = getattr(config.data.columns, ours)
         if first.setdefault(own, ours) != ours:
             found = f"{own!r}, which is data.columns.{first[own]} too"
-            yield Fault(f"data.columns.{ours}", found, "another column")
+            yield Conflict(f"data.columns.{ours}", found, "another column")
 
 
-def one_quantisation(config: Config) -> Iterator[Fault]:
+def one_quantisation(config: Config) -> Iterator[Conflict]:
     """A weight is held in one way only."""
     qlora = config.qlora
     if qlora.use_qlora and qlora.load_in_4bit and qlora.load_in_8bit:
         default = "" if "load_in_4bit" in qlora.model_fields_set else " (the default)"
         found = f"true beside load_in_4bit: true{default}"
-        yield Fault("qlora.load_in_8bit", found, "load_in_4bit: false beside it")
+        yield Conflict("qlora.load_in_8bit", found, "load_in_4bit: false beside it")
 
 
-def dora_reads_its_base(config: Config) -> Iterator[Fault]:
+def dora_reads_its_base(config: Config) -> Iterator[Conflict]:
     """DoRA needs the base's rows at every step; PEFT gets those of 8-bit layers back wrongly."""
     if config.qlora.use_qlora and config.qlora.use_dora and config.qlora.load_in_8bit:
         found = "true on an 8-bit base, whose scales PEFT loses when DoRA reads the weights"
-        yield Fault("qlora.use_dora", found, "load_in_4bit: true, or no quantisation")
+        yield Conflict("qlora.use_dora", found, "load_in_4bit: true, or no quantisation")
 
 
-def pissa_can_change_its_base(config: Config) -> Iterator[Fault]:
+def pissa_can_change_its_base(config: Config) -> Iterator[Conflict]:
     """PiSSA takes the largest directions out of the base, which must be floats, and no one else's.
 
     A tied head is the embeddings too: what is taken out of it would be missing there.
@@ -303,13 +303,13 @@ def pissa_can_change_its_base(config: Config) -> Iterator[Fault]:
     for bits, held in ((4, qlora.load_in_4bit), (8, qlora.load_in_8bit)):
         if held:
             found = f"pissa over {bits}-bit weights: it takes directions out of floats"
-            yield Fault(key, found, f"load_in_{bits}bit: false, or default")
+            yield Conflict(key, found, f"load_in_{bits}bit: false, or default")
     if shared := [name for name in qlora.target_modules if name in NOT_BLOCKS]:
         found = f"pissa with {show_value(shared)} among the target_modules"
-        yield Fault(key, found, "layers of the blocks alone, or default")
+        yield Conflict(key, found, "layers of the blocks alone, or default")
 
 
-def what_learns_is_float32(config: Config) -> Iterator[Fault]:
+def what_learns_is_float32(config: Config) -> Iterator[Conflict]:
     """A bfloat16 weight has 8 bits of mantissa: an update below a 500th of it is rounded away."""
     if config.model.dtype != "bfloat16":
         return
@@ -317,10 +317,10 @@ def what_learns_is_float32(config: Config) -> Iterator[Fault]:
     if whole or config.qlora.train_embeddings:
         what = "every weight" if whole else "embeddings and norms"
         found = f"bfloat16, but {what} would learn in it, and most updates be rounded away"
-        yield Fault("model.dtype", found, "auto; training.bf16 computes in bfloat16")
+        yield Conflict("model.dtype", found, "auto; training.bf16 computes in bfloat16")
 
 
-def schedule_knows_its_arguments(config: Config) -> Iterator[Fault]:
+def schedule_knows_its_arguments(config: Config) -> Iterator[Conflict]:
     """An argument of another shape would stop the library at the first step."""
     shape = config.training.lr_scheduler_type
     known = SCHEDULE_ARGUMENTS.get(shape, {})
@@ -331,7 +331,7 @@ def schedule_knows_its_arguments(config: Config) -> Iterator[Fault]:
             continue
         else:
             meant = known[name]
-        yield Fault("training.lr_scheduler_kwargs", f"{name}: {show_value(value)}", meant)
+        yield Conflict("training.lr_scheduler_kwargs", f"{name}: {show_value(value)}", meant)
 
 
 def _fits(name: str, value: Any, config: Config) -> bool:
@@ -346,20 +346,20 @@ def _fits(name: str, value: Any, config: Config) -> bool:
     return bool(0 < value < float("inf"))
 
 
-def restarts_restart(config: Config) -> Iterator[Fault]:
+def restarts_restart(config: Config) -> Iterator[Conflict]:
     """The library's default of one cycle is plain cosine under another name."""
     shape, arguments = config.training.lr_scheduler_type, config.training.lr_scheduler_kwargs
     if shape == "cosine_with_restarts" and "num_cycles" not in arguments:
         found = "cosine_with_restarts without num_cycles: one cycle, plain cosine"
-        yield Fault(SCHEDULE, found, "lr_scheduler_kwargs: {num_cycles: 4}, or cosine")
+        yield Conflict(SCHEDULE, found, "lr_scheduler_kwargs: {num_cycles: 4}, or cosine")
 
 
-def warmup_can_end(config: Config) -> Iterator[Fault]:
+def warmup_can_end(config: Config) -> Iterator[Conflict]:
     """At the last step the peak learning rate would still be ahead."""
     steps, warmup = config.training.max_steps, config.training.warmup_steps
     if steps is not None and warmup >= steps:
         found = f"{warmup:g} of {steps} steps: the peak learning rate is never reached"
-        yield Fault(WARMUP, found, "fewer than max_steps, or a share below 1")
+        yield Conflict(WARMUP, found, "fewer than max_steps, or a share below 1")
 
 
 def find_length_problems(asked: Training, *, train_rows: int | None) -> tuple[list[str], list[str]]:
@@ -391,7 +391,7 @@ def find_length_problems(asked: Training, *, train_rows: int | None) -> tuple[li
     return problems, notes
 
 
-RULES: tuple[Callable[[Config], Iterator[Fault]], ...] = (
+RULES: tuple[Callable[[Config], Iterator[Conflict]], ...] = (
     fp16_fits_the_family,
     one_mixed_precision,
     checkpoint_is_of_the_family,
@@ -413,7 +413,7 @@ RULES: tuple[Callable[[Config], Iterator[Fault]], ...] = (
 )
 
 
-def find_conflicts(config: Config, resolved: Resolved) -> Iterator[Fault]:
+def find_conflicts(config: Config, resolved: Resolved) -> Iterator[Conflict]:
     """Give what does not fit together among the values that are known.
 
     Args:
@@ -492,7 +492,7 @@ SWITCHES = (
 )
 
 
-def _find_overruled(resolved: Resolved) -> Iterator[Fault]:
+def _find_overruled(resolved: Resolved) -> Iterator[Conflict]:
     """max_steps rules over num_train_epochs, so a later num_train_epochs would do nothing, and the
     metric over a claim of which scores are better.
     """
@@ -500,14 +500,14 @@ def _find_overruled(resolved: Resolved) -> Iterator[Fault]:
     ruling = resolved.value(steps)
     if ruling is not None and resolved.rank(epochs) > resolved.rank(steps):
         found = f"{resolved.value(epochs):g}, but max_steps {ruling} rules"
-        yield Fault(epochs, found, f"{steps}: null beside it")
+        yield Conflict(epochs, found, f"{steps}: null beside it")
     claim, metric = resolved.stated.get(CLAIM), resolved.value(METRIC)
     if claim and METRIC not in resolved.unread and claim.value == (metric == "loss"):
         found = f"{show_value(claim.value)}, but metric_for_best_model is {metric}"
-        yield Fault(CLAIM, found, "remove it: it follows from the metric")
+        yield Conflict(CLAIM, found, "remove it: it follows from the metric")
 
 
-def _find_ignored(resolved: Resolved) -> Iterator[Fault]:
+def _find_ignored(resolved: Resolved) -> Iterator[Conflict]:
     """Give each key that is stated beside, or after, what silences it: it would be accepted and
     then ignored.
 
@@ -523,7 +523,7 @@ def _find_ignored(resolved: Resolved) -> Iterator[Fault]:
             if resolved.rank(switch.key) <= resolved.rank(key) != 0:
                 off = f"{switch.key}: {show_value(switch.off)} ({switch.why})"
                 found = f"{show_value(value)} has no effect under {off}"
-                yield Fault(key, found, f"remove it, or change {switch.key}")
+                yield Conflict(key, found, f"remove it, or change {switch.key}")
 
 
 def note_silenced(resolved: Resolved, *, files: Resolved) -> Iterator[str]:

@@ -24,14 +24,12 @@ Auto = Literal["auto"]
 # No bound forbids what a run could mean: beyond each stands a slip of the keyboard.
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
 """Optimizer steps."""
-Rows = Annotated[int, Field(ge=1, le=1_000_000_000)]
+RowCount = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Name = Annotated[str, Field(min_length=1)]
 BatchRows = Annotated[int, Field(ge=1, le=65_536)]
 """Rows on the device at once, or forward passes to a step."""
 Size = Annotated[int, Field(ge=1, le=65_536)]
 """A width of the network, or a rank."""
-Parts = Annotated[int, Field(ge=1, le=256)]
-"""Layers or heads."""
 Beams = Annotated[int, Field(ge=1, le=256)]
 Length = Annotated[int, Field(ge=2, le=1_000_000)]
 """In tokens: the end token and one before it at least."""
@@ -180,11 +178,11 @@ class Data(Section):
     touched), relative to the project's root or absolute;
     null: none are kept.
     """
-    max_train_rows: Rows | None = None
+    max_train_rows: RowCount | None = None
     """Use the first rows only; all when absent."""
-    max_dev_rows: Rows | None = None
+    max_dev_rows: RowCount | None = None
     """Use the first rows only; all when absent."""
-    max_test_rows: Rows | None = None
+    max_test_rows: RowCount | None = None
     """Use the first rows only; all when absent."""
 
 
@@ -373,7 +371,7 @@ class Evaluation(Section):
     (requirements-kiwi.txt); english is rouge_score's own, which drops Hangul."""
     training_num_beams: Beams = 1
     """Beams of the evaluations during training; the reported score uses generation.num_beams."""
-    training_max_rows: Rows | None = None
+    training_max_rows: RowCount | None = None
     """Dev rows (the first) of the evaluations during training; all when absent."""
     target: Target = Target()
     """What the run was expected to reach."""

@@ -55,7 +55,7 @@ _WIDTH_VARIANTS = re.compile(f"[{_WIDTH_VARIANT}]+")
 _OTHER_SPACES = re.compile(f"[{_OTHER_SPACE}]")
 _CONJOINING_JAMO = re.compile("[\u1100-\u11ff]")
 
-Step = tuple[str, Callable[[str], str]]
+CleaningStep = tuple[str, Callable[[str], str]]
 
 
 def clean_dialogue(text: str, *, literal_ends: bool = False) -> tuple[str, tuple[str, ...]]:
@@ -76,7 +76,7 @@ def clean_summary(text: str, *, literal_ends: bool = False) -> tuple[str, tuple[
     return _clean(text, literal_ends, ("one_line", _join_lines))
 
 
-def _clean(text: str, literal_ends: bool, last: Step) -> tuple[str, tuple[str, ...]]:
+def _clean(text: str, literal_ends: bool, last: CleaningStep) -> tuple[str, tuple[str, ...]]:
     steps = [*_ALWAYS, last]
     if _RARE.search(text):
         steps = [*_RARE_STEPS, *steps]
@@ -186,13 +186,13 @@ def _join_lines(text: str) -> str:
     return " ".join(line for line in text.split("\n") if line) if "\n" in text else text
 
 
-_RARE_STEPS: list[Step] = [
+_RARE_STEPS: list[CleaningStep] = [
     ("line_ends", partial(_OTHER_LINE_END.sub, "\n")),
     ("invisible", partial(_INVISIBLES.sub, "")),
     ("width", partial(_WIDTH_VARIANTS.sub, _fold_run)),
     ("spaces", partial(_OTHER_SPACES.sub, " ")),
 ]
-_ALWAYS: list[Step] = [
+_ALWAYS: list[CleaningStep] = [
     ("unicode", partial(unicodedata.normalize, "NFC")),
     ("outer_spaces", _strip_lines),
 ]

@@ -19,7 +19,7 @@ from dialsum.errors import NonFiniteError, RunError
 from dialsum.files import write_json
 from dialsum.text import say_first
 from dialsum.train.progress import Progress
-from dialsum.train.task import Batch, rows_of
+from dialsum.train.task import Pass, rows_of
 
 Policy = Literal["rollback", "skip", "stop"]
 
@@ -31,7 +31,7 @@ GRADIENT_STEPS = 2
 FACTORS = {"lora_A": "lora_B", "lora_embedding_A": "lora_embedding_B"}
 """The two factors of an adapter on a linear layer and on an embedding, as PEFT calls them."""
 SHOWN = 8
-Loss = Callable[[Batch], torch.Tensor]
+Loss = Callable[[Pass], torch.Tensor]
 """The training loss of one pass, with its graph."""
 
 
@@ -64,7 +64,7 @@ def learning(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: item for name, item in model.named_parameters() if item.requires_grad}
 
 
-def find_fault(model: torch.nn.Module, passes: Sequence[Batch], *, loss: Loss) -> Fault:
+def find_fault(model: torch.nn.Module, passes: Sequence[Pass], *, loss: Loss) -> Fault:
     """Run the passes of a step again, one by one, and say what first is not finite.
 
     Gradients of the model are lost. The caller restores the random state of the step before.

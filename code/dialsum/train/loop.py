@@ -39,11 +39,11 @@ from dialsum.train.guard import (
 )
 from dialsum.train.progress import Progress, Watch
 from dialsum.train.task import (
-    Batch,
     Machine,
+    Pass,
     PassLimit,
-    Rows,
-    Step,
+    RowIds,
+    StepPlan,
     count_targets,
     count_tokens,
     leave_out,
@@ -70,16 +70,16 @@ class Task(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, rows: Rows | Sequence[int]) -> Batch:
+    def __getitem__(self, rows: RowIds | Sequence[int]) -> Pass:
         """Return a forward pass of rows, on the CPU."""
 
-    def steps(self, epoch: int) -> list[Step]:
+    def steps(self, epoch: int) -> list[StepPlan]:
         """Return an epoch's steps, the same for the same epoch, as many in each."""
 
-    def find_heaviest(self, epochs: int) -> list[Rows]:
+    def find_heaviest(self, epochs: int) -> list[RowIds]:
         """Return the passes of all epochs that take most memory."""
 
-    def loss(self, model: Any, batch: Batch, *, count: int | None) -> torch.Tensor:
+    def loss(self, model: Any, batch: Pass, *, count: int | None) -> torch.Tensor:
         """Return the loss of a pass: its sum over target tokens over count (None: its own)."""
 
 
@@ -236,7 +236,7 @@ class Loop:
             stop_reason=stop_reason,
         )
 
-    def _load_steps(self) -> Iterator[list[Batch]]:
+    def _load_steps(self) -> Iterator[list[Pass]]:
         """Give the passes of each step to come.
 
         A generator of its own keeps the loader from drawing on the global random state: dropout is
@@ -269,7 +269,7 @@ class Loop:
         set_random_state(random_state, self.machine.device)
         del beside
 
-    def _take_step(self, passes: list[Batch]) -> None:
+    def _take_step(self, passes: list[Pass]) -> None:
         """Take one optimizer step, or leave it out where it is not finite."""
         self.model.train()
         self.progress.step = step = self.state.global_step + 1
@@ -311,7 +311,7 @@ class Loop:
             self._log(rate, norm if taken else None)
 
     def _add_up_gradients(
-        self, passes: Sequence[Batch], count: int, random_state: dict[str, torch.Tensor]
+        self, passes: Sequence[Pass], count: int, random_state: dict[str, torch.Tensor]
     ) -> torch.Tensor:
         """Run passes forward and backward, all again in smaller ones where memory is full.
 
@@ -361,7 +361,7 @@ class Loop:
         searching = self.scaler.is_enabled() and self.overflows <= MOST_OVERFLOWS
         return math.isfinite(loss) and (math.isfinite(norm) or searching)
 
-    def _loss_alone(self, batch: Batch) -> torch.Tensor:
+    def _loss_alone(self, batch: Pass) -> torch.Tensor:
         with self.machine.autocast():
             return self.task.loss(self.model, self.machine.place(batch), count=None)
 

@@ -25,7 +25,7 @@ from dialsum.generate import GenerationSettings, generate
 from dialsum.machine.memory import free_memory, is_out_of_memory
 from dialsum.train.loss import IGNORED, summary_loss
 
-Batch = dict[str, Any]
+Pass = dict[str, Any]
 """A forward pass: input_ids, attention_mask [rows, input], labels [rows, target] with IGNORED where
 nothing counts, and under ROWS the place of each row in its split [rows]."""
 ROWS = "rows"
@@ -53,7 +53,7 @@ class Machine:
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32")
 
-    def place(self, batch: Batch) -> Batch:
+    def place(self, batch: Pass) -> Pass:
         """Return a pass on the device, without the names of its rows."""
         return {
             key: value.to(self.device, non_blocking=True)
@@ -62,7 +62,7 @@ class Machine:
         }
 
 
-def take_rows(batch: Batch, places: Sequence[int]) -> Batch:
+def take_rows(batch: Pass, places: Sequence[int]) -> Pass:
     """Return a pass of some of a pass's rows, as narrow as those allow."""
     part = {key: value[list(places)] for key, value in batch.items()}
     width = int(part["attention_mask"].sum(dim=1).max())
@@ -74,13 +74,13 @@ def take_rows(batch: Batch, places: Sequence[int]) -> Batch:
     }
 
 
-def halve(batch: Batch) -> list[Batch]:
+def halve(batch: Pass) -> list[Pass]:
     """Return a pass of two rows or more as two passes."""
     rows, middle = len(batch[ROWS]), len(batch[ROWS]) // 2
     return [take_rows(batch, range(middle)), take_rows(batch, range(middle, rows))]
 
 
-def leave_out(passes: Sequence[Batch], rows: Collection[int]) -> list[Batch]:
+def leave_out(passes: Sequence[Pass], rows: Collection[int]) -> list[Pass]:
     """Return passes without some rows of the split."""
     if not rows:
         return list(passes)
@@ -95,22 +95,22 @@ def leave_out(passes: Sequence[Batch], rows: Collection[int]) -> list[Batch]:
     ]
 
 
-def rows_of(passes: Sequence[Batch]) -> list[int]:
+def rows_of(passes: Sequence[Pass]) -> list[int]:
     """Return the rows of passes, by their place in the split."""
     return [row for batch in passes for row in batch[ROWS].tolist()]
 
 
-def count_positions(batch: Batch) -> int:
+def count_positions(batch: Pass) -> int:
     """Return the input and target positions of a pass, padding too."""
     return int(batch["input_ids"].numel() + batch["labels"].numel())
 
 
-def count_targets(passes: Sequence[Batch]) -> int:
+def count_targets(passes: Sequence[Pass]) -> int:
     """Return the target tokens of passes, padding not counted."""
     return sum(int((batch["labels"] != IGNORED).sum()) for batch in passes)
 
 
-def count_tokens(passes: Sequence[Batch]) -> int:
+def count_tokens(passes: Sequence[Pass]) -> int:
     """Return the input and target tokens of passes, padding not counted."""
     inputs = sum(int(batch["attention_mask"].sum()) for batch in passes)
     return inputs + count_targets(passes)
@@ -130,9 +130,9 @@ class PassLimit:
     positions: int | None = None
     retries: int = 0
 
-    def fit(self, passes: Sequence[Batch]) -> list[Batch]:
+    def fit(self, passes: Sequence[Pass]) -> list[Pass]:
         """Return the passes with those beyond the limit halved until they fit."""
-        fitting: list[Batch] = []
+        fitting: list[Pass] = []
         for batch in passes:
             fits = self.positions is None or count_positions(batch) <= self.positions
             if fits or len(batch["input_ids"]) == 1:
@@ -141,7 +141,7 @@ class PassLimit:
                 fitting += self.fit(halve(batch))
         return fitting
 
-    def lower(self, batch: Batch, error: str) -> str:
+    def lower(self, batch: Pass, error: str) -> str:
         """Take note that memory ran out in this pass, and say so in words.
 
         Args:
@@ -173,9 +173,9 @@ def words_of(error: BaseException) -> str:
     return text.split(". ")[0][:160]
 
 
-Rows = NDArray[np.int64]
+RowIds = NDArray[np.int64]
 Lengths = NDArray[np.integer[Any]]
-Step = list[Rows]
+StepPlan = list[RowIds]
 """The forward passes of one optimizer step, each the rows that go through together."""
 
 BUCKET_TOKENS = 4
@@ -227,7 +227,7 @@ class BatchShape:
         return range(least, max(self.batch_size, self.rows_per_step // 4) + 1)
 
 
-def plan_random(inputs: Lengths, *, shape: BatchShape, seed: int, epoch: int) -> list[Step]:
+def plan_random(inputs: Lengths, *, shape: BatchShape, seed: int, epoch: int) -> list[StepPlan]:
     """Return an epoch of steps whose rows are drawn at random, batch_size rows to a pass."""
     order = _generator(seed, epoch).permutation(len(inputs))
     whole = shape.rows_per_step
@@ -239,7 +239,7 @@ def plan_random(inputs: Lengths, *, shape: BatchShape, seed: int, epoch: int) ->
 
 def plan_steps(
     inputs: Lengths, targets: Lengths, *, shape: BatchShape, seed: int, epoch: int
-) -> list[Step]:
+) -> list[StepPlan]:
     """Return an epoch of steps whose passes hold rows of like length.
 
     Every row comes once. Every step but one has exactly rows_per_step rows, and the order of steps
@@ -269,7 +269,7 @@ def plan_steps(
 
 
 def padding_share(
-    steps: list[Step], inputs: Lengths, targets: Lengths, *, multiple: int = 1
+    steps: list[StepPlan], inputs: Lengths, targets: Lengths, *, multiple: int = 1
 ) -> float:
     """Return which share of all input and target positions would be padding, 0-1.
 
@@ -284,15 +284,17 @@ def padding_share(
     return 1 - real / padded if padded else 0.0
 
 
-def find_heaviest(epochs: Iterable[list[Step]], inputs: Lengths, targets: Lengths) -> list[Rows]:
+def find_heaviest(
+    epochs: Iterable[list[StepPlan]], inputs: Lengths, targets: Lengths
+) -> list[RowIds]:
     """Return the passes that take most memory: that of most padded tokens, and that of most cells
     of attention where it is another one.
     """
 
-    def count_tokens(rows: Rows) -> int:
+    def count_tokens(rows: RowIds) -> int:
         return len(rows) * (int(inputs[rows].max()) + int(targets[rows].max()))
 
-    def count_cells(rows: Rows) -> int:
+    def count_cells(rows: RowIds) -> int:
         return len(rows) * int(inputs[rows].max()) ** 2
 
     largest = widest = np.zeros(0, dtype=np.int64)
@@ -310,7 +312,7 @@ def _generator(seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch])
 
 
-def _sort_by_length(inputs: Lengths, targets: Lengths, generator: np.random.Generator) -> Rows:
+def _sort_by_length(inputs: Lengths, targets: Lengths, generator: np.random.Generator) -> RowIds:
     """Sort rows by input length, and by target length among inputs of nearly equal length.
 
     Target lengths rise and fall in turn from bucket to bucket, so that no pass that spans two of
@@ -323,7 +325,7 @@ def _sort_by_length(inputs: Lengths, targets: Lengths, generator: np.random.Gene
     return np.lexsort((generator.permutation(len(inputs)), turned, bucket))
 
 
-def _cut(order: Rows, inputs: Lengths, targets: Lengths, shape: BatchShape) -> Step:
+def _cut(order: RowIds, inputs: Lengths, targets: Lengths, shape: BatchShape) -> StepPlan:
     """Cut sorted rows into passes with the least padding (shortest path over the cuts).
 
     Rows at the end that make up no allowed size are a pass of their own.
@@ -353,7 +355,7 @@ def _cut(order: Rows, inputs: Lengths, targets: Lengths, shape: BatchShape) -> S
     return list(_walk_back(order, taken))
 
 
-def _walk_back(order: Rows, taken: NDArray[np.int64]) -> Iterator[Rows]:
+def _walk_back(order: RowIds, taken: NDArray[np.int64]) -> Iterator[RowIds]:
     end = len(order)
     while end:
         size = int(taken[end])
@@ -361,16 +363,16 @@ def _walk_back(order: Rows, taken: NDArray[np.int64]) -> Iterator[Rows]:
         end -= size
 
 
-def _fill_steps(passes: Step, rows_per_step: int) -> list[Step]:
+def _fill_steps(passes: StepPlan, rows_per_step: int) -> list[StepPlan]:
     """Put passes into steps of exactly that many rows, in their order as far as they fit.
 
     Args:
         passes: together a multiple of rows_per_step.
     """
     waiting = list(passes)
-    steps: list[Step] = []
+    steps: list[StepPlan] = []
     while waiting:
-        step: Step = []
+        step: StepPlan = []
         room = rows_per_step
         while room:
             fitting = (at for at, rows in enumerate(waiting[:LOOKAHEAD]) if len(rows) <= room)
@@ -391,7 +393,7 @@ Scorer = Callable[[Sequence[str]], dict[str, float]]
 
 
 @dataclass
-class SummaryTask(torch.utils.data.Dataset[Batch]):
+class SummaryTask(torch.utils.data.Dataset[Pass]):
     """Dialogues and their summaries, for encoder-decoder models.
 
     Args:
@@ -414,12 +416,12 @@ class SummaryTask(torch.utils.data.Dataset[Batch]):
     by_length: bool = True
     label_smoothing: float = 0.0
     multiple: int = 1
-    _planned: tuple[int, list[Step]] = field(default=(-1, []), init=False)
+    _planned: tuple[int, list[StepPlan]] = field(default=(-1, []), init=False)
 
     def __len__(self) -> int:
         return len(self.encoded)
 
-    def steps(self, epoch: int) -> list[Step]:
+    def steps(self, epoch: int) -> list[StepPlan]:
         """Return an epoch's optimizer steps. Seed and epoch alone decide them, so that they are the
         same again after a run went on from a checkpoint.
         """
@@ -443,12 +445,12 @@ class SummaryTask(torch.utils.data.Dataset[Batch]):
             for name, steps in (("value", self.steps(0)), ("drawn_at_random", at_random))
         }
 
-    def find_heaviest(self, epochs: int) -> list[Rows]:
+    def find_heaviest(self, epochs: int) -> list[RowIds]:
         """Return the passes of all epochs that take most memory: by tokens, by attention."""
         inputs, targets = self.encoded.input_lengths, self.encoded.target_lengths
         return find_heaviest(map(self.steps, range(epochs)), inputs, targets)
 
-    def __getitem__(self, rows: Rows | Sequence[int]) -> Batch:
+    def __getitem__(self, rows: RowIds | Sequence[int]) -> Pass:
         if self.encoded.targets is None:
             raise ValueError("rows without summaries cannot be learned from")
         inputs = [self.encoded.inputs[int(row)] for row in rows]
@@ -463,7 +465,7 @@ class SummaryTask(torch.utils.data.Dataset[Batch]):
             ROWS: torch.as_tensor([int(row) for row in rows]),
         }
 
-    def loss(self, model: Any, batch: Batch, *, count: int | None) -> torch.Tensor:
+    def loss(self, model: Any, batch: Pass, *, count: int | None) -> torch.Tensor:
         """Return the loss of a pass, with its graph: its sum over target tokens, divided by count.
 
         Args:
