@@ -132,7 +132,7 @@ def make_config(asked: argparse.Namespace) -> Any:
         "data.max_train_rows": None,
         "data.max_dev_rows": DEV_ROWS,
         "data.cache_dir": None,
-        "training.max_steps": 100_000 if timed else asked.steps,
+        "training.max_steps": max(1, int(asked.seconds)) if timed else asked.steps,
         "training.eval_steps": 1 if timed else 10 * asked.steps,
         "training.early_stopping_patience": None,
         "training.logging_steps": 1,

@@ -18,27 +18,23 @@ if __name__ == "__main__":
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from dialsum.batch.packages import use_environment
 from dialsum.cli import read_batch_options, require_packages
 from dialsum.errors import EXIT_OK, run_script
+from dialsum.packages import use_environment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a batch and return the exit status."""
-    asked = read_batch_options(arguments)
+    options = read_batch_options(arguments)
     require_packages(__file__)
-    from dataclasses import fields
-
-    from dialsum.batch.plan import BatchOptions
     from dialsum.batch.start import explain_batch, run_batch
 
-    options = BatchOptions(**{one.name: getattr(asked, one.name) for one in fields(BatchOptions)})
-    if asked.explain:
+    if options.explain:
         print(explain_batch(options))
         return EXIT_OK
     # A dry run writes nothing, and ends before a package could change.
-    with nullcontext() if asked.dry_run else use_environment():
-        return run_batch(options, dry_run=asked.dry_run)
+    with nullcontext() if options.dry_run else use_environment():
+        return run_batch(options)
 
 
 if __name__ == "__main__":

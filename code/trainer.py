@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from types import FrameType
 
-from dialsum.batch.packages import use_environment
 from dialsum.cli import read_run_options, require_packages
 from dialsum.errors import EXIT_FAILED, EXIT_OK, DialsumError, ProblemsError, run_script
+from dialsum.packages import use_environment
 from dialsum.parent_watch import watch_parent
 
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with use_environment():
         require_packages(__file__)
         from dialsum.batch.alone import check_alone, make_alone_job
-        from dialsum.batch.check import explain_checkpoint
+        from dialsum.batch.checkpoints import explain_checkpoint
         from dialsum.batch.lock import hold_run
         from dialsum.config.load import load_config
         from dialsum.experiment.job import read_job

@@ -8,7 +8,7 @@
 # run_main_7_experiments.sh and run_tests.sh source this file and call ensure_environment.
 # It needs bash 3.2 (macOS has that) and Python. Its words go to stderr; its failures end with 2.
 #
-#   .venv/.dialsum, .dialsum-use       locks (code/dialsum/batch/packages.py); made first: it is ours
+#   .venv/.dialsum, .dialsum-use       locks (code/dialsum/packages.py); made first: it is ours
 #   .venv/.dialsum-main, .dialsum-dev  written last: what was installed, word for word
 
 root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
@@ -233,10 +233,10 @@ ensure_environment() {
   $root, or clone the project elsewhere."
   fi
   exec 8<>"$venv/.dialsum-use" 9<>"$venv/.dialsum"
-  run_module "$python" dialsum.batch.packages wait 9
+  run_module "$python" dialsum.packages wait 9
   # Whoever held the lock before may have done the work.
   if [[ -n $repair ]] || ! environment_is_whole "$wanted"; then
-    run_module "$python" dialsum.batch.packages claim 8
+    run_module "$python" dialsum.packages claim 8
     # In a shell of its own: what the installers are told is not for the program that comes after.
     (
       trap 'say "interrupted; start again to go on"; exit 130' INT TERM

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import stand_in_trainer
-from dialsum.batch.plan import BatchOptions
 from dialsum.batch.screen import Screen
 from dialsum.batch.start import run_batch
+from dialsum.cli import BatchOptions
 from dialsum.record import Record
 
 REPOSITORY = Path(__file__).resolve().parent.parent

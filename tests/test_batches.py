@@ -12,7 +12,7 @@ import pytest
 from dialsum.data.rows import load_splits
 from dialsum.train.task import (
     BatchShape,
-    Step,
+    StepPlan,
     find_heaviest,
     padding_share,
     plan_random,
@@ -36,7 +36,7 @@ def draw_lengths(rows: int, seed: int = 0) -> tuple[Any, Any]:
     return inputs, targets
 
 
-def all_rows(steps: list[Step]) -> list[int]:
+def all_rows(steps: list[StepPlan]) -> list[int]:
     """Return every row of an epoch in order."""
     return [int(row) for step in steps for rows in step for row in rows]
 

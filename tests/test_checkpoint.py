@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dialsum.batch.check import find_model_problems
+from dialsum.batch.checkpoints import find_model_problems
 from dialsum.errors import UnfitError
 from dialsum.models.checkpoint import resolve_checkpoint
 from dialsum.models.load import open_checkpoint

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.batch.check import find_model_problems
+from dialsum.batch.checkpoints import find_model_problems
 from dialsum.models.checkpoint import find_checkpoint_problems
 from small_models import make_config
 from test_preflight import pretrained

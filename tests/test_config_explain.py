@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dialsum.batch.check import explain_checkpoint
+from dialsum.batch.checkpoints import explain_checkpoint
 from dialsum.config.load import load_config
 
 XLSUM = {

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dialsum.batch.plan import BatchOptions
-from dialsum.cli import read_batch_options, read_run_options
+from dialsum.cli import BatchOptions, read_batch_options, read_run_options
 from dialsum.config.load import load_config, load_configs
 from dialsum.config.sources import read_source
 from dialsum.config.yaml import read_document

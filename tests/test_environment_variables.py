@@ -24,7 +24,7 @@ from dialsum.environment_variables import (
     record_variables,
     take_env_file,
 )
-from dialsum.experiment.recording import find_shadowed_packages
+from dialsum.packages import find_shadowed_packages
 from trainer_runs import REPOSITORY, command, environment
 
 

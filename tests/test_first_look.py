@@ -52,6 +52,7 @@ RTX = "NVIDIA GeForce RTX 3090, 580.95.05\\n"
         (["--data-dir={mine}", "--one-epoch"], RTX, []),
         (["--data-dir", "{mine}", "--set", "general.device=cpu"], "", []),
         (["--data-dir", "{mine}", "--set=general.device=mps"], "", []),
+        (["--data-dir", "{mine}", "--set", "device = cpu", "--set", "lr=3e-5"], "", []),
         (["--data-dir", "{mine}", "--set", "general.device=cuda"], "", ["GPU: "]),
         (["--data-dir", "{mine}", "--dry-run"], "", []),
         (["--dry-run"], "", []),

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_only_the_files_of_a_run_are_downloaded_and_once(
     assert hub.fetched == {"config.json", "model.safetensors", "tokenizer.json"}
     assert (folder / "config.json").read_bytes() == FILES["config.json"]
     [line] = said
-    assert line.startswith(f"downloading a/b at {COMMIT[:12]}: 3 files, 0.0 MB, into ")
+    assert line.startswith(f"downloading a/b at {COMMIT[:12]}: 3 files, 0.0 MiB, into ")
     hub.asked.clear()
     for again in (revision, COMMIT):
         assert fetch_folder(asked(revision=again)) == folder
@@ -96,7 +97,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, str], list[str]]] = [
     ({}, {"HF_TOKEN": "hf_wrong"}, ["refuses the token that it was given (401)"]),
     ({"revision": "v9"}, {}, ["has no revision 'v9'", "model.revision"]),
     ({"name": "only/tf"}, {}, ["no model.safetensors or pytorch_model.bin", "tf_model.h5"]),
-    ({"name": "huge/h"}, {}, ["take 1000000000.0 GB, but", "free; free space there", "HF_HOME"]),
+    ({"name": "huge/h"}, {}, ["take 931322574.6 GiB, but", "free; free space there", "HF_HOME"]),
     ({"name": "a/b c"}, {}, ["no such folder (and no hub name, which is OWNER/NAME"]),
     ({}, {"HF_ENDPOINT": "http://127.0.0.1:9"}, ["cannot be reached", "refused", "network"]),
     ({}, {"HF_HUB_OFFLINE": "1"}, ["not in the cache", "HF_HUB_OFFLINE forbids its download"]),
@@ -200,7 +201,7 @@ def test_a_batch_downloads_and_pins_before_its_first_experiment(hub: Hub, tmp_pa
     overrides = (*PRETRAINED, "model.checkpoint=a/b")
     options = make_options(tmp_path, "ok", "ok_2", overrides=overrides)
     screen, shown = make_screen()
-    assert start(options, dry_run=True, screen=screen) == 0
+    assert start(replace(options, dry_run=True), screen=screen) == 0
     assert "a/b is not in the cache" in shown.getvalue()
     assert "will be downloaded before the first experiment starts" in shown.getvalue()
     assert hub.asked == []
@@ -214,7 +215,7 @@ def test_a_batch_downloads_and_pins_before_its_first_experiment(hub: Hub, tmp_pa
     assert [job["config"]["model"]["revision"] for job in jobs] == [COMMIT, COMMIT]
     assert "looked at before the start" in jobs[0]["origins"]["model.revision"][0]
     screen, shown = make_screen()
-    assert start(options, dry_run=True, screen=screen) == 0
+    assert start(replace(options, dry_run=True), screen=screen) == 0
     assert f"a/b: in the cache, at commit {COMMIT[:12]}" in shown.getvalue()
 
 

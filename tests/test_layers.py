@@ -16,7 +16,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 CODE = REPOSITORY / "code"
 LAYERS: list[list[str]] = [
-    ["text", "paths", "errors", "environment_variables", "cli", "files"],
+    ["text", "paths", "errors", "environment_variables", "cli", "files", "packages"],
     ["parent_watch", "machine"],
     ["config"],
     ["data"],

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.batch.packages import PIN, SETUP_LOCK, USE_LOCK, find_version_problems, use_environment
+from dialsum.packages import PIN, SETUP_LOCK, USE_LOCK, find_version_problems, use_environment
 
 RICH = version("rich")
 
@@ -111,7 +111,7 @@ def test_an_environment_that_cannot_be_locked_is_used(tmp_path: Path) -> None:
 
 
 def test_importing_the_set_up_needs_no_package(repository: Path) -> None:
-    code = "import dialsum.batch.first_look, dialsum.batch.packages, auto_experiment_runner"
+    code = "import dialsum.batch.first_look, dialsum.packages, auto_experiment_runner"
     done = subprocess.run(
         [sys.executable, "-S", "-c", code],
         env={"PYTHONPATH": str(repository / "code")},

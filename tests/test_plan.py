@@ -13,7 +13,6 @@ import pytest
 from batch_world import TRAINER, make_options, now, write_configs
 from dialsum.batch.check import check_plan
 from dialsum.batch.plan import (
-    BatchOptions,
     BatchPlan,
     describe_plan,
     describe_replaced,
@@ -21,7 +20,7 @@ from dialsum.batch.plan import (
     load_selected,
     make_plan,
 )
-from dialsum.cli import select_numbers
+from dialsum.cli import BatchOptions, select_numbers
 from dialsum.config.load import load_config
 from dialsum.errors import UnfitError
 from dialsum.paths import PROJECT_ROOT, timestamp

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from batch_world import make_screen
-from dialsum.batch.child import TOLERANCE_BYTES, CardUse, wait_until_free
+from dialsum.batch.cards import TOLERANCE_BYTES, CardUse, wait_until_free
 from dialsum.batch.screen import EventFile, RunProgress, Screen, estimate_rest
 from dialsum.score.show import format_final
 from dialsum.text import cut_to_width, format_duration
@@ -181,22 +181,6 @@ def test_what_an_event_says(event: dict[str, Any], line: str | None, state: str)
     run = RunProgress(stage="train")
     assert run.update(event, now=0) == line
     assert run.describe() == state
-
-
-def test_events_of_an_earlier_run_are_not_given_out(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    events = EventFile(path)
-    events.skip_existing()
-    assert events.read_new() == []
-    path.write_text('{"event": "old"}\n')
-    events = EventFile(path)
-    events.skip_existing()
-    assert events.read_new() == []
-    path.rename(tmp_path / "moved.jsonl")
-    assert events.read_new() == []
-    path.write_text('{"event": "new"}\n')
-    assert events.read_new() == [{"event": "new"}]
-    assert events.read_new() == []
 
 
 def test_half_a_line_waits_and_a_broken_one_is_said(tmp_path: Path) -> None:

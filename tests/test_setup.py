@@ -76,7 +76,7 @@ UNFIT = [
     (["--demo", "--only", "9"], ["--only '9': 9 is out of range"]),
     ([], ["train.csv", "--data-dir", "no NVIDIA GPU", "--demo", "nothing was installed"]),
     (["--demo", "--data-dir", "mine"], ["there is no folder mine"]),
-    (["--demo", "--set", "seed"], ["--set seed: no SECTION.KEY=VALUE"]),
+    (["--demo", "--set", "seed"], ["--set seed: no KEY=VALUE"]),
 ]
 
 
@@ -429,7 +429,7 @@ def test_interrupted_set_up_says_so_and_is_gone_on_with(clone: Path, tools: Path
 HOLDER = """
 import sys
 from pathlib import Path
-from dialsum.batch.packages import use_environment
+from dialsum.packages import use_environment
 with use_environment(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

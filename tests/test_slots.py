@@ -10,9 +10,10 @@ import pytest
 
 from batch_world import make_options, make_screen
 from dialsum.batch.check import check_plan
-from dialsum.batch.plan import BatchOptions, describe_plan
+from dialsum.batch.plan import describe_plan
 from dialsum.batch.queue import run_queue
 from dialsum.batch.result import BatchResult
+from dialsum.cli import BatchOptions
 from dialsum.machine.devices import HostMemory
 from dialsum.record import find_records
 from dialsum.report.closing import format_closing

@@ -11,8 +11,9 @@ import pytest
 from rich.cells import cell_len
 
 from batch_world import make_options, make_record, now
-from dialsum.batch.plan import DEMO_DATA, BatchOptions, load_selected, make_plan
+from dialsum.batch.plan import load_selected, make_plan
 from dialsum.batch.result import BatchResult, ExperimentResult
+from dialsum.cli import DEMO_DATA, BatchOptions
 from dialsum.files import write_csv, write_json
 from dialsum.record import Record
 from dialsum.report.closing import format_closing, make_checks, suggest_next

@@ -28,12 +28,12 @@ from dialsum.cli import require_packages
 if __name__ == "__main__":
     require_packages(__file__)
 
-from dialsum.batch.packages import use_environment
 from dialsum.cli import CommandLine
 from dialsum.errors import EXIT_FAILED, EXIT_OK, UnfitError, run_script
 from dialsum.experiment.recording import describe_environment
 from dialsum.files import write_json
 from dialsum.machine.devices import nvidia_gpus, use_one_gpu
+from dialsum.packages import use_environment
 from dialsum.paths import RunPaths, shown, timestamp
 from gpu.children import environment, run_jobs, run_tests
 from gpu.jobs import Libraries, Settings, choose_warm_up, plan_jobs, select_jobs

@@ -13,13 +13,15 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dialsum.errors import UnfitError
-from dialsum.paths import PROJECT_ROOT
+from dialsum.paths import PROJECT_ROOT, in_command, project_path
 from dialsum.text import SURROGATE, shorten
 
 NEAR_ENOUGH = 0.6
@@ -120,12 +122,96 @@ STARTED_AS = "--started-as"
 """First word from a script that names the experiments itself; the second is its path."""
 
 
-def read_batch_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line of a batch.
+DEMO_OVERLAY = project_path("config/demo.yaml")
+DEMO_OVERLAYS = project_path("config/demo")
+DEMO_DATA = project_path("data/sample")
 
-    Returns:
-        The fields of BatchOptions and more; `only` as numbers or None, `script` the path of the
-        script that called.
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """What is asked of a batch; every path relative to the working folder or absolute.
+
+    Attributes:
+        configs: experiment files, numbered from 1 in this order.
+        only: the numbers to run, ascending; None for all.
+        output_dir: stands for outputs/; runs_dir, log_dir: other places for runs and logs alone.
+        overrides: `section.key=value`, the last one wins.
+        dry_run: check and print the plan only; nothing is written.
+        explain: print every value with where it comes from, and stop.
+        script: the script that names these very files by itself, if one started the batch.
+    """
+
+    configs: tuple[Path, ...]
+    one_epoch: bool = False
+    demo: bool = False
+    data_dir: Path | None = None
+    only: tuple[int, ...] | None = None
+    output_dir: Path | None = None
+    runs_dir: Path | None = None
+    log_dir: Path | None = None
+    overrides: tuple[str, ...] = ()
+    seed: int | None = None
+    stop_on_error: bool = False
+    dry_run: bool = False
+    explain: bool = False
+    script: str | None = None
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The experiments that --only leaves, from 1."""
+        return self.only or range(1, len(self.configs) + 1)
+
+    @property
+    def kind(self) -> str:
+        """`demo`, `one_epoch` or `full`; tiny models are a demo, however short."""
+        return "demo" if self.demo else "one_epoch" if self.one_epoch else "full"
+
+    @property
+    def data_folder(self) -> Path | None:
+        """Folder of the data where the options name one: --data-dir, else the demo's own."""
+        if self.data_dir is not None:
+            return self.data_dir.absolute()
+        return DEMO_DATA if self.demo else None
+
+    def overlays(self, config: Path) -> tuple[Path, ...]:
+        """Files laid over an experiment: the demo's for its name, or that for all."""
+        if not self.demo:
+            return ()
+        own = DEMO_OVERLAYS / config.name
+        return (own if own.is_file() else DEMO_OVERLAY,)
+
+    @property
+    def command_line(self) -> str:
+        """The options that a command of this batch repeats, each after a space."""
+        words = ["--demo"] if self.demo else []
+        words += ["--one-epoch"] if self.one_epoch else []
+        places = {
+            "--data-dir": self.data_dir,
+            "--output-dir": self.output_dir,
+            "--runs-dir": self.runs_dir,
+            "--log-dir": self.log_dir,
+        }
+        for flag, path in places.items():
+            words += [] if path is None else [flag, str(path)]
+        words += [] if self.seed is None else ["--seed", str(self.seed)]
+        for override in self.overrides:
+            words += ["--set", override]
+        return "".join(f" {shlex.quote(word)}" for word in words)
+
+    @property
+    def all_overrides(self) -> list[str]:
+        """Every option that stands for configuration values, as `key=value`; --set comes last and
+        wins."""
+        return list_overrides(
+            {} if self.data_folder is None else {"data_dir": self.data_folder},
+            one_epoch=self.one_epoch,
+            seed=self.seed,
+            said=self.overrides,
+        )
+
+
+def read_batch_options(arguments: Sequence[str] | None = None) -> BatchOptions:
+    """Read the command line of a batch.
 
     Raises:
         UnfitError: an option that is not known, or has a value that it cannot have.
@@ -171,8 +257,7 @@ def read_batch_options(arguments: Sequence[str] | None = None) -> argparse.Names
     asked = parser.parse_args(words[2:] if script else words)
     asked.configs, asked.overrides = tuple(asked.configs), tuple(asked.overrides)
     asked.only = select_numbers(asked.only, configs=asked.configs)
-    asked.script = script
-    return asked
+    return BatchOptions(**vars(asked), script=script)
 
 
 def read_run_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -315,20 +400,17 @@ def require_packages(script: str) -> None:
         found = f"lacks packages of this project ({', '.join(missing)})"
     else:
         return
-    command = " ".join([_shown(Path(script).resolve()), *sys.argv[1:]])
+    command = " ".join([in_command(Path(script).resolve()), *sys.argv[1:]])
     environment = PROJECT_ROOT / ".venv"
     interpreter = environment / "bin" / "python"
-    set_up = _shown(PROJECT_ROOT / "scripts" / "setup_environment.sh")
+    set_up = in_command(PROJECT_ROOT / "scripts" / "setup_environment.sh")
     if not interpreter.exists():
-        way = f"make the environment: bash {set_up}\n  then run: {_shown(interpreter)} {command}"
+        way = (
+            f"make the environment: bash {set_up}\n  then run: {in_command(interpreter)} {command}"
+        )
     elif Path(sys.prefix) == environment:
         way = f"complete the environment: bash {set_up} --repair"
     else:
-        way = f"run: {_shown(interpreter)} {command}"
+        way = f"run: {in_command(interpreter)} {command}"
     sys.stderr.write(f"error: {sys.executable} {found}.\n  {way}\n")
     sys.exit(2)
-
-
-def _shown(path: Path) -> str:
-    relative = os.path.relpath(str(path))
-    return str(path) if relative.startswith(os.pardir) else relative

@@ -111,6 +111,11 @@ def shorten_kind(problems: Sequence[str]) -> list[str]:
     return [*problems[:SHOWN_PROBLEMS], *([f"… and {rest:,} more like these"] if rest > 0 else [])]
 
 
+def list_problems(error: DialsumError) -> list[str]:
+    """Return every problem that an error names."""
+    return error.problems if isinstance(error, ProblemsError) else [str(error)]
+
+
 def run_script(main: Callable[[Sequence[str] | None], int]) -> None:
     """Call a script's main and leave with its exit status; expected errors are printed in words.
 

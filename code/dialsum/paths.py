@@ -66,6 +66,12 @@ def shown(path: Path) -> str:
     return path.as_posix()
 
 
+def in_command(path: Path) -> str:
+    """Return a path as a command needs it: it must work from the folder in which it was printed."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith(os.pardir) else relative
+
+
 def batch_root(*, demo: bool, own_data: bool, one_epoch: bool) -> str:
     """Return the folder under outputs/ of a batch: each sort has its own, so that none displaces
     the results of another.
@@ -159,6 +165,21 @@ class RunPaths:
     """Folder of what Weights & Biases keeps of the run."""
     previous = Inside("previous")
     """Folder of earlier runs of the same name, one folder each, named by their start."""
+
+    @property
+    def artifacts(self) -> dict[str, Path]:
+        """What a record points to, where it is there."""
+        return {
+            "model": self.model,
+            "predictions_dev": self.predictions_dev,
+            "submission": self.submission,
+            "metrics": self.metrics,
+            "log": self.train_log,
+            "resolved_config": self.resolved_config,
+            "environment": self.environment,
+            "checkpoints": self.checkpoints,
+            "nan_report": self.nan_report,
+        }
 
     @property
     def has_outside_model(self) -> bool:

@@ -603,6 +603,12 @@ def describe_dead_run(
     }
 
 
+def find_artifacts(paths: RunPaths) -> dict[str, str]:
+    """Return what of a run is there, by name, each place relative to its record."""
+    there = {name: path for name, path in paths.artifacts.items() if path.exists()}
+    return {name: relative(path, paths.folder) for name, path in there.items()}
+
+
 def write_failed_record(paths: RunPaths, content: dict[str, Any]) -> Record:
     """Write the record of a run that ended before it could write its own.
 
@@ -623,13 +629,7 @@ def write_failed_record(paths: RunPaths, content: dict[str, Any]) -> Record:
     if started is not None and started >= parse_moment(content["started_at"]).replace(
         microsecond=0
     ):
-        left = {
-            "metrics": paths.metrics,
-            "log": paths.train_log,
-            "resolved_config": paths.resolved_config,
-        }
-        artifacts = {key: path.name for key, path in left.items() if path.exists()}
-        whole = {**content, "artifacts": artifacts}
+        whole = {**content, "artifacts": find_artifacts(paths)}
         write_json(paths.result, whole)
     else:
         whole = {**content, "artifacts": {}}

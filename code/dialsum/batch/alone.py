@@ -10,19 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dialsum.batch.check import (
-    check_data,
-    find_lack_of_space,
-    find_machine_problems,
-    find_model_problems,
-    find_obstacle,
-    pin_checkpoint,
-)
+from dialsum.batch.check import check_data, find_machine_problems
+from dialsum.batch.checkpoints import find_model_problems, pin_checkpoint
 from dialsum.batch.lock import find_batch_around, find_runs_at_work
+from dialsum.batch.space import find_lack_of_space, find_obstacle
 from dialsum.config.load import load_config, load_without_wrong
 from dialsum.errors import ConfigError, ProblemsError, UnfitError
 from dialsum.experiment.job import Job
-from dialsum.experiment.recording import find_shadowed_packages
+from dialsum.packages import find_shadowed_packages
 from dialsum.paths import OUTPUTS, RunPaths, project_path
 from dialsum.record import find_foreign, find_model, holds_run
 

@@ -1,22 +1,18 @@
 """Everything that can be known to be wrong before a batch or a run starts, found together: data,
 places, machine, packages and checkpoints.
 
-Must not load a model nor import a library that does, nor stop at the first problem. A batch's
-checkpoints are downloaded here, so that no experiment meets the network at night.
+Must not load a model nor import a library that does, nor stop at the first problem.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from pathlib import Path
 
+from dialsum.batch.checkpoints import find_absent, find_model_problems
 from dialsum.batch.first_look import (
     DATA_FILES,
     MAIN_COMMAND,
@@ -25,49 +21,24 @@ from dialsum.batch.first_look import (
     installed_torch_build,
 )
 from dialsum.batch.lock import find_batches_at_work, find_runs_at_work
-from dialsum.batch.packages import find_version_problems
-from dialsum.batch.plan import BatchPlan, count_experiments
-from dialsum.config.load import LoadedConfig, load_without_wrong
+from dialsum.batch.plan import BatchPlan
+from dialsum.batch.space import ELSEWHERE, find_lack_of_space, find_obstacle
+from dialsum.config.load import load_without_wrong
 from dialsum.config.rules import find_length_problems
 from dialsum.config.schema import Config
-from dialsum.config.yaml import Origin
 from dialsum.data.rows import Kind, Splits, load_split, read_data
 from dialsum.environment_variables import WORLD_SIZES
-from dialsum.errors import DialsumError, ProblemsError, RunError, UnfitError
-from dialsum.experiment.job import Job
-from dialsum.experiment.recording import find_shadowed_packages
+from dialsum.errors import DialsumError, list_problems
 from dialsum.machine.devices import host_memory, nvidia_gpus, usable_cores, visible_gpus
-from dialsum.models.checkpoint import (
-    describe_own_search,
-    explain_ban,
-    fetch_folder,
-    find_ban,
-    find_checkpoint_problems,
-    find_folder,
-    find_hub_cache,
-    find_size,
-    resolve_checkpoint,
-)
-from dialsum.models.families import find_foreign_targets, get_family
-from dialsum.models.tiny import describe_making, is_made
+from dialsum.models.checkpoint import find_size
+from dialsum.packages import find_shadowed_packages, find_version_problems
 from dialsum.paths import PROJECT_ROOT, project_path, shown
 from dialsum.record import find_foreign, read_json_object
-from dialsum.text import align, show_bytes
 
-ROOM_FOR_WORDS_BYTES = 2**16
-"""Where less is free, nothing can be recorded, and an empty log does not mean that nothing was
-said."""
 TINY_PARAMETERS = 20_000_000
 """Up to here a checkpoint trains on a CPU in minutes; real ones have six times that at least."""
 MEMORY_BYTES = 3 * 2**30 // 2
 """What the process of a tiny model takes at most, its libraries included."""
-BYTES_PER_WEIGHT = 4
-OPTIMIZER_COPIES = 2
-"""AdamW keeps two numbers beside each weight that learns."""
-ADAPTED_SHARE = 0.05
-"""Part of the weights that adapters amount to, at the least ranks in use."""
-LOGS_BYTES = 20 * 2**20
-ELSEWHERE = "give another place with --output-dir DIR"
 
 
 @dataclass(frozen=True)
@@ -123,7 +94,7 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
         notes += [*remarks, *job.loaded.notes]
         notes += [f"{job.number} {job.label}: {remark}" for remark in lengths]
     held = find_batches_at_work(plan.paths) or find_runs_at_work(job.paths for job in plan.jobs)
-    if demo and (absent := _find_absent(jobs)):
+    if demo and (absent := find_absent(jobs)):
         notes.append(f"tiny checkpoints will be made: {', '.join(map(shown, absent))}")
     gpu = find_machine_problems(configs, demo=demo)
     if dry_run:
@@ -195,11 +166,6 @@ def _read(config: Config) -> tuple[Splits | None, list[str]]:
     except DialsumError as error:
         return None, list_problems(error)
     return splits, []
-
-
-def list_problems(error: DialsumError) -> list[str]:
-    """Return every problem that an error names."""
-    return error.problems if isinstance(error, ProblemsError) else [str(error)]
 
 
 # What is wrong with the machine
@@ -278,147 +244,6 @@ def choose_slots(configs: Sequence[Config]) -> tuple[int, list[str]]:
     return max(1, min(least, len(configs))), []
 
 
-# What is wrong with the checkpoints
-
-
-def pin_checkpoints(plan: BatchPlan, *, say: Callable[[str], object]) -> BatchPlan:
-    """Download every hub checkpoint of a plan that is not in the cache, and look at each; make the
-    tiny ones of a demo.
-
-    Returns:
-        The plan, each experiment with the commit of its checkpoint as model.revision.
-
-    Raises:
-        ProblemsError: those that cannot be downloaded or are not fit; nothing was started.
-    """
-    if plan.kind == "demo":
-        _make_checkpoints(plan.jobs, say)
-        return plan
-    pinned, problems = [], []
-    for job in plan.jobs:
-        try:
-            pinned.append(replace(job, loaded=pin_checkpoint(job.loaded, say=say)))
-        except UnfitError as error:
-            problems += [f"{job.number} {job.label}: {text}" for text in list_problems(error)]
-    if problems:
-        raise ProblemsError(problems)
-    return replace(plan, jobs=tuple(pinned))
-
-
-def _find_absent(jobs: Sequence[Job]) -> dict[Path, Path]:
-    """Return the tiny checkpoints that are absent, or of other data, each with the rows that its
-    tokenizer is trained on: the first experiment's.
-    """
-    rows = {}
-    for job in reversed(jobs):
-        data = job.config.data
-        rows[Path(job.config.model.checkpoint)] = project_path(data.data_dir) / data.train_file
-    return {
-        folder: data
-        for folder, data in sorted(rows.items())
-        if not (data.is_file() and is_made(folder, describe_making(data)))
-    }
-
-
-def _make_checkpoints(jobs: Sequence[Job], say: Callable[[str], object]) -> None:
-    """Make a demo's tiny checkpoints in one process of their own, since that loads torch.
-
-    Raises:
-        RunError: it could not, with what it said.
-    """
-    absent: dict[tuple[Path, Path], list[str]] = defaultdict(list)
-    for folder, data in _find_absent(jobs).items():
-        say(f"making a tiny checkpoint in {shown(folder)}")
-        absent[folder.parent, data].append(folder.name)
-    script = PROJECT_ROOT / "scripts" / "make_tiny_checkpoints.py"
-    for (out, data), names in absent.items():
-        command = [sys.executable, str(script), str(out), "--data", str(data), "--only", *names]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RunError(f"no tiny checkpoint could be made: {done.stderr.strip()}")
-
-
-def find_model_problems(config: Config, *, made_here: bool = False) -> tuple[list[str], list[str]]:
-    """Return what is wrong with an experiment's checkpoint, and what the user should know of it.
-
-    Args:
-        made_here: it is a demo's, which is made when all else is fit.
-    """
-    if config.qlora.use_qlora and config.qlora.target_modules != "auto":
-        # They would stop the run only after its model is loaded.
-        family = get_family(config.model.architecture)
-        if foreign := find_foreign_targets(config.qlora.target_modules, family=family):
-            return [
-                f"qlora.target_modules: {', '.join(foreign)} match(es) no layer of a {family.name} "
-                f"model; it has {', '.join(family.linear)}, embed_tokens, lm_head"
-            ], []
-    if made_here:
-        return [], []
-    name = config.model.checkpoint
-    try:
-        source = resolve_checkpoint(name)
-        folder = find_folder(config.model)
-        if folder is None and (ban := find_ban()):
-            return [explain_ban(name, ban=ban)], []
-        if folder is None:
-            return [], [
-                f"model.checkpoint {name} is not in the cache {find_hub_cache()} yet and "
-                "will be downloaded before the first experiment starts"
-            ]
-        if isinstance(source, Path):
-            return find_checkpoint_problems(folder, config), []
-        place = f"model.checkpoint {source}"
-        cached = f"{place}: in the cache, at commit {folder.name[:12]}; no newer one is asked for"
-        return find_checkpoint_problems(folder, config, place=place), [cached]
-    except UnfitError as error:
-        return [str(error)], []
-
-
-def pin_checkpoint(loaded: LoadedConfig, *, say: Callable[[str], object] = print) -> LoadedConfig:
-    """Return an experiment whose hub checkpoint is in the cache, fit, and stated by its commit.
-
-    A checkpoint of a local folder is nothing to pin.
-
-    Raises:
-        UnfitError: it cannot be downloaded, or what came is not fit.
-    """
-    config = loaded.config
-    if isinstance(resolve_checkpoint(config.model.checkpoint), Path):
-        return loaded
-    here = find_folder(config.model)
-    commit = fetch_folder(config.model, say=say).name
-    model = config.model.model_copy(update={"revision": commit})
-    origin = Origin(None, None, "the hub's commit that was looked at before the start")
-    pinned = replace(
-        loaded,
-        config=config.model_copy(update={"model": model}),
-        origins={**loaded.origins, "model.revision": origin},
-    )
-    # What was here was looked at already.
-    if here is None and (problems := find_model_problems(pinned.config)[0]):
-        raise ProblemsError(problems)
-    return pinned
-
-
-def explain_checkpoint(config: Config) -> list[str]:
-    """Return what a checkpoint's own files ask of generation beside the experiment, as lines."""
-    checkpoint = config.model.checkpoint
-    try:
-        folder = find_folder(config.model)
-        if folder is None:
-            return [
-                f"{checkpoint} is not downloaded yet: what its own files ask of generation is not "
-                "known (nothing of it acts)"
-            ]
-        rows = describe_own_search(folder, config)
-    except UnfitError as error:
-        return [str(error)]
-    if not rows:
-        return [f"{checkpoint} asks nothing else of generation than what is done here"]
-    lines = [f"{checkpoint} asks of generation, and what is done instead:"]
-    return lines + [f"  {line}" for line in align(rows, left=range(3))]
-
-
 # What is wrong with the places
 
 
@@ -436,71 +261,3 @@ def find_place_problems(plan: BatchPlan) -> list[str]:
     if problems or plan.kind == "demo":  # which takes 100 MB in all
         return list(dict.fromkeys(problems))
     return find_lack_of_space(plan.jobs)
-
-
-def find_obstacle(folder: Path) -> str | None:
-    """Say why a folder, or what of it has to be made, cannot be written to."""
-    present = nearest_existing(folder)
-    if not present.is_dir():
-        return f"{shown(present)}: is a file, but a folder is needed there; move it, or {ELSEWHERE}"
-    if os.statvfs(present).f_flag & os.ST_RDONLY:
-        return f"{shown(present)}: lies on a file system that can only be read; {ELSEWHERE}"
-    if not os.access(present, os.W_OK | os.X_OK):
-        return (
-            f"{shown(present)}: this user may not write there; mend its permissions (chmod "
-            f"u+wx), or {ELSEWHERE}"
-        )
-    return None
-
-
-def nearest_existing(path: Path) -> Path:
-    """Return the path itself if it exists, else its nearest parent that does."""
-    path = path.absolute()
-    while not os.path.lexists(path):
-        path = path.parent
-    return path
-
-
-def find_lack_of_space(jobs: Sequence[Job]) -> list[str]:
-    """Compare what runs leave at least with what is free, disk by disk."""
-    needed: dict[int, int] = defaultdict(int)
-    places: dict[int, Path] = {}
-    for job in jobs:
-        place = nearest_existing(job.paths.folder)
-        device = place.stat().st_dev
-        places[device] = place
-        needed[device] += estimate_disk_bytes(job.config)
-    return [
-        f"{shown(place)}: {show_bytes(free)} free, but models and checkpoints of "
-        f"{count_experiments(len(jobs))} take at least about {show_bytes(needed[device])}; free "
-        f"space, {'run fewer at a time (--only), ' if len(jobs) > 1 else ''}or {ELSEWHERE}"
-        for device, place in places.items()
-        if (free := shutil.disk_usage(place).free) < needed[device]
-    ]
-
-
-def estimate_disk_bytes(config: Config) -> int:
-    """Return the least bytes that a run leaves on the disk: its model, its checkpoints with
-    optimizer, its logs."""
-    size = find_size(config).value
-    learning = float(size.parameters)
-    if config.qlora.use_qlora:
-        learning *= ADAPTED_SHARE
-        learning += size.vocabulary * size.width if config.qlora.train_embeddings else 0
-    weights = learning * BYTES_PER_WEIGHT
-    checkpoints = config.training.save_total_limit * weights * (1 + OPTIMIZER_COPIES)
-    return int(weights + checkpoints + LOGS_BYTES)
-
-
-def find_full_disk(job: Job, log: Path) -> str | None:
-    """Say why an experiment of a running batch has no room; None where it has.
-
-    What it leaves at least must be free where its run goes, and some where its log and model go.
-    """
-    lack = find_lack_of_space([job])
-    lack += [
-        f"{shown(place)}: no space left on the disk; free some, or {ELSEWHERE}"
-        for place in map(nearest_existing, (log, job.paths.model))
-        if shutil.disk_usage(place).free < ROOM_FOR_WORDS_BYTES
-    ]
-    return lack[0] if lack else None

@@ -1,5 +1,4 @@
-"""An experiment's process, of which nothing is ever left behind; the wishes to stop; and the cards
-between two experiments, which are waited for until they are free.
+"""An experiment's process, of which nothing is ever left behind, and the wishes to stop.
 
 The child leads a session, so that one signal reaches all that it started, and inherits a pipe whose
 end tells it that the runner is gone. Must not know what the child computes, nor what its end means
@@ -12,123 +11,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from dialsum.errors import RunError, explain_os_error
-from dialsum.machine.devices import nvidia_gpus
 from dialsum.parent_watch import PARENT_FD
-
-TOLERANCE_BYTES = 512 * 2**20
-"""Memory above what was used before the experiment that still counts as free: drivers and displays
-breathe."""
-CARD_POLL_SECONDS = 0.5
-MIB = 2**20
-
-
-@dataclass(frozen=True)
-class CardUse:
-    """Who uses the cards at one moment.
-
-    Attributes:
-        used_bytes: card's uuid to memory used on it.
-        processes: process id to memory that it holds on all cards, 0 where the driver does not say.
-    """
-
-    used_bytes: dict[str, int]
-    processes: dict[int, int]
-
-
-def read_card_use() -> CardUse:
-    """Ask the driver; both parts are empty where there is no NVIDIA card.
-
-    Raises:
-        DriverError: there is a driver and it does not work.
-    """
-    use = CardUse({}, {})
-    for gpu in nvidia_gpus():
-        use.used_bytes[gpu.uuid] = gpu.memory_used_bytes
-        for process, held in gpu.processes.items():
-            use.processes[process] = use.processes.get(process, 0) + held
-    return use
-
-
-def wait_until_free(
-    before: CardUse,
-    *,
-    group: int,
-    timeout_seconds: float,
-    cooldown: float | Literal["until_free"],
-    sleep: Callable[[float], bool],
-    read_use: Callable[[], CardUse] = read_card_use,
-) -> tuple[bool, str]:
-    """Wait until the cards are as free as before the experiment, and for the cool-down.
-
-    Args:
-        before: the cards' use just before the experiment started.
-        group: process group of the experiment, all of it dead by now.
-        timeout_seconds: longest wait for the memory.
-        cooldown: `until_free`, or seconds that the pause takes at least.
-        sleep: waits for so many seconds; False: somebody wants to stop, which ends the wait.
-        read_use: asks for the present use.
-
-    Returns:
-        Whether the memory came free, True where there is no NVIDIA card; one line for the user,
-        empty where there is nothing to say.
-    """
-    start = time.monotonic()
-    reason = ""
-    if before.used_bytes:
-        reason = _find_what_stays(before, read_use(), group)
-        while reason and time.monotonic() - start < timeout_seconds and sleep(CARD_POLL_SECONDS):
-            reason = _find_what_stays(before, read_use(), group)
-    waited = time.monotonic() - start
-    if cooldown != "until_free" and cooldown > waited:
-        sleep(cooldown - waited)
-    if reason:
-        return False, (
-            f"GPU memory did not come free in {waited:.0f} s: {reason}. The next experiment starts "
-            "all the same; if it runs out of memory, end that process or reboot"
-        )
-    said = [f"GPU memory is free again after {waited:.1f} s"] if before.used_bytes else []
-    if cooldown != "until_free" and cooldown > waited:
-        said.append(f"cool-down of {cooldown:g} s as configured")
-    return True, ", ".join(said)
-
-
-def _find_what_stays(before: CardUse, now: CardUse, group: int) -> str:
-    """Say what of the experiment is still on a card; empty when nothing is."""
-    new = {pid: held for pid, held in now.processes.items() if pid not in before.processes}
-    ours = {pid: held for pid, held in new.items() if _may_be_ours(pid, group)}
-    if ours:
-        return "still held by " + ", ".join(
-            f"process {pid} ({held / MIB:,.0f} MiB)" for pid, held in ours.items()
-        )
-    for uuid, used in before.used_bytes.items():
-        extra = now.used_bytes.get(uuid, used) - used
-        # Another user's process that came meanwhile explains more memory in use; waiting would not
-        # end it.
-        if extra > TOLERANCE_BYTES and not new:
-            return (
-                f"{extra / MIB:,.0f} MiB more in use than before the experiment, by no process "
-                "that the driver names"
-            )
-    return ""
-
-
-def _may_be_ours(pid: int, group: int) -> bool:
-    """A process of the group, or one that is dead yet listed; in a container, the number may be the
-    host's."""
-    try:
-        return os.getpgid(pid) == group
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-
 
 POLL_SECONDS = 0.1
 AGAIN_SECONDS = 0.5

@@ -7,7 +7,6 @@ Must not know the configuration, nor import an installed package.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dialsum.cli import read_batch_options
+from dialsum.cli import BatchOptions, read_batch_options
 from dialsum.data.tables import AIHUB_COMMAND
 from dialsum.errors import EXIT_OK, UnfitError, run_script
 from dialsum.files import BINARY, EMPTY, JSON, JSON_LINES, TEXT, UTF16, look_at, read_regular
@@ -184,7 +183,7 @@ def _other_data(folder: Path, missing: Sequence[str]) -> str:
 
 
 def find_missing(
-    asked: argparse.Namespace,
+    asked: BatchOptions,
     *,
     repository: Path = PROJECT_ROOT,
     environment: Mapping[str, str] | None = None,
@@ -195,31 +194,34 @@ def find_missing(
     plan.
 
     Args:
-        asked: the runner's options, as its command line has them.
     """
     environment = os.environ if environment is None else environment
     if asked.explain or asked.dry_run:
         return []
-    values = dict(override.partition("=")[::2] for override in asked.overrides)
+    # A key may stand without its section.
+    values = {
+        key.strip().rpartition(".")[2]: value.strip()
+        for key, _, value in (override.partition("=") for override in asked.overrides)
+    }
     # What a config says of its data is looked at when it can be read, which takes packages.
     said = " ".join([*asked.overrides, *map(_read_config, asked.configs)])
     elsewhere = set(re.findall(r"\b(train|dev|test)_(?:file|share)\s*[:=]", said))
     files = {kind: "" if kind in elsewhere else f"{kind}.csv" for kind in ("train", "dev", "test")}
-    names = [values.get(f"data.{kind}_file", name) for kind, name in files.items()]
+    names = [values.get(f"{kind}_file", name) for kind, name in files.items()]
     problems = []
     if asked.data_dir or asked.demo or not re.search(r"\bdata_dir\s*[:=]", said):
         default = repository / "data" / "sample" if asked.demo else repository / "data"
         problems += find_data_problems(
             asked.data_dir or default, [name for name in names if name not in ("null", "~", "")]
         )
-    if not asked.demo and values.get("general.device") not in ("cpu", "mps"):
+    if not asked.demo and values.get("device") not in ("cpu", "mps"):
         # The set-up takes the oldest build that there is where no newer one can run.
         build = environment.get("UV_TORCH_BACKEND") or list(TORCH_BUILDS)[-1]
         problems += find_gpu_problems(environment, build=build)
     return problems + [
-        f"--set {override}: no SECTION.KEY=VALUE, such as training.learning_rate=3e-5."
+        f"--set {override}: no KEY=VALUE, such as training.learning_rate=3e-5."
         for override in asked.overrides
-        if not re.match(r"\w+(\.\w+)+=", override)
+        if "=" not in override
     ]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from dialsum.cli import list_overrides
+from dialsum.cli import DEMO_DATA, BatchOptions
 from dialsum.config.load import LoadedConfig, load_config
 from dialsum.config.schema import Config
 from dialsum.config.yaml import Origin, show_value
@@ -33,74 +33,10 @@ from dialsum.text import align, format_duration
 
 TRAINER = (sys.executable, str(PROJECT_ROOT / "code" / "trainer.py"))
 """The command that runs one experiment; `--job FILE` is added."""
-DEMO_OVERLAY = project_path("config/demo.yaml")
-DEMO_OVERLAYS = project_path("config/demo")
-DEMO_DATA = project_path("data/sample")
 CHECKPOINTS = "checkpoints"
 """Folder, in the demo's root, of the tiny checkpoints that it starts from."""
 EXPECTED_FOR_ROWS = 12_457
 """Training rows that general.expected_minutes is stated for."""
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """What is asked of a batch; every path relative to the working folder or absolute.
-
-    Attributes:
-        configs: experiment files, numbered from 1 in this order.
-        only: the numbers to run, ascending; None for all.
-        output_dir: stands for outputs/; runs_dir, log_dir: other places for runs and logs alone.
-        overrides: `section.key=value`, the last one wins.
-        script: the script that names these very files by itself, if one started the batch.
-    """
-
-    configs: tuple[Path, ...]
-    one_epoch: bool = False
-    demo: bool = False
-    data_dir: Path | None = None
-    only: tuple[int, ...] | None = None
-    output_dir: Path | None = None
-    runs_dir: Path | None = None
-    log_dir: Path | None = None
-    overrides: tuple[str, ...] = ()
-    seed: int | None = None
-    stop_on_error: bool = False
-    script: str | None = None
-
-    @property
-    def numbers(self) -> Sequence[int]:
-        """The experiments that --only leaves, from 1."""
-        return self.only or range(1, len(self.configs) + 1)
-
-    @property
-    def kind(self) -> str:
-        """`demo`, `one_epoch` or `full`; tiny models are a demo, however short."""
-        return "demo" if self.demo else "one_epoch" if self.one_epoch else "full"
-
-    @property
-    def data_folder(self) -> Path | None:
-        """Folder of the data where the options name one: --data-dir, else the demo's own."""
-        if self.data_dir is not None:
-            return self.data_dir.absolute()
-        return DEMO_DATA if self.demo else None
-
-    def overlays(self, config: Path) -> tuple[Path, ...]:
-        """Files laid over an experiment: the demo's for its name, or that for all."""
-        if not self.demo:
-            return ()
-        own = DEMO_OVERLAYS / config.name
-        return (own if own.is_file() else DEMO_OVERLAY,)
-
-    @property
-    def all_overrides(self) -> list[str]:
-        """Every option that stands for configuration values, as `key=value`; --set comes last and
-        wins."""
-        return list_overrides(
-            {} if self.data_folder is None else {"data_dir": self.data_folder},
-            one_epoch=self.one_epoch,
-            seed=self.seed,
-            said=self.overrides,
-        )
 
 
 @dataclass(frozen=True)
@@ -163,11 +99,9 @@ def load_selected(options: BatchOptions) -> tuple[dict[int, LoadedConfig], list[
         checkpoints = _find_root(options, loaded) / CHECKPOINTS
         for number, one in loaded.items():
             # It starts from the demo's checkpoint of its architecture.
-            model = one.config.model
-            own = {"checkpoint": str(checkpoints / model.architecture), "revision": None}
-            config = one.config.model_copy(update={"model": model.model_copy(update=own)})
-            origins = one.origins | {"model.checkpoint": Origin(None, None, "--demo")}
-            loaded[number] = replace(one, config=config, origins=origins)
+            own = str(checkpoints / one.config.model.architecture)
+            demo = Origin(None, None, "--demo")
+            loaded[number] = one.with_model(demo, checkpoint=own, revision=None)
     # What several files share is said once.
     return loaded, [*dict.fromkeys(problems), *twins]
 

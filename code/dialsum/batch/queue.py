@@ -15,17 +15,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from dialsum.batch.check import find_full_disk
+from dialsum.batch.cards import CardUse, read_card_use, wait_until_free
 from dialsum.batch.child import (
     GRACE_SECONDS,
     POLL_SECONDS,
-    CardUse,
     Child,
     ChildEnd,
     Interrupts,
     listen_for_interrupts,
-    read_card_use,
-    wait_until_free,
 )
 from dialsum.batch.lock import hold_batch, hold_run, make_folder
 from dialsum.batch.plan import BatchPlan, expect_seconds
@@ -38,6 +35,7 @@ from dialsum.batch.result import (
     group_unwritten,
 )
 from dialsum.batch.screen import EventFile, RunProgress, Screen, estimate_rest
+from dialsum.batch.space import find_full_disk
 from dialsum.config.rules import NoHalfError, list_changes, state_changes
 from dialsum.errors import DialsumError, RunError, UnfitError
 from dialsum.experiment.job import CAUSE_WORDS, KILLED, NAN, Job, ordinal, say_failure
@@ -162,6 +160,8 @@ class _Queue:
             self._sleep(POLL_SECONDS)
             for run in [one for one in self.running if one.end is not None]:
                 self._finish(run)
+                if waiting or self.running:
+                    self.write()
 
     def _may_start(self, job: Job) -> bool:
         """Tell whether the next experiment may start; wait for the cards before."""
@@ -195,7 +195,6 @@ class _Queue:
                 lines.append(f"  the earlier run now stands in {shown(kept)}")
             self.screen.say(*lines)
             self.screen.restart_pause()
-            run.events.skip_existing()
             run.use_before = self._ask_use()
             run.child = Child(
                 (*self.plan.trainer, "--job", str(job.paths.job)),
@@ -314,7 +313,6 @@ class _Queue:
         self.last = run
         self.result.by_number[run.job.number] = came
         self.stopping |= self.plan.options.stop_on_error and not record.succeeded
-        self.write()
 
     def _collect(self, run: _Running) -> ExperimentResult:
         """Find the record that the run wrote, or write the one that it could not write."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from dialsum.batch.check import ROOM_FOR_WORDS_BYTES
 from dialsum.batch.child import ChildEnd
 from dialsum.batch.plan import BatchPlan
+from dialsum.batch.space import ROOM_FOR_WORDS_BYTES
 from dialsum.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, DialsumError, DiskFullError
 from dialsum.experiment.job import Job
 from dialsum.paths import shown

@@ -110,32 +110,16 @@ class Screen:
 
 @dataclass
 class EventFile:
-    """A growing metrics.jsonl, read from where it was left.
-
-    What stood there before `skip_existing` belongs to an earlier run and is never given out; a file
-    that was replaced by a new one is read from its beginning.
-    """
+    """A growing metrics.jsonl, read from where it was left."""
 
     path: Path
-    _inode: int | None = None
     _offset: int = 0
-
-    def skip_existing(self) -> None:
-        """Take everything that stands in the file now as read."""
-        try:
-            status = self.path.stat()
-        except FileNotFoundError:
-            return
-        self._inode, self._offset = status.st_ino, status.st_size
 
     def read_new(self) -> list[dict[str, Any]]:
         """Return the events that came since the last call; a line that is not complete yet comes
         next time."""
         try:
             with open_regular(self.path) as file:
-                inode = os.fstat(file.fileno()).st_ino
-                if inode != self._inode:
-                    self._inode, self._offset = inode, 0
                 file.seek(self._offset)
                 text = file.read()
         except (FileNotFoundError, NotRegularError):

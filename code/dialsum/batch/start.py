@@ -12,11 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dialsum.batch.check import Findings, check_plan, explain_checkpoint, pin_checkpoints
+from dialsum.batch.check import Findings, check_plan
+from dialsum.batch.checkpoints import explain_checkpoint, pin_checkpoints
 from dialsum.batch.child import listen_for_interrupts
 from dialsum.batch.plan import (
     TRAINER,
-    BatchOptions,
     BatchPlan,
     describe_plan,
     describe_replaced,
@@ -26,6 +26,7 @@ from dialsum.batch.plan import (
 from dialsum.batch.queue import note_unwritten, run_queue
 from dialsum.batch.result import describe_unwritten
 from dialsum.batch.screen import Screen
+from dialsum.cli import BatchOptions
 from dialsum.environment_variables import describe_variables, take_env_file
 from dialsum.errors import EXIT_OK, ConfigError, DialsumError, ProblemsError
 from dialsum.files import write_report
@@ -33,16 +34,11 @@ from dialsum.report.closing import format_closing
 
 
 def run_batch(
-    options: BatchOptions,
-    *,
-    dry_run: bool = False,
-    trainer: Sequence[str] = TRAINER,
-    screen: Screen | None = None,
+    options: BatchOptions, *, trainer: Sequence[str] = TRAINER, screen: Screen | None = None
 ) -> int:
     """Run a batch from its options to its closing text and return the exit status.
 
     Args:
-        dry_run: check and print the plan only; nothing is written.
         trainer: program and first arguments of an experiment's process.
         screen: where a person follows it; stdout when absent.
 
@@ -52,11 +48,12 @@ def run_batch(
     """
     screen = screen or Screen.on(sys.stdout)
     said, unread = take_env_file()
-    problems, findings = _check(options, dry_run=dry_run, trainer=trainer, known=unread)
+    said += describe_variables(os.environ)
+    problems, findings = _check(options, trainer=trainer, known=unread)
     plan = findings.plan
     if plan.jobs:
         screen.say(*describe_plan(plan, width=screen.width))
-        notes = [*said, *describe_variables(os.environ), *findings.notes]
+        notes = [*said, *findings.notes]
         if plan.kind == "demo" and plan.own_data:
             notes.append(
                 "scores near the constant sentence (the floor) are to be expected: tiny models "
@@ -66,7 +63,7 @@ def run_batch(
             screen.say(*(["", *lines] if lines else []))
     if problems:
         raise ProblemsError(problems)
-    if dry_run:
+    if options.dry_run:
         machine = "" if findings.machine_fit else ", this machine is not (see above)"
         screen.say("", f"dry run: configuration and data are fit{machine}; nothing was written")
         return EXIT_OK
@@ -74,27 +71,26 @@ def run_batch(
     with listen_for_interrupts() as interrupts:
         result = run_queue(plan, screen=screen, interrupts=interrupts)
         # Still listening: a second Ctrl-C must not cost the table.
-        text = plan.paths.text_summary(plan.started_at)
+        text, lines = plan.paths.text_summary(plan.started_at), format_closing(result)
         try:
-            write_report(text, "\n".join(format_closing(result)) + "\n")
+            write_report(text, "\n".join([*lines, ""]))
         except DialsumError as error:
             note_unwritten(result, {text: describe_unwritten(error)}, screen)
-        screen.say("", *format_closing(result, width=screen.width))
+            lines = format_closing(result)
+        if screen.width is not None:
+            lines = format_closing(result, width=screen.width)
+        screen.say("", *lines)
     return result.exit_status
 
 
 def _check(
-    options: BatchOptions,
-    *,
-    dry_run: bool = False,
-    trainer: Sequence[str] = TRAINER,
-    known: Sequence[str] = (),
+    options: BatchOptions, *, trainer: Sequence[str] = TRAINER, known: Sequence[str] = ()
 ) -> tuple[list[str], Findings]:
     """Plan a batch and check it; return every problem, those of its configuration first."""
     loaded, problems = load_selected(options)
     problems += known
     plan = make_plan(options, loaded, started_at=datetime.now().astimezone(), trainer=trainer)
-    findings = check_plan(plan, dry_run=dry_run, refused=problems)
+    findings = check_plan(plan, dry_run=options.dry_run, refused=problems)
     return [*problems, *findings.problems], findings
 
 

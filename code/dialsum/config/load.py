@@ -90,6 +90,13 @@ class LoadedConfig:
         """Return the value of a dotted key."""
         return reduce(getattr, key.split("."), self.config)
 
+    def with_model(self, origin: Origin, **values: Any) -> LoadedConfig:
+        """Return it with other values in the section `model`, which are known to be fit."""
+        model = self.config.model.model_copy(update=values)
+        config = self.config.model_copy(update={"model": model})
+        origins = self.origins | {f"model.{key}": origin for key in values}
+        return replace(self, config=config, origins=origins)
+
     def changed(self, source: Source) -> LoadedConfig:
         """Return the config with other values laid over it; no file is read again.
 

@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -34,33 +33,11 @@ from dialsum.errors import (
 from dialsum.experiment.job import FIRST, FULL, NAN, Attempt
 from dialsum.files import write_json, write_report
 from dialsum.machine.memory import is_out_of_memory
+from dialsum.packages import PACKAGES
 from dialsum.paths import PROJECT_ROOT, RunPaths, relative, shown
-from dialsum.record import SCHEMA_VERSION, best_metrics_text
+from dialsum.record import SCHEMA_VERSION, best_metrics_text, find_artifacts
 from dialsum.text import PASSING_LINE, PrintableStream
 from dialsum.train.progress import Progress
-
-PACKAGES = {
-    **{
-        name: name
-        for name in (
-            "torch",
-            "transformers",
-            "peft",
-            "bitsandbytes",
-            "datasets",
-            "accelerate",
-            "unsloth",
-            "numpy",
-            "tokenizers",
-            "sentencepiece",
-            "safetensors",
-            "wandb",
-        )
-    },
-    "python-mecab-ko": "mecab",
-    "python-mecab-ko-dic": "mecab_ko_dic",
-}
-"""The packages that decide a result, each with the name that it is imported by."""
 
 
 def describe_environment(
@@ -95,32 +72,6 @@ def describe_environment(
         "argv": sys.argv,
         "variables": record_variables(os.environ),
     }
-
-
-def find_shadowed_packages() -> list[str]:
-    """Say which packages Python would import from elsewhere than where they are installed.
-
-    Their recorded version would be that of a package which did not run. Nothing is imported.
-    """
-    problems = []
-    for package, module in PACKAGES.items():
-        try:
-            installed = metadata.distribution(package)
-        except metadata.PackageNotFoundError:
-            continue
-        # An editable install stands elsewhere by the user's wish.
-        if "editable" in (installed.read_text("direct_url.json") or ""):
-            continue
-        folder = Path(str(installed.locate_file(""))).resolve()
-        spec = find_spec(module)
-        places = [spec.origin, *(spec.submodule_search_locations or [])] if spec else []
-        found = next((Path(place).resolve() for place in places if place), None)
-        if found is not None and folder not in found.parents:
-            problems.append(
-                f"{found}: Python would import this in place of {package} {installed.version}, "
-                f"which is installed in {folder}; rename it or move it away"
-            )
-    return problems
 
 
 def _commit() -> str | None:
@@ -284,7 +235,7 @@ class Recording:
             "finished_at": finished.isoformat(timespec="seconds"),
             "duration_seconds": round((finished - self.started).total_seconds(), 2),
             **self.parts,
-            "artifacts": self._artifacts(),
+            "artifacts": find_artifacts(self.paths),
         }
         record = self.attempt.add_to(record)
         try:
@@ -294,22 +245,6 @@ class Recording:
             # A night's training must not be lost over a text.
             write_json(self.paths.result, record)
         return record
-
-    def _artifacts(self) -> dict[str, str]:
-        files = {
-            "model": self.paths.model,
-            "predictions_dev": self.paths.predictions_dev,
-            "submission": self.paths.submission,
-            "metrics": self.paths.metrics,
-            "log": self.paths.train_log,
-            "resolved_config": self.paths.resolved_config,
-            "environment": self.paths.environment,
-            "checkpoints": self.paths.checkpoints,
-            "nan_report": self.paths.nan_report,
-        }
-        return {
-            name: relative(path, self.paths.folder) for name, path in files.items() if path.exists()
-        }
 
 
 def name_cause(error: BaseException) -> str | None:

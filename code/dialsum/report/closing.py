@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dialsum.batch.plan import KIND_WORDS, BatchOptions, BatchPlan
+from dialsum.batch.plan import KIND_WORDS, BatchPlan
 from dialsum.batch.result import DISK_FULL, BatchResult, ExperimentResult, group_unwritten
+from dialsum.cli import BatchOptions
 from dialsum.data.submission import PREDICTION_COLUMNS
 from dialsum.data.tables import read_rows
 from dialsum.errors import DataError
 from dialsum.experiment.job import KILLED, Job
-from dialsum.paths import PROJECT_ROOT, shown
+from dialsum.paths import PROJECT_ROOT, in_command, shown
 from dialsum.record import Record
 from dialsum.report.tables import (
     RANKED_BY,
@@ -282,7 +283,7 @@ def suggest_next(result: BatchResult) -> list[str]:
         real = replace(options, demo=False, one_epoch=False, data_dir=data_dir)
         only = f" --only {','.join(map(str, options.only))}" if options.only else ""
         command = (
-            f"bash {shlex.quote(options.script)}{only}{_format_options(real)}"
+            f"bash {shlex.quote(options.script)}{only}{real.command_line}"
             if options.script
             else _format_runner([one.loaded.path for one in plan.jobs], real)
         )
@@ -290,7 +291,7 @@ def suggest_next(result: BatchResult) -> list[str]:
         several = "s" if len(plan.jobs) > 1 else ""
         kept = " (leave out what --set meant for tiny models)" if options.overrides else ""
         lines.append(f"the real checkpoint{several}, on a 24 GB GPU{kept}: {data}{command}")
-    collect = [_in_command(PYTHON), _in_command(COLLECT), "--output", "results_comparison.csv"]
+    collect = [in_command(PYTHON), in_command(COLLECT), "--output", "results_comparison.csv"]
     # Runs in a folder of their own are in no other.
     root = options.runs_dir or options.output_dir
     collect += ["--root", str(root)] if root else []
@@ -298,33 +299,10 @@ def suggest_next(result: BatchResult) -> list[str]:
 
 
 def _format_job(plan: BatchPlan, job: Job) -> str:
-    trainer = [_in_command(Path(word)) for word in plan.trainer]
-    return shlex.join([*trainer, "--job", _in_command(job.paths.job)])
+    trainer = [in_command(Path(word)) for word in plan.trainer]
+    return shlex.join([*trainer, "--job", in_command(job.paths.job)])
 
 
 def _format_runner(configs: Sequence[Path], options: BatchOptions) -> str:
-    words = [_in_command(PYTHON), _in_command(RUNNER), "--config", *map(_in_command, configs)]
-    return shlex.join(words) + _format_options(options)
-
-
-def _format_options(options: BatchOptions) -> str:
-    """Return the options that a command of this batch repeats, each after a space."""
-    words = ["--demo"] if options.demo else []
-    words += ["--one-epoch"] if options.one_epoch else []
-    places = {
-        "--data-dir": options.data_dir,
-        "--output-dir": options.output_dir,
-        "--runs-dir": options.runs_dir,
-        "--log-dir": options.log_dir,
-    }
-    for flag, path in places.items():
-        words += [] if path is None else [flag, str(path)]
-    words += [] if options.seed is None else ["--seed", str(options.seed)]
-    for override in options.overrides:
-        words += ["--set", override]
-    return "".join(f" {shlex.quote(word)}" for word in words)
-
-
-def _in_command(path: Path) -> str:
-    """Return a path as a command needs it: it must work from the folder in which it was printed."""
-    return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else str(path)
+    words = [in_command(PYTHON), in_command(RUNNER), "--config", *map(in_command, configs)]
+    return shlex.join(words) + options.command_line

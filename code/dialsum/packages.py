@@ -13,7 +13,8 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from dialsum.errors import EXIT_OK, UnfitError, run_script
@@ -27,6 +28,30 @@ nobody's to change."""
 USE_LOCK = ".dialsum-use"
 """Programs share it, the set-up takes it alone. Each program adds its process number, for whoever
 is refused."""
+
+
+PACKAGES = {
+    **{
+        name: name
+        for name in (
+            "torch",
+            "transformers",
+            "peft",
+            "bitsandbytes",
+            "datasets",
+            "accelerate",
+            "unsloth",
+            "numpy",
+            "tokenizers",
+            "sentencepiece",
+            "safetensors",
+            "wandb",
+        )
+    },
+    "python-mecab-ko": "mecab",
+    "python-mecab-ko-dic": "mecab_ko_dic",
+}
+"""The packages that decide a result, each with the name that it is imported by."""
 
 
 def find_version_problems(requirements: Path) -> list[str]:
@@ -51,6 +76,32 @@ def find_version_problems(requirements: Path) -> list[str]:
         problems.append(
             f"{found}, {requirements.name}:{number} pins {pinned}; put it back: {REPAIR}"
         )
+    return problems
+
+
+def find_shadowed_packages() -> list[str]:
+    """Say which packages Python would import from elsewhere than where they are installed.
+
+    Their recorded version would be that of a package which did not run. Nothing is imported.
+    """
+    problems = []
+    for package, module in PACKAGES.items():
+        try:
+            installed = distribution(package)
+        except PackageNotFoundError:
+            continue
+        # An editable install stands elsewhere by the user's wish.
+        if "editable" in (installed.read_text("direct_url.json") or ""):
+            continue
+        folder = Path(str(installed.locate_file(""))).resolve()
+        spec = find_spec(module)
+        places = [spec.origin, *(spec.submodule_search_locations or [])] if spec else []
+        found = next((Path(place).resolve() for place in places if place), None)
+        if found is not None and folder not in found.parents:
+            problems.append(
+                f"{found}: Python would import this in place of {package} {installed.version}, "
+                f"which is installed in {folder}; rename it or move it away"
+            )
     return problems
 
 
