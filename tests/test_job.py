@@ -16,9 +16,9 @@ from dialsum.batch.plan import load_selected, make_plan
 from dialsum.batch.queue import run_queue
 from dialsum.batch.result import BatchResult
 from dialsum.config.load import load_config
-from dialsum.config.rules import list_changes, state_changes
 from dialsum.errors import ConfigError, UnfitError
-from dialsum.experiment.job import Attempt, Job, read_job
+from dialsum.experiment.attempt import Attempt, list_changes, state_changes
+from dialsum.experiment.job import Job, read_job
 from dialsum.paths import PROJECT_ROOT, RunPaths
 from dialsum.record import archive_previous
 from dialsum.report.summaries import write_batch_files

@@ -12,10 +12,17 @@ from config_texts import BART, problems_of
 from dialsum.batch.plan import describe_plan, load_selected, make_plan
 from dialsum.batch.queue import plan_retry
 from dialsum.config.load import dump_yaml, load_config
-from dialsum.config.rules import NoHalfError, list_changes, show_number
 from dialsum.config.schema import Config
 from dialsum.config.yaml import read_document, show_value
-from dialsum.experiment.job import FIRST, Job, ordinal, say_attempts
+from dialsum.experiment.attempt import (
+    FIRST,
+    NoHalfError,
+    list_changes,
+    ordinal,
+    say_attempts,
+    show_number,
+)
+from dialsum.experiment.job import Job
 
 NUMBERS = [(1.2e-4, "1.2e-4"), (6e-5, "6e-5"), (0.5, "0.5"), (0.03125, "0.03125"), (48, "48")]
 

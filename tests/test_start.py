@@ -10,8 +10,8 @@ import pytest
 from batch_world import TRAINER, make_screen, write_configs, write_data
 from dialsum.batch.queue import run_queue
 from dialsum.batch.start import prepare_batch
-from dialsum.config.rules import list_changes, state_changes
 from dialsum.errors import ProblemsError
+from dialsum.experiment.attempt import list_changes, state_changes
 from dialsum.experiment.job import read_job
 from dialsum.record import best_run, find_records
 

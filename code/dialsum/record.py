@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dialsum.errors import DiskFullError, RunError, UnfitError
-from dialsum.experiment.job import Job, say_attempts
+from dialsum.experiment.attempt import say_attempts
+from dialsum.experiment.job import Job
 from dialsum.files import dump_json, read_regular, write_json, write_text
 from dialsum.paths import LOCK, RunPaths, relative, shown, timestamp
 from dialsum.score.rouge import require_same_signature

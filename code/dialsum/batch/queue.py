@@ -36,9 +36,18 @@ from dialsum.batch.result import (
 )
 from dialsum.batch.screen import EventFile, RunProgress, Screen, estimate_rest
 from dialsum.batch.space import find_full_disk
-from dialsum.config.rules import NoHalfError, list_changes, state_changes
 from dialsum.errors import DialsumError, RunError, UnfitError
-from dialsum.experiment.job import CAUSE_WORDS, KILLED, NAN, Job, ordinal, say_failure
+from dialsum.experiment.attempt import (
+    CAUSE_WORDS,
+    KILLED,
+    NAN,
+    NoHalfError,
+    list_changes,
+    ordinal,
+    say_failure,
+    state_changes,
+)
+from dialsum.experiment.job import Job
 from dialsum.machine.devices import nvidia_gpus, usable_cores
 from dialsum.paths import shown
 from dialsum.record import (

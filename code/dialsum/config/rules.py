@@ -1,22 +1,20 @@
-"""What must hold between the keys of one experiment, which of them have no effect beside others,
-and what batch.retry changes.
+"""What must hold between the keys of one experiment, and which have no effect beside others.
 
 A rule sees the values, and is left out where one that it asks for is not known. Must not know YAML,
-nor where a value was written, nor why an attempt failed.
+nor where a value was written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from dialsum.config.messages import CLAIM, METRIC, Conflict
 from dialsum.config.schema import Config, Section, Training, default_of, is_section, keys_under
-from dialsum.config.sources import Resolved, Source, Statement
-from dialsum.config.yaml import Origin, show_value
+from dialsum.config.sources import Resolved
+from dialsum.config.yaml import show_value
 from dialsum.machine.devices import FP16_OVERFLOWS
 
 RETRY = "batch.retry"
@@ -26,53 +24,6 @@ ACCUMULATION = "training.gradient_accumulation_steps"
 RANK, ALPHA = "qlora.lora_rank", "qlora.lora_alpha"
 
 
-class NoHalfError(Exception):
-    """A value that cannot be halved; the text says why."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """One value that a retry replaces.
-
-    Args:
-        by: what of batch.retry asks for it.
-        key: dotted key.
-        before, after: the value in the attempt before, and in this one.
-    """
-
-    by: str
-    key: str
-    before: Any
-    after: Any
-
-    def describe(self) -> str:
-        """Return `learning_rate 1.2e-4 -> 6e-5`."""
-        name = self.key.rpartition(".")[2]
-        return f"{name} {show_number(self.before)} -> {show_number(self.after)}"
-
-    def describe_whole(self) -> str:
-        """Return the change with its dotted key and what asked for it."""
-        section = self.key.rpartition(".")[0]
-        return f"{section}.{self.describe()} ({RETRY} {self.by})"
-
-    def to_record(self) -> dict[str, Any]:
-        """Return the change as it stands in records."""
-        return {"by": self.by, "key": self.key, "from": self.before, "to": self.after}
-
-    @classmethod
-    def from_record(cls, content: dict[str, Any]) -> Change:
-        """Read a change as to_record writes it."""
-        return cls(content["by"], content["key"], content["from"], content["to"])
-
-
-def show_number(value: Any) -> str:
-    """Return a number in short, exactly: small ones as `1.2e-4`."""
-    if not isinstance(value, float):
-        return str(value)
-    exact = Decimal(repr(value)).normalize()
-    return f"{exact:e}" if 0 < abs(value) < 1e-3 else f"{exact:f}"
-
-
 def count_halvings(number: int) -> int:
     """Return how often a whole number can be halved and stay whole: 12 twice, 7 never."""
     count = 0
@@ -80,56 +31,6 @@ def count_halvings(number: int) -> int:
         number //= 2
         count += 1
     return count
-
-
-def list_changes(
-    by: str, config: Config, *, batch: int | None = None, accumulation: int | None = None
-) -> list[Change]:
-    """Return what an entry of batch.retry changes of a config.
-
-    Args:
-        batch, accumulation: what the failed run used where the config says `auto`.
-
-    Raises:
-        NoHalfError: a value cannot be halved, or is not known.
-    """
-    training, lora = config.training, config.qlora
-    if by == "lr_half":
-        rate = training.learning_rate
-        return [Change(by, LEARNING_RATE, rate, rate / 2)]
-    if by == "rank_half":
-        ranks = ((RANK, lora.lora_rank), (ALPHA, lora.lora_alpha))
-        return [Change(by, key, value, _halve(key, value)) for key, value in ranks]
-    rows, passes = training.per_device_train_batch_size, training.gradient_accumulation_steps
-    used_rows = batch if rows == "auto" else rows
-    used_passes = accumulation if passes == "auto" else passes
-    if used_rows is None or used_passes is None:
-        raise NoHalfError("the batch size was auto, and the failed run left no word of what it was")
-    return [
-        Change(by, BATCH, used_rows, _halve(BATCH, used_rows)),
-        Change(by, ACCUMULATION, used_passes, used_passes * 2),
-    ]
-
-
-def _halve(key: str, value: int) -> int:
-    if not count_halvings(value):
-        raise NoHalfError(f"{key} {value} has no half")
-    return value // 2
-
-
-def state_changes(changes: Sequence[Change], *, left: Sequence[str]) -> Source:
-    """Return changes as a source of the configuration that is laid over every other.
-
-    Args:
-        left: what of batch.retry is still to come.
-    """
-    values = [(one.key, one.after, f"{RETRY} {one.by}") for one in changes]
-    values.append((RETRY, list(left), f"{RETRY}, what is left of it"))
-    statements = [
-        Statement(key, "", value, Origin(None, None, why), key) for key, value, why in values
-    ]
-    notes = [f"retry: {change.describe_whole()}" for change in changes]
-    return Source(statements=statements, notes=notes)
 
 
 def retried_rank_can_be_halved(config: Config) -> Iterator[Conflict]:

@@ -30,7 +30,7 @@ from dialsum.errors import (
     explain_os_error,
     first_line,
 )
-from dialsum.experiment.job import FIRST, FULL, NAN, Attempt
+from dialsum.experiment.attempt import FIRST, FULL, NAN, Attempt
 from dialsum.files import write_json, write_report
 from dialsum.machine.memory import is_out_of_memory
 from dialsum.packages import PACKAGES

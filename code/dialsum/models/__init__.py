@@ -1,1 +1,1 @@
-"""Networks: families, loading, quantisation, adapters, tiny models, generation."""
+"""Checkpoints and networks: families, tokenizers, loading, adapters, saving; tools over them."""

@@ -1,2 +1,2 @@
 """What came of runs, for people and for other programs: tables, checks, summary files. Reads
-records only."""
+records and predictions only."""

@@ -18,7 +18,8 @@ from dialsum.cli import BatchOptions
 from dialsum.data.submission import PREDICTION_COLUMNS
 from dialsum.data.tables import read_rows
 from dialsum.errors import DataError
-from dialsum.experiment.job import KILLED, Job
+from dialsum.experiment.attempt import KILLED
+from dialsum.experiment.job import Job
 from dialsum.paths import PROJECT_ROOT, in_command, shown
 from dialsum.record import Record
 from dialsum.report.tables import (

@@ -1,6 +1,6 @@
-"""The files on many runs: a batch's results and closing text, a root's latest runs, the CSV of all.
+"""The files on many runs: a batch's results, a root's latest runs, the CSV of all.
 
-Must not know how text or rankings are made. Every path in these files is relative to the file.
+Must not know how tables or rankings are made. Every path in these files is relative to the file.
 """
 
 from __future__ import annotations

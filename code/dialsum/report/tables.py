@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dialsum.experiment.job import say_attempts
+from dialsum.experiment.attempt import say_attempts
 from dialsum.record import Record
 from dialsum.score.show import describe_verdict
 from dialsum.score.statistics import Difference, compare_systems

@@ -1,1 +1,1 @@
-"""Training: config to trainer arguments, the fit, tracking of its progress."""
+"""Training: the loop, what it learns from, the loss, guards, checkpoints, tracking."""
