@@ -67,7 +67,7 @@ def test_full_memory_is_answered_by_smaller_passes_with_the_same_result(tmp_path
 
     free = run_in_memory(tmp_path / "free", 0, 256, 1)
     assert free.returncode == 0, free.stderr
-    tight = run_in_memory(tmp_path / "tight", 400, 256, 1)
+    tight = run_in_memory(tmp_path / "tight", 240, 256, 1)
     assert tight.returncode == 0, tight.stderr
     answer = json.loads(tight.stdout.splitlines()[-1])
     assert answer["retries"] >= 1
