@@ -29,6 +29,8 @@ def make_parser() -> CommandLine:
     add = parser.add_argument
     add("run", metavar="RUN", help="a run's folder, its model's, or the name of an experiment")
     add("out", type=Path, metavar="OUT", help="the new checkpoint's folder: new or empty")
+    override = "another value than the run's, such as data.data_dir=DIR (repeatable)"
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help=override)
     untie = "give embeddings and head weights of their own, as adapters on them need"
     add("--untie", action="store_true", help=untie)
     return parser
@@ -38,16 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Merge, and return the exit status."""
     asked = make_parser().parse_args(arguments)
     require_packages(__file__)
-    from dialsum.config.schema import Config
     from dialsum.data.encode import build_input
     from dialsum.data.rows import read_data
-    from dialsum.experiment.predict import find_saved_model
+    from dialsum.experiment.predict import find_saved_model, read_config
     from dialsum.models.merge import MANY_ROWS, merge_adapter
-    from dialsum.models.save import read_info
     from dialsum.paths import shown
 
     folder, out = find_saved_model(asked.run), asked.out.absolute()
-    config = Config.model_validate(read_info(folder)["config"])
+    config = read_config(folder, asked.overrides)
     dev = read_data(config.data, seed=config.training.seed).dev.rows[:MANY_ROWS]
     prefix = config.tokenizer.input_prefix
     rows = [(build_input(prefix, row.dialogue), row.summary or "") for row in dev]

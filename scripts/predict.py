@@ -33,6 +33,8 @@ def make_parser() -> CommandLine:
     add("--output", type=Path, metavar="FILE", help="the new CSV (default: on the screen)")
     add("--num-beams", type=int, metavar="N", help="beams of the search (default: the run's)")
     add("--device", choices=("auto", "cuda", "mps", "cpu"), help="default: the run's")
+    override = "another value than the run's, such as data.columns.dialogue=text (repeatable)"
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help=override)
     add("--compare", metavar="RUN", help="another run, whose summaries stand beside")
     return parser
 
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dialsum.experiment.predict import (
         find_saved_model,
         predict,
-        read_columns,
+        read_config,
         read_inputs,
         write_output,
     )
@@ -55,10 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.output is not None and asked.output.exists():
         raise UnfitError(f"--output {asked.output}: is there already; give another name")
     folders = [find_saved_model(run) for run in (asked.run, asked.compare) if run is not None]
+    configs = [read_config(folder, asked.overrides) for folder in folders]
     inputs = read_inputs(
-        asked.input,
-        sys.stdin.read() if asked.input == "-" else "",
-        columns=read_columns(folders[0]),
+        asked.input, sys.stdin.read() if asked.input == "-" else "", columns=configs[0].data.columns
     )
 
     def say(done: int, total: int) -> None:
@@ -66,8 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{done:,} of {total:,} summaries", end=end, file=sys.stderr, flush=True)
 
     written = [
-        predict(folder, inputs.rows, num_beams=asked.num_beams, device=asked.device, on_batch=say)
-        for folder in folders
+        predict(
+            folder,
+            inputs.rows,
+            config=config,
+            num_beams=asked.num_beams,
+            device=asked.device,
+            on_batch=say,
+        )
+        for folder, config in zip(folders, configs, strict=True)
     ]
     summaries, other = written[0], written[1] if len(written) > 1 else None
     if asked.output is not None:

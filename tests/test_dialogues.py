@@ -113,10 +113,10 @@ def test_every_kind_of_problem_of_a_file_is_shown_with_its_count(tmp_path: Path)
 @pytest.mark.parametrize(
     ("kind", "name", "words"),
     [
-        ("dev", "no.csv", ["no such file", "the folder holds x.csv", "--data-dir", "--val-data"]),
-        ("dev", "absent/dev.csv", ["no such file", "nor a folder", "--data-dir"]),
+        ("dev", "no.csv", ["no such file", "the folder holds x.csv", "data.dev_file=FILE"]),
+        ("dev", "absent/dev.csv", ["no such file", "nor a folder", "data.data_dir=DIR"]),
         ("dev", "x.csv/dev.csv", ["no such file", "nor a folder"]),
-        ("dev", "folder", ["is a folder", "it holds inner.csv", "--val-data"]),
+        ("dev", "folder", ["is a folder", "it holds inner.csv", "data.dev_file=FILE"]),
         ("dev", "n" * 300 + ".csv", ["cannot be read", "name too long"]),
         ("test", "test.csv", ["no such file", "do without", "--set data.test_file=null"]),
     ],

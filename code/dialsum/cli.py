@@ -95,6 +95,8 @@ class CommandLine(argparse.ArgumentParser):
             near = longer or difflib.get_close_matches(text, bare, n=1, cutoff=NEAR_ENOUGH)
             what = "option" if word.startswith("-") else "argument"
             meant = f"; did you mean {bare[near[0]]}?" if near and bare[near[0]] != word else "."
+            if "--set" in bare.values() and "." in word:
+                meant = "; each KEY=VALUE has a --set of its own before it."
             lines.append(f"{self.prog} has no {what} {word}{meant}")
         return "\n  ".join(lines) + HELP_HINT
 
@@ -370,6 +372,10 @@ def select_numbers(only: str | None, *, configs: Sequence[Path]) -> tuple[int, .
                 "write numbers as in --only 1,4 or --only 2-5"
             )
         first, last = int(match[1]), int(match[2] or match[1])
+        if first > last:
+            raise UnfitError(
+                f"--only {only!r}: write the smaller number first, as in {last}-{first}"
+            )
         if not 1 <= first <= last <= len(configs):
             names = ", ".join(
                 f"{number} {path.stem}" for number, path in enumerate(configs, start=1)

@@ -141,7 +141,7 @@ def check_data(configs: Iterable[Config]) -> tuple[dict[str, Splits | None], lis
         found[key] = splits
         problems += wrong
         if splits is not None:
-            counts = (f"{shown(split.path)} {len(split):,} rows" for split in splits.present)
+            counts = (f"{shown(one.path)} {len(one):,} {one.kind} rows" for one in splits.present)
             notes += [f"data: {', '.join(counts)}", *splits.notes]
     return found, problems, notes
 

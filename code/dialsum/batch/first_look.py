@@ -168,6 +168,8 @@ def find_data_problems(folder: Path, names: Sequence[str] = DATA_FILES) -> list[
 def _other_data(folder: Path, missing: Sequence[str]) -> str:
     """Say how files of other kinds in the folder are used."""
     said = ""
+    if missing == ["dev.csv"]:
+        said = "\n      Without dev rows: --set data.dev_file=null --set data.dev_share=0.05"
     for name in missing:
         lines = Path(name).with_suffix(".jsonl")
         if name in DATA_FILES and (folder / lines).is_file():

@@ -118,7 +118,7 @@ def _read_holder(descriptor: int, lock: Path) -> tuple[int, str]:
         host = "" if who["host"] == os.uname().nodename else f" on {who['host']}"
         text = f"process {int(who['pid'])}{host}, since {who['since']}: {who['command']}"
         what, pid = str(who["what"]), int(who["pid"])
-    stop = f" (kill -INT {pid}, or Ctrl-C there)" if pid else ""
+    stop = f" (kill {pid}, or Ctrl-C there)" if pid else ""
     return pid, (
         f"{shown(lock.parent)}: another {what} is at work in this folder ({text}). Wait for its "
         f"end, stop it{stop}, or give this one another place with --output-dir DIR"

@@ -317,7 +317,7 @@ def _explain_missing(file: Path, error: OSError, *, named_by: Origin | None) -> 
         return say(f"{error.strerror}", "a YAML file")
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         return say(f"cannot be read: {error.strerror}", "check its permissions")
-    beside = sorted(file.parent.glob("*.yaml"))
+    beside = sorted(path for path in file.parent.glob("*.yaml") if not path.name.startswith("."))
     ours = sorted((PROJECT_ROOT / "config").rglob("*.yaml"))
     by_stem = {path.stem: path for path in [*ours, *beside]}
     if near := nearest(re.sub(r"\.ya?ml$", "", file.name), by_stem, limit=3):

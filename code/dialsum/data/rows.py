@@ -42,7 +42,6 @@ REQUIRED_COLUMNS: dict[Kind, tuple[str, ...]] = {
 UNFIT_DATA = "the data is not fit; nothing was started:"
 """First line of a list of problems. It has no count: one line may stand for many rows."""
 
-OPTIONS: dict[Kind, str] = {"train": "--train-data", "dev": "--val-data", "test": "--test-data"}
 """The option of trainer.py that names each file."""
 
 SHOWN_ODDITIES = 3
@@ -256,7 +255,7 @@ def _read_columns(
     if columns.topic != usual["topic"] and kind != "test":
         required.append(columns.topic)
     others = {ours: own for ours, own in names.items() if own != usual[ours]}
-    with hint_at_names(others, option=option, example="dialogue=NAME"):
+    with hint_at_names(others, option=option, example="{lacking}=NAME"):
         table = read_rows(path, required=required, content=content)
     unused = [name for name in table[0].values if name not in names.values()]
     note = f"{path}: column{'s' if len(unused) > 1 else ''} {name_some(unused)} not used"
@@ -318,9 +317,11 @@ def _check_place(path: Path, kind: Kind) -> None:
             problem = f"no such file; the folder holds {_name_tables(path.parent)}"
     except OSError:
         return
-    way_out = f"give another place with --data-dir DIR or {OPTIONS[kind]} FILE"
+    way_out = f"give another place with --set data.data_dir=DIR or --set data.{kind}_file=FILE"
     if kind == "test":
         way_out += ", or do without a submission: --set data.test_file=null"
+    if kind == "dev":
+        way_out += ", or hold out train rows: --set data.dev_file=null --set data.dev_share=0.05"
     raise DataError([f"{path}: {problem}; {way_out}"])
 
 
@@ -429,7 +430,7 @@ def check_splits(train: Split, dev: Split, test: Split | None) -> list[str]:
         raise DataError(
             [
                 f"{shared}; a score on rows that were trained on says nothing; take them out of "
-                f"{train.path}, or choose other dev rows with {OPTIONS['dev']} FILE"
+                f"{train.path}, or choose other dev rows with --set data.dev_file=FILE"
             ]
         )
     found = [] if test is None else [say_shared(test, train), say_shared(test, dev)]

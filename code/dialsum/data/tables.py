@@ -28,7 +28,7 @@ TEXT_KEYS = re.compile(r"fname|dialogue|summary\d*")
 MAX_CELL_CHARS = 16 * 1024 * 1024
 AIHUB_COMMAND = ".venv/bin/python scripts/convert_aihub.py"
 _AIHUB_KEY = re.compile(r'"(?:dialogueInfo|participantsInfo|participantID)"\s*:')
-_LACKS_COLUMN = re.compile(r"\bno (column|key) '|none of the columns '")
+_LACKS_COLUMN = re.compile(r"\bno (?:column|key) '([^']+)'|none of the columns '")
 # Excel and pandas write an index as a first column with an empty name; pandas reads that back as
 # "Unnamed: 0".
 UNNAMED = re.compile(r"(Unnamed: \d+)?")
@@ -92,13 +92,15 @@ def hint_at_names(asked: Mapping[str, str], *, option: str, example: str) -> Ite
     Args:
         asked: our names of columns to the file's own, where these are others.
         option: by which a user gives these, up to our name.
-        example: what may follow it.
+        example: what may follow it; {lacking} is the column that the file lacks.
     """
     try:
         yield
     except DataError as error:
-        if not _LACKS_COLUMN.search(str(error)):
+        found = _LACKS_COLUMN.search(str(error))
+        if found is None:
             raise
+        example = example.format(lacking=found[1] or "dialogue")
         hint = f"columns under other names are read with {option}{example}"
         if asked:
             told = ", ".join(f"{own!r} for {ours}" for ours, own in asked.items())

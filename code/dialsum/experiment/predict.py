@@ -5,23 +5,28 @@ Must not know how the model was trained.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dialsum.config.schema import Columns, Config
+from dialsum.config.load import LoadedConfig
+from dialsum.config.messages import problem_lines
+from dialsum.config.schema import Columns, Config, schema_keys
+from dialsum.config.sources import read_overrides
+from dialsum.config.yaml import Origin
 from dialsum.data.encode import encode_rows
 from dialsum.data.rows import Dialogue, Kind, load_split
 from dialsum.data.submission import fill_empty, write_predictions, write_submission
 from dialsum.data.tables import read_rows
-from dialsum.errors import UnfitError
+from dialsum.errors import ConfigError, UnfitError
 from dialsum.experiment.choices import choose
 from dialsum.files import write_csv
 from dialsum.generate import GenerationSettings, generate
 from dialsum.machine.devices import pick_device
 from dialsum.models.load import quiet_libraries
 from dialsum.models.save import load_saved_model, read_info
-from dialsum.paths import OUTPUTS, RunPaths, project_path
+from dialsum.paths import OUTPUTS, RunPaths, project_path, shown
 from dialsum.record import find_model, holds_run
 
 
@@ -41,14 +46,21 @@ def find_saved_model(run: str) -> Path:
     """Return the folder of a run's model.
 
     Args:
-        run: a run's folder, its model's, or the name of an experiment under outputs/.
+        run: a run's folder, its model's, or the name of an experiment under outputs/: of a batch of
+            real checkpoints, else of a run by itself, else the only one of that name elsewhere.
 
     Raises:
         UnfitError: no finished model is there.
     """
     root = project_path(OUTPUTS)
     named = [root / "auto_experiments" / "experiments" / run, root / run]
-    for folder in (Path(run), *named):
+    others = [
+        one for one in sorted(root.glob(f"*/experiments/{glob.escape(run)}")) if one != named[0]
+    ]
+    if not any(folder.is_dir() for folder in (Path(run), *named)) and len(others) > 1:
+        places = ", ".join(map(shown, others))
+        raise UnfitError(f"{run}: there are {len(others)} runs of that name; say which: {places}")
+    for folder in (Path(run), *named, *others):
         if (folder / "model_info.json").is_file():
             return folder
         if folder.is_dir() and holds_run(folder):
@@ -62,12 +74,32 @@ def find_saved_model(run: str) -> Path:
     )
 
 
-def read_inputs(source: str, text: str = "", *, columns: Columns | None = None) -> Inputs:
+def read_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """Return the config of a saved model's run.
+
+    Args:
+        overrides: `key=value` each, laid over it.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    config = Config.model_validate(read_info(folder)["config"])
+    if not overrides:
+        return config
+    source = read_overrides(overrides)
+    if source.problems:
+        raise ConfigError(problem_lines(source.problems))
+    origin = Origin(None, None, f"{folder / 'model_info.json'}")
+    loaded = LoadedConfig(folder, config, dict.fromkeys(schema_keys(), origin), notes=[])
+    return loaded.changed(source).config
+
+
+def read_inputs(source: str, text: str = "", *, columns: Columns) -> Inputs:
     """Read the dialogues to summarise.
 
     Args:
         source: a table of rows, or `-` for the one dialogue in text.
-        columns: the file's own names of its columns, where it has none of ours.
+        columns: the file's own names of its columns; where it has not these, it may have ours.
 
     Raises:
         DataError: the file is not fit, with row and line; UnfitError: text says nothing.
@@ -79,8 +111,8 @@ def read_inputs(source: str, text: str = "", *, columns: Columns | None = None) 
     path = Path(source)
     table = read_rows(path, required=())
     names = set(table[0].values) if table else set()
-    usual = {"fname", "dialogue"} <= names
-    columns = Columns() if usual or columns is None else columns
+    if not {columns.fname, columns.dialogue} <= names and {"fname", "dialogue"} <= names:
+        columns = Columns()
     kind: Kind = "dev" if columns.summary in names else "test"
     split = load_split(path, kind=kind, columns=columns)
     return Inputs(split.rows, has_summaries=kind == "dev")
@@ -90,6 +122,7 @@ def predict(
     folder: Path,
     rows: Sequence[Dialogue],
     *,
+    config: Config,
     num_beams: int | None = None,
     device: str | None = None,
     on_batch: Callable[[int, int], None] | None = None,
@@ -98,6 +131,7 @@ def predict(
 
     Args:
         folder: of the model, as find_saved_model returns it.
+        config: as read_config returns it.
         num_beams: other than the run's.
         device: auto, cuda, mps or cpu; the run's general.device when None.
         on_batch: called with the rows that are written and all.
@@ -106,15 +140,13 @@ def predict(
         UnfitError: the model's base is not there or has changed, or the device is not there.
     """
     quiet_libraries()
-    info = read_info(folder)
-    config = Config.model_validate(info["config"])
     chosen = choose(config, device=pick_device(device) if device else None)
     model, tokenizer = load_saved_model(
         folder, config=config, device=chosen.where.torch_name, dtype=chosen.dtype
     )
     settings = GenerationSettings.from_config(
         config,
-        exempt=tokenizer.convert_tokens_to_ids(info["tags"]),
+        exempt=tokenizer.convert_tokens_to_ids(read_info(folder)["tags"]),
         bf16=chosen.bf16,
         num_beams=num_beams,
     )
@@ -128,11 +160,6 @@ def predict(
         batch_size=chosen.eval_batch_size(settings.num_beams),
         on_batch=on_batch,
     )
-
-
-def read_columns(folder: Path) -> Columns:
-    """Return what a saved model's run called the columns of its data."""
-    return Config.model_validate(read_info(folder)["config"]).data.columns
 
 
 def write_output(

@@ -15,9 +15,15 @@ from typing import Any
 
 from dialsum.config.schema import Config
 from dialsum.errors import RunError, UnfitError
-from dialsum.files import new_folder, write_json
+from dialsum.files import new_folder
 from dialsum.models.load import dequantise, quiet_libraries
-from dialsum.models.save import attach_adapter, load_saved_model, read_info, save_weights
+from dialsum.models.save import (
+    attach_adapter,
+    load_saved_model,
+    read_info,
+    save_weights,
+    write_info,
+)
 from dialsum.models.tokenizers import load_tokenizer
 
 TOLERANCE = 1e-3
@@ -112,7 +118,7 @@ def merge_adapter(
         save_weights(merged, draft)
         tokenizer.save_pretrained(draft)
         info |= {"kind": "full", "base": ".", "merged": True}
-        write_json(draft / "model_info.json", info)
+        write_info(draft, info)
         loaded = load_saved_model(draft, **place, dtype=torch.float32)[0]
         after = compute_logits(loaded, tokens)
         same = [
@@ -127,7 +133,7 @@ def merge_adapter(
             quantisation=measure_shift(as_trained, before),
             same_choices=float(torch.cat(same).float().mean()),
         )
-        write_json(draft / "model_info.json", info | {"merge": asdict(report)})
+        write_info(draft, info | {"merge": asdict(report)})
     return report
 
 

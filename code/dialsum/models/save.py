@@ -20,11 +20,12 @@ from typing import Any
 from dialsum.config.load import LoadedConfig
 from dialsum.config.schema import Config
 from dialsum.errors import RunError, UnfitError
-from dialsum.files import give_usual_mode, write_json, write_text
+from dialsum.files import give_usual_mode, write_text
 from dialsum.models.checkpoint import fetch_folder, resolve_checkpoint, weight_files
 from dialsum.models.load import load_model, open_checkpoint
 from dialsum.models.tokenizers import load_tokenizer
 from dialsum.paths import RunPaths
+from dialsum.text import escape_in_quotes
 
 ADAPTER_MARKS = ("lora_", "trainable_tokens_", "modules_to_save")
 
@@ -160,8 +161,14 @@ def save_model(
         "dtype": str(dtype),
         "config": config.model_dump(mode="json"),
     }
-    write_json(paths.model_info, info)
+    write_info(paths.model, info)
     return info
+
+
+def write_info(folder: Path, info: Mapping[str, Any]) -> None:
+    """Write model_info.json, its nulls too: in the config they stand against the defaults."""
+    text = json.dumps(info, ensure_ascii=False, indent=2, allow_nan=False)
+    write_text(folder / "model_info.json", escape_in_quotes(text) + "\n")
 
 
 def hash_weights(folder: Path) -> str:
