@@ -18,6 +18,7 @@ from dialsum.cli import BatchOptions, read_batch_options, read_run_options
 from dialsum.config.load import load_config, load_configs
 from dialsum.config.sources import read_source
 from dialsum.config.yaml import read_document
+from dialsum.errors import UnfitError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG = REPOSITORY / "config"
@@ -294,3 +295,9 @@ def test_seven_configs_are_loaded_together() -> None:
     assert [one.name for one in loaded] == SEVEN
     assert {one.config.training.seed for one in loaded} == {3}
     assert len({one.sha256 for one in loaded}) == 7
+
+
+def test_a_job_takes_no_other_values() -> None:
+    assert read_run_options(["--job", "job.json", "--resume"]).resume
+    with pytest.raises(UnfitError, match="--set, --seed beside --job"):
+        read_run_options(["--job", "job.json", "--seed", "9", "--set", "training.seed=1"])

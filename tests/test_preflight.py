@@ -27,7 +27,7 @@ def test_preflight_of_a_fit_batch_writes_nothing(tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     findings = check_plan(plan_of(options))
     assert findings.problems == []
-    assert any("train.csv 4 rows" in note for note in findings.notes)
+    assert any("train.csv 4 train rows" in note for note in findings.notes)
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -305,6 +305,19 @@ def read_run_options(arguments: Sequence[str] | None = None) -> argparse.Namespa
     )
     _add_shared(parser, one_epoch="one epoch only", output="the run goes to DIR/NAME")
     asked = parser.parse_args(arguments)
+    if asked.job is not None:
+        beside = {"job", "resume", "explain"}
+        given = [
+            action.option_strings[-1]
+            for action in parser._actions
+            if action.dest not in beside
+            and getattr(asked, action.dest, action.default) != action.default
+        ]
+        if given:
+            raise UnfitError(
+                f"trainer.py: {', '.join(given)} beside --job: the job says all of that already; "
+                "give --config for a run with other values, or change nothing"
+            )
     paths = {
         "data_dir": asked.data_dir,
         "train_file": asked.train_data,

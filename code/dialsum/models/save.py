@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,9 @@ def save_model(
     """
     source = resolve_checkpoint(loaded.config.model.checkpoint)
     base = str(source.resolve()) if isinstance(source, Path) else source
+    copied = isinstance(source, Path) and loaded.config.qlora.use_qlora and _is_tiny(source)
+    if isinstance(source, Path) and copied:
+        shutil.copytree(source, paths.model / BASE, dirs_exist_ok=True)
     config = loaded.config.model_copy(
         update={"model": loaded.config.model.model_copy(update={"checkpoint": base})}
     )
@@ -155,6 +159,7 @@ def save_model(
         "base": base,
         "base_revision": config.model.revision,
         **({"base_sha256": hash_weights(source)} if isinstance(source, Path) else {}),
+        "base_is_copied": copied,
         "tokens_added": list(new_tokens),
         "tags": list(tags),
         "best_step": best_step,
@@ -163,6 +168,10 @@ def save_model(
     }
     write_info(paths.model, info)
     return info
+
+
+def _is_tiny(folder: Path) -> bool:
+    return sum(path.stat().st_size for path in folder.iterdir()) <= TINY_BYTES
 
 
 def write_info(folder: Path, info: Mapping[str, Any]) -> None:
@@ -220,6 +229,8 @@ def load_saved_model(
         base = fetch_folder(config.model.model_copy(update={"checkpoint": info["base"]}))
     else:
         base, wanted = Path(info["base"]), info.get("base_sha256")
+        if info.get("base_is_copied"):
+            base = folder / BASE
         if not base.is_dir():
             raise UnfitError(
                 f"{folder}: its adapter belongs to the checkpoint in {base}, which is not there "
@@ -254,10 +265,24 @@ def attach_adapter(base: Any, folder: Path) -> Any:
     return adapted.eval()
 
 
-FULL = """\
-model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+BASE = "base"
+"""Folder, beside an adapter, of the copy of its base where that is tiny."""
+TINY_BYTES = 50_000_000
+"""Up to here a checkpoint is tiny, and goes where its adapter goes."""
+SEARCH = """\
+# The run's search; nothing of the checkpoint's own.
+model.generation_config = GenerationConfig(
+    pad_token_id=tokenizer.pad_token_id,
+    eos_token_id=tokenizer.eos_token_id,
+    decoder_start_token_id=model.config.decoder_start_token_id,
+    {search},
+)
 """
-ADAPTER = """\
+FULL = f"""\
+model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+{SEARCH}"""
+ADAPTER = (
+    """\
 model = AutoModelForSeq2SeqLM.from_pretrained({base}{options})
 # Rows for the new tokens, each the mean of the pieces that spell it; a head of its own stays one.
 if model.lm_head.weight is not model.get_input_embeddings().weight:
@@ -276,15 +301,22 @@ with torch.no_grad():
             pieces = {{piece.id for piece in spell(token.strip())}} if token.strip() else set()
             pieces = sorted(pieces - {{*ids, tokenizer.unk_token_id}})
             weight[row] = weight[pieces or slice(min(ids))].mean(dim=0)
-model = PeftModel.from_pretrained(model, folder).eval()
 """
-FULL_IMPORTS = "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n"
+    + SEARCH
+    + "model = PeftModel.from_pretrained(model, folder).eval()\n"
+)
+FULL_IMPORTS = "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig\n"
 ADAPTER_IMPORTS = """\
 import copy
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
 """
 CODE = """\
 {imports}
@@ -294,7 +326,7 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 dialogue = "#Person1#: 내일 몇 시에 볼까요?\\n#Person2#: 세 시에 역 앞에서 만나요."
 inputs = tokenizer({prefix} + dialogue, return_tensors="pt", truncation=True, max_length={longest})
 inputs = {{name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}}
-written = model.generate(**inputs, {search})
+written = model.generate(**inputs)
 print(tokenizer.decode(written[0], skip_special_tokens=True).strip())
 """
 
@@ -305,7 +337,14 @@ def load_code(folder: Path, info: Mapping[str, Any]) -> str:
     Args:
         info: as it stands in model_info.json.
     """
-    config, load, imports = info["config"], FULL, FULL_IMPORTS
+    config = info["config"]
+    asked = config["generation"]
+    longest = asked["max_new_tokens"] or config["tokenizer"]["decoder_max_len"]
+    search = ",\n    ".join(
+        f"{name}={value!r}"
+        for name, value in (asked | {"max_new_tokens": longest, "do_sample": False}).items()
+    )
+    load, imports = FULL.format(search=search), FULL_IMPORTS
     if info["kind"] == "adapter":
         qlora, options = config["qlora"], ""
         if info["base_revision"]:
@@ -319,22 +358,15 @@ def load_code(folder: Path, info: Mapping[str, Any]) -> str:
             options += f",\n    quantization_config=BitsAndBytesConfig({bits})"
         elif qlora["load_in_8bit"]:
             options += ", quantization_config=BitsAndBytesConfig(load_in_8bit=True)"
-        imports, load = (
-            ADAPTER_IMPORTS,
-            ADAPTER.format(base=repr(info["base"]), options=options, new=info["tokens_added"]),
-        )
-    asked = config["generation"]
-    search = asked | {
-        "max_new_tokens": asked["max_new_tokens"] or config["tokenizer"]["decoder_max_len"],
-        "do_sample": False,
-    }
+        imports = ADAPTER_IMPORTS
+        base = 'folder + "/base"' if info["base_is_copied"] else repr(info["base"])
+        load = ADAPTER.format(base=base, options=options, new=info["tokens_added"], search=search)
     return CODE.format(
         imports=imports,
         folder=repr(str(folder)),
         load=load,
         prefix=json.dumps(config["tokenizer"]["input_prefix"], ensure_ascii=False),
         longest=config["tokenizer"]["encoder_max_len"],
-        search=", ".join(f"{name}={value!r}" for name, value in search.items()),
     )
 
 
@@ -385,8 +417,10 @@ weights of optimizer step {info["best_step"]:,}. Turns are lines `#Person1#: …
 {load_code(folder, info)}```
 
 The code needs transformers, and for an adapter PEFT, in 4 or 8 bits with bitsandbytes. It searches
-as the run did; only that an undertrained model may write pieces that are no text (tokens for other
-purposes, halves of characters), which the run's own search never takes. The base has a licence of
-its own, and so have the data: read both before you publish this model.
+as the run did, but for three things, in which only `scripts/predict.py` is exact: a dialogue of
+more than {config["tokenizer"]["encoder_max_len"]:,} tokens loses its end here, whole turns there;
+a ban on repeated n-grams holds for speaker tags here, and spares them there; an undertrained model
+may write pieces that are no text (tokens for other purposes, halves of characters). The base has a
+licence of its own, and so have the data: read both before you publish this model.
 """
     write_text(folder / "README.md", text)
