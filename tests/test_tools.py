@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -204,13 +205,18 @@ def test_a_base_that_changed_is_noticed(runs: dict[str, Path], tmp_path: Path) -
     model = tmp_path / "model"
     subprocess.run(["cp", "-r", runs["02_eenzeenee_t5_rtx3090"] / "model", model], check=True)
     info = json.loads((model / "model_info.json").read_text(encoding="utf-8"))
-    for change, said in (
-        ({"base_sha256": "0" * 64}, "other weights are there now"),
-        ({"base": str(tmp_path / "gone"), "base_is_copied": False}, "not there any more"),
-    ):
+
+    def predict(**change: str) -> subprocess.CompletedProcess[str]:
         (model / "model_info.json").write_text(json.dumps(info | change), encoding="utf-8")
-        done = tool("predict.py", "--run", model, "--input", SAMPLE / "dev.csv")
-        assert done.returncode == 2 and said in done.stderr
+        return tool("predict.py", "--run", model, "--input", SAMPLE / "dev.csv")
+
+    done = predict(base_sha256="0" * 64)
+    assert done.returncode == 2 and "other weights are there now" in done.stderr
+    # A tiny base goes where its adapter goes.
+    assert predict(base=str(tmp_path / "gone")).returncode == 0
+    shutil.rmtree(model / "base")
+    done = predict(base=str(tmp_path / "gone"))
+    assert done.returncode == 2 and "not there any more" in done.stderr
 
 
 def test_a_merged_adapter_is_a_plain_checkpoint(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from dialsum.config.load import LoadedConfig
 from dialsum.config.schema import Config
 from dialsum.errors import RunError, UnfitError
 from dialsum.files import give_usual_mode, write_text
-from dialsum.models.checkpoint import fetch_folder, resolve_checkpoint, weight_files
+from dialsum.models.checkpoint import choose_files, fetch_folder, resolve_checkpoint, weight_files
 from dialsum.models.load import load_model, open_checkpoint
 from dialsum.models.tokenizers import load_tokenizer
 from dialsum.paths import RunPaths
@@ -138,9 +138,6 @@ def save_model(
     """
     source = resolve_checkpoint(loaded.config.model.checkpoint)
     base = str(source.resolve()) if isinstance(source, Path) else source
-    copied = isinstance(source, Path) and loaded.config.qlora.use_qlora and _is_tiny(source)
-    if isinstance(source, Path) and copied:
-        shutil.copytree(source, paths.model / BASE, dirs_exist_ok=True)
     config = loaded.config.model_copy(
         update={"model": loaded.config.model.model_copy(update={"checkpoint": base})}
     )
@@ -150,6 +147,8 @@ def save_model(
             adapter.revision = config.model.revision
     save_weights(model, paths.model)
     tokenizer.save_pretrained(paths.model)
+    if config.qlora.use_qlora and isinstance(source, Path):
+        _copy_tiny(source, paths.model / BASE, code=config.model.trust_remote_code)
     info = {
         "schema_version": 1,
         "experiment": loaded.name,
@@ -159,7 +158,6 @@ def save_model(
         "base": base,
         "base_revision": config.model.revision,
         **({"base_sha256": hash_weights(source)} if isinstance(source, Path) else {}),
-        "base_is_copied": copied,
         "tokens_added": list(new_tokens),
         "tags": list(tags),
         "best_step": best_step,
@@ -170,8 +168,14 @@ def save_model(
     return info
 
 
-def _is_tiny(folder: Path) -> bool:
-    return sum(path.stat().st_size for path in folder.iterdir()) <= TINY_BYTES
+def _copy_tiny(source: Path, out: Path, *, code: bool) -> None:
+    """Copy those of a checkpoint's files that a run reads, where they are small."""
+    names = choose_files({path.name for path in source.iterdir()}, code=code)
+    files = [source / name for name in names]
+    if sum(file.stat().st_size for file in files) <= TINY_BYTES:
+        out.mkdir(exist_ok=True)
+        for file in files:
+            shutil.copy(file, out)
 
 
 def write_info(folder: Path, info: Mapping[str, Any]) -> None:
@@ -229,7 +233,7 @@ def load_saved_model(
         base = fetch_folder(config.model.model_copy(update={"checkpoint": info["base"]}))
     else:
         base, wanted = Path(info["base"]), info.get("base_sha256")
-        if info.get("base_is_copied"):
+        if (folder / BASE).is_dir():
             base = folder / BASE
         if not base.is_dir():
             raise UnfitError(
@@ -359,7 +363,7 @@ def load_code(folder: Path, info: Mapping[str, Any]) -> str:
         elif qlora["load_in_8bit"]:
             options += ", quantization_config=BitsAndBytesConfig(load_in_8bit=True)"
         imports = ADAPTER_IMPORTS
-        base = 'folder + "/base"' if info["base_is_copied"] else repr(info["base"])
+        base = 'folder + "/base"' if (folder / BASE).is_dir() else repr(info["base"])
         load = ADAPTER.format(base=base, options=options, new=info["tokens_added"], search=search)
     return CODE.format(
         imports=imports,
