@@ -301,3 +301,10 @@ def test_a_job_takes_no_other_values() -> None:
     assert read_run_options(["--job", "job.json", "--resume"]).resume
     with pytest.raises(UnfitError, match="--set, --seed beside --job"):
         read_run_options(["--job", "job.json", "--seed", "9", "--set", "training.seed=1"])
+
+
+@pytest.mark.parametrize(("word", "hint"), [("data.max_dev_rows=5", True), ("a.yaml", False)])
+def test_a_value_without_its_option_is_told_from_a_file(word: str, hint: bool) -> None:
+    with pytest.raises(UnfitError, match="has no argument") as caught:
+        read_run_options(["--config", "x.yaml", "--set", "training.seed=1", word])
+    assert ("has a --set of its own" in str(caught.value)) is hint

@@ -89,13 +89,13 @@ class CommandLine(argparse.ArgumentParser):
         lines = []
         # The value of an unknown option is unknown as well, and no mistake of its own.
         for word in [word for word in unknown if word.startswith("-")] or unknown:
-            word = word.partition("=")[0]
+            word, equals, _ = word.partition("=")
             text = word.lstrip("-").lower().replace("_", "-")
             longer = [name for name in bare if len(text) > 2 and name.startswith(text)]
             near = longer or difflib.get_close_matches(text, bare, n=1, cutoff=NEAR_ENOUGH)
             what = "option" if word.startswith("-") else "argument"
             meant = f"; did you mean {bare[near[0]]}?" if near and bare[near[0]] != word else "."
-            if "--set" in bare.values() and "." in word:
+            if what == "argument" and equals and "--set" in names:
                 meant = "; each KEY=VALUE has a --set of its own before it."
             lines.append(f"{self.prog} has no {what} {word}{meant}")
         return "\n  ".join(lines) + HELP_HINT
