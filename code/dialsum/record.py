@@ -630,7 +630,10 @@ def write_failed_record(paths: RunPaths, content: dict[str, Any]) -> Record:
     if started is not None and started >= parse_moment(content["started_at"]).replace(
         microsecond=0
     ):
-        whole = {**content, "artifacts": find_artifacts(paths)}
+        # Of the rest it may have left half a file.
+        whole_files = ("metrics", "log", "resolved_config")
+        left = {name: place for name, place in find_artifacts(paths).items() if name in whole_files}
+        whole = {**content, "artifacts": left}
         write_json(paths.result, whole)
     else:
         whole = {**content, "artifacts": {}}

@@ -30,7 +30,7 @@ SNAPSHOT_STEPS = 50
 GRADIENT_STEPS = 2
 FACTORS = {"lora_A": "lora_B", "lora_embedding_A": "lora_embedding_B"}
 """The two factors of an adapter on a linear layer and on an embedding, as PEFT calls them."""
-SHOWN = 8
+SHOWN, SHOWN_ROWS = 8, 3
 Loss = Callable[[Pass], torch.Tensor]
 """The training loss of one pass, with its graph."""
 
@@ -310,7 +310,7 @@ def _describe(bad: BadStep, names: Sequence[str]) -> str:
         "nowhere": "gradients, though not when the step was run again",
     }[bad.fault.where]
     rows = [names[row] for row in bad.rows]
-    among = f" (rows {say_first(rows, limit=SHOWN)})" if rows else ""
+    among = f" (rows {say_first(rows, limit=SHOWN_ROWS)})" if rows else ""
     return f"step {bad.step}: not finite: {where}{among}"
 
 
