@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from dialsum.config.schema import Config
@@ -48,7 +49,7 @@ def make_bare_loop(
     loop: Any = Loop(
         model,
         task,
-        evaluate=lambda _: {},
+        dev=SimpleNamespace(find_heaviest=list),  # type: ignore[arg-type]
         measured={},
         tokenizer=tokenizer,
         asked=asked,

@@ -122,10 +122,9 @@ class SmallTraining:
         dev = DevSet(
             replace(task, encoded=encoded.first(1), label_smoothing=0.0),
             tokenizer=tokenizer,
-            score=score,
+            scorer=score,
             settings=GenerationSettings.from_config(config, exempt=(), bf16=False),
             batch_size=1,
-            machine=machine,
         )
         usual = loop.make_optimizer
         if self.optim == "sgd":
@@ -136,7 +135,7 @@ class SmallTraining:
             return loop.Loop(
                 model,
                 task,
-                evaluate=dev,
+                dev=dev,
                 measured={"rows": 1, "num_beams": 1},
                 tokenizer=tokenizer,
                 asked=asked,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dialsum.errors import RunError
+from dialsum.errors import FullMemoryError, RunError
 from small_fit import UNEQUAL, SmallTraining, make_rows, read_events
 
 training = pytest.mark.training
@@ -128,18 +128,33 @@ def test_a_metric_that_is_not_finite_once_is_not_the_best(tmp_path: Path) -> Non
 def test_full_memory_in_the_dev_loss_is_answered_by_smaller_passes(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    loop = SmallTraining(rows=UNEQUAL).loop(tmp_path)
-    dev = replace(loop.evaluate, task=replace(loop.task), batch_size=6)
-    whole, usual = dev(loop.model), dev.task.loss
+    from dialsum.train.task import count_positions
 
-    def loss(model: Any, batch: Any, *, count: int | None) -> Any:
-        if len(batch["input_ids"]) > 2:
-            raise MemoryError("not enough memory")
-        return usual(model, batch, count=count)
+    def evaluate(most: int) -> tuple[float, list[dict[str, Any]]]:
+        """Return the dev loss, and what was answered, where memory holds so many positions."""
+        loop = SmallTraining(rows=UNEQUAL, qlora=FULL, training={"max_steps": 1}).loop(
+            tmp_path / str(most)
+        )
+        loop.dev = replace(loop.dev, task=replace(loop.task), batch_size=6)
+        usual = loop.dev.task.loss
 
-    dev.task.loss = loss
-    assert dev(loop.model)["loss"] == pytest.approx(whole["loss"], rel=1e-6)
-    assert dev.limit.retries > 0
+        def loss(model: Any, batch: Any, *, count: int | None) -> Any:
+            if count_positions(batch) > most:
+                raise MemoryError("not enough memory")
+            return usual(model, batch, count=count)
+
+        loop.dev.task.loss = loss
+        result, events = loop.run(), read_events(tmp_path / str(most), "memory_retry")
+        assert result.memory_retries == len(events)
+        return loop.state.log_history[-1]["eval_loss"], events
+
+    whole, none = evaluate(10_000)
+    halved, events = evaluate(150)
+    assert halved == pytest.approx(whole, rel=1e-6)
+    assert none == [] and {event["step"] for event in events} == {0}, "before the first step"
+    assert all("in the dev loss" in event["message"] for event in events)
+    with pytest.raises(FullMemoryError, match=r"in the dev loss with a single row of \d+ input"):
+        evaluate(0)
 
 
 @training
@@ -151,14 +166,14 @@ def test_a_run_that_is_asked_to_stop_ends_with_its_best_weights(tmp_path: Path) 
         width=32,
         training={"max_steps": 9, "eval_steps": 1},
     ).loop(tmp_path)
-    evaluate = loop.evaluate
+    score = loop.dev.score
 
     def ask_in_the_second(model: Any) -> dict[str, float]:
         if loop.state.global_step == 2:
             (tmp_path / "stop").write_text("other trials\nare better\n", encoding="utf-8")
-        return evaluate(model)
+        return score(model)
 
-    loop.evaluate = ask_in_the_second
+    loop.dev.score = ask_in_the_second
     result = loop.run()
     assert (result.steps, result.best_step, result.stopped_early) == (3, 2, True)
     assert result.stop_reason == "other trials are better"

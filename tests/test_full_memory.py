@@ -32,11 +32,12 @@ if sys.argv[2] != "0":
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = used + int(sys.argv[2]) * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-evaluate = loop.evaluate
-def evaluate_freely(model):
+passes = loop.dev.passes
+def list_freely():
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    return evaluate(model)
-loop.evaluate = evaluate_freely
+    return passes()
+loop.dev.passes = list_freely
+loop.dev.find_heaviest = list
 loop.run()
 torch.save(weights_of(loop.model), folder / "weights.pt")
 print(json.dumps({{"retries": loop.limit.retries, "positions": loop.limit.positions}}))

@@ -338,7 +338,7 @@ def _go(
         model,
         task,
         measured=measured,
-        evaluate=DevSet(
+        dev=DevSet(
             replace(
                 task,
                 encoded=encoded["dev"].first(len(dev_rows)),
@@ -347,12 +347,11 @@ def _go(
                 multiple=1,
             ),
             tokenizer=tokenizer,
-            score=partial(
+            scorer=partial(
                 score_means, references=references, tokenizer=config.evaluation.tokenizer
             ),
             settings=replace(settings, num_beams=measured["num_beams"]),
             batch_size=choices.eval_batch_size(measured["num_beams"]),
-            machine=machine,
         ),
         tokenizer=tokenizer,
         asked=asked,

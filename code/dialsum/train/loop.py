@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,6 +83,22 @@ class Task(Protocol):
         """Return the loss of a pass: its sum over target tokens over count (None: its own)."""
 
 
+class Dev(Protocol):
+    """What is measured on."""
+
+    def passes(self) -> list[Pass]:
+        """Return the forward passes of its loss, on the CPU."""
+
+    def find_heaviest(self) -> list[Pass]:
+        """Return those of them that take most memory."""
+
+    def loss(self, model: Any, batch: Pass, *, count: int | None) -> torch.Tensor:
+        """Return the loss of a pass: its sum over target tokens over count."""
+
+    def score(self, model: Any) -> dict[str, float]:
+        """Return the scores that metric_for_best_model may name."""
+
+
 @dataclass(frozen=True)
 class Places:
     """Where a training writes.
@@ -130,16 +146,12 @@ class Trained:
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
-Evaluate = Callable[[Any], dict[str, float]]
-"""Measures a model on dev: `loss` and the scores that metric_for_best_model may name."""
-
-
 class Loop:
     """One training, from its first step or from a checkpoint to its best weights.
 
     Args:
         model: on its device; what requires a gradient learns.
-        evaluate: measures it on dev.
+        dev: measures it.
         measured: rows and num_beams of that, for what is said of it.
         tokenizer: is saved beside the weights.
         asked: the config's training section; batch sizes are the task's matter.
@@ -150,7 +162,7 @@ class Loop:
         model: Any,
         task: Task,
         *,
-        evaluate: Evaluate,
+        dev: Dev,
         measured: dict[str, int],
         tokenizer: Any,
         asked: Training,
@@ -163,7 +175,7 @@ class Loop:
             torch.set_float32_matmul_precision("high")
         if machine.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.model, self.task, self.evaluate, self.measured = model, task, evaluate, measured
+        self.model, self.task, self.dev, self.measured = model, task, dev, measured
         self.tokenizer, self.asked, self.machine = tokenizer, asked, machine
         self.places, self.progress = places, progress
         self.per_epoch = len(task.steps(0))
@@ -180,7 +192,8 @@ class Loop:
         )
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.precision == "fp16")
         self.guard = Guard(asked.on_nan, places.nan_report, task.names, progress)
-        self.limit, self.watch, self.gradients = PassLimit(), Watch(), GradientCheck(model)
+        self.limit, self.dev_limit = PassLimit(), PassLimit()
+        self.watch, self.gradients = Watch(), GradientCheck(model)
         self.state = TrainerState(
             max_steps=total,
             num_train_epochs=math.ceil(total / self.per_epoch),
@@ -231,7 +244,7 @@ class Loop:
             stopped_early=state.global_step < state.max_steps,
             seconds=self._count_seconds(),
             tokens=self.tokens,
-            memory_retries=self.limit.retries,
+            memory_retries=self.limit.retries + self.dev_limit.retries,
             left_out=[self.task.names[row] for row in sorted(self.left_out)],
             stop_reason=stop_reason,
         )
@@ -266,6 +279,7 @@ class Loop:
         for rows in self.task.find_heaviest(self.state.num_train_epochs):
             self._add_up_gradients([self.task[rows]], 1, random_state)
             self.optimizer.zero_grad(set_to_none=True)
+        self._measure_loss(self.dev.find_heaviest())
         set_random_state(random_state, self.machine.device)
         del beside
 
@@ -345,13 +359,39 @@ class Loop:
             # holds on to them too.
             loss = None
             self.optimizer.zero_grad(set_to_none=True)
-            free_memory()
-            step, said = self.progress.step, self.limit.lower(*failed)
-            self.progress.event(
-                "memory_retry", step=step or 0, positions=self.limit.positions, message=said
-            )
-            self.progress.warn(said if step is None else f"step {step}: {said}")
+            self._make_smaller(*failed)
             set_random_state(random_state, self.machine.device)
+
+    def _measure_loss(self, passes: Sequence[Pass]) -> float:
+        """Return the mean dev loss per target token; passes that memory does not hold are halved.
+
+        Raises:
+            FullMemoryError: memory was full with a single row.
+        """
+        waiting, total = list(passes), 0.0
+        self.model.eval()
+        while waiting:
+            batch, *rest = self.dev_limit.fit(waiting[:1])
+            failed = None
+            try:
+                with torch.no_grad(), self.machine.autocast():
+                    total += float(self.dev.loss(self.model, self.machine.place(batch), count=1))
+                waiting[:1] = rest
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                failed = words_of(error)
+            if failed is not None:
+                self._make_smaller(batch, failed, learning=False)
+        return total / max(count_targets(passes), 1)
+
+    def _make_smaller(self, batch: Pass, words: str, *, learning: bool = True) -> None:
+        """Give memory back, and let passes be smaller than one that it did not hold."""
+        free_memory()
+        limit, step = self.limit if learning else self.dev_limit, self.progress.step
+        said = limit.lower(batch, words, learning=learning)
+        self.progress.event("memory_retry", step=step or 0, positions=limit.positions, message=said)
+        self.progress.warn(said if step is None else f"step {step}: {said}")
 
     def _is_finite(self, loss: float, norm: float) -> bool:
         """Say whether a step is to be taken; with a scaler, infinite gradients are how it finds its
@@ -431,7 +471,7 @@ class Loop:
         """
         self._check_weights()
         started, state = time.monotonic(), self.state
-        values = self.evaluate(self.model)
+        values = {"loss": self._measure_loss(self.dev.passes()), **self.dev.score(self.model)}
         name = self.asked.metric_for_best_model
         metric, before = values[name], state.best_metric
         gain = (
@@ -504,6 +544,7 @@ class Loop:
             "watch": vars(self.watch),
             "progress": self.progress.state_dict(),
             "limit": vars(self.limit),
+            "dev_limit": vars(self.dev_limit),
             "loop": {
                 "left_out": sorted(self.left_out),
                 "best_loss": None if math.isinf(self.best_loss) else self.best_loss,
@@ -533,7 +574,7 @@ class Loop:
         self.guard.load_state_dict(kept["guard"])
         self.watch = Watch(**kept["watch"])
         self.progress.load_state_dict(kept["progress"])
-        self.limit = PassLimit(**kept["limit"])
+        self.limit, self.dev_limit = PassLimit(**kept["limit"]), PassLimit(**kept["dev_limit"])
         own = kept["loop"]
         self.left_out = set(own["left_out"])
         self.best_loss = math.inf if own["best_loss"] is None else own["best_loss"]

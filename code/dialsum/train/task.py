@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from dialsum.data.encode import EncodedSplit
 from dialsum.errors import FullMemoryError, first_line
 from dialsum.generate import GenerationSettings, generate
-from dialsum.machine.memory import free_memory, is_out_of_memory
 from dialsum.train.loss import IGNORED, summary_loss
 
 Pass = dict[str, Any]
@@ -141,30 +140,34 @@ class PassLimit:
                 fitting += self.fit(halve(batch))
         return fitting
 
-    def lower(self, batch: Pass, error: str) -> str:
+    def lower(self, batch: Pass, error: str, *, learning: bool = True) -> str:
         """Take note that memory ran out in this pass, and say so in words.
 
         Args:
             batch: the pass in which it happened.
             error: the library's own words.
+            learning: whether it was to be learned from, or is of the dev loss.
 
         Raises:
             FullMemoryError: the pass has one row: nothing is left to halve.
         """
         rows, positions = len(batch["input_ids"]), count_positions(batch)
+        where = "memory was full" if learning else "memory was full in the dev loss"
         if rows == 1:
+            first = "Set training.gradient_checkpointing: true, lower" if learning else "Lower"
             raise FullMemoryError(
-                f"memory was full with a single row of {batch['input_ids'].shape[1]} input tokens "
-                f"({error}). Set training.gradient_checkpointing: true, lower "
-                "tokenizer.encoder_max_len, or use qlora.load_in_4bit"
+                f"{where} with a single row of {batch['input_ids'].shape[1]} input tokens "
+                f"({error}). {first} tokenizer.encoder_max_len, or use qlora.load_in_4bit"
             )
         self.positions = positions // 2
         self.retries += 1
-        return (
-            f"memory was full in a pass of {rows} rows x {batch['input_ids'].shape[1]} input tokens"
-            f" ({error}); from now on passes have at most {self.positions} positions, with more of "
-            "them to a step: the effective batch size stays"
+        said = (
+            f"{where}, in a pass of {rows} rows x {batch['input_ids'].shape[1]} input tokens "
+            f"({error}); from now on its passes have at most {self.positions} positions"
         )
+        if learning:
+            said += ", with more of them to a step: the effective batch size stays"
+        return said
 
 
 def words_of(error: BaseException) -> str:
@@ -483,30 +486,43 @@ def _fill(lists: Sequence[Any], width: int, value: int) -> torch.Tensor:
 
 @dataclass
 class DevSet:
-    """What an evaluation during training needs; called with a model, it measures it.
+    """The dev rows that an evaluation during training measures.
 
     Args:
-        task: the dev rows that are evaluated, without label smoothing.
+        task: the rows, without label smoothing.
         tokenizer: turns token ids back into text.
-        score: scores their predictions.
+        scorer: scores their predictions.
         settings: the search used for them.
         batch_size: rows per pass and per generation batch.
-        limit: of a pass; lowered where memory runs out.
     """
 
     task: SummaryTask
     tokenizer: Any
-    score: Scorer
+    scorer: Scorer
     settings: GenerationSettings
     batch_size: int
-    machine: Machine
-    limit: PassLimit = field(default_factory=PassLimit)
 
-    def __call__(self, model: Any) -> dict[str, float]:
-        """Return the mean loss per target token, and the scores of the summaries written."""
-        was_training = model.training
-        model.eval()
-        loss = self._mean_loss(model)
+    def passes(self) -> list[Pass]:
+        """Return every row once, rows of like length together."""
+        order = sorted(range(len(self.task)), key=lambda row: len(self.task.encoded.inputs[row]))
+        return [
+            self.task[order[start : start + self.batch_size]]
+            for start in range(0, len(order), self.batch_size)
+        ]
+
+    def find_heaviest(self) -> list[Pass]:
+        """Return the passes that take most memory: by positions, by logits."""
+        passes = self.passes()
+        by_logits = max(passes, key=lambda batch: batch["labels"].numel())
+        largest = max(passes, key=count_positions)
+        return [largest] if largest is by_logits else [largest, by_logits]
+
+    def loss(self, model: Any, batch: Pass, *, count: int | None) -> torch.Tensor:
+        """Return the loss of a pass, as the task does."""
+        return self.task.loss(model, batch, count=count)
+
+    def score(self, model: Any) -> dict[str, float]:
+        """Return the scores of the summaries that a model writes, 0-100."""
         written = generate(
             model,
             self.tokenizer,
@@ -514,28 +530,4 @@ class DevSet:
             settings=self.settings,
             batch_size=self.batch_size,
         )
-        model.train(was_training)
-        return {"loss": loss, **self.score(written)}
-
-    def _mean_loss(self, model: Any) -> float:
-        order = sorted(range(len(self.task)), key=lambda row: len(self.task.encoded.inputs[row]))
-        waiting = [
-            self.task[order[start : start + self.batch_size]]
-            for start in range(0, len(order), self.batch_size)
-        ]
-        total, count = 0.0, count_targets(waiting)
-        while waiting:
-            batch, *rest = self.limit.fit(waiting[:1])
-            failed = None
-            try:
-                with torch.no_grad(), self.machine.autocast():
-                    total += float(self.task.loss(model, self.machine.place(batch), count=1))
-                waiting[:1] = rest
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                failed = words_of(error)
-            if failed is not None:
-                free_memory()
-                print(f"in the dev loss, {self.limit.lower(batch, failed)}", flush=True)
-        return total / max(count, 1)
+        return self.scorer(written)
