@@ -12,7 +12,8 @@ by transformers, adapters by PEFT, rows of new tokens frozen, Seq2SeqTrainer wit
 and `group_by_length`, and a loss scaled right (compute_loss_func), so that all learn the same.
 Stock also learns the rows of new tokens, by PEFT's own layers, on rows drawn at random. Every side
 takes as many steps, in a process of its own, one after the other. Tokens are those of the rows that
-it saw, padding not counted.
+it saw, padding not counted. The passes that this program tries before its first step are timed by
+themselves: a night has them once.
 
 With --seconds each side trains that long at a constant rate, and the loss on 100 dev rows (dev.csv
 beside FILE) is measured eight times meanwhile, outside of that time. FOLDER holds mT5's tokenizer
@@ -111,7 +112,8 @@ def show(side: str, one: dict[str, Any], first: dict[str, Any]) -> None:
         f"peak {one['peak_bytes'] / 2**30:5.2f} GiB "
         f"x {one['peak_bytes'] / first['peak_bytes']:4.2f} "
         f"(loaded {one['loaded_bytes'] / 2**30:4.2f})  padding {100 * one['padding']:4.1f} %  "
-        f"loss {one['first_loss']:.3f} -> {one['last_loss']:.3f}  {ALL_SIDES[side].says}",
+        f"loss {one['first_loss']:.3f} -> {one['last_loss']:.3f}  {ALL_SIDES[side].says}"
+        + (f", rehearsed before for {spent:.0f} s" if (spent := one["rehearsal_seconds"]) else ""),
         flush=True,
     )
 

@@ -83,6 +83,7 @@ class Look:
     curve: list[tuple[float, int, float]] = field(default_factory=list)
     began: float = 0.0
     aside: float = 0.0
+    rehearsal: float = 0.0
 
     def after(self, step: int) -> bool:
         """Take a look where one is due; say whether the time is up."""
@@ -101,7 +102,7 @@ def write_checkpoint(asked: argparse.Namespace) -> dict[str, Any]:
         asked.folder / "checkpoint",
         tokenizer=asked.tokenizer,
         width=asked.d_model,
-        d_ff=asked.d_model * 8 // 3,
+        d_ff=asked.d_model * 8 // 3 // 64 * 64,  # whole blocks, as bitsandbytes packs them
         layers=asked.layers,
     )
     if any(ALL_SIDES[side].trimmed for side in asked.sides):
@@ -208,6 +209,7 @@ def run_side(asked: argparse.Namespace) -> dict[str, Any]:
         "tokens_per_second": real / seconds,
         "peak_bytes": peak_resident_bytes(),
         "loaded_bytes": before,
+        "rehearsal_seconds": look.rehearsal,
         "padding": 1 - real / positions,
         "first_loss": losses[0],
         "last_loss": sum(tail) / len(tail),
@@ -221,6 +223,8 @@ def load_plain(checkpoint: Path, tokenizer: Any, config: Any) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig
 
+    from dialsum.models.load import compute_as_in_training
+
     model = AutoModelForSeq2SeqLM.from_pretrained(
         checkpoint,
         dtype=torch.float32,
@@ -231,6 +235,8 @@ def load_plain(checkpoint: Path, tokenizer: Any, config: Any) -> Any:
             bnb_4bit_compute_dtype=torch.float32,
         ),
     )
+    # On some CPUs an evaluation would leave it learning wrongly; no GPU has that.
+    compute_as_in_training(model)
     if len(tokenizer) > model.config.vocab_size:
         model.resize_token_embeddings(len(tokenizer))
     asked = config.qlora
@@ -375,7 +381,17 @@ def train_ours(
             loop.places.stop.touch()
         return False
 
-    loop._evaluate = after_step
+    rehearse = loop._rehearse
+
+    def rehearse_aside() -> None:
+        """Time the passes before the first step by themselves: four steps would bear as much of
+        them as a night's."""
+        start = time.perf_counter()
+        rehearse()
+        look.rehearsal = time.perf_counter() - start
+        look.aside += look.rehearsal
+
+    loop._evaluate, loop._rehearse = after_step, rehearse_aside
     look.began = time.perf_counter()
     loop.run()
     losses = [line["loss"] for line in loop.state.log_history if "loss" in line]

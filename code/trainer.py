@@ -23,8 +23,8 @@ from types import FrameType
 
 from dialsum.cli import read_run_options, require_packages
 from dialsum.errors import EXIT_FAILED, EXIT_OK, DialsumError, ProblemsError, run_script
+from dialsum.lifeline import watch_parent
 from dialsum.packages import use_environment
-from dialsum.parent_watch import watch_parent
 
 
 def interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -5,7 +5,10 @@ up to its first `_`: ok, numpy, fail, unfit, crash, silent, hang, stubborn, earl
 touches its folder), late (crashes after its record), fill (fills the disk to the last byte), nan_2
 and memory_2 (fail for that reason in the first two attempts), nanhang and nancrash
 (meet NaN first, then hang or crash), untracked (finds no W&B; its log says what it was told of it),
-meet (waits for another of its sort to run at the same time), slow (takes a second more).
+meet (waits for another of its sort to run at the same time), slow (takes a second more), count_N
+(takes N steps of a hundredth of a second with a checkpoint after every second one, and goes on from
+there when asked to; its score tells of every step), mute (gives no sign of life after its first
+step), lost (fails because its card is lost).
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,10 +30,12 @@ from dialsum.batch.lock import hold_run
 from dialsum.errors import run_script
 from dialsum.experiment.job import Job, read_job
 from dialsum.experiment.recording import describe_environment
+from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.files import append_json_line, dump_json, write_json, write_text
-from dialsum.parent_watch import watch_parent
+from dialsum.lifeline import STEP, beat, watch_parent
 from dialsum.paths import RunPaths
 from dialsum.record import archive_previous
+from dialsum.train.checkpoints import TENSORS, prune, seal_checkpoint
 from dialsum.train.progress import BATCH_OFF, COULD_NOT_START
 
 LONG_SECONDS = 600
@@ -72,7 +78,9 @@ def parse() -> Job:
     """Read the job that the runner hands over."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--job", type=Path, required=True)
-    return read_job(parser.parse_args().job)
+    parser.add_argument("--resume", action="store_true")
+    asked = parser.parse_args()
+    return replace(read_job(asked.job), resume=asked.resume)
 
 
 def main() -> int:
@@ -90,7 +98,12 @@ def main() -> int:
     with hold_run(paths):
         started = datetime.now().astimezone()
         environment = describe_environment(started=started, paths=paths, seed=1, devices=[])
-        archive_previous(paths, first={paths.environment: dump_json(environment)})
+        first = {paths.environment: dump_json(environment)}
+        point = find_point(asked) if asked.resume else None
+        if point is not None:
+            reopen_run(paths, point, first=first)
+        else:
+            archive_previous(paths, first={paths.job: asked.to_json(), **first})
         return behave(act, paths, asked, started)
 
 
@@ -119,6 +132,20 @@ def behave(act: str, paths: RunPaths, asked: Job, started: datetime) -> int:
         return 0
     if act == "meet":
         meet(paths)
+    if act == "mute":
+        beat(STEP)
+        time.sleep(LONG_SECONDS)
+    if act == "lost":
+        failure = {"cause": "device", "stage": "train", "step": 3}
+        reason = "CUDA error: unspecified launch failure"
+        record(paths, asked, started, status="failed", reason=reason, failure=failure)
+        return 1
+    if act == "count":
+        name = asked.loaded.name
+        points = float(count(asked, total=int(name.split("_")[1])))
+        parts = {"evaluation": evaluation(points), "training": {"steps": int(name.split("_")[1])}}
+        record(paths, asked, started, status="success", **parts)
+        return 0
     if act == "slow":
         time.sleep(1)
     if act == "fill":
@@ -165,6 +192,38 @@ def fail_in_training(act: str, paths: RunPaths, asked: Job, started: datetime) -
             "gradient_accumulation_steps": 1,
         },
     )
+
+
+def find_point(asked: Job) -> ResumePoint:
+    """Return the checkpoint that the run goes on from."""
+    return find_resume_point(
+        asked.paths,
+        config_sha256=asked.loaded.outcome_sha256,
+        train_sha256=asked.data_sha256["train"],
+    )
+
+
+def count(asked: Job, *, total: int) -> int:
+    """Take every step from the last checkpoint on, and return what all of them add up to."""
+    paths, step, points = asked.paths, 0, 0
+    if asked.resume:
+        checkpoint = find_point(asked).checkpoint
+        step, points = map(int, (checkpoint / TENSORS).read_text(encoding="utf-8").split())
+    while step < total:
+        step += 1
+        points = (points * 31 + step) % 97
+        time.sleep(0.01)
+        event(paths, event="train", step=step, total_steps=total, loss=1.0)
+        if step % 2 == 0:
+            folder = paths.checkpoints / f"checkpoint-{step}"
+            write_text(folder / TENSORS, f"{step} {points}")
+            seal_checkpoint(
+                folder,
+                config_sha256=asked.loaded.outcome_sha256,
+                data_sha256=asked.data_sha256["train"],
+            )
+            prune(paths.checkpoints, keep=folder, limit=2)
+    return points
 
 
 def meet(paths: RunPaths) -> None:
@@ -216,6 +275,7 @@ def record(paths: RunPaths, asked: Job, started: datetime, *, status: str, **par
         "label": f"L_{asked.loaded.name}",
         "kind": "full",
         "batch": asked.batch,
+        "config_sha256": asked.loaded.sha256,
         "status": status,
         "started_at": started.isoformat(timespec="seconds"),
         "finished_at": finished.isoformat(timespec="seconds"),

@@ -7,16 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from batch_world import leave, make_options, make_screen
+from batch_world import leave, make_options, make_screen, start
 from dialsum.batch.queue import run_queue
 from dialsum.batch.result import BatchResult
 from dialsum.paths import LOCK, BatchPaths
-from dialsum.record import find_records
+from dialsum.record import find_records, read_record
 from dialsum.report.closing import format_closing
 from dialsum.report.summaries import write_batch_files
 from test_batch import plan_batch, read_json, run_stand_ins
@@ -53,7 +54,8 @@ def test_on_a_full_disk_nothing_is_started_and_nothing_that_stood_there_is_touch
     assert outcome.experiments == []
     after = files(disk / "auto_experiments")
     for name in before.keys() | after.keys():
-        assert after.get(name) == before.get(name) or name.endswith(LOCK), name
+        is_ours = name.endswith(LOCK) or name.startswith("batches.sqlite3")
+        assert after.get(name) == before.get(name) or is_ours, name
     closing = "\n".join(format_closing(outcome))
     assert "the disk is full, so nothing was started from L_ok on: " in shown
     assert "the disk is full, so nothing was started from L_ok on: " in closing
@@ -130,7 +132,47 @@ def wait_for_pids(folder: Path, name: str) -> dict[str, int]:
     return pids
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_hung_run_is_ended_and_goes_on_when_asked(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "mute", "ok", overrides=("batch.hang_minutes=0.1",))
+    screen, shown = make_screen()
+    assert start(options, screen=screen) == 1
+    record = read_record(BatchPaths(tmp_path / "out/auto_experiments", tmp_path).run("mute").result)
+    assert record.value("failure.cause") == "hung"
+    assert "hung: no sign of life for" in str(record.value("reason"))
+    assert "[2/2] 2 L_ok  done in" in shown.getvalue()
+    assert "go on where it was cut off" in shown.getvalue()
+
+
+def test_two_failures_that_the_rest_would_meet_too_stop_the_batch(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "lost_1", "fail", "lost_2", "ok")
+    screen, shown = make_screen()
+    assert start(options, screen=screen) == 1
+    text = shown.getvalue()
+    assert "L_lost_1 and L_lost_2 failed for one cause, which is none of theirs (CUDA error" in text
+    assert "L_ok would fail too and stay planned" in text
+    assert "[4/4]" not in text
+    screen, shown = make_screen()
+    assert start(replace(options, resume=True), screen=screen) == 1
+    assert "[4/4] 4 L_ok  done in" in shown.getvalue(), "what failed before does not count again"
+
+
+def test_two_experiments_that_fail_in_their_own_ways_stop_nothing(tmp_path: Path) -> None:
+    screen, shown = make_screen()
+    assert start(make_options(tmp_path, "fail", "crash", "lost", "ok"), screen=screen) == 1
+    assert "[4/4] 4 L_ok  done in" in shown.getvalue()
+
+
+def test_a_terminal_that_closes_ends_no_batch(tmp_path: Path) -> None:
+    runner = start_runner(tmp_path, "slow", "ok")
+    root = tmp_path / "out" / "auto_experiments"
+    wait_for(BatchPaths(root, tmp_path).run("slow").metrics.exists)
+    runner.send_signal(signal.SIGHUP)
+    shown, _ = runner.communicate(timeout=60)
+    assert runner.returncode == 0, shown
+    assert {r.name: r.status for r in find_records(root)[0]} == {"slow": "success", "ok": "success"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_is_recorded_and_ends_the_batch(tmp_path: Path, number: int) -> None:
     runner = start_runner(tmp_path, "ok", "hang", "ok_2")
     pids = wait_for_pids(tmp_path, "hang")

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dialsum.batch.child import Child, ChildEnd, Interrupts, listen_for_interrupts
+from dialsum.batch.child import Child, ChildEnd, Interrupts, Pulse, listen_for_interrupts
 from dialsum.errors import RunError, UnfitError
-from dialsum.parent_watch import PARENT_FD, watch_parent
+from dialsum.lifeline import PARENT_FD, watch_parent
 
 CODE = str(Path(__file__).resolve().parent.parent / "code")
 PATIENCE_SECONDS = 30.0
@@ -172,14 +172,79 @@ def test_signals_are_heard_and_handlers_put_back() -> None:
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with listen_for_interrupts() as interrupts:
-            os.kill(os.getpid(), signal.SIGHUP)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                os.kill(os.getpid(), number)
             time.sleep(0.05)
             assert not interrupts.wanted
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGTERM, before)
+
+
+SILENT = """
+import sys, time
+sys.path.insert(0, {code!r})
+from dialsum.lifeline import STEP, beat, watch_parent
+watch_parent()
+for _ in range({beats}):
+    beat(STEP)
+    time.sleep(0.2)
+def stand_still():
+    time.sleep({silence})
+stand_still()
+"""
+
+
+def test_a_child_without_a_sign_of_life_says_where_it_stands_and_is_ended(tmp_path: Path) -> None:
+    child = Child(
+        [sys.executable, "-c", SILENT.format(code=CODE, beats=1, silence=600)],
+        log=tmp_path / "log",
+        patience_seconds=1.0,
+    )
+    ends: list[ChildEnd] = []
+    wait_for(lambda: bool((end := child.poll(Interrupts())) and (ends.append(end) or True)))
+    [end] = ends
+    assert end.hung is not None and "in a training step" in end.hung
+    assert not (end.interrupted or end.killed)
+    assert "in stand_still" in (tmp_path / "log").read_text(encoding="utf-8")
+    assert is_gone(child.pid)
+
+
+def test_a_child_that_gets_on_slowly_is_left_alone(tmp_path: Path) -> None:
+    program = SILENT.format(code=CODE, beats=10, silence=0)
+    child = Child([sys.executable, "-c", program], log=tmp_path / "log", patience_seconds=1.0)
+    ends: list[ChildEnd] = []
+    wait_for(lambda: bool((end := child.poll(Interrupts())) and (ends.append(end) or True)))
+    assert (ends[0].exit_status, ends[0].hung) == (0, None)
+
+
+def test_patience_is_twofold_for_loading_and_grows_with_what_was_seen() -> None:
+    def silent_after(pulse: Pulse, *looks: float) -> str | None:
+        for now in looks:
+            pulse.take("", now=now)
+        return pulse.find_silence(100.0)
+
+    def every(first: int, last: int) -> list[float]:
+        return [float(second) for second in range(first, last, 4)]
+
+    fresh = Pulse(since=0.0, looked=0.0)
+    assert silent_after(fresh, *every(0, 200)) is None
+    assert silent_after(fresh, *every(200, 210)) == "no sign of life for 3 m 28 s in loading"
+    step = Pulse(since=0.0, looked=0.0)
+    step.take("s", now=1.0)
+    assert silent_after(step, *every(1, 100)) is None
+    assert silent_after(step, *every(100, 106)) is not None
+    # A step that took 50 s lets others take 500 s.
+    slow = Pulse(doing="s", since=0.0, looked=0.0, longest={"s": 50.0})
+    assert silent_after(slow, *every(0, 500)) is None
+    assert silent_after(slow, *every(500, 510)) is not None
+    # A runner that was stopped itself has seen nothing.
+    asleep = Pulse(doing="s", since=0.0, looked=0.0)
+    assert silent_after(asleep, 1000.0, 1001.0) is None
+    assert silent_after(asleep, *every(1001, 1110)) is not None
+    assert Pulse(since=-1e9).find_silence(None) is None
 
 
 def test_no_runner_means_no_watch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +272,7 @@ while child.poll(Interrupts()) is None:
 CHILD = f"""
 import subprocess, sys, time
 sys.path.insert(0, {CODE!r})
-from dialsum.parent_watch import watch_parent
+from dialsum.lifeline import watch_parent
 watch_parent()
 helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 import os

@@ -215,7 +215,7 @@ def test_max_rows_keeps_the_first_and_says_so(
     tmp_path: Path, max_rows: int | None, kept: int
 ) -> None:
     path = write_rows(tmp_path / "train.csv", GOOD)
-    split = load_split(path, kind="train").first(max_rows)
+    split = load_split(path, kind="train").take(max_rows)
     assert [row.row for row in split.rows] == list(range(1, kept + 1))
     assert any("first 1 of 2 rows" in note for note in split.notes) == (kept < 2)
 

@@ -229,10 +229,10 @@ def test_what_the_record_names_is_there(name: str, runs: Runs) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_every_row_is_predicted_in_order(name: str, runs: Runs) -> None:
     folder = runs(name)
-    dev = load_split(SAMPLE / "dev.csv", kind="dev").first(ROWS["dev"])
+    dev = load_split(SAMPLE / "dev.csv", kind="dev").take(ROWS["dev"])
     predictions = read_summaries(folder / "results" / "predictions_dev.csv")
     assert list(predictions) == [row.fname for row in dev.rows]
-    test = load_split(SAMPLE / "test.csv", kind="test").first(ROWS["test"])
+    test = load_split(SAMPLE / "test.csv", kind="test").take(ROWS["test"])
     check_submission(folder / "results" / "submission.csv", test.rows)
     with (folder / "results" / "submission.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pytest
 
 from dialsum.errors import EXIT_INTERRUPTED
 from dialsum.paths import LOCK
-from trainer_runs import command, environment, read_result, wait_for_training
+from dialsum.train.checkpoints import find_damage
+from trainer_runs import REPOSITORY, command, environment, read_result, wait_for_training
 
 pytestmark = pytest.mark.training
 
@@ -91,3 +94,33 @@ def test_a_signal_while_the_record_is_opened_leaves_a_record(tmp_path: Path) -> 
         said = process.stdout.read() if process.stdout else ""
     assert process.returncode == EXIT_INTERRUPTED, said
     assert read_result(folder)["status"] == "interrupted"
+
+
+def test_a_run_that_was_stopped_goes_on_from_the_step_at_hand(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with start_endless(folder) as process:
+        wait_for_training(folder, process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+    events = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    [stopped] = [json.loads(line) for line in events if '"event": "interrupted"' in line]
+    [checkpoint] = (folder / "checkpoints").iterdir()
+    assert checkpoint.name == f"checkpoint-{stopped['step']}"
+    assert find_damage(checkpoint) is None
+    line = [
+        sys.executable,
+        str(REPOSITORY / "code" / "trainer.py"),
+        "--job",
+        str(folder / "job.json"),
+    ]
+    with subprocess.Popen(
+        [*line, "--resume"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = next((text for text in process.stdout if "going on after step" in text), "")
+        process.terminate()
+    assert f"going on after step {stopped['step']}, from {checkpoint.name}" in said

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 CODE = REPOSITORY / "code"
 LAYERS: list[list[str]] = [
     ["text", "paths", "errors", "environment_variables", "cli", "files", "packages"],
-    ["parent_watch", "machine"],
+    ["lifeline", "machine"],
     ["config"],
     ["data"],
     ["score"],
@@ -36,7 +36,7 @@ START_AT_ONCE = [
     "cli",
     "files",
     "paths",
-    "parent_watch",
+    "lifeline",
     "machine",
     "config",
     "data",

@@ -299,8 +299,18 @@ def test_memory_that_stays_is_said_with_who_holds_it() -> None:
 
 
 def test_a_configured_cool_down_is_kept_and_said() -> None:
-    free, note, _ = hand_over(CardUse({}, {}), CardUse({}, {}), cooldown=0.05)
-    assert (free, note) == (True, "cool-down of 0.05 s as configured")
+    free, note, _ = hand_over(CardUse({}, {}), CardUse({}, {}), cooldown="1s")
+    assert (free, note) == (True, "cool-down of 1 s as configured")
+    assert hand_over(CardUse({}, {}), CardUse({}, {}), cooldown="0s")[:2] == (True, "")
+
+
+def test_a_cool_down_to_a_temperature_asks_the_card() -> None:
+    answers = [CardUse({"GPU-1": 0}, {}, heat) for heat in (80, 80, 66, 64, 90)]
+    free, note, asked = hand_over(use(0), *answers, cooldown="65C")
+    assert (free, asked) == (True, 4)
+    assert note.endswith("64 °C after 1 s of cool-down (to 65 °C, batch.cooldown)")
+    _, note, _ = hand_over(use(0), use(0), cooldown="65C")
+    assert note.endswith("no card tells its temperature, so batch.cooldown waited for none")
 
 
 def test_a_wish_to_stop_ends_the_wait() -> None:
@@ -308,7 +318,7 @@ def test_a_wish_to_stop_ends_the_wait() -> None:
         use(0),
         group=2**22,
         timeout_seconds=600,
-        cooldown=600,
+        cooldown="600s",
         sleep=lambda _: False,
         read_use=lambda: use(2**33),
     )

@@ -317,3 +317,45 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> Non
     assert curve(tmp_path / "killed") == curve(tmp_path / "whole")[6:]
     first, second = weights_of(whole.model), weights_of(again.model)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+STOPS = [("step", 7, 3), ("score", 4, 1), ("save", 4, 2)]
+"""What a wish to stop comes into, the steps that are taken by then, and the evaluations."""
+
+
+@training
+@pytest.mark.parametrize(("where", "step", "evaluations"), STOPS)
+def test_a_wish_to_stop_costs_no_step(
+    where: str, step: int, evaluations: int, tmp_path: Path
+) -> None:
+    import torch
+
+    from dialsum.experiment.recording import StopSignals
+
+    signals, loop = StopSignals(), SmallTraining(**ASKED).loop(tmp_path / "stopped")
+    loop.whole = signals.whole
+    place = {"step": loop.task, "score": loop.dev, "save": loop.scaler}[where]
+    name = {"step": "loss", "score": "score", "save": "state_dict"}[where]
+    usual, sent = getattr(place, name), list[int]()
+
+    def stop(*given: Any, **named: Any) -> Any:
+        if loop.state.global_step == (step - 1 if where == "step" else step) and not sent:
+            sent.append(step)
+            signals.receive(signal.SIGTERM, None)
+        return usual(*given, **named)
+
+    setattr(place, name, stop)
+    signals.let_go()
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+    checkpoint, notes = latest_whole_checkpoint(tmp_path / "stopped" / "checkpoints")
+    assert checkpoint is not None and (step_of(checkpoint), notes) == (step, [])
+    asked = ASKED | {"scores": ASKED["scores"][evaluations:]}
+    again = SmallTraining(**asked).loop(tmp_path / "stopped", resume=checkpoint)
+    again.run()
+    whole = SmallTraining(**ASKED).loop(tmp_path / "whole")
+    whole.run()
+    assert curve(tmp_path / "stopped") == curve(tmp_path / "whole")
+    assert again.state.best_global_step == whole.state.best_global_step
+    first, second = weights_of(whole.model), weights_of(again.model)
+    assert all(torch.equal(first[name], second[name]) for name in first)

@@ -195,7 +195,7 @@ def test_the_plan_says_what_is_retried(tmp_path: Path) -> None:
         plan = make_plan(options, load_selected(options)[0], started_at=now())
         return "\n".join(describe_plan(plan))
 
-    said = "1: after NaN or full memory in training, retries with lr_half, then batch_half"
+    said = "after NaN or full memory in training, retries with lr_half, then batch_half"
     assert said in lines("lr_half, batch_half")
     assert "batch.retry" not in lines("")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import pytest
 
 from batch_world import make_options, make_screen
 from dialsum.batch.check import check_plan
-from dialsum.batch.plan import describe_plan
+from dialsum.batch.plan import describe_plan, load_selected
 from dialsum.batch.queue import run_queue
 from dialsum.batch.result import BatchResult
 from dialsum.cli import BatchOptions
@@ -157,8 +158,13 @@ def test_slots_are_cores_on_a_cpu_and_one_on_a_card(
     assert said == (slots > 1)
 
 
-def test_the_least_that_is_asked_holds_for_all(tmp_path: Path) -> None:
+def test_experiments_that_differ_in_what_holds_for_the_batch_are_refused(tmp_path: Path) -> None:
     options = make_options(tmp_path, "a", "b")
     first = options.configs[0]
     first.write_text(f"{first.read_text(encoding='utf-8')}batch:\n  slots: 2\n", encoding="utf-8")
-    assert check_plan(plan_of(options)).plan.slots == 1
+    [problem] = load_selected(options)[1]
+    assert problem.startswith(
+        "batch.slots: holds for the whole batch, and its experiments differ in it: 2 in "
+    )
+    assert f"{first.name}:" in problem and "1 in" in problem and "b.yaml (default)" in problem
+    assert load_selected(replace(options, overrides=TWO))[1] == []

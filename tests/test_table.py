@@ -232,7 +232,7 @@ def test_nothing_started_is_no_success(tmp_path: Path) -> None:
     text = "\n".join(format_closing(outcome))
     assert "no experiment was started" in text
     assert re.search(r"^  NO +all finished: 0 of 1 \(L_a not started\)$", text, re.M)
-    assert "start again what is missing, each from its beginning: " in text
+    assert "go on where it was cut off: " in text
     assert "scores say nothing about the real checkpoints" in text
 
 
@@ -295,7 +295,9 @@ def test_next_after_a_failure_is_its_log_and_what_is_missing(tmp_path: Path) -> 
     log.write_text("error: it failed\n", encoding="utf-8")
     text = "\n".join(suggest_next(outcome))
     assert f"L_b: read why in {log}" in text
-    assert "configs/b.yaml" in text.split("run what is missing")[1].splitlines()[0]
+    [again] = [line for line in text.splitlines() if line.startswith("run what failed again: ")]
+    assert "configs/b.yaml" in again and again.endswith(" --retry-failed")
+    assert " --resume" not in text
 
 
 def test_next_after_an_interrupt_is_to_start_again_and_no_log(tmp_path: Path) -> None:
@@ -306,13 +308,13 @@ def test_next_after_an_interrupt_is_to_start_again_and_no_log(tmp_path: Path) ->
     log.write_text("interrupted\n", encoding="utf-8")
     lines = suggest_next(outcome)
     assert not any(str(log) in line for line in lines)
-    [again] = [line for line in lines if line.startswith("start again what is missing")]
-    assert f"--config {tmp_path}/configs/b.yaml" in again
-    assert "--resume" not in "\n".join(lines)
+    [on] = [line for line in lines if line.startswith("go on where it was cut off: ")]
+    assert f" {tmp_path}/configs/b.yaml" in on and on.endswith(" --resume")
+    assert "--retry-failed" not in "\n".join(lines)
     paths = outcome.by_number[2].job.paths
     write_json(paths.checkpoints / "checkpoint-30/manifest.json", {})
-    [on] = [line for line in suggest_next(outcome) if line.startswith("go on with L_b after")]
-    assert on.endswith(f"--job {paths.job} --resume")
+    [on] = [line for line in suggest_next(outcome) if line.startswith("go on where it was cut")]
+    assert "(L_b after checkpoint-30): " in on
 
 
 def test_next_after_the_demo_of_an_own_file_is_its_real_run(tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ STARTED_AS = "--started-as"
 DEMO_OVERLAY = project_path("config/demo.yaml")
 DEMO_OVERLAYS = project_path("config/demo")
 DEMO_DATA = project_path("data/sample")
+REHEARSAL_OVERLAY = project_path("config/rehearsal.yaml")
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,11 @@ class BatchOptions:
         only: the numbers to run, ascending; None for all.
         output_dir: stands for outputs/; runs_dir, log_dir: other places for runs and logs alone.
         overrides: `section.key=value`, the last one wins.
+        rehearse: two steps on the longest rows, and all that follows; then stop.
+        resume: go on with the last batch, where it has not come to its end.
+        retry_failed: the same, and its failed experiments run again.
         dry_run: check and print the plan only; nothing is written.
+        deep: with tokenizers, lengths and rows that are nearly the same; a start always looks.
         explain: print every value with where it comes from, and stop.
         script: the script that names these very files by itself, if one started the batch.
     """
@@ -146,6 +151,7 @@ class BatchOptions:
     configs: tuple[Path, ...]
     one_epoch: bool = False
     demo: bool = False
+    rehearse: bool = False
     data_dir: Path | None = None
     only: tuple[int, ...] | None = None
     output_dir: Path | None = None
@@ -154,7 +160,10 @@ class BatchOptions:
     overrides: tuple[str, ...] = ()
     seed: int | None = None
     stop_on_error: bool = False
+    resume: bool = False
+    retry_failed: bool = False
     dry_run: bool = False
+    deep: bool = False
     explain: bool = False
     script: str | None = None
 
@@ -165,8 +174,9 @@ class BatchOptions:
 
     @property
     def kind(self) -> str:
-        """`demo`, `one_epoch` or `full`; tiny models are a demo, however short."""
-        return "demo" if self.demo else "one_epoch" if self.one_epoch else "full"
+        """`demo`, `rehearsal`, `one_epoch` or `full`; tiny models are a demo, however short."""
+        short = "rehearsal" if self.rehearse else "one_epoch" if self.one_epoch else "full"
+        return "demo" if self.demo else short
 
     @property
     def data_folder(self) -> Path | None:
@@ -176,16 +186,16 @@ class BatchOptions:
         return DEMO_DATA if self.demo else None
 
     def overlays(self, config: Path) -> tuple[Path, ...]:
-        """Files laid over an experiment: the demo's for its name, or that for all."""
-        if not self.demo:
-            return ()
+        """Files laid over an experiment: the demo's, for its name or for all; a rehearsal's."""
         own = DEMO_OVERLAYS / config.name
-        return (own if own.is_file() else DEMO_OVERLAY,)
+        demo = (own if own.is_file() else DEMO_OVERLAY,) if self.demo else ()
+        return (*demo, REHEARSAL_OVERLAY) if self.rehearse else demo
 
     @property
     def command_line(self) -> str:
         """The options that a command of this batch repeats, each after a space."""
         words = ["--demo"] if self.demo else []
+        words += ["--rehearse"] if self.rehearse else []
         words += ["--one-epoch"] if self.one_epoch else []
         places = {
             "--data-dir": self.data_dir,
@@ -233,7 +243,7 @@ def read_batch_options(arguments: Sequence[str] | None = None) -> BatchOptions:
     add(
         "--config",
         dest="configs",
-        required=True,
+        default=[],
         nargs="+",
         action="extend",
         type=Path,
@@ -247,9 +257,30 @@ def read_batch_options(arguments: Sequence[str] | None = None) -> BatchOptions:
         "outputs/demo; on other data in outputs/demo_own_data; with --one-epoch, _quick_test is "
         "added",
     )
+    add(
+        "--rehearse",
+        action="store_true",
+        help="each experiment for minutes: load, two steps on the longest rows, evaluate, save, go "
+        "on from a checkpoint in a new process, write summaries; in outputs/rehearsal",
+    )
     add("--dry-run", action="store_true", help="check everything, print the plan, write nothing")
+    add(
+        "--deep",
+        action="store_true",
+        help="with --dry-run: also tokenizers, lengths, unknown pieces and rows that are nearly "
+        "the same in two files (a minute; a real start always looks)",
+    )
     add("--only", metavar="NUMBERS", help="run these of the experiments, in order: 1,4 or 2-5")
     add("--stop-on-error", action="store_true", help="start none after one that failed")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with the last batch: what is finished stays, what was cut off goes on from its "
+        "checkpoint, the rest follows, all as it was asked then",
+    )
+    add(
+        "--retry-failed", action="store_true", help="the same, and its failed experiments run again"
+    )
     folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
     add("--runs-dir", **folder, help="the runs' folders go here (default: ROOT/experiments)")
     add("--log-dir", **folder, help="the batches' logs go here (default: logs)")
@@ -258,6 +289,10 @@ def read_batch_options(arguments: Sequence[str] | None = None) -> BatchOptions:
     )
     asked = parser.parse_args(words[2:] if script else words)
     asked.configs, asked.overrides = tuple(asked.configs), tuple(asked.overrides)
+    if not (asked.configs or asked.resume or asked.retry_failed):
+        parser.error("--config FILE: name the experiments")
+    if asked.rehearse and asked.one_epoch:
+        parser.error("--rehearse takes two steps; leave --one-epoch out")
     asked.only = select_numbers(asked.only, configs=asked.configs)
     return BatchOptions(**vars(asked), script=script)
 

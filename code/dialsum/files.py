@@ -394,6 +394,7 @@ def write_bytes(path: Path, content: bytes) -> None:
                 os.fsync(file.fileno())
             give_usual_mode(Path(name))
             Path(name).replace(path)
+            sync_folder(path.parent)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
@@ -412,6 +413,15 @@ def _writing(path: Path) -> Iterator[None]:
             f"{path}: cannot be written: {error.strerror or error}. "
             "Give another place with --output-dir, or mend its permissions."
         ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk: a rename alone may be lost with the power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def give_usual_mode(path: Path) -> None:

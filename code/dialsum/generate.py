@@ -16,6 +16,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dialsum.config.schema import Config
+from dialsum.lifeline import EVALUATION, beat
 from dialsum.machine.memory import free_memory, is_out_of_memory
 from dialsum.models.tokenizers import BYTE_PIECES
 
@@ -273,6 +274,7 @@ def search(
     model.eval()
     try:
         while done < len(order):
+            beat(EVALUATION)
             chosen = order[done : done + batch_size]
             rows = [[int(one) for one in inputs[index]] for index in chosen]
             try:

@@ -72,16 +72,17 @@ def in_command(path: Path) -> str:
     return str(path) if relative.startswith(os.pardir) else relative
 
 
-def batch_root(*, demo: bool, own_data: bool, one_epoch: bool) -> str:
+def batch_root(*, demo: bool, own_data: bool, one_epoch: bool, rehearse: bool = False) -> str:
     """Return the folder under outputs/ of a batch: each sort has its own, so that none displaces
     the results of another.
 
     Args:
         own_data: whether a demo is on other data than the sample.
     """
+    short = "rehearsal" if rehearse else "quick_test" if one_epoch else ""
     if not demo:
-        return "quick_test" if one_epoch else "auto_experiments"
-    return "demo" + ("_own_data" if own_data else "") + ("_quick_test" if one_epoch else "")
+        return short or "auto_experiments"
+    return "demo" + ("_own_data" if own_data else "") + (f"_{short}" if short else "")
 
 
 def in_project(path: Path) -> str:
@@ -230,6 +231,8 @@ class BatchPaths:
 
     summary = Inside("experiment_summary.json", of="root")
     """Each experiment's latest run in this root, best first."""
+    ledger = Inside("batches.sqlite3", of="root")
+    """What every batch in this root has to do, and what became of it."""
     models = Inside("models", of="root")
     """Folder of the runs' models."""
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dialsum.errors import DiskFullError, RunError, UnfitError
-from dialsum.experiment.attempt import say_attempts
+from dialsum.experiment.attempt import CUT_OFF, say_attempts
 from dialsum.experiment.job import Job
 from dialsum.files import dump_json, read_regular, write_json, write_text
 from dialsum.paths import LOCK, RunPaths, relative, shown, timestamp
@@ -64,6 +64,11 @@ class Record:
     def succeeded(self) -> bool:
         """Whether the run came to its end."""
         return self.status == "success"
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether something from outside ended the run, so that it can go on where it was."""
+        return self.status == "interrupted" or self.value("failure.cause") in CUT_OFF
 
     @property
     def started_at(self) -> datetime:
@@ -207,11 +212,18 @@ def _walk_runs(
 def latest_runs(records: Iterable[Record]) -> dict[str, Record]:
     """Return each experiment's latest run, by started_at, under the experiment's name.
 
-    Of two that started in one second, the one that was not moved to `previous/` is the later.
+    One that was cut off stands behind those that came to their end: it hides no result. Of two that
+    started in one second, the one that was not moved to `previous/` is the later.
     """
     previous = RunPaths.alone(Path()).previous.name
     ordered = sorted(
-        records, key=lambda one: (one.started_at, one.path.parent.parent.name != previous, one.path)
+        records,
+        key=lambda one: (
+            not one.cut_off,
+            one.started_at,
+            one.path.parent.parent.name != previous,
+            one.path,
+        ),
     )
     return {record.name: record for record in ordered}
 

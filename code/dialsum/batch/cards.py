@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from dialsum.machine.devices import nvidia_gpus
 
@@ -17,6 +16,8 @@ TOLERANCE_BYTES = 512 * 2**20
 """Memory above what was used before the experiment that still counts as free: drivers and displays
 breathe."""
 CARD_POLL_SECONDS = 0.5
+MAX_COOLING_SECONDS = 1800.0
+"""A card that is not cool by then stands in a warm room."""
 MIB = 2**20
 
 
@@ -27,10 +28,12 @@ class CardUse:
     Attributes:
         used_bytes: card's uuid to memory used on it.
         processes: process id to memory that it holds on all cards, 0 where the driver does not say.
+        hottest_c: temperature of the warmest card; None where none tells.
     """
 
     used_bytes: dict[str, int]
     processes: dict[int, int]
+    hottest_c: int | None = None
 
 
 def read_card_use() -> CardUse:
@@ -39,8 +42,10 @@ def read_card_use() -> CardUse:
     Raises:
         DriverError: there is a driver and it does not work.
     """
-    use = CardUse({}, {})
-    for gpu in nvidia_gpus():
+    gpus = nvidia_gpus()
+    heat = [gpu.temperature_c for gpu in gpus if gpu.temperature_c is not None]
+    use = CardUse({}, {}, max(heat, default=None))
+    for gpu in gpus:
         use.used_bytes[gpu.uuid] = gpu.memory_used_bytes
         for process, held in gpu.processes.items():
             use.processes[process] = use.processes.get(process, 0) + held
@@ -52,7 +57,7 @@ def wait_until_free(
     *,
     group: int,
     timeout_seconds: float,
-    cooldown: float | Literal["until_free"],
+    cooldown: str,
     sleep: Callable[[float], bool],
     read_use: Callable[[], CardUse] = read_card_use,
 ) -> tuple[bool, str]:
@@ -62,7 +67,8 @@ def wait_until_free(
         before: the cards' use just before the experiment started.
         group: process group of the experiment, all of it dead by now.
         timeout_seconds: longest wait for the memory.
-        cooldown: `until_free`, or seconds that the pause takes at least.
+        cooldown: as batch.cooldown: until_free, seconds that the pause takes at least (`75s`), or
+            what the cards are to cool down to (`65C`).
         sleep: waits for so many seconds; False: somebody wants to stop, which ends the wait.
         read_use: asks for the present use.
 
@@ -77,17 +83,38 @@ def wait_until_free(
         while reason and time.monotonic() - start < timeout_seconds and sleep(CARD_POLL_SECONDS):
             reason = _find_what_stays(before, read_use(), group)
     waited = time.monotonic() - start
-    if cooldown != "until_free" and cooldown > waited:
-        sleep(cooldown - waited)
+    cooled = _cool_down(cooldown, waited=waited, sleep=sleep, read_use=read_use)
     if reason:
         return False, (
             f"GPU memory did not come free in {waited:.0f} s: {reason}. The next experiment starts "
             "all the same; if it runs out of memory, end that process or reboot"
         )
     said = [f"GPU memory is free again after {waited:.1f} s"] if before.used_bytes else []
-    if cooldown != "until_free" and cooldown > waited:
-        said.append(f"cool-down of {cooldown:g} s as configured")
+    said += [cooled] if cooled else []
     return True, ", ".join(said)
+
+
+def _cool_down(
+    cooldown: str, *, waited: float, sleep: Callable[[float], bool], read_use: Callable[[], CardUse]
+) -> str:
+    """Wait as batch.cooldown asks, and say so; empty where it asks nothing more."""
+    if cooldown.endswith("s") and (seconds := float(cooldown[:-1])) > waited:
+        sleep(seconds - waited)
+        return f"cool-down of {seconds:g} s as configured"
+    if not cooldown.endswith("C"):
+        return ""
+    wanted, start = int(cooldown[:-1]), time.monotonic()
+    while (
+        (heat := read_use().hottest_c) is not None
+        and heat > wanted
+        and time.monotonic() - start < MAX_COOLING_SECONDS
+        and sleep(CARD_POLL_SECONDS)
+    ):
+        pass
+    if heat is None:
+        return "no card tells its temperature, so batch.cooldown waited for none"
+    spent = time.monotonic() - start
+    return f"{heat} °C after {spent:.0f} s of cool-down (to {wanted} °C, batch.cooldown)"
 
 
 def _find_what_stays(before: CardUse, now: CardUse, group: int) -> str:

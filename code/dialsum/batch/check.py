@@ -67,7 +67,7 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
         refused: problems of the configuration. What is wrong beside them is looked for as well.
     """
     demo, options = plan.kind == "demo", plan.options
-    configs = [job.config for job in plan.jobs]
+    configs = [job.config for job in plan.waiting]
     if refused:
         planned = {job.number for job in plan.jobs}
         for number in options.numbers:
@@ -77,17 +77,23 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
                     path, overrides=options.all_overrides, overlays=options.overlays(path)
                 )
                 configs += [one.config] if one else []
-    splits, problems, notes = check_data(configs)
+    # The data of what has ended too: where they changed since, it is no longer of this batch.
+    splits, problems, notes = check_data([*configs, *(job.config for job in plan.jobs)])
     problems += find_place_problems(plan) + find_shadowed_packages()
     problems += find_version_problems(PROJECT_ROOT / "requirements.txt")
     slots, wrong = choose_slots(configs)
     problems += wrong
-    jobs = []
+    jobs, changed = [], []
     for job in plan.jobs:
         rows = splits[_data_key(job.config)]
         if rows is not None:
+            if job.data_sha256 and job.data_sha256 != rows.sha256:
+                job = replace(job, resume=False)
+                changed.append(job.number)
             job = replace(job, train_rows=len(rows.train), data_sha256=rows.sha256)
         jobs.append(job)
+        if job.number in plan.ended.difference(changed):
+            continue
         wrong, remarks = find_model_problems(job.config, made_here=demo)
         short, lengths = find_length_problems(job.config.training, train_rows=job.train_rows)
         problems += [f"{job.number} {job.label}: {problem}" for problem in (*wrong, *short)]
@@ -106,8 +112,11 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
         notes += [f"a start on this machine would be refused: {problem}" for problem in gpu]
     else:
         problems += gpu
+    if changed:
+        names = ", ".join(f"{job.number} {job.label}" for job in jobs if job.number in changed)
+        notes.append(f"the data changed since the batch began: {names} start from the beginning")
     return Findings(
-        replace(plan, jobs=tuple(jobs), slots=slots),
+        replace(plan, jobs=tuple(jobs), slots=slots, ended=plan.ended.difference(changed)),
         # What several experiments share is said once.
         list(dict.fromkeys(problems)),
         list(dict.fromkeys(notes)),
@@ -217,12 +226,10 @@ def find_machine_problems(configs: Sequence[Config], *, demo: bool = False) -> l
 def choose_slots(configs: Sequence[Config]) -> tuple[int, list[str]]:
     """Return how many experiments run at the same time, and what is wrong with what was asked.
 
-    The least that any of them asks holds for all; `auto` is one for each core, as far as memory
-    goes, and one on a card.
+    `auto` is one for each core, as far as memory goes, and one on a card.
     """
-    asked = [config.batch.slots for config in configs]
-    most = max((slots for slots in asked if slots != "auto"), default=1)
-    if "auto" not in asked and most == 1:
+    asked = configs[0].batch.slots if configs else 1
+    if asked == 1:
         return 1, []
     try:
         cards = visible_gpus(nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
@@ -232,16 +239,15 @@ def choose_slots(configs: Sequence[Config]) -> tuple[int, list[str]]:
     devices = {config.general.device for config in configs}
     if devices & {"cuda", "mps"} or (has_card and "auto" in devices):
         problem = (
-            f"batch.slots {most}: experiments on one card run one after another, since two of them "
-            "would share its memory; leave batch.slots out, or say auto. For several cards start a "
-            "batch on each: CUDA_VISIBLE_DEVICES=1 … --only 4-7 --output-dir DIR"
+            f"batch.slots {asked}: experiments on one card run one after another, since two of "
+            "them would share its memory; leave batch.slots out, or say auto. For several cards "
+            "start a batch on each: CUDA_VISIBLE_DEVICES=1 … --only 4-7 --output-dir DIR"
         )
-        return 1, [problem] if most > 1 else []
+        return 1, [] if asked == "auto" else [problem]
     free = host_memory().free_bytes
     room = len(configs) if free is None else free // MEMORY_BYTES
-    possible = max(1, min(usable_cores(), room))
-    least = min(possible if slots == "auto" else slots for slots in asked)
-    return max(1, min(least, len(configs))), []
+    slots = min(usable_cores(), room) if asked == "auto" else asked
+    return max(1, min(slots, len(configs))), []
 
 
 # What is wrong with the places
@@ -260,4 +266,4 @@ def find_place_problems(plan: BatchPlan) -> list[str]:
     problems += [problem for job in plan.jobs if (problem := find_foreign(job.paths))]
     if problems or plan.kind == "demo":  # which takes 100 MB in all
         return list(dict.fromkeys(problems))
-    return find_lack_of_space(plan.jobs)
+    return find_lack_of_space([job for job in plan.waiting if not job.resume])

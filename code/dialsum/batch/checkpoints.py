@@ -46,12 +46,14 @@ def pin_checkpoints(plan: BatchPlan, *, say: Callable[[str], object]) -> BatchPl
         ProblemsError: those that cannot be downloaded or are not fit; nothing was started.
     """
     if plan.kind == "demo":
-        _make_checkpoints(plan.jobs, say)
+        _make_checkpoints(plan.waiting, say)
         return plan
     pinned, problems = [], []
     for job in plan.jobs:
         try:
-            pinned.append(replace(job, loaded=pin_checkpoint(job.loaded, say=say)))
+            ended = job.number in plan.ended
+            one = job if ended else replace(job, loaded=pin_checkpoint(job.loaded, say=say))
+            pinned.append(one)
         except UnfitError as error:
             problems += [f"{job.number} {job.label}: {text}" for text in list_problems(error)]
     if problems:

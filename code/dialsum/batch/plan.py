@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dialsum.cli import DEMO_DATA, BatchOptions
 from dialsum.config.load import LoadedConfig, load_config
-from dialsum.config.schema import Config
+from dialsum.config.schema import Config, schema_keys
 from dialsum.config.yaml import Origin, show_value
 from dialsum.errors import ConfigError
 from dialsum.experiment.job import Job
@@ -29,12 +29,14 @@ from dialsum.paths import (
     shown,
     timestamp,
 )
-from dialsum.text import align, format_duration
+from dialsum.text import align, format_duration, say_first
 
 TRAINER = (sys.executable, str(PROJECT_ROOT / "code" / "trainer.py"))
 """The command that runs one experiment; `--job FILE` is added."""
 CHECKPOINTS = "checkpoints"
 """Folder, in the demo's root, of the tiny checkpoints that it starts from."""
+MOST_PLACES = 3
+"""Files that a message names."""
 EXPECTED_FOR_ROWS = 12_457
 """Training rows that general.expected_minutes is stated for."""
 
@@ -47,6 +49,7 @@ class BatchPlan:
         jobs: the experiments to run, in order; their numbers have gaps where --only left some out.
         slots: how many of them run at the same time.
         trainer: program and first arguments of an experiment's process.
+        ended: numbers of those that ended in an earlier part of the batch, and stay as they are.
     """
 
     options: BatchOptions
@@ -55,11 +58,22 @@ class BatchPlan:
     jobs: tuple[Job, ...] = ()
     slots: int = 1
     trainer: tuple[str, ...] = TRAINER
+    ended: frozenset[int] = frozenset()
+
+    @property
+    def waiting(self) -> list[Job]:
+        """The experiments that are still to run, in order."""
+        return [job for job in self.jobs if job.number not in self.ended]
 
     @property
     def kind(self) -> str:
-        """`demo`, `one_epoch` or `full`."""
+        """`demo`, `rehearsal`, `one_epoch` or `full`."""
         return self.options.kind
+
+    @property
+    def sort(self) -> str:
+        """What it is to a reader: a rehearsal is one, on tiny models too."""
+        return "rehearsal" if self.options.rehearse else self.kind
 
     @property
     def own_data(self) -> bool:
@@ -95,8 +109,9 @@ def load_selected(options: BatchOptions) -> tuple[dict[int, LoadedConfig], list[
             )
         except ConfigError as error:
             problems += error.problems
+    problems += _find_disagreements(loaded.values())
     if options.demo:
-        checkpoints = _find_root(options, loaded) / CHECKPOINTS
+        checkpoints = find_root(options, loaded) / CHECKPOINTS
         for number, one in loaded.items():
             # It starts from the demo's checkpoint of its architecture.
             own = str(checkpoints / one.config.model.architecture)
@@ -106,11 +121,35 @@ def load_selected(options: BatchOptions) -> tuple[dict[int, LoadedConfig], list[
     return loaded, [*dict.fromkeys(problems), *twins]
 
 
-def _find_root(options: BatchOptions, loaded: dict[int, LoadedConfig]) -> Path:
+def _find_disagreements(loaded: Iterable[LoadedConfig]) -> list[str]:
+    """Refuse values of the section batch that experiments of one batch do not share: it has one
+    queue."""
+    problems = []
+    for key in (key for key in schema_keys() if key.startswith("batch.")):
+        said: dict[str, list[str]] = {}
+        for one in loaded:
+            origin = one.origins[key]
+            place = f"{shown(one.path)} (default)" if origin.file is None else origin.text
+            said.setdefault(show_value(one.value(key)), []).append(place)
+        if len(said) > 1:
+            values = "; ".join(
+                f"{value} in {say_first(list(dict.fromkeys(places)), limit=MOST_PLACES)}"
+                for value, places in said.items()
+            )
+            problems.append(
+                f"{key}: holds for the whole batch, and its experiments differ in it: {values}. "
+                f"Say it in one place, or for all with --set {key}=…"
+            )
+    return problems
+
+
+def find_root(options: BatchOptions, loaded: dict[int, LoadedConfig]) -> Path:
     """Return the folder of all batches of this kind."""
     outputs = (options.output_dir or project_path(OUTPUTS)).absolute()
     own = _is_own_data(one.config for one in loaded.values())
-    return outputs / batch_root(demo=options.demo, own_data=own, one_epoch=options.one_epoch)
+    return outputs / batch_root(
+        demo=options.demo, own_data=own, one_epoch=options.one_epoch, rehearse=options.rehearse
+    )
 
 
 def _is_own_data(configs: Iterable[Config]) -> bool:
@@ -155,7 +194,7 @@ def make_plan(
     """
     logs = (options.output_dir or PROJECT_ROOT) / "logs"
     paths = BatchPaths(
-        _find_root(options, loaded),
+        find_root(options, loaded),
         (options.log_dir or logs).absolute(),
         options.runs_dir.absolute() if options.runs_dir else None,
     )
@@ -192,6 +231,7 @@ def expect_seconds(job: Job) -> float | None:
 
 KIND_WORDS = {
     "full": "as configured",
+    "rehearsal": "rehearsal, two steps each on the longest rows: scores say nothing",
     "one_epoch": "one epoch each: scores near the constant sentence are expected",
     "demo": "demo on tiny checkpoints: their scores say nothing about the real checkpoints",
 }
@@ -206,19 +246,17 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
     Args:
         width: columns of the terminal, which the table is to fit; None: of any width.
     """
-    count, seconds = len(plan.jobs), [expect_seconds(job) for job in plan.jobs]
+    count, seconds = len(plan.waiting), [expect_seconds(job) for job in plan.waiting]
     total, only = len(plan.options.configs), plan.options.only
     of_all = f" of {total} (--only {','.join(map(str, only))})" if only else ""
+    of_all += f", {len(plan.ended)} before them" if plan.ended else ""
     rows = [["", "experiment", "file", "tokens", "rows a step", "steps", "learns", "beams"]]
     models: dict[str, list[str]] = {}
-    retries: dict[str, list[str]] = {}
-    for job in plan.jobs:
+    for job in plan.waiting:
         config, number = job.config, str(job.number)
         checkpoint, training, lora = config.model.checkpoint, config.training, config.qlora
         whole = Path(checkpoint).is_absolute()
         models.setdefault(shown(Path(checkpoint)) if whole else checkpoint, []).append(number)
-        if config.batch.retry:
-            retries.setdefault(", then ".join(config.batch.retry), []).append(number)
         batch, passes = training.per_device_train_batch_size, training.gradient_accumulation_steps
         steps = training.count_steps(train_rows=job.train_rows)
         bits = ", 4-bit" if lora.load_in_4bit else ", 8-bit" if lora.load_in_8bit else ""
@@ -241,7 +279,7 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
         times = ["" if one is None else format_duration(one) for one in seconds]
         rows = [[*row, time] for row, time in zip(rows, ["expected", *times], strict=True)]
     lines = [
-        f"{count_experiments(count)}{of_all}, {KIND_WORDS[plan.kind]}",
+        f"{count_experiments(count)}{of_all}, {KIND_WORDS[plan.sort]}",
         f"results go to {shown(plan.paths.root)}",
         f"logs go to    {shown(plan.paths.logs(plan.started_at))}",
         "",
@@ -257,11 +295,8 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
     for model, numbers in models.items():
         start = "start" if len(numbers) > 1 else "starts"
         lines.append(f"{', '.join(numbers)} {start} from {model}")
-    for halvings, numbers in retries.items():
-        lines.append(
-            f"{', '.join(numbers)}: after NaN or full memory in training, retries with "
-            f"{halvings} (batch.retry)"
-        )
+    if halvings := ", then ".join(plan.waiting[0].config.batch.retry if plan.waiting else []):
+        lines.append(f"after NaN or full memory in training, retries with {halvings} (batch.retry)")
     return lines
 
 
@@ -285,7 +320,7 @@ def describe_replaced(jobs: Sequence[Job]) -> list[str]:
     listed = {"all": [text for text in changes[0] if text in common]}
     for job, own in zip(jobs, changes, strict=True):
         listed[f"{job.number} {job.label}"] = [text for text in own if text not in common]
-    lines = ["In place of the experiments' own values (original -> demo):"]
+    lines = ["In place of the experiments' own values (original -> here):"]
     for head, texts in listed.items():
         lines += [f"  {head}: "] if texts else []
         for text in (*(f"{one}, " for one in texts[:-1]), *texts[-1:]):

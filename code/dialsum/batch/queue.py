@@ -7,10 +7,11 @@ Must not know what an experiment computes, nor how results are laid out.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 import traceback
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from dialsum.batch.child import (
     Interrupts,
     listen_for_interrupts,
 )
+from dialsum.batch.ledger import Ledger
 from dialsum.batch.lock import hold_batch, hold_run, make_folder
 from dialsum.batch.plan import BatchPlan, expect_seconds
 from dialsum.batch.result import (
@@ -36,11 +38,16 @@ from dialsum.batch.result import (
 )
 from dialsum.batch.screen import EventFile, RunProgress, Screen, estimate_rest
 from dialsum.batch.space import find_full_disk
-from dialsum.errors import DialsumError, RunError, UnfitError
+from dialsum.batch.unfinished import Unfinished, close_dead
+from dialsum.errors import EXIT_UNFIT, DialsumError, RunError, UnfitError
 from dialsum.experiment.attempt import (
     CAUSE_WORDS,
+    CRASHED,
+    HUNG,
     KILLED,
     NAN,
+    OF_ALL,
+    UNFIT,
     NoHalfError,
     list_changes,
     ordinal,
@@ -48,6 +55,7 @@ from dialsum.experiment.attempt import (
     state_changes,
 )
 from dialsum.experiment.job import Job
+from dialsum.files import write_json
 from dialsum.machine.devices import nvidia_gpus, usable_cores
 from dialsum.paths import shown
 from dialsum.record import (
@@ -57,12 +65,15 @@ from dialsum.record import (
     read_record,
     write_failed_record,
 )
-from dialsum.report.summaries import write_batch_files
+from dialsum.report.summaries import summarise_batch, write_batch_files
 from dialsum.score.show import format_final
 from dialsum.text import format_duration
+from dialsum.train.checkpoints import list_checkpoints
 from dialsum.train.progress import BATCH_OFF, COULD_NOT_START
 
 NO_USE = CardUse({}, {})
+BREAKS_AFTER = 2
+"""Experiments that fail for one cause outside of them before the rest is not started."""
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 WAIT_ASLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
 """Threads that wait leave the core to the experiment beside them."""
@@ -73,6 +84,7 @@ def run_queue(
     *,
     screen: Screen | None = None,
     interrupts: Interrupts | None = None,
+    unfinished: Unfinished | None = None,
     grace_seconds: float = GRACE_SECONDS,
 ) -> BatchResult:
     """Run the experiments of a plan; a failure is recorded, and the next one starts.
@@ -83,23 +95,41 @@ def run_queue(
         plan: checked before (check.py).
         screen: where a person follows it; stdout when absent.
         interrupts: where somebody listens for wishes to stop already; else they are heard here.
+        unfinished: the batch that the plan goes on with, if it does.
         grace_seconds: time an experiment has to stop when asked.
 
     Raises:
         UnfitError: the folders cannot be made or another batch holds them; nothing was started.
     """
-    result = BatchResult(plan)
+    before = {} if unfinished is None else unfinished.results
+    ended = {number: before[number] for number in plan.ended}
+    result = BatchResult(plan, by_number=ended)
     for folder in (plan.paths.root, plan.paths.runs, plan.paths.logs(plan.started_at)):
         make_folder(folder)
     hearing = nullcontext(interrupts) if interrupts else listen_for_interrupts()
-    with hold_batch(plan.paths, [job.paths for job in plan.jobs]), hearing as heard:
-        if unwritten := write_batch_files(result):
+    with (
+        hold_batch(plan.paths, [job.paths for job in plan.jobs]),
+        closing(Ledger(plan.paths.ledger)) as ledger,
+        hearing as heard,
+    ):
+        for file, dead in close_dead(ledger, but=plan.batch_id):
+            write_json(file, summarise_batch(dead))
+        if unfinished is None:
+            ledger.begin(plan)
+        else:
+            ledger.go_on(plan, unfinished.kept)
+        unwritten = write_batch_files(result)
+        if ledger.unwritten:
+            unwritten[ledger.path] = describe_unwritten(ledger.unwritten)
+        if unwritten:
+            ledger.end(plan.batch_id, "failed")
             # What fails now would fail after hours as well.
             raise UnfitError(
                 f"{'; '.join(group_unwritten(unwritten).values())}. Free space, or write elsewhere "
                 "with --output-dir, and start again. Nothing was started."
             )
-        queue = _Queue(plan, result, screen or Screen.on(sys.stdout), heard, grace_seconds)
+        screen = screen or Screen.on(sys.stdout)
+        queue = _Queue(plan, result, ledger, screen, heard, grace_seconds)
         queue.say_cards(none="no NVIDIA GPU in this machine")
         try:
             queue.run()
@@ -110,6 +140,7 @@ def run_queue(
                     run.child.kill()
         result.interrupted = heard.wanted and not result.all_succeeded
         result.finished_at = datetime.now().astimezone()
+        ledger.end(plan.batch_id, result.status)
         queue.write()
     return result
 
@@ -141,6 +172,7 @@ class _Queue:
 
     plan: BatchPlan
     result: BatchResult
+    ledger: Ledger
     screen: Screen
     interrupts: Interrupts
     grace_seconds: float
@@ -160,7 +192,7 @@ class _Queue:
             threads = str(max(1, usable_cores() // self.plan.slots))
             shared = dict.fromkeys(THREAD_COUNTS, threads) | WAIT_ASLEEP
             self.for_child |= {key: one for key, one in shared.items() if key not in os.environ}
-        waiting = list(self.plan.jobs)
+        waiting = self.plan.waiting
         while waiting or self.running:
             while waiting and len(self.running) < self.plan.slots and self._may_start(waiting[0]):
                 self._start(waiting.pop(0))
@@ -187,6 +219,7 @@ class _Queue:
             problem = f"the disk is full, so nothing was started from {job.label} on: {full}"
             self.screen.say("", problem)
             self.result.problems.append(problem)
+            self.ledger.tell(self.plan, "stopped", problem)
         return full is None
 
     def _start(self, job: Job) -> None:
@@ -197,20 +230,31 @@ class _Queue:
         run, log = _Running(job, title, EventFile(job.paths.metrics)), self.plan.log_of(job)
         lines = ["", run.title, f"  file {shown(job.loaded.path)}", f"  log  {shown(log)}"]
         self.running.append(run)
+        self.ledger.start(self.plan, job)
+        patience = job.config.batch.hang_minutes
+        command = [*self.plan.trainer, "--job", str(job.paths.job)]
         try:
-            with hold_run(job.paths):
-                kept = archive_previous(job.paths, first={job.paths.job: job.to_json()})
+            kept = None
+            if job.resume:
+                command.append("--resume")
+                for event in run.events.read_new():
+                    run.progress.update(event, now=time.monotonic())
+            else:
+                with hold_run(job.paths):
+                    kept = archive_previous(job.paths, first={job.paths.job: job.to_json()})
             if kept is not None:
                 lines.append(f"  the earlier run now stands in {shown(kept)}")
             self.screen.say(*lines)
             self.screen.restart_pause()
             run.use_before = self._ask_use()
             run.child = Child(
-                (*self.plan.trainer, "--job", str(job.paths.job)),
+                command,
                 log=log,
                 environment=self.for_child,
                 grace_seconds=self.grace_seconds,
+                patience_seconds=None if patience is None else 60 * patience,
             )
+            self.ledger.name_process(self.plan, job, run.child.pid)
         except DialsumError as error:
             run.end = str(error)
 
@@ -258,6 +302,7 @@ class _Queue:
         self.screen.show_progress(self._describe_progress)
         if self.interrupts.wanted and not self.stopping_said:
             self.stopping_said = True
+            self.ledger.tell(self.plan, "asked to stop", "by Ctrl-C or a signal")
             running = "the experiment is" if len(self.running) == 1 else "the experiments are"
             self.screen.say(
                 f"stopping: {running} asked to record what there is and end, which takes at most "
@@ -316,12 +361,63 @@ class _Queue:
         if came.unwritten:
             lost = f"{came.unwritten}, {shown(record.path)}"
             self.screen.say(f"  this could not be recorded: {lost}")
-        if retry := self._prepare_retry(run, came):
+        if self.plan.options.rehearse and record.succeeded and not run.job.resume:
+            try:
+                again = self._rewind(run.job)
+            except (OSError, DialsumError) as error:
+                self.screen.say(f"  NOT rehearsed: going on from a checkpoint ({error})")
+            else:
+                self.ledger.end_attempt(self.plan, run.job, record, last=False)
+                self._start(again)
+                return
+        retry = self._prepare_retry(run, came)
+        self.ledger.end_attempt(self.plan, run.job, record, last=retry is None)
+        if retry is not None:
             self._start(retry)
             return
         self.last = run
         self.result.by_number[run.job.number] = came
         self.stopping |= self.plan.options.stop_on_error and not record.succeeded
+        self._stop_where_all_would_fail(record)
+
+    def _rewind(self, job: Job) -> Job:
+        """Take a rehearsed run back to its first step, as if it had been cut off there."""
+        last, *_ = list_checkpoints(job.paths.checkpoints)
+        with hold_run(job.paths):
+            shutil.rmtree(last)
+            job.paths.result.unlink()
+        self.screen.say("  rehearsed; now it goes on from its first checkpoint, in a new process")
+        return replace(job, resume=True)
+
+    def _stop_where_all_would_fail(self, record: Record) -> None:
+        """Start no other where a second experiment failed for a cause that is none of its own."""
+
+        def find_cause(one: Record) -> str | None:
+            cause = one.value("failure.cause")
+            # What kept two from starting in the same words is not theirs.
+            return (
+                str(one.value("reason")) if cause == UNFIT else cause if cause in OF_ALL else None
+            )
+
+        cause, jobs = find_cause(record), self.plan.waiting
+        if cause is None or self.stopping:
+            return
+        alike = [
+            job.label
+            for job in jobs
+            if (one := self.result.by_number.get(job.number)) and find_cause(one.record) == cause
+        ]
+        left = [job.label for job in self.result.not_started]
+        if len(alike) >= BREAKS_AFTER and left:
+            self.stopping = True
+            problem = (
+                f"{' and '.join(alike)} failed for one cause, which is none of theirs "
+                f"({record.value('reason')}): {', '.join(left)} would fail too and stay planned. "
+                "Mend it, then go on with --resume"
+            )
+            self.screen.say("", problem)
+            self.result.problems.append(problem)
+            self.ledger.tell(self.plan, "stopped", problem)
 
     def _collect(self, run: _Running) -> ExperimentResult:
         """Find the record that the run wrote, or write the one that it could not write."""
@@ -332,9 +428,12 @@ class _Queue:
                 return ExperimentResult(job, own, log)
         status, reason = explain_end(end, log)
         content = describe_dead_run(job, status, reason, started_at=run.started)
-        if isinstance(end, ChildEnd) and end.signal_name == "SIGKILL" and status == "failed":
-            content["failure"] = {"cause": KILLED, "stage": run.progress.stage}
+        if isinstance(end, ChildEnd) and end.signal_name and status == "failed":
+            cause = HUNG if end.hung else KILLED if end.signal_name == "SIGKILL" else CRASHED
+            content["failure"] = {"cause": cause, "stage": run.progress.stage}
             content["failure"] |= {"step": run.progress.step} if run.progress.step else {}
+        elif isinstance(end, ChildEnd) and end.exit_status == EXIT_UNFIT:
+            content["failure"] = {"cause": UNFIT}
         content = job.attempt.add_to(content)
         try:
             with hold_run(job.paths):
@@ -384,7 +483,7 @@ class _Queue:
             run.use_before,
             group=run.child.pid if run.child else 0,
             timeout_seconds=settings.free_timeout_seconds,
-            cooldown=settings.cooldown_seconds,
+            cooldown=settings.cooldown,
             sleep=self._sleep,
             read_use=self._ask_use,
         )
@@ -392,6 +491,7 @@ class _Queue:
             self.screen.say(note)
         if not free:
             self.result.problems.append(f"after {run.job.label}: {note}")
+            self.ledger.tell(self.plan, "card", note, number=run.job.number)
         self.say_cards()
 
     def say_cards(self, *, none: str = "") -> None:
@@ -415,7 +515,11 @@ class _Queue:
         """Write the batch's files; that they cannot be written ends no batch, but is said and turns
         up at its end, unless a later attempt succeeds."""
         self.result.unwritten.clear()
-        note_unwritten(self.result, write_batch_files(self.result), self.screen)
+        causes = write_batch_files(self.result)
+        self.ledger.write_waiting()
+        if self.ledger.unwritten:
+            causes[self.ledger.path] = describe_unwritten(self.ledger.unwritten)
+        note_unwritten(self.result, causes, self.screen)
 
 
 def note_unwritten(result: BatchResult, causes: dict[Path, str], screen: Screen) -> None:
@@ -469,6 +573,7 @@ def plan_retry(job: Job, record: Record) -> tuple[Job | None, list[str]]:
             continue
         source = state_changes(changes, left=[*left[:place], *left[place + 1 :]])
         attempt = job.attempt.follow(changes, record.content)
-        return replace(job, loaded=job.loaded.changed(source), attempt=attempt), said
+        changed = job.loaded.changed(source)
+        return replace(job, loaded=changed, attempt=attempt, resume=False), said
     said.append(f"nothing of batch.retry is left after the {ordinal(job.attempt.number)} attempt")
     return None, said

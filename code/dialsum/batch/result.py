@@ -136,6 +136,8 @@ def explain_end(end: ChildEnd | str | None, log: Path | None) -> tuple[str, str]
     """
     if not isinstance(end, ChildEnd):
         return "failed", str(end)
+    if end.hung:
+        return "failed", f"hung: {end.hung}; where it stood is at the end of its log"
     if end.interrupted:
         how = (
             "it did not stop when asked and was killed"

@@ -120,6 +120,8 @@ class EventFile:
         next time."""
         try:
             with open_regular(self.path) as file:
+                # A run that goes on takes back what it wrote after its checkpoint.
+                self._offset = min(self._offset, file.seek(0, os.SEEK_END))
                 file.seek(self._offset)
                 text = file.read()
         except (FileNotFoundError, NotRegularError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from dialsum.batch.check import Findings, check_plan
 from dialsum.batch.checkpoints import explain_checkpoint, pin_checkpoints
 from dialsum.batch.child import listen_for_interrupts
+from dialsum.batch.deep import look_deeper
 from dialsum.batch.plan import (
     TRAINER,
     BatchPlan,
@@ -26,6 +28,7 @@ from dialsum.batch.plan import (
 from dialsum.batch.queue import note_unwritten, run_queue
 from dialsum.batch.result import describe_unwritten
 from dialsum.batch.screen import Screen
+from dialsum.batch.unfinished import Unfinished, find_cut_off, find_unfinished
 from dialsum.cli import BatchOptions
 from dialsum.environment_variables import describe_variables, take_env_file
 from dialsum.errors import EXIT_OK, ConfigError, DialsumError, ProblemsError
@@ -49,7 +52,8 @@ def run_batch(
     screen = screen or Screen.on(sys.stdout)
     said, unread = take_env_file()
     said += describe_variables(os.environ)
-    problems, findings = _check(options, trainer=trainer, known=unread)
+    unfinished = find_unfinished(options) if options.resume or options.retry_failed else None
+    problems, findings = _check(options, trainer=trainer, known=unread, unfinished=unfinished)
     plan = findings.plan
     if plan.jobs:
         screen.say(*describe_plan(plan, width=screen.width))
@@ -59,17 +63,23 @@ def run_batch(
                 "scores near the constant sentence (the floor) are to be expected: tiny models "
                 "learn little from data that was not made for them"
             )
-        for lines in (describe_replaced(plan.jobs), notes):
+        for lines in (describe_replaced(plan.waiting), notes):
             screen.say(*(["", *lines] if lines else []))
     if problems:
         raise ProblemsError(problems)
+    # Stand-ins for the trainer have no tokenizers.
+    can_look = plan.trainer == TRAINER
     if options.dry_run:
+        if options.deep and can_look:
+            _look_deeper(plan, screen, keep=False, all_of_it=True)
         machine = "" if findings.machine_fit else ", this machine is not (see above)"
         screen.say("", f"dry run: configuration and data are fit{machine}; nothing was written")
         return EXIT_OK
     plan = pin_checkpoints(plan, say=screen.say)
+    if can_look:
+        _look_deeper(plan, screen, keep=True, all_of_it=options.deep)
     with listen_for_interrupts() as interrupts:
-        result = run_queue(plan, screen=screen, interrupts=interrupts)
+        result = run_queue(plan, screen=screen, interrupts=interrupts, unfinished=unfinished)
         # Still listening: a second Ctrl-C must not cost the table.
         text, lines = plan.paths.text_summary(plan.started_at), format_closing(result)
         try:
@@ -83,14 +93,36 @@ def run_batch(
     return result.exit_status
 
 
+def _look_deeper(plan: BatchPlan, screen: Screen, *, keep: bool, all_of_it: bool) -> None:
+    """Say what the deep look finds.
+
+    Raises:
+        ProblemsError: what forbids the start.
+    """
+    problems, notes, facts = look_deeper(plan, keep=keep, say=screen.say)
+    screen.say(*notes, *(facts if all_of_it else []))
+    if problems:
+        raise ProblemsError(problems)
+
+
 def _check(
-    options: BatchOptions, *, trainer: Sequence[str] = TRAINER, known: Sequence[str] = ()
+    options: BatchOptions,
+    *,
+    trainer: Sequence[str] = TRAINER,
+    known: Sequence[str] = (),
+    unfinished: Unfinished | None = None,
 ) -> tuple[list[str], Findings]:
     """Plan a batch and check it; return every problem, those of its configuration first."""
-    loaded, problems = load_selected(options)
+    if unfinished is None:
+        loaded, problems = load_selected(options)
+        plan = make_plan(options, loaded, started_at=datetime.now().astimezone(), trainer=trainer)
+        notes = find_cut_off(plan)
+    else:
+        problems, notes = [], unfinished.notes
+        plan = replace(unfinished.plan, trainer=tuple(trainer))
     problems += known
-    plan = make_plan(options, loaded, started_at=datetime.now().astimezone(), trainer=trainer)
     findings = check_plan(plan, dry_run=options.dry_run, refused=problems)
+    findings = replace(findings, notes=[*notes, *findings.notes])
     return [*problems, *findings.problems], findings
 
 

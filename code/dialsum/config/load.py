@@ -43,6 +43,20 @@ experiment's own.
 """
 
 
+WITHOUT_OUTCOME: dict[str, Any] = {
+    "general": {"label", "expected_minutes", "next"},
+    "evaluation": {"target"},
+    "tracking": True,
+    "batch": True,
+}
+"""Sections and keys that decide nothing of what a run comes to."""
+
+
+def _hash(values: dict[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Replaced:
     """A key whose value an overlay changed: dotted key, value without and with the overlay, the
@@ -83,8 +97,13 @@ class LoadedConfig:
     @property
     def sha256(self) -> str:
         """Hash of all values, wherever they were written: equal for equal runs."""
-        values = json.dumps(self.config.model_dump(), sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(values.encode()).hexdigest()
+        return _hash(self.config.model_dump())
+
+    @property
+    def outcome_sha256(self) -> str:
+        """Hash of the values that decide what a run comes to: who watches it, how it is called and
+        what the queue does around it may change, and it is the same run still."""
+        return _hash(self.config.model_dump(exclude=WITHOUT_OUTCOME))
 
     def value(self, key: str) -> Any:
         """Return the value of a dotted key."""

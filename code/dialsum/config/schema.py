@@ -34,8 +34,7 @@ Beams = Annotated[int, Field(ge=1, le=256)]
 Length = Annotated[int, Field(ge=2, le=1_000_000)]
 """In tokens: the end token and one before it at least."""
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
-Seconds = Annotated[float, Field(ge=0, le=86_400)]
-"""A day: no wait of the queue is longer."""
+Cooldown = Annotated[str, Field(pattern=r"^(until_free|[0-9]{1,5}s|[0-9]{1,3}C)$")]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Score = Annotated[float, Field(ge=0, le=100)]
 Architecture = Literal["mt5", "t5", "bart"]
@@ -179,11 +178,13 @@ class Data(Section):
     null: none are kept.
     """
     max_train_rows: RowCount | None = None
-    """Use the first rows only; all when absent."""
+    """Use so many rows only; all when absent."""
     max_dev_rows: RowCount | None = None
-    """Use the first rows only; all when absent."""
+    """Use so many rows only; all when absent."""
     max_test_rows: RowCount | None = None
-    """Use the first rows only; all when absent."""
+    """Use so many rows only; all when absent."""
+    max_rows_are: Literal["first", "longest"] = "first"
+    """Which rows these are: the file's first, or its longest dialogues, which take most memory."""
 
 
 class Training(Section):
@@ -391,10 +392,13 @@ class Tracking(Section):
 
 
 class Batch(Section):
-    """What the queue does around this experiment."""
+    """What the queue does around the experiments: the same for all of a batch."""
 
-    cooldown_seconds: Seconds | Literal["until_free"] = "until_free"
-    """Pause before the next run: until the driver says the memory is free; a number adds to it."""
+    cooldown: Annotated[str, Field(pattern=r"^(until_free|[0-9]{1,5}s|[0-9]{1,3}C)$")] = (
+        "until_free"
+    )
+    """Pause before the next run: until the driver says the memory is free; `75s` lasts that long at
+    least, `65C` until the cards are that cool, half an hour at most."""
     free_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 120.0
     """Longest wait for the memory to come free before it is said and the queue goes on."""
     retry: list[Retry] = []
@@ -402,10 +406,13 @@ class Batch(Section):
     lr_half halves the learning rate (skipped where memory was full), batch_half the batch while
     accumulation doubles, rank_half lora_rank and lora_alpha. A batch alone starts them; trainer.py
     never tries again by itself."""
+    hang_minutes: Annotated[float, Field(gt=0, le=10_000)] | None = 30.0
+    """Time that a run may give no sign of life in a step or a batch of an evaluation before it is
+    taken for hung, twice that while it loads or saves; ten times what the same took before in any
+    case. Its stacks are logged, it is ended, and the queue goes on. null: it is waited for."""
     slots: Annotated[int, Field(ge=1, le=256)] | Auto = 1
     """Experiments that run at the same time on a CPU, which share its cores; auto: one for each
-    core, as far as memory goes, and one on a card. The least that any experiment of a batch asks
-    holds for it."""
+    core, as far as memory goes, and one on a card."""
     memory_limit_gib: Annotated[float, Field(gt=0, le=1_000_000)] = 24.0
     """GPU memory that the closing lines hold the run against, GiB."""
 

@@ -10,7 +10,7 @@ import random
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -95,12 +95,18 @@ class Split:
         """The summary of each row; empty ones in a test split."""
         return [row.summary or "" for row in self.rows]
 
-    def first(self, rows: int | None) -> Split:
-        """Return the first rows, and say so; all where none are asked for."""
+    def take(self, rows: int | None, *, longest: bool = False) -> Split:
+        """Return the first rows or those of the longest dialogues, in the file's order, and say so;
+        all where none are asked for."""
         if rows is None or rows >= len(self):
             return self
-        note = f"{self.path}: the first {rows:,} of {len(self):,} rows are used, as asked"
-        return replace(self, rows=self.rows[:rows], notes=[*self.notes, note])
+        places: Iterable[int] = range(len(self))
+        if longest:
+            places = sorted(places, key=lambda at: -len(self.rows[at].dialogue))
+        kept = [self.rows[at] for at in sorted([*places][:rows])]
+        which = "longest" if longest else "first"
+        note = f"{self.path}: the {which} {rows:,} of {len(self):,} rows are used, as asked"
+        return replace(self, rows=kept, notes=[*self.notes, note])
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,11 @@ def load_splits(
             problems += error.problems
     if problems:
         raise DataError(problems, summary=UNFIT_DATA)
-    read = {kind: split.first(getattr(asked, f"max_{kind}_rows")) for kind, split in read.items()}
+    longest = asked.max_rows_are == "longest"
+    read = {
+        kind: split.take(getattr(asked, f"max_{kind}_rows"), longest=longest)
+        for kind, split in read.items()
+    }
     between = check_splits(read["train"], read["dev"], read.get("test"))
     notes = [note for split in read.values() for note in split.notes]
     return Splits(read["train"], read["dev"], read.get("test"), notes=[*notes, *between])

@@ -26,10 +26,15 @@ from dialsum.config.sources import Source, Statement
 from dialsum.config.yaml import Origin
 from dialsum.paths import RunPaths, relative
 
-NAN, FULL, KILLED = "non_finite", "out_of_memory", "killed"
+NAN, FULL, KILLED, LOST, HUNG = "non_finite", "out_of_memory", "killed", "died", "hung"
+CRASHED, DISK, DEVICE, UNFIT = "crashed", "disk_full", "device", "unfit"
 """What `failure.cause` of a record may say."""
+OF_ALL = (DISK, DEVICE, HUNG)
+"""Causes that the next experiment would most likely meet too."""
 CAUSE_WORDS = {NAN: "NaN", FULL: "full memory", KILLED: "being killed (SIGKILL)"}
-"""Why an attempt failed, by `failure.cause` of its record."""
+"""Why an attempt failed, by `failure.cause` of its record, where other values may mend it."""
+CUT_OFF = (KILLED, LOST, HUNG)
+"""Causes that say nothing of the experiment: it goes on from its checkpoint."""
 SUFFIXES = {1: "st", 2: "nd", 3: "rd"}
 
 
@@ -231,8 +236,8 @@ def say_attempts(content: Mapping[str, Any]) -> list[str]:
     entries = content.get("attempts", ())
     return [
         f"{ordinal(entry['number'])} attempt: "
-        f"{', '.join(Change.from_record(one).describe() for one in entry['changes'])} "
-        f"after {say_failure(before)}"
+        f"{', '.join(Change.from_record(one).describe() for one in entry['changes']) or 'the same'}"
+        f" after {say_failure(before)}"
         for before, entry in pairwise(entries)
     ]
 

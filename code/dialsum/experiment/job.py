@@ -25,7 +25,7 @@ class Job:
     Args:
         loaded: the checked config, its checkpoint pinned to a commit.
         paths: where its files go.
-        kind: full, one_epoch or demo.
+        kind: full, one_epoch, rehearsal or demo.
         batch: the batch it belongs to, if any; number: from 1, as --only counts in it.
         attempt: which of its batch's attempts it is.
         data_sha256: of the rows that were checked, by kind; empty: none were.
@@ -68,20 +68,20 @@ class Job:
             "model": str(self.paths.model),
             "attempt": self.attempt.to_record(),
             "data_sha256": dict(self.data_sha256),
+            "train_rows": self.train_rows,
             **self.loaded.to_record(),
         }
         return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """Read what to_json returned.
 
-def read_job(file: Path) -> Job:
-    """Read what to_json wrote.
-
-    Raises:
-        UnfitError: it is something else.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return Job(
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError, RecursionError: it is something else.
+        """
+        content = json.loads(text)
+        return cls(
             loaded=LoadedConfig.from_record(content),
             paths=RunPaths(folder=Path(content["folder"]), model=Path(content["model"])),
             kind=content["kind"],
@@ -89,8 +89,23 @@ def read_job(file: Path) -> Job:
             number=content["number"],
             attempt=Attempt.from_record(content["attempt"]),
             data_sha256=content["data_sha256"],
+            train_rows=content["train_rows"],
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+
+
+NO_JOB = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading something else than a job may raise."""
+
+
+def read_job(file: Path) -> Job:
+    """Read a run's job.json.
+
+    Raises:
+        UnfitError: it is something else.
+    """
+    try:
+        return Job.from_json(file.read_text(encoding="utf-8"))
+    except NO_JOB as error:
         raise UnfitError(
             f"{shown(file)}: no job of this program ({type(error).__name__}: "
             f"{first_line(error)}); start an experiment with --config FILE"

@@ -6,6 +6,7 @@ Must not know how a run goes on; run.py fills it.
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import signal
@@ -25,14 +26,15 @@ from typing import Any, TextIO
 from dialsum.environment_variables import record_variables
 from dialsum.errors import (
     DialsumError,
+    DiskFullError,
     FullMemoryError,
     NonFiniteError,
     explain_os_error,
     first_line,
 )
-from dialsum.experiment.attempt import FIRST, FULL, NAN, Attempt
+from dialsum.experiment.attempt import DEVICE, DISK, FIRST, FULL, NAN, Attempt
 from dialsum.files import write_json, write_report
-from dialsum.machine.memory import is_out_of_memory
+from dialsum.machine.memory import is_device_failure, is_out_of_memory
 from dialsum.packages import PACKAGES
 from dialsum.paths import PROJECT_ROOT, RunPaths, relative, shown
 from dialsum.record import SCHEMA_VERSION, best_metrics_text, find_artifacts
@@ -107,17 +109,23 @@ class StopSignals:
 
     def __init__(self) -> None:
         self._process = os.getpid()
-        self._holding = True
+        self._holding, self._insisting = True, False
         self._pending = False
+        self._kept_at = 0.0
         self._raised_at = float("-inf")
 
     def receive(self, _signal: int, _frame: FrameType | None) -> None:
         """Take a signal in: keep it, or raise it."""
         if os.getpid() != self._process:
             raise KeyboardInterrupt  # a child that was forked has no record of its own
+        now = time.monotonic()
         if self._holding:
-            self._pending = True
-        elif time.monotonic() - self._raised_at >= AGAIN_SECONDS:
+            again = self._pending and now - self._kept_at >= AGAIN_SECONDS
+            if again and self._insisting:
+                self._raise()
+            if not self._pending:
+                self._pending, self._kept_at = True, now
+        elif now - self._raised_at >= AGAIN_SECONDS:
             self._raise()
 
     def hold(self) -> None:
@@ -127,6 +135,17 @@ class StopSignals:
     def let_go(self) -> None:
         """Raise KeyboardInterrupt for signals from now on, and for one that was kept."""
         self._holding = False
+        if self._pending:
+            self._raise()
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Keep a signal until the block has ended; a second one, a second later, cuts it off."""
+        self._holding = self._insisting = True
+        try:
+            yield
+        finally:
+            self._holding = self._insisting = False
         if self._pending:
             self._raise()
 
@@ -208,8 +227,8 @@ class Recording:
         self.parts.setdefault(section, {}).update(values)
 
     def add_failure(self, error: BaseException, progress: Progress) -> None:
-        """Record how far a failed run had come, and why in a word where a retry may mend
-        it."""
+        """Record how far a failed run had come, and why in a word where something is to follow
+        from it."""
         cause = name_cause(error)
         if cause is not None:
             known = {"cause": cause, "stage": progress.current, "step": progress.step}
@@ -248,12 +267,22 @@ class Recording:
 
 
 def name_cause(error: BaseException) -> str | None:
-    """Return NAN or FULL; None for everything that other values would not mend."""
+    """Return NAN or FULL, which other values may mend, DISK or DEVICE, which the next experiment
+    would meet too; None for the rest."""
     if isinstance(error, NonFiniteError):
         return NAN
     if isinstance(error, FullMemoryError) or is_out_of_memory(error):
         return FULL
-    return None
+    if isinstance(error, DiskFullError) or _tells_of_full_disk(error):
+        return DISK
+    return DEVICE if is_device_failure(error) else None
+
+
+def _tells_of_full_disk(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    text = first_line(error)
+    return "enforce fail at inline_container" in text or "No space left on device" in text
 
 
 def explain_failure(error: BaseException, *, folder: Path) -> str:
@@ -282,7 +311,7 @@ def explain_foreseen(error: BaseException, *, folder: Path) -> str | None:
             "double training.gradient_accumulation_steps, or set "
             "training.gradient_checkpointing: true"
         )
-    if "enforce fail at inline_container" in text or "No space left on device" in text:
+    if _tells_of_full_disk(error):
         return (
             f"{shown(folder)}: the disk was full while weights were written ({text}). Free space, "
             "or write elsewhere with --output-dir, and start again."

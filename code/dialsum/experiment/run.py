@@ -7,7 +7,8 @@ on the run ends with a record.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -41,6 +42,7 @@ from dialsum.experiment.recording import (
 from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.files import dump_json
 from dialsum.generate import GenerationSettings, generate
+from dialsum.lifeline import SAVING, beat
 from dialsum.machine.devices import peak_resident_bytes, use_one_gpu
 from dialsum.models.load import (
     Checkpoint,
@@ -100,7 +102,7 @@ def run_experiment(job: Job) -> dict[str, Any]:
     point = None
     if job.resume:
         point = find_resume_point(
-            paths, config_sha256=job.loaded.sha256, train_sha256=splits.train.sha256
+            paths, config_sha256=job.loaded.outcome_sha256, train_sha256=splits.train.sha256
         )
     with listen_for_stop_signals() as signals:
         record = _open_record(job, splits, choices, point)
@@ -134,6 +136,7 @@ def run_experiment(job: Job) -> dict[str, Any]:
                         record=record,
                         progress=progress,
                         resume=None if point is None else point.checkpoint,
+                        whole=signals.whole,
                     )
                 finally:
                     # Another signal, between here and the record, would cost the record.
@@ -216,11 +219,13 @@ def _go(
     record: Recording,
     progress: Progress,
     resume: Path | None,
+    whole: Callable[[], AbstractContextManager[Any]],
 ) -> None:
     """Take the experiment from checked rows to scored predictions.
 
     Args:
         resume: checkpoint of this run to go on from.
+        whole: keeps a signal from cutting a block in two.
     """
     from dialsum.train.loop import Loop, Places
     from dialsum.train.task import DevSet, SummaryTask
@@ -359,11 +364,12 @@ def _go(
         places=Places(
             checkpoints=paths.checkpoints,
             nan_report=paths.nan_report,
-            config_sha256=job.loaded.sha256,
+            config_sha256=job.loaded.outcome_sha256,
             resume=resume,
             stop=paths.stop_request,
         ),
         progress=progress,
+        whole=whole,
     ).run()
     peak = {"rss": peak_resident_bytes() or None}
     if machine.device.type == "cuda":
@@ -387,6 +393,7 @@ def _go(
         stop_reason=result.stop_reason or None,
         remarks=progress.remarks,
     )
+    beat(SAVING)
     info = save_model(
         model,
         tokenizer,

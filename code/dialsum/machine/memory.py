@@ -64,6 +64,16 @@ FULL_MEMORY_SIGNS = (
 """Words in the errors of CUDA, cuBLAS, MPS, the CPU's allocator and oneDNN."""
 
 
+DEVICE_FAILURE_SIGNS = (
+    "CUDA error",
+    "CUDA driver",
+    "no CUDA-capable",
+    "CUDA unknown error",
+    "NVML",
+)
+"""Words in the errors of a card that was lost, or of its driver."""
+
+
 @dataclass(frozen=True)
 class Size:
     """What the memory of a checkpoint depends on.
@@ -98,6 +108,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in FULL_MEMORY_SIGNS)
+
+
+def is_device_failure(error: BaseException) -> bool:
+    """Say whether an error means that the GPU or its driver no longer works, whatever runs on it.
+
+    A device-side assertion is a fault of what ran: an index beyond its table.
+    """
+    text = str(error)
+    return (
+        isinstance(error, RuntimeError)
+        and any(sign in text for sign in DEVICE_FAILURE_SIGNS)
+        and "device-side assert" not in text
+    )
 
 
 def free_memory() -> None:

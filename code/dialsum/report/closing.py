@@ -18,7 +18,6 @@ from dialsum.cli import BatchOptions
 from dialsum.data.submission import PREDICTION_COLUMNS
 from dialsum.data.tables import read_rows
 from dialsum.errors import DataError
-from dialsum.experiment.attempt import KILLED
 from dialsum.experiment.job import Job
 from dialsum.paths import PROJECT_ROOT, in_command, shown
 from dialsum.record import Record
@@ -38,6 +37,7 @@ RUNNER = PROJECT_ROOT / "code" / "auto_experiment_runner.py"
 COLLECT = PROJECT_ROOT / "scripts" / "collect_results.py"
 SUBMISSION_WORDS = {
     "full": "the best run's summaries, for submission",
+    "rehearsal": "what a submission looks like (after two steps: a sample of the form alone)",
     "one_epoch": "what a submission looks like (after one epoch: a sample of the form alone)",
     "demo": "what a submission looks like (by a tiny model: a sample of the form alone)",
 }
@@ -79,7 +79,7 @@ def format_closing(result: BatchResult, *, width: int | None = None) -> list[str
     if end is not None:
         took = f" after {format_duration((end - plan.started_at).total_seconds())}"
     return [
-        f"Batch {plan.batch_id} ({KIND_WORDS[plan.kind]}), {ENDS[result.status]}{took}",
+        f"Batch {plan.batch_id} ({KIND_WORDS[plan.sort]}), {ENDS[result.status]}{took}",
         "",
         *table,
         *(["", "Not started", *not_started] if not_started else []),
@@ -259,19 +259,21 @@ def suggest_next(result: BatchResult) -> list[str]:
             for one in failed
             if one.log.is_file() and one.log.stat().st_size  # on a full disk it may be empty
         ]
-    for one in failed:
-        cut_off = one.record.status == "interrupted" or one.record.value("failure.cause") == KILLED
-        if cut_off and (whole := find_sealed_checkpoint(one.job.paths.checkpoints)):
-            command = f"{_format_job(plan, one.job)} --resume"
-            lines.append(f"go on with {one.job.label} after {whole.name}: {command}")
-    missing = [job.loaded.path for job in (*(one.job for one in failed), *result.not_started)]
-    if missing:
-        again = "start again what is missing, each from its beginning"
-        what = again if result.interrupted else "run what is missing"
-        lines.append(f"{what}: {_format_runner(missing, options)}")
+    command = _format_batch(options)
+    cut_off = [one for one in failed if one.record.cut_off]
+    if cut_off or result.not_started:
+        places = [
+            f"{one.job.label} after {whole.name}"
+            for one in cut_off
+            if (whole := find_sealed_checkpoint(one.job.paths.checkpoints))
+        ]
+        where = f" ({', '.join(places)})" if places else ""
+        lines.append(f"go on where it was cut off{where}: {command} --resume")
+    if len(failed) > len(cut_off):
+        lines.append(f"run what failed again: {command} --retry-failed")
     if (best := _find_best(result)) is not None:
         if (submission := best.record.artifact("submission")) is not None:
-            lines.append(f"{SUBMISSION_WORDS[plan.kind]}: {shown(submission)}")
+            lines.append(f"{SUBMISSION_WORDS[plan.sort]}: {shown(submission)}")
         lines.append(f"repeat the best run: {_format_job(plan, best.job)}")
     held = {experiment.name for experiment in plan.jobs}
     for one in result.experiments:
@@ -281,13 +283,8 @@ def suggest_next(result: BatchResult) -> list[str]:
             lines.append(f"after {one.job.label} comes {follower}: {command}")
     if plan.kind == "demo":
         data_dir = options.data_dir if plan.own_data else None
-        real = replace(options, demo=False, one_epoch=False, data_dir=data_dir)
-        only = f" --only {','.join(map(str, options.only))}" if options.only else ""
-        command = (
-            f"bash {shlex.quote(options.script)}{only}{real.command_line}"
-            if options.script
-            else _format_runner([one.loaded.path for one in plan.jobs], real)
-        )
+        real = replace(options, demo=False, one_epoch=False, rehearse=False, data_dir=data_dir)
+        command = _format_batch(real)
         data = "" if plan.own_data else "put train.csv, dev.csv, test.csv into data/, then "
         several = "s" if len(plan.jobs) > 1 else ""
         kept = " (leave out what --set meant for tiny models)" if options.overrides else ""
@@ -302,6 +299,14 @@ def suggest_next(result: BatchResult) -> list[str]:
 def _format_job(plan: BatchPlan, job: Job) -> str:
     trainer = [in_command(Path(word)) for word in plan.trainer]
     return shlex.join([*trainer, "--job", in_command(job.paths.job)])
+
+
+def _format_batch(options: BatchOptions) -> str:
+    """Return the command of a whole batch."""
+    only = f" --only {','.join(map(str, options.only))}" if options.only else ""
+    if options.script:
+        return f"bash {shlex.quote(options.script)}{only}{options.command_line}"
+    return _format_runner(options.configs, options) + only
 
 
 def _format_runner(configs: Sequence[Path], options: BatchOptions) -> str:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from transformers.trainer_callback import TrainerState
 
 from dialsum.config.schema import Training
 from dialsum.errors import RunError
+from dialsum.lifeline import EVALUATION, SAVING, STEP, beat
 from dialsum.machine.memory import free_memory, is_out_of_memory
 from dialsum.models.save import load_weights, save_weights
 from dialsum.train.checkpoints import STATE, TENSORS, find_damage, prune, seal_checkpoint
@@ -155,6 +157,8 @@ class Loop:
         measured: rows and num_beams of that, for what is said of it.
         tokenizer: is saved beside the weights.
         asked: the config's training section; batch sizes are the task's matter.
+        whole: keeps the wish to stop (KeyboardInterrupt) from cutting a block in two: it is raised
+            where the block ends.
     """
 
     def __init__(
@@ -169,6 +173,7 @@ class Loop:
         machine: Machine,
         places: Places,
         progress: Progress,
+        whole: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         set_seed(asked.seed)
         if machine.tf32:
@@ -177,7 +182,7 @@ class Loop:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.model, self.task, self.dev, self.measured = model, task, dev, measured
         self.tokenizer, self.asked, self.machine = tokenizer, asked, machine
-        self.places, self.progress = places, progress
+        self.places, self.progress, self.whole = places, progress, whole
         self.per_epoch = len(task.steps(0))
         total = asked.max_steps or math.ceil(asked.num_train_epochs * self.per_epoch)
         self.learning = learning(model)
@@ -202,6 +207,7 @@ class Loop:
             save_steps=min(asked.save_steps or asked.eval_steps, total),
             epoch=0.0,
         )
+        self.saved, self.between_steps = 0, True
         self.left_out: set[int] = set()
         self.best_loss = math.inf
         self.without_gain, self.overflows, self.tokens = 0, 0, 0
@@ -214,19 +220,38 @@ class Loop:
         Raises:
             NonFiniteError, FullMemoryError: beyond what can be answered.
             RunError: something that should learn gets no gradient, or no evaluation was finite.
+            KeyboardInterrupt: somebody wants it to stop; a checkpoint holds all steps so far.
         """
+        try:
+            return self._run()
+        except KeyboardInterrupt:
+            if self.between_steps and self.state.global_step > self.saved:
+                with self.whole():
+                    self._save()
+                    self.progress.event("interrupted", step=self.state.global_step)
+            raise
+
+    def _run(self) -> Trained:
         random_state = None if self.places.resume is None else self._load(self.places.resume)
         state, stop_reason = self.state, None
+        if self._is_due() and state.global_step not in self._evaluated_steps():
+            # It was stopped between the step and its evaluation.
+            self._evaluate()
+            self._save()
         if state.global_step < state.max_steps and not self._is_out_of_patience():
             self._rehearse()
             if random_state is not None:
                 set_random_state(random_state, self.machine.device)
             for passes in self._load_steps():
-                self._take_step(passes)
+                beat(STEP)
+                with self.whole():
+                    self.between_steps = False
+                    self._take_step(passes)
+                    self.between_steps = True
                 stop_reason = self._read_stop_request()
                 last = state.global_step == state.max_steps or stop_reason is not None
                 better = False
-                if last or state.global_step % state.eval_steps == 0:
+                if last or self._is_due():
                     better = self._evaluate()
                 if better or last or state.global_step % state.save_steps == 0:
                     self._save()
@@ -248,6 +273,14 @@ class Loop:
             left_out=[self.task.names[row] for row in sorted(self.left_out)],
             stop_reason=stop_reason,
         )
+
+    def _is_due(self) -> bool:
+        """Say whether the weights are to be measured after the step at hand."""
+        step = self.state.global_step
+        return step > 0 and (step == self.state.max_steps or step % self.state.eval_steps == 0)
+
+    def _evaluated_steps(self) -> set[int]:
+        return {int(one["step"]) for one in self.state.log_history if "eval_loss" in one}
 
     def _load_steps(self) -> Iterator[list[Pass]]:
         """Give the passes of each step to come.
@@ -371,6 +404,7 @@ class Loop:
         waiting, total = list(passes), 0.0
         self.model.eval()
         while waiting:
+            beat(EVALUATION)
             batch, *rest = self.dev_limit.fit(waiting[:1])
             failed = None
             try:
@@ -470,8 +504,14 @@ class Loop:
         Of two equal metrics the one with the smaller dev loss is the better.
         """
         self._check_weights()
-        started, state = time.monotonic(), self.state
+        started = time.monotonic()
         values = {"loss": self._measure_loss(self.dev.passes()), **self.dev.score(self.model)}
+        with self.whole():
+            return self._judge(values, seconds=time.monotonic() - started)
+
+    def _judge(self, values: dict[str, float], *, seconds: float) -> bool:
+        """Take in what the weights were measured at; say whether they are the best so far."""
+        state = self.state
         name = self.asked.metric_for_best_model
         metric, before = values[name], state.best_metric
         gain = (
@@ -496,7 +536,7 @@ class Loop:
             epoch=state.epoch,
             values={"eval_loss" if key == "loss" else key: value for key, value in values.items()},
             best=better,
-            seconds=time.monotonic() - started,
+            seconds=seconds,
             **self.measured,
         )
         for remark in self.watch.evaluation(
@@ -523,6 +563,7 @@ class Loop:
 
     def _save(self) -> None:
         """Write a checkpoint, seal it, only then remove older ones: the best and the last stay."""
+        beat(SAVING)
         state = self.state
         folder = self.places.checkpoints / f"checkpoint-{state.global_step}"
         self.guard.keep(self.model, self.optimizer, step=state.global_step, due=True)
@@ -561,6 +602,7 @@ class Loop:
             folder, config_sha256=self.places.config_sha256, data_sha256=self.task.sha256
         )
         prune(self.places.checkpoints, keep=best, limit=self.asked.save_total_limit)
+        self.saved = state.global_step
 
     def _load(self, folder: Path) -> dict[str, torch.Tensor]:
         """Take over all that a checkpoint holds; return its random state."""
@@ -570,6 +612,7 @@ class Loop:
         self.scheduler.load_state_dict(tensors["scheduler"])
         self.scaler.load_state_dict(tensors["scaler"])
         self.state = state = TrainerState.load_from_json(str(folder / STATE))
+        self.saved = state.global_step
         kept: Any = state.stateful_callbacks
         self.guard.load_state_dict(kept["guard"])
         self.watch = Watch(**kept["watch"])

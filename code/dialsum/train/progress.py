@@ -23,6 +23,7 @@ from typing import Any, Literal
 from dialsum.config.schema import Tracking
 from dialsum.errors import first_line
 from dialsum.files import append_json_line
+from dialsum.lifeline import EVALUATION, LOADING, beat
 from dialsum.score.show import describe_measured
 
 WINDOW = 50
@@ -201,6 +202,7 @@ class Progress:
     def stage(self, name: str, text: str, **details: Any) -> None:
         """Say that a new part of the run begins; details go into the event alone."""
         self.current = name
+        beat(EVALUATION if name in ("generate", "score") else LOADING)
         self.event("stage", stage=name, text=text, **details)
         elapsed = time.monotonic() - self._started
         print(f"[{elapsed:6.1f} s] {name}: {text}", flush=True)

@@ -1,0 +1,82 @@
+"""The deep look at a batch before its first experiment: what each would find in its first minutes.
+
+The runner imports no tokenizer: a process of its own looks (experiment/probe.py). Must not start an
+experiment.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+from dialsum.batch.plan import BatchPlan
+from dialsum.errors import RunError, UnfitError
+from dialsum.experiment.job import Job
+from dialsum.models.checkpoint import find_folder
+from dialsum.paths import PROJECT_ROOT
+
+PROBE = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from dialsum.experiment.probe import main; main()"
+)
+
+
+def look_deeper(
+    plan: BatchPlan, *, keep: bool, say: Callable[[str], object]
+) -> tuple[list[str], list[str], list[str]]:
+    """Look at the experiments of a plan whose checkpoints are here, those that are alike once.
+
+    Args:
+        keep: encoded rows are kept for the runs; a dry run writes nothing.
+        say: told before what takes a while.
+
+    Returns:
+        Problems, each of which forbids the start; notes; and facts for who asks for all of it, each
+        with the numbers of its experiments.
+
+    Raises:
+        RunError: the process that looks did not come to its end.
+    """
+    alike: dict[str, list[Job]] = {}
+    notes = []
+    for job in plan.waiting:
+        config = job.config
+        try:
+            present = find_folder(config.model) is not None
+        except UnfitError:
+            present = False  # of a demo, which makes it; others were refused by the first look
+        if not present:
+            notes.append(f"{job.number} {job.label}: its tokenizer is not here to be looked at yet")
+            continue
+        seed = config.training.seed if config.data.dev_share else None
+        parts = [
+            config.model.checkpoint,
+            config.model.revision,
+            config.data,
+            config.tokenizer,
+            seed,
+        ]
+        alike.setdefault(repr(parts), []).append(job)
+    if not alike:
+        return [], notes, []
+    say("looking at tokenizers, lengths and rows of all experiments …")
+    asked = {"keep": keep, "jobs": [jobs[0].to_json() for jobs in alike.values()]}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, str(PROJECT_ROOT / "code")],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+        raise RunError(f"the look at tokenizers and rows ended with {done.returncode}: {said}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    problems, facts = [], []
+    for jobs, one in zip(alike.values(), found["answers"], strict=True):
+        names = ", ".join(f"{job.number} {job.label}" for job in jobs)
+        problems += [f"{names}: {text}" for text in one["problems"]]
+        notes += [f"{names}: {text}" for text in one["notes"]]
+        facts += [f"{names}: {text}" for text in one["facts"]]
+    return problems, [*notes, *found["leakage"]], facts

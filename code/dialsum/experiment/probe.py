@@ -1,0 +1,107 @@
+"""A look at experiments before the first starts, at what their first minutes would find: tokenizer,
+pieces that it lacks, lengths, rows that are nearly the same.
+
+A process of its own, since it imports what the runner must not; without weights or a device.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from dialsum.data.encode import EncodedSplit, dialogue_tokens, encode_splits
+from dialsum.data.leakage import describe_leakage
+from dialsum.data.rows import Splits, read_data
+from dialsum.errors import DialsumError, list_problems
+from dialsum.experiment.job import Job
+from dialsum.models.load import open_checkpoint, prepare_tokenizer, quiet_libraries
+from dialsum.models.tokenizers import check_round_trip
+from dialsum.paths import project_path
+
+MUCH_CUT = 0.05
+"""Share of rows whose input is cut from which it is said without being asked."""
+
+
+@dataclass
+class Looked:
+    """What was found: each problem forbids the start; notes should be known; facts are for who asks
+    for all of it."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+
+
+def look_at(job: Job, splits: Splits, *, keep: bool) -> Looked:
+    """Return what is found of one experiment.
+
+    Args:
+        keep: encoded rows are kept for the run, as it would keep them.
+    """
+    config, found = job.config, Looked()
+    try:
+        checkpoint = open_checkpoint(config)
+        tags = dialogue_tokens(config.tokenizer, splits.train.rows)
+        tokens = prepare_tokenizer(checkpoint, config, tags=tags)
+        trip = check_round_trip(tokens.tokenizer, [*splits.train.summaries, *splits.dev.summaries])
+        found.notes += trip.judge(checkpoint.folder)
+        cache = config.data.cache_dir if keep else None
+        encoded, warnings = encode_splits(
+            {split.kind: split.rows for split in splits.present},
+            tokens.tokenizer,
+            config.tokenizer,
+            folder=None if cache is None else project_path(cache),
+        )
+        found.notes += warnings
+        for kind, rows in encoded.items():
+            found.facts.append(f"{kind}: {_describe_lengths(rows)}")
+            cut = rows.to_record()["truncated_inputs"]
+            if cut > MUCH_CUT * len(rows):
+                found.notes.append(
+                    f"{kind}: {cut / len(rows):.0%} of the dialogues are cut at "
+                    f"{config.tokenizer.encoder_max_len} tokens (tokenizer.encoder_max_len)"
+                )
+    except DialsumError as error:
+        found.problems += list_problems(error)
+    return found
+
+
+def _describe_lengths(rows: EncodedSplit) -> str:
+    import numpy as np
+
+    parts = []
+    for what, lengths in (("inputs", rows.input_lengths), ("targets", rows.target_lengths)):
+        if len(lengths):
+            middle, most, longest = np.percentile(lengths, (50, 95, 100)).astype(int)
+            parts.append(
+                f"{what} of {middle} tokens in the middle, {most} at 95 %, {longest} at most"
+            )
+    return f"{'; '.join(parts)}; {rows.describe()}"
+
+
+def main() -> None:
+    """Read jobs from standard input, and print what was found of each as the last line."""
+    asked = json.load(sys.stdin)
+    quiet_libraries()
+    read: dict[str, Splits] = {}
+    answers: list[dict[str, Any]] = []
+    leaks: dict[str, list[str]] = {}
+    for text in asked["jobs"]:
+        job = Job.from_json(text)
+        data = job.config.data
+        key = f"{data.model_dump_json()} {job.config.training.seed if data.dev_share else ''}"
+        try:
+            if key not in read:
+                read[key] = read_data(data, seed=job.config.training.seed)
+                leaks[key] = describe_leakage(read[key])
+            answers.append(vars(look_at(job, read[key], keep=asked["keep"])))
+        except DialsumError as error:
+            answers.append(vars(Looked(problems=list_problems(error))))
+    leakage = list(dict.fromkeys(line for lines in leaks.values() for line in lines))
+    print(json.dumps({"answers": answers, "leakage": leakage}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The deep look before a batch: tokenizers, lengths, unknown pieces, rows that are nearly equal."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from batch_world import make_options, make_screen
+from dialsum.batch.deep import look_deeper
+from dialsum.batch.start import run_batch
+from dialsum.data.leakage import describe_leakage, find_near_pairs
+from dialsum.data.rows import load_split, load_splits
+from dialsum.errors import ProblemsError
+from dialsum.paths import PROJECT_ROOT
+from test_plan import plan_of
+
+TALK = (
+    "#Person1#: 안녕하세요, 지난주에 주문한 책상을 바꾸고 싶어서 전화했습니다.\n"
+    "#Person2#: 네, 어떤 점이 마음에 들지 않으셨나요?\n"
+    "#Person1#: 색이 사진과 많이 달라서 흰색으로 바꾸고 싶어요.\n"
+    "#Person2#: 알겠습니다. {day}까지 새 책상을 보내 드리겠습니다."
+)
+
+
+def write(path: Path, *dialogues: str, summaries: bool = True) -> Path:
+    """Write rows of these dialogues."""
+    head = "fname,dialogue" + (",summary" if summaries else "")
+    rows = [
+        f'{path.stem}_{at},"{text}"' + (f",요약 {at}입니다." if summaries else "")
+        for at, text in enumerate(dialogues)
+    ]
+    path.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def other(at: int) -> str:
+    """Return a dialogue of its own."""
+    return (
+        f"#Person1#: {at}번 손님, 오늘 점심은 무엇으로 하시겠어요?\n#Person2#: 국수 {at}그릇이요."
+    )
+
+
+def test_rows_that_are_nearly_the_same_are_found_and_no_others(tmp_path: Path) -> None:
+    train = load_split(
+        write(tmp_path / "train.csv", other(1), TALK.format(day="금요일"), TALK.format(day="내일")),
+        kind="train",
+    )
+    changed = TALK.format(day="다음 주 월요일").replace("#Person1#", "#Person3#")
+    dev = load_split(write(tmp_path / "dev.csv", other(77), changed), kind="dev")
+    [pair] = find_near_pairs(dev, train)
+    assert (pair.row.fname, pair.other.fname[:6]) == ("dev_1", "train_")
+    assert 0.8 <= pair.share < 1.0
+    splits = load_splits(tmp_path / "train.csv", tmp_path / "dev.csv", test=None)
+    [said] = describe_leakage(splits)
+    assert "1 of 2 dialogues are nearly dialogues of" in said and "fname 'dev_1'" in said
+
+
+def test_the_sample_shares_no_rows() -> None:
+    sample = PROJECT_ROOT / "data" / "sample"
+    files = (sample / f"{kind}.csv" for kind in ("train", "dev", "test"))
+    train, dev, test = files
+    assert describe_leakage(load_splits(train, dev, test=test)) == []
+
+
+def test_what_cannot_be_tokenized_is_found_before_the_first_experiment(tmp_path: Path) -> None:
+    """The stand-in checkpoint has no tokenizer: its `tokenizer.json` says nothing."""
+    options = make_options(tmp_path, "a", "b")
+    said: list[str] = []
+    problems, _, _ = look_deeper(plan_of(options), keep=False, say=said.append)
+    assert len(problems) == 1 and problems[0].startswith("1 L_a, 2 L_b: ")
+    assert "tokenizer" in problems[0]
+    screen, _ = make_screen()
+    with pytest.raises(ProblemsError, match="1 L_a, 2 L_b: "):
+        run_batch(options, screen=screen)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ProblemsError, match="1 L_a, 2 L_b: "):
+        run_batch(replace(options, dry_run=True, deep=True), screen=screen)
+    assert run_batch(replace(options, dry_run=True), screen=screen) == 0
+
+
+@pytest.mark.training
+def test_the_deep_look_of_a_demo_tells_lengths(tmp_path: Path) -> None:
+    config = PROJECT_ROOT / "config/experiments/02_eenzeenee_t5_rtx3090.yaml"
+    line = [sys.executable, str(PROJECT_ROOT / "code" / "auto_experiment_runner.py")]
+    line += ["--config", str(config), "--demo", "--output-dir", str(tmp_path), "--deep"]
+    shorten = ["--set", "training.max_steps=1", "--set", "data.max_dev_rows=2"]
+    shorten += ["--set", "data.max_test_rows=2", "--set", "generation.max_new_tokens=8"]
+    dry = subprocess.run([*line, "--dry-run"], capture_output=True, text=True, check=False)
+    assert dry.returncode == 0, dry.stdout + dry.stderr
+    assert "its tokenizer is not here to be looked at yet" in dry.stdout
+    done = subprocess.run([*line, *shorten], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 eenzeenee_T5: train: inputs of " in done.stdout
