@@ -376,7 +376,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         UnfitError: it is no ledger of this program, or cannot be read.
     """
     try:
-        # Who may write clears up what SQLite keeps beside the file; none is made where there is none.
+        # Who may write clears up what SQLite keeps beside the file.
         address = f"file:{quote(str(path.absolute()))}?mode=rw"
         with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
             connection.execute("PRAGMA query_only = ON")
