@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -296,3 +297,64 @@ def test_kills_at_random_moments_cost_nothing() -> None:
     import faults
 
     assert faults.main(["--rounds", "4", "--pretend", "--seed", "7"]) == 0
+
+
+def test_what_the_same_took_before_tells_when_a_batch_will_end(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "slow", "ok")
+    first, second = make_screen(), make_screen()
+    assert start(options, screen=first[0]) == 0
+    assert "by the plan, not measured: " in first[1].getvalue()
+    assert start(options, screen=second[0]) == 0
+    said = second[1].getvalue()
+    assert re.search(r"as the same took here before: \d+ s in all; started now it would end", said)
+    other = replace(options, overrides=("training.learning_rate=2e-3",))
+    third, shown = make_screen()
+    assert start(other, screen=third) == 0
+    assert "by the plan, not measured" in shown.getvalue(), "another experiment"
+
+
+def test_the_script_lists_shows_and_refuses(tmp_path: Path) -> None:
+    def ask(*words: str) -> tuple[int, str]:
+        script = REPOSITORY / "scripts" / "batches.py"
+        done = subprocess.run(
+            [sys.executable, str(script), *words], capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    out = ("--output-dir", str(tmp_path / "out"))
+    assert ask(*out)[0] == 2 and "no batch was started here" in ask(*out)[1]
+    assert start(make_options(tmp_path, "ok_30", "fail"), screen=make_screen()[0]) == 1
+    status, listed = ask(*out)
+    assert status == 0 and " failed " in listed and "auto_experiments" in listed
+    status, shown = ask(*out, "--batch", "last")
+    assert status == 0 and re.search(r"2 +L_fail +failed", shown) and "30.00" in shown
+    assert ask(*out, "--follow")[0] == 0, "a batch that has ended is shown, and that is all"
+    status, said = ask(*out, "--batch", "2020")
+    assert status == 2 and "there is no such batch in" in said
+
+
+def test_a_ledger_that_cannot_be_written_costs_no_run(tmp_path: Path) -> None:
+    """Its disk is full, or somebody holds it: what it lacks is written as soon as it can be."""
+    options = make_options(tmp_path, "slow", "ok")
+    ledger, held = paths_of(options).ledger, list[sqlite3.Connection]()
+    screen, shown = make_screen()
+    show = screen.show_progress
+
+    def hold(make_line: Any) -> None:
+        if ledger.exists() and not held:
+            held.append(sqlite3.connect(ledger, isolation_level=None))
+            held[0].execute("BEGIN IMMEDIATE")
+        show(make_line)
+
+    screen.show_progress = hold  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dialsum.batch.ledger.BUSY_SECONDS", 0.1)
+        assert start(options, screen=screen) == 1, "what could not be recorded is no success"
+    assert "database is locked" in shown.getvalue()
+    assert shown.getvalue().count("done in") == 2
+    held[0].close()
+    [kept] = read_batches(ledger)
+    assert [one.status for one in kept.experiments] == ["running", "planned"]
+    said = resume(options)
+    assert "finished before: 1 L_slow, 2 L_ok" in said
+    assert [one.status for one in read_batches(ledger)[0].experiments] == ["success", "success"]

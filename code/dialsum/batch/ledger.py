@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from pydantic import TypeAdapter
 
-from dialsum.batch.plan import BatchPlan
+from dialsum.batch.plan import BatchPlan, work_of
 from dialsum.cli import BatchOptions
 from dialsum.errors import DialsumError, DiskFullError, RunError, UnfitError
 from dialsum.experiment.job import NO_JOB, Job
@@ -65,6 +65,7 @@ CREATE TABLE attempts (
     pid INTEGER,
     started_at TEXT,
     finished_at TEXT,
+    resumed INTEGER NOT NULL,
     log TEXT NOT NULL,
     job TEXT NOT NULL,
     PRIMARY KEY (batch, number, attempt),
@@ -79,6 +80,8 @@ CREATE TABLE events (
     message TEXT NOT NULL
 ) STRICT;
 """
+MOST_DURATIONS = 200
+"""Attempts that are looked at for how long the same took."""
 OPTIONS = TypeAdapter(BatchOptions)
 
 
@@ -197,11 +200,13 @@ class Ledger:
             rows.append(self._plan_attempt(plan, job))
         self._change(*rows, self._event(batch, None, "began", plan.kind))
 
-    def go_on(self, plan: BatchPlan, kept: KeptBatch) -> None:
+    def go_on(self, plan: BatchPlan, kept: KeptBatch, ended: Mapping[int, Record]) -> None:
         """Take over a batch that was read before.
 
         Args:
             plan: what is run now: the kept one's, with what changed since.
+            ended: what its experiments came to that have ended, by number: their records are right
+                where the ledger's writer did not live to enter it.
 
         Raises:
             UnfitError: somebody else went on with it in the meantime.
@@ -219,9 +224,12 @@ class Ledger:
                 (os.uname().nodename, os.getpid(), plan.slots, batch),
             )
         ]
-        for job in plan.waiting:
-            rows.append(self._plan_attempt(plan, job))
-            rows.append(self._experiment(batch, job.number, PLANNED, None))
+        for job in plan.jobs:
+            if record := ended.get(job.number):
+                rows += self._enter(plan, job, record, last=True)
+            else:
+                rows.append(self._plan_attempt(plan, job))
+                rows.append(self._experiment(batch, job.number, PLANNED, None))
         self._change(*rows, self._event(batch, None, "goes on", ""))
 
     def start(self, plan: BatchPlan, job: Job) -> None:
@@ -230,9 +238,9 @@ class Ledger:
         self._change(
             self._plan_attempt(plan, job),
             (
-                "UPDATE attempts SET status = 'running', started_at = ?, finished_at = NULL "
-                "WHERE batch = ? AND number = ? AND attempt = ?",
-                (_now(), *_key(plan, job)),
+                "UPDATE attempts SET status = 'running', started_at = ?, finished_at = NULL, "
+                "resumed = ? WHERE batch = ? AND number = ? AND attempt = ?",
+                (_now(), job.resume, *_key(plan, job)),
             ),
             self._experiment(plan.batch_id, job.number, RUNNING, None),
             self._event(plan.batch_id, job.number, "starts", f"{job.label} {how}"),
@@ -253,16 +261,7 @@ class Ledger:
         Args:
             last: no retry follows, so that the experiment has ended too.
         """
-        reason = record.value("reason")
-        rows: list[Statement] = [
-            (
-                "UPDATE attempts SET status = ?, reason = ?, finished_at = ? "
-                "WHERE batch = ? AND number = ? AND attempt = ?",
-                (record.status, reason, _now(), *_key(plan, job)),
-            )
-        ]
-        if last:
-            rows.append(self._experiment(plan.batch_id, job.number, record.status, reason))
+        rows, reason = self._enter(plan, job, record, last=last), record.value("reason")
         said = record.status + (f": {reason}" if reason else "")
         self._change(*rows, self._event(plan.batch_id, job.number, "ends", said))
 
@@ -285,9 +284,22 @@ class Ledger:
         if self._waiting:
             self._change()
 
+    def _enter(self, plan: BatchPlan, job: Job, record: Record, *, last: bool) -> list[Statement]:
+        reason, end = record.value("reason"), record.value("finished_at") or _now()
+        rows: list[Statement] = [
+            (
+                "UPDATE attempts SET status = ?, reason = ?, finished_at = ? "
+                "WHERE batch = ? AND number = ? AND attempt = ?",
+                (record.status, reason, end, *_key(plan, job)),
+            )
+        ]
+        if last:
+            rows.append(self._experiment(plan.batch_id, job.number, record.status, reason))
+        return rows
+
     def _plan_attempt(self, plan: BatchPlan, job: Job) -> Statement:
         return (
-            "INSERT INTO attempts VALUES (?, ?, ?, 'planned', NULL, NULL, NULL, NULL, ?, ?) "
+            "INSERT INTO attempts VALUES (?, ?, ?, 'planned', NULL, NULL, NULL, NULL, 0, ?, ?) "
             "ON CONFLICT DO UPDATE SET status = 'planned', reason = NULL, job = excluded.job",
             (*_key(plan, job), str(plan.log_of(job)), job.to_json()),
         )
@@ -407,6 +419,32 @@ def read_batches(path: Path) -> list[KeptBatch]:
                     f"({str(error).splitlines()[0]}); move the file away"
                 ) from error
     return batches
+
+
+def read_durations(path: Path) -> dict[str, float]:
+    """Return how long what came to its end in one go took, in seconds, by work_of; the latest
+    counts.
+
+    Raises:
+        UnfitError: it is no ledger of this program, or cannot be read.
+    """
+    if not path.exists():
+        return {}
+    took: dict[str, float] = {}
+    with _reading(path) as connection:
+        for row in connection.execute(
+            "SELECT job, started_at, finished_at FROM attempts WHERE status = 'success' "
+            "AND NOT resumed ORDER BY finished_at DESC LIMIT ?",
+            (MOST_DURATIONS,),
+        ):
+            start, end = (
+                datetime.fromisoformat(row[name]) for name in ("started_at", "finished_at")
+            )
+            try:
+                took.setdefault(work_of(Job.from_json(row["job"])), (end - start).total_seconds())
+            except NO_JOB:
+                continue  # of a version with another configuration: nothing here is the same
+    return took
 
 
 def read_events(path: Path, batch: str, *, after: int = 0) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class BatchPlan:
         slots: how many of them run at the same time.
         trainer: program and first arguments of an experiment's process.
         ended: numbers of those that ended in an earlier part of the batch, and stay as they are.
+        measured: seconds that the same took here before, by work_of.
     """
 
     options: BatchOptions
@@ -59,6 +60,7 @@ class BatchPlan:
     slots: int = 1
     trainer: tuple[str, ...] = TRAINER
     ended: frozenset[int] = frozenset()
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def waiting(self) -> list[Job]:
@@ -84,6 +86,11 @@ class BatchPlan:
     def batch_id(self) -> str:
         """Name of the batch in records and file names."""
         return timestamp(self.started_at)
+
+    def expect_seconds(self, job: Job) -> float | None:
+        """Return how long an experiment takes: as the same took here before, else as it is stated;
+        None where nothing is known."""
+        return self.measured.get(work_of(job)) or expect_seconds(job)
 
     def log_of(self, job: Job) -> Path:
         """Return where what a job's process prints goes."""
@@ -215,8 +222,13 @@ def count_experiments(number: int) -> str:
     return f"{number} experiment{'s' if number != 1 else ''}"
 
 
+def work_of(job: Job) -> str:
+    """Name what a job computes: the same takes the same time on one machine."""
+    return f"{job.loaded.work_sha256} {job.data_sha256.get('train')}"
+
+
 def expect_seconds(job: Job) -> float | None:
-    """Return the expected duration in seconds; None where nothing is known.
+    """Return the duration that is stated, in seconds; None where none is.
 
     general.expected_minutes holds for the file's own epochs of the real data on one RTX 3090: it is
     scaled by rows, and by epochs.
@@ -246,7 +258,7 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
     Args:
         width: columns of the terminal, which the table is to fit; None: of any width.
     """
-    count, seconds = len(plan.waiting), [expect_seconds(job) for job in plan.waiting]
+    count, seconds = len(plan.waiting), [plan.expect_seconds(job) for job in plan.waiting]
     total, only = len(plan.options.configs), plan.options.only
     of_all = f" of {total} (--only {','.join(map(str, only))})" if only else ""
     of_all += f", {len(plan.ended)} before them" if plan.ended else ""
@@ -288,10 +300,18 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
     if plan.slots > 1:
         lines.append(f"{plan.slots} at the same time (batch.slots)")
     if expected and len(expected) == count:
-        lines.append(
-            f"by the plan, not measured: {format_duration(sum(expected))} in all on one RTX "
-            "3090, evaluation and writing included"
-        )
+        seconds_in_all = max(sum(expected) / plan.slots, *expected)
+        if all(work_of(job) in plan.measured for job in plan.waiting):
+            end = (datetime.now() + timedelta(seconds=seconds_in_all)).strftime("%H:%M")
+            lines.append(
+                f"as the same took here before: {format_duration(seconds_in_all)} in all; started "
+                f"now it would end at about {end}"
+            )
+        else:
+            lines.append(
+                f"by the plan, not measured: {format_duration(sum(expected))} in all on one RTX "
+                "3090, evaluation and writing included"
+            )
     for model, numbers in models.items():
         start = "start" if len(numbers) > 1 else "starts"
         lines.append(f"{', '.join(numbers)} {start} from {model}")

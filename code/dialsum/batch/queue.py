@@ -27,7 +27,7 @@ from dialsum.batch.child import (
 )
 from dialsum.batch.ledger import Ledger
 from dialsum.batch.lock import hold_batch, hold_run, make_folder
-from dialsum.batch.plan import BatchPlan, expect_seconds
+from dialsum.batch.plan import BatchPlan
 from dialsum.batch.result import (
     DISK_FULL,
     BatchResult,
@@ -117,7 +117,8 @@ def run_queue(
         if unfinished is None:
             ledger.begin(plan)
         else:
-            ledger.go_on(plan, unfinished.kept)
+            records = {number: one.record for number, one in ended.items()}
+            ledger.go_on(plan, unfinished.kept, records)
         unwritten = write_batch_files(result)
         if ledger.unwritten:
             unwritten[ledger.path] = describe_unwritten(ledger.unwritten)
@@ -316,12 +317,16 @@ class _Queue:
         numbers = {run.job.number for run in self.running}
         batch_left = estimate_rest(
             [
-                (expect_seconds(run.job), now - run.since, own)
+                (self.plan.expect_seconds(run.job), now - run.since, own)
                 for run, own in zip(self.running, left, strict=True)
             ],
-            [expect_seconds(job) for job in self.result.not_started if job.number not in numbers],
+            [
+                self.plan.expect_seconds(job)
+                for job in self.result.not_started
+                if job.number not in numbers
+            ],
             finished=[
-                (expect_seconds(one.job), one.record.number("duration_seconds") or 0.0)
+                (self.plan.expect_seconds(one.job), one.record.number("duration_seconds") or 0.0)
                 for one in self.result.experiments
                 if one.record.succeeded
             ],

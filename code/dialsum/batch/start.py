@@ -17,6 +17,7 @@ from dialsum.batch.check import Findings, check_plan
 from dialsum.batch.checkpoints import explain_checkpoint, pin_checkpoints
 from dialsum.batch.child import listen_for_interrupts
 from dialsum.batch.deep import look_deeper
+from dialsum.batch.ledger import read_durations
 from dialsum.batch.plan import (
     TRAINER,
     BatchPlan,
@@ -121,6 +122,7 @@ def _check(
         problems, notes = [], unfinished.notes
         plan = replace(unfinished.plan, trainer=tuple(trainer))
     problems += known
+    plan = replace(plan, measured=read_durations(plan.paths.ledger))
     findings = check_plan(plan, dry_run=options.dry_run, refused=problems)
     findings = replace(findings, notes=[*notes, *findings.notes])
     return [*problems, *findings.problems], findings

@@ -105,6 +105,11 @@ class LoadedConfig:
         what the queue does around it may change, and it is the same run still."""
         return _hash(self.config.model_dump(exclude=WITHOUT_OUTCOME))
 
+    @property
+    def work_sha256(self) -> str:
+        """Hash of the values that decide how long a run takes; its checkpoint's commit does not."""
+        return _hash(self.config.model_dump(exclude=WITHOUT_OUTCOME | {"model": {"revision"}}))
+
     def value(self, key: str) -> Any:
         """Return the value of a dotted key."""
         return reduce(getattr, key.split("."), self.config)
