@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 
 from dialsum.batch.plan import BatchPlan
-from dialsum.errors import RunError, UnfitError
+from dialsum.errors import UnfitError
 from dialsum.experiment.job import Job
 from dialsum.models.checkpoint import find_folder
 from dialsum.paths import PROJECT_ROOT
@@ -36,7 +36,7 @@ def look_deeper(
         with the numbers of its experiments.
 
     Raises:
-        RunError: the process that looks did not come to its end.
+        UnfitError: the process that looks did not come to its end.
     """
     alike: dict[str, list[Job]] = {}
     notes = []
@@ -71,7 +71,7 @@ def look_deeper(
     )
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
-        raise RunError(f"the look at tokenizers and rows ended with {done.returncode}: {said}")
+        raise UnfitError(f"the look at tokenizers and rows ended with {done.returncode}: {said}")
     found = json.loads(done.stdout.splitlines()[-1])
     problems, facts = [], []
     for jobs, one in zip(alike.values(), found["answers"], strict=True):
