@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
 from dialsum.cli import CommandLine, require_packages
-from dialsum.errors import EXIT_OK, run_script
+from dialsum.errors import EXIT_OK, UnfitError, run_script
 
 
 def make_parser() -> CommandLine:
@@ -29,6 +29,8 @@ def make_parser() -> CommandLine:
     add = parser.add_argument
     add("out", type=Path, metavar="OUT", help="folder of the folders")
     add("--data", required=True, type=Path, metavar="TRAIN", help="rows with summaries")
+    names = "the file's own names of its columns, such as dialogue=text summary=target"
+    add("--columns", nargs="+", default=[], metavar="KEY=NAME", help=names)
     add("--only", nargs="+", choices=("mt5", "t5", "bart"), help="these alone")
     add("--seed", type=int, default=42, metavar="N", help="decides every weight (default: 42)")
     return parser
@@ -38,12 +40,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Make the checkpoints and return the exit status."""
     asked = make_parser().parse_args(arguments)
     require_packages(__file__)
+    from dialsum.config.schema import Columns
     from dialsum.models.tiny import ARCHITECTURES, make_tiny_checkpoints
     from dialsum.paths import shown
 
+    known, columns = Columns().model_dump(), {}
+    for word in asked.columns:
+        key, equals, name = word.partition("=")
+        if key not in known or not equals or not name:
+            raise UnfitError(
+                f"--columns {word}: write KEY=NAME, with KEY one of {', '.join(known)}"
+            )
+        columns[key] = name
     only = tuple(dict.fromkeys(asked.only or ARCHITECTURES))
     data, out = asked.data.absolute(), asked.out.absolute()
-    for folder in make_tiny_checkpoints(out, data, architectures=only, seed=asked.seed):
+    for folder in make_tiny_checkpoints(
+        out, data, architectures=only, seed=asked.seed, columns=Columns(**columns)
+    ):
         print(f"a tiny checkpoint -> {shown(folder)}")
     return EXIT_OK
 

@@ -228,3 +228,23 @@ def test_a_merged_adapter_is_a_plain_checkpoint(runs: dict[str, Path], tmp_path:
     done = tool("merge_adapter.py", runs["01_baseline_kobart_rtx3090"], tmp_path / "full")
     assert done.returncode == 2 and "no adapter to merge" in done.stderr
     assert not (tmp_path / "full").exists()
+
+
+def test_tiny_checkpoints_of_a_file_with_columns_of_its_own(tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": f"row_{at}",
+            "text": f"#Person1#: {at}번 책 주세요.\n#Person2#: 네.",
+            "short": f"{at}번 책을 산다.",
+        }
+        for at in range(300)
+    ]
+    file = tmp_path / "train.jsonl"
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    asked = (tmp_path / "out", "--data", file, "--only", "bart", "--columns")
+    done = tool("make_tiny_checkpoints.py", *asked, "fname=id", "dialogue=text", "summary=short")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "bart" / "config.json").is_file()
+    done = tool("make_tiny_checkpoints.py", *asked, "title=id")
+    assert done.returncode == 2 and "write KEY=NAME, with KEY one of fname, dialogue" in done.stderr

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from dialsum.batch.plan import BatchPlan
 from dialsum.config.load import LoadedConfig
-from dialsum.config.schema import Config
+from dialsum.config.schema import Config, Data
 from dialsum.config.yaml import Origin
-from dialsum.errors import ProblemsError, RunError, UnfitError, list_problems
+from dialsum.errors import ProblemsError, UnfitError, list_problems
 from dialsum.experiment.job import Job
 from dialsum.models.checkpoint import (
     describe_own_search,
@@ -61,37 +61,45 @@ def pin_checkpoints(plan: BatchPlan, *, say: Callable[[str], object]) -> BatchPl
     return replace(plan, jobs=tuple(pinned))
 
 
-def find_absent(jobs: Sequence[Job]) -> dict[Path, Path]:
-    """Return the tiny checkpoints that are absent, or of other data, each with the rows that its
-    tokenizer is trained on: the first experiment's.
+def find_absent(jobs: Sequence[Job]) -> dict[Path, Data]:
+    """Return the tiny checkpoints that are absent, or of other rows, each with the data whose
+    training rows train its tokenizer: the first experiment's.
     """
-    rows = {}
-    for job in reversed(jobs):
-        data = job.config.data
-        rows[Path(job.config.model.checkpoint)] = project_path(data.data_dir) / data.train_file
+    rows = {Path(job.config.model.checkpoint): job.config.data for job in reversed(jobs)}
     return {
         folder: data
         for folder, data in sorted(rows.items())
-        if not (data.is_file() and is_made(folder, describe_making(data)))
+        if not ((file := _train_file(data)).is_file() and is_made(folder, describe_making(file)))
     }
+
+
+def _train_file(data: Data) -> Path:
+    return project_path(data.data_dir) / data.train_file
 
 
 def _make_checkpoints(jobs: Sequence[Job], say: Callable[[str], object]) -> None:
     """Make a demo's tiny checkpoints in one process of their own, since that loads torch.
 
     Raises:
-        RunError: it could not, with what it said.
+        UnfitError: it could not, with what it said.
     """
-    absent: dict[tuple[Path, Path], list[str]] = defaultdict(list)
+    absent: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for folder, data in find_absent(jobs).items():
         say(f"making a tiny checkpoint in {shown(folder)}")
-        absent[folder.parent, data].append(folder.name)
+        columns = [f"{key}={name}" for key, name in data.columns.model_dump().items()]
+        command = (str(folder.parent), "--data", str(_train_file(data)), "--columns", *columns)
+        absent[command].append(folder.name)
     script = PROJECT_ROOT / "scripts" / "make_tiny_checkpoints.py"
-    for (out, data), names in absent.items():
-        command = [sys.executable, str(script), str(out), "--data", str(data), "--only", *names]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    for words, names in absent.items():
+        done = subprocess.run(
+            [sys.executable, str(script), *words, "--only", *names],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
-            raise RunError(f"no tiny checkpoint could be made: {done.stderr.strip()}")
+            said = done.stderr.strip().removeprefix("error: ")
+            raise UnfitError(f"no tiny checkpoint could be made: {said}")
 
 
 def pin_checkpoint(loaded: LoadedConfig, *, say: Callable[[str], object] = print) -> LoadedConfig:

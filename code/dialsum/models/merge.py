@@ -177,7 +177,7 @@ def _require_same(before: Sequence[Any], after: Sequence[Any], what: str, advice
     shift = measure_shift(before, after)
     if shift > TOLERANCE:
         raise RunError(
-            f"{what} would change the model: on {len(before)} rows its logits move by up to "
+            f"{what} would change the model: its logits move by up to "
             f"{shift:.2g} standard deviations ({TOLERANCE:g} is rounding); nothing was written. "
             f"{advice}"
         )

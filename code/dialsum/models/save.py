@@ -309,6 +309,11 @@ with torch.no_grad():
     + SEARCH
     + "model = PeftModel.from_pretrained(model, folder).eval()\n"
 )
+FOUR_BITS = """\
+for layer in model.modules():  # on some CPUs bitsandbytes would repack 4-bit weights, and round
+    if hasattr(layer, "support_avx512bf16_for_cpu"):
+        layer.support_avx512bf16_for_cpu = False
+"""
 FULL_IMPORTS = "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig\n"
 ADAPTER_IMPORTS = """\
 import copy
@@ -365,6 +370,7 @@ def load_code(folder: Path, info: Mapping[str, Any]) -> str:
         imports = ADAPTER_IMPORTS
         base = 'folder + "/base"' if (folder / BASE).is_dir() else repr(info["base"])
         load = ADAPTER.format(base=base, options=options, new=info["tokens_added"], search=search)
+        load += FOUR_BITS if qlora["load_in_4bit"] else ""
     return CODE.format(
         imports=imports,
         folder=repr(str(folder)),
@@ -386,6 +392,7 @@ def write_model_card(
     """
     config = info["config"]
     revision = f" at commit `{info['base_revision']}`" if info.get("base_revision") else ""
+    revision += f" (sha256 `{info['base_sha256']}`)" if info.get("base_sha256") else ""
     how = "every weight"
     if info["kind"] == "adapter":
         qlora = config["qlora"]
@@ -423,8 +430,8 @@ weights of optimizer step {info["best_step"]:,}. Turns are lines `#Person1#: …
 The code needs transformers, and for an adapter PEFT, in 4 or 8 bits with bitsandbytes. It searches
 as the run did, but for three things, in which only `scripts/predict.py` is exact: a dialogue of
 more than {config["tokenizer"]["encoder_max_len"]:,} tokens loses its end here, whole turns there;
-a ban on repeated n-grams holds for speaker tags here, and spares them there; an undertrained model
-may write pieces that are no text (tokens for other purposes, halves of characters). The base has a
-licence of its own, and so have the data: read both before you publish this model.
+a ban on repeated n-grams holds for speaker tags here, and spares them there; pieces that are no
+text (tokens for other purposes, halves of characters) may be written here, and never there. The
+base has a licence of its own, and so have the data: read both before you publish this model.
 """
     write_text(folder / "README.md", text)

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dialsum.config.schema import Columns
 from dialsum.data.rows import load_split
 from dialsum.data.tags import find_tags
 from dialsum.errors import RunError, UnfitError, first_line
@@ -149,13 +150,19 @@ def is_made(folder: Path, making: dict[str, Any]) -> bool:
 
 
 def make_tiny_checkpoints(
-    out: Path, data: Path, *, architectures: Sequence[str] = ARCHITECTURES, seed: int = SEED
+    out: Path,
+    data: Path,
+    *,
+    architectures: Sequence[str] = ARCHITECTURES,
+    seed: int = SEED,
+    columns: Columns | None = None,
 ) -> list[Path]:
     """Write OUT/mt5, OUT/t5 and OUT/bart; one that is there and the same stays.
 
     Args:
         data: train rows; their texts train the tokenizers. Tags stand in pieces there.
         seed: decides every weight.
+        columns: the file's own names of its columns.
 
     Raises:
         UnfitError: a folder is there and holds something else.
@@ -167,7 +174,7 @@ def make_tiny_checkpoints(
     wanted = [folder for folder in folders if not is_made(folder, making)]
     if not wanted:
         return folders
-    rows = load_split(data, kind="train").rows[:MOST_ROWS]
+    rows = load_split(data, kind="train", columns=columns, option="--columns ").rows[:MOST_ROWS]
     texts = [_spell_tags(text) for row in rows for text in (row.dialogue, row.summary or "")]
     for folder in wanted:
         if (folder / RECORD).is_file():
