@@ -39,7 +39,8 @@ def find_committed(folder: Path) -> list[Path]:
 
 COMMITTED = find_committed(CONFIG)
 EXPERIMENTS = [path for path in COMMITTED if CONFIG / "experiments" in path.parents]
-OVERLAYS = [CONFIG / "demo.yaml", *sorted((CONFIG / "demo").glob("*.yaml"))]
+DEMOS = sorted((CONFIG / "demo").glob("*.yaml"))
+OVERLAYS = [CONFIG / "demo.yaml", CONFIG / "rehearsal.yaml", *DEMOS]
 BASES = [CONFIG / "base_config.yaml"]
 CHECKPOINTS = {
     "XLSum": ("mt5", "csebuetnlp/mT5_multilingual_XLSum"),

@@ -72,7 +72,7 @@ UNFIT = [
     (["--demo", "--datadir", "mine"], ["has no option --datadir; did you mean --data-dir?"]),
     (["--confg", "x.yaml"], ["has no option --confg.\n"]),
     (["--seed", "x"], ["argument --seed: invalid int value: 'x'"]),
-    (["--demo", "--resume"], ["has no option --resume"]),
+    (["--demo", "--nonsense"], ["has no option --nonsense"]),
     (["--demo", "--only", "9"], ["--only '9': 9 is out of range"]),
     ([], ["train.csv", "--data-dir", "no NVIDIA GPU", "--demo", "nothing was installed"]),
     (["--demo", "--data-dir", "mine"], ["there is no folder mine"]),
