@@ -65,6 +65,7 @@ def test_a_rehearsal_that_fails_is_no_success(tmp_path: Path) -> None:
     assert "L_fail  FAILED after" in shown.getvalue()
     # It has one checkpoint, of its last step: nothing to go on from, and that is said.
     assert "2 L_count_2  FAILED after" in shown.getvalue()
+    assert "NO           1 L_fail: the loss became NaN at step 2" in shown.getvalue()
 
 
 @pytest.mark.training
@@ -77,6 +78,8 @@ def test_a_rehearsal_goes_on_from_its_checkpoint_in_a_new_process(tmp_path: Path
     run = tmp_path / "demo_rehearsal" / "experiments" / config.stem
     assert done.stdout.count("] 5 ") == 0 and "rehearsed; now it goes on from its" in done.stdout
     assert "two steps each on the longest rows: scores say nothing" in done.stdout
+    assert "yes          1 KoBART: two steps on the longest rows, evaluated, saved" in done.stdout
+    assert "as rehearsed: " in done.stdout and "R1 " not in done.stdout.split("Checks")[1]
     record = read_record(run / "result.json")
     assert record.succeeded and record.value("resumed_after_step") == 1
     assert record.value("training.steps") == 2

@@ -192,6 +192,11 @@ class BatchOptions:
         return (*demo, REHEARSAL_OVERLAY) if self.rehearse else demo
 
     @property
+    def only_words(self) -> str:
+        """`--only 1,4` after a space, as a command of this batch repeats it; empty without."""
+        return f" --only {','.join(map(str, self.only))}" if self.only else ""
+
+    @property
     def command_line(self) -> str:
         """The options that a command of this batch repeats, each after a space."""
         words = ["--demo"] if self.demo else []

@@ -116,10 +116,13 @@ def find_unfinished(options: BatchOptions) -> Unfinished:
     if not plan.waiting and kept.status not in (RUNNING, INTERRUPTED):
         failed = [one.job.label for one in ended.values() if not one.record.succeeded]
         rest = f"; {', '.join(failed)} failed: --retry-failed runs what failed again"
+        why = (
+            "and none of it failed" if options.retry_failed else "so there is nothing to go on with"
+        )
+        flag = "--retry-failed" if options.retry_failed else "--resume"
         raise UnfitError(
-            f"{shown(plan.paths.root)}: its last batch, {plan.batch_id}, has come to its end, so "
-            f"there is nothing to go on with{rest if failed else ''}. Leave --resume out to start "
-            "a new one"
+            f"{shown(plan.paths.root)}: its last batch, {plan.batch_id}, has come to its end, {why}"
+            f"{rest if failed else ''}. Leave {flag} out to start a new one"
         )
     done = [f"{number} {one.job.label}" for number, one in ended.items()]
     head = f"goes on with batch {plan.batch_id} ({kept.status})"
@@ -154,9 +157,10 @@ def _refuse_other_options(options: BatchOptions, kept: KeptBatch) -> None:
     ]
     if other:
         files = say_first([shown(path) for path in then.configs], limit=3)
+        started = (then.script or files) + then.only_words + then.command_line
         raise UnfitError(
             f"{', '.join(other)}: the last batch in {shown(kept.plan.paths.root)}, "
-            f"{kept.plan.batch_id}, was not started so ({files}{then.command_line}). It goes on "
+            f"{kept.plan.batch_id}, was not started so ({started}). It goes on "
             "with what it began with: leave the option out, or leave --resume out to start a new "
             "batch"
         )

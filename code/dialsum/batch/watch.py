@@ -70,7 +70,7 @@ def describe_batch(batch: KeptBatch) -> list[str]:
     lines = [
         f"batch {plan.batch_id}, {plan.kind}: {say_status(batch)}",
         f"command  {plan.options.script or 'code/auto_experiment_runner.py'}"
-        f"{plan.options.command_line}",
+        f"{plan.options.only_words}{plan.options.command_line}",
         f"runner   process {batch.pid} on {batch.host}",
         f"logs     {shown(plan.paths.logs(plan.started_at))}",
         "",

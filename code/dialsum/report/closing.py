@@ -65,7 +65,9 @@ def format_closing(result: BatchResult, *, width: int | None = None) -> list[str
         width: columns of the terminal, which its tables are to fit; None: of any width.
     """
     numbered = [_number(one) for one in result.experiments]
-    table = format_ranking(numbered, width=width) or ["no experiment was started"]
+    rehearsed = result.plan.options.rehearse
+    table = [] if rehearsed else format_ranking(numbered, width=width)
+    table = table or ([] if result.experiments else ["no experiment was started"])
     not_started = [f"  {one.number} {one.label}" for one in result.not_started]
     plan, paths = result.plan, result.plan.paths
     files = {
@@ -85,7 +87,7 @@ def format_closing(result: BatchResult, *, width: int | None = None) -> list[str
         *(["", "Not started", *not_started] if not_started else []),
         "",
         "Checks",
-        *make_checks(result),
+        *(_check_rehearsal(result) if rehearsed else make_checks(result)),
         *(_check(False, problem) for problem in result.problems),
         *(
             _check(False, f"everything is recorded: {line}")
@@ -93,7 +95,7 @@ def format_closing(result: BatchResult, *, width: int | None = None) -> list[str
         ),
         *(
             []
-            if best is None
+            if best is None or rehearsed
             else format_samples(best, width=min(width or SAMPLE_WIDTH, SAMPLE_WIDTH))
         ),
         "",
@@ -103,6 +105,21 @@ def format_closing(result: BatchResult, *, width: int | None = None) -> list[str
         "Next",
         *(f"  {line}" for line in suggest_next(result)),
     ]
+
+
+def _check_rehearsal(result: BatchResult) -> list[str]:
+    """Return a line for each experiment: whether it went the whole way; scores say nothing here."""
+    lines = []
+    for one in result.experiments:
+        record, name = one.record, f"{one.job.number} {one.job.label}"
+        way = "two steps on the longest rows, evaluated, saved, gone on in a new process, written"
+        if record.succeeded and one.job.resume:
+            peak = record.number("training.peak_memory_bytes.device")
+            memory = "" if peak is None else f", at most {peak / GIB:.1f} GiB of GPU memory"
+            lines.append(_check(True, f"{name}: {way}{memory}"))
+        else:
+            lines.append(_check(False, f"{name}: {record.value('reason') or 'not gone on with'}"))
+    return lines
 
 
 def _number(one: ExperimentResult) -> Record:
@@ -271,7 +288,9 @@ def suggest_next(result: BatchResult) -> list[str]:
         lines.append(f"go on where it was cut off{where}: {command} --resume")
     if len(failed) > len(cut_off):
         lines.append(f"run what failed again: {command} --retry-failed")
-    if (best := _find_best(result)) is not None:
+    if options.rehearse and result.all_succeeded:
+        lines.append(f"as rehearsed: {_format_batch(replace(options, rehearse=False))}")
+    elif (best := _find_best(result)) is not None:
         if (submission := best.record.artifact("submission")) is not None:
             lines.append(f"{SUBMISSION_WORDS[plan.sort]}: {shown(submission)}")
         lines.append(f"repeat the best run: {_format_job(plan, best.job)}")
@@ -303,10 +322,9 @@ def _format_job(plan: BatchPlan, job: Job) -> str:
 
 def _format_batch(options: BatchOptions) -> str:
     """Return the command of a whole batch."""
-    only = f" --only {','.join(map(str, options.only))}" if options.only else ""
     if options.script:
-        return f"bash {shlex.quote(options.script)}{only}{options.command_line}"
-    return _format_runner(options.configs, options) + only
+        return f"bash {shlex.quote(options.script)}{options.only_words}{options.command_line}"
+    return _format_runner(options.configs, options) + options.only_words
 
 
 def _format_runner(configs: Sequence[Path], options: BatchOptions) -> str:
