@@ -26,7 +26,7 @@ from dialsum.batch.space import ELSEWHERE, find_lack_of_space, find_obstacle
 from dialsum.config.load import load_without_wrong
 from dialsum.config.rules import find_length_problems
 from dialsum.config.schema import Config
-from dialsum.data.rows import Kind, Splits, load_split, read_data
+from dialsum.data.rows import Kind, Splits, load_split, name_data, read_data
 from dialsum.environment_variables import WORLD_SIZES
 from dialsum.errors import DialsumError, list_problems
 from dialsum.machine.devices import host_memory, nvidia_gpus, usable_cores, visible_gpus
@@ -85,7 +85,7 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
     problems += wrong
     jobs, changed = [], []
     for job in plan.jobs:
-        rows = splits[_data_key(job.config)]
+        rows = splits[name_data(job.config.data, seed=job.config.training.seed)]
         if rows is not None:
             if job.data_sha256 and job.data_sha256 != rows.sha256:
                 job = replace(job, resume=False)
@@ -127,12 +127,6 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
 # What is wrong with the data
 
 
-def _data_key(config: Config) -> str:
-    """Name what is read: where a share of the training rows is held out, the seed chooses it."""
-    data = config.data
-    return f"{data.model_dump_json()} {config.training.seed if data.dev_share else ''}"
-
-
 def check_data(configs: Iterable[Config]) -> tuple[dict[str, Splits | None], list[str], list[str]]:
     """Read the files of every experiment, those that several share once.
 
@@ -143,7 +137,7 @@ def check_data(configs: Iterable[Config]) -> tuple[dict[str, Splits | None], lis
     problems: list[str] = []
     notes: list[str] = []
     for config in configs:
-        key = _data_key(config)
+        key = name_data(config.data, seed=config.training.seed)
         if key in found:
             continue
         splits, wrong = _read(config)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 
 from dialsum.batch.plan import BatchPlan
+from dialsum.data.rows import name_data
 from dialsum.errors import UnfitError
 from dialsum.experiment.job import Job
 from dialsum.models.checkpoint import find_folder
@@ -49,15 +50,9 @@ def look_deeper(
         if not present:
             notes.append(f"{job.number} {job.label}: its tokenizer is not here to be looked at yet")
             continue
-        seed = config.training.seed if config.data.dev_share else None
-        parts = [
-            config.model.checkpoint,
-            config.model.revision,
-            config.data,
-            config.tokenizer,
-            seed,
-        ]
-        alike.setdefault(repr(parts), []).append(job)
+        model = config.model.checkpoint, config.model.revision
+        data = name_data(config.data, seed=config.training.seed)
+        alike.setdefault(repr([model, data, config.tokenizer]), []).append(job)
     if not alike:
         return [], notes, []
     say("looking at tokenizers, lengths and rows of all experiments …")

@@ -67,6 +67,7 @@ CREATE TABLE attempts (
     finished_at TEXT,
     resumed INTEGER NOT NULL,
     log TEXT NOT NULL,
+    work TEXT NOT NULL,
     job TEXT NOT NULL,
     PRIMARY KEY (batch, number, attempt),
     FOREIGN KEY (batch, number) REFERENCES experiments
@@ -80,8 +81,6 @@ CREATE TABLE events (
     message TEXT NOT NULL
 ) STRICT;
 """
-MOST_DURATIONS = 200
-"""Attempts that are looked at for how long the same took."""
 OPTIONS = TypeAdapter(BatchOptions)
 
 
@@ -299,9 +298,10 @@ class Ledger:
 
     def _plan_attempt(self, plan: BatchPlan, job: Job) -> Statement:
         return (
-            "INSERT INTO attempts VALUES (?, ?, ?, 'planned', NULL, NULL, NULL, NULL, 0, ?, ?) "
-            "ON CONFLICT DO UPDATE SET status = 'planned', reason = NULL, job = excluded.job",
-            (*_key(plan, job), str(plan.log_of(job)), job.to_json()),
+            "INSERT INTO attempts VALUES (?, ?, ?, 'planned', NULL, NULL, NULL, NULL, 0, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET status = 'planned', reason = NULL, work = excluded.work, "
+            "job = excluded.job",
+            (*_key(plan, job), str(plan.log_of(job)), work_of(job), job.to_json()),
         )
 
     def _experiment(self, batch: str, number: int, status: str, reason: str | None) -> Statement:
@@ -399,8 +399,14 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         raise UnfitError(_explain(path, error)) from error
 
 
-def read_batches(path: Path) -> list[KeptBatch]:
+def read_batches(
+    path: Path, *, batch: str | None = None, status: str | None = None, most: int = -1
+) -> list[KeptBatch]:
     """Return the batches of a ledger, the latest first; none where there is no ledger.
+
+    Args:
+        batch, status: those of that name, or in that state, alone.
+        most: so many of them; -1: all.
 
     Raises:
         UnfitError: it is no ledger of this program, or cannot be read.
@@ -410,7 +416,11 @@ def read_batches(path: Path) -> list[KeptBatch]:
     batches: list[KeptBatch] = []
     with _reading(path) as connection:
         latest = _latest_event(connection)
-        for row in connection.execute("SELECT * FROM batches ORDER BY started_at DESC"):
+        for row in connection.execute(
+            "SELECT * FROM batches WHERE batch = coalesce(?, batch) "
+            "AND status = coalesce(?, status) ORDER BY started_at DESC LIMIT ?",
+            (batch, status, most),
+        ):
             try:
                 batches.append(_read_batch(connection, row, path, latest))
             except NO_JOB as error:
@@ -433,17 +443,13 @@ def read_durations(path: Path) -> dict[str, float]:
     took: dict[str, float] = {}
     with _reading(path) as connection:
         for row in connection.execute(
-            "SELECT job, started_at, finished_at FROM attempts WHERE status = 'success' "
-            "AND NOT resumed ORDER BY finished_at DESC LIMIT ?",
-            (MOST_DURATIONS,),
+            "SELECT work, started_at, finished_at FROM attempts WHERE status = 'success' "
+            "AND NOT resumed ORDER BY finished_at"
         ):
             start, end = (
                 datetime.fromisoformat(row[name]) for name in ("started_at", "finished_at")
             )
-            try:
-                took.setdefault(work_of(Job.from_json(row["job"])), (end - start).total_seconds())
-            except NO_JOB:
-                continue  # of a version with another configuration: nothing here is the same
+            took[row["work"]] = (end - start).total_seconds()
     return took
 
 

@@ -84,7 +84,7 @@ def find_unfinished(options: BatchOptions) -> Unfinished:
     """
     loaded, problems = load_selected(options)
     ledger = BatchPaths(find_root(options, loaded), Path()).ledger
-    batches = read_batches(ledger)
+    batches = read_batches(ledger, most=1)
     if not batches:
         raise UnfitError(
             f"{shown(ledger)}: no batch was started in this folder, so there is none to go on "
@@ -136,7 +136,7 @@ def find_cut_off(plan: BatchPlan) -> list[str]:
     Raises:
         UnfitError: the ledger cannot be read.
     """
-    batches = read_batches(plan.paths.ledger)
+    batches = read_batches(plan.paths.ledger, most=1)
     if not batches or batches[0].status not in (RUNNING, INTERRUPTED):
         return []
     last = batches[0].plan
@@ -249,8 +249,8 @@ def close_dead(ledger: Ledger, *, but: str) -> list[tuple[Path, BatchResult]]:
         UnfitError, RunError: the ledger cannot be read, or a record not be written.
     """
     found = []
-    for kept in read_batches(ledger.path):
-        if kept.status != RUNNING or kept.plan.batch_id == but:
+    for kept in read_batches(ledger.path, status=RUNNING):
+        if kept.plan.batch_id == but:
             continue
         plan = kept.plan
         last = datetime.fromisoformat(read_events(ledger.path, plan.batch_id)[-1]["time"])

@@ -92,7 +92,7 @@ def follow_batch(
     known = max((event["event"] for event in read_events(ledger, name)), default=0)
     views: dict[tuple[int, int], tuple[EventFile, RunProgress]] = {}
     while True:
-        now = next(one for one in read_batches(ledger) if one.plan.batch_id == name)
+        [now] = read_batches(ledger, batch=name)
         for one in now.experiments:
             if one.status != RUNNING:
                 continue

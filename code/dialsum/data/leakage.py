@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dialsum.data.rows import Dialogue, Split, Splits, say_row
@@ -55,21 +55,19 @@ def find_near_pairs(split: Split, other: Split) -> list[NearPair]:
 
 def describe_leakage(splits: Splits) -> list[str]:
     """Return a sentence for each two splits that share rows which are nearly the same."""
-    return [*_describe(splits)]
-
-
-def _describe(splits: Splits) -> Iterator[str]:
     train, dev, test = splits.train, splits.dev, splits.test
+    said = []
     pairs: Sequence[tuple[Split | None, Split]] = ((dev, train), (test, train), (test, dev))
     for split, other in pairs:
         if split is None or not (found := find_near_pairs(split, other)):
             continue
         shown = [f"{say_row(one.row)} ~ {say_row(one.other)} ({one.share:.0%})" for one in found]
-        yield (
+        said.append(
             f"{split.path}: {len(found):,} of {len(split):,} dialogues are nearly dialogues of "
             f"{other.path}: {say_first(shown, limit=SHOWN_PAIRS)}; scores on them say how well a "
             "model remembers"
         )
+    return said
 
 
 def _shingles(dialogue: str) -> set[int]:

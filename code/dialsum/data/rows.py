@@ -145,6 +145,12 @@ def name_rows(rows: Sequence[Dialogue]) -> list[str]:
     return [row.fname if counts[row.fname] == 1 else f"{row.fname} (row {row.row})" for row in rows]
 
 
+def name_data(asked: Data, *, seed: int) -> str:
+    """Name what read_data reads: where a share of the training rows is held out, the seed chooses
+    it."""
+    return f"{asked.model_dump_json()} {seed if asked.dev_share else ''}"
+
+
 def read_data(asked: Data, *, seed: int) -> Splits:
     """Read and check the files that a config's data section names (errors as load_splits)."""
     folder = project_path(asked.data_dir)

@@ -13,7 +13,7 @@ from typing import Any
 
 from dialsum.data.encode import EncodedSplit, dialogue_tokens, encode_splits
 from dialsum.data.leakage import describe_leakage
-from dialsum.data.rows import Splits, read_data
+from dialsum.data.rows import Splits, name_data, read_data
 from dialsum.errors import DialsumError, list_problems
 from dialsum.experiment.job import Job
 from dialsum.models.load import open_checkpoint, prepare_tokenizer, quiet_libraries
@@ -90,11 +90,11 @@ def main() -> None:
     leaks: dict[str, list[str]] = {}
     for text in asked["jobs"]:
         job = Job.from_json(text)
-        data = job.config.data
-        key = f"{data.model_dump_json()} {job.config.training.seed if data.dev_share else ''}"
+        data, seed = job.config.data, job.config.training.seed
+        key = name_data(data, seed=seed)
         try:
             if key not in read:
-                read[key] = read_data(data, seed=job.config.training.seed)
+                read[key] = read_data(data, seed=seed)
                 leaks[key] = describe_leakage(read[key])
             answers.append(vars(look_at(job, read[key], keep=asked["keep"])))
         except DialsumError as error:
