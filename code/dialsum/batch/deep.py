@@ -68,10 +68,13 @@ def look_deeper(
         said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
         raise UnfitError(f"the look at tokenizers and rows ended with {done.returncode}: {said}")
     found = json.loads(done.stdout.splitlines()[-1])
-    problems, facts = [], []
-    for jobs, one in zip(alike.values(), found["answers"], strict=True):
-        names = ", ".join(f"{job.number} {job.label}" for job in jobs)
-        problems += [f"{names}: {text}" for text in one["problems"]]
-        notes += [f"{names}: {text}" for text in one["notes"]]
-        facts += [f"{names}: {text}" for text in one["facts"]]
-    return problems, [*notes, *found["leakage"]], facts
+
+    def name(kind: str) -> list[str]:
+        """Return each sentence once, with the experiments that it is true of."""
+        said: dict[str, list[str]] = {}
+        for jobs, one in zip(alike.values(), found["answers"], strict=True):
+            for text in one[kind]:
+                said.setdefault(text, []).extend(f"{job.number} {job.label}" for job in jobs)
+        return [f"{', '.join(names)}: {text}" for text, names in said.items()]
+
+    return name("problems"), [*notes, *name("notes"), *found["leakage"]], name("facts")
