@@ -381,7 +381,7 @@ def train_ours(
             loop.places.stop.touch()
         return False
 
-    rehearse = loop._rehearse
+    rehearse = loop.rehearse
 
     def rehearse_aside() -> None:
         """Time the passes before the first step by themselves: four steps would bear as much of
@@ -391,7 +391,7 @@ def train_ours(
         look.rehearsal = time.perf_counter() - start
         look.aside += look.rehearsal
 
-    loop._evaluate, loop._rehearse = after_step, rehearse_aside
+    loop._evaluate, loop.rehearse = after_step, rehearse_aside
     look.began = time.perf_counter()
     loop.run()
     losses = [line["loss"] for line in loop.state.log_history if "loss" in line]

@@ -254,7 +254,7 @@ def test_weights_that_break_in_the_last_step_are_never_saved(tmp_path: Path) -> 
     import torch
 
     loop = SmallTraining(training={"max_steps": 3, "eval_steps": 3}).loop(tmp_path)
-    usual = loop._take_step
+    usual = loop.take_step
 
     def damage(passes: Any) -> None:
         usual(passes)
@@ -262,7 +262,7 @@ def test_weights_that_break_in_the_last_step_are_never_saved(tmp_path: Path) -> 
             with torch.no_grad():
                 next(iter(loop.model.parameters()))[0] = float("inf")
 
-    loop._take_step = damage
+    loop.take_step = damage
     loop.run()
     assert all(torch.isfinite(one).all() for one in weights_of(loop.model).values())
     (event,) = json.loads((tmp_path / "nan_report.json").read_text(encoding="utf-8"))["events"]

@@ -280,14 +280,14 @@ from small_fit import SmallTraining
 from test_resume_training import ASKED
 
 loop = SmallTraining(**ASKED).loop(Path(sys.argv[1]))
-take_step = loop._take_step
+take_step = loop.take_step
 
 def die_after(passes):
     take_step(passes)
     if loop.state.global_step == 7:
         os.kill(os.getpid(), signal.SIGKILL)
 
-loop._take_step = die_after
+loop.take_step = die_after
 loop.run()
 """
 

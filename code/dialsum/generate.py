@@ -246,26 +246,11 @@ def search(
         ValueError: more candidates than beams.
     """
     import torch
-    from transformers import GenerationConfig
 
     own, beams = model.config, settings.num_beams
     if not 1 <= candidates <= beams:
         raise ValueError(f"{candidates} candidates of a search with {beams} beams")
-    # load_model made the model forget its checkpoint's own settings.
-    asked = GenerationConfig(
-        num_beams=beams,
-        num_return_sequences=candidates,
-        max_new_tokens=settings.max_new_tokens,
-        min_new_tokens=settings.min_new_tokens or None,
-        do_sample=False,
-        use_cache=True,
-        repetition_penalty=settings.repetition_penalty,
-        length_penalty=settings.length_penalty if beams > 1 else None,
-        early_stopping=settings.early_stopping if beams > 1 else None,
-        pad_token_id=own.pad_token_id,
-        eos_token_id=own.eos_token_id,
-        decoder_start_token_id=own.decoder_start_token_id,
-    )
+    asked = describe_search(settings, own, candidates=candidates)
     processors = _processors(settings, find_writable(tokenizer), device=model.device)
     autocast = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=settings.bf16)
     order = sorted(range(len(inputs)), key=lambda index: -len(inputs[index]))
@@ -285,7 +270,7 @@ def search(
                         attention_mask=padded["attention_mask"].to(model.device),
                         generation_config=asked,
                         logits_processor=processors,
-                        past_key_values=_make_cache(),
+                        past_key_values=make_cache(),
                     ).tolist()
                     for place, index in enumerate(chosen):
                         best = written[place * candidates : (place + 1) * candidates]
@@ -308,6 +293,31 @@ def search(
     finally:
         model.train(was_training)
     return found
+
+
+def describe_search(settings: GenerationSettings, own: Any, *, candidates: int = 1) -> Any:
+    """Return a search as the library takes it.
+
+    Args:
+        own: the model's config. load_model made the model forget its checkpoint's own search.
+    """
+    from transformers import GenerationConfig
+
+    beams = settings.num_beams
+    return GenerationConfig(
+        num_beams=beams,
+        num_return_sequences=candidates,
+        max_new_tokens=settings.max_new_tokens,
+        min_new_tokens=settings.min_new_tokens or None,
+        do_sample=False,
+        use_cache=True,
+        repetition_penalty=settings.repetition_penalty,
+        length_penalty=settings.length_penalty if beams > 1 else None,
+        early_stopping=settings.early_stopping if beams > 1 else None,
+        pad_token_id=own.pad_token_id,
+        eos_token_id=own.eos_token_id,
+        decoder_start_token_id=own.decoder_start_token_id,
+    )
 
 
 def _read_candidate(tokenizer: PreTrainedTokenizerFast, ids: list[int], own: Any) -> Candidate:
@@ -337,7 +347,7 @@ def _score(model: Any, row: list[int], candidates: Sequence[Candidate]) -> list[
     ]
 
 
-def _make_cache() -> Any:
+def make_cache() -> Any:
     """Return a cache that leaves the cross-attention's keys and values where they are.
 
     A beam search reorders beams within a row at every step, and the library copies the whole cache

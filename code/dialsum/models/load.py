@@ -227,21 +227,9 @@ def load_model(
         raise RunError(f"{source}: {problem}")
     if bits == 4:
         compute_as_in_training(model)
-    # transformers 5 says True for every T5 and mT5; growing the embeddings would then silently
-    # replace the head of mT5 and T5 v1.1 by them.
-    if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
-        model.config.tie_word_embeddings = False
-        model.all_tied_weights_keys.pop(HEAD_WEIGHT, None)
-    _add_rows(model, tokenizer, new_tokens)
-    # The checkpoint's own search is forgotten: generate() fills in from it whatever is not set, and
-    # mT5 XLSum's bans every n-gram of 2, tags too.
-    model.config.pad_token_id = tokenizer.pad_token_id
-    model.config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config = transformers.GenerationConfig(
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=model.config.decoder_start_token_id,
-    )
+    give_rows(model, len(tokenizer))
+    _spell_new_rows(model, tokenizer, new_tokens)
+    forget_own_search(model, pad=tokenizer.pad_token_id, end=tokenizer.eos_token_id)
     return model
 
 
@@ -390,20 +378,46 @@ def _share_embeddings(model: Any, held: list[str], *, family: Family) -> None:
             ties[name] = family.embeddings[0]
 
 
-def _add_rows(model: Any, tokenizer: PreTrainedTokenizerFast, new_tokens: Sequence[str]) -> None:
-    """Give every token a row, taking none away.
-
-    A new one starts as the mean of the pieces that spelled it, or of all, where none does.
-    """
-    import torch
-
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+def give_rows(model: Any, rows: int) -> None:
+    """Give a model's embeddings and head so many rows, taking none away."""
+    # transformers 5 says True for every T5 and mT5; growing the embeddings would then silently
+    # replace the head of mT5 and T5 v1.1 by them.
+    if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
+        model.config.tie_word_embeddings = False
+        model.all_tied_weights_keys.pop(HEAD_WEIGHT, None)
+    if rows > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(rows, mean_resizing=False)
         # That puts one and the same layer in all places. PEFT meets it once, under the name
         # `shared`, and an adapter asked for embed_tokens is then left out in silence.
         for stack in (model.get_encoder(), model.get_decoder()):
             stack.embed_tokens = copy.copy(stack.embed_tokens)
             stack.embed_tokens._parameters = dict(stack.embed_tokens._parameters)
+
+
+def forget_own_search(model: Any, *, pad: int, end: int) -> None:
+    """Leave a model nothing of its checkpoint's own search: generate() fills in from it whatever is
+    not set, and mT5 XLSum's bans every n-gram of 2, tags too.
+
+    Args:
+        pad, end: ids of the tokenizer's tokens for padding and for the end of a text.
+    """
+    from transformers import GenerationConfig
+
+    model.config.pad_token_id, model.config.eos_token_id = pad, end
+    model.generation_config = GenerationConfig(
+        pad_token_id=pad,
+        eos_token_id=end,
+        decoder_start_token_id=model.config.decoder_start_token_id,
+    )
+
+
+def _spell_new_rows(
+    model: Any, tokenizer: PreTrainedTokenizerFast, new_tokens: Sequence[str]
+) -> None:
+    """Let the row of a new token start as the mean of the pieces that spelled it, or of all, where
+    none does."""
+    import torch
+
     vocabulary = tokenizer.get_vocab()
     new_ids = [vocabulary[token] for token in new_tokens]
     matrices = [model.get_input_embeddings().weight]

@@ -239,14 +239,14 @@ class Loop:
             self._evaluate()
             self._save()
         if state.global_step < state.max_steps and not self._is_out_of_patience():
-            self._rehearse()
+            self.rehearse()
             if random_state is not None:
                 set_random_state(random_state, self.machine.device)
             for passes in self._load_steps():
                 beat(STEP)
                 with self.whole():
                     self.between_steps = False
-                    self._take_step(passes)
+                    self.take_step(passes)
                     self.between_steps = True
                 stop_reason = self._read_stop_request()
                 last = state.global_step == state.max_steps or stop_reason is not None
@@ -304,7 +304,7 @@ class Loop:
             )
         )
 
-    def _rehearse(self) -> None:
+    def rehearse(self) -> None:
         """Run the heaviest passes and forget them: memory runs out now or not at all."""
         random_state = read_random_state(self.machine.device)
         beside = allocate_states(self.optimizer)
@@ -316,7 +316,7 @@ class Loop:
         set_random_state(random_state, self.machine.device)
         del beside
 
-    def _take_step(self, passes: list[Pass]) -> None:
+    def take_step(self, passes: list[Pass]) -> None:
         """Take one optimizer step, or leave it out where it is not finite."""
         self.model.train()
         self.progress.step = step = self.state.global_step + 1
