@@ -1,0 +1,65 @@
+"""code/trainer.py with one fault in its process, for tests/faults.py.
+
+    python tests/faulty_trainer.py FAULT --job FILE
+
+`memory`: torch's own OutOfMemoryError for passes of more than MOST_ROWS rows. `timed`: none; what
+Weights & Biases holds the run up for is printed, each call of it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
+
+MOST_ROWS = 4
+TOOK = "W&B took"
+
+
+def fill_memory() -> None:
+    """Raise what torch raises where memory is full, for passes over a size."""
+    import torch
+
+    from dialsum.train.task import SummaryTask
+
+    usual = SummaryTask.loss
+
+    def loss(self: SummaryTask, model: Any, batch: Any, *, count: int | None) -> torch.Tensor:
+        if len(batch["input_ids"]) > MOST_ROWS:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return usual(self, model, batch, count=count)
+
+    SummaryTask.loss = loss  # type: ignore[method-assign]
+
+
+def time_tracking() -> None:
+    """Print what each call of Weights & Biases takes."""
+    from dialsum.train.progress import WandbRun
+
+    def timed(name: str) -> None:
+        usual = getattr(WandbRun, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            began = time.monotonic()
+            try:
+                return usual(*given, **named)
+            finally:
+                print(f"{TOOK} {time.monotonic() - began:.3f} s in {name}", flush=True)
+
+        setattr(WandbRun, name, call)
+
+    for name in ("__init__", "__call__", "finish"):
+        timed(name)
+
+
+FAULTS = {"memory": fill_memory, "timed": time_tracking}
+
+
+if __name__ == "__main__":
+    import trainer
+
+    FAULTS[sys.argv.pop(1)]()
+    trainer.run_script(trainer.main)
