@@ -39,7 +39,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "code")]
 
-from batch_world import leave, make_options  # noqa: E402
+from batch_world import TRAINER, leave, make_options  # noqa: E402
 from dialsum.batch.ledger import INTERRUPTED, OPTIONS, read_batches  # noqa: E402
 from dialsum.cli import BatchOptions  # noqa: E402
 from dialsum.paths import LOCK, BatchPaths  # noqa: E402
@@ -78,9 +78,7 @@ sys.path[:0] = {paths!r}
 from dialsum.batch.ledger import OPTIONS
 from dialsum.batch.start import run_batch
 from dialsum.errors import run_script
-from batch_world import start
-asked, settings = OPTIONS.validate_json(sys.argv[2]), {settings!r}
-run_script(lambda _: start(asked) if sys.argv[1] == "pretend" else run_batch(asked, **settings))
+run_script(lambda _: run_batch(OPTIONS.validate_json(sys.argv[1]), trainer={trainer!r}))
 """
 MOST_TRACKING_SECONDS = 5.0
 PATIENCE_SECONDS = 300.0
@@ -130,14 +128,15 @@ class Batch:
     """A batch in a folder of its own.
 
     Attributes:
-        fault: of tests/faulty_trainer.py, in every experiment's process.
+        fault: of tests/faulty_trainer.py, in every experiment's process. With a trainer that is not
+            its own, a batch leaves its deep look out, which spares each start some seconds.
         variables: of the runner's environment.
     """
 
     folder: Path
     options: BatchOptions
     pretend: bool = False
-    fault: str = ""
+    fault: str = "none"
     variables: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -170,14 +169,12 @@ class Batch:
     def start(self, *, resume: bool = False) -> subprocess.Popen[bytes]:
         """Start it, or go on with it, in a process of its own."""
         trainer = (sys.executable, str(HERE / "faulty_trainer.py"), self.fault)
-        settings = {"trainer": trainer} if self.fault else {}
         paths = [str(HERE), str(HERE.parent / "code")]
         asked = replace(self.options, resume=resume)
-        kind = "pretend" if self.pretend else "real"
-        program = PROGRAM.format(paths=paths, settings=settings)
+        program = PROGRAM.format(paths=paths, trainer=TRAINER if self.pretend else trainer)
         with self.log.open("ab") as file:
             return subprocess.Popen(
-                [sys.executable, "-c", program, kind, OPTIONS.dump_json(asked).decode()],
+                [sys.executable, "-c", program, OPTIONS.dump_json(asked).decode()],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
