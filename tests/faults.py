@@ -47,7 +47,7 @@ from dialsum.paths import LOCK, BatchPaths  # noqa: E402
 from dialsum.record import Record, read_record  # noqa: E402
 from dialsum.text import align  # noqa: E402
 from dialsum.train.checkpoints import MANIFEST, TENSORS, step_of  # noqa: E402
-from faulty_trainer import TOOK  # noqa: E402
+from faulty_trainer import BAD_NAME, TOOK  # noqa: E402
 from small_models import SAMPLE  # noqa: E402
 from trainer_runs import (  # noqa: E402
     EXPERIMENTS,
@@ -150,7 +150,8 @@ class Batch:
     def paths(self) -> BatchPaths:
         """Where it writes."""
         assert self.options.output_dir is not None
-        return BatchPaths(self.options.output_dir / "auto_experiments", self.folder / "logs")
+        logs = self.options.log_dir or self.options.output_dir / "logs"
+        return BatchPaths(self.options.output_dir / "auto_experiments", logs)
 
     @property
     def log(self) -> Path:
@@ -167,6 +168,15 @@ class Batch:
         """What the ledger says of it; None where it was not begun."""
         batches = read_batches(self.paths.ledger)
         return batches[0].status if batches else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has succeeded, and said so in its table."""
+        batches = read_batches(self.paths.ledger)
+        return bool(batches) and (
+            batches[0].status == "success"
+            and self.paths.text_summary(batches[0].plan.started_at).is_file()
+        )
 
     def start(self, *, resume: bool = False) -> subprocess.Popen[bytes]:
         """Start it, or go on with it, in a process of its own."""
@@ -262,6 +272,12 @@ class World:
     seconds: float = 0.0
     kills: Counter[str] = field(default_factory=Counter)
 
+    @cached_property
+    def tracking_seconds(self) -> float:
+        """What a run waits for W&B at most where nothing is wrong with it."""
+        with WandbServer.running() as server:
+            return max(track(self, "tracking_works", server.url)[1].values())
+
     def make(self, name: str, *, output_dir: str = "out", values: Sequence[str] = ()) -> Batch:
         """Return a batch of three in a new folder; values are --set's."""
         folder = self.top / name
@@ -289,7 +305,7 @@ class World:
         Args:
             finished: what must not run again.
         """
-        while goes_on and batch.status != "success" and row.resumed < 3:
+        while goes_on and not batch.is_over and row.resumed < 3:
             resume = batch.status is not None
             status = batch.run(resume=resume)
             row.resumed += resume
@@ -297,7 +313,7 @@ class World:
             # A runner that was killed after its last word has nothing to go on with.
             good = status == (SUCCESS if batch.status == "success" else FAILED)
             row.expect(good, f"exit status {status} of a batch that is {batch.status}")
-        row.expect(not goes_on or batch.status == "success", f"the batch is {batch.status}")
+        row.expect(not goes_on or batch.is_over, f"the batch is {batch.status}, its table missing")
         table = batch.table()
         row.same = table == self.whole
         after = batch.finished()
@@ -315,16 +331,9 @@ def write_rows(path: Path, rows: Sequence[Sequence[str]]) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def write_config(
-    folder: Path,
-    experiment: str,
-    *,
-    checkpoint: Path | None = None,
-    rate: float = 2e-3,
-    decay: float = 0.0,
-) -> None:
+def write_config(folder: Path, experiment: str, *, rate: float = 2e-3, decay: float = 0.0) -> None:
     """Write the file of an experiment on a small checkpoint."""
-    checkpoint = checkpoint or small_checkpoint(architecture_of(experiment))
+    checkpoint = small_checkpoint(architecture_of(experiment))
     known = {"experiment": EXPERIMENTS / f"{experiment}.yaml", "checkpoint": checkpoint}
     text = CONFIG.format(**known, rate=rate, decay=decay)
     (folder / f"{experiment}.yaml").write_text(text, encoding="utf-8")
@@ -402,7 +411,7 @@ def play_kills(world: World, number: int) -> Row:
             good = SUCCESS if batch.status == "success" else FAILED
             row.expect(status == good, f"exit status {status} of a batch that is {batch.status}")
         finished = batch.finished()
-        if batch.status == "success":
+        if batch.is_over:
             break
     return end_undisturbed(world, batch, row, finished)
 
@@ -442,7 +451,8 @@ def fill(world: World, name: str, *, free: int) -> Row:
         row.said.append(str(status))
         row.done = f"60 MB refused, then filled to {free:,} bytes"
         row.expect(status == FAILED, f"exit status {status} on a full disk")
-        row.expect("no space left" in batch.screen, "the screen does not say so")
+        said = ("no space left", "the disk was full")
+        row.expect(any(words in batch.screen for words in said), "the screen does not say so")
         finished = batch.finished()
         (disk / "filler").unlink()
         return end_undisturbed(world, batch, row, finished)
@@ -501,17 +511,19 @@ def play_nan_rate(world: World) -> Row:
 
 
 def play_nan_data(world: World) -> Row:
-    """A piece that one train row alone has is infinite in the checkpoint: that row is left out, and
-    the record names it; the others are as undisturbed."""
-    batch, row = world.make("nan_data"), Row("nan_data", "one row of experiment 1 gives NaN")
-    name = spoil_checkpoint(batch.folder)
+    """One train row gives NaN: it is left out, and every record names it. The table is that of a
+    row less, so only that each experiment has scores can be asked of it."""
+    batch, row = world.make("nan_data"), Row("nan_data", "one train row gives NaN, left out")
+    batch.fault = "nan"
     row.said.append(str(batch.run()))
     world.end(batch, row, {}, goes_on=False)
-    record = batch.records()[MT5]
     row.expect(row.said == ["0"], "a row that is left out ends no run")
-    left_out = record.value("training.rows_left_out")
-    row.expect(left_out == [name], f"{left_out} left out in place of {name}")
-    return expect_others(world, batch, row, MT5)
+    row.expect(batch.table().keys() == world.whole.keys(), "not every experiment has scores")
+    for name, record in batch.records().items():
+        left_out = record.value("training.rows_left_out")
+        row.expect(left_out == [BAD_NAME], f"{name}: {left_out} left out in place of {BAD_NAME}")
+        row.expect(bool(record.value("training.nan_events")), f"{name} tells of no NaN")
+    return row
 
 
 def expect_others(
@@ -528,35 +540,6 @@ def expect_others(
         row.expect(status == UNFIT, f"exit status {status} of --resume with nothing to go on with")
         row.expect(refused in batch.screen, f"{refused} is not named")
     return row
-
-
-def spoil_checkpoint(folder: Path) -> str:
-    """Make the embedding infinite of a piece that one train row alone has; return that row."""
-    from safetensors.torch import load_file, save_file
-    from transformers import AutoTokenizer
-
-    checkpoint = shutil.copytree(small_checkpoint("mt5"), folder / "spoilt")
-    write_config(folder, MT5, checkpoint=checkpoint)
-    tokenizer, pieces = AutoTokenizer.from_pretrained(checkpoint), dict[str, set[int]]()
-    for kind in ROWS:
-        with (folder / "data" / f"{kind}.csv").open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                ids = tokenizer(row["dialogue"] + (row.get("summary") or ""))["input_ids"]
-                pieces[row["fname"]] = set(ids)
-    counts = Counter(piece for found in pieces.values() for piece in found)
-    with (folder / "data" / "train.csv").open(encoding="utf-8", newline="") as file:
-        name, piece = next(
-            (row["fname"], piece)
-            for row in csv.DictReader(file)
-            for piece in tokenizer(row["dialogue"].replace("\n", " "))["input_ids"]
-            if counts[piece] == 1
-        )
-    weights = load_file(checkpoint / "model.safetensors")
-    for key in ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"):
-        if key in weights:
-            weights[key][piece] = float("inf")
-    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
-    return name
 
 
 def play_memory(world: World) -> Row:
@@ -576,24 +559,39 @@ def play_memory(world: World) -> Row:
     return row
 
 
-def play_tracking(world: World, name: str, url: str, *, then: Callable[[], None] | None) -> Row:
-    """Run with W&B at an address that fails; no run may lose more than MOST_TRACKING_SECONDS, and
-    metrics.jsonl has all that was not sent."""
-    batch, row = world.make(name, values=["tracking.wandb=true"]), Row(name)
+def track(
+    world: World, name: str, url: str, *, then: Callable[[], None] | None = None
+) -> tuple[Batch, dict[str, float]]:
+    """Run a batch with W&B at an address; return what each experiment waited for it in seconds.
+
+    Args:
+        then: is called when the first experiment trains.
+    """
+    batch = world.make(name, values=["tracking.wandb=true"])
     batch.fault = "timed"
     batch.variables = {"WANDB_API_KEY": SECRETS["WANDB_API_KEY"], "WANDB_BASE_URL": url}
     process = batch.start()
     if then is not None:
         batch.wait_for(process, lambda: batch.has_trained(MT5))
         then()
-    row.said.append(str(process.wait(timeout=PATIENCE_SECONDS)))
+    if status := process.wait(timeout=PATIENCE_SECONDS):
+        raise RuntimeError(f"W&B ended a run: exit status {status}")
+    return batch, {log.stem: add_up(log) for log in batch.folder.glob("logs/*/experiment_*.log")}
+
+
+def play_tracking(
+    world: World, name: str, url: str, *, then: Callable[[], None] | None = None
+) -> Row:
+    """Run with W&B at an address that fails; no run may lose more than MOST_TRACKING_SECONDS over
+    what it waits for a W&B that works, and metrics.jsonl has all that was not sent."""
+    row, usual = Row(name), world.tracking_seconds
+    batch, took = track(world, name, url, then=then)
     world.end(batch, row, {}, goes_on=False)
-    row.expect(row.said == ["0"], "W&B ended a run")
+    row.said.append("0")
     row.expect(row.same, f"{batch.table()} in place of {world.whole}")
-    took = {log.stem: add_up(log) for log in batch.folder.glob("logs/*/experiment_*.log")}
-    worst = max(took.values())
-    row.done = f"W&B {name.partition('_')[2].replace('_', ' ')}: at most {worst:.1f} s a run"
-    row.expect(worst <= MOST_TRACKING_SECONDS, f"W&B took {took} s")
+    row.done = f"a run waits {max(took.values()):.1f} s at most, {usual:.1f} s where W&B works"
+    lost = max(took.values()) - usual
+    row.expect(lost <= MOST_TRACKING_SECONDS, f"W&B took {took} s, {usual} s where it works")
     for one in batch.names:
         kinds = Counter(event["event"] for event in read_events(batch.paths.run(one).folder))
         row.expect(kinds["eval"] == 3 and kinds["train"] == 4, f"metrics.jsonl of {one}: {kinds}")
@@ -610,14 +608,14 @@ def play_tracking_dead(world: World) -> Row:
     """Nobody listens at W&B's port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    return play_tracking(world, "tracking_dead", f"http://127.0.0.1:{port}", then=None)
+    return play_tracking(world, "tracking_dead", f"http://127.0.0.1:{port}")
 
 
 def play_tracking_mute(world: World) -> Row:
     """W&B's port accepts and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        return play_tracking(world, "tracking_mute", url, then=None)
+        return play_tracking(world, "tracking_mute", url)
 
 
 def play_tracking_falls_silent(world: World) -> Row:

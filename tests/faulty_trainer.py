@@ -2,7 +2,8 @@
 
     python tests/faulty_trainer.py FAULT --job FILE
 
-`memory`: torch's own OutOfMemoryError for passes of more than MOST_ROWS rows. `timed`: what
+`memory`: torch's own OutOfMemoryError for passes of more than MOST_ROWS rows. `nan`: the loss of
+every pass with BAD_NAME in it. `timed`: what
 Weights & Biases holds the run up for is printed, each call of it. `none`: none.
 """
 
@@ -16,6 +17,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
 MOST_ROWS = 4
+BAD_NAME = "sample_train_5"
+"""A train row."""
 TOOK = "W&B took"
 
 
@@ -31,6 +34,22 @@ def fill_memory() -> None:
         if len(batch["input_ids"]) > MOST_ROWS:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return usual(self, model, batch, count=count)
+
+    SummaryTask.loss = loss  # type: ignore[method-assign]
+
+
+def spoil_row() -> None:
+    """Make the loss of every pass that holds one row NaN."""
+    import torch
+
+    from dialsum.train.task import SummaryTask, rows_of
+
+    usual = SummaryTask.loss
+
+    def loss(self: SummaryTask, model: Any, batch: Any, *, count: int | None) -> torch.Tensor:
+        found = usual(self, model, batch, count=count)
+        bad = any(BAD_NAME in self.names[row] for row in rows_of([batch]))
+        return found * float("nan") if bad else found
 
     SummaryTask.loss = loss  # type: ignore[method-assign]
 
@@ -55,7 +74,7 @@ def time_tracking() -> None:
         timed(name)
 
 
-FAULTS = {"memory": fill_memory, "timed": time_tracking, "none": lambda: None}
+FAULTS = {"memory": fill_memory, "nan": spoil_row, "timed": time_tracking, "none": lambda: None}
 
 
 if __name__ == "__main__":

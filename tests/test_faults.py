@@ -9,9 +9,13 @@ import pytest
 
 import faults
 from batch_world import make_options, make_screen, start
+from dialsum.batch.ledger import read_batches
 from dialsum.batch.lock import hold_batch, hold_run
+from dialsum.batch.result import BatchResult
+from dialsum.errors import UnfitError
 from dialsum.paths import BatchPaths, RunPaths
 from dialsum.record import find_records
+from dialsum.report.summaries import write_batch_files
 
 
 def write_all(folder: Path, *names: str) -> None:
@@ -71,6 +75,32 @@ def test_what_found_the_disk_full_goes_on_when_there_is_space(tmp_path: Path) ->
     assert start(replace(options, resume=True), screen=screen) == 0, shown.getvalue()
     assert "finished before: 2 L_ok" in shown.getvalue()
     assert {one.status for one in find_records(tmp_path / "out")[0]} == {"success", "failed"}
+
+
+def test_a_batch_that_was_killed_over_its_last_files_writes_them_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = make_options(tmp_path, "ok")
+
+    def die_at_the_end(result: BatchResult) -> dict[Path, str]:
+        if result.finished_at is not None:
+            raise SystemExit(9)
+        return write_batch_files(result)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr("dialsum.batch.queue.write_batch_files", die_at_the_end)
+        start(options, screen=make_screen()[0])
+    paths = BatchPaths(tmp_path / "out/auto_experiments", tmp_path / "out/logs")
+    [kept] = read_batches(paths.ledger)
+    assert kept.status == "running"
+    assert start(replace(options, resume=True), screen=make_screen()[0]) == 0
+    text = paths.text_summary(kept.plan.started_at)
+    whole = text.read_text(encoding="utf-8")
+    text.unlink()
+    assert start(replace(options, resume=True), screen=make_screen()[0]) == 0
+    assert text.read_text(encoding="utf-8").splitlines()[2:8] == whole.splitlines()[2:8]
+    with pytest.raises(UnfitError, match="has come to its end"):
+        start(replace(options, resume=True), screen=make_screen()[0])
 
 
 @pytest.mark.training
