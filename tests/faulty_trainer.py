@@ -42,13 +42,17 @@ def spoil_row() -> None:
     """Make the loss of every pass that holds one row NaN."""
     import torch
 
-    from dialsum.train.task import SummaryTask, rows_of
+    from dialsum.train.task import SummaryTask
 
     usual = SummaryTask.loss
 
     def loss(self: SummaryTask, model: Any, batch: Any, *, count: int | None) -> torch.Tensor:
         found = usual(self, model, batch, count=count)
-        bad = any(BAD_NAME in self.names[row] for row in rows_of([batch]))
+        if BAD_NAME not in self.names:  # the dev rows'
+            return found
+        wanted = self[[self.names.index(BAD_NAME)]]["labels"][0]
+        labels = batch["labels"].cpu()[:, : len(wanted)]
+        bad = labels.shape[1] == len(wanted) and bool((labels == wanted).all(dim=1).any())
         return found * float("nan") if bad else found
 
     SummaryTask.loss = loss  # type: ignore[method-assign]
