@@ -8,7 +8,7 @@ and memory_2 (fail for that reason in the first two attempts), nanhang and nancr
 meet (waits for another of its sort to run at the same time), slow (takes a second more), count_N
 (takes N steps of a hundredth of a second with a checkpoint after every second one, and goes on from
 there when asked to; its score tells of every step), mute (gives no sign of life after its first
-step), lost (fails because its card is lost).
+step), lost (fails because its card is lost), full (finds the disk full, but not the second time).
 """
 
 from __future__ import annotations
@@ -139,6 +139,10 @@ def behave(act: str, paths: RunPaths, asked: Job, started: datetime) -> int:
         failure = {"cause": "device", "stage": "train", "step": 3}
         reason = "CUDA error: unspecified launch failure"
         record(paths, asked, started, status="failed", reason=reason, failure=failure)
+        return 1
+    if act == "full" and not paths.previous.is_dir():
+        failure = {"cause": "disk_full", "stage": "train", "step": 3}
+        record(paths, asked, started, status="failed", reason="no space", failure=failure)
         return 1
     if act == "count":
         name = asked.loaded.name

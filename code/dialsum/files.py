@@ -400,6 +400,24 @@ def write_bytes(path: Path, content: bytes) -> None:
             raise
 
 
+_HALF_WRITTEN = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp", flags=re.DOTALL)
+
+
+def find_half_written(folder: Path, names: Iterable[str] | None = None) -> list[Path]:
+    """Return what write_bytes left in a folder of files that it was killed over; none where there
+    is no such folder.
+
+    Args:
+        names: of the files that were to come of them; None: any.
+    """
+    try:
+        found = [(path, _HALF_WRITTEN.fullmatch(path.name)) for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    wanted = None if names is None else set(names)
+    return [path for path, name in found if name and (wanted is None or name[1] in wanted)]
+
+
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Make the folder of a file; say what keeps the file from being written (as write_bytes)."""

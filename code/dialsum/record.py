@@ -23,11 +23,12 @@ from typing import Any, NamedTuple
 from dialsum.errors import DiskFullError, RunError, UnfitError
 from dialsum.experiment.attempt import CUT_OFF, say_attempts
 from dialsum.experiment.job import Job
-from dialsum.files import dump_json, read_regular, write_json, write_text
+from dialsum.files import dump_json, find_half_written, read_regular, write_json, write_text
 from dialsum.paths import LOCK, RunPaths, relative, shown, timestamp
 from dialsum.score.rouge import require_same_signature
 from dialsum.score.show import format_scores
 from dialsum.text import say_first
+from dialsum.train.checkpoints import list_checkpoints
 
 SCHEMA_VERSION = 1
 STATUSES = ("success", "failed", "interrupted")
@@ -379,10 +380,11 @@ def find_foreign(paths: RunPaths) -> str | None:
                 return f"{shown(place)}: lies inside the run in {shown(above)}. {WAY_OUT}"
     ours = holds_run(folder)
     lacking = "no result.json or environment.json of a run of this program"
-    found = None if ours else _find_files(folder, what="run", lacking=lacking)
+    nobodys = _find_half_written(paths)
+    found = None if ours else _find_files(folder, what="run", lacking=lacking, but=nobodys)
     if found is None and paths.has_outside_model and not (ours and find_model(folder) == model):
         lacking = "no model that the run in the run's folder wrote"
-        found = _find_files(model, what="model", lacking=lacking)
+        found = _find_files(model, what="model", lacking=lacking, but=nobodys)
     if found is not None:
         return found
     for path in (*paths.written, paths.previous):
@@ -395,12 +397,13 @@ def find_foreign(paths: RunPaths) -> str | None:
     return None
 
 
-def _find_files(folder: Path, *, what: str, lacking: str) -> str | None:
-    """Say what stands in a folder that is not known to be ours, if anything does."""
+def _find_files(folder: Path, *, what: str, lacking: str, but: Sequence[Path]) -> str | None:
+    """Say what stands in a folder that is not known to be ours, if anything does but these."""
     if os.path.lexists(folder) and not folder.is_dir():
         return f"{shown(folder)}: is a file, but the {what}'s folder goes there. {WAY_OUT}"
     try:
-        names = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
+        there = folder.iterdir() if folder.is_dir() else ()
+        names = sorted(one.name for one in there if one not in but)
     except OSError as error:
         return f"{shown(folder)}: cannot be looked into: {error.strerror or error}. {WAY_OUT}"
     names = [name for name in names if name not in (LOCK, RunPaths.alone(folder).previous.name)]
@@ -588,6 +591,41 @@ def _follow_record(content: dict[str, Any], paths: RunPaths, target: RunPaths) -
     if "attempts" in content:
         moved["attempts"] = [_follow_record(one, paths, target) for one in content["attempts"]]
     return moved
+
+
+def remove_half_written(paths: RunPaths) -> None:
+    """Remove the files that a killed process was writing for a run; called by who holds its folder.
+
+    Raises:
+        UnfitError: one cannot be removed.
+    """
+    left, inside = _find_half_written(paths), [paths.results, paths.checkpoints]
+    # Through a link it would be somebody else's folder; such a run is refused.
+    if not any(folder.is_symlink() for folder in inside):
+        for folder in (*inside, *list_checkpoints(paths.checkpoints)):
+            left += find_half_written(folder)
+    remove_left(left)
+
+
+def _find_half_written(paths: RunPaths) -> list[Path]:
+    """Return what a killed process was writing right in a run's folder and in its model's."""
+    names = [one.name for one in paths.written]
+    drafts = [one.with_name(one.name + DRAFT) for one in paths.written]
+    left = [draft for draft in drafts if draft.is_file() and not draft.is_symlink()]
+    left += find_half_written(paths.folder, [*names, *(draft.name for draft in drafts)])
+    return left + find_half_written(paths.model, [paths.model_info.name, "README.md"])
+
+
+def remove_left(left: Iterable[Path]) -> None:
+    """Remove files that nobody needs; UnfitError where one cannot be removed."""
+    for path in left:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UnfitError(
+                f"{shown(path)}: was left by a process that was killed, and cannot be removed: "
+                f"{error.strerror or error}. Remove it yourself, or mend the folder's permissions"
+            ) from error
 
 
 def describe_dead_run(

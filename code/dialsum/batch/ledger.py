@@ -382,7 +382,7 @@ def _latest_event(connection: sqlite3.Connection) -> int:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a ledger to read it.
+    """Open a ledger to read it; one that a killed runner had only begun to make is empty.
 
     Raises:
         UnfitError: it is no ledger of this program, or cannot be read.
@@ -395,6 +395,10 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
             connection.row_factory = sqlite3.Row
             if not _look_at(connection, path):
                 yield connection
+                return
+        with closing(sqlite3.connect(":memory:")) as empty:
+            empty.executescript(TABLES)
+            yield empty
     except sqlite3.Error as error:
         raise UnfitError(_explain(path, error)) from error
 

@@ -20,7 +20,9 @@ from datetime import datetime
 from pathlib import Path
 
 from dialsum.errors import UnfitError
+from dialsum.files import find_half_written
 from dialsum.paths import LOCK, BatchPaths, RunPaths, shown
+from dialsum.record import remove_half_written, remove_left
 from dialsum.text import shorten
 
 PATIENCE_SECONDS = 0.5
@@ -44,6 +46,7 @@ def hold_run(paths: RunPaths) -> Iterator[None]:
         # After its own: of a batch and a run that start in one moment, one at least sees the other.
         if problem := find_batch_around(paths):
             raise UnfitError(problem)
+        remove_half_written(paths)
         yield
 
 
@@ -62,7 +65,21 @@ def hold_batch(paths: BatchPaths, runs: Iterable[RunPaths]) -> Iterator[None]:
             stack.enter_context(_hold(folder / LOCK, "batch"))
         for problem in find_runs_at_work(runs):
             raise UnfitError(problem)
+        remove_left(_find_half_written(paths))
         yield
+
+
+def _find_half_written(paths: BatchPaths) -> list[Path]:
+    """Return what a killed runner left of a batch's own files; a run's go when that is held."""
+    left = [
+        path
+        for path in find_half_written(paths.root)
+        if path.name.startswith((".experiment_summary.json.", ".experiment_results_"))
+    ]
+    name = paths.text_summary(datetime.now()).name
+    for folder in paths.log_root.glob("main_experiments_*"):
+        left += find_half_written(folder, [name])
+    return left
 
 
 def _folders_of(paths: BatchPaths) -> list[Path]:

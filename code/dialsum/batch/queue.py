@@ -141,8 +141,11 @@ def run_queue(
                     run.child.kill()
         result.interrupted = heard.wanted and not result.all_succeeded
         result.finished_at = datetime.now().astimezone()
-        ledger.end(plan.batch_id, result.status)
+        # The ledger last: a runner that is killed before has not ended, and goes on when asked.
         queue.write()
+        ledger.end(plan.batch_id, result.status)
+        if ledger.unwritten:
+            note_unwritten(result, {ledger.path: describe_unwritten(ledger.unwritten)}, screen)
     return result
 
 

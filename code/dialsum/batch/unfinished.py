@@ -113,7 +113,8 @@ def find_unfinished(options: BatchOptions) -> Unfinished:
         ended=frozenset(ended),
     )
     # A runner that was killed after its last experiment owes the table still.
-    if not plan.waiting and kept.status not in (RUNNING, INTERRUPTED):
+    has_table = plan.paths.text_summary(plan.started_at).exists()
+    if not plan.waiting and has_table and kept.status not in (RUNNING, INTERRUPTED):
         failed = [one.job.label for one in ended.values() if not one.record.succeeded]
         rest = f"; {', '.join(failed)} failed: --retry-failed runs what failed again"
         why = (

@@ -33,7 +33,7 @@ OF_ALL = (DISK, DEVICE, HUNG)
 """Causes that the next experiment would most likely meet too."""
 CAUSE_WORDS = {NAN: "NaN", FULL: "full memory", KILLED: "being killed (SIGKILL)"}
 """Why an attempt failed, by `failure.cause` of its record, where other values may mend it."""
-CUT_OFF = (KILLED, LOST, HUNG)
+CUT_OFF = (KILLED, LOST, HUNG, DISK)
 """Causes that say nothing of the experiment: it goes on from its checkpoint."""
 SUFFIXES = {1: "st", 2: "nd", 3: "rd"}
 

@@ -24,6 +24,7 @@ from dialsum.config.schema import Tracking
 from dialsum.errors import first_line
 from dialsum.files import append_json_line
 from dialsum.lifeline import EVALUATION, LOADING, beat
+from dialsum.paths import in_command
 from dialsum.score.show import describe_measured
 
 WINDOW = 50
@@ -318,9 +319,9 @@ class Progress:
                 self._writer.close()
 
 
-ANSWER_SECONDS = 5.0  # time that W&B's address has to answer, before anything else is asked
-INIT_TIMEOUT_SECONDS = 15
-FINISH_TIMEOUT_SECONDS = 60
+BEGIN_SECONDS = 2.5  # for W&B's address to answer and then for W&B to begin, together
+FINISH_SECONDS = 2.5  # for what it has not sent yet; a run loses no more than both by it
+LEAST_SECONDS = 0.5  # W&B takes 0 for no limit
 MOST_CHARACTERS = 300  # of an error's text in the record
 MOST_BYTES = 4096  # of an answer
 
@@ -356,6 +357,7 @@ class WandbRun:
         folder: Path,
     ) -> None:
         self._run: Any = None
+        self._latest = folder / "wandb" / "latest-run"
         self.record: dict[str, str] = {"requested": str(asked.wandb).lower()}
         if (why_off := _find_why_off(asked, os.environ)) is not None:
             self._off(why_off)
@@ -372,8 +374,10 @@ class WandbRun:
             if mode == "disabled":
                 self._off("its own settings say disabled (`wandb online` turns it on)")
                 return
+            began = time.monotonic()
             if mode != "offline":
                 find_answer(settings.base_url)
+            seconds = max(BEGIN_SECONDS - (time.monotonic() - began), LEAST_SECONDS)
             self._run = wandb.init(
                 project=asked.project,
                 entity=asked.entity,
@@ -385,10 +389,10 @@ class WandbRun:
                 dir=str(folder),
                 reinit="finish_previous",
                 settings=wandb.Settings(
-                    init_timeout=INIT_TIMEOUT_SECONDS,
-                    finish_timeout=FINISH_TIMEOUT_SECONDS,
+                    init_timeout=seconds,
+                    finish_timeout=FINISH_SECONDS,
                     finish_timeout_raises=True,
-                    login_timeout=INIT_TIMEOUT_SECONDS,
+                    login_timeout=seconds,
                     console="off",
                     disable_git=True,
                     save_code=False,
@@ -442,10 +446,10 @@ class WandbRun:
             self._run.summary.update({f"final/{key}": value for key, value in scores.items()})
             self._run.finish(exit_code=exit_code)
         except TimeoutError:
-            # What it did not send stands on the disk.
+            # What it did not send stands on the disk, in a folder that the server does not name.
             print(
-                f"warning: Weights & Biases has not taken everything in {FINISH_TIMEOUT_SECONDS} s;"
-                f" send the rest later: wandb sync {Path(str(self._run.dir)).parent}",
+                f"warning: Weights & Biases has not taken everything in {FINISH_SECONDS:g} s; "
+                f"send the rest later: wandb sync {in_command(self._latest.resolve())}",
                 flush=True,
             )
         except Exception as error:
@@ -487,7 +491,7 @@ class UnreachableError(Exception):
     """W&B's address does not answer as it should; the text says which and how."""
 
 
-def find_answer(base_url: str, *, max_seconds: float = ANSWER_SECONDS) -> None:
+def find_answer(base_url: str, *, max_seconds: float = BEGIN_SECONDS) -> None:
     """Return once W&B's address has answered a question, whatever it answers.
 
     W&B itself tries a dead address for half a minute, and each experiment would wait for that.
