@@ -111,6 +111,7 @@ def run_queue(
         UnfitError: the folders cannot be made or another batch holds them, or a Ray cluster is not
             fit; nothing was started.
     """
+    screen = screen or Screen.on(sys.stdout)
     reaching = nullcontext(cluster) if cluster else reach_cluster(plan)
     before = {} if unfinished is None else unfinished.results
     ended = {number: before[number] for number in plan.ended}
@@ -141,7 +142,6 @@ def run_queue(
                 f"{'; '.join(group_unwritten(unwritten).values())}. Free space, or write elsewhere "
                 "with --output-dir, and start again. Nothing was started."
             )
-        screen = screen or Screen.on(sys.stdout)
         queue = _Queue(plan, result, ledger, screen, heard, grace_seconds, reached)
         if reached is None:
             queue.say_cards(none="no NVIDIA GPU in this machine")
@@ -462,6 +462,8 @@ class _Queue:
         if held:
             run.end = NodeLost("", f"{lost}, and its process does not end: {held[0]}")
             return None
+        if self._read_own(job) is not None:
+            return None  # it came to its end before its node was taken for lost
         step = find_step(job)
         how = "starts again" if step is None else f"goes on after step {step:,}"
         said = f"{lost}: it {how} on another"
@@ -511,10 +513,8 @@ class _Queue:
     def _collect(self, run: _Running) -> ExperimentResult:
         """Find the record that the run wrote, or write the one that it could not write."""
         job, log, end = run.job, self.plan.log_of(run.job), run.end
-        with suppress(RunError):  # it left none, or a damaged one
-            own = read_record(job.paths.result)
-            if own.value("batch") == self.plan.batch_id:
-                return ExperimentResult(job, own, log)
+        if (own := self._read_own(job)) is not None:
+            return ExperimentResult(job, own, log)
         lost = isinstance(end, NodeLost)
         end = str(end) if isinstance(end, NodeLost) else end
         status, reason = explain_end(end, log)
@@ -538,6 +538,14 @@ class _Queue:
                 content["reason"] = f"{cause} of {shown(job.paths.folder)}: {how}"
             record = Record(job.paths.result, content)
             return ExperimentResult(job, record, log, unwritten=cause)
+
+    def _read_own(self, job: Job) -> Record | None:
+        """Return the record that a run of this batch wrote; None where it left none, or a damaged
+        one."""
+        with suppress(RunError):
+            own = read_record(job.paths.result)
+            return own if own.value("batch") == self.plan.batch_id else None
+        return None
 
     def _prepare_retry(self, run: _Running, came: ExperimentResult) -> Job | None:
         """Decide about a retry, and move what the failed attempt left out of its way."""

@@ -18,7 +18,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -166,13 +166,19 @@ def reach_cluster(plan: BatchPlan) -> Iterator[Cluster | None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     import ray
 
-    with tempfile.TemporaryDirectory(prefix="dialsum-ray-", ignore_cleanup_errors=True) as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="dialsum-ray-", ignore_cleanup_errors=True)
+        )
         settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if address == "local":
             settings |= {"num_cpus": usable_cores(), "include_dashboard": False}
             settings |= {"object_store_memory": STORE_BYTES, "_temp_dir": folder}
         else:
             _ask_head(address)
+        # What it says of its nodes' ends, at length and on stdout, stands in its own logs too.
+        quiet = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+        stack.enter_context(redirect_stdout(quiet))
         # Ray would end this process in its own way.
         handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -21,7 +21,7 @@ from pathlib import Path
 from dialsum.batch.cards import read_card_use, wait_until_free
 from dialsum.batch.child import Child, ChildEnd, Interrupts
 from dialsum.batch.lock import BATCH_PID
-from dialsum.errors import RunError
+from dialsum.errors import EXIT_FAILED, RunError
 from dialsum.experiment.job import Job
 from dialsum.files import write_json, write_text
 from dialsum.machine.devices import DriverError, nvidia_gpus, visible_gpus
@@ -30,6 +30,7 @@ from dialsum.record import read_json_object
 
 PIECE_BYTES = 8 * 2**20
 """Most that goes to the runner at once."""
+PARENT_SECONDS = 0.5
 TEMPORARY = "dialsum-run-"
 """Begins the name of a node's temporary folder."""
 
@@ -121,6 +122,7 @@ class NodeRun:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
         self.pid = self._child.pid
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
     def follow(self, wishes: Sequence[float], *, log_at: int, metrics_at: int) -> News:
         """Look after the process, and return what is new.
@@ -192,6 +194,14 @@ class NodeRun:
             self._child.kill()
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process, and by its lifeline the experiment's, once the node's raylet is gone: Ray
+    takes the node for dead then and starts the experiment elsewhere, but lets this one live on."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_SECONDS)
+    os._exit(EXIT_FAILED)
 
 
 def folders_of(paths: RunPaths) -> list[Path]:
