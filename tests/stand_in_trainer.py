@@ -227,8 +227,9 @@ def count(asked: Job, *, total: int) -> int:
 
 
 def meet(paths: RunPaths) -> None:
-    """Wait until two runs have come here; say how many threads each may use."""
+    """Wait until two runs have come here; say how many threads, and which card, each may use."""
     print(f"threads {os.environ.get('OMP_NUM_THREADS')}", flush=True)
+    print(f"card {os.environ.get('CUDA_VISIBLE_DEVICES')}", flush=True)
     write_text(paths.folder.parent.parent / f"met_{paths.folder.name}", "")
     end = time.monotonic() + 30
     while len(list(paths.folder.parent.parent.glob("met_*"))) < 2:

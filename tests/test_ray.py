@@ -192,8 +192,9 @@ def start_ray(command: str) -> subprocess.Popen[bytes]:
 
 def is_healthy(port: int) -> bool:
     """Tell whether the head of a cluster answers."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    address = ["--address", f"127.0.0.1:{port}"]
+    asked = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *address]
+    return subprocess.run(asked, capture_output=True, timeout=30).returncode == 0
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -18,7 +18,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,6 +44,7 @@ STORE_BYTES = 256 * 2**20
 """Ray's shared memory on a cluster of this machine alone: what comes back goes through it."""
 SILENT_SECONDS = 60.0
 """Time that a node may not be reached before it is given up, or that no node has what is needed."""
+CLOSE_SECONDS = 5.0
 WAIT_SAID_SECONDS = 5.0
 """An experiment that waits longer for its place says so."""
 INCOMING = ".incoming"
@@ -525,7 +526,13 @@ class RayChild:
             self._end = NodeLost(self._node, words)
 
     def kill(self) -> None:
-        """Kill what runs; its node lets nothing of it live on."""
+        """Kill what runs; its node lets nothing of it live on, and removes its folder."""
+        import ray
+        from ray.exceptions import RayError
+
+        if self._node:
+            with suppress(RayError):  # what cannot be asked any more dies with its actor
+                ray.get(self._actor.close.remote(), timeout=CLOSE_SECONDS)
         self._kill_actor()
 
     def _kill_actor(self) -> None:

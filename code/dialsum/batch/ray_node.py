@@ -122,7 +122,7 @@ class NodeRun:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
         self.pid = self._child.pid
-        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=self._end_with, args=(os.getppid(),), daemon=True).start()
 
     def follow(self, wishes: Sequence[float], *, log_at: int, metrics_at: int) -> News:
         """Look after the process, and return what is new.
@@ -165,6 +165,16 @@ class NodeRun:
         except DriverError as error:
             self._note = f"warning: {error}"
 
+    def _end_with(self, raylet: int) -> None:
+        """End this process and the experiment's once the node's raylet, its parent, is gone: the
+        cluster takes the node for dead then, but Ray lets its actors live on."""
+        while os.getppid() == raylet:
+            time.sleep(PARENT_SECONDS)
+        try:
+            self.close()
+        finally:
+            os._exit(EXIT_FAILED)
+
     def pack(self) -> int:
         """Pack what a run left that is not in place, checkpoints left out; return the bytes."""
         paths = self._paths
@@ -194,14 +204,6 @@ class NodeRun:
             self._child.kill()
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _end_with_parent(parent: int) -> None:
-    """End this process, and by its lifeline the experiment's, once the node's raylet is gone: Ray
-    takes the node for dead then and starts the experiment elsewhere, but lets this one live on."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_SECONDS)
-    os._exit(EXIT_FAILED)
 
 
 def folders_of(paths: RunPaths) -> list[Path]:
