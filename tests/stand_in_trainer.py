@@ -5,10 +5,10 @@ up to its first `_`: ok, numpy, fail, unfit, crash, silent, hang, stubborn, earl
 touches its folder), late (crashes after its record), fill (fills the disk to the last byte), nan_2
 and memory_2 (fail for that reason in the first two attempts), nanhang and nancrash
 (meet NaN first, then hang or crash), untracked (finds no W&B; its log says what it was told of it),
-meet (waits for another of its sort to run at the same time), slow (takes a second more), count_N
-(takes N steps of a hundredth of a second with a checkpoint after every second one, and goes on from
-there when asked to; its score tells of every step), mute (gives no sign of life after its first
-step), lost (fails because its card is lost).
+meet (waits for another of its sort to run at the same time), slow (takes a second more),
+sleep_S_N (takes S seconds more), count_N (takes N steps of a hundredth of a second with a
+checkpoint after every second one, and goes on from there when asked to; its score tells of every
+step), mute (gives no sign of life after its first step), lost (fails because its card is lost).
 """
 
 from __future__ import annotations
@@ -148,6 +148,8 @@ def behave(act: str, paths: RunPaths, asked: Job, started: datetime) -> int:
         return 0
     if act == "slow":
         time.sleep(1)
+    if act == "sleep":
+        time.sleep(float(asked.loaded.name.split("_")[1]))
     if act == "fill":
         fill_disk(paths.folder)
     if act == "fail":

@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -38,8 +39,11 @@ from dialsum.files import write_text
 from dialsum.machine.devices import usable_cores
 from dialsum.paths import PROJECT_ROOT, RunPaths, shared_token
 
-REACH_SECONDS = 10.0
-"""Time that a cluster's head has to answer."""
+REACH_SECONDS = 5.0
+"""Time that a cluster's head has to take a connection."""
+JOIN_SECONDS = 30.0
+"""Time that it takes to join a cluster at most."""
+PROBE = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 STORE_BYTES = 256 * 2**20
 """Ray's shared memory on a cluster of this machine alone: what comes back goes through it."""
 SILENT_SECONDS = 60.0
@@ -185,11 +189,7 @@ def reach_cluster(plan: BatchPlan) -> Iterator[Cluster | None]:
         try:
             ray.init(address=address, **settings)
         except (RuntimeError, ValueError, ConnectionError) as error:
-            raise UnfitError(
-                f"--ray-address {address}: this machine cannot join the cluster "
-                f"({first_line(error)}). Start the batch on a machine of the cluster, where `ray "
-                f"start --address={address}` ran, with the same Ray ({ray.__version__}) and Python"
-            ) from error
+            raise UnfitError(f"Ray cannot be started or joined: {first_line(error)}") from error
         finally:
             for one, handler in handlers.items():
                 signal.signal(one, handler)
@@ -204,24 +204,36 @@ def reach_cluster(plan: BatchPlan) -> Iterator[Cluster | None]:
 
 
 def _ask_head(address: str) -> None:
-    """Raises UnfitError where no head of a cluster answers soon; Ray itself would try for minutes,
-    and end this process."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
-    command += [] if address == "auto" else ["--address", address]
+    """Join a cluster in a process of its own first: Ray tries for minutes where nobody answers, and
+    then ends its process.
+
+    Raises:
+        UnfitError: no head of a cluster answers soon, or it does not take this machine.
+    """
+    host, _, port = address.rpartition(":")
     try:
+        if host:
+            socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
         done = subprocess.run(
-            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=REACH_SECONDS
+            [sys.executable, "-c", PROBE, address],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=JOIN_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        said = f"no answer in {REACH_SECONDS:g} s"
+        said = f"what is there does not answer as Ray does in {JOIN_SECONDS:g} s"
+    except (OSError, OverflowError) as error:
+        said = f"nothing answers there ({error})"
     else:
         if done.returncode == 0:
             return
-        said = "no cluster of this Ray answers there"
+        said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1][:400]
     raise UnfitError(
-        f"--ray-address {address}: {said}. Start one with `ray start --head` and give the address "
-        "that it says (HOST:6379 by default), see `ray status` there; without --ray-address, "
-        "batch.executor ray uses this machine alone. Nothing was started."
+        f"--ray-address {address}: this machine cannot join that cluster: {said}. Start one with "
+        "`ray start --head`, give the HOST:PORT that it says, and start the batch on a machine of "
+        "it (`ray start --address=HOST:PORT`; the same Ray, Python and token everywhere). Without "
+        "--ray-address this machine alone is used. Nothing was started."
     )
 
 
