@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -24,6 +25,7 @@ from dialsum.cli import BatchOptions, read_batch_options
 from dialsum.errors import UnfitError
 from dialsum.paths import SHARED_TOKEN
 from dialsum.record import find_records
+from faults import run
 from ray_world import kill_node, two_nodes
 from test_child import wait_for
 from test_plan import plan_of
@@ -139,7 +141,12 @@ def score_after(steps: int) -> float:
 
 
 @pytest.mark.slow
-def test_a_node_without_the_folder_sends_its_run_back(tmp_path: Path) -> None:
+def test_a_node_without_the_folder_sends_its_run_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A cluster that takes only who has its token.
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", uuid4().hex + uuid4().hex)
     (tmp_path / "out").mkdir()
     hide = f"mount -t tmpfs tmpfs {tmp_path / 'out'}"
     if subprocess.run(["unshare", "-m", "sh", "-c", hide], capture_output=True).returncode:
@@ -156,23 +163,23 @@ def test_a_node_without_the_folder_sends_its_run_back(tmp_path: Path) -> None:
             tmp_path / "b",
         )
         names = ("ok_30", "crash", "count_20")
-        status, shown = play(
-            make_options(tmp_path, *names, ray_address=f"127.0.0.1:{port}", overrides=ALL)
-        )
+        options = make_options(tmp_path, *names, ray_address=f"127.0.0.1:{port}", overrides=ALL)
+        status = run(options, pretend=True, log=tmp_path / "screen").wait(timeout=150)
     finally:
         for one in (node, head):
             if one is not None:
                 stop(one)
+    shown = (tmp_path / "screen").read_text(encoding="utf-8")
     assert status == 1, shown
     assert shown.count("in a folder of its own, to be brought back") == 3
     root = tmp_path / "out" / "auto_experiments"
-    run = root / "experiments" / "ok_30"
+    own = root / "experiments" / "ok_30"
     assert scores_of(root) == {"ok_30": 30.0, "crash": None, "count_20": score_after(20)}
-    assert (run / "results" / "submission.csv").is_file()
+    assert (own / "results" / "submission.csv").is_file()
     assert (root / "models" / "ok_30" / "model_info.json").is_file()
     assert "L_ok_30: step 2/2  loss 3.500" in shown
-    assert '"event"' in (run / "metrics.jsonl").read_text(encoding="utf-8")
-    assert str(run) in (run / "job.json").read_text(encoding="utf-8")
+    assert '"event"' in (own / "metrics.jsonl").read_text(encoding="utf-8")
+    assert str(own) in (own / "job.json").read_text(encoding="utf-8")
     # Checkpoints stay behind, and no record names them.
     assert not (root / "experiments" / "count_20" / "checkpoints").exists()
     assert not list(root.rglob(".incoming*")) and not list(root.rglob("*.incoming"))

@@ -232,8 +232,9 @@ def _ask_head(address: str) -> None:
     raise UnfitError(
         f"--ray-address {address}: this machine cannot join that cluster: {said}. Start one with "
         "`ray start --head`, give the HOST:PORT that it says, and start the batch on a machine of "
-        "it (`ray start --address=HOST:PORT`; the same Ray, Python and token everywhere). Without "
-        "--ray-address this machine alone is used. Nothing was started."
+        "it (`ray start --address=HOST:PORT`; the same Ray and Python everywhere; where the head "
+        "has a token, RAY_AUTH_MODE=token and the same one). Without --ray-address this machine "
+        "alone is used. Nothing was started."
     )
 
 
