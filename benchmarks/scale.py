@@ -36,8 +36,8 @@ from dialsum.text import align
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXPERIMENT = REPOSITORY / "config" / "experiments" / "01_baseline_kobart_rtx3090.yaml"
 FEW = (
-    "training.num_train_epochs=1",
-    "data.max_train_rows=64",
+    "training.max_steps=2",
+    "data.max_train_rows=32",
     "data.max_dev_rows=8",
     "data.max_test_rows=4",
     "tracking.wandb=false",
