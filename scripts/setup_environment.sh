@@ -67,7 +67,7 @@ find_python() {
 # What is installed where all went well. $1: main or dev.
 stamp() {
   local file files=(pyproject.toml requirements.txt requirements-gpu.txt)
-  if [[ $1 == dev ]]; then files=(requirements-dev.txt); fi
+  if [[ $1 == dev ]]; then files=(requirements-dev.txt requirements-ray.txt); fi
   printf '%s\n' "$build" "$("$venv_python" -V 2>&1)" "$root"
   for file in "${files[@]}"; do printf -- '--- %s\n%s\n' "$file" "$(<"$root/$file")"; done
 }

@@ -28,6 +28,7 @@ COPIED = (
     "requirements.txt",
     "requirements-gpu.txt",
     "requirements-dev.txt",
+    "requirements-ray.txt",
     "scripts/setup_environment.sh",
     "code",
     "config",

@@ -5,10 +5,11 @@ up to its first `_`: ok, numpy, fail, unfit, crash, silent, hang, stubborn, earl
 touches its folder), late (crashes after its record), fill (fills the disk to the last byte), nan_2
 and memory_2 (fail for that reason in the first two attempts), nanhang and nancrash
 (meet NaN first, then hang or crash), untracked (finds no W&B; its log says what it was told of it),
-meet (waits for another of its sort to run at the same time), slow (takes a second more), count_N
-(takes N steps of a hundredth of a second with a checkpoint after every second one, and goes on from
-there when asked to; its score tells of every step), mute (gives no sign of life after its first
-step), lost (fails because its card is lost), full (finds the disk full, but not the second time).
+meet (waits for another of its sort to run at the same time), slow (takes a second more),
+sleep_S_N (takes S seconds more), count_N (takes N steps of a hundredth of a second with a
+checkpoint after every second one, and goes on from there when asked to; its score tells of every
+step), mute (gives no sign of life after its first step), lost (fails because its card is lost),
+full (finds the disk full, but not the second time).
 """
 
 from __future__ import annotations
@@ -152,6 +153,8 @@ def behave(act: str, paths: RunPaths, asked: Job, started: datetime) -> int:
         return 0
     if act == "slow":
         time.sleep(1)
+    if act == "sleep":
+        time.sleep(float(asked.loaded.name.split("_")[1]))
     if act == "fill":
         fill_disk(paths.folder)
     if act == "fail":
@@ -231,8 +234,9 @@ def count(asked: Job, *, total: int) -> int:
 
 
 def meet(paths: RunPaths) -> None:
-    """Wait until two runs have come here; say how many threads each may use."""
+    """Wait until two runs have come here; say how many threads, and which card, each may use."""
     print(f"threads {os.environ.get('OMP_NUM_THREADS')}", flush=True)
+    print(f"card {os.environ.get('CUDA_VISIBLE_DEVICES')}", flush=True)
     write_text(paths.folder.parent.parent / f"met_{paths.folder.name}", "")
     end = time.monotonic() + 30
     while len(list(paths.folder.parent.parent.glob("met_*"))) < 2:

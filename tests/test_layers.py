@@ -56,6 +56,7 @@ HEAVY = [
     "accelerate",
     "bitsandbytes",
     "wandb",
+    "ray",
 ]
 
 

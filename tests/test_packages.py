@@ -51,7 +51,8 @@ def test_package_whose_description_is_lost_is_said(
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-gpu.txt", "requirements-dev.txt"]
+    "name",
+    ["requirements.txt", "requirements-gpu.txt", "requirements-dev.txt", "requirements-ray.txt"],
 )
 def test_every_line_of_ours_is_one_exact_pin_with_its_reason(name: str, repository: Path) -> None:
     names = []

@@ -18,6 +18,7 @@ from dialsum.cli import BatchOptions
 from dialsum.machine.devices import HostMemory
 from dialsum.record import find_records
 from dialsum.report.closing import format_closing
+from gpu_states import make_gpu
 from test_batch import read_json
 from test_batch_faults import start_runner, wait_for_pids
 from test_child import is_gone, wait_for
@@ -130,13 +131,18 @@ SLOTS = [
     (("auto",), 0, 2**20, 1, False),
     (("2",), 1, None, 1, True),
     (("auto",), 1, None, 1, False),
+    (("2",), 2, None, 2, False),
+    (("auto",), 2, 0, 2, False),
+    (("auto",), 8, None, 3, False),
+    (("2",), 8, None, 2, False),
+    (("3",), 2, None, 1, True),
     (("2", "general.device=cpu"), 1, None, 2, False),
 ]
 """What is asked, cards, free memory in bytes; how many run, and whether that is refused."""
 
 
 @pytest.mark.parametrize(("asked", "number", "memory", "slots", "refused"), SLOTS)
-def test_slots_are_cores_on_a_cpu_and_one_on_a_card(
+def test_slots_are_cores_on_a_cpu_and_one_for_each_card(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     asked: tuple[str, ...],
@@ -153,9 +159,39 @@ def test_slots_are_cores_on_a_cpu_and_one_on_a_card(
     plan = plan_of(make_options(tmp_path, "a", "b", "c", overrides=overrides))
     found = check_plan(plan)
     assert found.plan.slots == slots
-    assert any("batch.slots 2: experiments on one card" in one for one in found.problems) == refused
+    assert any("each experiment has a card of its own" in one for one in found.problems) == refused
+    on_cards = number > 1 and slots > 1
+    assert found.plan.cards == (tuple(f"GPU-{n}" for n in range(slots)) if on_cards else ())
     said = f"{slots} at the same time" in "\n".join(describe_plan(found.plan))
     assert said == (slots > 1)
+
+
+def test_each_of_several_cards_has_an_experiment_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    gpus = [make_gpu(0), make_gpu(1), make_gpu(2)]
+    for place in ("check", "cards", "queue"):
+        monkeypatch.setattr(f"dialsum.batch.{place}.nvidia_gpus", lambda: gpus)
+    options = make_options(tmp_path, "meet_30", "meet_40", "meet_50", overrides=TWO)
+    outcome, shown = run_two(options)
+    assert outcome.exit_status == 0, shown
+    logs = [one.log.read_text(encoding="utf-8") for one in outcome.experiments]
+    used = [log.partition("card ")[2].split("\n")[0] for log in logs]
+    assert used[:2] == ["GPU-0aaa", "GPU-1aaa"]
+    # The third takes the card that came free.
+    assert used[2] in used[:2]
+    assert "GPU memory is free again" in shown
+
+
+def test_hidden_and_partial_cards_are_not_given_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dialsum.batch.check.nvidia_gpus", cards(4))
+    plan = plan_of(make_options(tmp_path, "a", "b", "c", overrides=("batch.slots=auto",)))
+    for visible, slots in (("3,1", ("GPU-3", "GPU-1")), ("2", ()), ("MIG-1,MIG-2", ())):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert check_plan(plan).plan.cards == slots
 
 
 def test_experiments_that_differ_in_what_holds_for_the_batch_are_refused(tmp_path: Path) -> None:

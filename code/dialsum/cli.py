@@ -120,6 +120,8 @@ BATCH_EPILOG = (
 RUN_EPILOG = (
     "exit status: 0 success, 1 failed (recorded), 2 nothing was started, 130 interrupted (recorded)"
 )
+RAY_ADDRESS = re.compile(r"auto|local|(\[[0-9a-fA-F:]+\]|[^\s:/]+):[0-9]{1,5}")
+"""Addresses that --ray-address takes."""
 STARTED_AS = "--started-as"
 """First word from a script that names the experiments itself; the second is its path."""
 
@@ -145,6 +147,7 @@ class BatchOptions:
         dry_run: check and print the plan only; nothing is written.
         deep: with tokenizers, lengths and rows that are nearly the same; a start always looks.
         explain: print every value with where it comes from, and stop.
+        ray_address: of the Ray cluster that the experiments run on; stands for batch.executor ray.
         script: the script that names these very files by itself, if one started the batch.
     """
 
@@ -165,6 +168,7 @@ class BatchOptions:
     dry_run: bool = False
     deep: bool = False
     explain: bool = False
+    ray_address: str | None = None
     script: str | None = None
 
     @property
@@ -210,6 +214,7 @@ class BatchOptions:
         }
         for flag, path in places.items():
             words += [] if path is None else [flag, str(path)]
+        words += [] if self.ray_address is None else ["--ray-address", self.ray_address]
         words += [] if self.seed is None else ["--seed", str(self.seed)]
         for override in self.overrides:
             words += ["--set", override]
@@ -223,7 +228,7 @@ class BatchOptions:
             {} if self.data_folder is None else {"data_dir": self.data_folder},
             one_epoch=self.one_epoch,
             seed=self.seed,
-            said=self.overrides,
+            said=[*(["batch.executor=ray"] if self.ray_address else []), *self.overrides],
         )
 
 
@@ -289,6 +294,12 @@ def read_batch_options(arguments: Sequence[str] | None = None) -> BatchOptions:
     folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
     add("--runs-dir", **folder, help="the runs' folders go here (default: ROOT/experiments)")
     add("--log-dir", **folder, help="the batches' logs go here (default: logs)")
+    add(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="run on a Ray cluster: HOST:PORT of its head, auto (the one that this machine is in) "
+        "or local (one of this machine alone)",
+    )
     _add_shared(
         parser, one_epoch="one epoch each, in outputs/quick_test", output="logs to DIR/logs"
     )
@@ -296,6 +307,11 @@ def read_batch_options(arguments: Sequence[str] | None = None) -> BatchOptions:
     asked.configs, asked.overrides = tuple(asked.configs), tuple(asked.overrides)
     if not (asked.configs or asked.resume or asked.retry_failed):
         parser.error("--config FILE: name the experiments")
+    if asked.ray_address is not None and not RAY_ADDRESS.fullmatch(asked.ray_address):
+        parser.error(
+            f"--ray-address {shorten(asked.ray_address)!r}: write HOST:PORT of the cluster's head, "
+            "such as 10.0.0.1:6379 (what ray start --head says), or auto, or local"
+        )
     if asked.rehearse and asked.one_epoch:
         parser.error("--rehearse takes two steps; leave --one-epoch out")
     asked.only = select_numbers(asked.only, configs=asked.configs)

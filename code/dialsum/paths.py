@@ -21,6 +21,15 @@ LOCK = ".dialsum-lock"
 holds nobody up."""
 
 
+SHARED_TOKEN = ".dialsum-shared"
+
+
+def shared_token(folder: Path) -> Path:
+    """Return the file, while a batch runs on a cluster, by which a node tells that it sees the very
+    same folder."""
+    return folder / SHARED_TOKEN
+
+
 NAME_BYTES = 200
 """Longest name of an experiment or label, in bytes of UTF-8: file systems take 255, and what is put
 around it (`experiment_12_`, `.attempt_3.log`, the name while it is written) takes up to 52."""

@@ -36,13 +36,16 @@ class CardUse:
     hottest_c: int | None = None
 
 
-def read_card_use() -> CardUse:
+def read_card_use(card: str | None = None) -> CardUse:
     """Ask the driver; both parts are empty where there is no NVIDIA card.
+
+    Args:
+        card: uuid of the one that is asked about; None: all of them.
 
     Raises:
         DriverError: there is a driver and it does not work.
     """
-    gpus = nvidia_gpus()
+    gpus = [gpu for gpu in nvidia_gpus() if card in (None, gpu.uuid)]
     heat = [gpu.temperature_c for gpu in gpus if gpu.temperature_c is not None]
     use = CardUse({}, {}, max(heat, default=None))
     for gpu in gpus:

@@ -37,6 +37,7 @@ from dialsum.record import find_foreign, read_json_object
 
 TINY_PARAMETERS = 20_000_000
 """Up to here a checkpoint trains on a CPU in minutes; real ones have six times that at least."""
+RAY_INSTALL = ".venv/bin/python -m pip install -r requirements-ray.txt"
 MEMORY_BYTES = 3 * 2**30 // 2
 """What the process of a tiny model takes at most, its libraries included."""
 
@@ -81,8 +82,21 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
     splits, problems, notes = check_data([*configs, *(job.config for job in plan.jobs)])
     problems += find_place_problems(plan) + find_shadowed_packages()
     problems += find_version_problems(PROJECT_ROOT / "requirements.txt")
-    slots, wrong = choose_slots(configs)
+    slots, cards, wrong = choose_slots(configs)
     problems += wrong
+    if plan.executor == "ray":
+        if find_spec("ray") is None:
+            problems.append(f"batch.executor is ray, and Ray is not installed: {RAY_INSTALL}")
+        if slots == 1 < len(configs):
+            notes.append(
+                "batch.slots is 1, so the cluster runs one experiment at a time; --set "
+                "batch.slots=auto takes all that its nodes have room for"
+            )
+    elif plan.options.ray_address:
+        problems.append(
+            f"--ray-address {plan.options.ray_address}: batch.executor is local, so no cluster is "
+            "used; leave one of the two out"
+        )
     jobs, changed = [], []
     for job in plan.jobs:
         rows = splits[name_data(job.config.data, seed=job.config.training.seed)]
@@ -116,7 +130,9 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
         names = ", ".join(f"{job.number} {job.label}" for job in jobs if job.number in changed)
         notes.append(f"the data changed since the batch began: {names} start from the beginning")
     return Findings(
-        replace(plan, jobs=tuple(jobs), slots=slots, ended=plan.ended.difference(changed)),
+        replace(
+            plan, jobs=tuple(jobs), slots=slots, cards=cards, ended=plan.ended.difference(changed)
+        ),
         # What several experiments share is said once.
         list(dict.fromkeys(problems)),
         list(dict.fromkeys(notes)),
@@ -191,8 +207,7 @@ def find_machine_problems(configs: Sequence[Config], *, demo: bool = False) -> l
                 f"{name}={size}: a launcher such as torchrun started {size} processes, but an "
                 "experiment trains in one process on one GPU. Start the command without the "
                 f"launcher; where the variable stays from elsewhere: unset {name}. To use several "
-                "GPUs, start one batch for each: CUDA_VISIBLE_DEVICES=1 … --only 4-7 "
-                "--output-dir DIR"
+                "GPUs: --set batch.slots=auto runs an experiment on each"
             ]
     if any(config.evaluation.tokenizer == "kiwi" for config in configs) and not find_spec(
         "kiwipiepy"
@@ -203,12 +218,9 @@ def find_machine_problems(configs: Sequence[Config], *, demo: bool = False) -> l
         )
     # Real checkpoints need a card unless another device is named; tiny ones only when it is.
     if any(
-        config.general.device == "cuda"
-        or (
-            config.general.device == "auto"
-            and not demo
-            and find_size(config).value.parameters > TINY_PARAMETERS
-        )
+        # Of a cluster's nodes the executor knows what they have.
+        config.batch.executor == "local"
+        and (config.general.device == "cuda" or needs_card(config, demo=demo))
         for config in configs
     ):
         hint = f"\n      Or see the whole way work here, with tiny models: {MAIN_COMMAND} --demo"
@@ -217,31 +229,55 @@ def find_machine_problems(configs: Sequence[Config], *, demo: bool = False) -> l
     return problems
 
 
-def choose_slots(configs: Sequence[Config]) -> tuple[int, list[str]]:
-    """Return how many experiments run at the same time, and what is wrong with what was asked.
+def needs_card(config: Config, *, demo: bool) -> bool:
+    """Tell whether an experiment that names no device is one for a card: a real checkpoint's.
 
-    `auto` is one for each core, as far as memory goes, and one on a card.
+    Args:
+        demo: it starts from a tiny checkpoint, which may not be there yet.
+    """
+    return (
+        config.general.device == "auto"
+        and not demo
+        and find_size(config).value.parameters > TINY_PARAMETERS
+    )
+
+
+def choose_slots(configs: Sequence[Config]) -> tuple[int, tuple[str, ...], list[str]]:
+    """Return how many experiments run at the same time, the card of each where several have one
+    each (by uuid), and what is wrong with what was asked.
+
+    `auto` is one for each card, else one for each core, as far as memory goes; on a Ray cluster,
+    which has not been asked yet, all of them.
     """
     asked = configs[0].batch.slots if configs else 1
     if asked == 1:
-        return 1, []
+        return 1, (), []
+    if configs[0].batch.executor == "ray":
+        return len(configs) if asked == "auto" else min(asked, len(configs)), (), []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
-        cards = visible_gpus(nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+        cards = visible_gpus(nvidia_gpus(), visible)
         has_card = bool(cards) or sys.platform == "darwin"
     except DialsumError:
-        has_card = True  # there is a driver, and it does not say
+        cards, has_card = [], True  # there is a driver, and it does not say
     devices = {config.general.device for config in configs}
     if devices & {"cuda", "mps"} or (has_card and "auto" in devices):
+        # Parts of a card cannot be told apart here, and stand for the whole one.
+        whole = [] if "MIG-" in (visible or "") else [card.uuid for card in cards]
+        room = min(len(whole), len(configs))
+        if asked == "auto" or asked <= len(whole):
+            slots = max(1, room if asked == "auto" else min(asked, room))
+            return slots, tuple(whole[:slots]) if slots > 1 else (), []
+        seen = "one card is" if len(whole) == 1 else f"{len(whole)} whole cards are"
         problem = (
-            f"batch.slots {asked}: experiments on one card run one after another, since two of "
-            "them would share its memory; leave batch.slots out, or say auto. For several cards "
-            "start a batch on each: CUDA_VISIBLE_DEVICES=1 … --only 4-7 --output-dir DIR"
+            f"batch.slots {asked}: each experiment has a card of its own, since two of them would "
+            f"share its memory, and {seen} visible here; say auto, or {max(1, len(whole))}"
         )
-        return 1, [] if asked == "auto" else [problem]
+        return 1, (), [problem]
     free = host_memory().free_bytes
     room = len(configs) if free is None else free // MEMORY_BYTES
     slots = min(usable_cores(), room) if asked == "auto" else asked
-    return max(1, min(slots, len(configs))), []
+    return max(1, min(slots, len(configs))), (), []
 
 
 # What is wrong with the places

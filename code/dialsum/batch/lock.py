@@ -28,6 +28,9 @@ from dialsum.text import shorten
 PATIENCE_SECONDS = 0.5
 """Somebody who only asks holds a lock for a moment."""
 RETRY_SECONDS = 0.05
+BATCH_PID = "DIALSUM_BATCH_PID"
+"""Environment variable with the number of the batch's process that a run belongs to, where that did
+not start it itself: on a node of a cluster."""
 MOST_CHARACTERS = 160
 """Of the command that is named."""
 
@@ -108,9 +111,12 @@ def find_runs_at_work(runs: Iterable[RunPaths]) -> list[str]:
 def find_batch_around(paths: RunPaths) -> str | None:
     """Say which batch is at work in the folders around a run's, unless it started this process."""
     outside = [paths.model.parent] if paths.has_outside_model else []
+    own = {os.getppid(), os.getpid()}
+    if (batch := os.environ.get(BATCH_PID, "")).isdecimal():
+        own.add(int(batch))
     for folder in dict.fromkeys([paths.folder.parent, *outside]):
         holder = find_holder(folder / LOCK)
-        if holder is not None and holder[0] not in (os.getppid(), os.getpid()):
+        if holder is not None and holder[0] not in own:
             return holder[1]
     return None
 

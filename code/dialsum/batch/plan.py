@@ -47,7 +47,8 @@ class BatchPlan:
 
     Attributes:
         jobs: the experiments to run, in order; their numbers have gaps where --only left some out.
-        slots: how many of them run at the same time.
+        slots: how many of them run at the same time; on a Ray cluster, at most.
+        cards: uuid of the GPU of each slot, where several have one each; else empty.
         trainer: program and first arguments of an experiment's process.
         ended: numbers of those that ended in an earlier part of the batch, and stay as they are.
         measured: seconds that the same took here before, by work_of.
@@ -58,6 +59,7 @@ class BatchPlan:
     paths: BatchPaths
     jobs: tuple[Job, ...] = ()
     slots: int = 1
+    cards: tuple[str, ...] = ()
     trainer: tuple[str, ...] = TRAINER
     ended: frozenset[int] = frozenset()
     measured: Mapping[str, float] = field(default_factory=dict)
@@ -71,6 +73,11 @@ class BatchPlan:
     def kind(self) -> str:
         """`demo`, `rehearsal`, `one_epoch` or `full`."""
         return self.options.kind
+
+    @property
+    def executor(self) -> str:
+        """`local` or `ray`; the experiments of a batch share it."""
+        return self.jobs[0].config.batch.executor if self.jobs else "local"
 
     @property
     def sort(self) -> str:
@@ -297,8 +304,15 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
         "",
         *align(rows, left=range(9), width=width),
     ]
-    if plan.slots > 1:
-        lines.append(f"{plan.slots} at the same time (batch.slots)")
+    if plan.executor == "ray":
+        where = plan.options.ray_address or "local"
+        lines.append(
+            f"on Ray ({where}), at most {plan.slots} at the same time (batch.slots), as the nodes "
+            "have room"
+        )
+    elif plan.slots > 1:
+        own = ", each with a GPU of its own" if plan.cards else ""
+        lines.append(f"{plan.slots} at the same time (batch.slots){own}")
     if expected and len(expected) == count:
         seconds_in_all = max(sum(expected) / plan.slots, *expected)
         if all(work_of(job) in plan.measured for job in plan.waiting):

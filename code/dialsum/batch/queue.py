@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 import traceback
+from collections import Counter
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -26,8 +27,9 @@ from dialsum.batch.child import (
     listen_for_interrupts,
 )
 from dialsum.batch.ledger import Ledger
-from dialsum.batch.lock import hold_batch, hold_run, make_folder
+from dialsum.batch.lock import find_runs_at_work, hold_batch, hold_run, make_folder
 from dialsum.batch.plan import BatchPlan
+from dialsum.batch.ray_executor import Cluster, NodeLost, RayChild, reach_cluster
 from dialsum.batch.result import (
     DISK_FULL,
     BatchResult,
@@ -38,13 +40,14 @@ from dialsum.batch.result import (
 )
 from dialsum.batch.screen import EventFile, RunProgress, Screen, estimate_rest
 from dialsum.batch.space import find_full_disk
-from dialsum.batch.unfinished import Unfinished, close_dead
+from dialsum.batch.unfinished import Unfinished, close_dead, find_step
 from dialsum.errors import EXIT_UNFIT, DialsumError, RunError, UnfitError
 from dialsum.experiment.attempt import (
     CAUSE_WORDS,
     CRASHED,
     HUNG,
     KILLED,
+    LOST,
     NAN,
     OF_ALL,
     UNFIT,
@@ -74,6 +77,10 @@ from dialsum.train.progress import BATCH_OFF, COULD_NOT_START
 NO_USE = CardUse({}, {})
 BREAKS_AFTER = 2
 """Experiments that fail for one cause outside of them before the rest is not started."""
+MOST_LOSSES = 3
+"""Lost nodes after which an experiment is started again."""
+OLD_PROCESS_SECONDS = 120.0
+"""Time that a process on a lost node may still be at work in the run's folder."""
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 WAIT_ASLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
 """Threads that wait leave the core to the experiment beside them."""
@@ -85,6 +92,7 @@ def run_queue(
     screen: Screen | None = None,
     interrupts: Interrupts | None = None,
     unfinished: Unfinished | None = None,
+    cluster: Cluster | None = None,
     grace_seconds: float = GRACE_SECONDS,
 ) -> BatchResult:
     """Run the experiments of a plan; a failure is recorded, and the next one starts.
@@ -96,11 +104,15 @@ def run_queue(
         screen: where a person follows it; stdout when absent.
         interrupts: where somebody listens for wishes to stop already; else they are heard here.
         unfinished: the batch that the plan goes on with, if it does.
+        cluster: where somebody reached the Ray cluster already; else a plan for Ray does it here.
         grace_seconds: time an experiment has to stop when asked.
 
     Raises:
-        UnfitError: the folders cannot be made or another batch holds them; nothing was started.
+        UnfitError: the folders cannot be made or another batch holds them, or a Ray cluster is not
+            fit; nothing was started.
     """
+    screen = screen or Screen.on(sys.stdout)
+    reaching = nullcontext(cluster) if cluster else reach_cluster(plan)
     before = {} if unfinished is None else unfinished.results
     ended = {number: before[number] for number in plan.ended}
     result = BatchResult(plan, by_number=ended)
@@ -108,6 +120,7 @@ def run_queue(
         make_folder(folder)
     hearing = nullcontext(interrupts) if interrupts else listen_for_interrupts()
     with (
+        reaching as reached,
         hold_batch(plan.paths, [job.paths for job in plan.jobs]),
         closing(Ledger(plan.paths.ledger)) as ledger,
         hearing as heard,
@@ -129,9 +142,11 @@ def run_queue(
                 f"{'; '.join(group_unwritten(unwritten).values())}. Free space, or write elsewhere "
                 "with --output-dir, and start again. Nothing was started."
             )
-        screen = screen or Screen.on(sys.stdout)
-        queue = _Queue(plan, result, ledger, screen, heard, grace_seconds)
-        queue.say_cards(none="no NVIDIA GPU in this machine")
+        queue = _Queue(plan, result, ledger, screen, heard, grace_seconds, reached)
+        if reached is None:
+            queue.say_cards(none="no NVIDIA GPU in this machine")
+        else:
+            screen.say(reached.describe())
         try:
             queue.run()
         finally:
@@ -155,6 +170,7 @@ class _Running:
 
     Attributes:
         child: None where it could not be started.
+        card: uuid of the GPU that it has to itself; None where it is not kept to one.
         end: how it ended, or what kept it from running; None while it runs.
         use_before: who used the cards just before.
     """
@@ -163,8 +179,9 @@ class _Running:
     title: str
     events: EventFile
     use_before: CardUse = NO_USE
-    child: Child | None = None
-    end: ChildEnd | str | None = None
+    child: Child | RayChild | None = None
+    card: str | None = None
+    end: ChildEnd | NodeLost | str | None = None
     progress: RunProgress = field(default_factory=RunProgress)
     started: datetime = field(default_factory=lambda: datetime.now().astimezone())
     since: float = field(default_factory=time.monotonic)
@@ -180,9 +197,12 @@ class _Queue:
     screen: Screen
     interrupts: Interrupts
     grace_seconds: float
+    cluster: Cluster | None = None
     running: list[_Running] = field(default_factory=list)
-    last: _Running | None = None
-    """The experiment that ended last, while nobody has waited for the cards that it used."""
+    ended: list[_Running] = field(default_factory=list)
+    """Experiments that ended, while nobody has waited for the cards that they used."""
+    losses: Counter[int] = field(default_factory=Counter)
+    """Lost nodes, by the number of the experiment."""
     stopping: bool = False
     """No other experiment is started."""
     stopping_said: bool = False
@@ -192,13 +212,13 @@ class _Queue:
 
     def run(self) -> None:
         """Run every experiment to its end, retries included."""
-        if self.plan.slots > 1:
+        if self.plan.slots > 1 and self.cluster is None:
             threads = str(max(1, usable_cores() // self.plan.slots))
             shared = dict.fromkeys(THREAD_COUNTS, threads) | WAIT_ASLEEP
             self.for_child |= {key: one for key, one in shared.items() if key not in os.environ}
         waiting = self.plan.waiting
         while waiting or self.running:
-            while waiting and len(self.running) < self.plan.slots and self._may_start(waiting[0]):
+            while waiting and self._has_room(waiting[0]) and self._may_start(waiting[0]):
                 self._start(waiting.pop(0))
             if not self.running:
                 return
@@ -208,10 +228,17 @@ class _Queue:
                 if waiting or self.running:
                     self.write()
 
+    def _has_room(self, job: Job) -> bool:
+        """Tell whether one more may run beside those that do; one alone always may."""
+        slots = self.plan.slots
+        if self.cluster is not None and len(self.running) < slots:
+            slots = min(slots, self.cluster.count_places(self.cluster.needs_of(job.config)))
+        return len(self.running) < max(1, slots)
+
     def _may_start(self, job: Job) -> bool:
         """Tell whether the next experiment may start; wait for the cards before."""
-        if self.last is not None and not self.stopping:
-            self._hand_over(self.last)
+        while self.ended and not self.stopping:
+            self._hand_over(self.ended.pop())
         if self.stopping or self.interrupts.wanted:
             return False
         full = find_full_disk(job, self.plan.log_of(job))
@@ -236,11 +263,9 @@ class _Queue:
         self.running.append(run)
         self.ledger.start(self.plan, job)
         patience = job.config.batch.hang_minutes
-        command = [*self.plan.trainer, "--job", str(job.paths.job)]
         try:
             kept = None
             if job.resume:
-                command.append("--resume")
                 for event in run.events.read_new():
                     run.progress.update(event, now=time.monotonic())
             else:
@@ -250,17 +275,47 @@ class _Queue:
                 lines.append(f"  the earlier run now stands in {shown(kept)}")
             self.screen.say(*lines)
             self.screen.restart_pause()
-            run.use_before = self._ask_use()
-            run.child = Child(
-                command,
+            kept_to = {one.card for one in self.running}
+            run.card = next((one for one in self.plan.cards if one not in kept_to), None)
+            run.child = self._make_child(run, None if patience is None else 60 * patience)
+            if run.child.pid is not None:
+                self.ledger.name_process(self.plan, job, run.child.pid)
+        except DialsumError as error:
+            run.end = str(error)
+
+    def _make_child(self, run: _Running, patience_seconds: float | None) -> Child | RayChild:
+        """Start the process of a run, here or on a node.
+
+        Raises:
+            RunError: it cannot be started.
+        """
+        job, log = run.job, self.plan.log_of(run.job)
+        if self.cluster is not None:
+
+            def say(text: str) -> None:
+                self.screen.say(f"  {job.number} {job.label}: {text}")
+                self.ledger.tell(self.plan, "node", text, number=job.number)
+
+            return RayChild(
+                self.cluster,
+                job,
+                trainer=self.plan.trainer,
                 log=log,
                 environment=self.for_child,
                 grace_seconds=self.grace_seconds,
-                patience_seconds=None if patience is None else 60 * patience,
+                patience_seconds=patience_seconds,
+                say=say,
             )
-            self.ledger.name_process(self.plan, job, run.child.pid)
-        except DialsumError as error:
-            run.end = str(error)
+        run.use_before = self._ask_use(run.card)
+        own = {} if run.card is None else {"CUDA_VISIBLE_DEVICES": run.card}
+        resume = ["--resume"] if job.resume else []
+        return Child(
+            [*self.plan.trainer, "--job", str(job.paths.job), *resume],
+            log=log,
+            environment={**self.for_child, **own},
+            grace_seconds=self.grace_seconds,
+            patience_seconds=patience_seconds,
+        )
 
     def _sleep(self, seconds: float) -> bool:
         """Follow what runs for so long; return False soon after somebody wants to stop."""
@@ -349,6 +404,9 @@ class _Queue:
     def _finish(self, run: _Running) -> None:
         """Take in what came of an experiment that ended; start its retry where there is one."""
         self.running.remove(run)
+        if isinstance(run.end, NodeLost) and (again := self._move_on(run, run.end)):
+            self._start(again)
+            return
         came = self._collect(run)
         record = came.record
         # The experiments to come are spared the wait for a W&B that cannot be had.
@@ -383,10 +441,38 @@ class _Queue:
         if retry is not None:
             self._start(retry)
             return
-        self.last = run
+        self.ended.append(run)
         self.result.by_number[run.job.number] = came
         self.stopping |= self.plan.options.stop_on_error and not record.succeeded
         self._stop_where_all_would_fail(record)
+
+    def _move_on(self, run: _Running, lost: NodeLost) -> Job | None:
+        """Say that a run lost its node, and return its job as it goes on elsewhere; None where it
+        does not."""
+        job = run.job
+        self.losses[job.number] += 1
+        if self.interrupts.wanted:
+            return None
+        if self.losses[job.number] > MOST_LOSSES:
+            why = f"{lost}; that was the {ordinal(self.losses[job.number])} time"
+            run.end = NodeLost("", why)
+            return None
+        until = time.monotonic() + OLD_PROCESS_SECONDS
+        # What is cut off from the cluster, not dead, still holds the folder.
+        while (held := find_runs_at_work([job.paths])) and time.monotonic() < until:
+            if not self._sleep(POLL_SECONDS):
+                return None
+        if held:
+            run.end = NodeLost("", f"{lost}, and its process does not end: {held[0]}")
+            return None
+        if self._read_own(job) is not None:
+            return None  # it came to its end before its node was taken for lost
+        step = find_step(job)
+        how = "starts again" if step is None else f"goes on after step {step:,}"
+        said = f"{lost}: it {how} on another"
+        self.screen.say(f"{run.title}  {said}")
+        self.ledger.tell(self.plan, "node lost", f"{job.label}: {said}", number=job.number)
+        return replace(job, resume=step is not None)
 
     def _rewind(self, job: Job) -> Job:
         """Take a rehearsed run back to its first step, as if it had been cut off there."""
@@ -430,10 +516,10 @@ class _Queue:
     def _collect(self, run: _Running) -> ExperimentResult:
         """Find the record that the run wrote, or write the one that it could not write."""
         job, log, end = run.job, self.plan.log_of(run.job), run.end
-        with suppress(RunError):  # it left none, or a damaged one
-            own = read_record(job.paths.result)
-            if own.value("batch") == self.plan.batch_id:
-                return ExperimentResult(job, own, log)
+        if (own := self._read_own(job)) is not None:
+            return ExperimentResult(job, own, log)
+        lost = isinstance(end, NodeLost)
+        end = str(end) if isinstance(end, NodeLost) else end
         status, reason = explain_end(end, log)
         content = describe_dead_run(job, status, reason, started_at=run.started)
         if isinstance(end, ChildEnd) and end.signal_name and status == "failed":
@@ -442,6 +528,8 @@ class _Queue:
             content["failure"] |= {"step": run.progress.step} if run.progress.step else {}
         elif isinstance(end, ChildEnd) and end.exit_status == EXIT_UNFIT:
             content["failure"] = {"cause": UNFIT}
+        elif lost:
+            content["failure"] = {"cause": LOST}
         content = job.attempt.add_to(content)
         try:
             with hold_run(job.paths):
@@ -449,10 +537,18 @@ class _Queue:
         except DialsumError as error:
             cause = describe_unwritten(error)
             if cause == DISK_FULL:
-                how = explain_end(end, None)[1]
+                how = reason if lost else explain_end(end, None)[1]
                 content["reason"] = f"{cause} of {shown(job.paths.folder)}: {how}"
             record = Record(job.paths.result, content)
             return ExperimentResult(job, record, log, unwritten=cause)
+
+    def _read_own(self, job: Job) -> Record | None:
+        """Return the record that a run of this batch wrote; None where it left none, or a damaged
+        one."""
+        with suppress(RunError):
+            own = read_record(job.paths.result)
+            return own if own.value("batch") == self.plan.batch_id else None
+        return None
 
     def _prepare_retry(self, run: _Running, came: ExperimentResult) -> Job | None:
         """Decide about a retry, and move what the failed attempt left out of its way."""
@@ -484,16 +580,19 @@ class _Queue:
         return replace(retry, attempt=attempt)
 
     def _hand_over(self, run: _Running) -> None:
-        """Wait after an experiment until the cards are free for the next one; say how they are."""
-        self.last = None
+        """Wait after an experiment until its cards are free for the next one; say how they are."""
+        if run in self.ended:
+            self.ended.remove(run)
+        if self.cluster is not None:
+            return  # the node did so
         settings = run.job.config.batch
         free, note = wait_until_free(
             run.use_before,
-            group=run.child.pid if run.child else 0,
+            group=(run.child.pid if run.child else 0) or 0,
             timeout_seconds=settings.free_timeout_seconds,
             cooldown=settings.cooldown,
             sleep=self._sleep,
-            read_use=self._ask_use,
+            read_use=lambda: self._ask_use(run.card),
         )
         if note:
             self.screen.say(note)
@@ -511,10 +610,11 @@ class _Queue:
         if lines or none:
             self.screen.say(*(lines or [none]))
 
-    def _ask_use(self) -> CardUse:
-        """Ask who uses the cards; a driver that fails then is said: the next run meets it too."""
+    def _ask_use(self, card: str | None = None) -> CardUse:
+        """Ask who uses the cards, or one of them; a driver that fails then is said: the next run
+        meets it too."""
         try:
-            return read_card_use()
+            return read_card_use(card)
         except DialsumError as error:
             self.screen.say(f"warning: {error}")
             return NO_USE

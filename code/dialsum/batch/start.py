@@ -27,6 +27,7 @@ from dialsum.batch.plan import (
     make_plan,
 )
 from dialsum.batch.queue import note_unwritten, run_queue
+from dialsum.batch.ray_executor import reach_cluster
 from dialsum.batch.result import describe_unwritten
 from dialsum.batch.screen import Screen
 from dialsum.batch.unfinished import Unfinished, find_cut_off, find_unfinished
@@ -76,21 +77,24 @@ def run_batch(
         machine = "" if findings.machine_fit else ", this machine is not (see above)"
         screen.say("", f"dry run: configuration and data are fit{machine}; nothing was written")
         return EXIT_OK
-    plan = pin_checkpoints(plan, say=screen.say)
-    if can_look:
-        _look_deeper(plan, screen, keep=True, all_of_it=options.deep)
-    with listen_for_interrupts() as interrupts:
-        result = run_queue(plan, screen=screen, interrupts=interrupts, unfinished=unfinished)
-        # Still listening: a second Ctrl-C must not cost the table.
-        text, lines = plan.paths.text_summary(plan.started_at), format_closing(result)
-        try:
-            write_report(text, "\n".join([*lines, ""]))
-        except DialsumError as error:
-            note_unwritten(result, {text: describe_unwritten(error)}, screen)
-            lines = format_closing(result)
-        if screen.width is not None:
-            lines = format_closing(result, width=screen.width)
-        screen.say("", *lines)
+    with reach_cluster(plan) as cluster:
+        plan = pin_checkpoints(plan, say=screen.say)
+        if can_look:
+            _look_deeper(plan, screen, keep=True, all_of_it=options.deep)
+        with listen_for_interrupts() as interrupts:
+            result = run_queue(
+                plan, screen=screen, interrupts=interrupts, unfinished=unfinished, cluster=cluster
+            )
+            # Still listening: a second Ctrl-C must not cost the table.
+            text, lines = plan.paths.text_summary(plan.started_at), format_closing(result)
+            try:
+                write_report(text, "\n".join([*lines, ""]))
+            except DialsumError as error:
+                note_unwritten(result, {text: describe_unwritten(error)}, screen)
+                lines = format_closing(result)
+            if screen.width is not None:
+                lines = format_closing(result, width=screen.width)
+            screen.say("", *lines)
     return result.exit_status
 
 

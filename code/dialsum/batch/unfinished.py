@@ -32,7 +32,7 @@ from dialsum.config.yaml import show_value
 from dialsum.errors import RunError, UnfitError
 from dialsum.experiment.attempt import LOST
 from dialsum.experiment.job import Job, read_job
-from dialsum.experiment.resume import find_resume_point
+from dialsum.experiment.resume import ResumePoint, find_resume_point
 from dialsum.paths import BatchPaths, shown
 from dialsum.record import Record, describe_dead_run, read_record, write_failed_record
 from dialsum.text import say_first
@@ -93,6 +93,8 @@ def find_unfinished(options: BatchOptions) -> Unfinished:
         )
     kept = batches[0]
     _refuse_other_options(options, kept)
+    # The same cluster may have another address after it was started anew.
+    address = options.ray_address or kept.plan.options.ray_address
     notes = _find_edits(kept, loaded, problems)
     jobs, ended = [], {}
     for one in kept.experiments:
@@ -108,7 +110,7 @@ def find_unfinished(options: BatchOptions) -> Unfinished:
         notes += [note] if note else []
     plan = replace(
         kept.plan,
-        options=replace(kept.plan.options, dry_run=options.dry_run),
+        options=replace(kept.plan.options, dry_run=options.dry_run, ray_address=address),
         jobs=tuple(jobs),
         ended=frozenset(ended),
     )
@@ -216,16 +218,27 @@ def _prepare(one: KeptExperiment, record: Record | None) -> tuple[Job, str]:
         return job, f"{name}: its record is gone or not of this batch, so it runs again"
     if not _is_own(job):
         return job, ""
-    try:
-        point = find_resume_point(
+    point = _find_point(job)
+    if point is None:
+        return job, f"{name}: was cut off before its first checkpoint, so it starts again"
+    left = "".join(f"; {note}" for note in point.notes)
+    return replace(job, resume=True), f"{name}: goes on after step {point.step:,}{left}"
+
+
+def _find_point(job: Job) -> ResumePoint | None:
+    with suppress(UnfitError):
+        return find_resume_point(
             job.paths,
             config_sha256=job.loaded.outcome_sha256,
             train_sha256=str(job.data_sha256.get("train")),
         )
-    except UnfitError:
-        return job, f"{name}: was cut off before its first checkpoint, so it starts again"
-    left = "".join(f"; {note}" for note in point.notes)
-    return replace(job, resume=True), f"{name}: goes on after step {point.step:,}{left}"
+    return None
+
+
+def find_step(job: Job) -> int | None:
+    """Return the step from which a run that was cut off goes on; None where it starts again."""
+    point = _find_point(job) if _is_own(job) else None
+    return None if point is None else point.step
 
 
 def _is_own(job: Job) -> bool:

@@ -389,6 +389,12 @@ SWITCHES = (
     ),
     Switch("data.test_file", None, "no test rows are read", ("data.max_test_rows",)),
     Switch("tracking.wandb", False, "W&B is off", ("tracking.project", "tracking.entity")),
+    Switch(
+        "batch.executor",
+        "local",
+        "on this machine experiments share the cores by batch.slots",
+        ("batch.cpus_per_experiment",),
+    ),
     Switch(SCHEDULE, "constant", "it has no warm-up; constant_with_warmup has one", (WARMUP,)),
 )
 

@@ -42,6 +42,7 @@ BestMetric = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "r
 Scale = Literal["mecab", "kiwi", "whitespace", "char", "english"]
 Retry = Literal["lr_half", "batch_half", "rank_half"]
 KeptPart = Literal["both_ends", "start", "end"]
+Executor = Literal["local", "ray"]
 
 
 UNFIT = "unfit"
@@ -410,9 +411,16 @@ class Batch(Section):
     """Time that a run may give no sign of life in a step or a batch of an evaluation before it is
     taken for hung, twice that while it loads or saves; ten times what the same took before in any
     case. Its stacks are logged, it is ended, and the queue goes on. null: it is waited for."""
+    executor: Executor = "local"
+    """Where the experiments run: on this machine; or each as an actor of a Ray cluster, which is
+    the one that --ray-address names, else one of this machine alone (requirements-ray.txt)."""
     slots: Annotated[int, Field(ge=1, le=256)] | Auto = 1
-    """Experiments that run at the same time on a CPU, which share its cores; auto: one for each
-    core, as far as memory goes, and one on a card."""
+    """Experiments that run at the same time: on a CPU they share its cores, of several GPUs each
+    has one. auto: one for each GPU, else one for each core, as far as memory goes. Under ray at
+    most so many, never more than the cluster's nodes have room for; auto: as many as that."""
+    cpus_per_experiment: Annotated[int, Field(ge=1, le=1024)] = 1
+    """CPUs that an experiment takes of a Ray cluster, beside its GPU if it needs one; also its
+    number of threads."""
     memory_limit_gib: Annotated[float, Field(gt=0, le=1_000_000)] = 24.0
     """GPU memory that the closing lines hold the run against, GiB."""
 
