@@ -25,7 +25,7 @@ from dialsum.cli import BatchOptions, read_batch_options
 from dialsum.errors import UnfitError
 from dialsum.paths import SHARED_TOKEN
 from dialsum.record import find_records
-from faults import run
+from faults import Batch
 from ray_world import kill_node, two_nodes
 from test_child import wait_for
 from test_plan import plan_of
@@ -73,7 +73,6 @@ def scores_of(root: Path) -> dict[str, float | None]:
     return {one.name: one.number("evaluation.dev.rouge_mean") for one in find_records(root)[0]}
 
 
-@pytest.mark.slow
 def test_two_nodes_run_a_batch_to_its_table(cluster: Any, tmp_path: Path) -> None:
     names = ("meet_30", "meet_40", "fail")
     status, shown = play(make_options(tmp_path, *names, ray_address=cluster.address, overrides=ALL))
@@ -95,7 +94,6 @@ def test_two_nodes_run_a_batch_to_its_table(cluster: Any, tmp_path: Path) -> Non
     assert len([one for one in events if one["kind"] == "node"]) >= 3
 
 
-@pytest.mark.slow
 def test_what_ran_on_a_node_that_dies_goes_on_from_its_checkpoint(
     cluster: Any, tmp_path: Path
 ) -> None:
@@ -164,12 +162,13 @@ def test_a_node_without_the_folder_sends_its_run_back(
         )
         names = ("ok_30", "crash", "count_20")
         options = make_options(tmp_path, *names, ray_address=f"127.0.0.1:{port}", overrides=ALL)
-        status = run(options, pretend=True, log=tmp_path / "screen").wait(timeout=150)
+        batch = Batch(tmp_path, options, pretend=True)
+        status = batch.run()
     finally:
         for one in (node, head):
             if one is not None:
                 stop(one)
-    shown = (tmp_path / "screen").read_text(encoding="utf-8")
+    shown = batch.screen
     assert status == 1, shown
     assert shown.count("in a folder of its own, to be brought back") == 3
     root = tmp_path / "out" / "auto_experiments"
