@@ -210,7 +210,7 @@ def _hash_code() -> str:
 
 
 def _simulate(config: Config, own: Mapping[str, Any], *, card: Card) -> dict[str, Any]:
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING
 
     from dialsum.experiment.choices import choose
     from dialsum.experiment.simulate import simulate_run
@@ -234,16 +234,16 @@ def _simulate(config: Config, own: Mapping[str, Any], *, card: Card) -> dict[str
         )
     quiet_libraries()
     choices = choose(config, device=device)
+    # The line break is a token of its own in every family.
+    tags = config.tokenizer.dialogue_tokens
     try:
-        library = AutoConfig.for_model(config.model.architecture, **own)
+        library = CONFIG_MAPPING[config.model.architecture].from_dict(dict(own))
         stages = simulate_run(
             library,
             own,
             config=config,
             choices=choices,
-            new_tokens=(
-                0 if config.tokenizer.dialogue_tokens == "none" else len(STANDARD_DIALOGUE_TOKENS)
-            ),
+            new_tokens=1 + (0 if tags == "none" else len(STANDARD_DIALOGUE_TOKENS)),
         )
     except (ValueError, TypeError, AttributeError) as error:
         raise UnfitError(

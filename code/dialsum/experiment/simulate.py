@@ -46,6 +46,8 @@ def simulate_run(
 ) -> dict[str, dict[str, int]]:
     """Return the bytes of each sort of tensor at the peak of each stage of a run.
 
+    For a process of its own: libraries keep tables that they make on the way, here without content.
+
     Args:
         library_config, own: as of imagine_model.
         choices: what the run would use of its device; where that is a GPU, with stand-ins for its
@@ -61,7 +63,8 @@ def simulate_run(
     on_gpu = choices.where.kind != "cpu"
 
     def name_logits(tensor: torch.Tensor) -> str | None:
-        return LOGITS if tensor.dim() > 1 and tensor.shape[-1] == rows else None
+        wide = tensor.dim() > 1 and tensor.shape[-1] == rows
+        return LOGITS if wide and simulation.stage != WEIGHTS else None
 
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -116,7 +119,7 @@ def _sorting(simulation: Simulation) -> Callable[[torch.Tensor], None]:
 
 
 def make_loop(model: Any, config: Config, choices: Choices, folder: Path, *, pad: int) -> Loop:
-    """Return the training loop of a run on the CPU whose rows are all as long as may be.
+    """Return the training loop of a run on the CPU whose rows are as long as may be.
 
     Args:
         folder: for the files that it writes.
@@ -125,7 +128,10 @@ def make_loop(model: Any, config: Config, choices: Choices, folder: Path, *, pad
     lengths, on_gpu = config.tokenizer, choices.where.kind != "cpu"
 
     def make_rows(count: int) -> EncodedSplit:
-        inputs = [np.ones(lengths.encoder_max_len, np.int32)] * count
+        # One is a token shorter: without padding there would be no mask.
+        shorter = max(1, lengths.encoder_max_len - (count > 1))
+        inputs = [np.ones(lengths.encoder_max_len, np.int32)] * (count - 1)
+        inputs.append(np.ones(shorter, np.int32))
         targets = [np.ones(lengths.decoder_max_len, np.int32)] * count
         return EncodedSplit(inputs=inputs, targets=targets, counts=Counts())
 
@@ -175,18 +181,18 @@ class _FarEnough(Exception):
 def _search(
     simulation: Simulation, model: Any, config: Config, choices: Choices, *, beams: int
 ) -> dict[str, int]:
-    """Return the parts at the peak of a search: its encoder, and its last tokens.
+    """Return the parts at the peak of a search: its encoder, its first token, its last ones.
 
     All but the last are given to the decoder at once, which takes more than one after the other
     would, and is not counted.
     """
     settings = GenerationSettings.from_config(config, exempt=(), bf16=choices.bf16, num_beams=beams)
-    begun, calls = max(1, settings.max_new_tokens - SEARCH_STEPS + 1), 0
+    begun, calls = 1, 0
 
     def follow(*_: Any) -> None:
         nonlocal calls
         calls += 1
-        simulation.paused = calls == 1
+        simulation.paused = begun > 1 and calls == 1
         if calls > SEARCH_STEPS:
             raise _FarEnough
 
@@ -199,17 +205,18 @@ def _search(
     # A greedy search asks whether it is at its end, one by beams whether it is not.
     simulation.truth = beams > 1
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16)
-    with suppress(_FarEnough), torch.no_grad(), autocast:
-        ids = torch.ones((rows, longest), dtype=torch.long)
-        model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            decoder_input_ids=torch.ones((rows, begun), dtype=torch.long),
-            generation_config=describe_search(
-                replace(settings, max_new_tokens=SEARCH_STEPS + 2), model.config
-            ),
-            past_key_values=make_cache(),
-        )
+    few = describe_search(replace(settings, max_new_tokens=SEARCH_STEPS + 2), model.config)
+    for begun in dict.fromkeys((1, max(1, settings.max_new_tokens - SEARCH_STEPS + 1))):
+        calls = 0
+        with suppress(_FarEnough), torch.no_grad(), autocast:
+            ids = torch.ones((rows, longest), dtype=torch.long)
+            model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                decoder_input_ids=torch.ones((rows, begun), dtype=torch.long),
+                generation_config=few,
+                past_key_values=make_cache(),
+            )
     hook.remove()
     simulation.paused = simulation.truth = False
     return simulation.parts()

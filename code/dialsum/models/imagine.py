@@ -106,6 +106,8 @@ def _make(module: Any, empty: Any) -> Any:
         made = torch.nn.Parameter(weight, requires_grad=False)
         made.CB, made.SCB = made.data, torch.empty(shape[0])
         made.has_fp16_weights = False
+        # Which columns of an input are outliers only its content says: none are.
+        module.state.threshold = 0.0
         return made
     if kind == "Tensor":  # a buffer
         return torch.empty(shape, dtype=dtype)
