@@ -70,7 +70,7 @@ def test_what_cannot_be_tokenized_is_found_before_the_first_experiment(tmp_path:
     """The stand-in checkpoint has no tokenizer: its `tokenizer.json` says nothing."""
     options = make_options(tmp_path, "a", "b")
     said: list[str] = []
-    problems, _, _ = look_deeper(plan_of(options), keep=False, say=said.append)
+    problems, _, _ = look_deeper(plan_of(options), keep=False, forecast=False, say=said.append)
     assert len(problems) == 1 and problems[0].startswith("1 L_a, 2 L_b: ")
     assert "tokenizer" in problems[0]
     screen, _ = make_screen()

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dialsum.batch.plan import BatchPlan
 from dialsum.data.rows import name_data
 from dialsum.errors import UnfitError
+from dialsum.experiment.forecast import estimate, find_card, find_kept
 from dialsum.experiment.job import Job
+from dialsum.machine.devices import GIB
 from dialsum.models.checkpoint import find_folder
 from dialsum.paths import PROJECT_ROOT
 
@@ -23,13 +25,32 @@ PROBE = (
 )
 
 
+def remember_memory(plan: BatchPlan) -> dict[int, str]:
+    """Return what is known of the memory of each experiment without a simulation, as it is shown:
+    GiB as they were forecast before, else by a formula, which is marked; nothing of a demo."""
+    if plan.kind == "demo":
+        return {}
+    shown = {}
+    for job in plan.waiting:
+        card = find_card(job.config)
+        kept = find_kept(job.config, card=card)
+        shown[job.number] = (
+            f"~{estimate(job.config, card=card):.0f}"
+            if kept is None
+            else f"{kept.total_bytes / GIB:.1f}"
+        )
+    return shown
+
+
 def look_deeper(
-    plan: BatchPlan, *, keep: bool, say: Callable[[str], object]
+    plan: BatchPlan, *, keep: bool, forecast: bool, say: Callable[[str], object]
 ) -> tuple[list[str], list[str], list[str]]:
     """Look at the experiments of a plan whose checkpoints are here, those that are alike once.
 
     Args:
         keep: encoded rows are kept for the runs; a dry run writes nothing.
+        forecast: simulate the memory of those of which no forecast is kept, and keep that; not of a
+            demo, whose models are tiny.
         say: told before what takes a while.
 
     Returns:
@@ -53,10 +74,18 @@ def look_deeper(
         model = config.model.checkpoint, config.model.revision
         data = name_data(config.data, seed=config.training.seed)
         alike.setdefault(repr([model, data, config.tokenizer]), []).append(job)
-    if not alike:
+    simulated = plan.waiting if forecast and plan.kind != "demo" else []
+    if not (alike or simulated):
         return [], notes, []
-    say("looking at tokenizers, lengths and rows of all experiments …")
-    asked = {"keep": keep, "jobs": [jobs[0].to_json() for jobs in alike.values()]}
+    if alike:
+        say("looking at tokenizers, lengths and rows of all experiments …")
+    if simulated:
+        say("forecasting their memory, which takes some 30 s each the first time …")
+    asked = {
+        "keep": keep,
+        "jobs": [jobs[0].to_json() for jobs in alike.values()],
+        "forecast": [job.to_json() for job in simulated],
+    }
     done = subprocess.run(
         [sys.executable, "-c", PROBE, str(PROJECT_ROOT / "code")],
         input=json.dumps(asked),
@@ -77,4 +106,9 @@ def look_deeper(
                 said.setdefault(text, []).extend(f"{job.number} {job.label}" for job in jobs)
         return [f"{', '.join(names)}: {text}" for text, names in said.items()]
 
-    return name("problems"), [*notes, *name("notes"), *found["leakage"]], name("facts")
+    problems, facts, tight = name("problems"), name("facts"), list[str]()
+    for job, one in zip(simulated, found["forecasts"], strict=True):
+        text = f"{job.number} {job.label}: {one['said']}"
+        place = problems if one["hopeless"] else facts if one["fits"] else tight
+        place.append(text)
+    return problems, [*notes, *name("notes"), *tight, *found["leakage"]], facts

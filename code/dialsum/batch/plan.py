@@ -52,6 +52,7 @@ class BatchPlan:
         trainer: program and first arguments of an experiment's process.
         ended: numbers of those that ended in an earlier part of the batch, and stay as they are.
         measured: seconds that the same took here before, by work_of.
+        memory: GiB that each takes at most, by number, as it is shown; none in a demo.
     """
 
     options: BatchOptions
@@ -63,6 +64,7 @@ class BatchPlan:
     trainer: tuple[str, ...] = TRAINER
     ended: frozenset[int] = frozenset()
     measured: Mapping[str, float] = field(default_factory=dict)
+    memory: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def waiting(self) -> list[Job]:
@@ -293,6 +295,9 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
                 str(config.generation.num_beams),
             ]
         )
+    if plan.memory:
+        held = ["GiB", *(plan.memory[job.number] for job in plan.waiting)]
+        rows = [[*row, one] for row, one in zip(rows, held, strict=True)]
     expected = [one for one in seconds if one is not None]
     if expected:
         times = ["" if one is None else format_duration(one) for one in seconds]
@@ -302,7 +307,7 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
         f"results go to {shown(plan.paths.root)}",
         f"logs go to    {shown(plan.paths.logs(plan.started_at))}",
         "",
-        *align(rows, left=range(9), width=width),
+        *align(rows, left=range(10), width=width),
     ]
     if plan.executor == "ray":
         where = plan.options.ray_address or "local"
@@ -326,6 +331,8 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
                 f"by the plan, not measured: {format_duration(sum(expected))} in all on one RTX "
                 "3090, evaluation and writing included"
             )
+    if any(held.startswith("~") for held in plan.memory.values()):
+        lines.append("GiB of memory with ~ are by a formula; --dry-run --deep forecasts them")
     for model, numbers in models.items():
         start = "start" if len(numbers) > 1 else "starts"
         lines.append(f"{', '.join(numbers)} {start} from {model}")

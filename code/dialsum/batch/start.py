@@ -16,7 +16,7 @@ from typing import Any
 from dialsum.batch.check import Findings, check_plan
 from dialsum.batch.checkpoints import explain_checkpoint, pin_checkpoints
 from dialsum.batch.child import listen_for_interrupts
-from dialsum.batch.deep import look_deeper
+from dialsum.batch.deep import look_deeper, remember_memory
 from dialsum.batch.ledger import read_durations
 from dialsum.batch.plan import (
     TRAINER,
@@ -104,7 +104,7 @@ def _look_deeper(plan: BatchPlan, screen: Screen, *, keep: bool, all_of_it: bool
     Raises:
         ProblemsError: what forbids the start.
     """
-    problems, notes, facts = look_deeper(plan, keep=keep, say=screen.say)
+    problems, notes, facts = look_deeper(plan, keep=keep, forecast=all_of_it, say=screen.say)
     screen.say(*notes, *(facts if all_of_it else []))
     if problems:
         raise ProblemsError(problems)
@@ -126,7 +126,7 @@ def _check(
         problems, notes = [], unfinished.notes
         plan = replace(unfinished.plan, trainer=tuple(trainer))
     problems += known
-    plan = replace(plan, measured=read_durations(plan.paths.ledger))
+    plan = replace(plan, measured=read_durations(plan.paths.ledger), memory=remember_memory(plan))
     findings = check_plan(plan, dry_run=options.dry_run, refused=problems)
     findings = replace(findings, notes=[*notes, *findings.notes])
     return [*problems, *findings.problems], findings

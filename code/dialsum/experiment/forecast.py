@@ -23,8 +23,8 @@ from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
 from dialsum.errors import DialsumError, UnfitError
 from dialsum.files import read_regular, write_json
 from dialsum.machine.devices import GIB, host_memory, nvidia_gpus, visible_gpus
-from dialsum.machine.memory import CONTEXT_GIB, RESERVE_SHARE
-from dialsum.models.checkpoint import find_folder, read_own_config
+from dialsum.machine.memory import CONTEXT_GIB, RESERVE_SHARE, TrainingMemory
+from dialsum.models.checkpoint import find_folder, find_size, read_own_config
 from dialsum.models.families import get_family
 from dialsum.paths import PROJECT_ROOT
 from dialsum.text import align
@@ -39,6 +39,8 @@ ARCHITECTURES = {"mt5": "mt5_base", "t5": "t5_base_korean", "bart": "kobart"}
 """The config.json of the base size, for a checkpoint that is not here."""
 CAPABILITY = (8, 6)
 """Of a card that is only spoken of: the RTX 3090's."""
+LEAST_SAVING = 0.01
+"""Of all; what saves less is not worth naming."""
 Verdict = Literal["fits", "tight", "does not fit"]
 
 
@@ -253,6 +255,21 @@ def _simulate(config: Config, own: Mapping[str, Any], *, card: Card) -> dict[str
     return {"stages": stages, "batch": choices.batch_size, "accumulation": choices.accumulation}
 
 
+def estimate(config: Config, *, card: Card) -> float:
+    """Return GiB by the formula that batches are chosen by, where nothing was forecast."""
+    asked, batch = config.training, config.training.per_device_train_batch_size
+    memory = TrainingMemory(
+        config.model.architecture,
+        config.tokenizer.encoder_max_len,
+        card.memory_bytes,
+        lora=config.qlora.use_qlora,
+        checkpointing=asked.gradient_checkpointing is True,
+        precision="fp32" if card.kind == "cpu" else "bf16",
+        size=find_size(config).value,
+    )
+    return memory.estimate_gib(memory.choose_batch()[0] if batch == "auto" else batch)
+
+
 def find_savings(config: Config, found: Forecast) -> list[tuple[str, int]]:
     """Return settings that would make a run smaller, with the bytes that each saves, most first.
 
@@ -283,7 +300,7 @@ def find_savings(config: Config, found: Forecast) -> list[tuple[str, int]]:
     for changes in tried:
         other = forecast(_change(config, changes), card=found.card)
         saved = found.tensors_bytes - other.tensors_bytes
-        if saved > 0:
+        if saved > LEAST_SAVING * found.tensors_bytes:
             said = ", ".join(f"{key}: {json.dumps(value)}" for key, value in changes.items())
             savings.append((said, saved))
     return sorted(savings, key=lambda one: -one[1])

@@ -15,10 +15,12 @@ from dialsum.data.encode import EncodedSplit, dialogue_tokens, encode_splits
 from dialsum.data.leakage import describe_leakage
 from dialsum.data.rows import Splits, name_data, read_data
 from dialsum.errors import DialsumError, list_problems
+from dialsum.experiment.forecast import find_card, forecast
 from dialsum.experiment.job import Job
+from dialsum.machine.devices import GIB
 from dialsum.models.load import open_checkpoint, prepare_tokenizer, quiet_libraries
 from dialsum.models.tokenizers import check_round_trip
-from dialsum.paths import project_path
+from dialsum.paths import project_path, shown
 
 MUCH_CUT = 0.05
 """Share of rows whose input is cut from which it is said without being asked."""
@@ -81,6 +83,30 @@ def _describe_lengths(rows: EncodedSplit) -> str:
     return f"{'; '.join(parts)}; {rows.describe()}"
 
 
+def _forecast(job: Job) -> dict[str, Any]:
+    """Say what memory an experiment takes, whether it fits, and whether nothing smaller would."""
+    card = find_card(job.config)
+    try:
+        found = forecast(job.config, card=card)
+    except DialsumError as error:
+        return {"said": str(error), "fits": False, "hopeless": False}
+    said = f"memory: {found.describe()}"
+    room = found.card.memory_bytes
+    hopeless = room is not None and found.fixed_bytes > room
+    if hopeless:
+        said += (
+            f"; weights and what learning keeps of them take {found.fixed_bytes / GIB:.1f} GiB "
+            "alone, which no smaller batch helps; train adapters (qlora.use_qlora: true) on a "
+            "base in 4 bits"
+        )
+    elif found.verdict != "fits":
+        said += (
+            ". Passes that memory does not hold are halved in the run, which costs time; python "
+            f"scripts/forecast.py --config {shown(job.loaded.path)} says what would save most"
+        )
+    return {"said": said, "fits": found.verdict == "fits", "hopeless": hopeless}
+
+
 def main() -> None:
     """Read jobs from standard input, and print what was found of each as the last line."""
     asked = json.load(sys.stdin)
@@ -99,8 +125,9 @@ def main() -> None:
             answers.append(vars(look_at(job, read[key], keep=asked["keep"])))
         except DialsumError as error:
             answers.append(vars(Looked(problems=list_problems(error))))
+    forecasts = [_forecast(Job.from_json(text)) for text in asked["forecast"]]
     leakage = list(dict.fromkeys(line for lines in leaks.values() for line in lines))
-    print(json.dumps({"answers": answers, "leakage": leakage}))
+    print(json.dumps({"answers": answers, "leakage": leakage, "forecasts": forecasts}))
 
 
 if __name__ == "__main__":
