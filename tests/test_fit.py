@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dialsum.errors import FullMemoryError, RunError
+from dialsum.errors import DiskFullError, FullMemoryError, RunError
 from small_fit import UNEQUAL, SmallTraining, make_rows, read_events
 
 training = pytest.mark.training
@@ -197,3 +198,41 @@ def test_a_best_checkpoint_that_is_gone_after_the_last_step_is_chosen_anew(tmp_p
     (checkpoints / "checkpoint-2" / "model.safetensors").write_bytes(b"")
     result = make([15.0], resume=checkpoints / "checkpoint-4").run()
     assert (result.steps, result.best_step, result.best_metric) == (4, 4, 15.0)
+
+
+def train_in_room(folder: Path, *, checkpoints: float, steps: int) -> Any:
+    """Train with room for so many checkpoints; each step is the best so far, and is saved."""
+    from dialsum.train.checkpoints import Room
+
+    alone = SmallTraining(training={"max_steps": 1}, qlora=FULL).loop(folder / "alone")
+    alone.run()
+    size = sum(one.stat().st_size for one in (folder / "alone").rglob("*") if one.is_file())
+    loop = SmallTraining(
+        training={"max_steps": steps, "eval_steps": 1, "save_total_limit": 9},
+        qlora=FULL,
+        scores=[float(step) for step in range(steps)],
+    ).loop(folder)
+    # The next one is counted with four more MiB than these tiny tensors take.
+    budget = size + int(checkpoints * size) + 4 * 2**20
+    loop.places = replace(loop.places, room=Room(folder, budget))
+    return loop
+
+
+@training
+def test_older_checkpoints_go_where_the_budget_ends(tmp_path: Path) -> None:
+    loop = train_in_room(tmp_path, checkpoints=3.5, steps=5)
+    loop.run()
+    kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert {"checkpoint-4", "checkpoint-5"} <= kept and "checkpoint-1" not in kept
+    said = [event["message"] for event in read_events(tmp_path, "warning")]
+    assert "the disk is nearly full: checkpoint-1, checkpoint-2 had to go" in said[0], said
+
+
+@training
+def test_what_no_room_is_left_for_stops_at_its_last_checkpoint(tmp_path: Path) -> None:
+    loop = train_in_room(tmp_path, checkpoints=1.5, steps=5)
+    with pytest.raises(DiskFullError, match="the last one is of step 1") as caught:
+        loop.run()
+    assert "batch.disk_budget_gb leaves" in str(caught.value)
+    assert "--resume" in str(caught.value)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-1"]

@@ -141,3 +141,31 @@ def test_the_script_names_parts_and_what_would_save_most() -> None:
     assert "0.5 GiB at most" in done.stdout and "does not fit" in done.stdout
     saved = [float(line.split()[-2]) for line in done.stdout.splitlines() if " saves " in line]
     assert saved and saved == sorted(saved, reverse=True)
+
+
+@training
+def test_the_deep_look_forecasts_once_and_the_plan_shows_it(tmp_path: Path) -> None:
+    values = {
+        "model.checkpoint": small_checkpoint("bart"),
+        "general.device": "cpu",
+        "data.cache_dir": tmp_path / "cache",
+    }
+    line = [sys.executable, str(REPOSITORY / "code" / "auto_experiment_runner.py")]
+    line += ["--config", str(EXPERIMENTS / "01_baseline_kobart_rtx3090.yaml"), "--dry-run"]
+    line += ["--data-dir", str(REPOSITORY / "data" / "sample"), "--output-dir", str(tmp_path)]
+    line += [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+
+    def look(*options: str) -> str:
+        done = subprocess.run([*line, *options], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "with ~ are by a formula" in look()
+    first = look("--deep")
+    assert "KoBART: memory: " in first and "GiB at most, while " in first
+    [kept] = (tmp_path / "cache" / "dialsum-forecasts").iterdir()
+    made = kept.stat().st_mtime_ns
+    assert "KoBART: memory: " in look("--deep") and kept.stat().st_mtime_ns == made
+    assert "by a formula" not in look()
+    kept.write_text("{", encoding="utf-8")  # as a disk that was full leaves it
+    assert "with ~ are by a formula" in look()

@@ -68,11 +68,16 @@ class FullMemoryError(RunError):
 
 
 class DiskFullError(RunError):
-    """No space left where a file was to be written."""
+    """No space left where a file was to be written.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        said: what is to be said of it, where it was no write that failed.
+    """
+
+    def __init__(self, path: Path, said: str | None = None) -> None:
         super().__init__(
-            f"{path}: no space left on the disk; nothing half-written was left there. "
+            said
+            or f"{path}: no space left on the disk; nothing half-written was left there. "
             "Free space, or write elsewhere with --output-dir, and start again."
         )
 

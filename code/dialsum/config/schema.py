@@ -421,6 +421,11 @@ class Batch(Section):
     cpus_per_experiment: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPUs that an experiment takes of a Ray cluster, beside its GPU if it needs one; also its
     number of threads."""
+    disk_budget_gb: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """Most that the batch's folder may take on the disk, GB; absent: all that is free, but for 5 GB
+    or a twentieth of the disk, whichever is less. Before a checkpoint goes beyond it, older ones go
+    (never the best, never the last); where that is not enough, the run stops, and --resume goes on
+    from its last one."""
     memory_limit_gib: Annotated[float, Field(gt=0, le=1_000_000)] = 24.0
     """GPU memory that the closing lines hold the run against, GiB."""
 

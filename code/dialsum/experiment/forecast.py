@@ -26,11 +26,11 @@ from dialsum.machine.devices import GIB, host_memory, nvidia_gpus, visible_gpus
 from dialsum.machine.memory import CONTEXT_GIB, RESERVE_SHARE, TrainingMemory
 from dialsum.models.checkpoint import find_folder, find_size, read_own_config
 from dialsum.models.families import get_family
-from dialsum.paths import PROJECT_ROOT
+from dialsum.paths import PROJECT_ROOT, project_path
 from dialsum.text import align
 
-KEPT = PROJECT_ROOT / ".cache" / "forecasts"
-"""A file for each forecast; nothing else is there, and all of it may be deleted."""
+KEPT = "dialsum-forecasts"
+"""Made inside data.cache_dir, a file for each forecast; all of it may be deleted."""
 CODE = ("experiment", "generate.py", "machine", "models", "train")
 """What of the program decides it."""
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -154,9 +154,10 @@ def forecast(config: Config, *, card: Card, keep: bool = True) -> Forecast:
         return kept
     own, why = _read_own(config)
     content = _simulate(config, own, card=card)
-    if keep:
-        with suppress(DialsumError):  # a folder that cannot be written costs time, no more
-            place = _place(config, own, card=card)
+    place = _place(config, own, card=card)
+    if keep and place is not None:
+        # A folder that cannot be written costs time, no more.
+        with suppress(DialsumError, OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
             write_json(place, content)
     return _read(content, card=card, why=why)
@@ -166,6 +167,8 @@ def find_kept(config: Config, *, card: Card) -> Forecast | None:
     """Return the forecast that is kept of an experiment; None where none is."""
     own, why = _read_own(config)
     place = _place(config, own, card=card)
+    if place is None:
+        return None
     try:
         return _read(json.loads(place.read_text(encoding="utf-8")), card=card, why=why)
     except (OSError, ValueError, KeyError, TypeError):
@@ -187,17 +190,22 @@ def _read_own(config: Config) -> tuple[dict[str, Any], str]:
         return {**family.defaults, **read_own_config(folder)}, "its config.json"
     name = ARCHITECTURES[config.model.architecture]
     path = PROJECT_ROOT / "config" / "architectures" / f"{name}.json"
-    own = json.loads(path.read_text(encoding="utf-8"))["config"]
-    return {**family.defaults, **own}, f"not here, taken for a base-size {family.name}"
+    own = {**family.defaults, **json.loads(path.read_text(encoding="utf-8"))["config"]}
+    if own["decoder_start_token_id"] is None:
+        own["decoder_start_token_id"] = own["pad_token_id"]
+    return own, f"not here, taken for a base-size {family.name}"
 
 
-def _place(config: Config, own: Mapping[str, Any], *, card: Card) -> Path:
-    """Return where a forecast is kept: named by the hash of all that decides it."""
+def _place(config: Config, own: Mapping[str, Any], *, card: Card) -> Path | None:
+    """Return where a forecast is kept, named by the hash of all that decides it; None: nowhere."""
+    if config.data.cache_dir is None:
+        return None
     said = {name: getattr(config, name).model_dump(mode="json") for name in SECTIONS}
     versions = [f"{name} {version(name)}" for name in LIBRARIES]
     decides = [said, dict(own), vars(card), versions, _hash_code()]
     text = json.dumps(decides, sort_keys=True, default=str)
-    return KEPT / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    folder = project_path(config.data.cache_dir) / KEPT
+    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
 
 @cache

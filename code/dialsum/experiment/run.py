@@ -6,6 +6,7 @@ on the run ends with a record.
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -58,7 +59,7 @@ from dialsum.record import archive_previous
 from dialsum.score.api import score_means, score_report
 from dialsum.score.rows import Rows
 from dialsum.score.show import describe_measured, format_final
-from dialsum.train.checkpoints import drop_unsealed_checkpoints
+from dialsum.train.checkpoints import Room, drop_unsealed_checkpoints
 from dialsum.train.progress import Progress, WandbRun
 from dialsum.train.task import BatchShape
 
@@ -332,6 +333,7 @@ def _go(
         device=choices.record,
         padding_share=task.padding_share(),
     )
+    budget = config.batch.disk_budget_gb
     dev_rows = splits.dev.rows[: config.evaluation.training_max_rows]
     references = [[summary] for summary in splits.dev.summaries[: len(dev_rows)]]
     measured = {"rows": len(dev_rows), "num_beams": config.evaluation.training_num_beams}
@@ -367,6 +369,10 @@ def _go(
             config_sha256=job.loaded.outcome_sha256,
             resume=resume,
             stop=paths.stop_request,
+            room=Room(
+                Path(os.path.commonpath([paths.folder, paths.model])),
+                None if budget is None else int(budget * 10**9),
+            ),
         ),
         progress=progress,
         whole=whole,

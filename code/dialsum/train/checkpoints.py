@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from dialsum.files import write_json
 MANIFEST = "manifest.json"
 STATE, TENSORS = "trainer_state.json", "training_state.pt"
 """Files of a checkpoint besides the weights: numbers as the library's tools know them, tensors."""
+
+RESERVE_BYTES, RESERVE_SHARE = 5 * 10**9, 0.05
+"""Left free on a disk, of two the less: logs, records and others' work go on."""
 
 
 def seal_checkpoint(folder: Path, *, config_sha256: str, data_sha256: str) -> None:
@@ -107,16 +112,47 @@ def find_sealed_checkpoint(folder: Path) -> Path | None:
     return next((one for one in list_checkpoints(folder) if (one / MANIFEST).is_file()), None)
 
 
-def prune(folder: Path, *, keep: Path, limit: int) -> None:
-    """Remove older checkpoints until limit are left; keep and the last one stay.
+@dataclass(frozen=True)
+class Room:
+    """What may still be written to a disk.
+
+    Args:
+        folder: what counts against the budget.
+        budget_bytes: most that the folder may hold; None: what its disk holds, but for a reserve.
+    """
+
+    folder: Path
+    budget_bytes: int | None = None
+
+    def left(self) -> int:
+        """Return the bytes that may still be written; negative where there are too many."""
+        disk = shutil.disk_usage(self.folder)
+        reserve = min(RESERVE_BYTES, int(RESERVE_SHARE * disk.total))
+        if self.budget_bytes is None:
+            return disk.free - reserve
+        held = sum(
+            (Path(folder) / name).lstat().st_size
+            for folder, _, names in os.walk(self.folder)
+            for name in names
+        )
+        return min(disk.free, self.budget_bytes - held)
+
+
+def prune(folder: Path, *, keep: Path, limit: int) -> list[str]:
+    """Remove older checkpoints, the oldest first, until limit are left; keep and the last one stay.
 
     Called after a new one was sealed: a run that dies here still has a whole one.
+
+    Returns:
+        The names of those that were removed.
     """
     last, *earlier = list_checkpoints(folder)
     removable = [one for one in earlier if one != keep]
     spared = limit - (1 if keep in (last, *earlier) and keep != last else 0) - 1
-    for checkpoint in removable[max(spared, 0) :]:
+    gone = removable[max(spared, 0) :][::-1]
+    for checkpoint in gone:
         shutil.rmtree(checkpoint)
+    return [checkpoint.name for checkpoint in gone]
 
 
 def drop_unsealed_checkpoints(folder: Path) -> None:

@@ -25,11 +25,13 @@ from transformers import get_scheduler, set_seed
 from transformers.trainer_callback import TrainerState
 
 from dialsum.config.schema import Training
-from dialsum.errors import RunError
+from dialsum.errors import DiskFullError, RunError
 from dialsum.lifeline import EVALUATION, SAVING, STEP, beat
 from dialsum.machine.memory import free_memory, is_out_of_memory
 from dialsum.models.save import load_weights, save_weights
-from dialsum.train.checkpoints import STATE, TENSORS, find_damage, prune, seal_checkpoint
+from dialsum.paths import shown
+from dialsum.text import show_bytes
+from dialsum.train.checkpoints import STATE, TENSORS, Room, find_damage, prune, seal_checkpoint
 from dialsum.train.guard import (
     BadStep,
     Fault,
@@ -60,6 +62,8 @@ MOST_LEFT_OUT = 0.01
 """Share of the rows that may be left out one by one for not being finite; three in any case."""
 
 MOST_REASON_BYTES = 500
+FILES_BYTES = 4 * 2**20
+"""Of a checkpoint, beside its tensors: tokenizer, state, manifest."""
 
 
 class Task(Protocol):
@@ -110,6 +114,7 @@ class Places:
         nan_report: file for steps that are not finite; absent while there was none.
         config_sha256: of the resolved config; only the same goes on from its checkpoints.
         resume: checkpoint that it goes on from; None: it begins.
+        room: what may still be written there; None: nobody asks.
         stop: file whose presence asks it to end now, with the best weights so far; what stands in
             it is the reason. It is removed when it is followed.
     """
@@ -119,6 +124,7 @@ class Places:
     config_sha256: str
     resume: Path | None = None
     stop: Path | None = None
+    room: Room | None = None
 
 
 @dataclass(frozen=True)
@@ -564,6 +570,7 @@ class Loop:
     def _save(self) -> None:
         """Write a checkpoint, seal it, only then remove older ones: the best and the last stay."""
         beat(SAVING)
+        self._make_room()
         state = self.state
         folder = self.places.checkpoints / f"checkpoint-{state.global_step}"
         self.guard.keep(self.model, self.optimizer, step=state.global_step, due=True)
@@ -603,6 +610,33 @@ class Loop:
         )
         prune(self.places.checkpoints, keep=best, limit=self.asked.save_total_limit)
         self.saved = state.global_step
+
+    def _make_room(self) -> None:
+        """Let older checkpoints go where the disk has no room for another.
+
+        Raises:
+            DiskFullError: even so it has none; the run goes on from the last one.
+        """
+        room, state = self.places.room, self.state
+        if room is None:
+            return
+        states = [one for kept in self.optimizer.state.values() for one in kept.values()]
+        tensors = [*self.learning.values(), *(one for one in states if hasattr(one, "nbytes"))]
+        needed = sum(one.nbytes for one in tensors) + FILES_BYTES
+        if room.left() >= needed:
+            return
+        best = self.places.checkpoints / f"checkpoint-{state.best_global_step}"
+        if gone := prune(self.places.checkpoints, keep=best, limit=1):
+            self.progress.warn(f"the disk is nearly full: {', '.join(gone)} had to go")
+        if (left := room.left()) < needed:
+            what = "the disk" if room.budget_bytes is None else "batch.disk_budget_gb"
+            raise DiskFullError(
+                self.places.checkpoints,
+                f"{what} leaves {show_bytes(max(left, 0))} in {shown(room.folder)}, and a "
+                f"checkpoint takes about {show_bytes(needed)}: stopped at step "
+                f"{state.global_step}, the last one is of step {self.saved}. Free space there, "
+                "then go on with --resume",
+            )
 
     def _load(self, folder: Path) -> dict[str, torch.Tensor]:
         """Take over all that a checkpoint holds; return its random state."""
