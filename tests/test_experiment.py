@@ -121,7 +121,9 @@ REQUIRED = {
         "nan_events",
         "memory_retries",
         "max_grad_norm",
+        "model_flops",
     ),
+    "time": ("start", "training", "evaluation", "writing", "rest"),
     "evaluation.dev": (
         *SCORES,
         "rougeLsum",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from dialsum.machine.flops import count_flops, find_products
 from gpu.architectures import FOLDER, read_architecture
-from gpu.flops import count_flops, find_products
 from gpu.jobs import NO_BITSANDBYTES, NO_CUDA_UNSLOTH, NO_UNSLOTH, SEVEN, Libraries, plan_jobs
 from gpu.table import NO_FORECAST
 

@@ -13,10 +13,10 @@ import pytest
 
 from dialsum.config.load import load_config
 from dialsum.errors import UnfitError
+from dialsum.machine.flops import PEAKS, Product, count_flops, find_peak, find_products
 from gpu.architectures import FOLDER
 from gpu.check import describe_tests, find_status, read_parts
 from gpu.children import read_test_report, run_jobs
-from gpu.flops import PEAKS, Product, count_flops, find_peak, find_products
 from gpu.jobs import (
     NO_BITSANDBYTES,
     NO_CUDA_UNSLOTH,

@@ -16,7 +16,7 @@ from dialsum.batch.result import BatchResult, ExperimentResult
 from dialsum.cli import DEMO_DATA, BatchOptions
 from dialsum.files import write_csv, write_json
 from dialsum.record import Record
-from dialsum.report.closing import format_closing, make_checks, suggest_next
+from dialsum.report.closing import format_closing, format_times, make_checks, suggest_next
 from dialsum.report.tables import (
     compare_with_best,
     format_ranking,
@@ -187,6 +187,22 @@ def training(**changes: Any) -> dict[str, Any]:
 def took(gib: int) -> dict[str, Any]:
     """Return the same of a run that took so much of a card."""
     return training(peak_memory_bytes={"device": gib * 2**30})
+
+
+def test_where_the_time_went_beside_the_least_that_a_card_could_take() -> None:
+    spent = {"start": 30.0, "training": 600.0, "evaluation": 120.0, "writing": 300.0, "rest": 2.0}
+    there, unknown, without = (make_record(name, mean=20.0) for name in ("a", "b", "c"))
+    there.content.update(time=spent, **training(least_seconds=150.0))
+    unknown.content.update(time={**spent, "writing": 60.0})
+    lines = [" ".join(line.split()) for line in format_times([there, unknown, without])]
+    assert lines[1:] == [
+        "Where the time went",
+        "start training evaluation writing rest least training multiple",
+        "L_a 30 s 10 m 2 m 00 s 5 m 00 s 2 s 2 m 30 s 4.0",
+        "L_b 30 s 10 m 2 m 00 s 60 s 2 s - -",
+    ]
+    assert "least training" not in "".join(format_times([unknown]))
+    assert format_times([without]) == []
 
 
 CHECKS = [

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dialsum.machine.flops import count_flops, describe_speed, find_peak, find_products
 from gpu.architectures import Architecture
 from gpu.card import Meter, read_clock
-from gpu.flops import count_flops, describe_speed, find_peak, find_products
 from gpu.jobs import Job, Libraries, Settings
 
 SEED = 42

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dialsum.machine.flops import name_product
 from dialsum.text import align
-from gpu.flops import name_product
 
 TITLES = {
     "experiment": "The seven experiments' own settings",

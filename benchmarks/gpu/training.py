@@ -13,9 +13,15 @@ from bare_loop import make_bare_loop
 from dialsum.config.schema import Config
 from dialsum.data.encode import EncodedSplit
 from dialsum.experiment.choices import Choices
+from dialsum.machine.flops import (
+    count_flops,
+    describe_speed,
+    find_peak,
+    find_products,
+    name_product,
+)
 from gpu.architectures import Architecture
 from gpu.card import Meter, read_clock
-from gpu.flops import count_flops, describe_speed, find_peak, find_products, name_product
 from gpu.jobs import Job, Settings
 from gpu.rows import count_tokens, draw_rows
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from dialsum.batch.plan import BatchPlan
 from dialsum.data.rows import name_data
-from dialsum.errors import UnfitError
+from dialsum.errors import DialsumError, UnfitError
 from dialsum.experiment.forecast import estimate, find_card, find_kept
 from dialsum.experiment.job import Job
 from dialsum.machine.devices import GIB
@@ -31,9 +31,13 @@ def remember_memory(plan: BatchPlan) -> dict[int, str]:
     if plan.kind == "demo":
         return {}
     shown = {}
-    for job in plan.waiting:
-        card = find_card(job.config)
-        kept = find_kept(job.config, card=card)
+    for job in plan.jobs:
+        try:
+            card = find_card(job.config)
+            kept = find_kept(job.config, card=card)
+        except DialsumError:
+            shown[job.number] = "?"  # why, the first look says
+            continue
         shown[job.number] = (
             f"~{estimate(job.config, card=card):.0f}"
             if kept is None

@@ -85,9 +85,8 @@ def _describe_lengths(rows: EncodedSplit) -> str:
 
 def _forecast(job: Job) -> dict[str, Any]:
     """Say what memory an experiment takes, whether it fits, and whether nothing smaller would."""
-    card = find_card(job.config)
     try:
-        found = forecast(job.config, card=card)
+        found = forecast(job.config, card=find_card(job.config))
     except DialsumError as error:
         return {"said": str(error), "fits": False, "hopeless": False}
     said = f"memory: {found.describe()}"

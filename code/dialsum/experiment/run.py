@@ -45,6 +45,9 @@ from dialsum.files import dump_json
 from dialsum.generate import GenerationSettings, generate
 from dialsum.lifeline import SAVING, beat
 from dialsum.machine.devices import peak_resident_bytes, use_one_gpu
+from dialsum.machine.flops import count_flops, find_peak, find_products, name_product
+from dialsum.models.checkpoint import measure_attention
+from dialsum.models.families import get_family
 from dialsum.models.load import (
     Checkpoint,
     open_checkpoint,
@@ -157,6 +160,7 @@ def run_experiment(job: Job) -> dict[str, Any]:
                     record.parts["tracking"] = tracker.record
                 if status != "success":
                     drop_unsealed_checkpoints(paths.checkpoints)
+                record.add("time", **progress.divide_time())
                 content = record.finish(status, reason=reason)
                 progress.close()
                 seconds = content["duration_seconds"]
@@ -377,6 +381,15 @@ def _go(
         progress=progress,
         whole=whole,
     ).run()
+    learned = encoded["train"]
+    flops = result.epochs * count_flops(
+        find_products(model.named_modules()),
+        attention=measure_attention(checkpoint.own, family=get_family(config.model.architecture)),
+        inputs=learned.input_lengths,
+        targets=learned.target_lengths,
+    )
+    product = name_product(machine.precision, tf32=machine.tf32)
+    fastest = find_peak(choices.where.name, precision=product)
     peak = {"rss": peak_resident_bytes() or None}
     if machine.device.type == "cuda":
         import torch
@@ -391,6 +404,8 @@ def _go(
         stopped_early=result.stopped_early,
         seconds=round(result.seconds, 2),
         tokens_per_second=round(result.tokens_per_second, 1),
+        model_flops=flops,
+        least_seconds=None if fastest is None else round(flops / fastest, 2),
         peak_memory_bytes=peak,
         nan_events=progress.nan_events,
         memory_retries=result.memory_retries,

@@ -552,6 +552,13 @@ def measure_size(own: Mapping[str, Any], *, family: Family) -> Size:
     return Size(parameters, layers, width, heads, vocabulary)
 
 
+def measure_attention(own: Mapping[str, Any], *, family: Family) -> tuple[int, int, int]:
+    """Return layers of the encoder and of the decoder, and the width of all heads together."""
+    size = measure_size(own, family=family)
+    width = size.heads * int(own["d_kv"]) if "d_kv" in own else size.width
+    return *size.layers, width
+
+
 def find_size(config: Config) -> Choice[Size]:
     """Return what memory goes by, the sizes in a checkpoint's own config.json, and why these.
 

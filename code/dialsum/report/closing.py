@@ -22,6 +22,7 @@ from dialsum.experiment.job import Job
 from dialsum.paths import PROJECT_ROOT, in_command, shown
 from dialsum.record import Record
 from dialsum.report.tables import (
+    ABSENT,
     RANKED_BY,
     format_ranking,
     group_records,
@@ -47,6 +48,7 @@ ENDS = {
     "failed": "NOT all succeeded",
     "running": "not ended",
 }
+TIME_PARTS = ("start", "training", "evaluation", "writing", "rest")
 LEAST_ROUGE1 = 20.0
 """ROUGE-1 on whitespace tokens over which a run of the real checkpoints is worth keeping."""
 GIB = 2**30
@@ -84,6 +86,7 @@ def format_closing(result: BatchResult, *, width: int | None = None) -> list[str
         f"Batch {plan.batch_id} ({KIND_WORDS[plan.sort]}), {ENDS[result.status]}{took}",
         "",
         *table,
+        *format_times(numbered, width=width),
         *(["", "Not started", *not_started] if not_started else []),
         "",
         "Checks",
@@ -105,6 +108,29 @@ def format_closing(result: BatchResult, *, width: int | None = None) -> list[str
         "Next",
         *(f"  {line}" for line in suggest_next(result)),
     ]
+
+
+def format_times(records: Sequence[Record], *, width: int | None = None) -> list[str]:
+    """Return a table of what the time of runs went into; nothing where no record tells.
+
+    The least time is that of the training's arithmetic (4 FLOPs a frozen weight and real token, 6 a
+    learned one, attention besides) at the card's peak, where that is known; `multiple` is what the
+    training took over it.
+    """
+    rows = []
+    for record in records:
+        spent = [record.number(f"time.{part}") for part in TIME_PARTS]
+        if None in spent:
+            continue
+        least, training = record.number("training.least_seconds"), spent[1] or 0.0
+        bound = [format_duration(least), f"{training / least:.1f}"] if least else [ABSENT, ABSENT]
+        rows.append([record.label, *(format_duration(one or 0.0) for one in spent), *bound])
+    if not rows:
+        return []
+    head = ["", *TIME_PARTS, "least training", "multiple"]
+    known = any(row[-1] != ABSENT for row in rows)
+    shown_rows = [row if known else row[:-2] for row in [head, *rows]]
+    return ["", "Where the time went", *align(shown_rows, left=[0], width=width)]
 
 
 def _check_rehearsal(result: BatchResult) -> list[str]:

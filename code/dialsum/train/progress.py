@@ -175,7 +175,8 @@ class Progress:
         self.nan_events = 0
         self.remarks: list[dict[str, Any]] = []
         self.max_grad_norm = 0.0
-        self._started = time.monotonic()
+        self._started = self._since = time.monotonic()
+        self._spent: dict[str | None, float] = {}
         self._last_step = (0, self._started)
 
     def state_dict(self) -> dict[str, Any]:
@@ -202,11 +203,34 @@ class Progress:
 
     def stage(self, name: str, text: str, **details: Any) -> None:
         """Say that a new part of the run begins; details go into the event alone."""
+        self._spend()
         self.current = name
         beat(EVALUATION if name in ("generate", "score") else LOADING)
         self.event("stage", stage=name, text=text, **details)
         elapsed = time.monotonic() - self._started
         print(f"[{elapsed:6.1f} s] {name}: {text}", flush=True)
+
+    def _spend(self) -> None:
+        """Count the time since the last stage began to that stage."""
+        now = time.monotonic()
+        self._spent[self.current] = self._spent.get(self.current, 0.0) + now - self._since
+        self._since = now
+
+    def divide_time(self) -> dict[str, float]:
+        """Return the seconds of this process by what they went into: start (libraries that load,
+        data, model, token ids), training with its checkpoints, its evaluations, writing summaries,
+        and the rest."""
+        self._spend()
+        spent = dict(self._spent)
+        evaluation = spent.pop("evaluation", 0.0)
+        parts = {
+            "start": sum(spent.pop(name, 0.0) for name in (None, "data", "model", "encode")),
+            "training": max(0.0, spent.pop("train", 0.0) - evaluation),
+            "evaluation": evaluation,
+            "writing": spent.pop("generate", 0.0),
+        }
+        parts["rest"] = sum(spent.values())
+        return {name: round(seconds, 2) for name, seconds in parts.items()}
 
     def warn(self, message: str) -> None:
         """Say and record something that the user should look at."""
@@ -271,6 +295,7 @@ class Progress:
         """
         before, moment = self._last_step
         self._last_step = (before, moment + seconds)
+        self._spent["evaluation"] = self._spent.get("evaluation", 0.0) + seconds
         self.event(
             "eval",
             step=step,

@@ -1,6 +1,6 @@
 """How much arithmetic a training step needs, and how much of a card's peak that is.
 
-Must not know devices beyond their names. No torch: layers are told by what they have.
+Must know devices by their names only. No torch: layers are told by what they have.
 
 Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B): the FLOPs that a step needs by
 its mathematics, over its time, over the card's peak. A matrix of w weights costs 2 w per token
