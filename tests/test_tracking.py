@@ -263,7 +263,7 @@ def test_tracking_that_falls_silent_in_mid_run_holds_up_no_run(tmp_path: Path) -
         assert server.unanswered.is_set()
     tracking = check_recorded(folder, process, said)
     assert tracking["url"].startswith(server.url)
-    [unsent] = re.findall(r"has not taken everything in 2.5 s; .*: wandb sync (\S+)", said[0])
+    [unsent] = re.findall(r"has not taken everything in 1.5 s; .*: wandb sync (\S+)", said[0])
     assert list(Path(unsent).glob("*.wandb"))
 
 

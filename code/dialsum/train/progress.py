@@ -344,8 +344,8 @@ class Progress:
                 self._writer.close()
 
 
-BEGIN_SECONDS = 2.5  # for W&B's address to answer and then for W&B to begin, together
-FINISH_SECONDS = 2.5  # for what it has not sent yet; a run loses no more than both by it
+BEGIN_SECONDS = 3.5  # for W&B's address to answer and then for W&B to begin, together
+FINISH_SECONDS = 1.5  # for what it has not sent yet; a run loses no more than both by it
 LEAST_SECONDS = 0.5  # W&B takes 0 for no limit
 MOST_CHARACTERS = 300  # of an error's text in the record
 MOST_BYTES = 4096  # of an answer
