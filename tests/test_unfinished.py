@@ -105,7 +105,10 @@ def test_a_batch_whose_runner_was_killed_goes_on_to_the_same_table(tmp_path: Pat
     paths = paths_of(options)
     [kept] = read_batches(paths.ledger)
     assert [one.status for one in kept.experiments] == ["success", "running", "planned"]
-    assert "cut off" in "\n".join(list_batches(find_batches(tmp_path / "cut" / "out")))
+    [dead] = find_batches(tmp_path / "cut" / "out")
+    assert "cut off" in "\n".join(list_batches([dead]))
+    text = "\n".join(describe_batch(dead))
+    assert "cut off; the same command with --resume goes on" in text and "running" not in text
     first = read_record(paths.run("count_10").result)
     shown = resume(options)
     assert "finished before: 1 L_count_10" in shown

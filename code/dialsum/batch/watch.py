@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from dialsum.record import read_record
 from dialsum.text import align, format_duration
 
 LOOK_SECONDS = 1.0
+CUT_OFF = "cut off"
+"""What runs by the ledger, whose runner is gone."""
+GO_ON = "; the same command with --resume goes on"
 
 
 def find_batches(outputs: Path) -> list[KeptBatch]:
@@ -38,7 +42,7 @@ def find_batches(outputs: Path) -> list[KeptBatch]:
 def say_status(batch: KeptBatch) -> str:
     """Return what a batch is; one whose runner is gone is not running, whatever the ledger says."""
     if batch.status == RUNNING and find_holder(batch.plan.paths.root / LOCK) is None:
-        return "cut off"
+        return CUT_OFF
     return batch.status
 
 
@@ -52,7 +56,7 @@ def list_batches(batches: Sequence[KeptBatch]) -> list[str]:
         rows.append(
             [
                 batch.plan.batch_id,
-                batch.plan.kind,
+                batch.plan.sort,
                 say_status(batch),
                 str(succeeded),
                 str(failed),
@@ -68,7 +72,8 @@ def describe_batch(batch: KeptBatch) -> list[str]:
     """Return one batch: its experiments, then its events."""
     plan = batch.plan
     lines = [
-        f"batch {plan.batch_id}, {plan.kind}: {say_status(batch)}",
+        f"batch {plan.batch_id}, {plan.sort}: {say_status(batch)}"
+        + (GO_ON if say_status(batch) == CUT_OFF else ""),
         f"command  {plan.options.script or 'code/auto_experiment_runner.py'}"
         f"{plan.options.only_words}{plan.options.command_line}",
         f"runner   process {batch.pid} on {batch.host}",
@@ -76,7 +81,7 @@ def describe_batch(batch: KeptBatch) -> list[str]:
         "",
     ]
     rows = [["#", "experiment", "status", "mean", "attempts", "what"]]
-    rows += [_describe_experiment(one) for one in batch.experiments]
+    rows += [_describe_experiment(one, batch) for one in batch.experiments]
     lines += [*align(rows, left=(1, 2, 5)), ""]
     events = read_events(plan.paths.ledger, plan.batch_id)
     return lines + [_describe_event(event) for event in events]
@@ -116,16 +121,18 @@ def follow_batch(
         sleep(LOOK_SECONDS)
 
 
-def _describe_experiment(one: KeptExperiment) -> list[str]:
+def _describe_experiment(one: KeptExperiment, batch: KeptBatch) -> list[str]:
     mean = None
     if one.status == "success":
-        try:
-            mean = read_record(one.last.paths.result).number("evaluation.dev.rouge_mean")
-        except RunError:
-            mean = None  # moved away since: a later batch's stands there
+        with suppress(RunError):  # moved away since
+            record = read_record(one.last.paths.result)
+            # Where it was moved, a later batch's may stand there.
+            own = record.value("batch") == batch.plan.batch_id
+            mean = record.number("evaluation.dev.rouge_mean") if own else None
+    dead = one.status == RUNNING and say_status(batch) == CUT_OFF
     score = "" if mean is None else f"{mean:.2f}"
-    attempt = str(one.last.attempt.number)
-    return [str(one.number), one.label, one.status, score, attempt, one.reason or ""]
+    attempt, status = str(one.last.attempt.number), CUT_OFF if dead else one.status
+    return [str(one.number), one.label, status, score, attempt, one.reason or ""]
 
 
 def _describe_event(event: Mapping[str, Any]) -> str:
