@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from batch_world import make_options, make_screen, start
 from dialsum.config.schema import Model
 from dialsum.errors import ProblemsError, UnfitError
-from dialsum.models.checkpoint import BANS, choose_files, fetch_folder, find_folder
+from dialsum.models.checkpoint import BANS, ask_hub, choose_files, fetch_folder, find_folder
 from hub_server import COMMIT, TOKEN, Hub, serve_hub
 from small_models import Checkpoints
 from trainer_runs import REPOSITORY
@@ -287,3 +288,22 @@ def test_one_run_downloads_trains_and_is_repeated_offline_from_its_record(
     done = subprocess.run([*command, *again], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert hub.asked == []
+
+
+def test_the_hub_is_asked_for_what_is_not_here_before_a_dry_run_ends(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.models["a/closed"] = dict(FILES)
+    hub.gated.add("a/closed")
+    there, none, closed = ask_hub([asked(), asked("a/none"), asked("a/closed")])
+    assert there == (None, "0.0 MiB to download")
+    assert none[0] is not None and "the hub has no such model" in none[0]
+    assert closed[0] is not None and "is behind a licence" in closed[0]
+    assert not hub.fetched
+    hub.status = 503
+    [busy] = ask_hub([asked()])
+    assert busy[0] is None and "unknown: the hub answers 503" in busy[1]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        answers = ask_hub([asked(), asked("a/c")], seconds=0.5)
+    assert all(problem is None and known.startswith("unknown: ") for problem, known in answers)

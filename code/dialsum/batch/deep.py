@@ -10,14 +10,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from dialsum.batch.plan import BatchPlan
+from dialsum.config.schema import Model
 from dialsum.data.rows import name_data
 from dialsum.errors import DialsumError, UnfitError
 from dialsum.experiment.forecast import estimate, find_card, find_kept
 from dialsum.experiment.job import Job
 from dialsum.machine.devices import GIB
-from dialsum.models.checkpoint import find_folder
+from dialsum.models.checkpoint import ask_hub, find_ban, find_folder, resolve_checkpoint
 from dialsum.paths import PROJECT_ROOT
 
 PROBE = (
@@ -44,6 +46,31 @@ def remember_memory(plan: BatchPlan) -> dict[int, str]:
             else f"{kept.total_bytes / GIB:.1f}"
         )
     return shown
+
+
+def ask_for_checkpoints(plan: BatchPlan) -> tuple[list[str], list[str]]:
+    """Ask the hub for each checkpoint that is not here.
+
+    Returns:
+        Problems, and what is known of the others.
+    """
+    absent: dict[str, Model] = {}
+    for job in plan.waiting:
+        asked = job.config.model
+        try:
+            here = isinstance(resolve_checkpoint(asked.checkpoint), Path) or find_folder(asked)
+        except UnfitError:
+            continue  # the first look says it
+        if not here and not find_ban():
+            absent[f"{asked.checkpoint}@{asked.revision or 'main'}"] = asked
+    problems, notes = [], []
+    answers = ask_hub(list(absent.values())) if absent else []
+    for name, (problem, known) in zip(absent, answers, strict=True):
+        if problem is None:
+            notes.append(f"model.checkpoint {name}: {known}")
+        else:
+            problems.append(f"model.checkpoint {name}: {problem}")
+    return problems, notes
 
 
 def look_deeper(

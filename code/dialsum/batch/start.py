@@ -16,7 +16,7 @@ from typing import Any
 from dialsum.batch.check import Findings, check_plan
 from dialsum.batch.checkpoints import explain_checkpoint, pin_checkpoints
 from dialsum.batch.child import listen_for_interrupts
-from dialsum.batch.deep import look_deeper, remember_memory
+from dialsum.batch.deep import ask_for_checkpoints, look_deeper, remember_memory
 from dialsum.batch.ledger import read_durations
 from dialsum.batch.plan import (
     TRAINER,
@@ -104,9 +104,10 @@ def _look_deeper(plan: BatchPlan, screen: Screen, *, keep: bool, all_of_it: bool
     Raises:
         ProblemsError: what forbids the start.
     """
+    asked = ask_for_checkpoints(plan) if all_of_it else ([], [])
     problems, notes, facts = look_deeper(plan, keep=keep, forecast=all_of_it, say=screen.say)
-    screen.say(*notes, *(facts if all_of_it else []))
-    if problems:
+    screen.say(*asked[1], *notes, *(facts if all_of_it else []))
+    if problems := [*asked[0], *problems]:
         raise ProblemsError(problems)
 
 

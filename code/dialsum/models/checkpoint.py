@@ -14,9 +14,11 @@ import os
 import re
 import shutil
 import sys
+import time
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from dialsum.config.schema import Config, Model
@@ -46,6 +48,7 @@ BESIDE = (
 HUB = "https://huggingface.co"
 BANS = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 SECONDS_FOR_AN_ANSWER = 30.0
+SECONDS_FOR_A_LOOK = 1.5  # of a dry run, which downloads nothing
 NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", flags=re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 MAX_PARSED_BYTES = 2**20
@@ -272,6 +275,55 @@ def fetch_folder(asked: Model, *, say: Callable[[str], object] = print) -> Path:
         if explained is None:
             raise
         raise UnfitError(f"model.checkpoint {name}: {explained}") from error
+
+
+def ask_hub(
+    asked: Sequence[Model], *, seconds: float = SECONDS_FOR_A_LOOK
+) -> list[tuple[str | None, str]]:
+    """Ask the hub whether it would give checkpoints that are not here, all at the same time.
+
+    Returns:
+        Of each what is wrong, None where nothing is known to be; and else what is known: how much
+        it is, or that the hub did not answer in time, which says nothing.
+    """
+    from huggingface_hub import HfApi, errors  # noqa: F401 - seconds that are not the hub's
+
+    found: dict[int, tuple[str | None, str]] = {}
+
+    def ask(at: int) -> None:
+        found[at] = _ask_hub(asked[at], seconds)
+
+    # A name server that is silent knows no limit of time.
+    threads = [Thread(target=ask, args=(at,), daemon=True) for at in range(len(asked))]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    unknown = (None, f"unknown: the hub did not answer in {seconds:g} s")
+    return [found.get(at, unknown) for at in range(len(asked))]
+
+
+def _ask_hub(asked: Model, seconds: float) -> tuple[str | None, str]:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    endpoint, token = os.environ.get("HF_ENDPOINT") or HUB, os.environ.get("HF_TOKEN") or None
+    try:
+        info = HfApi(endpoint=endpoint, token=token).model_info(
+            asked.checkpoint, revision=asked.revision, files_metadata=True, timeout=seconds
+        )
+    except Exception as error:  # as in fetch_folder
+        said = _explain(error, asked, endpoint=endpoint, cache=find_hub_cache())
+        if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404):
+            return said, ""
+        return None, f"unknown: {said or first_line(error)}"
+    if info.gated and token is None:
+        page = f"{endpoint}/{asked.checkpoint}"
+        return f"is behind a licence: accept it at {page}, then give HF_TOKEN, here or in .env", ""
+    sizes = {one.rfilename: one.size or 0 for one in info.siblings or []}
+    wanted = choose_files(sizes, code=asked.trust_remote_code)
+    return None, f"{show_bytes(sum(sizes[one] for one in wanted))} to download"
 
 
 def _cache_variable() -> str:
