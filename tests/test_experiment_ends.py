@@ -106,7 +106,9 @@ def test_a_disk_that_fills_up_while_training_leaves_a_record(disk: Path) -> None
     assert process.returncode == EXIT_FAILED
     record = read_result(folder)
     assert record["status"] == "failed"
-    assert "disk was full" in record["reason"]
+    assert "the disk leaves 0.0 MiB" in record["reason"]
+    assert "none was saved yet" in record["reason"]
+    assert record["failure"]["cause"] == "disk_full"
     assert record["reason"] in shown
     assert not list(folder.glob("checkpoints/*"))
 

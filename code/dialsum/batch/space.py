@@ -17,6 +17,7 @@ from dialsum.experiment.job import Job
 from dialsum.models.checkpoint import find_size
 from dialsum.paths import shown
 from dialsum.text import show_bytes
+from dialsum.train.checkpoints import Room
 
 ROOM_FOR_WORDS_BYTES = 2**16
 """Where less is free, nothing can be recorded, and an empty log does not mean that nothing was
@@ -54,7 +55,7 @@ def nearest_existing(path: Path) -> Path:
 
 
 def find_lack_of_space(jobs: Sequence[Job]) -> list[str]:
-    """Compare what runs leave at least with what is free, disk by disk."""
+    """Compare what runs leave at least with what is free, but for the reserve, disk by disk."""
     needed: dict[int, int] = defaultdict(int)
     places: dict[int, Path] = {}
     for job in jobs:
@@ -67,7 +68,7 @@ def find_lack_of_space(jobs: Sequence[Job]) -> list[str]:
         f"{count_experiments(len(jobs))} take at least about {show_bytes(needed[device])}; free "
         f"space, {'run fewer at a time (--only), ' if len(jobs) > 1 else ''}or {ELSEWHERE}"
         for device, place in places.items()
-        if (free := shutil.disk_usage(place).free) < needed[device]
+        if (free := max(0, Room(place).left())) < needed[device]
     ]
 
 

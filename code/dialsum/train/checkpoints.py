@@ -146,7 +146,9 @@ def prune(folder: Path, *, keep: Path, limit: int) -> list[str]:
     Returns:
         The names of those that were removed.
     """
-    last, *earlier = list_checkpoints(folder)
+    if not (found := list_checkpoints(folder)):
+        return []
+    last, *earlier = found
     removable = [one for one in earlier if one != keep]
     spared = limit - (1 if keep in (last, *earlier) and keep != last else 0) - 1
     gone = removable[max(spared, 0) :][::-1]
