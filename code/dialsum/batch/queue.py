@@ -21,6 +21,7 @@ from dialsum.batch.cards import CardUse, read_card_use, wait_until_free
 from dialsum.batch.child import (
     GRACE_SECONDS,
     POLL_SECONDS,
+    THREAD_COUNTS,
     Child,
     ChildEnd,
     Interrupts,
@@ -81,7 +82,6 @@ MOST_LOSSES = 3
 """Lost nodes after which an experiment is started again."""
 OLD_PROCESS_SECONDS = 120.0
 """Time that a process on a lost node may still be at work in the run's folder."""
-THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 WAIT_ASLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
 """Threads that wait leave the core to the experiment beside them."""
 

@@ -27,7 +27,14 @@ from typing import Any
 from uuid import uuid4
 
 from dialsum.batch.check import RAY_INSTALL, needs_card
-from dialsum.batch.child import GRACE_SECONDS, KILL_SECONDS, POLL_SECONDS, ChildEnd, Interrupts
+from dialsum.batch.child import (
+    GRACE_SECONDS,
+    KILL_SECONDS,
+    POLL_SECONDS,
+    THREAD_COUNTS,
+    ChildEnd,
+    Interrupts,
+)
 from dialsum.batch.lock import hold_run
 from dialsum.batch.plan import BatchPlan
 from dialsum.batch.ray_node import News, Order, folders_of
@@ -53,7 +60,6 @@ WAIT_SAID_SECONDS = 5.0
 """An experiment that waits longer for its place says so."""
 INCOMING = ".incoming"
 """Folder, in a run's own, of what comes back from a node until it is whole."""
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -343,8 +349,9 @@ class RayChild:
                 pass
         except OSError as error:
             raise RunError(f"the log cannot be written: {explain_os_error(error)}") from error
-        threads = dict.fromkeys(THREADS, str(self._needs.cpus))
-        own = {key: os.environ[key] for key in (*ENV_FILE_KEYS, *THREADS) if key in os.environ}
+        threads = dict.fromkeys(THREAD_COUNTS, str(self._needs.cpus))
+        kept = (*ENV_FILE_KEYS, *THREAD_COUNTS)
+        own = {key: os.environ[key] for key in kept if key in os.environ}
         order = Order(
             job=job.to_json(),
             resume=job.resume,

@@ -149,12 +149,11 @@ def forecast(config: Config, *, card: Card, keep: bool = True) -> Forecast:
     Raises:
         UnfitError: its checkpoint's config cannot be read, or describes no model.
     """
-    kept = find_kept(config, card=card)
-    if kept is not None:
-        return kept
     own, why = _read_own(config)
-    content = _simulate(config, own, card=card)
     place = _place(config, own, card=card)
+    if (kept := _read_kept(place, card=card, why=why)) is not None:
+        return kept
+    content = _simulate(config, own, card=card)
     if keep and place is not None:
         # A folder that cannot be written costs time, no more.
         with suppress(DialsumError, OSError):
@@ -166,7 +165,10 @@ def forecast(config: Config, *, card: Card, keep: bool = True) -> Forecast:
 def find_kept(config: Config, *, card: Card) -> Forecast | None:
     """Return the forecast that is kept of an experiment; None where none is."""
     own, why = _read_own(config)
-    place = _place(config, own, card=card)
+    return _read_kept(_place(config, own, card=card), card=card, why=why)
+
+
+def _read_kept(place: Path | None, *, card: Card, why: str) -> Forecast | None:
     if place is None:
         return None
     try:

@@ -81,7 +81,7 @@ def simulate_run(
         simulation.sort(learning, LEARNED)
         simulation.stage = ACTIVATIONS
         loop = make_loop(model, config, choices, Path(folder), pad=own["pad_token_id"])
-        if on_gpu and hasattr(loop.optimizer, "defaults") and "foreach" in loop.optimizer.defaults:
+        if on_gpu and "foreach" in loop.optimizer.defaults:
             for group in loop.optimizer.param_groups:
                 # As torch chooses on a GPU: all weights at once, with copies of them all.
                 group["foreach"] = not group.get("fused")
