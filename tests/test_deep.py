@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from batch_world import make_options, make_screen
+from dialsum.batch.check import check_plan
 from dialsum.batch.deep import look_deeper
 from dialsum.batch.start import run_batch
 from dialsum.data.leakage import describe_leakage, find_near_pairs
@@ -70,7 +72,9 @@ def test_what_cannot_be_tokenized_is_found_before_the_first_experiment(tmp_path:
     """The stand-in checkpoint has no tokenizer: its `tokenizer.json` says nothing."""
     options = make_options(tmp_path, "a", "b")
     said: list[str] = []
-    problems, _, _ = look_deeper(plan_of(options), keep=False, forecast=False, say=said.append)
+    plan = check_plan(plan_of(options)).plan
+    found = look_deeper(plan, keep=False, forecast=False, say=said.append)
+    problems = found["tokens"].problems
     assert len(problems) == 1 and problems[0].startswith("1 L_a, 2 L_b: ")
     assert "tokenizer" in problems[0]
     screen, _ = make_screen()
@@ -82,6 +86,34 @@ def test_what_cannot_be_tokenized_is_found_before_the_first_experiment(tmp_path:
     assert run_batch(replace(options, dry_run=True), screen=screen) == 0
 
 
+def test_five_faults_of_five_kinds_are_told_together_each_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no nvidia-smi
+    options = make_options(tmp_path, "a", "b", overrides=("general.device=cuda",))
+    file = options.configs[0]
+    file.write_text(file.read_text().replace("learning_rate:", "learning_rat:"))
+    (tmp_path / "out").write_text("a file")
+    screen, shown = make_screen()
+    with pytest.raises(ProblemsError) as caught:
+        run_batch(replace(options, dry_run=True, deep=True), screen=screen)
+    told = str(caught.value).splitlines()
+    assert told[0] == "4 problems found; nothing was started:"
+    assert [line.strip() for line in told if re.fullmatch(r" \S[\w ]+", line)] == [
+        "configuration",
+        "tokens",
+        "machine",
+        "output folder",
+    ]
+    text = "\n".join(told)
+    assert "a.yaml:" in text and "did you mean learning_rate?" in text
+    assert "1 a, 2 L_b: " in text or "1 L_a, 2 L_b: " in text
+    assert "--set general.device=cpu" in text and "move it, or give another place" in text
+    table = shown.getvalue().partition("checked before the start:")[2]
+    assert re.search(r"configuration +1 problem ", table) and re.search(r"data +ok ", table)
+    assert re.search(r"tokens +1 problem ", table) and re.search(r"machine +1 problem ", table)
+
+
 @pytest.mark.training
 def test_the_deep_look_of_a_demo_tells_lengths(tmp_path: Path) -> None:
     config = PROJECT_ROOT / "config/experiments/02_eenzeenee_t5_rtx3090.yaml"
@@ -91,7 +123,7 @@ def test_the_deep_look_of_a_demo_tells_lengths(tmp_path: Path) -> None:
     shorten += ["--set", "data.max_test_rows=2", "--set", "generation.max_new_tokens=8"]
     dry = subprocess.run([*line, "--dry-run"], capture_output=True, text=True, check=False)
     assert dry.returncode == 0, dry.stdout + dry.stderr
-    assert "its tokenizer is not here to be looked at yet" in dry.stdout
+    assert "the tokenizer of 1 eenzeenee_T5 is not here yet" in dry.stdout
     done = subprocess.run([*line, *shorten], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 eenzeenee_T5: train: inputs of " in done.stdout

@@ -13,7 +13,7 @@ from batch_world import make_options, write_configs, write_data
 from dialsum.batch.check import check_plan, find_place_problems
 from dialsum.batch.checkpoints import find_model_problems
 from dialsum.batch.lock import hold_batch
-from dialsum.batch.space import estimate_disk_bytes
+from dialsum.batch.space import estimate_disk_bytes, find_lack_of_space
 from dialsum.config.load import load_config
 from dialsum.errors import UnfitError
 from dialsum.machine.memory import BASE_SIZES
@@ -153,7 +153,8 @@ def test_too_little_space_is_said_before_the_start(
     plan = plan_of(make_options(tmp_path, "a"))
     needed = estimate_disk_bytes(plan.jobs[0].config)
     monkeypatch.setattr("dialsum.batch.space.LOGS_BYTES", 2**60)
-    [problem] = find_place_problems(plan)
+    [problem] = find_lack_of_space(plan.jobs)
+    assert [problem] == check_plan(plan).areas["disk"].problems
     assert "GiB free, but models and checkpoints of 1 experiment take" in problem
     assert 0 < needed < 2**30
 

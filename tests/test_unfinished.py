@@ -309,7 +309,9 @@ def test_what_the_same_took_before_tells_when_a_batch_will_end(tmp_path: Path) -
     assert "by the plan, not measured: " in first[1].getvalue()
     assert start(options, screen=second[0]) == 0
     said = second[1].getvalue()
-    assert re.search(r"as the same took here before: \d+ s in all; started now it would end", said)
+    assert re.search(
+        r"as the same took here before: [\d .hms]+ in all; started now it would end", said
+    )
     other = replace(options, overrides=("training.learning_rate=2e-3",))
     third, shown = make_screen()
     assert start(other, screen=third) == 0

@@ -38,13 +38,21 @@ class ProblemsError(UnfitError):
     Args:
         problems: each already a full sentence with its place; shown in this order.
         summary: the line above them; made from the count when absent.
+        areas: the area of each, where they have one: a line above the first of each.
     """
 
-    def __init__(self, problems: Sequence[str], *, summary: str | None = None) -> None:
+    def __init__(
+        self, problems: Sequence[str], *, summary: str | None = None, areas: Sequence[str] = ()
+    ) -> None:
         self.problems = list(problems)
         count = len(self.problems)
-        head = summary or f"{count} problem{'s' if count != 1 else ''} found; nothing was started:"
-        super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems)]))
+        head = f"{count} problem{'s' if count != 1 else ''} found; nothing was started:"
+        lines = [summary or head]
+        for at, problem in enumerate(self.problems):
+            if areas and areas[at] not in areas[:at]:
+                lines.append(f" {areas[at]}")
+            lines.append(f"  {problem}")
+        super().__init__("\n".join(lines))
 
 
 class ConfigError(ProblemsError):

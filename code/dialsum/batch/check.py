@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
-from dialsum.batch.checkpoints import find_absent, find_model_problems
+from dialsum.batch.checkpoints import find_absent, find_model_problems, is_here
 from dialsum.batch.first_look import (
     DATA_FILES,
     MAIN_COMMAND,
@@ -21,25 +21,57 @@ from dialsum.batch.first_look import (
     installed_torch_build,
 )
 from dialsum.batch.lock import find_batches_at_work, find_runs_at_work
-from dialsum.batch.plan import BatchPlan
-from dialsum.batch.space import ELSEWHERE, find_lack_of_space, find_obstacle
-from dialsum.config.load import load_without_wrong
+from dialsum.batch.plan import BatchPlan, count_experiments
+from dialsum.batch.space import ELSEWHERE, describe_space, find_lack_of_space, find_obstacle
 from dialsum.config.rules import find_length_problems
 from dialsum.config.schema import Config
 from dialsum.data.rows import Kind, Splits, load_split, name_data, read_data
 from dialsum.environment_variables import WORLD_SIZES
-from dialsum.errors import DialsumError, list_problems
-from dialsum.machine.devices import host_memory, nvidia_gpus, usable_cores, visible_gpus
+from dialsum.errors import DialsumError, ProblemsError, list_problems
+from dialsum.machine.devices import GIB, host_memory, nvidia_gpus, usable_cores, visible_gpus
 from dialsum.models.checkpoint import find_size
 from dialsum.packages import find_shadowed_packages, find_version_problems
 from dialsum.paths import PROJECT_ROOT, project_path, shown
 from dialsum.record import find_foreign, read_json_object
+from dialsum.text import align
+from dialsum.train.progress import find_why_off
 
+AREAS = (
+    CONFIGURATION := "configuration",
+    DATA := "data",
+    TOKENS := "tokens",
+    CHECKPOINTS := "checkpoints",
+    MEMORY := "memory",
+    DISK := "disk",
+    MACHINE := "machine",
+    PACKAGES := "packages",
+    FOLDERS := "output folder",
+    TRACKING := "tracking",
+)
+UNSEEN = "not looked at"
+"""State of an area that only the deep look knows."""
 TINY_PARAMETERS = 20_000_000
 """Up to here a checkpoint trains on a CPU in minutes; real ones have six times that at least."""
 RAY_INSTALL = ".venv/bin/python -m pip install -r requirements-ray.txt"
 MEMORY_BYTES = 3 * 2**30 // 2
 """What the process of a tiny model takes at most, its libraries included."""
+
+
+@dataclass
+class Area:
+    """What was found of one kind.
+
+    Args:
+        problems: each forbids the start.
+        notes: what the user should know.
+        says: what there is, in a few words; empty: nobody looked, or nothing is to be said.
+        state: in place of `ok`, where there is no problem.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    says: str = ""
+    state: str = "ok"
 
 
 @dataclass(frozen=True)
@@ -48,15 +80,49 @@ class Findings:
 
     Attributes:
         plan: as given, with the rows that were counted and the slots that were chosen.
-        problems: each forbids the start.
-        notes: what the user should know.
+        areas: by their names, in the order in which they are shown.
         machine_fit: whether a start on this machine would go on; a dry run is told, not refused.
     """
 
     plan: BatchPlan
-    problems: list[str]
-    notes: list[str]
+    areas: dict[str, Area]
     machine_fit: bool = True
+
+    @property
+    def problems(self) -> list[str]:
+        """Every problem; what several experiments share is there once."""
+        return list(dict.fromkeys(text for one in self.areas.values() for text in one.problems))
+
+    @property
+    def notes(self) -> list[str]:
+        """Every note, once."""
+        return list(dict.fromkeys(text for one in self.areas.values() for text in one.notes))
+
+    def describe(self, *, width: int | None = None) -> list[str]:
+        """Return a table of all that was looked at, and how it is.
+
+        Args:
+            width: columns of the terminal, which it is to fit; None: of any width.
+        """
+        rows = []
+        for name, one in self.areas.items():
+            count = len(set(one.problems))
+            state = f"{count} problem{'s' if count > 1 else ''}" if count else one.state
+            rows.append([f"  {name}", state, one.says])
+        return ["checked before the start:", *align(rows, left=range(3), width=width)]
+
+    def refuse(self) -> None:
+        """Refuse the start where there are problems.
+
+        Raises:
+            ProblemsError: all of them, each under the name of its area.
+        """
+        found: dict[str, str] = {}
+        for name, one in self.areas.items():
+            for text in one.problems:
+                found.setdefault(text, name)
+        if found:
+            raise ProblemsError(list(found), areas=list(found.values()))
 
 
 def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str] = ()) -> Findings:
@@ -65,35 +131,41 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
     Args:
         dry_run: nothing will be trained here now. Another batch at work is a note then, and so is
             a missing GPU where nothing else is wrong.
-        refused: problems of the configuration. What is wrong beside them is looked for as well.
+        refused: problems of the configuration.
     """
+    areas = {name: Area() for name in AREAS}
+    deep = "--dry-run --deep looks"
+    areas[TOKENS] = Area(says=f"{deep} at vocabulary, lengths and near duplicates", state=UNSEEN)
+    areas[MEMORY] = _describe_memory(plan)
     demo, options = plan.kind == "demo", plan.options
     configs = [job.config for job in plan.waiting]
-    if refused:
-        planned = {job.number for job in plan.jobs}
-        for number in options.numbers:
-            if number not in planned:
-                path = options.configs[number - 1]
-                one = load_without_wrong(
-                    path, overrides=options.all_overrides, overlays=options.overlays(path)
-                )
-                configs += [one.config] if one else []
+    config, data, packages = areas[CONFIGURATION], areas[DATA], areas[PACKAGES]
+    checkpoints, machine = areas[CHECKPOINTS], areas[MACHINE]
+    config.problems += refused
+    config.says = count_experiments(len(options.numbers))
     # The data of what has ended too: where they changed since, it is no longer of this batch.
-    splits, problems, notes = check_data([*configs, *(job.config for job in plan.jobs)])
-    problems += find_place_problems(plan) + find_shadowed_packages()
-    problems += find_version_problems(PROJECT_ROOT / "requirements.txt")
+    splits, data.problems, data.notes = check_data([*configs, *(job.config for job in plan.jobs)])
+    if not splits:
+        data.state = UNSEEN
+    data.says = "; ".join(dict.fromkeys(_count_rows(one) for one in splits.values() if one))
+    packages.problems += find_shadowed_packages()
+    packages.problems += find_version_problems(PROJECT_ROOT / "requirements.txt")
+    packages.says = "as in requirements.txt"
+    packages.says += "" if find_spec("unsloth") else "; no Unsloth, which is for other models"
     slots, cards, wrong = choose_slots(configs)
-    problems += wrong
+    machine.problems += wrong
     if plan.executor == "ray":
         if find_spec("ray") is None:
-            problems.append(f"batch.executor is ray, and Ray is not installed: {RAY_INSTALL}")
+            packages.problems.append(
+                f"batch.executor is ray, and Ray is not installed: {RAY_INSTALL}"
+            )
         if slots == 1 < len(configs):
-            notes.append(
+            config.notes.append(
                 "batch.slots is 1, so the cluster runs one experiment at a time; --set "
                 "batch.slots=auto takes all that its nodes have room for"
             )
     elif plan.options.ray_address:
-        problems.append(
+        config.problems.append(
             f"--ray-address {plan.options.ray_address}: batch.executor is local, so no cluster is "
             "used; leave one of the two out"
         )
@@ -110,32 +182,58 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
             continue
         wrong, remarks = find_model_problems(job.config, made_here=demo)
         short, lengths = find_length_problems(job.config.training, train_rows=job.train_rows)
-        problems += [f"{job.number} {job.label}: {problem}" for problem in (*wrong, *short)]
-        notes += [*remarks, *job.loaded.notes]
-        notes += [f"{job.number} {job.label}: {remark}" for remark in lengths]
+        who = f"{job.number} {job.label}"
+        checkpoints.problems += [f"{who}: {problem}" for problem in wrong]
+        checkpoints.notes += remarks
+        if job.number not in plan.mended:
+            config.problems += [f"{who}: {problem}" for problem in short]
+            config.notes += [*job.loaded.notes, *(f"{who}: {remark}" for remark in lengths)]
+    areas[TRACKING].says = "metrics.jsonl in each run's folder"
+    if any(one.tracking.tensorboard for one in configs):
+        areas[TRACKING].says += ", TensorBoard"
+    off = [find_why_off(one.tracking, os.environ) for one in configs]
+    areas[TRACKING].says += "; Weights & Biases " + (
+        f"off: {off[0]}" if off and off[0] else "on" if configs else ""
+    )
+    folders = areas[FOLDERS]
+    folders.problems += find_place_problems(plan)
+    folders.says = shown(plan.paths.root)
     held = find_batches_at_work(plan.paths) or find_runs_at_work(job.paths for job in plan.jobs)
-    if demo and (absent := find_absent(jobs)):
-        notes.append(f"tiny checkpoints will be made: {', '.join(map(shown, absent))}")
-    gpu = find_machine_problems(configs, demo=demo)
     if dry_run:
         # Nothing is written, so the other batch is not disturbed; it may have ended by the start.
-        notes += [f"a start now would be refused: {problem}" for problem in held]
+        folders.notes += [f"a start now would be refused: {problem}" for problem in held]
+        folders.state = "in use" if held else "ok"
     else:
-        problems += held
-    if dry_run and not (problems or refused):
-        notes += [f"a start on this machine would be refused: {problem}" for problem in gpu]
+        folders.problems += held
+    if not (folders.problems or demo):  # a demo takes 100 MB in all
+        writing = [job for job in plan.waiting if not job.resume]
+        areas[DISK].problems += find_lack_of_space(writing)
+        areas[DISK].says = describe_space(writing)
+    models = {job.config.model.checkpoint: job.config for job in jobs}
+    if absent := find_absent(jobs) if demo else {}:
+        checkpoints.notes.append(f"tiny checkpoints will be made: {', '.join(map(shown, absent))}")
+    there = sum(map(is_here, models.values()))
+    checkpoints.says = f"{there} of {len(models)} here"
+    if there < len(models):
+        checkpoints.says += f", the rest is {'made' if demo else 'downloaded'} at the start"
+    gpu = find_machine_problems(configs, demo=demo)
+    machine.says = _describe_machine()
+    fit = not any(one.problems for one in areas.values())
+    if dry_run and fit:
+        machine.notes += [f"a start on this machine would be refused: {text}" for text in gpu]
+        machine.state = "unfit" if gpu else "ok"
     else:
-        problems += gpu
+        machine.problems += gpu
     if changed:
         names = ", ".join(f"{job.number} {job.label}" for job in jobs if job.number in changed)
-        notes.append(f"the data changed since the batch began: {names} start from the beginning")
+        data.notes.append(
+            f"the data changed since the batch began: {names} start from the beginning"
+        )
     return Findings(
         replace(
             plan, jobs=tuple(jobs), slots=slots, cards=cards, ended=plan.ended.difference(changed)
         ),
-        # What several experiments share is said once.
-        list(dict.fromkeys(problems)),
-        list(dict.fromkeys(notes)),
+        areas,
         machine_fit=not gpu,
     )
 
@@ -163,6 +261,10 @@ def check_data(configs: Iterable[Config]) -> tuple[dict[str, Splits | None], lis
             counts = (f"{shown(one.path)} {len(one):,} {one.kind} rows" for one in splits.present)
             notes += [f"data: {', '.join(counts)}", *splits.notes]
     return found, problems, notes
+
+
+def _count_rows(splits: Splits) -> str:
+    return ", ".join(f"{len(one):,} {one.kind}" for one in splits.present) + " rows"
 
 
 def _read(config: Config) -> tuple[Splits | None, list[str]]:
@@ -227,6 +329,29 @@ def find_machine_problems(configs: Sequence[Config], *, demo: bool = False) -> l
         gpu = find_gpu_problems(os.environ, build=installed_torch_build())
         problems += [text + hint for text in gpu]
     return problems
+
+
+def _describe_memory(plan: BatchPlan) -> Area:
+    """Say in a few words what is known of the memory that experiments take."""
+    known = {number: held.lstrip("~") for number, held in plan.memory.items() if held != "?"}
+    if not known:
+        return Area(says="tiny models") if plan.kind == "demo" else Area(state=UNSEEN)
+    most = max(known, key=lambda number: float(known[number]))
+    if plan.memory[most].startswith("~"):
+        how = "by a formula, upwards rounded; --dry-run --deep forecasts it"
+        return Area(says=f"at most {known[most]} GiB {how}", state="estimate")
+    return Area(says=f"at most {known[most]} GiB, forecast")
+
+
+def _describe_machine() -> str:
+    """Say in a few words what there is to compute on."""
+    try:
+        cards = [f"{gpu.name}, {gpu.memory_total_bytes / GIB:.0f} GiB" for gpu in nvidia_gpus()]
+    except DialsumError as error:
+        return str(error)
+    memory = host_memory().total_bytes
+    own = f"{usable_cores()} cores" + ("" if memory is None else f", {memory / GIB:.0f} GiB")
+    return "; ".join([*cards, own])
 
 
 def needs_card(config: Config, *, demo: bool) -> bool:
@@ -294,6 +419,4 @@ def find_place_problems(plan: BatchPlan) -> list[str]:
             f"of that name there; move it, or {ELSEWHERE}"
         )
     problems += [problem for job in plan.jobs if (problem := find_foreign(job.paths))]
-    if problems or plan.kind == "demo":  # which takes 100 MB in all
-        return list(dict.fromkeys(problems))
-    return find_lack_of_space([job for job in plan.waiting if not job.resume])
+    return list(dict.fromkeys(problems))

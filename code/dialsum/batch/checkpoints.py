@@ -73,6 +73,14 @@ def find_absent(jobs: Sequence[Job]) -> dict[Path, Data]:
     }
 
 
+def is_here(config: Config) -> bool:
+    """Tell whether an experiment's checkpoint can be read without a network."""
+    try:
+        return find_folder(config.model) is not None
+    except UnfitError:
+        return False  # a demo makes it; others are refused with the reason
+
+
 def _train_file(data: Data) -> Path:
     return project_path(data.data_dir) / data.train_file
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from dialsum.batch.check import MEMORY, TOKENS, UNSEEN, Area
+from dialsum.batch.checkpoints import is_here
 from dialsum.batch.plan import BatchPlan
 from dialsum.config.schema import Model
 from dialsum.data.rows import name_data
@@ -21,6 +24,7 @@ from dialsum.experiment.job import Job
 from dialsum.machine.devices import GIB
 from dialsum.models.checkpoint import ask_hub, find_ban, find_folder, resolve_checkpoint
 from dialsum.paths import PROJECT_ROOT
+from dialsum.text import say_first
 
 PROBE = (
     "import sys; sys.path.insert(0, sys.argv[1]); from dialsum.experiment.probe import main; main()"
@@ -34,6 +38,8 @@ def remember_memory(plan: BatchPlan) -> dict[int, str]:
         return {}
     shown = {}
     for job in plan.jobs:
+        if job.number in plan.mended:
+            continue
         try:
             card = find_card(job.config)
             kept = find_kept(job.config, card=card)
@@ -48,12 +54,8 @@ def remember_memory(plan: BatchPlan) -> dict[int, str]:
     return shown
 
 
-def ask_for_checkpoints(plan: BatchPlan) -> tuple[list[str], list[str]]:
-    """Ask the hub for each checkpoint that is not here.
-
-    Returns:
-        Problems, and what is known of the others.
-    """
+def ask_for_checkpoints(plan: BatchPlan) -> Area:
+    """Ask the hub for each checkpoint that is not here."""
     absent: dict[str, Model] = {}
     for job in plan.waiting:
         asked = job.config.model
@@ -63,51 +65,51 @@ def ask_for_checkpoints(plan: BatchPlan) -> tuple[list[str], list[str]]:
             continue  # the first look says it
         if not here and not find_ban():
             absent[f"{asked.checkpoint}@{asked.revision or 'main'}"] = asked
-    problems, notes = [], []
+    found = Area()
     answers = ask_hub(list(absent.values())) if absent else []
     for name, (problem, known) in zip(absent, answers, strict=True):
         if problem is None:
-            notes.append(f"model.checkpoint {name}: {known}")
+            found.notes.append(f"model.checkpoint {name}: {known}")
         else:
-            problems.append(f"model.checkpoint {name}: {problem}")
-    return problems, notes
+            found.problems.append(f"model.checkpoint {name}: {problem}")
+    return found
 
 
 def look_deeper(
     plan: BatchPlan, *, keep: bool, forecast: bool, say: Callable[[str], object]
-) -> tuple[list[str], list[str], list[str]]:
+) -> dict[str, Area]:
     """Look at the experiments of a plan whose checkpoints are here, those that are alike once.
 
     Args:
         keep: encoded rows are kept for the runs; a dry run writes nothing.
         forecast: simulate the memory of those of which no forecast is kept, and keep that; not of a
-            demo, whose models are tiny.
+            demo, whose models are tiny. All that is found is said then.
         say: told before what takes a while.
 
     Returns:
-        Problems, each of which forbids the start; notes; and facts for who asks for all of it, each
-        with the numbers of its experiments.
+        What was found, by area.
 
     Raises:
         UnfitError: the process that looks did not come to its end.
     """
     alike: dict[str, list[Job]] = {}
-    notes = []
+    absent = []
     for job in plan.waiting:
         config = job.config
-        try:
-            present = find_folder(config.model) is not None
-        except UnfitError:
-            present = False  # of a demo, which makes it; others were refused by the first look
-        if not present:
-            notes.append(f"{job.number} {job.label}: its tokenizer is not here to be looked at yet")
+        if job.train_rows is None:
+            continue  # the first look says why
+        if not is_here(config):
+            absent.append(f"{job.number} {job.label}")
             continue
         model = config.model.checkpoint, config.model.revision
         data = name_data(config.data, seed=config.training.seed)
         alike.setdefault(repr([model, data, config.tokenizer]), []).append(job)
-    simulated = plan.waiting if forecast and plan.kind != "demo" else []
+    simulated = plan.fit if forecast and plan.kind != "demo" else []
+    tokens = Area(state=UNSEEN, says="" if alike else "the rows cannot be read yet")
+    if absent:
+        tokens.says = f"the tokenizer of {say_first(absent, limit=3)} is not here yet"
     if not (alike or simulated):
-        return [], notes, []
+        return {TOKENS: tokens}
     if alike:
         say("looking at tokenizers, lengths and rows of all experiments …")
     if simulated:
@@ -137,9 +139,22 @@ def look_deeper(
                 said.setdefault(text, []).extend(f"{job.number} {job.label}" for job in jobs)
         return [f"{', '.join(names)}: {text}" for text, names in said.items()]
 
-    problems, facts, tight = name("problems"), name("facts"), list[str]()
-    for job, one in zip(simulated, found["forecasts"], strict=True):
-        text = f"{job.number} {job.label}: {one['said']}"
-        place = problems if one["hopeless"] else facts if one["fits"] else tight
-        place.append(text)
-    return problems, [*notes, *name("notes"), *tight, *found["leakage"]], facts
+    if alike:
+        tokens.problems = name("problems")
+        tokens.notes = [*name("notes"), *found["leakage"], *(name("facts") if forecast else [])]
+        tokens.state = "partly" if absent else "ok"
+        tokens.says = tokens.says or "vocabulary, lengths and near duplicates looked at"
+    areas = {TOKENS: tokens}
+    if simulated:
+        areas[MEMORY] = memory = Area(says=_find_most(found["forecasts"]))
+        for job, one in zip(simulated, found["forecasts"], strict=True):
+            place = memory.problems if one["hopeless"] else memory.notes
+            place.append(f"{job.number} {job.label}: {one['said']}")
+        memory.state = "ok" if all(one["fits"] for one in found["forecasts"]) else "tight"
+    return areas
+
+
+def _find_most(forecasts: Sequence[Mapping[str, Any]]) -> str:
+    """Say the most that a forecast gives, of what the device has."""
+    most = max(forecasts, key=lambda one: float(one.get("gib", 0.0)))
+    return f"at most {most['gib']:.1f} GiB, forecast" if "gib" in most else "could not be forecast"

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from dialsum.cli import DEMO_DATA, BatchOptions
-from dialsum.config.load import LoadedConfig, load_config
+from dialsum.config.load import LoadedConfig, load_config, load_without_wrong
 from dialsum.config.schema import Config, schema_keys
 from dialsum.config.yaml import Origin, show_value
 from dialsum.errors import ConfigError
@@ -53,6 +53,8 @@ class BatchPlan:
         ended: numbers of those that ended in an earlier part of the batch, and stay as they are.
         measured: seconds that the same took here before, by work_of.
         memory: GiB that each takes at most, by number, as it is shown; none in a demo.
+        mended: numbers of those whose configuration is wrong, here as far as it could be read: what
+            else is wrong with them is looked for, and the plan is never run.
     """
 
     options: BatchOptions
@@ -65,6 +67,12 @@ class BatchPlan:
     ended: frozenset[int] = frozenset()
     measured: Mapping[str, float] = field(default_factory=dict)
     memory: Mapping[int, str] = field(default_factory=dict)
+    mended: frozenset[int] = frozenset()
+
+    @property
+    def fit(self) -> list[Job]:
+        """The experiments that are still to run, whose configuration is right."""
+        return [job for job in self.waiting if job.number not in self.mended]
 
     @property
     def waiting(self) -> list[Job]:
@@ -126,15 +134,40 @@ def load_selected(options: BatchOptions) -> tuple[dict[int, LoadedConfig], list[
         except ConfigError as error:
             problems += error.problems
     problems += _find_disagreements(loaded.values())
-    if options.demo:
-        checkpoints = find_root(options, loaded) / CHECKPOINTS
-        for number, one in loaded.items():
-            # It starts from the demo's checkpoint of its architecture.
-            own = str(checkpoints / one.config.model.architecture)
-            demo = Origin(None, None, "--demo")
-            loaded[number] = one.with_model(demo, checkpoint=own, revision=None)
     # What several files share is said once.
-    return loaded, [*dict.fromkeys(problems), *twins]
+    return _use_demo_checkpoints(options, loaded), [*dict.fromkeys(problems), *twins]
+
+
+def load_mended(options: BatchOptions, loaded: Iterable[int]) -> dict[int, LoadedConfig]:
+    """Return the selected configurations that were not loaded, without what is wrong in them, as
+    far as they can be read."""
+    paths = {number: options.configs[number - 1] for number in options.numbers}
+    mended = {
+        number: one
+        for number, path in paths.items()
+        if number not in loaded
+        and (
+            one := load_without_wrong(
+                path, overrides=options.all_overrides, overlays=options.overlays(path)
+            )
+        )
+    }
+    return _use_demo_checkpoints(options, mended)
+
+
+def _use_demo_checkpoints(
+    options: BatchOptions, loaded: dict[int, LoadedConfig]
+) -> dict[int, LoadedConfig]:
+    """Have each start from the demo's checkpoint of its architecture, where it is a demo."""
+    if not options.demo:
+        return loaded
+    checkpoints, demo = find_root(options, loaded) / CHECKPOINTS, Origin(None, None, "--demo")
+    return {
+        number: one.with_model(
+            demo, checkpoint=str(checkpoints / one.config.model.architecture), revision=None
+        )
+        for number, one in loaded.items()
+    }
 
 
 def _find_disagreements(loaded: Iterable[LoadedConfig]) -> list[str]:
@@ -267,13 +300,14 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
     Args:
         width: columns of the terminal, which the table is to fit; None: of any width.
     """
-    count, seconds = len(plan.waiting), [plan.expect_seconds(job) for job in plan.waiting]
+    jobs = plan.fit
+    count, seconds = len(jobs), [plan.expect_seconds(job) for job in jobs]
     total, only = len(plan.options.configs), plan.options.only
     of_all = f" of {total} (--only {','.join(map(str, only))})" if only else ""
     of_all += f", {len(plan.ended)} before them" if plan.ended else ""
     rows = [["", "experiment", "file", "tokens", "rows a step", "steps", "learns", "beams"]]
     models: dict[str, list[str]] = {}
-    for job in plan.waiting:
+    for job in jobs:
         config, number = job.config, str(job.number)
         checkpoint, training, lora = config.model.checkpoint, config.training, config.qlora
         whole = Path(checkpoint).is_absolute()
@@ -296,7 +330,7 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
             ]
         )
     if plan.memory:
-        held = ["GiB", *(plan.memory[job.number] for job in plan.waiting)]
+        held = ["GiB", *(plan.memory[job.number] for job in jobs)]
         rows = [[*row, one] for row, one in zip(rows, held, strict=True)]
     expected = [one for one in seconds if one is not None]
     if expected:
@@ -320,7 +354,7 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
         lines.append(f"{plan.slots} at the same time (batch.slots){own}")
     if expected and len(expected) == count:
         seconds_in_all = max(sum(expected) / plan.slots, *expected)
-        if all(work_of(job) in plan.measured for job in plan.waiting):
+        if all(work_of(job) in plan.measured for job in jobs):
             end = (datetime.now() + timedelta(seconds=seconds_in_all)).strftime("%H:%M")
             lines.append(
                 f"as the same took here before: {format_duration(seconds_in_all)} in all; started "
@@ -336,7 +370,7 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
     for model, numbers in models.items():
         start = "start" if len(numbers) > 1 else "starts"
         lines.append(f"{', '.join(numbers)} {start} from {model}")
-    if halvings := ", then ".join(plan.waiting[0].config.batch.retry if plan.waiting else []):
+    if halvings := ", then ".join(jobs[0].config.batch.retry if jobs else []):
         lines.append(f"after NaN or full memory in training, retries with {halvings} (batch.retry)")
     return lines
 

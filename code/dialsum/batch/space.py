@@ -54,8 +54,9 @@ def nearest_existing(path: Path) -> Path:
     return path
 
 
-def find_lack_of_space(jobs: Sequence[Job]) -> list[str]:
-    """Compare what runs leave at least with what is free, but for the reserve, disk by disk."""
+def measure_space(jobs: Sequence[Job]) -> list[tuple[Path, int, int]]:
+    """Return, disk by disk, a place on it, the bytes that runs leave there at least, and what is
+    free, but for the reserve."""
     needed: dict[int, int] = defaultdict(int)
     places: dict[int, Path] = {}
     for job in jobs:
@@ -63,13 +64,26 @@ def find_lack_of_space(jobs: Sequence[Job]) -> list[str]:
         device = place.stat().st_dev
         places[device] = place
         needed[device] += estimate_disk_bytes(job.config)
+    return [(place, needed[device], max(0, Room(place).left())) for device, place in places.items()]
+
+
+def find_lack_of_space(jobs: Sequence[Job]) -> list[str]:
+    """Say which disks have no room for what runs leave at least."""
     return [
         f"{shown(place)}: {show_bytes(free)} free, but models and checkpoints of "
-        f"{count_experiments(len(jobs))} take at least about {show_bytes(needed[device])}; free "
+        f"{count_experiments(len(jobs))} take at least about {show_bytes(needed)}; free "
         f"space, {'run fewer at a time (--only), ' if len(jobs) > 1 else ''}or {ELSEWHERE}"
-        for device, place in places.items()
-        if (free := max(0, Room(place).left())) < needed[device]
+        for place, needed, free in measure_space(jobs)
+        if free < needed
     ]
+
+
+def describe_space(jobs: Sequence[Job]) -> str:
+    """Say in a few words what runs take at least of what is free."""
+    return "; ".join(
+        f"at least {show_bytes(needed)} of {show_bytes(free)} free in {shown(place)}"
+        for place, needed, free in measure_space(jobs)
+    )
 
 
 def estimate_disk_bytes(config: Config) -> int:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dialsum.batch.check import Findings, check_plan
+from dialsum.batch.check import CHECKPOINTS, CONFIGURATION, Area, Findings, check_plan
 from dialsum.batch.checkpoints import explain_checkpoint, pin_checkpoints
 from dialsum.batch.child import listen_for_interrupts
 from dialsum.batch.deep import ask_for_checkpoints, look_deeper, remember_memory
@@ -23,6 +23,7 @@ from dialsum.batch.plan import (
     BatchPlan,
     describe_plan,
     describe_replaced,
+    load_mended,
     load_selected,
     make_plan,
 )
@@ -33,7 +34,7 @@ from dialsum.batch.screen import Screen
 from dialsum.batch.unfinished import Unfinished, find_cut_off, find_unfinished
 from dialsum.cli import BatchOptions
 from dialsum.environment_variables import describe_variables, take_env_file
-from dialsum.errors import EXIT_OK, ConfigError, DialsumError, ProblemsError
+from dialsum.errors import EXIT_OK, ConfigError, DialsumError
 from dialsum.files import write_report
 from dialsum.report.closing import format_closing
 
@@ -55,32 +56,36 @@ def run_batch(
     said, unread = take_env_file()
     said += describe_variables(os.environ)
     unfinished = find_unfinished(options) if options.resume or options.retry_failed else None
-    problems, findings = _check(options, trainer=trainer, known=unread, unfinished=unfinished)
+    findings = _check(options, trainer=trainer, known=unread, unfinished=unfinished)
     plan = findings.plan
-    if plan.jobs:
+    # Stand-ins for the trainer have no tokenizers.
+    can_look = plan.trainer == TRAINER
+    if plan.fit:
         screen.say(*describe_plan(plan, width=screen.width))
+    if plan.jobs:
         notes = [*said, *findings.notes]
         if plan.kind == "demo" and plan.own_data:
             notes.append(
                 "scores near the constant sentence (the floor) are to be expected: tiny models "
                 "learn little from data that was not made for them"
             )
-        for lines in (describe_replaced(plan.waiting), notes):
+        for lines in (describe_replaced(plan.fit), notes):
             screen.say(*(["", *lines] if lines else []))
-    if problems:
-        raise ProblemsError(problems)
-    # Stand-ins for the trainer have no tokenizers.
-    can_look = plan.trainer == TRAINER
-    if options.dry_run:
+    if findings.problems or options.dry_run:
         if options.deep and can_look:
-            _look_deeper(plan, screen, keep=False, all_of_it=True)
+            _look_deeper(findings, screen, keep=False)
+        screen.say("", *findings.describe(width=screen.width))
+        findings.refuse()
         machine = "" if findings.machine_fit else ", this machine is not (see above)"
         screen.say("", f"dry run: configuration and data are fit{machine}; nothing was written")
         return EXIT_OK
     with reach_cluster(plan) as cluster:
         plan = pin_checkpoints(plan, say=screen.say)
+        findings = replace(findings, plan=plan)
         if can_look:
-            _look_deeper(plan, screen, keep=True, all_of_it=options.deep)
+            _look_deeper(findings, screen, keep=True, all_of_it=options.deep)
+        screen.say("", *findings.describe(width=screen.width))
+        findings.refuse()
         with listen_for_interrupts() as interrupts:
             result = run_queue(
                 plan, screen=screen, interrupts=interrupts, unfinished=unfinished, cluster=cluster
@@ -98,17 +103,19 @@ def run_batch(
     return result.exit_status
 
 
-def _look_deeper(plan: BatchPlan, screen: Screen, *, keep: bool, all_of_it: bool) -> None:
-    """Say what the deep look finds.
+def _look_deeper(findings: Findings, screen: Screen, *, keep: bool, all_of_it: bool = True) -> None:
+    """Add what the deep look finds, and say it.
 
-    Raises:
-        ProblemsError: what forbids the start.
+    Args:
+        all_of_it: the hub and the forecast too, and facts that nobody need know.
     """
-    asked = ask_for_checkpoints(plan) if all_of_it else ([], [])
-    problems, notes, facts = look_deeper(plan, keep=keep, forecast=all_of_it, say=screen.say)
-    screen.say(*asked[1], *notes, *(facts if all_of_it else []))
-    if problems := [*asked[0], *problems]:
-        raise ProblemsError(problems)
+    asked = ask_for_checkpoints(findings.plan) if all_of_it else Area()
+    found = look_deeper(findings.plan, keep=keep, forecast=all_of_it, say=screen.say)
+    for name, area in {CHECKPOINTS: asked, **found}.items():
+        screen.say(*area.notes)
+        findings.areas[name].problems += area.problems
+        findings.areas[name].says = area.says or findings.areas[name].says
+        findings.areas[name].state = area.state
 
 
 def _check(
@@ -117,11 +124,15 @@ def _check(
     trainer: Sequence[str] = TRAINER,
     known: Sequence[str] = (),
     unfinished: Unfinished | None = None,
-) -> tuple[list[str], Findings]:
-    """Plan a batch and check it; return every problem, those of its configuration first."""
+) -> Findings:
+    """Plan a batch and check it."""
     if unfinished is None:
         loaded, problems = load_selected(options)
-        plan = make_plan(options, loaded, started_at=datetime.now().astimezone(), trainer=trainer)
+        mended = load_mended(options, loaded)
+        all_of_them = dict(sorted({**loaded, **mended}.items()))
+        now = datetime.now().astimezone()
+        plan = make_plan(options, all_of_them, started_at=now, trainer=trainer)
+        plan = replace(plan, mended=frozenset(mended))
         notes = find_cut_off(plan)
     else:
         problems, notes = [], unfinished.notes
@@ -129,8 +140,8 @@ def _check(
     problems += known
     plan = replace(plan, measured=read_durations(plan.paths.ledger), memory=remember_memory(plan))
     findings = check_plan(plan, dry_run=options.dry_run, refused=problems)
-    findings = replace(findings, notes=[*notes, *findings.notes])
-    return [*problems, *findings.problems], findings
+    findings.areas[CONFIGURATION].notes[:0] = notes
+    return findings
 
 
 def prepare_batch(
@@ -148,9 +159,8 @@ def prepare_batch(
         ProblemsError: configuration, data, places, machine or checkpoints are not fit.
     """
     asked = BatchOptions(configs=tuple(configs), **options)
-    problems, findings = _check(asked, trainer=trainer)
-    if problems:
-        raise ProblemsError(problems)
+    findings = _check(asked, trainer=trainer)
+    findings.refuse()
     return pin_checkpoints(findings.plan, say=print)
 
 

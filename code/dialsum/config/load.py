@@ -27,7 +27,14 @@ from dialsum.config.sources import (
     read_overrides,
     read_source,
 )
-from dialsum.config.yaml import Origin, Problem, UnreadableError, dump_yaml_text, show_whole
+from dialsum.config.yaml import (
+    DEFAULT,
+    Origin,
+    Problem,
+    UnreadableError,
+    dump_yaml_text,
+    show_whole,
+)
 from dialsum.errors import ConfigError
 from dialsum.paths import find_name_fault, shown
 from dialsum.text import align
@@ -214,24 +221,52 @@ def load_config(
     return load_configs([path], overrides=overrides, overlays=overlays)[0]
 
 
+STAND_INS: dict[str, Any] = {
+    "tokenizer.encoder_max_len": 512,
+    "tokenizer.decoder_max_len": 128,
+    "training.learning_rate": 1e-4,
+    "training.num_train_epochs": 1,
+    "training.per_device_train_batch_size": 1,
+    "training.gradient_accumulation_steps": 1,
+    "training.lr_scheduler_type": "linear",
+    "training.eval_steps": 100,
+    "qlora.use_qlora": False,
+}
+"""What stands for a required value that is absent or wrong while what is beside it is looked at."""
+
+
 def load_without_wrong(
     path: Path, *, overrides: Sequence[str], overlays: Sequence[Path]
 ) -> LoadedConfig | None:
-    """Load an experiment without the overrides that are wrong, to look at what is beside them.
+    """Load an experiment without what is wrong in it, to look at what is beside that; never to run.
 
     Returns:
-        None where it cannot be loaded without them either: its file is wrong.
+        None where a file cannot be read, or no checkpoint is named.
     """
-
-    def load(kept: Sequence[str]) -> LoadedConfig | None:
-        try:
-            return load_config(path, overrides=kept, overlays=overlays)
-        except ConfigError:
-            return None  # whoever asks has said why already
-
-    if load([]) is None:
+    library, file = _Library(), absolute(path)
+    over = [one for overlay in overlays for one in library.chain(overlay)[0]]
+    chain, complete = library.chain(file)
+    if not complete or file not in library.sources:
         return None
-    return load([override for override in overrides if load([override]) is not None])
+    # Every key may be stated here, with or without an effect.
+    resolved = Resolved(file, complete_record=True)
+    for rank, source in enumerate([*chain, *over, read_overrides(overrides)], start=1):
+        # What is wrong leaves what it would have replaced.
+        resolved.lay(replace(source, unread=set()), rank)
+    for key in schema_keys():
+        if resolved.value(key) is PydanticUndefined:
+            if key not in STAND_INS:
+                return None
+            resolved.lay(Source(statements=[Statement(key, "", STAND_INS[key], DEFAULT, key)]), 0)
+    for key, *_ in find_conflicts(known_values(resolved), resolved):
+        resolved.stated.pop(key, None)
+        if key in STAND_INS:
+            resolved.lay(Source(statements=[Statement(key, "", STAND_INS[key], DEFAULT, key)]), 0)
+    config, _ = _check(resolved)
+    if config is None:
+        return None
+    origins = {key: resolved.origin(key) for key in schema_keys()}
+    return LoadedConfig(file, config, origins, notes=[])
 
 
 def dump_yaml(config: Config, *, remarks: Sequence[str] = ()) -> str:

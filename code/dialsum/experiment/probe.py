@@ -103,7 +103,8 @@ def _forecast(job: Job) -> dict[str, Any]:
             ". Passes that memory does not hold are halved in the run, which costs time; python "
             f"scripts/forecast.py --config {shown(job.loaded.path)} says what would save most"
         )
-    return {"said": said, "fits": found.verdict == "fits", "hopeless": hopeless}
+    fits, gib = found.verdict == "fits", found.total_bytes / GIB
+    return {"said": said, "fits": fits, "hopeless": hopeless, "gib": gib}
 
 
 def main() -> None:

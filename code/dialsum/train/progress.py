@@ -384,7 +384,7 @@ class WandbRun:
         self._run: Any = None
         self._latest = folder / "wandb" / "latest-run"
         self.record: dict[str, str] = {"requested": str(asked.wandb).lower()}
-        if (why_off := _find_why_off(asked, os.environ)) is not None:
+        if (why_off := find_why_off(asked, os.environ)) is not None:
             self._off(why_off)
             return
         os.environ.setdefault("WANDB_SILENT", "true")
@@ -493,7 +493,7 @@ def _read_mode(environment: Mapping[str, str]) -> str:
     return environment.get("WANDB_MODE", "").strip().lower()
 
 
-def _find_why_off(asked: Tracking, environment: Mapping[str, str]) -> str | None:
+def find_why_off(asked: Tracking, environment: Mapping[str, str]) -> str | None:
     """Return why W&B is off before anything of it is asked; None where it is to be tried."""
     mode = _read_mode(environment)
     disabled = environment.get("WANDB_DISABLED", "").strip()
