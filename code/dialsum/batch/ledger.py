@@ -453,7 +453,8 @@ def read_durations(path: Path) -> dict[str, float]:
             start, end = (
                 datetime.fromisoformat(row[name]) for name in ("started_at", "finished_at")
             )
-            took[row["work"]] = (end - start).total_seconds()
+            # Records tell whole seconds.
+            took[row["work"]] = max(0.0, (end - start).total_seconds())
     return took
 
 
