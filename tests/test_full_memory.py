@@ -146,3 +146,74 @@ def test_a_pass_that_failed_going_backward_leaves_nothing_in_memory(
     loop.run()
     assert loop.limit.retries == 1
     assert alive and not any(alive)
+
+
+def test_a_row_that_is_too_much_is_learned_from_with_gradient_checkpointing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from dialsum.train.task import SummaryTask
+    from small_fit import ADAPTERS, relative_difference, weights_of
+
+    plain = SummaryTask.loss
+
+    def loss(task: SummaryTask, model: Any, batch: Any, *, count: int | None) -> Any:
+        if torch.is_grad_enabled() and not model.is_gradient_checkpointing:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return plain(task, model, batch, count=count)
+
+    asked = {"max_steps": 4}
+    for name, qlora in (("full", {"use_qlora": False, "load_in_4bit": False}), ("lora", ADAPTERS)):
+        training = SmallTraining(sort="mt5", batch=4, qlora=qlora, dropout=0.1, training=asked)
+        usual = training.loop(tmp_path / name / "usual")
+        usual.run()
+        with monkeypatch.context() as patched:
+            patched.setattr(SummaryTask, "loss", loss)
+            tight = training.loop(tmp_path / name / "tight")
+            result = tight.run()
+        events = read_events(tmp_path / name / "tight", "memory_retry")
+        assert result.memory_retries == len(events) >= 2
+        assert "gradient checkpointing" in events[-1]["message"]
+        assert relative_difference(weights_of(usual.model), weights_of(tight.model)) < 1e-5
+
+
+def test_a_run_that_memory_cannot_hold_says_what_it_was_expected_to_take(tmp_path: Path) -> None:
+    from dialsum.experiment.forecast import recall
+    from small_models import make_config
+
+    said = recall(make_config("mt5", tmp_path / "none"))
+    assert "GiB by a formula" in said and "scripts/forecast.py" in said
+
+
+def test_summaries_are_written_in_smaller_batches_where_memory_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    from dialsum.errors import FullMemoryError
+    from dialsum.generate import GenerationSettings, generate
+    from small_models import KINDS, make_model, train_sample_tokenizer
+
+    tokenizer = train_sample_tokenizer(KINDS["mt5"])
+    model = make_model("mt5", tokenizer=tokenizer, width=16)
+    inputs = [tokenizer("점심 먹자 " * count)["input_ids"] for count in (1, 5, 2, 9, 3, 4, 7)]
+    settings = GenerationSettings(num_beams=2, max_new_tokens=4)
+    whole = generate(model, tokenizer, inputs, settings=settings, batch_size=7)
+    written, most, told = model.generate, [2], list[int]()
+
+    def write(**asked: Any) -> Any:
+        if len(asked["input_ids"]) > most[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return written(**asked)
+
+    monkeypatch.setattr(model, "generate", write)
+
+    def listen(rows: int, _words: str) -> None:
+        told.append(rows)
+
+    again = generate(model, tokenizer, inputs, settings=settings, batch_size=7, on_full=listen)
+    assert again == whole and told == [3, 1]
+    most[0] = 0
+    with pytest.raises(FullMemoryError, match=r"while one summary was written .*num_beams \(2\)"):
+        generate(model, tokenizer, inputs, settings=settings, batch_size=7)

@@ -16,6 +16,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dialsum.config.schema import Config
+from dialsum.errors import FullMemoryError, first_line
 from dialsum.lifeline import EVALUATION, beat
 from dialsum.machine.memory import free_memory, is_out_of_memory
 from dialsum.models.tokenizers import BYTE_PIECES
@@ -197,10 +198,17 @@ def generate(
     settings: GenerationSettings,
     batch_size: int,
     on_batch: Callable[[int, int], None] | None = None,
+    on_full: Callable[[int, str], None] | None = None,
 ) -> list[str]:
     """Return the best summary of each input, in the inputs' order (arguments as search)."""
     found = search(
-        model, tokenizer, inputs, settings=settings, batch_size=batch_size, on_batch=on_batch
+        model,
+        tokenizer,
+        inputs,
+        settings=settings,
+        batch_size=batch_size,
+        on_batch=on_batch,
+        on_full=on_full,
     )
     return [best.text for [best] in found]
 
@@ -229,6 +237,7 @@ def search(
     candidates: int = 1,
     score: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
+    on_full: Callable[[int, str], None] | None = None,
 ) -> list[list[Candidate]]:
     """Return the best summaries for each input, in the inputs' order, the best of each first.
 
@@ -241,8 +250,11 @@ def search(
         candidates: summaries per row, from 1 to num_beams.
         score: say each one's log-probability, for one more pass of the model per row.
         on_batch: called with rows done and rows in all.
+        on_full: called with the rows of smaller batches and the library's words where memory was
+            full; printed where nobody listens.
 
     Raises:
+        FullMemoryError: memory was full with one row.
         ValueError: more candidates than beams.
     """
     import torch
@@ -262,6 +274,7 @@ def search(
             beat(EVALUATION)
             chosen = order[done : done + batch_size]
             rows = [[int(one) for one in inputs[index]] for index in chosen]
+            words = None
             try:
                 with torch.inference_mode(), autocast:
                     padded = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
@@ -278,14 +291,22 @@ def search(
                         if score:
                             found[index] = _score(model, rows[place], found[index])
             except (RuntimeError, MemoryError) as error:
-                if batch_size == 1 or not is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
-                batch_size = max(1, batch_size // 2)
+                words = first_line(error).split(". ")[0]
+                if len(chosen) == 1:
+                    raise FullMemoryError(
+                        f"memory was full while one summary was written ({words}). Lower "
+                        f"generation.num_beams ({beams}) or tokenizer.encoder_max_len"
+                    ) from error
+                batch_size = len(chosen) // 2
+            if words is not None:
+                # Outside of the handler: the error would hold on to the tensors of the batch.
                 free_memory()
-                print(
-                    "generation did not fit the GPU's memory; "
-                    f"going on with batches of {batch_size}"
-                )
+                if on_full is not None:
+                    on_full(batch_size, words)
+                else:
+                    print(say_full(batch_size, words))
                 continue
             done += len(chosen)
             if on_batch is not None:
@@ -293,6 +314,11 @@ def search(
     finally:
         model.train(was_training)
     return found
+
+
+def say_full(rows: int, words: str) -> str:
+    """Say that memory was full while summaries were written, and how it goes on."""
+    return f"memory was full while summaries were written ({words}); now {rows} rows at a time"
 
 
 def describe_search(settings: GenerationSettings, own: Any, *, candidates: int = 1) -> Any:

@@ -168,6 +168,21 @@ def find_kept(config: Config, *, card: Card) -> Forecast | None:
     return _read_kept(_place(config, own, card=card), card=card, why=why)
 
 
+def recall(config: Config) -> str:
+    """Say in a sentence what memory an experiment was expected to take; for who met its limit."""
+    try:
+        card = find_card(config)
+        kept = find_kept(config, card=card)
+    except DialsumError as error:
+        return f"(What it takes cannot be forecast: {error}.)"
+    if kept is not None:
+        return f"(Its forecast: {kept.describe()}.)"
+    return (
+        f"(About {estimate(config, card=card):.0f} GiB by a formula; python scripts/forecast.py "
+        "--config FILE forecasts it, and says what would save most.)"
+    )
+
+
 def _read_kept(place: Path | None, *, card: Card, why: str) -> Forecast | None:
     if place is None:
         return None

@@ -30,7 +30,9 @@ from dialsum.data.submission import (
 )
 from dialsum.data.tags import loose_tags
 from dialsum.errors import ProblemsError, UnfitError
+from dialsum.experiment.attempt import FULL
 from dialsum.experiment.choices import Choices, choose
+from dialsum.experiment.forecast import recall
 from dialsum.experiment.job import Job
 from dialsum.experiment.recording import (
     Recording,
@@ -39,10 +41,11 @@ from dialsum.experiment.recording import (
     explain_failure,
     explain_foreseen,
     listen_for_stop_signals,
+    name_cause,
 )
 from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.files import dump_json
-from dialsum.generate import GenerationSettings, generate
+from dialsum.generate import GenerationSettings, generate, say_full
 from dialsum.lifeline import SAVING, beat
 from dialsum.machine.devices import peak_resident_bytes, use_one_gpu
 from dialsum.machine.flops import count_flops, find_peak, find_products, name_product
@@ -152,6 +155,8 @@ def run_experiment(job: Job) -> dict[str, Any]:
             except Exception as error:
                 # The edge of one experiment: whatever went wrong is recorded.
                 status, reason = "failed", explain_failure(error, folder=paths.folder)
+                if name_cause(error) == FULL:
+                    reason += f" {recall(config)}"
                 record.add_failure(error, progress)
                 if explain_foreseen(error, folder=paths.folder) is None:
                     traceback.print_exc()
@@ -345,6 +350,11 @@ def _go(
         config, exempt=tokenizer.convert_tokens_to_ids(tokens.tags), bf16=choices.bf16
     )
 
+    def tell_full(rows: int, words: str) -> None:
+        said = say_full(rows, words)
+        progress.event("memory_retry", step=progress.step or 0, rows=rows, message=said)
+        progress.warn(said)
+
     result = Loop(
         model,
         task,
@@ -363,6 +373,7 @@ def _go(
             ),
             settings=replace(settings, num_beams=measured["num_beams"]),
             batch_size=choices.eval_batch_size(measured["num_beams"]),
+            on_full=tell_full,
         ),
         tokenizer=tokenizer,
         asked=asked,
@@ -436,6 +447,7 @@ def _go(
             encoded[kind].inputs,
             settings=settings,
             batch_size=choices.eval_batch_size(settings.num_beams),
+            on_full=tell_full,
         )
 
     predictions = predict("dev")

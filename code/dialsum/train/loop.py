@@ -184,6 +184,7 @@ class Loop:
         set_seed(asked.seed)
         if machine.tf32:
             torch.set_float32_matmul_precision("high")
+        self.recomputes = machine.gradient_checkpointing
         if machine.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.model, self.task, self.dev, self.measured = model, task, dev, measured
@@ -426,10 +427,20 @@ class Loop:
         return total / max(count_targets(passes), 1)
 
     def _make_smaller(self, batch: Pass, words: str, *, learning: bool = True) -> None:
-        """Give memory back, and let passes be smaller than one that it did not hold."""
+        """Give memory back, and let passes be smaller than one that it did not hold; where a single
+        row was too much to learn from, compute activations again from now on.
+
+        Raises:
+            FullMemoryError: nothing is left that would take less.
+        """
         free_memory()
         limit, step = self.limit if learning else self.dev_limit, self.progress.step
-        said = limit.lower(batch, words, learning=learning)
+        if learning and len(batch["input_ids"]) == 1 and not self.recomputes:
+            said = limit.lift(batch, words)
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.recomputes = True
+        else:
+            said = limit.lower(batch, words, learning=learning)
         self.progress.event("memory_retry", step=step or 0, positions=limit.positions, message=said)
         self.progress.warn(said if step is None else f"step {step}: {said}")
 

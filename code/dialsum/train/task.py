@@ -154,10 +154,10 @@ class PassLimit:
         rows, positions = len(batch["input_ids"]), count_positions(batch)
         where = "memory was full" if learning else "memory was full in the dev loss"
         if rows == 1:
-            first = "Set training.gradient_checkpointing: true, lower" if learning else "Lower"
+            even = " and gradient checkpointing" if learning else ""
             raise FullMemoryError(
-                f"{where} with a single row of {batch['input_ids'].shape[1]} input tokens "
-                f"({error}). {first} tokenizer.encoder_max_len, or use qlora.load_in_4bit"
+                f"{where} with a single row of {batch['input_ids'].shape[1]} input tokens{even} "
+                f"({error}). Lower tokenizer.encoder_max_len, or use qlora.load_in_4bit"
             )
         self.positions = positions // 2
         self.retries += 1
@@ -168,6 +168,22 @@ class PassLimit:
         if learning:
             said += ", with more of them to a step: the effective batch size stays"
         return said
+
+    def lift(self, batch: Pass, error: str) -> str:
+        """Take note that memory ran out with a single row, and that activations are computed again
+        from now on, which allows larger passes; say so in words.
+
+        Args:
+            batch: the pass in which it happened.
+            error: the library's own words.
+        """
+        self.positions = None
+        self.retries += 1
+        return (
+            f"memory was full with a single row of {batch['input_ids'].shape[1]} input tokens "
+            f"({error}); from now on with gradient checkpointing, which takes less of it and about "
+            "a third more time; the effective batch size stays"
+        )
 
 
 def words_of(error: BaseException) -> str:
@@ -493,7 +509,8 @@ class DevSet:
         tokenizer: turns token ids back into text.
         scorer: scores their predictions.
         settings: the search used for them.
-        batch_size: rows per pass and per generation batch.
+        batch_size: rows per pass and per generation batch; as many as memory held of the latter.
+        on_full: told where memory held fewer, and in which words that was said.
     """
 
     task: SummaryTask
@@ -501,6 +518,7 @@ class DevSet:
     scorer: Scorer
     settings: GenerationSettings
     batch_size: int
+    on_full: Callable[[int, str], None] = lambda _rows, _words: None
 
     def passes(self) -> list[Pass]:
         """Return every row once, rows of like length together."""
@@ -523,11 +541,17 @@ class DevSet:
 
     def score(self, model: Any) -> dict[str, float]:
         """Return the scores of the summaries that a model writes, 0-100."""
+
+        def remember(rows: int, words: str) -> None:
+            self.batch_size = rows
+            self.on_full(rows, words)
+
         written = generate(
             model,
             self.tokenizer,
             self.task.encoded.inputs,
             settings=self.settings,
             batch_size=self.batch_size,
+            on_full=remember,
         )
         return self.scorer(written)
