@@ -15,7 +15,13 @@ from typing import Any
 import pytest
 
 from batch_world import make_screen
-from dialsum.batch.cards import TOLERANCE_BYTES, CardUse, wait_until_free
+from dialsum.batch.cards import (
+    TOLERANCE_BYTES,
+    CardUse,
+    find_strangers,
+    wait_for_strangers,
+    wait_until_free,
+)
 from dialsum.batch.screen import EventFile, RunProgress, Screen, estimate_rest
 from dialsum.score.show import format_final
 from dialsum.text import cut_to_width, format_duration
@@ -296,6 +302,34 @@ def test_memory_that_stays_is_said_with_who_holds_it() -> None:
     free, note, _ = hand_over(use(0), use(2**30), timeout=0.1)
     assert not free
     assert "1,024 MiB more in use than before" in note
+
+
+def test_strangers_on_the_card_are_named_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = replace(make_gpu(0), memory_used_bytes=20 * 2**30, processes={os.getpid(): 20 * 2**30})
+    seen: list[list[Any]] = []
+
+    def tell(*answers: list[Any], timeout: float = 30.0) -> tuple[str, list[str]]:
+        """Return what is left after the wait, and what was said in it."""
+        seen[:] = list(answers)
+        monkeypatch.setattr(
+            "dialsum.batch.cards.nvidia_gpus", lambda: seen.pop(0) if len(seen) > 1 else seen[0]
+        )
+        said: list[str] = []
+        left = wait_for_strangers(
+            timeout_seconds=timeout, sleep=lambda _: True, find=find_strangers, say=said.append
+        )
+        return left, said
+
+    name = Path("/proc/self/comm").read_text().strip()
+    left, said = tell([theirs], [theirs], [make_gpu(0)])
+    assert left == "" and f"process {os.getpid()} {name} (20,480 MiB)" in said[0]
+    assert said[1].strip() == "it is free after 0 s"
+    left, _ = tell([theirs], timeout=0.0)
+    assert "still in use by process" in left and "CUDA_VISIBLE_DEVICES" in left
+    # One of two cards is free, and will be taken; a display's few MiB, too, keep nobody out.
+    assert tell([theirs, make_gpu(1)]) == ("", [])
+    assert tell([replace(make_gpu(0), memory_used_bytes=2**28, processes={1: 2**28})]) == ("", [])
+    assert tell([]) == ("", [])
 
 
 def test_a_configured_cool_down_is_kept_and_said() -> None:

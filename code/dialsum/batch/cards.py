@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from dialsum.machine.devices import nvidia_gpus
+from dialsum.machine.devices import nvidia_gpus, visible_gpus
 
 TOLERANCE_BYTES = 512 * 2**20
 """Memory above what was used before the experiment that still counts as free: drivers and displays
@@ -53,6 +54,77 @@ def read_card_use(card: str | None = None) -> CardUse:
         for process, held in gpu.processes.items():
             use.processes[process] = use.processes.get(process, 0) + held
     return use
+
+
+def find_strangers(card: str | None = None) -> dict[int, int]:
+    """Return who holds memory of the card that an experiment is about to take, process id to bytes
+    (0 where the driver does not say); nobody where one of several cards is free, which it takes.
+
+    To be asked while no experiment of ours is on the card: whoever is there is none of ours.
+
+    Raises:
+        DriverError: there is a driver and it does not work.
+    """
+    gpus = visible_gpus(nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    gpus = [gpu for gpu in gpus if card in (None, gpu.uuid)]
+    used = [gpu for gpu in gpus if gpu.processes and gpu.memory_used_bytes > TOLERANCE_BYTES]
+    if len(used) < len(gpus) or not used:
+        return {}
+    return dict(min(used, key=lambda gpu: gpu.memory_used_bytes).processes)
+
+
+def wait_for_strangers(
+    *,
+    timeout_seconds: float,
+    sleep: Callable[[float], bool],
+    find: Callable[[], dict[int, int]],
+    say: Callable[[str], object],
+) -> str:
+    """Wait until nobody else holds the card that an experiment is about to take.
+
+    Args:
+        timeout_seconds: longest wait.
+        sleep: waits for so many seconds; False: somebody wants to stop, which ends the wait.
+        find: asks who is there (find_strangers).
+        say: told who is waited for.
+
+    Returns:
+        Who is still there then, in words; empty where the card is free.
+    """
+    start, there = time.monotonic(), find()
+    if not there:
+        return ""
+    say(
+        f"the GPU is in use by {_name_processes(there)}, which is not of this batch: waiting until "
+        f"it is free, at most {timeout_seconds:g} s (batch.free_timeout_seconds)"
+    )
+    while there and time.monotonic() - start < timeout_seconds and sleep(CARD_POLL_SECONDS):
+        there = find()
+    if not there:
+        say(f"  it is free after {time.monotonic() - start:.0f} s")
+        return ""
+    return (
+        f"the GPU is still in use by {_name_processes(there)}; the experiment starts all the same, "
+        "and passes that memory does not hold are halved. End that process, or give another card "
+        "with CUDA_VISIBLE_DEVICES"
+    )
+
+
+def _name_processes(held: Mapping[int, int]) -> str:
+    return ", ".join(
+        f"process {pid}"
+        + (f" {name}" if (name := _name_of(pid)) else "")
+        + (f" ({one / MIB:,.0f} MiB)" if one else "")
+        for pid, one in held.items()
+    )
+
+
+def _name_of(pid: int) -> str:
+    """Return a process's name; empty where it is the host's, of which a container sees nothing."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def wait_until_free(
@@ -125,9 +197,7 @@ def _find_what_stays(before: CardUse, now: CardUse, group: int) -> str:
     new = {pid: held for pid, held in now.processes.items() if pid not in before.processes}
     ours = {pid: held for pid, held in new.items() if _may_be_ours(pid, group)}
     if ours:
-        return "still held by " + ", ".join(
-            f"process {pid} ({held / MIB:,.0f} MiB)" for pid, held in ours.items()
-        )
+        return f"still held by {_name_processes(ours)}"
     for uuid, used in before.used_bytes.items():
         extra = now.used_bytes.get(uuid, used) - used
         # Another user's process that came meanwhile explains more memory in use; waiting would not

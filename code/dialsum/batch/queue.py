@@ -17,7 +17,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from dialsum.batch.cards import CardUse, read_card_use, wait_until_free
+from dialsum.batch.cards import (
+    CardUse,
+    find_strangers,
+    read_card_use,
+    wait_for_strangers,
+    wait_until_free,
+)
 from dialsum.batch.child import (
     GRACE_SECONDS,
     POLL_SECONDS,
@@ -306,6 +312,7 @@ class _Queue:
                 patience_seconds=patience_seconds,
                 say=say,
             )
+        self._wait_for_strangers(run)
         run.use_before = self._ask_use(run.card)
         own = {} if run.card is None else {"CUDA_VISIBLE_DEVICES": run.card}
         resume = ["--resume"] if job.resume else []
@@ -609,6 +616,27 @@ class _Queue:
             lines = [f"warning: {error}"]
         if lines or none:
             self.screen.say(*(lines or [none]))
+
+    def _wait_for_strangers(self, run: _Running) -> None:
+        """Wait a while for whoever else is on the card that an experiment is about to take."""
+        if run.card is None and len(self.running) > 1:
+            return  # the others that run are ours
+        config = run.job.config
+        if config.general.device in ("cpu", "mps"):
+            return
+        try:
+            left = wait_for_strangers(
+                timeout_seconds=config.batch.free_timeout_seconds,
+                sleep=self._sleep,
+                find=lambda: find_strangers(run.card),
+                say=self.screen.say,
+            )
+        except DialsumError as error:
+            left = f"warning: {error}"
+        if left:
+            self.screen.say(left)
+            self.result.problems.append(f"before {run.job.label}: {left}")
+            self.ledger.tell(self.plan, "card", left, number=run.job.number)
 
     def _ask_use(self, card: str | None = None) -> CardUse:
         """Ask who uses the cards, or one of them; a driver that fails then is said: the next run

@@ -401,7 +401,8 @@ class Batch(Section):
     """Pause before the next run: until the driver says the memory is free; `75s` lasts that long at
     least, `65C` until the cards are that cool, half an hour at most."""
     free_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 120.0
-    """Longest wait for the memory to come free before it is said and the queue goes on."""
+    """Longest wait for a GPU's memory: after an experiment until its own comes free, before one
+    until others leave the card that it takes. Then it is said, and the queue goes on."""
     retry: list[Retry] = []
     """What retries change, one more each time, after training ended in NaN or full memory:
     lr_half halves the learning rate (skipped where memory was full), batch_half the batch while
