@@ -50,8 +50,8 @@ def imagine_model(
             head = model.get_output_embeddings()
             head.weight = torch.nn.Parameter(torch.empty_like(head.weight))
         if bits is not None:
-            _leave_room_for_bits(model, bits, dtype=dtype)
-    _fill(model)
+            leave_room_for_bits(model, bits, dtype=dtype)
+    fill(model)
     if bits == 4:
         compute_as_in_training(model)
     give_rows(model, rows)
@@ -59,7 +59,7 @@ def imagine_model(
     return model.eval()
 
 
-def _leave_room_for_bits(model: Any, bits: Bits, *, dtype: torch.dtype) -> None:
+def leave_room_for_bits(model: Any, bits: Bits, *, dtype: torch.dtype) -> None:
     """Put quantised layers where the library would."""
     from transformers.quantizers.auto import AutoHfQuantizer
 
@@ -71,7 +71,7 @@ def _leave_room_for_bits(model: Any, bits: Bits, *, dtype: torch.dtype) -> None:
     quantizer.postprocess_model(model)
 
 
-def _fill(model: torch.nn.Module) -> None:
+def fill(model: torch.nn.Module) -> None:
     """Put tensors without content in the place of those without a device."""
     made: dict[int, Any] = {}
     for module in model.modules():
