@@ -19,6 +19,7 @@ from dialsum.config.schema import Config, schema_keys
 from dialsum.config.yaml import Origin, show_value
 from dialsum.errors import ConfigError
 from dialsum.experiment.job import Job
+from dialsum.machine.devices import GIB
 from dialsum.paths import (
     OUTPUTS,
     PROJECT_ROOT,
@@ -53,6 +54,7 @@ class BatchPlan:
         ended: numbers of those that ended in an earlier part of the batch, and stay as they are.
         measured: seconds that the same took here before, by work_of.
         memory: GiB that each takes at most, by number, as it is shown; none in a demo.
+        disk: bytes that each leaves at least, by number; none in a demo.
         mended: numbers of those whose configuration is wrong, here as far as it could be read: what
             else is wrong with them is looked for, and the plan is never run.
     """
@@ -67,6 +69,7 @@ class BatchPlan:
     ended: frozenset[int] = frozenset()
     measured: Mapping[str, float] = field(default_factory=dict)
     memory: Mapping[int, str] = field(default_factory=dict)
+    disk: Mapping[int, int] = field(default_factory=dict)
     mended: frozenset[int] = frozenset()
 
     @property
@@ -332,6 +335,9 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
     if plan.memory:
         held = ["GiB", *(plan.memory[job.number] for job in jobs)]
         rows = [[*row, one] for row, one in zip(rows, held, strict=True)]
+    if plan.disk:
+        left = ["GiB disk", *(f"{plan.disk[job.number] / GIB:.1f}" for job in jobs)]
+        rows = [[*row, one] for row, one in zip(rows, left, strict=True)]
     expected = [one for one in seconds if one is not None]
     if expected:
         times = ["" if one is None else format_duration(one) for one in seconds]
@@ -341,7 +347,7 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
         f"results go to {shown(plan.paths.root)}",
         f"logs go to    {shown(plan.paths.logs(plan.started_at))}",
         "",
-        *align(rows, left=range(10), width=width),
+        *align(rows, left=range(11), width=width),
     ]
     if plan.executor == "ray":
         where = plan.options.ray_address or "local"
@@ -354,16 +360,16 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
         lines.append(f"{plan.slots} at the same time (batch.slots){own}")
     if expected and len(expected) == count:
         seconds_in_all = max(sum(expected) / plan.slots, *expected)
+        end = (datetime.now() + timedelta(seconds=seconds_in_all)).strftime("%H:%M")
+        end = f"started now it would end at about {end}"
         if all(work_of(job) in plan.measured for job in jobs):
-            end = (datetime.now() + timedelta(seconds=seconds_in_all)).strftime("%H:%M")
             lines.append(
-                f"as the same took here before: {format_duration(seconds_in_all)} in all; started "
-                f"now it would end at about {end}"
+                f"as the same took here before: {format_duration(seconds_in_all)} in all; {end}"
             )
         else:
             lines.append(
                 f"by the plan, not measured: {format_duration(sum(expected))} in all on one RTX "
-                "3090, evaluation and writing included"
+                f"3090, evaluation and writing included; {end}"
             )
     if any(held.startswith("~") for held in plan.memory.values()):
         lines.append("GiB of memory with ~ are by a formula; --dry-run --deep forecasts them")

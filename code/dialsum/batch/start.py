@@ -31,6 +31,7 @@ from dialsum.batch.queue import note_unwritten, run_queue
 from dialsum.batch.ray_executor import reach_cluster
 from dialsum.batch.result import describe_unwritten
 from dialsum.batch.screen import Screen
+from dialsum.batch.space import estimate_disk_bytes
 from dialsum.batch.unfinished import Unfinished, find_cut_off, find_unfinished
 from dialsum.cli import BatchOptions
 from dialsum.environment_variables import describe_variables, take_env_file
@@ -139,6 +140,10 @@ def _check(
         plan = replace(unfinished.plan, trainer=tuple(trainer))
     problems += known
     plan = replace(plan, measured=read_durations(plan.paths.ledger), memory=remember_memory(plan))
+    if plan.kind != "demo":
+        plan = replace(
+            plan, disk={job.number: estimate_disk_bytes(job.config) for job in plan.jobs}
+        )
     findings = check_plan(plan, dry_run=options.dry_run, refused=problems)
     findings.areas[CONFIGURATION].notes[:0] = notes
     return findings
