@@ -168,6 +168,18 @@ def find_kept(config: Config, *, card: Card) -> Forecast | None:
     return _read_kept(_place(config, own, card=card), card=card, why=why)
 
 
+def recall_training(config: Config) -> int | None:
+    """Return the bytes that tensors were forecast to take at most in training and its evaluations;
+    None where no forecast is kept."""
+    try:
+        kept = find_kept(config, card=find_card(config))
+    except DialsumError:
+        return None
+    if kept is None:
+        return None
+    return max(sum(kept.stages[stage].values()) for stage in ("training", "evaluation"))
+
+
 def recall(config: Config) -> str:
     """Say in a sentence what memory an experiment was expected to take; for who met its limit."""
     try:

@@ -32,7 +32,7 @@ from dialsum.data.tags import loose_tags
 from dialsum.errors import ProblemsError, UnfitError
 from dialsum.experiment.attempt import FULL
 from dialsum.experiment.choices import Choices, choose
-from dialsum.experiment.forecast import recall
+from dialsum.experiment.forecast import recall, recall_training
 from dialsum.experiment.job import Job
 from dialsum.experiment.recording import (
     Recording,
@@ -401,11 +401,12 @@ def _go(
     )
     product = name_product(machine.precision, tf32=machine.tf32)
     fastest = find_peak(choices.where.name, precision=product)
-    peak = {"rss": peak_resident_bytes() or None}
+    peak = {"rss": peak_resident_bytes() or None, "forecast": recall_training(config)}
     if machine.device.type == "cuda":
         import torch
 
         peak["device"] = torch.cuda.max_memory_reserved(machine.device.index)
+        peak["tensors"] = torch.cuda.max_memory_allocated(machine.device.index)
     record.add(
         "training",
         steps=result.steps,

@@ -142,6 +142,13 @@ def _check_rehearsal(result: BatchResult) -> list[str]:
         if record.succeeded and one.job.resume:
             peak = record.number("training.peak_memory_bytes.device")
             memory = "" if peak is None else f", at most {peak / GIB:.1f} GiB of GPU memory"
+            tensors, forecast = (
+                record.number(f"training.peak_memory_bytes.{name}")
+                for name in ("tensors", "forecast")
+            )
+            if tensors and forecast:
+                error = 100 * (forecast / tensors - 1)
+                memory += f" (tensors {tensors / GIB:.1f}, their forecast {error:+.1f} %)"
             lines.append(_check(True, f"{name}: {way}{memory}"))
         else:
             lines.append(_check(False, f"{name}: {record.value('reason') or 'not gone on with'}"))
