@@ -230,6 +230,8 @@ def _place(config: Config, own: Mapping[str, Any], *, card: Card) -> Path | None
     if config.data.cache_dir is None:
         return None
     said = {name: getattr(config, name).model_dump(mode="json") for name in SECTIONS}
+    # What they lead to is in own: the same before and after the commit is stated.
+    del said["model"]["checkpoint"], said["model"]["revision"]
     versions = [f"{name} {version(name)}" for name in LIBRARIES]
     decides = [said, dict(own), vars(card), versions, _hash_code()]
     text = json.dumps(decides, sort_keys=True, default=str)
