@@ -220,8 +220,6 @@ def _read_own(config: Config) -> tuple[dict[str, Any], str]:
     name = ARCHITECTURES[config.model.architecture]
     path = PROJECT_ROOT / "config" / "architectures" / f"{name}.json"
     own = {**family.defaults, **json.loads(path.read_text(encoding="utf-8"))["config"]}
-    if own["decoder_start_token_id"] is None:
-        own["decoder_start_token_id"] = own["pad_token_id"]
     return own, f"not here, taken for a base-size {family.name}"
 
 
