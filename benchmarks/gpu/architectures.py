@@ -126,7 +126,7 @@ def make_model(architecture: Architecture, **ids: int | None) -> Any:
     config_class, model_class = (
         getattr(transformers, name) for name in CLASSES[architecture.family]
     )
-    model: Any = model_class(config_class(**architecture.config, **ids))
+    model: Any = model_class(config_class(**{**architecture.config, **ids}))
     if architecture.family in ("mt5", "t5"):
         start_untied(model, std=architecture.config["d_model"] ** -0.5)
     return model
