@@ -199,12 +199,14 @@ def encode_splits(
     asked: Tokenizer,
     *,
     folder: Path | None,
+    keep: bool = True,
     limit_bytes: int = LIMIT_BYTES,
 ) -> tuple[dict[str, EncodedSplit], list[str]]:
     """Encode splits, or read what an earlier run made of the same rows.
 
     Args:
         folder: encoded rows are kept in OWN_FOLDER there; None: they are not.
+        keep: write there; else what is there is read, and nothing changed.
         limit_bytes: what all files may take together; the newest always stays.
 
     Returns:
@@ -230,10 +232,11 @@ def encode_splits(
     for kind, rows in splits.items():
         key = _hash(base, *([row.dialogue, row.summary] for row in rows))
         path = folder / OWN_FOLDER / f"{key}.ids"
-        found, how = _read_kept(path, warnings), "read"
+        found, how = _read_kept(path, warnings, touch=keep), "read"
         if found is None:
             found = encode_rows(rows, tokenizer, asked)
-            how = "made" if _keep(path, found, limit_bytes, warnings) else "made, not kept"
+            kept = keep and _keep(path, found, limit_bytes, warnings)
+            how = "made" if kept else "made, not kept"
         encoded[kind] = replace(found, cache={"key": key, "how": how})
     return encoded, list(dict.fromkeys(warnings))
 
@@ -242,7 +245,7 @@ def _hash(*content: Any) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-def _read_kept(path: Path, warnings: list[str]) -> EncodedSplit | None:
+def _read_kept(path: Path, warnings: list[str], *, touch: bool) -> EncodedSplit | None:
     """Return what is kept in a file; None, and a warning, where it is not what was written."""
     try:
         content = path.read_bytes()
@@ -258,7 +261,8 @@ def _read_kept(path: Path, warnings: list[str]) -> EncodedSplit | None:
         return None
     # Used now: the last to go. A folder that can only be read serves all the same.
     with suppress(OSError):
-        os.utime(path)
+        if touch:
+            os.utime(path)
     values = np.frombuffer(content, np.int32, offset=32)
     rows, sides, *counts = values[:HEAD].tolist()
     start = HEAD + rows * sides

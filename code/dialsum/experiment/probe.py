@@ -49,12 +49,13 @@ def look_at(job: Job, splits: Splits, *, keep: bool) -> Looked:
         tokens = prepare_tokenizer(checkpoint, config, tags=tags)
         trip = check_round_trip(tokens.tokenizer, [*splits.train.summaries, *splits.dev.summaries])
         found.notes += trip.judge(checkpoint.folder)
-        cache = config.data.cache_dir if keep else None
+        cache = config.data.cache_dir
         encoded, warnings = encode_splits(
             {split.kind: split.rows for split in splits.present},
             tokens.tokenizer,
             config.tokenizer,
             folder=None if cache is None else project_path(cache),
+            keep=keep,
         )
         found.notes += warnings
         for kind, rows in encoded.items():
