@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from dialsum.machine.devices import nvidia_gpus
@@ -36,16 +36,16 @@ class CardUse:
     hottest_c: int | None = None
 
 
-def read_card_use(card: str | None = None) -> CardUse:
+def read_card_use(cards: Collection[str] = ()) -> CardUse:
     """Ask the driver; both parts are empty where there is no NVIDIA card.
 
     Args:
-        card: uuid of the one that is asked about; None: all of them.
+        cards: uuids of those that are asked about; empty: all of them.
 
     Raises:
         DriverError: there is a driver and it does not work.
     """
-    gpus = [gpu for gpu in nvidia_gpus() if card in (None, gpu.uuid)]
+    gpus = [gpu for gpu in nvidia_gpus() if not cards or gpu.uuid in cards]
     heat = [gpu.temperature_c for gpu in gpus if gpu.temperature_c is not None]
     use = CardUse({}, {}, max(heat, default=None))
     for gpu in gpus:

@@ -86,7 +86,7 @@ class Needs:
     gpus: int
 
     def __str__(self) -> str:
-        gpus = f" and {self.gpus} GPU" if self.gpus else ""
+        gpus = f" and {self.gpus} GPU{'s' if self.gpus > 1 else ''}" if self.gpus else ""
         return f"{self.cpus} CPU{'s' if self.cpus > 1 else ''}{gpus}"
 
 
@@ -108,7 +108,8 @@ class Cluster:
         device = config.general.device
         any_gpu = any(node.get("GPU") for node in self._nodes().values())
         wants_gpu = device == "cuda" or (device == "auto" and any_gpu)
-        return Needs(config.batch.cpus_per_experiment, int(wants_gpu))
+        gpus = config.batch.gpus_per_experiment if wants_gpu else 0
+        return Needs(config.batch.cpus_per_experiment, gpus)
 
     def count_places(self, needs: Needs) -> int:
         """Return how many experiments of these needs the nodes hold, others' work aside."""
@@ -253,8 +254,8 @@ def _find_lack(cluster: Cluster, plan: BatchPlan) -> list[str]:
         if not cluster.count_places(needs):
             problems.append(
                 f"{name}: needs a node with {needs}, and there is none: {cluster.describe()}. Add "
-                "one (ray start --address=…), ask for less (batch.cpus_per_experiment), or, "
-                "without a GPU, --set general.device=cpu"
+                "one (ray start --address=…), ask for less (batch.cpus_per_experiment, "
+                "batch.gpus_per_experiment), or, without a GPU, --set general.device=cpu"
             )
         elif not needs.gpus and needs_card(config, demo=plan.kind == "demo"):
             problems.append(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -31,6 +31,7 @@ from dialsum.data.submission import (
 from dialsum.data.tags import loose_tags
 from dialsum.errors import ProblemsError, UnfitError
 from dialsum.experiment.choices import Choices, choose
+from dialsum.experiment.helper import SameModel
 from dialsum.experiment.job import Job
 from dialsum.experiment.recording import (
     Recording,
@@ -44,7 +45,7 @@ from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.files import dump_json
 from dialsum.generate import GenerationSettings, generate
 from dialsum.lifeline import SAVING, beat
-from dialsum.machine.devices import peak_resident_bytes, use_one_gpu
+from dialsum.machine.devices import peak_resident_bytes, use_own_gpu
 from dialsum.machine.flops import count_flops, find_peak, find_products, name_product
 from dialsum.models.checkpoint import measure_attention
 from dialsum.models.families import get_family
@@ -63,6 +64,7 @@ from dialsum.score.api import score_means, score_report
 from dialsum.score.rows import Rows
 from dialsum.score.show import describe_measured, format_final
 from dialsum.train.checkpoints import Room, drop_unsealed_checkpoints
+from dialsum.train.parallel import Crew
 from dialsum.train.progress import Progress, WandbRun
 from dialsum.train.task import BatchShape
 
@@ -75,9 +77,8 @@ def run_experiment(job: Job) -> dict[str, Any]:
         KeyboardInterrupt: interrupted; the record says so.
     """
     config, paths = job.config, job.paths
-    card = use_one_gpu()
-    if card is not None:
-        print(f"CUDA_VISIBLE_DEVICES={card.value} ({card.why}); set it yourself to take another")
+    processes = config.batch.gpus_per_experiment
+    cards = use_own_gpu(processes, requested=config.general.device)
     quiet_libraries()
     splits = read_data(config.data, seed=config.training.seed)
     changed = [
@@ -132,16 +133,18 @@ def run_experiment(job: Job) -> dict[str, Any]:
                     )
                     progress.add_listener(tracker)
                     print(tracker.describe(), flush=True)
-                    _go(
-                        job,
-                        splits=splits,
-                        checkpoint=checkpoint,
-                        choices=choices,
-                        record=record,
-                        progress=progress,
-                        resume=None if point is None else point.checkpoint,
-                        whole=signals.whole,
-                    )
+                    with open_crew(processes, cards) as crew:
+                        _go(
+                            job,
+                            splits=splits,
+                            checkpoint=checkpoint,
+                            choices=choices,
+                            record=record,
+                            progress=progress,
+                            resume=None if point is None else point.checkpoint,
+                            whole=signals.whole,
+                            crew=crew,
+                        )
                 finally:
                     # Another signal, between here and the record, would cost the record.
                     signals.hold()
@@ -173,6 +176,11 @@ def run_experiment(job: Job) -> dict[str, Any]:
                     numbers = {key: one for key, one in scores.items() if isinstance(one, float)}
                     tracker.finish(numbers, exit_code=0 if reason is None else 1)
             return content
+
+
+def open_crew(processes: int, cards: Sequence[str]) -> AbstractContextManager[Crew | None]:
+    """Return what holds the processes that help an experiment to train; None within it for one."""
+    return nullcontext() if processes == 1 else Crew(processes, cards=cards)
 
 
 def _open_record(
@@ -225,12 +233,14 @@ def _go(
     progress: Progress,
     resume: Path | None,
     whole: Callable[[], AbstractContextManager[Any]],
+    crew: Crew | None,
 ) -> None:
     """Take the experiment from checked rows to scored predictions.
 
     Args:
         resume: checkpoint of this run to go on from.
         whole: keeps a signal from cutting a block in two.
+        crew: of the processes that help to train.
     """
     from dialsum.train.loop import Loop, Places
     from dialsum.train.task import DevSet, SummaryTask
@@ -246,6 +256,9 @@ def _go(
 
     progress.stage("model", config.model.checkpoint)
     tags = dialogue_tokens(config.tokenizer, splits.train.rows)
+    device = choices.where.torch_name
+    if crew is not None:
+        crew.start(SameModel(config, checkpoint.folder, tags, device, choices.dtype, machine))
     tokens = prepare_tokenizer(checkpoint, config, tags=tags)
     tokenizer = tokens.tokenizer
     trip = check_round_trip(tokenizer, [*splits.train.summaries, *splits.dev.summaries])
@@ -263,7 +276,7 @@ def _go(
         checkpoint,
         config,
         tokens,
-        device=choices.where.torch_name,
+        device=device,
         dtype=choices.dtype,
         gradient_checkpointing=machine.gradient_checkpointing,
     )
@@ -345,6 +358,8 @@ def _go(
         config, exempt=tokenizer.convert_tokens_to_ids(tokens.tags), bf16=choices.bf16
     )
 
+    if crew is not None:
+        crew.meet(model, machine)
     result = Loop(
         model,
         task,
@@ -380,7 +395,10 @@ def _go(
         ),
         progress=progress,
         whole=whole,
+        crew=crew,
     ).run()
+    if crew is not None:
+        crew.end()
     learned = encoded["train"]
     flops = result.epochs * count_flops(
         find_products(model.named_modules()),
@@ -389,6 +407,7 @@ def _go(
         targets=learned.target_lengths,
     )
     product = name_product(machine.precision, tf32=machine.tf32)
+    processes = config.batch.gpus_per_experiment
     fastest = find_peak(choices.where.name, precision=product)
     peak = {"rss": peak_resident_bytes() or None}
     if machine.device.type == "cuda":
@@ -405,7 +424,7 @@ def _go(
         seconds=round(result.seconds, 2),
         tokens_per_second=round(result.tokens_per_second, 1),
         model_flops=flops,
-        least_seconds=None if fastest is None else round(flops / fastest, 2),
+        least_seconds=None if fastest is None else round(flops / fastest / processes, 2),
         peak_memory_bytes=peak,
         nan_events=progress.nan_events,
         memory_retries=result.memory_retries,

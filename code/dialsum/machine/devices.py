@@ -390,13 +390,64 @@ def cuda_attention(capability: tuple[int, int]) -> tuple[str, ...]:
     return tuple(name for name, needed in least.items() if capability >= needed)
 
 
+def use_own_gpu(count: int, *, requested: str) -> tuple[str, ...]:
+    """Hide all cards from this process but the first of those that an experiment takes, and say so.
+
+    To be called before torch looks for cards.
+
+    Args:
+        count: cards that it takes, the ones with the most free memory (batch.gpus_per_experiment).
+        requested: auto, cuda, mps or cpu (general.device).
+
+    Returns:
+        What CUDA_VISIBLE_DEVICES names each card by, where there are several; its own first.
+
+    Raises:
+        UnfitError: there are cards, and too few.
+    """
+    if count == 1:
+        if (card := use_one_gpu()) is not None:
+            print(
+                f"CUDA_VISIBLE_DEVICES={card.value} ({card.why}); set it yourself to take another"
+            )
+        return ()
+    gpus, visible = nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    seen = visible_gpus(gpus, visible)
+    if requested in ("cpu", "mps") or not seen:
+        return ()
+    if problem := explain_few_gpus(count, gpus, visible):
+        raise UnfitError(problem)
+    if visible is None:
+        seen.sort(key=lambda gpu: (-gpu.memory_free_bytes, gpu.index))
+    names = tuple(gpu.uuid for gpu in seen[:count])
+    own = os.environ["CUDA_VISIBLE_DEVICES"] = names[0]
+    print(f"CUDA_VISIBLE_DEVICES={own}, and beside it {', '.join(names[1:])}: {count} processes")
+    return names
+
+
+def explain_few_gpus(count: int, gpus: Sequence[GpuState], visible: str | None) -> str:
+    """Say that fewer whole cards are visible than an experiment takes; empty where it is not so.
+
+    Args:
+        gpus: as nvidia_gpus returns them; visible: CUDA_VISIBLE_DEVICES.
+    """
+    # Parts of a card cannot be told apart here, and exchange nothing with each other.
+    whole = 0 if "MIG-" in (visible or "") else len(visible_gpus(gpus, visible))
+    if whole >= count:
+        return ""
+    seen = "one whole card is" if whole == 1 else f"{whole} whole cards are"
+    return f"batch.gpus_per_experiment {count}: {seen} visible here; say {max(1, whole)}" + (
+        f", or show more of them in CUDA_VISIBLE_DEVICES={visible}" if visible else ""
+    )
+
+
 def use_one_gpu() -> Choice[int] | None:
     """Hide all cards from this process but the one with the most free memory.
 
     To be called before torch looks for cards.
 
-    One experiment runs on one card; with several in sight the trainer would split each batch over
-    them, and the batch size would no longer be the config's. What CUDA_VISIBLE_DEVICES says stands.
+    With several in sight a library would split each batch over them, and the batch size would no
+    longer be the config's. What CUDA_VISIBLE_DEVICES says stands.
 
     Returns:
         The card taken, or None where there was nothing to choose.
