@@ -35,7 +35,7 @@ def main() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return loop.task.loss(model, batch, count=count)
 
-    link.serve(loop.model, loop.machine, loss=loss)
+    link.serve(loop.model, loop.machine, loss=loss, tokenizer=loop.tokenizer)
 
 
 if __name__ == "__main__":

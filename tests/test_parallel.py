@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,8 @@ from dialsum.batch.check import check_plan
 from dialsum.batch.plan import describe_plan
 from dialsum.batch.ray_executor import Cluster, Needs
 from dialsum.errors import EXIT_FAILED, UnfitError
-from dialsum.machine.devices import HostMemory, use_own_gpu
+from dialsum.generate import generate
+from dialsum.machine.devices import HostMemory, nvidia_gpus, use_own_gpu, visible_gpus
 from dialsum.train.checkpoints import find_damage, list_checkpoints
 from gpu_states import make_gpu
 from small_fit import ADAPTERS, FULL, SmallTraining, read_events, relative_difference, weights_of
@@ -34,17 +35,28 @@ MT5 = "01_mt5_xlsum_optimized_v2"
 TWO = ("--set", "batch.gpus_per_experiment=2")
 
 
-def train_with_helper(folder: Path, asked: dict[str, Any], *, most: int = 0) -> Any:
-    """Train in two processes, the helper short of memory if asked; return the loop."""
+def train_with_helper(
+    folder: Path, asked: dict[str, Any], *, most: int = 0, cards: Sequence[str] = ()
+) -> tuple[Any, list[str]]:
+    """Train in two processes, the helper short of memory if asked; return the loop, and what both
+    write of the train rows then."""
     from dialsum.train.parallel import Crew
 
     loop = SmallTraining(**asked).loop(folder)
-    with Crew(2, entry=(HELPER, str(most))) as crew:
+    with Crew(2, cards=cards, entry=(HELPER, str(most))) as crew:
         crew.start((folder / "helper", asked))
         crew.meet(loop.model, loop.machine)
         loop.crew = crew
+        loop.dev = replace(loop.dev, write=crew.write)
         loop.run()
-    return loop
+        return loop, write_rows(loop, crew.write)
+
+
+def write_rows(loop: Any, write: Callable[..., list[str]]) -> list[str]:
+    """Return what a trained model writes of its train rows, a few tokens each."""
+    settings = replace(loop.dev.settings, num_beams=2, max_new_tokens=6)
+    inputs = loop.task.encoded.inputs
+    return write(loop.model, loop.tokenizer, inputs, settings=settings, batch_size=3)
 
 
 @pytest.mark.training
@@ -59,17 +71,34 @@ def train_with_helper(folder: Path, asked: dict[str, Any], *, most: int = 0) -> 
 def test_two_processes_train_as_one_does(tmp_path: Path, asked: dict[str, Any], most: int) -> None:
     one = SmallTraining(**asked).loop(tmp_path / "one")
     one.run()
-    two = train_with_helper(tmp_path / "two", asked, most=most)
+    two, written = train_with_helper(tmp_path / "two", asked, most=most)
     said = [read_events(tmp_path / name, "train") for name in ("one", "two")]
     assert [event["step"] for event in said[0]] == [1, 2, 3, 4]
     for alone, shared in zip(*said, strict=True):
         assert shared["loss"] == pytest.approx(alone["loss"], rel=1e-4)
         assert shared["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-4)
     assert relative_difference(weights_of(one.model), weights_of(two.model)) < 1e-4
+    assert written == write_rows(one, generate)
+    assert len(set(written)) > 1
     # What the helper alone found too large, the first process halves for both.
     retries = [event["message"] for event in read_events(tmp_path / "two", "memory_retry")]
     assert bool(retries) == bool(most)
     assert all("CUDA out of memory" in text for text in retries)
+
+
+@pytest.mark.training
+@pytest.mark.gpu
+def test_two_cards_train_as_one_does(tmp_path: Path) -> None:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    cards = [gpu.uuid for gpu in visible_gpus(nvidia_gpus(), visible)]
+    if len(cards) < 2:
+        pytest.skip("needs two NVIDIA GPUs")
+    asked = {"sort": "mt5", "qlora": ADAPTERS, "batch": 4, "gpu": True, "width": 64}
+    SmallTraining(**asked).loop(tmp_path / "one").run()
+    train_with_helper(tmp_path / "two", asked, cards=cards[:2])
+    one, two = (read_events(tmp_path / name, "train") for name in ("one", "two"))
+    losses = [event["loss"] for event in one]
+    assert [event["loss"] for event in two] == pytest.approx(losses, rel=1e-2)
 
 
 @pytest.mark.training
@@ -232,21 +261,19 @@ def test_slots_are_as_many_as_have_all_their_cards(
     assert (f"each with {each} GPUs of its own" in text) == (number > 0 and slots > 1)
 
 
-def test_an_experiment_sees_its_own_card_alone(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_experiment_sees_its_own_card_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     show_cards(monkeypatch, 3)
     monkeypatch.setattr("os.environ", dict(os.environ))
     free = [replace(make_gpu(at), memory_free_bytes=at) for at in range(3)]
     monkeypatch.setattr("dialsum.machine.devices.nvidia_gpus", lambda: free)
-    assert use_own_gpu(2, requested="cpu") == ()
+    assert use_own_gpu(2, requested="cpu") == ((), "")
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
-    assert use_own_gpu(2, requested="auto") == ("GPU-2aaa", "GPU-1aaa")
+    said = "CUDA_VISIBLE_DEVICES=GPU-2aaa, and for its helpers GPU-1aaa"
+    assert use_own_gpu(2, requested="auto") == (("GPU-2aaa", "GPU-1aaa"), said)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-2aaa"
-    assert "GPU-1aaa: 2 processes" in capsys.readouterr().out
     # As the queue sets it for each of several experiments.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-0aaa,GPU-1aaa")
-    assert use_own_gpu(2, requested="cuda") == ("GPU-0aaa", "GPU-1aaa")
+    assert use_own_gpu(2, requested="cuda")[0] == ("GPU-0aaa", "GPU-1aaa")
     with pytest.raises(UnfitError, match="gpus_per_experiment 2: one whole card is visible"):
         use_own_gpu(2, requested="cuda")
 

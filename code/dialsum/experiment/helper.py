@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,20 +53,19 @@ def main() -> None:
     asked: SameModel = link.content
     config, machine = asked.config, asked.machine
     checkpoint = open_checkpoint(config, folder=asked.folder)
+    tokens = prepare_tokenizer(checkpoint, config, tags=asked.tags)
     model = prepare_model(
         checkpoint,
         config,
-        prepare_tokenizer(checkpoint, config, tags=asked.tags),
+        tokens,
         device=asked.device,
         dtype=asked.dtype,
         gradient_checkpointing=machine.gradient_checkpointing,
     ).model
     set_up(model, machine)
-    smoothing = config.training.label_smoothing_factor
     link.serve(
         model,
         machine,
-        loss=lambda model, batch, count: summary_loss(
-            model, batch, count=count, label_smoothing=smoothing
-        ),
+        tokenizer=tokens.tokenizer,
+        loss=partial(summary_loss, label_smoothing=config.training.label_smoothing_factor),
     )

@@ -78,7 +78,8 @@ def run_experiment(job: Job) -> dict[str, Any]:
     """
     config, paths = job.config, job.paths
     processes = config.batch.gpus_per_experiment
-    cards = use_own_gpu(processes, requested=config.general.device)
+    cards, said = use_own_gpu(processes, requested=config.general.device)
+    print(said, end="\n" if said else "")
     quiet_libraries()
     splits = read_data(config.data, seed=config.training.seed)
     changed = [
@@ -358,8 +359,10 @@ def _go(
         config, exempt=tokenizer.convert_tokens_to_ids(tokens.tags), bf16=choices.bf16
     )
 
+    write: Callable[..., list[str]] = generate
     if crew is not None:
         crew.meet(model, machine)
+        write = crew.write
     result = Loop(
         model,
         task,
@@ -378,6 +381,7 @@ def _go(
             ),
             settings=replace(settings, num_beams=measured["num_beams"]),
             batch_size=choices.eval_batch_size(measured["num_beams"]),
+            write=write,
         ),
         tokenizer=tokenizer,
         asked=asked,
@@ -397,8 +401,6 @@ def _go(
         whole=whole,
         crew=crew,
     ).run()
-    if crew is not None:
-        crew.end()
     learned = encoded["train"]
     flops = result.epochs * count_flops(
         find_products(model.named_modules()),
@@ -449,7 +451,7 @@ def _go(
         on = {"rows": len(encoded[kind]), "num_beams": settings.num_beams}
         text = f"{kind} summaries ({describe_measured(**on)})"
         progress.stage("generate", text, split=kind, **on)
-        return generate(
+        return write(
             model,
             tokenizer,
             encoded[kind].inputs,

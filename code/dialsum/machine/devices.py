@@ -390,8 +390,8 @@ def cuda_attention(capability: tuple[int, int]) -> tuple[str, ...]:
     return tuple(name for name, needed in least.items() if capability >= needed)
 
 
-def use_own_gpu(count: int, *, requested: str) -> tuple[str, ...]:
-    """Hide all cards from this process but the first of those that an experiment takes, and say so.
+def use_own_gpu(count: int, *, requested: str) -> tuple[tuple[str, ...], str]:
+    """Hide all cards from this process but the first of those that an experiment takes.
 
     To be called before torch looks for cards.
 
@@ -400,29 +400,28 @@ def use_own_gpu(count: int, *, requested: str) -> tuple[str, ...]:
         requested: auto, cuda, mps or cpu (general.device).
 
     Returns:
-        What CUDA_VISIBLE_DEVICES names each card by, where there are several; its own first.
+        What CUDA_VISIBLE_DEVICES names each card by, where it takes several, its own first; and
+        what was chosen, as a line, empty where there was nothing to choose.
 
     Raises:
         UnfitError: there are cards, and too few.
     """
     if count == 1:
-        if (card := use_one_gpu()) is not None:
-            print(
-                f"CUDA_VISIBLE_DEVICES={card.value} ({card.why}); set it yourself to take another"
-            )
-        return ()
+        if (card := use_one_gpu()) is None:
+            return (), ""
+        said = f"CUDA_VISIBLE_DEVICES={card.value} ({card.why}); set it yourself to take another"
+        return (), said
     gpus, visible = nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
     seen = visible_gpus(gpus, visible)
     if requested in ("cpu", "mps") or not seen:
-        return ()
+        return (), ""
     if problem := explain_few_gpus(count, gpus, visible):
         raise UnfitError(problem)
     if visible is None:
         seen.sort(key=lambda gpu: (-gpu.memory_free_bytes, gpu.index))
     names = tuple(gpu.uuid for gpu in seen[:count])
     own = os.environ["CUDA_VISIBLE_DEVICES"] = names[0]
-    print(f"CUDA_VISIBLE_DEVICES={own}, and beside it {', '.join(names[1:])}: {count} processes")
-    return names
+    return names, f"CUDA_VISIBLE_DEVICES={own}, and for its helpers {', '.join(names[1:])}"
 
 
 def explain_few_gpus(count: int, gpus: Sequence[GpuState], visible: str | None) -> str:

@@ -1,10 +1,10 @@
-"""One step's gradients from several processes of one machine, each with a card of its own.
+"""One training by several processes of one machine, each with a card of its own.
 
 An optimizer step is a list of passes whose gradients add up, so they may be computed anywhere: read
 `Crew.add_up` first. The experiment's own process is the first one and keeps all that is decided:
-optimizer, schedule, guard, checkpoints, evaluation, record. The others, its helpers, hold the same
+optimizer, schedule, guard, checkpoints, scores, record. The others, its helpers, hold the same
 model; each step they take over the weights that learn, run their share of the passes, and their
-gradients are summed into the first one's.
+gradients are summed into the first one's. Summaries of many rows are shared as well.
 
 What is asked and answered goes through a pipe for each helper, whose end tells at once that it
 died; tensors go through a torch process group, which is entered only when all have said that they
@@ -33,9 +33,9 @@ from typing import IO, Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import FileStore
 
 from dialsum.errors import RunError
+from dialsum.generate import GenerationSettings, generate
 from dialsum.machine.memory import free_memory, is_out_of_memory
 from dialsum.train.guard import learning
 from dialsum.train.task import Machine, Pass, count_positions, halve, words_of
@@ -140,6 +140,15 @@ class Share:
     count: int
     scale: float
     seed: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a helper is to write summaries of; see generate."""
+
+    inputs: list[list[int]]
+    settings: GenerationSettings
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -272,8 +281,20 @@ class Crew:
         if kind is not None:
             for helper in self._helpers:
                 helper.process.kill()
-        # An exchange between cards that lost a side would be waited for; it ends with the process.
-        self._end(leave=kind is None or not self._cards)
+        for helper in self._helpers:
+            helper.link.close()
+        # Each may wait here for the others, which leave when their pipes end. An exchange between
+        # cards that lost a side would be waited for in vain: it ends with this process.
+        if dist.is_available() and dist.is_initialized() and (kind is None or not self._cards):
+            dist.destroy_process_group()
+        for helper in self._helpers:
+            try:
+                helper.process.wait(DEATH_SECONDS)
+            except subprocess.TimeoutExpired:
+                helper.process.kill()
+                helper.process.wait()
+        self._helpers = []
+        self._held.close()
 
     def start(self, content: Any) -> None:
         """Let the helpers make their model while this process makes its own.
@@ -327,9 +348,7 @@ class Crew:
         seed = int(torch.randint(2**62, ()))
         for helper, share in zip(self._helpers, others, strict=True):
             helper.send(Share(share, count, scaler.get_scale(), seed + helper.rank))
-        with torch.no_grad():
-            for flat in _travel(self._weights):
-                self._await(dist.broadcast(flat, 0, async_op=True))
+        self._give_weights()
         total, failed = add_up(
             self._model, first, count=count, loss=loss, machine=self._machine, scale=scaler.scale
         )
@@ -346,6 +365,42 @@ class Crew:
         for flat in _travel(_take_gradients(self._weights, reached)):
             self._await(dist.reduce(flat, 0, async_op=True))
         return total + sum(came.loss for came in answers), None
+
+    def write(
+        self,
+        model: Any,
+        tokenizer: Any,
+        inputs: Sequence[Any],
+        *,
+        settings: GenerationSettings,
+        batch_size: int,
+    ) -> list[str]:
+        """Do what generate does, with the help of all.
+
+        Raises:
+            RunError: a helper died.
+        """
+        order = sorted(range(len(inputs)), key=lambda row: -len(inputs[row]))
+        first, *others = (order[at :: self.processes] for at in range(self.processes))
+        for helper, rows in zip(self._helpers, others, strict=True):
+            share = [[int(one) for one in inputs[row]] for row in rows]
+            helper.send(Rows(share, settings, batch_size))
+        self._give_weights()
+        written = generate(
+            model,
+            tokenizer,
+            [inputs[row] for row in first],
+            settings=settings,
+            batch_size=batch_size,
+        )
+        found = dict(zip(first, written, strict=True))
+        for helper, rows in zip(self._helpers, others, strict=True):
+            found |= zip(rows, helper.receive(), strict=True)
+        return [found[row] for row in range(len(inputs))]
+
+    def _give_weights(self) -> None:
+        for flat in _travel(self._weights):
+            self._await(dist.broadcast(flat, 0, async_op=True))
 
     def _await(self, work: Any) -> None:
         """Wait for an exchange of tensors, and look after the helpers meanwhile: a card would wait
@@ -367,25 +422,6 @@ class Crew:
                 time.sleep(LOOK_SECONDS)
             raise
 
-    def end(self) -> None:
-        """Let the helpers end, and wait until they have."""
-        self._end(leave=True)
-
-    def _end(self, *, leave: bool) -> None:
-        for helper in self._helpers:
-            helper.link.close()
-        if leave and self._helpers and dist.is_initialized():
-            # Each may wait here for the others, which leave when their pipes end.
-            dist.destroy_process_group()
-        for helper in self._helpers:
-            try:
-                helper.process.wait(DEATH_SECONDS)
-            except subprocess.TimeoutExpired:
-                helper.process.kill()
-                helper.process.wait()
-        self._helpers = []
-        self._held.close()
-
 
 class Link:
     """A helper's side: its order, then shares of passes until the first process has no more.
@@ -406,8 +442,10 @@ class Link:
     def _receive(self) -> Any:
         return pickle.loads(self._link.recv_bytes())
 
-    def serve(self, model: Any, machine: Machine, *, loss: Callable[..., torch.Tensor]) -> None:
-        """Run passes until the first process ends the link; loss as add_up takes it."""
+    def serve(
+        self, model: Any, machine: Machine, *, loss: Callable[..., torch.Tensor], tokenizer: Any
+    ) -> None:
+        """Do what is asked until the first process ends the link; loss as add_up takes it."""
         order = self._order
         with suppress(EOFError, ConnectionError):
             self._link.send_bytes(pickle.dumps(_describe_learning(model)))
@@ -418,7 +456,20 @@ class Link:
             model.train()
             weights = list(learning(model).values())
             while True:
-                self._run_share(self._receive(), model, weights, machine, loss)
+                asked: Share | Rows = self._receive()
+                for flat in _travel(weights):
+                    dist.broadcast(flat, 0)
+                if isinstance(asked, Share):
+                    self._run_share(asked, model, weights, machine, loss)
+                else:
+                    written = generate(
+                        model,
+                        tokenizer,
+                        asked.inputs,
+                        settings=asked.settings,
+                        batch_size=asked.batch_size,
+                    )
+                    self._link.send_bytes(pickle.dumps(written))
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -430,9 +481,6 @@ class Link:
         machine: Machine,
         loss: Callable[..., torch.Tensor],
     ) -> None:
-        with torch.no_grad():
-            for flat in _travel(weights):
-                dist.broadcast(flat, 0)
         torch.manual_seed(share.seed)
         total, failed = add_up(
             model,
@@ -459,6 +507,9 @@ class Link:
 
 def _open_group(store: str, *, rank: int, processes: int, device: torch.device) -> None:
     """Open the process group through which tensors travel, on this machine alone."""
+    # Not every build of torch has it, and one process does without.
+    from torch._C._distributed_c10d import FileStore
+
     own = "lo0" if sys.platform == "darwin" else "lo"
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         os.environ.setdefault(name, own)

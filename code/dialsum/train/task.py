@@ -494,6 +494,7 @@ class DevSet:
         scorer: scores their predictions.
         settings: the search used for them.
         batch_size: rows per pass and per generation batch.
+        write: writes summaries, as generate does.
     """
 
     task: SummaryTask
@@ -501,6 +502,7 @@ class DevSet:
     scorer: Scorer
     settings: GenerationSettings
     batch_size: int
+    write: Callable[..., list[str]] = generate
 
     def passes(self) -> list[Pass]:
         """Return every row once, rows of like length together."""
@@ -523,7 +525,7 @@ class DevSet:
 
     def score(self, model: Any) -> dict[str, float]:
         """Return the scores of the summaries that a model writes, 0-100."""
-        written = generate(
+        written = self.write(
             model,
             self.tokenizer,
             self.task.encoded.inputs,
