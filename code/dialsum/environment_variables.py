@@ -63,7 +63,7 @@ FAMILIES = (
         "RANK LOCAL_RANK LOCAL_WORLD_SIZE NODE_RANK GROUP_RANK GROUP_WORLD_SIZE ROLE_RANK "
         "ROLE_NAME ROLE_WORLD_SIZE MASTER_ADDR MASTER_PORT TORCHELASTIC_* OMPI_* PMI_* MV2_* "
         "SMDATAPARALLEL_*",
-        why="an experiment is one process",
+        why="an experiment starts its own processes",
     ),
     Family(
         "PYTORCH_*",

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 
 from dialsum.errors import UnfitError
@@ -26,6 +27,8 @@ LOADING, STEP, EVALUATION, SAVING = "l", "s", "e", "w"
 """What a process does next."""
 STACKS = signal.SIGUSR1
 """Has a process write where each of its threads stands."""
+PARENT_SECONDS = 0.5
+"""Between two looks at whether the parent is still there."""
 
 _beats: int | None = None
 
@@ -59,6 +62,27 @@ def watch_parent() -> threading.Thread | None:
     )
     thread.start()
     return thread
+
+
+def end_with(parent: int) -> None:
+    """Let this process end when the one that started it has, however sudden that was; what asks a
+    whole group to stop, as Ctrl-C and a closed terminal do, is for that one alone to follow.
+
+    Asked for instead of told by a pipe: whatever else the parent forked would hold its end open.
+    Call it before anything slow.
+
+    Args:
+        parent: its process id.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def _take_end(name: str) -> int | None:

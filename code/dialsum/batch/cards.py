@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,16 +37,16 @@ class CardUse:
     hottest_c: int | None = None
 
 
-def read_card_use(card: str | None = None) -> CardUse:
+def read_card_use(cards: Collection[str] = ()) -> CardUse:
     """Ask the driver; both parts are empty where there is no NVIDIA card.
 
     Args:
-        card: uuid of the one that is asked about; None: all of them.
+        cards: uuids of those that are asked about; empty: all of them.
 
     Raises:
         DriverError: there is a driver and it does not work.
     """
-    gpus = [gpu for gpu in nvidia_gpus() if card in (None, gpu.uuid)]
+    gpus = [gpu for gpu in nvidia_gpus() if not cards or gpu.uuid in cards]
     heat = [gpu.temperature_c for gpu in gpus if gpu.temperature_c is not None]
     use = CardUse({}, {}, max(heat, default=None))
     for gpu in gpus:
@@ -56,21 +56,25 @@ def read_card_use(card: str | None = None) -> CardUse:
     return use
 
 
-def find_strangers(card: str | None = None) -> dict[int, int]:
-    """Return who holds memory of the card that an experiment is about to take, process id to bytes
-    (0 where the driver does not say); nobody where one of several cards is free, which it takes.
+def find_strangers(cards: Collection[str] = (), *, count: int = 1) -> dict[int, int]:
+    """Return who holds memory of the cards that an experiment is about to take, process id to bytes
+    (0 where the driver does not say); nobody where enough cards are free, which it takes.
 
-    To be asked while no experiment of ours is on the card: whoever is there is none of ours.
+    To be asked while no experiment of ours is on them: whoever is there is none of ours.
+
+    Args:
+        cards: uuids of those that it is kept to; empty: it takes any.
+        count: how many it takes.
 
     Raises:
         DriverError: there is a driver and it does not work.
     """
     gpus = visible_gpus(nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    gpus = [gpu for gpu in gpus if card in (None, gpu.uuid)]
+    gpus = [gpu for gpu in gpus if not cards or gpu.uuid in cards]
     used = [gpu for gpu in gpus if gpu.processes and gpu.memory_used_bytes > TOLERANCE_BYTES]
-    if len(used) < len(gpus) or not used:
-        return {}
-    return dict(min(used, key=lambda gpu: gpu.memory_used_bytes).processes)
+    lacking = max(0, count - (len(gpus) - len(used)))
+    used.sort(key=lambda gpu: gpu.memory_used_bytes)
+    return {pid: held for gpu in used[:lacking] for pid, held in gpu.processes.items()}
 
 
 def wait_for_strangers(

@@ -28,7 +28,14 @@ from dialsum.config.schema import Config
 from dialsum.data.rows import Kind, Splits, load_split, name_data, read_data
 from dialsum.environment_variables import WORLD_SIZES
 from dialsum.errors import DialsumError, ProblemsError, list_problems
-from dialsum.machine.devices import GIB, host_memory, nvidia_gpus, usable_cores, visible_gpus
+from dialsum.machine.devices import (
+    GIB,
+    explain_few_gpus,
+    host_memory,
+    nvidia_gpus,
+    usable_cores,
+    visible_gpus,
+)
 from dialsum.models.checkpoint import find_size
 from dialsum.packages import find_shadowed_packages, find_version_problems
 from dialsum.paths import PROJECT_ROOT, project_path, shown
@@ -307,9 +314,10 @@ def find_machine_problems(configs: Sequence[Config], *, demo: bool = False) -> l
             # Each of them would train it all and write the same files.
             problems = [
                 f"{name}={size}: a launcher such as torchrun started {size} processes, but an "
-                "experiment trains in one process on one GPU. Start the command without the "
-                f"launcher; where the variable stays from elsewhere: unset {name}. To use several "
-                "GPUs: --set batch.slots=auto runs an experiment on each"
+                "experiment starts the processes that it needs itself. Start the command without "
+                f"the launcher; where the variable stays from elsewhere: unset {name}. To use "
+                "several GPUs: --set batch.slots=auto runs an experiment on each, --set "
+                "batch.gpus_per_experiment=2 each experiment on two"
             ]
     if any(config.evaluation.tokenizer == "kiwi" for config in configs) and not find_spec(
         "kiwipiepy"
@@ -368,40 +376,48 @@ def needs_card(config: Config, *, demo: bool) -> bool:
 
 
 def choose_slots(configs: Sequence[Config]) -> tuple[int, tuple[str, ...], list[str]]:
-    """Return how many experiments run at the same time, the card of each where several have one
-    each (by uuid), and what is wrong with what was asked.
+    """Return how many experiments run at the same time, the cards of all of them where several
+    have their own (by uuid), and what is wrong with what was asked.
 
-    `auto` is one for each card, else one for each core, as far as memory goes; on a Ray cluster,
-    which has not been asked yet, all of them.
+    `auto` is one for each card, or for as many as each takes, else one for each core, as far as
+    memory goes; on a Ray cluster, which has not been asked yet, all of them.
     """
     asked = configs[0].batch.slots if configs else 1
-    if asked == 1:
+    each = configs[0].batch.gpus_per_experiment if configs else 1
+    if asked == each == 1:
         return 1, (), []
     if configs[0].batch.executor == "ray":
         return len(configs) if asked == "auto" else min(asked, len(configs)), (), []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
-        cards = visible_gpus(nvidia_gpus(), visible)
+        gpus = nvidia_gpus()
+        cards = visible_gpus(gpus, visible)
         has_card = bool(cards) or sys.platform == "darwin"
     except DialsumError:
-        cards, has_card = [], True  # there is a driver, and it does not say
+        gpus, cards, has_card = [], [], True  # there is a driver, and it does not say
     devices = {config.general.device for config in configs}
     if devices & {"cuda", "mps"} or (has_card and "auto" in devices):
         # Parts of a card cannot be told apart here, and stand for the whole one.
         whole = [] if "MIG-" in (visible or "") else [card.uuid for card in cards]
-        room = min(len(whole), len(configs))
-        if asked == "auto" or asked <= len(whole):
+        if each > 1 and (cards or sys.platform == "darwin"):
+            few = explain_few_gpus(each, gpus, visible)
+            if few:
+                return 1, (), [few]
+        places = len(whole) // each
+        room = min(places, len(configs))
+        if asked == "auto" or asked <= max(1, places):
             slots = max(1, room if asked == "auto" else min(asked, room))
-            return slots, tuple(whole[:slots]) if slots > 1 else (), []
+            return slots, tuple(whole[: slots * each]) if slots > 1 else (), []
         seen = "one card is" if len(whole) == 1 else f"{len(whole)} whole cards are"
+        own = "a card" if each == 1 else f"{each} cards"
         problem = (
-            f"batch.slots {asked}: each experiment has a card of its own, since two of them would "
-            f"share its memory, and {seen} visible here; say auto, or {max(1, len(whole))}"
+            f"batch.slots {asked}: each experiment has {own} of its own, since two of them would "
+            f"share its memory, and {seen} visible here; say auto, or {max(1, places)}"
         )
         return 1, (), [problem]
     free = host_memory().free_bytes
-    room = len(configs) if free is None else free // MEMORY_BYTES
-    slots = min(usable_cores(), room) if asked == "auto" else asked
+    room = len(configs) if free is None else free // (each * MEMORY_BYTES)
+    slots = min(usable_cores() // each, room) if asked == "auto" else asked
     return max(1, min(slots, len(configs))), (), []
 
 

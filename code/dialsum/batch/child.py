@@ -21,8 +21,6 @@ from dialsum.lifeline import BEAT_FD, EVALUATION, LOADING, PARENT_FD, SAVING, ST
 from dialsum.text import format_duration
 
 POLL_SECONDS = 0.1
-THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
-"""Variables that say how many threads a process computes with."""
 AGAIN_SECONDS = 0.5
 """Signals closer than this are one wish."""
 GRACE_SECONDS = 60.0

@@ -349,6 +349,7 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
         "",
         *align(rows, left=range(11), width=width),
     ]
+    each = plan.waiting[0].config.batch.gpus_per_experiment if plan.waiting else 1
     if plan.executor == "ray":
         where = plan.options.ray_address or "local"
         lines.append(
@@ -357,7 +358,13 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
         )
     elif plan.slots > 1:
         own = ", each with a GPU of its own" if plan.cards else ""
+        own = f", each with {each} GPUs of its own" if plan.cards and each > 1 else own
         lines.append(f"{plan.slots} at the same time (batch.slots){own}")
+    if each > 1:
+        lines.append(
+            f"each trains in {each} processes, a GPU each where there are any "
+            "(batch.gpus_per_experiment)"
+        )
     if expected and len(expected) == count:
         seconds_in_all = max(sum(expected) / plan.slots, *expected)
         end = (datetime.now() + timedelta(seconds=seconds_in_all)).strftime("%H:%M")

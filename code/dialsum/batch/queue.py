@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Collection
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -27,7 +28,6 @@ from dialsum.batch.cards import (
 from dialsum.batch.child import (
     GRACE_SECONDS,
     POLL_SECONDS,
-    THREAD_COUNTS,
     Child,
     ChildEnd,
     Interrupts,
@@ -66,7 +66,7 @@ from dialsum.experiment.attempt import (
 )
 from dialsum.experiment.job import Job
 from dialsum.files import write_json
-from dialsum.machine.devices import nvidia_gpus, usable_cores
+from dialsum.machine.devices import THREAD_COUNTS, nvidia_gpus, usable_cores
 from dialsum.paths import shown
 from dialsum.record import (
     Record,
@@ -176,7 +176,7 @@ class _Running:
 
     Attributes:
         child: None where it could not be started.
-        card: uuid of the GPU that it has to itself; None where it is not kept to one.
+        cards: uuids of the GPUs that it has to itself; empty where it is not kept to any.
         end: how it ended, or what kept it from running; None while it runs.
         use_before: who used the cards just before.
     """
@@ -186,7 +186,7 @@ class _Running:
     events: EventFile
     use_before: CardUse = NO_USE
     child: Child | RayChild | None = None
-    card: str | None = None
+    cards: tuple[str, ...] = ()
     end: ChildEnd | NodeLost | str | None = None
     progress: RunProgress = field(default_factory=RunProgress)
     started: datetime = field(default_factory=lambda: datetime.now().astimezone())
@@ -281,8 +281,9 @@ class _Queue:
                 lines.append(f"  the earlier run now stands in {shown(kept)}")
             self.screen.say(*lines)
             self.screen.restart_pause()
-            kept_to = {one.card for one in self.running}
-            run.card = next((one for one in self.plan.cards if one not in kept_to), None)
+            taken = {card for one in self.running for card in one.cards}
+            free = [card for card in self.plan.cards if card not in taken]
+            run.cards = tuple(free[: job.config.batch.gpus_per_experiment])
             run.child = self._make_child(run, None if patience is None else 60 * patience)
             if run.child.pid is not None:
                 self.ledger.name_process(self.plan, job, run.child.pid)
@@ -313,8 +314,8 @@ class _Queue:
                 say=say,
             )
         self._wait_for_strangers(run)
-        run.use_before = self._ask_use(run.card)
-        own = {} if run.card is None else {"CUDA_VISIBLE_DEVICES": run.card}
+        run.use_before = self._ask_use(run.cards)
+        own = {"CUDA_VISIBLE_DEVICES": ",".join(run.cards)} if run.cards else {}
         resume = ["--resume"] if job.resume else []
         return Child(
             [*self.plan.trainer, "--job", str(job.paths.job), *resume],
@@ -599,7 +600,7 @@ class _Queue:
             timeout_seconds=settings.free_timeout_seconds,
             cooldown=settings.cooldown,
             sleep=self._sleep,
-            read_use=lambda: self._ask_use(run.card),
+            read_use=lambda: self._ask_use(run.cards),
         )
         if note:
             self.screen.say(note)
@@ -618,8 +619,8 @@ class _Queue:
             self.screen.say(*(lines or [none]))
 
     def _wait_for_strangers(self, run: _Running) -> None:
-        """Wait a while for whoever else is on the card that an experiment is about to take."""
-        if run.card is None and len(self.running) > 1:
+        """Wait a while for whoever else is on the cards that an experiment is about to take."""
+        if not run.cards and len(self.running) > 1:
             return  # the others that run are ours
         config = run.job.config
         if config.general.device in ("cpu", "mps"):
@@ -628,7 +629,7 @@ class _Queue:
             left = wait_for_strangers(
                 timeout_seconds=config.batch.free_timeout_seconds,
                 sleep=self._sleep,
-                find=lambda: find_strangers(run.card),
+                find=lambda: find_strangers(run.cards, count=config.batch.gpus_per_experiment),
                 say=self.screen.say,
             )
         except DialsumError as error:
@@ -638,11 +639,11 @@ class _Queue:
             self.result.problems.append(f"before {run.job.label}: {left}")
             self.ledger.tell(self.plan, "card", left, number=run.job.number)
 
-    def _ask_use(self, card: str | None = None) -> CardUse:
-        """Ask who uses the cards, or one of them; a driver that fails then is said: the next run
+    def _ask_use(self, cards: Collection[str]) -> CardUse:
+        """Ask who uses the cards, or some of them; a driver that fails then is said: the next run
         meets it too."""
         try:
-            return read_card_use(card)
+            return read_card_use(cards)
         except DialsumError as error:
             self.screen.say(f"warning: {error}")
             return NO_USE

@@ -27,14 +27,7 @@ from typing import Any
 from uuid import uuid4
 
 from dialsum.batch.check import RAY_INSTALL, needs_card
-from dialsum.batch.child import (
-    GRACE_SECONDS,
-    KILL_SECONDS,
-    POLL_SECONDS,
-    THREAD_COUNTS,
-    ChildEnd,
-    Interrupts,
-)
+from dialsum.batch.child import GRACE_SECONDS, KILL_SECONDS, POLL_SECONDS, ChildEnd, Interrupts
 from dialsum.batch.lock import hold_run
 from dialsum.batch.plan import BatchPlan
 from dialsum.batch.ray_node import News, Order, folders_of
@@ -43,7 +36,7 @@ from dialsum.environment_variables import ENV_FILE_KEYS
 from dialsum.errors import ProblemsError, RunError, UnfitError, explain_os_error, first_line
 from dialsum.experiment.job import Job
 from dialsum.files import write_text
-from dialsum.machine.devices import usable_cores
+from dialsum.machine.devices import THREAD_COUNTS, usable_cores
 from dialsum.paths import PROJECT_ROOT, RunPaths, shared_token
 
 REACH_SECONDS = 5.0
@@ -86,7 +79,7 @@ class Needs:
     gpus: int
 
     def __str__(self) -> str:
-        gpus = f" and {self.gpus} GPU" if self.gpus else ""
+        gpus = f" and {self.gpus} GPU{'s' if self.gpus > 1 else ''}" if self.gpus else ""
         return f"{self.cpus} CPU{'s' if self.cpus > 1 else ''}{gpus}"
 
 
@@ -108,7 +101,8 @@ class Cluster:
         device = config.general.device
         any_gpu = any(node.get("GPU") for node in self._nodes().values())
         wants_gpu = device == "cuda" or (device == "auto" and any_gpu)
-        return Needs(config.batch.cpus_per_experiment, int(wants_gpu))
+        gpus = config.batch.gpus_per_experiment if wants_gpu else 0
+        return Needs(config.batch.cpus_per_experiment, gpus)
 
     def count_places(self, needs: Needs) -> int:
         """Return how many experiments of these needs the nodes hold, others' work aside."""
@@ -253,8 +247,8 @@ def _find_lack(cluster: Cluster, plan: BatchPlan) -> list[str]:
         if not cluster.count_places(needs):
             problems.append(
                 f"{name}: needs a node with {needs}, and there is none: {cluster.describe()}. Add "
-                "one (ray start --address=…), ask for less (batch.cpus_per_experiment), or, "
-                "without a GPU, --set general.device=cpu"
+                "one (ray start --address=…), ask for less (batch.cpus_per_experiment, "
+                "batch.gpus_per_experiment), or, without a GPU, --set general.device=cpu"
             )
         elif not needs.gpus and needs_card(config, demo=plan.kind == "demo"):
             problems.append(

@@ -107,8 +107,8 @@ class NodeRun:
             # Ray counts in the order of the bus, CUDA by speed.
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
         # Another experiment that starts or ends beside this one uses other cards.
-        self._card = cards[0] if len(cards) == 1 else None
-        self._use_before = read_card_use(self._card)
+        self._cards = cards
+        self._use_before = read_card_use(cards)
         resume = ["--resume"] if order.resume and self.in_place else []
         try:
             self._child = Child(
@@ -160,7 +160,7 @@ class NodeRun:
                 timeout_seconds=settings.free_timeout_seconds,
                 cooldown=settings.cooldown,
                 sleep=sleep,
-                read_use=lambda: read_card_use(self._card),
+                read_use=lambda: read_card_use(self._cards),
             )[1]
         except DriverError as error:
             self._note = f"warning: {error}"

@@ -115,7 +115,8 @@ class LoadedConfig:
     @property
     def work_sha256(self) -> str:
         """Hash of the values that decide how long a run takes; its checkpoint's commit does not."""
-        return _hash(self.config.model_dump(exclude=WITHOUT_OUTCOME | {"model": {"revision"}}))
+        values = self.config.model_dump(exclude=WITHOUT_OUTCOME | {"model": {"revision"}})
+        return _hash({**values, "gpus": self.config.batch.gpus_per_experiment})
 
     def value(self, key: str) -> Any:
         """Return the value of a dotted key."""

@@ -419,6 +419,10 @@ class Batch(Section):
     """Experiments that run at the same time: on a CPU they share its cores, of several GPUs each
     has one. auto: one for each GPU, else one for each core, as far as memory goes. Under ray at
     most so many, never more than the cluster's nodes have room for; auto: as many as that."""
+    gpus_per_experiment: Annotated[int, Field(ge=1, le=64)] = 1
+    """GPUs of one machine that an experiment takes, each with a share of every step's passes and of
+    the rows to summarise: the same but for rounding and for what dropout leaves out. Without a GPU,
+    processes that share the cores."""
     cpus_per_experiment: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPUs that an experiment takes of a Ray cluster, beside its GPU if it needs one; also its
     number of threads."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dialsum.config.schema import Config
+from dialsum.errors import UnfitError
 from dialsum.machine.devices import (
     Choice,
     Device,
@@ -101,6 +102,15 @@ def choose(config: Config, *, device: Choice[Device] | None = None) -> Choices:
     workers, why = pick_num_workers(asked.dataloader_num_workers, device=where)
     if asked.dataloader_num_workers == "auto":
         lines.append(f"data loader processes: {workers} ({why})")
+    processes = config.batch.gpus_per_experiment
+    if processes > 1:
+        if where.kind == "mps":
+            raise UnfitError(
+                f"batch.gpus_per_experiment is {processes}, but an Apple GPU (MPS) is one device: "
+                "say 1, or take the CPU with --set general.device=cpu"
+            )
+        share = "a card each" if where.kind == "cuda" else "which share the cores"
+        lines.append(f"processes: {processes}, {share} (batch.gpus_per_experiment)")
     size, why = find_size(config)
     batch, passes = asked.per_device_train_batch_size, asked.gradient_accumulation_steps
     accumulation = 0 if passes == "auto" else passes
@@ -145,5 +155,5 @@ def choose(config: Config, *, device: Choice[Device] | None = None) -> Choices:
         batch_size=batch,
         accumulation=accumulation,
         lines=lines,
-        record={"name": where.name, "kind": where.kind, "precision": used},
+        record={"name": where.name, "kind": where.kind, "processes": processes, "precision": used},
     )

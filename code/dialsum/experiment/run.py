@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -33,6 +33,7 @@ from dialsum.errors import ProblemsError, UnfitError
 from dialsum.experiment.attempt import FULL
 from dialsum.experiment.choices import Choices, choose
 from dialsum.experiment.forecast import recall, recall_training
+from dialsum.experiment.helper import SameModel
 from dialsum.experiment.job import Job
 from dialsum.experiment.recording import (
     Recording,
@@ -47,7 +48,7 @@ from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.files import dump_json
 from dialsum.generate import GenerationSettings, generate, say_full
 from dialsum.lifeline import SAVING, beat
-from dialsum.machine.devices import peak_resident_bytes, use_one_gpu
+from dialsum.machine.devices import peak_resident_bytes, use_own_gpu
 from dialsum.machine.flops import count_flops, find_peak, find_products, name_product
 from dialsum.models.checkpoint import measure_attention
 from dialsum.models.families import get_family
@@ -66,6 +67,7 @@ from dialsum.score.api import score_means, score_report
 from dialsum.score.rows import Rows
 from dialsum.score.show import describe_measured, format_final
 from dialsum.train.checkpoints import Room, drop_unsealed_checkpoints
+from dialsum.train.parallel import Crew
 from dialsum.train.progress import Progress, WandbRun
 from dialsum.train.task import BatchShape
 
@@ -78,9 +80,9 @@ def run_experiment(job: Job) -> dict[str, Any]:
         KeyboardInterrupt: interrupted; the record says so.
     """
     config, paths = job.config, job.paths
-    card = use_one_gpu()
-    if card is not None:
-        print(f"CUDA_VISIBLE_DEVICES={card.value} ({card.why}); set it yourself to take another")
+    processes = config.batch.gpus_per_experiment
+    cards, said = use_own_gpu(processes, requested=config.general.device)
+    print(said, end="\n" if said else "")
     quiet_libraries()
     splits = read_data(config.data, seed=config.training.seed)
     changed = [
@@ -135,16 +137,18 @@ def run_experiment(job: Job) -> dict[str, Any]:
                     )
                     progress.add_listener(tracker)
                     print(tracker.describe(), flush=True)
-                    _go(
-                        job,
-                        splits=splits,
-                        checkpoint=checkpoint,
-                        choices=choices,
-                        record=record,
-                        progress=progress,
-                        resume=None if point is None else point.checkpoint,
-                        whole=signals.whole,
-                    )
+                    with open_crew(processes, cards) as crew:
+                        _go(
+                            job,
+                            splits=splits,
+                            checkpoint=checkpoint,
+                            choices=choices,
+                            record=record,
+                            progress=progress,
+                            resume=None if point is None else point.checkpoint,
+                            whole=signals.whole,
+                            crew=crew,
+                        )
                 finally:
                     # Another signal, between here and the record, would cost the record.
                     signals.hold()
@@ -178,6 +182,11 @@ def run_experiment(job: Job) -> dict[str, Any]:
                     numbers = {key: one for key, one in scores.items() if isinstance(one, float)}
                     tracker.finish(numbers, exit_code=0 if reason is None else 1)
             return content
+
+
+def open_crew(processes: int, cards: Sequence[str]) -> AbstractContextManager[Crew | None]:
+    """Return what holds the processes that help an experiment to train; None within it for one."""
+    return nullcontext() if processes == 1 else Crew(processes, cards=cards)
 
 
 def _open_record(
@@ -230,12 +239,14 @@ def _go(
     progress: Progress,
     resume: Path | None,
     whole: Callable[[], AbstractContextManager[Any]],
+    crew: Crew | None,
 ) -> None:
     """Take the experiment from checked rows to scored predictions.
 
     Args:
         resume: checkpoint of this run to go on from.
         whole: keeps a signal from cutting a block in two.
+        crew: of the processes that help to train.
     """
     from dialsum.train.loop import Loop, Places
     from dialsum.train.task import DevSet, SummaryTask
@@ -251,6 +262,9 @@ def _go(
 
     progress.stage("model", config.model.checkpoint)
     tags = dialogue_tokens(config.tokenizer, splits.train.rows)
+    device = choices.where.torch_name
+    if crew is not None:
+        crew.start(SameModel(config, checkpoint.folder, tags, device, choices.dtype, machine))
     tokens = prepare_tokenizer(checkpoint, config, tags=tags)
     tokenizer = tokens.tokenizer
     trip = check_round_trip(tokenizer, [*splits.train.summaries, *splits.dev.summaries])
@@ -268,7 +282,7 @@ def _go(
         checkpoint,
         config,
         tokens,
-        device=choices.where.torch_name,
+        device=device,
         dtype=choices.dtype,
         gradient_checkpointing=machine.gradient_checkpointing,
     )
@@ -355,6 +369,10 @@ def _go(
         progress.event("memory_retry", step=progress.step or 0, rows=rows, message=said)
         progress.warn(said)
 
+    write: Callable[..., list[str]] = generate
+    if crew is not None:
+        crew.meet(model, machine)
+        write = crew.write
     result = Loop(
         model,
         task,
@@ -373,6 +391,7 @@ def _go(
             ),
             settings=replace(settings, num_beams=measured["num_beams"]),
             batch_size=choices.eval_batch_size(measured["num_beams"]),
+            write=write,
             on_full=tell_full,
         ),
         tokenizer=tokenizer,
@@ -391,6 +410,7 @@ def _go(
         ),
         progress=progress,
         whole=whole,
+        crew=crew,
     ).run()
     learned = encoded["train"]
     flops = result.epochs * count_flops(
@@ -400,6 +420,7 @@ def _go(
         targets=learned.target_lengths,
     )
     product = name_product(machine.precision, tf32=machine.tf32)
+    processes = config.batch.gpus_per_experiment
     fastest = find_peak(choices.where.name, precision=product)
     peak = {"rss": peak_resident_bytes() or None, "forecast": recall_training(config)}
     if machine.device.type == "cuda":
@@ -417,7 +438,7 @@ def _go(
         seconds=round(result.seconds, 2),
         tokens_per_second=round(result.tokens_per_second, 1),
         model_flops=flops,
-        least_seconds=None if fastest is None else round(flops / fastest, 2),
+        least_seconds=None if fastest is None else round(flops / fastest / processes, 2),
         peak_memory_bytes=peak,
         nan_events=progress.nan_events,
         memory_retries=result.memory_retries,
@@ -442,7 +463,7 @@ def _go(
         on = {"rows": len(encoded[kind]), "num_beams": settings.num_beams}
         text = f"{kind} summaries ({describe_measured(**on)})"
         progress.stage("generate", text, split=kind, **on)
-        return generate(
+        return write(
             model,
             tokenizer,
             encoded[kind].inputs,

@@ -23,6 +23,8 @@ DeviceKind = Literal["cuda", "mps", "cpu"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 GIB = 2**30
+THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+"""Variables that say how many threads a process computes with."""
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 UNLIMITED_BYTES = 2**50
 """A container's limit beyond this is none."""
@@ -390,13 +392,63 @@ def cuda_attention(capability: tuple[int, int]) -> tuple[str, ...]:
     return tuple(name for name, needed in least.items() if capability >= needed)
 
 
+def use_own_gpu(count: int, *, requested: str) -> tuple[tuple[str, ...], str]:
+    """Hide all cards from this process but the first of those that an experiment takes.
+
+    To be called before torch looks for cards.
+
+    Args:
+        count: cards that it takes, the ones with the most free memory (batch.gpus_per_experiment).
+        requested: auto, cuda, mps or cpu (general.device).
+
+    Returns:
+        What CUDA_VISIBLE_DEVICES names each card by, where it takes several, its own first; and
+        what was chosen, as a line, empty where there was nothing to choose.
+
+    Raises:
+        UnfitError: there are cards, and too few.
+    """
+    if count == 1:
+        if (card := use_one_gpu()) is None:
+            return (), ""
+        said = f"CUDA_VISIBLE_DEVICES={card.value} ({card.why}); set it yourself to take another"
+        return (), said
+    gpus, visible = nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    seen = visible_gpus(gpus, visible)
+    if requested in ("cpu", "mps") or not seen:
+        return (), ""
+    if problem := explain_few_gpus(count, gpus, visible):
+        raise UnfitError(problem)
+    if visible is None:
+        seen.sort(key=lambda gpu: (-gpu.memory_free_bytes, gpu.index))
+    names = tuple(gpu.uuid for gpu in seen[:count])
+    own = os.environ["CUDA_VISIBLE_DEVICES"] = names[0]
+    return names, f"CUDA_VISIBLE_DEVICES={own}, and for its helpers {', '.join(names[1:])}"
+
+
+def explain_few_gpus(count: int, gpus: Sequence[GpuState], visible: str | None) -> str:
+    """Say that fewer whole cards are visible than an experiment takes; empty where it is not so.
+
+    Args:
+        gpus: as nvidia_gpus returns them; visible: CUDA_VISIBLE_DEVICES.
+    """
+    # Parts of a card cannot be told apart here, and exchange nothing with each other.
+    whole = 0 if "MIG-" in (visible or "") else len(visible_gpus(gpus, visible))
+    if whole >= count:
+        return ""
+    seen = "one whole card is" if whole == 1 else f"{whole} whole cards are"
+    return f"batch.gpus_per_experiment {count}: {seen} visible here; say {max(1, whole)}" + (
+        f", or show more of them in CUDA_VISIBLE_DEVICES={visible}" if visible else ""
+    )
+
+
 def use_one_gpu() -> Choice[int] | None:
     """Hide all cards from this process but the one with the most free memory.
 
     To be called before torch looks for cards.
 
-    One experiment runs on one card; with several in sight the trainer would split each batch over
-    them, and the batch size would no longer be the config's. What CUDA_VISIBLE_DEVICES says stands.
+    With several in sight a library would split each batch over them, and the batch size would no
+    longer be the config's. What CUDA_VISIBLE_DEVICES says stands.
 
     Returns:
         The card taken, or None where there was nothing to choose.

@@ -41,6 +41,7 @@ from dialsum.train.guard import (
     find_fault,
     learning,
 )
+from dialsum.train.parallel import Crew, add_up
 from dialsum.train.progress import Progress, Watch
 from dialsum.train.task import (
     Machine,
@@ -165,6 +166,7 @@ class Loop:
         asked: the config's training section; batch sizes are the task's matter.
         whole: keeps the wish to stop (KeyboardInterrupt) from cutting a block in two: it is raised
             where the block ends.
+        crew: other processes that take a share of each step's passes.
     """
 
     def __init__(
@@ -180,16 +182,14 @@ class Loop:
         places: Places,
         progress: Progress,
         whole: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        crew: Crew | None = None,
     ) -> None:
         set_seed(asked.seed)
-        if machine.tf32:
-            torch.set_float32_matmul_precision("high")
         self.recomputes = machine.gradient_checkpointing
-        if machine.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+        set_up(model, machine)
         self.model, self.task, self.dev, self.measured = model, task, dev, measured
         self.tokenizer, self.asked, self.machine = tokenizer, asked, machine
-        self.places, self.progress, self.whole = places, progress, whole
+        self.places, self.progress, self.whole, self.crew = places, progress, whole, crew
         self.per_epoch = len(task.steps(0))
         total = asked.max_steps or math.ceil(asked.num_train_epochs * self.per_epoch)
         self.learning = learning(model)
@@ -316,8 +316,9 @@ class Loop:
         random_state = read_random_state(self.machine.device)
         beside = allocate_states(self.optimizer)
         self.model.train()
+        each = 1 if self.crew is None else self.crew.processes
         for rows in self.task.find_heaviest(self.state.num_train_epochs):
-            self._add_up_gradients([self.task[rows]], 1, random_state)
+            self._add_up_gradients([self.task[rows]] * each, 1, random_state)
             self.optimizer.zero_grad(set_to_none=True)
         self._measure_loss(self.dev.find_heaviest())
         set_random_state(random_state, self.machine.device)
@@ -380,24 +381,22 @@ class Loop:
             FullMemoryError: memory was full with a single row.
         """
         while True:
-            total, failed = torch.zeros((), device=self.machine.device), None
-            loss: torch.Tensor | None = None
-            for batch in self.limit.fit(passes):
-                try:
-                    with self.machine.autocast():
-                        loss = self.task.loss(self.model, self.machine.place(batch), count=count)
-                    self.scaler.scale(loss).backward()
-                    total += loss.detach()
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    failed = batch, words_of(error)
-                    break
+            fitting, loss = self.limit.fit(passes), self.task.loss
+            if self.crew is None:
+                total, failed = add_up(
+                    self.model,
+                    fitting,
+                    count=count,
+                    loss=loss,
+                    machine=self.machine,
+                    scale=self.scaler.scale,
+                )
+            else:
+                total, failed = self.crew.add_up(
+                    fitting, count=count, loss=loss, scaler=self.scaler
+                )
             if failed is None:
                 return total
-            # Outside of the handler: the error would hold on to the tensors of the pass. The loss
-            # holds on to them too.
-            loss = None
             self.optimizer.zero_grad(set_to_none=True)
             self._make_smaller(*failed)
             set_random_state(random_state, self.machine.device)
@@ -692,6 +691,14 @@ class Loop:
 
     def _count_seconds(self) -> float:
         return self.seconds + time.monotonic() - self._since
+
+
+def set_up(model: Any, machine: Machine) -> None:
+    """Let a model compute as was chosen for its machine."""
+    if machine.tf32:
+        torch.set_float32_matmul_precision("high")
+    if machine.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def read_random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -510,6 +510,7 @@ class DevSet:
         scorer: scores their predictions.
         settings: the search used for them.
         batch_size: rows per pass and per generation batch; as many as memory held of the latter.
+        write: writes summaries, as generate does.
         on_full: told where memory held fewer, and in which words that was said.
     """
 
@@ -518,6 +519,7 @@ class DevSet:
     scorer: Scorer
     settings: GenerationSettings
     batch_size: int
+    write: Callable[..., list[str]] = generate
     on_full: Callable[[int, str], None] = lambda _rows, _words: None
 
     def passes(self) -> list[Pass]:
@@ -546,7 +548,7 @@ class DevSet:
             self.batch_size = rows
             self.on_full(rows, words)
 
-        written = generate(
+        written = self.write(
             model,
             self.tokenizer,
             self.task.encoded.inputs,
