@@ -15,9 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
-from batch_world import make_options
+from batch_world import make_options, make_screen
 from dialsum.batch.check import check_plan
 from dialsum.batch.plan import describe_plan
+from dialsum.batch.queue import run_queue
 from dialsum.batch.ray_executor import Cluster, Needs
 from dialsum.errors import EXIT_FAILED, UnfitError
 from dialsum.generate import generate
@@ -259,6 +260,26 @@ def test_slots_are_as_many_as_have_all_their_cards(
     text = "\n".join(describe_plan(found.plan))
     assert f"each trains in {each} processes" in text
     assert (f"each with {each} GPUs of its own" in text) == (number > 0 and slots > 1)
+
+
+def test_each_experiment_of_a_batch_has_all_its_cards_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show_cards(monkeypatch, 5)
+    for place in ("cards", "queue"):
+        monkeypatch.setattr(
+            f"dialsum.batch.{place}.nvidia_gpus", lambda: [make_gpu(at) for at in range(5)]
+        )
+    values = ("batch.slots=auto", "batch.gpus_per_experiment=2")
+    names = ("meet_30", "meet_40", "meet_50")
+    plan = check_plan(plan_of(make_options(tmp_path, *names, overrides=values))).plan
+    screen, shown = make_screen()
+    outcome = run_queue(plan, screen=screen)
+    assert outcome.exit_status == 0, shown.getvalue()
+    logs = [one.log.read_text(encoding="utf-8") for one in outcome.experiments]
+    used = [log.partition("card ")[2].split("\n")[0] for log in logs]
+    assert used[:2] == ["GPU-0aaa,GPU-1aaa", "GPU-2aaa,GPU-3aaa"]
+    assert used[2] in used[:2]
 
 
 def test_an_experiment_sees_its_own_card_alone(monkeypatch: pytest.MonkeyPatch) -> None:
