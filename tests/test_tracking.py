@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 
 from dialsum.config.schema import Tracking
 from dialsum.errors import EXIT_OK
-from dialsum.train.progress import BATCH_OFF, UnreachableError, WandbRun, find_answer
+from dialsum.train.progress import BATCH_OFF, Progress, UnreachableError, WandbRun, find_answer
 from small_models import KINDS, train_sample_tokenizer, write_checkpoint
 from trainer_runs import (
     REPOSITORY,
@@ -263,8 +264,66 @@ def test_tracking_that_falls_silent_in_mid_run_holds_up_no_run(tmp_path: Path) -
         assert server.unanswered.is_set()
     tracking = check_recorded(folder, process, said)
     assert tracking["url"].startswith(server.url)
-    [unsent] = re.findall(r"has not taken everything in 1.5 s; .*: wandb sync (\S+)", said[0])
+    [unsent] = re.findall(r"has not taken everything in 1.1 s; .*: wandb sync (\S+)", said[0])
     assert list(Path(unsent).glob("*.wandb"))
+
+
+@pytest.mark.training
+def test_tracking_whose_service_is_stopped_in_mid_run_holds_up_no_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with WandbServer.running() as server, tracked_run(folder, server) as process:
+        wait_for_training(folder, process)
+        children = psutil.Process(process.pid).children(recursive=True)
+        [service] = [child for child in children if child.name() == "wandb-core"]
+        service.suspend()
+        said = process.communicate(timeout=180)
+    check_recorded(folder, process, said)
+    assert said[0].count("Weights & Biases has not taken everything in 1.1 s") == 1
+    # It is ended, not left stopped for ever; nobody takes its exit status any more.
+    assert not service.is_running() or service.status() == psutil.STATUS_ZOMBIE
+    assert "Traceback" not in "".join(said)
+
+
+class FullPipe:
+    """A writer of curves whose disk never answers: it writes into a pipe that nobody reads."""
+
+    def __init__(self) -> None:
+        self.read_end, self.write_end = os.pipe()
+
+    def add_scalar(self, *_: object) -> None:
+        os.write(self.write_end, b"x" * 2**21)
+
+    def close(self) -> None:
+        os.write(self.write_end, b"x")
+
+
+def test_curves_that_cannot_be_written_hold_up_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = Progress(tmp_path / "metrics.jsonl", tensorboard=tmp_path / "tensorboard")
+    progress._writer = FullPipe()
+    began = time.monotonic()
+    for step in range(1, 51):
+        progress.train_step(step, 50, {"loss": 1.0, "grad_norm": 1.0, "learning_rate": 1e-3})
+    progress.close()
+    assert time.monotonic() - began < 15.0
+    assert "TensorBoard's files have not taken everything in 0.5 s" in capsys.readouterr().out
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [one["step"] for one in events if one["event"] == "train"] == [*range(1, 51)]
+    assert "metrics.jsonl holds them all" in events[-1]["message"]
+
+
+def test_curves_on_a_disk_that_fails_are_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tensorboard").write_text("a file where the folder should be")
+    progress = Progress(tmp_path / "metrics.jsonl", tensorboard=tmp_path / "tensorboard")
+    for step in range(1, 4):
+        progress.train_step(step, 3, {"loss": 1.0})
+        time.sleep(0.1)
+    progress.close()
+    assert capsys.readouterr().out.count("TensorBoard's curves end here") == 1
 
 
 @pytest.mark.training

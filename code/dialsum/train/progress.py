@@ -11,12 +11,14 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from queue import SimpleQueue
 from statistics import median
 from typing import Any, Literal
 
@@ -153,6 +155,42 @@ def _remark(kind: str, step: int, message: str, **numbers: Any) -> Remark:
     return {"kind": kind, "step": step, "message": message, **numbers}
 
 
+class Aside:
+    """Does what may hang in a thread of its own, one thing after another; nobody waits for it but
+    at the end, and only for so long.
+
+    Attributes:
+        error: what one of them raised; nothing is done after it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.error: Exception | None = None
+        self._waiting: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        # A daemon: one that hangs must not keep the process from its end.
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def do(self, act: Callable[[], object]) -> None:
+        """Have something done after all that waits already."""
+        self._waiting.put(act)
+
+    def end(self, seconds: float) -> bool:
+        """Say whether all that waits was done, or failed, within so many seconds; it does nothing
+        more."""
+        self._waiting.put(None)
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while (act := self._waiting.get()) is not None:
+            try:
+                act()
+            except Exception as error:
+                # The edge of a tracker: whoever looks next says it.
+                self.error = error
+                return
+
+
 class Progress:
     """One run's events, in order of time.
 
@@ -168,6 +206,7 @@ class Progress:
     def __init__(self, metrics: Path, *, tensorboard: Path | None) -> None:
         self._metrics = metrics
         self._tensorboard_folder = tensorboard
+        self._curves: Aside | None = None
         self._writer: Any = None
         self._listeners: list[Any] = []
         self.current: str | None = None
@@ -318,11 +357,10 @@ class Progress:
 
     def _report(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         if self._tensorboard_folder is not None:
-            try:
-                self._write_curves(self._tensorboard_folder, kind, step, values)
-            except OSError as error:
-                self._tensorboard_folder = None
-                self.warn(f"TensorBoard's curves end here: {error.strerror or error}")
+            self._curves = self._curves or Aside("tensorboard")
+            write = partial(self._write_curves, self._tensorboard_folder, kind, step, dict(values))
+            self._curves.do(write)
+            self._find_end_of_curves()
         for listener in self._listeners:
             listener(kind, step, values)
 
@@ -337,15 +375,32 @@ class Progress:
         for key, value in values.items():
             self._writer.add_scalar(f"{kind}/{key}", value, step)
 
+    def _find_end_of_curves(self) -> None:
+        """Say where TensorBoard failed, which then gets no more."""
+        if self._curves is None or (error := self._curves.error) is None:
+            return
+        self._curves = self._tensorboard_folder = None
+        why = getattr(error, "strerror", None) or first_line(error)
+        self.warn(f"TensorBoard's curves end here ({why}); {KEPT_CURVES}")
+
     def close(self) -> None:
         """Flush TensorBoard."""
-        if self._writer is not None:
-            with suppress(OSError):
-                self._writer.close()
+        if self._curves is None:
+            return
+        self._curves.do(lambda: self._writer.close())
+        if not self._curves.end(CURVES_SECONDS):
+            self.warn(
+                f"TensorBoard's files have not taken everything in {CURVES_SECONDS:g} s; "
+                f"{KEPT_CURVES}"
+            )
+        self._find_end_of_curves()
 
 
-BEGIN_SECONDS = 3.5  # for W&B's address to answer and then for W&B to begin, together
-FINISH_SECONDS = 1.5  # for what it has not sent yet; a run loses no more than both by it
+BEGIN_SECONDS = 3.2  # for W&B's address to answer and then for W&B to begin, together
+FINISH_SECONDS = 1.1  # for what it has not sent yet
+CURVES_SECONDS = 0.5  # for TensorBoard's; a run loses no more than these by its trackers
+KEPT_CURVES = "metrics.jsonl holds them all"
+ANSWER_SECONDS = 0.2  # for W&B to say that it has not
 LEAST_SECONDS = 0.5  # W&B takes 0 for no limit
 MOST_CHARACTERS = 300  # of an error's text in the record
 MOST_BYTES = 4096  # of an answer
@@ -382,6 +437,7 @@ class WandbRun:
         folder: Path,
     ) -> None:
         self._run: Any = None
+        self._aside: Aside | None = None
         self._latest = folder / "wandb" / "latest-run"
         self.record: dict[str, str] = {"requested": str(asked.wandb).lower()}
         if (why_off := find_why_off(asked, os.environ)) is not None:
@@ -458,27 +514,31 @@ class WandbRun:
         """Send one event; a failure turns W&B off for the rest of the run."""
         if self._run is None:
             return
-        try:
-            self._run.log({f"{kind}/{key}": value for key, value in values.items()}, step=step)
-        except Exception as error:
-            self._fail(error)
+        self._aside = self._aside or Aside("wandb")
+        sent = {f"{kind}/{key}": value for key, value in values.items()}
+        self._aside.do(partial(self._run.log, sent, step=step))
+        if self._aside.error is not None:
+            self._fail(self._aside.error)
 
     def finish(self, scores: Mapping[str, float], *, exit_code: int) -> None:
         """Close the run with its final scores."""
         if self._run is None:
             return
-        try:
-            self._run.summary.update({f"final/{key}": value for key, value in scores.items()})
-            self._run.finish(exit_code=exit_code)
-        except TimeoutError:
+        run, aside = self._run, self._aside or Aside("wandb")
+        aside.do(lambda: run.summary.update({f"final/{key}": one for key, one in scores.items()}))
+        aside.do(lambda: run.finish(exit_code=exit_code))
+        ended = aside.end(FINISH_SECONDS + ANSWER_SECONDS)
+        if not ended or isinstance(aside.error, TimeoutError):
             # What it did not send stands on the disk, in a folder that the server does not name.
             print(
                 f"warning: Weights & Biases has not taken everything in {FINISH_SECONDS:g} s; "
                 f"send the rest later: wandb sync {in_command(self._latest.resolve())}",
                 flush=True,
             )
-        except Exception as error:
-            self._fail(error)
+        elif aside.error is not None:
+            self._fail(aside.error)
+        if not ended:
+            _kill_service()
 
     def _fail(self, error: Exception) -> None:
         text = first_line(error)[:MOST_CHARACTERS]
@@ -583,6 +643,15 @@ def _ask(base_url: str, max_seconds: float) -> str:
     except ValueError as error:
         return f"is no address: {error}"
     return "" if is_json else "answers, but not as W&B does"
+
+
+def _kill_service() -> None:
+    """End W&B's service where it does not answer: this process would wait for it at its end."""
+    from wandb.sdk import wandb_setup
+
+    connection: Any = wandb_setup.singleton().ensure_service()
+    connection._proc._process.kill()
+    _forget_dead_service()
 
 
 def _forget_dead_service() -> None:
