@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ import pytest
 
 from dialsum.config.schema import Tracking
 from dialsum.errors import EXIT_OK
+from dialsum.machine.devices import DriverError, GpuState
 from dialsum.train.progress import BATCH_OFF, Progress, UnreachableError, WandbRun, find_answer
+from gpu_states import make_gpu
 from small_models import KINDS, train_sample_tokenizer, write_checkpoint
 from trainer_runs import (
     REPOSITORY,
@@ -341,3 +344,27 @@ def test_tracking_whose_service_is_killed_in_mid_run_is_recorded_as_stopped(tmp_
     assert tracking["why"].startswith("stopped: ")
     assert said[0].count("warning: Weights & Biases stopped") == 1
     assert "Traceback" not in "".join(said)
+
+
+def test_a_card_s_temperature_and_power_are_logged_and_a_failing_driver_is_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [replace(make_gpu(0), temperature_c=heat, power_w=300.0) for heat in (61, 74, 70)]
+
+    def ask() -> GpuState:
+        if not answers:
+            raise DriverError("the NVIDIA driver does not work")
+        return answers.pop(0)
+
+    progress = Progress(tmp_path / "metrics.jsonl", tensorboard=None, ask_card=ask)
+    for step in range(1, 9):
+        progress.train_step(step, 8, {"loss": 1.0})
+        time.sleep(0.05)
+    progress.close()
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    steps = [one for one in events if one["event"] == "train"]
+    assert [one.get("gpu_temperature_c") for one in steps[:4]] == [None, 61, 74, 70]
+    assert steps[1]["gpu_power_w"] == 300.0 and "gpu_power_w" not in steps[-1]
+    assert progress.describe_card() == {"hottest_c": 74, "mean_power_w": 300.0}
+    assert capsys.readouterr().out.count("temperature is not known any more") == 1

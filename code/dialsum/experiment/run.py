@@ -48,7 +48,7 @@ from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
 from dialsum.files import dump_json
 from dialsum.generate import GenerationSettings, generate, say_full
 from dialsum.lifeline import SAVING, beat
-from dialsum.machine.devices import peak_resident_bytes, use_own_gpu
+from dialsum.machine.devices import find_own_gpu, peak_resident_bytes, use_own_gpu
 from dialsum.machine.flops import count_flops, find_peak, find_products, name_product
 from dialsum.models.checkpoint import measure_attention
 from dialsum.models.families import get_family
@@ -116,7 +116,11 @@ def run_experiment(job: Job) -> dict[str, Any]:
     with listen_for_stop_signals() as signals:
         record = _open_record(job, splits, choices, point)
         progress = Progress(
-            paths.metrics, tensorboard=paths.tensorboard if config.tracking.tensorboard else None
+            paths.metrics,
+            tensorboard=paths.tensorboard if config.tracking.tensorboard else None,
+            ask_card=partial(find_own_gpu, choices.where.index)
+            if choices.where.kind == "cuda"
+            else None,
         )
         status, reason, tracker = "success", None, None
         with copy_output(paths.train_log):
@@ -440,6 +444,7 @@ def _go(
         model_flops=flops,
         least_seconds=None if fastest is None else round(flops / fastest / processes, 2),
         peak_memory_bytes=peak,
+        card=progress.describe_card(),
         nan_events=progress.nan_events,
         memory_retries=result.memory_retries,
         max_grad_norm=progress.max_grad_norm,

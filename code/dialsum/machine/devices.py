@@ -136,6 +136,7 @@ class GpuState:
         compute_capability: major and minor.
         processes: what computes on it, by process id (inside a container it may be the host's), and
             the bytes that each holds, 0 where the driver does not tell.
+        power_w: what it draws, watts; None where the card does not tell.
     """
 
     name: str
@@ -150,6 +151,7 @@ class GpuState:
     cuda_version: tuple[int, int] | None
     compute_capability: tuple[int, int]
     processes: dict[int, int]
+    power_w: float | None = None
 
     def describe(self) -> str:
         """Say it in one line: memory, temperature, how busy it is."""
@@ -206,6 +208,17 @@ def visible_gpus(gpus: Sequence[GpuState], visible: str | None) -> list[GpuState
     return found
 
 
+def find_own_gpu(index: int) -> GpuState | None:
+    """Return the state of a card by CUDA's index in this process; None where it cannot be told from
+    others.
+
+    Raises:
+        DriverError: the driver does not work.
+    """
+    visible = visible_gpus(nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return visible[index] if index < len(visible) else None
+
+
 @contextmanager
 def _driver() -> Iterator[Any | None]:
     """Yield the started NVML, None without NVIDIA driver; its errors become DriverError."""
@@ -260,6 +273,7 @@ def _read_state(
         cuda_version=cuda_version,
         compute_capability=(int(major), int(minor)),
         processes={process.pid: process.usedGpuMemory or 0 for process in processes},
+        power_w=_ask(nvml, lambda: int(nvml.nvmlDeviceGetPowerUsage(handle)) / 1000),
     )
 
 

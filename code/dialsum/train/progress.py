@@ -7,6 +7,7 @@ is said and recorded, and training goes on without it. Must not know the loop: i
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -26,6 +27,7 @@ from dialsum.config.schema import Tracking
 from dialsum.errors import first_line
 from dialsum.files import append_json_line
 from dialsum.lifeline import EVALUATION, LOADING, beat
+from dialsum.machine.devices import GpuState
 from dialsum.paths import in_command
 from dialsum.score.show import describe_measured
 
@@ -197,14 +199,25 @@ class Progress:
     Args:
         metrics: metrics.jsonl of the run.
         tensorboard: folder for TensorBoard events; None: none are written.
+        ask_card: asks the driver how the run's card is; None: it has none.
 
     Attributes:
         current: the stage that began last.
         step: the optimizer step that is being run, or was run last; None before the first.
     """
 
-    def __init__(self, metrics: Path, *, tensorboard: Path | None) -> None:
+    def __init__(
+        self,
+        metrics: Path,
+        *,
+        tensorboard: Path | None,
+        ask_card: Callable[[], GpuState | None] | None = None,
+    ) -> None:
         self._metrics = metrics
+        self._ask_card, self._asking = ask_card, None if ask_card is None else Aside("card")
+        self._card: GpuState | None = None
+        self.hottest_c: int | None = None
+        self._watts: list[float] = []
         self._tensorboard_folder = tensorboard
         self._curves: Aside | None = None
         self._writer: Any = None
@@ -283,8 +296,9 @@ class Progress:
         print(f"note: {remark['message']}", flush=True)
 
     def train_step(self, step: int, total: int, logs: Mapping[str, float]) -> None:
-        """Record a line of loss."""
+        """Record a line of loss, and how the card is."""
         loss, norm = logs.get("loss"), logs.get("grad_norm")
+        card = self._read_card()
         self.event(
             "train",
             step=step,
@@ -293,6 +307,7 @@ class Progress:
             loss=loss,
             grad_norm=norm,
             learning_rate=logs.get("learning_rate"),
+            **card,
         )
         if loss is not None:
             print(
@@ -302,8 +317,45 @@ class Progress:
                 flush=True,
             )
         numbers = {"loss": loss, "grad_norm": norm, "learning_rate": logs.get("learning_rate")}
+        numbers |= card
         known = {key: value for key, value in numbers.items() if value is not None}
         self._report("train", step, known)
+
+    def _read_card(self) -> dict[str, float | None]:
+        """Return how the card was when it answered last, and have it asked again: nobody waits for
+        a driver."""
+        if self._asking is None or self._ask_card is None:
+            return {}
+        ask = self._ask_card
+
+        def look() -> None:
+            self._card = ask()
+
+        card, self._card = self._card, None
+        if self._asking.error is not None:
+            self.warn(f"the card's temperature is not known any more: {self._asking.error}")
+            self._asking = None
+        else:
+            self._asking.do(look)
+        if card is None:
+            return {}
+        heat, watts = card.temperature_c, card.power_w
+        self.hottest_c = max(filter(None, (self.hottest_c, heat)), default=None)
+        self._watts += [] if watts is None else [watts]
+        known = {
+            "gpu_temperature_c": heat,
+            "gpu_power_w": watts,
+            "gpu_utilisation_percent": card.utilisation_percent,
+        }
+        return {name: one for name, one in known.items() if one is not None}
+
+    def describe_card(self) -> dict[str, float | None] | None:
+        """Return the highest temperature and the mean power over the logged steps of this process;
+        None where no card told."""
+        if self.hottest_c is None and not self._watts:
+            return None
+        watts = math.fsum(self._watts) / len(self._watts) if self._watts else None
+        return {"hottest_c": self.hottest_c, "mean_power_w": watts and round(watts, 1)}
 
     def _pace(self, step: int) -> str:
         """Say the seconds per step since the line before, evaluations left out."""
@@ -357,6 +409,9 @@ class Progress:
 
     def _report(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         if self._tensorboard_folder is not None:
+            # Here: what is imported aside would cost a short run its curves.
+            import torch.utils.tensorboard  # noqa: F401
+
             self._curves = self._curves or Aside("tensorboard")
             write = partial(self._write_curves, self._tensorboard_folder, kind, step, dict(values))
             self._curves.do(write)
@@ -651,7 +706,8 @@ def _kill_service() -> None:
 
     connection: Any = wandb_setup.singleton().ensure_service()
     connection._proc._process.kill()
-    _forget_dead_service()
+    with suppress(SystemExit):  # with the service's own status
+        _forget_dead_service()
 
 
 def _forget_dead_service() -> None:
