@@ -195,13 +195,7 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
         if job.number not in plan.mended:
             config.problems += [f"{who}: {problem}" for problem in short]
             config.notes += [*job.loaded.notes, *(f"{who}: {remark}" for remark in lengths)]
-    areas[TRACKING].says = "metrics.jsonl in each run's folder"
-    if any(one.tracking.tensorboard for one in configs):
-        areas[TRACKING].says += ", TensorBoard"
-    off = [find_why_off(one.tracking, os.environ) for one in configs]
-    areas[TRACKING].says += "; Weights & Biases " + (
-        f"off: {off[0]}" if off and off[0] else "on" if configs else ""
-    )
+    areas[TRACKING].says = _describe_tracking(configs)
     folders = areas[FOLDERS]
     folders.problems += find_place_problems(plan)
     folders.says = shown(plan.paths.root)
@@ -349,6 +343,17 @@ def _describe_memory(plan: BatchPlan) -> Area:
         how = "by a formula, upwards rounded; --dry-run --deep forecasts it"
         return Area(says=f"at most {known[most]} GiB {how}", state="estimate")
     return Area(says=f"at most {known[most]} GiB, forecast")
+
+
+def _describe_tracking(configs: Sequence[Config]) -> str:
+    """Say in a few words where curves will stand."""
+    said = ["metrics.jsonl in each run's folder"]
+    said += ["TensorBoard"] if any(one.tracking.tensorboard for one in configs) else []
+    reasons = [find_why_off(one.tracking, os.environ) for one in configs]
+    if None in reasons:
+        said.append("Weights & Biases, where it answers")
+    said += [f"no Weights & Biases: {why}" for why in dict.fromkeys(reasons) if why]
+    return "; ".join(said)
 
 
 def _describe_machine() -> str:
