@@ -16,7 +16,7 @@ from dialsum.batch.queue import run_queue
 from dialsum.batch.result import BatchResult
 from dialsum.cli import BatchOptions
 from dialsum.errors import UnfitError
-from dialsum.paths import BatchPaths
+from dialsum.paths import LOCK, BatchPaths
 from dialsum.record import find_records, read_record
 from dialsum.report.closing import format_closing
 from dialsum.report.summaries import write_batch_files
@@ -83,6 +83,8 @@ def test_a_run_that_came_to_its_end_is_a_success(tmp_path: Path, name: str) -> N
     assert "(best so far)" in shown
     assert "no NVIDIA GPU in this machine" in shown
     assert shown.count("NVIDIA") == 1
+    # One that is killed after its record does not tidy up by itself.
+    assert list(tmp_path.rglob(LOCK)) == []
 
 
 def test_numpy_numbers_are_in_the_record(tmp_path: Path) -> None:

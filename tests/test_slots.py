@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -119,7 +118,7 @@ def test_a_batch_goes_on_after_it_was_killed_with_two_at_work(tmp_path: Path) ->
 
 def cards(number: int) -> object:
     """Return what stands in for the driver's answer of so many cards."""
-    return lambda: [SimpleNamespace(index=n, uuid=f"GPU-{n}") for n in range(number)]
+    return lambda: [make_gpu(n, uuid=f"GPU-{n}") for n in range(number)]
 
 
 SLOTS = [

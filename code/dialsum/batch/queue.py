@@ -525,6 +525,10 @@ class _Queue:
         """Find the record that the run wrote, or write the one that it could not write."""
         job, log, end = run.job, self.plan.log_of(run.job), run.end
         if (own := self._read_own(job)) is not None:
+            if isinstance(end, ChildEnd) and end.signal_name:
+                # Killed after its record: what it would have removed at its end is still there.
+                with suppress(DialsumError), hold_run(job.paths):
+                    pass
             return ExperimentResult(job, own, log)
         lost = isinstance(end, NodeLost)
         end = str(end) if isinstance(end, NodeLost) else end
