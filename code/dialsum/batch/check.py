@@ -55,6 +55,7 @@ AREAS = (
     FOLDERS := "output folder",
     TRACKING := "tracking",
 )
+TO_FETCH = "to be fetched"
 UNSEEN = "not looked at"
 """State of an area that only the deep look knows."""
 TINY_PARAMETERS = 20_000_000
@@ -215,8 +216,9 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
         checkpoints.notes.append(f"tiny checkpoints will be made: {', '.join(map(shown, absent))}")
     there = sum(map(is_here, models.values()))
     checkpoints.says = f"{there} of {len(models)} here"
-    if there < len(models):
+    if there < len(models) and not checkpoints.problems:
         checkpoints.says += f", the rest is {'made' if demo else 'downloaded'} at the start"
+        checkpoints.state = "to be made" if demo else TO_FETCH
     gpu = find_machine_problems(configs, demo=demo)
     machine.says = _describe_machine()
     fit = not any(one.problems for one in areas.values())

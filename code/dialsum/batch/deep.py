@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dialsum.batch.check import MEMORY, TOKENS, UNSEEN, Area
+from dialsum.batch.check import MEMORY, TO_FETCH, TOKENS, UNSEEN, Area
 from dialsum.batch.checkpoints import is_here
 from dialsum.batch.plan import BatchPlan
 from dialsum.config.schema import Model
@@ -65,11 +65,16 @@ def ask_for_checkpoints(plan: BatchPlan) -> Area:
             continue  # the first look says it
         if not here and not find_ban():
             absent[f"{asked.checkpoint}@{asked.revision or 'main'}"] = asked
-    found = Area()
+    found = Area(state=TO_FETCH if absent else "ok")
     answers = ask_hub(list(absent.values())) if absent else []
     for name, (problem, known) in zip(absent, answers, strict=True):
         if problem is None:
             found.notes.append(f"model.checkpoint {name}: {known}")
+            if known.startswith("unknown"):
+                found.state = "unknown"
+                found.says = (
+                    "the hub did not say whether it would give what is not here (see above)"
+                )
         else:
             found.problems.append(f"model.checkpoint {name}: {problem}")
     return found

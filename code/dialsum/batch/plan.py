@@ -367,9 +367,12 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
         )
     if expected and len(expected) == count:
         seconds_in_all = max(sum(expected) / plan.slots, *expected)
-        end = (datetime.now() + timedelta(seconds=seconds_in_all)).strftime("%H:%M")
-        end = f"started now it would end at about {end}"
+        clock = (datetime.now() + timedelta(seconds=seconds_in_all)).strftime("%H:%M")
+        end = f"started now it would end at about {clock}"
+        if any(job.config.general.device == "cpu" for job in jobs):
+            end = "many times longer on a CPU"
         if all(work_of(job) in plan.measured for job in jobs):
+            end = f"started now it would end at about {clock}"
             lines.append(
                 f"as the same took here before: {format_duration(seconds_in_all)} in all; {end}"
             )

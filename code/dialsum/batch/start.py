@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dialsum.batch.check import CHECKPOINTS, CONFIGURATION, Area, Findings, check_plan
+from dialsum.batch.check import CHECKPOINTS, CONFIGURATION, UNSEEN, Area, Findings, check_plan
 from dialsum.batch.checkpoints import explain_checkpoint, pin_checkpoints
 from dialsum.batch.child import listen_for_interrupts
 from dialsum.batch.deep import ask_for_checkpoints, look_deeper, remember_memory
@@ -35,7 +35,7 @@ from dialsum.batch.space import estimate_disk_bytes
 from dialsum.batch.unfinished import Unfinished, find_cut_off, find_unfinished
 from dialsum.cli import BatchOptions
 from dialsum.environment_variables import describe_variables, take_env_file
-from dialsum.errors import EXIT_OK, ConfigError, DialsumError
+from dialsum.errors import EXIT_OK, ConfigError, DialsumError, ProblemsError
 from dialsum.files import write_report
 from dialsum.report.closing import format_closing
 
@@ -78,10 +78,17 @@ def run_batch(
         screen.say("", *findings.describe(width=screen.width))
         findings.refuse()
         machine = "" if findings.machine_fit else ", this machine is not (see above)"
+        unseen = [name for name, one in findings.areas.items() if one.state == UNSEEN]
+        machine += f"; not looked at: {', '.join(unseen)}" if unseen else ""
         screen.say("", f"dry run: configuration and data are fit{machine}; nothing was written")
         return EXIT_OK
     with reach_cluster(plan) as cluster:
-        plan = pin_checkpoints(plan, say=screen.say)
+        try:
+            plan = pin_checkpoints(plan, say=screen.say)
+        except ProblemsError as error:
+            findings.areas[CHECKPOINTS].problems += error.problems
+            screen.say("", *findings.describe(width=screen.width))
+            findings.refuse()
         findings = replace(findings, plan=plan)
         if can_look:
             _look_deeper(findings, screen, keep=True, all_of_it=options.deep)
