@@ -54,7 +54,7 @@ def make_bare_loop(
         tokenizer=tokenizer,
         asked=asked,
         machine=machine,
-        progress=Progress(folder / "metrics.jsonl", tensorboard=None),
+        progress=Progress(folder / "metrics.jsonl"),
         places=Places(
             folder / "checkpoints",
             folder / "nan_report.json",

@@ -4,7 +4,7 @@
 
 `memory`: torch's own OutOfMemoryError for passes of more than MOST_ROWS rows. `nan`: the loss of
 every pass with BAD_NAME in it. `timed`: what
-Weights & Biases holds the run up for is printed, each call of it. `none`: none.
+the trackers hold the run up for is printed, each call of it. `none`: none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 MOST_ROWS = 4
 BAD_NAME = "sample_train_5"
 """A train row."""
-TOOK = "W&B took"
+TOOK = "trackers took"
 
 
 def fill_memory() -> None:
@@ -59,11 +59,11 @@ def spoil_row() -> None:
 
 
 def time_tracking() -> None:
-    """Print what each call of Weights & Biases takes."""
-    from dialsum.train.progress import WandbRun
+    """Print what each call of the trackers takes."""
+    from dialsum.train.tracking import Followers
 
     def timed(name: str) -> None:
-        usual = getattr(WandbRun, name)
+        usual = getattr(Followers, name)
 
         def call(*given: Any, **named: Any) -> Any:
             began = time.monotonic()
@@ -72,9 +72,9 @@ def time_tracking() -> None:
             finally:
                 print(f"{TOOK} {time.monotonic() - began:.3f} s in {name}", flush=True)
 
-        setattr(WandbRun, name, call)
+        setattr(Followers, name, call)
 
-    for name in ("__init__", "__call__", "finish"):
+    for name in ("__init__", "look", "finish"):
         timed(name)
 
 

@@ -147,7 +147,7 @@ class SmallTraining:
                     resume=resume,
                     stop=folder / "stop",
                 ),
-                progress=Progress(folder / "metrics.jsonl", tensorboard=None),
+                progress=Progress(folder / "metrics.jsonl"),
             )
         finally:
             loop.make_optimizer = usual

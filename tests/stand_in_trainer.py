@@ -37,7 +37,6 @@ from dialsum.lifeline import STEP, beat, watch_parent
 from dialsum.paths import RunPaths
 from dialsum.record import archive_previous
 from dialsum.train.checkpoints import TENSORS, prune, seal_checkpoint
-from dialsum.train.progress import BATCH_OFF, COULD_NOT_START
 
 LONG_SECONDS = 600
 
@@ -170,10 +169,6 @@ def behave(act: str, paths: RunPaths, asked: Job, started: datetime) -> int:
         parts["training"] = {"max_grad_norm": np.float32(1.5), "steps": np.int64(2)}
     else:
         parts["training"] = {"steps": 2, "best_step": 2, "stopped_early": False, "nan_events": 0}
-    if act == "untracked":
-        told = os.environ.get(BATCH_OFF)
-        print(f"told of W&B: {told}", flush=True)
-        parts["tracking"] = {"used": "off", "why": told or f"{COULD_NOT_START}it does not answer"}
     record(paths, asked, started, status="success", **parts)
     if act == "late":
         os.kill(os.getpid(), signal.SIGSEGV)

@@ -63,14 +63,6 @@ def test_a_failure_is_recorded_with_its_reason_and_the_next_one_starts(
     assert "[2/2] 2 L_ok  done in" in shown
 
 
-def test_a_batch_waits_once_for_tracking_that_cannot_be_had(tmp_path: Path) -> None:
-    outcome, shown = run_stand_ins(make_options(tmp_path, "ok", "untracked_1", "untracked_2"))
-    told = [one.log.read_text(encoding="utf-8") for one in outcome.experiments[1:]]
-    assert "told of W&B: None" in told[0]
-    assert "told of W&B: could not start: it does not answer (as an earlier experiment" in told[1]
-    assert shown.count("Weights & Biases is off for the rest of this batch") == 1
-
-
 @pytest.mark.parametrize("name", ["ok", "numpy", "late"])
 def test_a_run_that_came_to_its_end_is_a_success(tmp_path: Path, name: str) -> None:
     outcome, shown = run_stand_ins(make_options(tmp_path, name))

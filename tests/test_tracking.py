@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import resource
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,10 @@ import pytest
 from dialsum.config.schema import Tracking
 from dialsum.errors import EXIT_OK
 from dialsum.machine.devices import DriverError, GpuState
-from dialsum.train.progress import BATCH_OFF, Progress, UnreachableError, WandbRun, find_answer
+from dialsum.paths import RunPaths
+from dialsum.train.curves import OffError, find_answer
+from dialsum.train.progress import Progress
+from dialsum.train.tracking import FINISH_SECONDS, Followers
 from gpu_states import make_gpu
 from small_models import KINDS, train_sample_tokenizer, write_checkpoint
 from trainer_runs import (
@@ -31,6 +34,7 @@ from trainer_runs import (
     command,
     environment,
     files_with,
+    read_events,
     read_result,
     run,
     wait_for_training,
@@ -40,6 +44,25 @@ from wandb_server import WandbServer
 MT5, KOBART_LORA = "01_mt5_xlsum_optimized_v2", "03_high_learning_rate_rtx3090"
 
 ON = {"WANDB_API_KEY": SECRETS["WANDB_API_KEY"]}
+
+
+def start_followers(
+    folder: Path, asked: Tracking, *, warn: Callable[[str], None] = print
+) -> Followers:
+    """Start the trackers of a run in a folder."""
+    return Followers(
+        asked, paths=RunPaths.alone(folder), warn=warn, name="x", group=None, config={}
+    )
+
+
+def wait_until(found: Callable[[], object]) -> None:
+    """Return once something is found, a minute later at most."""
+    end = time.monotonic() + 60
+    while not found() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert found()
+
+
 WHY_OFF = [
     (False, ON, "tracking.wandb is false"),
     ("auto", {}, "WANDB_API_KEY is set neither"),
@@ -48,9 +71,8 @@ WHY_OFF = [
     (True, {**ON, "WANDB_MODE": "disabled"}, "WANDB_MODE is disabled in the environment"),
     (True, {**ON, "WANDB_DISABLED": "true"}, "WANDB_DISABLED is true in the environment"),
     ("auto", {**ON, "WANDB_DISABLED": "1"}, "WANDB_DISABLED is 1 in the environment"),
-    ("auto", {**ON, BATCH_OFF: "could not start: x"}, "could not start: x"),
     (True, {**ON, "WANDB_MODE": " DISABLED "}, "WANDB_MODE is disabled in the environment"),
-    (True, {**ON, "WANDB_MODE": "of"}, "could not start: WANDB_MODE is 'of'; set it to one of onl"),
+    (True, {**ON, "WANDB_MODE": "of"}, "WANDB_MODE is 'of'; set it to one of onl"),
 ]
 
 
@@ -58,61 +80,42 @@ WHY_OFF = [
 def test_tracking_that_is_off_says_why_and_asks_nobody(
     asked: Any, variables: dict[str, str], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DISABLED", BATCH_OFF):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DISABLED"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     # Whoever asks all the same gets another reason.
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    tracking = WandbRun(Tracking(wandb=asked), name="x", group=None, config={}, folder=tmp_path)
-    assert tracking.record["used"] == "off"
-    assert tracking.record["why"].startswith(why)
+    followers = start_followers(tmp_path, Tracking(wandb=asked, tensorboard=False))
+    record = followers.finish(None, exit_code=0)
+    assert record["used"] == "off"
+    assert record["why"].startswith(why)
+    assert record["tensorboard"] == {"used": "off", "why": "tracking.tensorboard is false"}
     assert list(tmp_path.iterdir()) == []
-
-
-OFFLINE_RUN = """
-import sys
-from pathlib import Path
-
-sys.path.insert(0, {code!r})
-from dialsum.config.schema import Tracking
-from dialsum.train.progress import WandbRun
-
-tracking = WandbRun(
-    Tracking(wandb=True), name="x", group=None, config={{}}, folder=Path(sys.argv[1])
-)
-tracking("train", 1, {{"loss": 1.0}})
-tracking.finish({{}}, exit_code=0)
-print(tracking.record)
-"""
 
 
 @pytest.mark.training
 @pytest.mark.parametrize("mode", ["dryrun", "OFFLINE"])
 def test_a_mode_is_obeyed_in_each_of_its_spellings_and_each_run_has_its_own_id(
-    mode: str, tmp_path: Path
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = tmp_path / "settings"
     settings.mkdir()
     (settings / "settings").write_text("[default]\nrun_id = the_same\n", encoding="utf-8")
     folder = tmp_path / "run"
     folder.mkdir()
-    variables = environment(
-        WANDB_API_KEY=SECRETS["WANDB_API_KEY"],
-        WANDB_MODE=mode,
-        WANDB_BASE_URL="http://127.0.0.1:9",
-        WANDB_CONFIG_DIR=str(settings),
-    )
-    program = OFFLINE_RUN.format(code=str(REPOSITORY / "code"))
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(folder)],
-        env=variables,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert f"'used': 'offline', 'why': 'WANDB_MODE is {mode.lower()}'" in done.stdout, done
+    for name, value in {
+        "WANDB_API_KEY": SECRETS["WANDB_API_KEY"],
+        "WANDB_MODE": mode,
+        "WANDB_BASE_URL": "http://127.0.0.1:9",
+        "WANDB_CONFIG_DIR": str(settings),
+    }.items():
+        monkeypatch.setenv(name, value)
+    followers = start_followers(folder, Tracking(wandb=True, tensorboard=False))
+    Progress(folder / "metrics.jsonl").train_step(1, 1, {"loss": 1.0})
+    wait_until(lambda: list((folder / "wandb").glob("offline-run-*")))
+    record = followers.finish(None, exit_code=0)
+    assert (record["used"], record["why"]) == ("offline", f"WANDB_MODE is {mode.lower()}")
     [kept] = (folder / "wandb").glob("offline-run-*")
     assert not kept.name.endswith("the_same")
 
@@ -154,14 +157,14 @@ def test_an_address_is_asked_before_a_run_waits_for_it(content: bytes, wrong: st
         if wrong is None:
             find_answer(url, max_seconds=patience)
             return
-        with pytest.raises(UnreachableError, match=wrong) as caught:
+        with pytest.raises(OffError, match=wrong) as caught:
             find_answer(url, max_seconds=patience)
     assert place in str(caught.value) and SECRETS["HF_TOKEN"] not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "http://no-such-host.invalid"])
 def test_an_address_where_nobody_is_is_named(url: str) -> None:
-    with pytest.raises(UnreachableError, match=url.removeprefix("http://")):
+    with pytest.raises(OffError, match=url.removeprefix("http://")):
         find_answer(url)
 
 
@@ -213,6 +216,21 @@ def test_dead_tracking_ends_no_run_and_no_key_is_written(tmp_path: Path) -> None
     write_checkpoint(checkpoint, "bart", tokenizer=train_sample_tokenizer(KINDS["bart"]))
     done, record = train_with_dead_tracking(tmp_path / "run", checkpoint)
     check_dead_tracking(tmp_path / "run", done, record)
+    with WandbServer.running() as server:
+        values = {**SECRETS, "WANDB_BASE_URL": server.url}
+        sent = subprocess.run(
+            [sys.executable, REPOSITORY / "scripts" / "curves.py", tmp_path / "run", "--wandb"],
+            env=environment(**values),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert sent.returncode == EXIT_OK, sent
+        assert f"Weights & Biases has the curves: {server.url}" in sent.stdout
+    points = [point for point in server.find_history() if "train/loss" in point]
+    assert [point["_step"] for point in points] == [
+        event["step"] for event in read_events(tmp_path / "run") if event["event"] == "train"
+    ]
 
 
 @contextmanager
@@ -266,9 +284,8 @@ def test_tracking_that_falls_silent_in_mid_run_holds_up_no_run(tmp_path: Path) -
         said = process.communicate(timeout=180)
         assert server.unanswered.is_set()
     tracking = check_recorded(folder, process, said)
-    assert tracking["url"].startswith(server.url)
-    [unsent] = re.findall(r"has not taken everything in 1.1 s; .*: wandb sync (\S+)", said[0])
-    assert list(Path(unsent).glob("*.wandb"))
+    assert tracking["url"].startswith(server.url) and tracking["unsent"] is True
+    assert re.search(r"has not taken everything in 4 s\. .*curves\.py \S+ --wandb", said[0])
 
 
 @pytest.mark.training
@@ -280,53 +297,119 @@ def test_tracking_whose_service_is_stopped_in_mid_run_holds_up_no_run(tmp_path: 
         [service] = [child for child in children if child.name() == "wandb-core"]
         service.suspend()
         said = process.communicate(timeout=180)
-    check_recorded(folder, process, said)
-    assert said[0].count("Weights & Biases has not taken everything in 1.1 s") == 1
+    assert check_recorded(folder, process, said)["unsent"] is True
+    assert said[0].count("Weights & Biases has not taken everything in 4 s") == 1
     # It is ended, not left stopped for ever; nobody takes its exit status any more.
     assert not service.is_running() or service.status() == psutil.STATUS_ZOMBIE
     assert "Traceback" not in "".join(said)
 
 
-class FullPipe:
-    """A writer of curves whose disk never answers: it writes into a pipe that nobody reads."""
-
-    def __init__(self) -> None:
-        self.read_end, self.write_end = os.pipe()
-
-    def add_scalar(self, *_: object) -> None:
-        os.write(self.write_end, b"x" * 2**21)
-
-    def close(self) -> None:
-        os.write(self.write_end, b"x")
+def write_points(metrics: Path, count: int) -> None:
+    """Write lines of loss as a run does."""
+    progress = Progress(metrics)
+    for step in range(1, count + 1):
+        progress.train_step(step, count, {"loss": 1.0 / step, "grad_norm": 1.0})
 
 
-def test_curves_that_cannot_be_written_hold_up_no_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    progress = Progress(tmp_path / "metrics.jsonl", tensorboard=tmp_path / "tensorboard")
-    progress._writer = FullPipe()
+def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return step and value of TensorBoard's curves, as TensorBoard itself reads them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder))
+    found.Reload()
+    return {
+        tag: [(point.step, round(point.value, 6)) for point in found.Scalars(tag)]
+        for tag in found.Tags()["scalars"]
+    }
+
+
+LOSSES = [(step, round(1.0 / step, 6)) for step in range(1, 31)]
+
+
+def test_curves_stand_in_tensorboard_s_files_and_can_be_written_anew(tmp_path: Path) -> None:
+    followers = start_followers(tmp_path, Tracking(wandb=False))
+    write_points(tmp_path / "metrics.jsonl", 30)
+    record = followers.finish(None, exit_code=0)
+    assert record["tensorboard"] == {"used": "on"}
+    assert read_curves(tmp_path / "logs")["train/loss"] == LOSSES
+    # A run that goes on from a checkpoint has them once.
+    start_followers(tmp_path, Tracking(wandb=False)).finish(None, exit_code=0)
+    assert read_curves(tmp_path / "logs")["train/loss"] == LOSSES
+
+
+def find_follower() -> psutil.Process:
+    """Return the process of the only tracker that this process has started."""
+    [found] = [
+        one for one in psutil.Process().children() if "dialsum.train.curves" in one.cmdline()[2]
+    ]
+    return found
+
+
+def test_curves_whose_process_hangs_hold_up_no_run(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    followers = start_followers(tmp_path, Tracking(wandb=False), warn=warnings.append)
+    write_points(tmp_path / "metrics.jsonl", 30)
+    wait_until(lambda: list((tmp_path / "logs").glob("*")))
+    process = find_follower()
+    process.suspend()
     began = time.monotonic()
-    for step in range(1, 51):
-        progress.train_step(step, 50, {"loss": 1.0, "grad_norm": 1.0, "learning_rate": 1e-3})
-    progress.close()
-    assert time.monotonic() - began < 15.0
-    assert "TensorBoard's files have not taken everything in 0.5 s" in capsys.readouterr().out
-    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    events = [json.loads(line) for line in lines]
-    assert [one["step"] for one in events if one["event"] == "train"] == [*range(1, 51)]
-    assert "metrics.jsonl holds them all" in events[-1]["message"]
+    record = followers.finish(None, exit_code=0)
+    assert FINISH_SECONDS < time.monotonic() - began < FINISH_SECONDS + 10
+    assert record["tensorboard"]["unsent"] is True
+    assert not process.is_running()
+    assert "curves.py" in warnings[-1] and "--tensorboard" in warnings[-1]
 
 
-def test_curves_on_a_disk_that_fails_are_told_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_curves_whose_disk_fills_up_are_told_once_and_hold_up_no_run(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    followers = start_followers(tmp_path, Tracking(wandb=False), warn=warnings.append)
+    wait_until(lambda: list((tmp_path / "logs").glob("*")))
+    find_follower().rlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    write_points(tmp_path / "metrics.jsonl", 200)
+    wait_until(lambda: followers.look() or warnings)
+    record = followers.finish(None, exit_code=0)["tensorboard"]
+    assert (record["used"], record["unsent"]) == ("off", True)
+    [told] = warnings
+    assert told.startswith("TensorBoard off: stopped: File too large; the run goes on. metrics.jso")
+
+
+@pytest.mark.slow
+def test_tracking_whose_service_is_stopped_while_it_begins_holds_up_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "tensorboard").write_text("a file where the folder should be")
-    progress = Progress(tmp_path / "metrics.jsonl", tensorboard=tmp_path / "tensorboard")
-    for step in range(1, 4):
-        progress.train_step(step, 3, {"loss": 1.0})
-        time.sleep(0.1)
-    progress.close()
-    assert capsys.readouterr().out.count("TensorBoard's curves end here") == 1
+    def find_service() -> list[psutil.Process]:
+        return [
+            one for one in find_follower().children(recursive=True) if one.name() == "wandb-core"
+        ]
+
+    with WandbServer.running() as server:
+        for name, value in {**SECRETS, "WANDB_BASE_URL": server.url}.items():
+            monkeypatch.setenv(name, value)
+        followers = start_followers(tmp_path, Tracking(wandb=True, tensorboard=False))
+        write_points(tmp_path / "metrics.jsonl", 30)
+        wait_until(find_service)
+        [service] = find_service()
+        service.suspend()
+        time.sleep(1.0)
+        began = time.monotonic()
+        followers.look()
+        record = followers.finish(None, exit_code=0)
+        assert time.monotonic() - began < FINISH_SECONDS + 10
+    assert (record["used"], record["unsent"]) == ("off", True)
+    assert record["why"] == "could not start before the run had ended"
+    assert not service.is_running() or service.status() == psutil.STATUS_ZOMBIE
+
+
+def test_curves_on_a_disk_that_fails_are_told_once(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file where the folder should be")
+    warnings: list[str] = []
+    followers = start_followers(tmp_path, Tracking(wandb=False), warn=warnings.append)
+    write_points(tmp_path / "metrics.jsonl", 3)
+    wait_until(lambda: followers.look() or warnings)
+    record = followers.finish(None, exit_code=0)
+    assert record["tensorboard"]["used"] == "off" and record["tensorboard"]["unsent"] is True
+    [told] = warnings
+    assert told.startswith("TensorBoard off: could not start: ") and "logs: File exists" in told
 
 
 @pytest.mark.training
@@ -342,7 +425,7 @@ def test_tracking_whose_service_is_killed_in_mid_run_is_recorded_as_stopped(tmp_
     tracking = check_recorded(folder, process, said)
     assert tracking["used"] == "off"
     assert tracking["why"].startswith("stopped: ")
-    assert said[0].count("warning: Weights & Biases stopped") == 1
+    assert said[0].count("warning: Weights & Biases off: stopped") == 1
     assert "Traceback" not in "".join(said)
 
 
@@ -356,11 +439,10 @@ def test_a_card_s_temperature_and_power_are_logged_and_a_failing_driver_is_told_
             raise DriverError("the NVIDIA driver does not work")
         return answers.pop(0)
 
-    progress = Progress(tmp_path / "metrics.jsonl", tensorboard=None, ask_card=ask)
+    progress = Progress(tmp_path / "metrics.jsonl", ask_card=ask)
     for step in range(1, 9):
         progress.train_step(step, 8, {"loss": 1.0})
         time.sleep(0.05)
-    progress.close()
     lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     events = [json.loads(line) for line in lines]
     steps = [one for one in events if one["event"] == "train"]

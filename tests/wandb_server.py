@@ -1,6 +1,6 @@
 """A server that speaks enough of W&B's protocol for a run to begin, and that can fall silent.
 
-Must not know what a run sends: it takes everything.
+It takes everything, and keeps the points of curves.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class WandbServer(ThreadingHTTPServer):
 
     Attributes:
         unanswered: set once a request has come after that.
+        streamed: what was sent of runs' files, in order.
     """
 
     daemon_threads = True
@@ -37,11 +38,20 @@ class WandbServer(ThreadingHTTPServer):
         self.closing = threading.Event()
         self.silent = threading.Event()
         self.unanswered = threading.Event()
+        self.streamed: list[dict[str, Any]] = []
 
     @property
     def url(self) -> str:
         """What WANDB_BASE_URL has to be."""
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def find_history(self) -> list[dict[str, Any]]:
+        """Return the points of runs' curves that were sent, in order."""
+        found = []
+        for sent in self.streamed:
+            part = sent.get("files", {}).get("wandb-history.jsonl", {"content": []})
+            found += [json.loads(line) for line in part["content"]]
+        return found
 
     def fall_silent(self) -> None:
         """Leave every request from now on without an answer, its connection open."""
@@ -77,6 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.unanswered.set()
             self.server.closing.wait()
             return
+        if self.path.endswith("/file_stream"):
+            self.server.streamed.append(json.loads(body))
         query = json.loads(body)["query"] if self.path.startswith("/graphql") else ""
         data: dict[str, Any] = {}
         if "viewer" in query:

@@ -41,7 +41,7 @@ from dialsum.packages import find_shadowed_packages, find_version_problems
 from dialsum.paths import PROJECT_ROOT, project_path, shown
 from dialsum.record import find_foreign, read_json_object
 from dialsum.text import align
-from dialsum.train.progress import find_why_off
+from dialsum.train.tracking import find_why_off
 
 AREAS = (
     CONFIGURATION := "configuration",
@@ -351,7 +351,7 @@ def _describe_tracking(configs: Sequence[Config]) -> str:
     """Say in a few words where curves will stand."""
     said = ["metrics.jsonl in each run's folder"]
     said += ["TensorBoard"] if any(one.tracking.tensorboard for one in configs) else []
-    reasons = [find_why_off(one.tracking, os.environ) for one in configs]
+    reasons = [find_why_off(one.tracking) for one in configs]
     if None in reasons:
         said.append("Weights & Biases, where it answers")
     said += [f"no Weights & Biases: {why}" for why in dict.fromkeys(reasons) if why]

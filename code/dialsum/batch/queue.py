@@ -79,7 +79,6 @@ from dialsum.report.summaries import summarise_batch, write_batch_files
 from dialsum.score.show import format_final
 from dialsum.text import format_duration
 from dialsum.train.checkpoints import list_checkpoints
-from dialsum.train.progress import BATCH_OFF, COULD_NOT_START
 
 NO_USE = CardUse({}, {})
 BREAKS_AFTER = 2
@@ -417,13 +416,6 @@ class _Queue:
             return
         came = self._collect(run)
         record = came.record
-        # The experiments to come are spared the wait for a W&B that cannot be had.
-        why = str(record.value("tracking.why"))
-        if record.value("tracking.used") == "off" and why.startswith(COULD_NOT_START):
-            if BATCH_OFF not in self.for_child:
-                self.screen.say(f"Weights & Biases is off for the rest of this batch: it {why}")
-            found = f"{why} (as an earlier experiment of this batch found)"
-            self.for_child.setdefault(BATCH_OFF, found)
         took = format_duration(record.number("duration_seconds") or 0.0)
         if record.succeeded:
             dev = record.value("evaluation.dev")

@@ -68,8 +68,9 @@ from dialsum.score.rows import Rows
 from dialsum.score.show import describe_measured, format_final
 from dialsum.train.checkpoints import Room, drop_unsealed_checkpoints
 from dialsum.train.parallel import Crew
-from dialsum.train.progress import Progress, WandbRun
+from dialsum.train.progress import Progress
 from dialsum.train.task import BatchShape
+from dialsum.train.tracking import Followers
 
 
 def run_experiment(job: Job) -> dict[str, Any]:
@@ -117,12 +118,11 @@ def run_experiment(job: Job) -> dict[str, Any]:
         record = _open_record(job, splits, choices, point)
         progress = Progress(
             paths.metrics,
-            tensorboard=paths.tensorboard if config.tracking.tensorboard else None,
             ask_card=partial(find_own_gpu, choices.where.index)
             if choices.where.kind == "cuda"
             else None,
         )
-        status, reason, tracker = "success", None, None
+        status, reason, followers = "success", None, None
         with copy_output(paths.train_log):
             try:
                 try:
@@ -132,15 +132,15 @@ def run_experiment(job: Job) -> dict[str, Any]:
                             progress.warn(note)
                         progress.event("resume", step=point.step)
                         print(f"going on after step {point.step}, from {point.checkpoint.name}")
-                    tracker = WandbRun(
+                    followers = Followers(
                         config.tracking,
+                        paths=paths,
+                        warn=progress.warn,
                         name=job.name,
                         group=job.batch,
                         config=config.model_dump(mode="json"),
-                        folder=paths.folder,
                     )
-                    progress.add_listener(tracker)
-                    print(tracker.describe(), flush=True)
+                    progress.add_listener(followers.look)
                     with open_crew(processes, cards) as crew:
                         _go(
                             job,
@@ -169,22 +169,19 @@ def run_experiment(job: Job) -> dict[str, Any]:
                 if explain_foreseen(error, folder=paths.folder) is None:
                     traceback.print_exc()
             finally:
-                if tracker is not None:
-                    record.parts["tracking"] = tracker.record
                 if status != "success":
                     drop_unsealed_checkpoints(paths.checkpoints)
+                if followers is not None:
+                    scores = record.parts.get("evaluation", {}).get("dev")
+                    record.parts["tracking"] = followers.finish(
+                        scores, exit_code=0 if reason is None else 1
+                    )
                 record.add("time", **progress.divide_time())
                 content = record.finish(status, reason=reason)
-                progress.close()
                 seconds = content["duration_seconds"]
                 ending = f"finished in {seconds:.0f} s" if reason is None else f"{status}: {reason}"
                 print(f"{ending}; record: {shown(paths.result)}", flush=True)
-                # The record stands: what a network may hold up from here on can be cut off.
                 signals.let_go()
-                if tracker is not None:
-                    scores = content.get("evaluation", {}).get("dev", {})
-                    numbers = {key: one for key, one in scores.items() if isinstance(one, float)}
-                    tracker.finish(numbers, exit_code=0 if reason is None else 1)
             return content
 
 

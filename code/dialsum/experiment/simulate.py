@@ -170,7 +170,7 @@ def make_loop(model: Any, config: Config, choices: Choices, folder: Path, *, pad
         asked=config.training.model_copy(update={"max_steps": 1, "on_nan": on_nan}),
         machine=replace(choices.machine, device=torch.device("cpu"), num_workers=0),
         places=Places(folder, folder / "nan_report.json", config_sha256=""),
-        progress=Progress(folder / "metrics.jsonl", tensorboard=None),
+        progress=Progress(folder / "metrics.jsonl"),
     )
 
 

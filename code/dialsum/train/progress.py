@@ -1,34 +1,25 @@
 """What a run tells while it goes on: events in metrics.jsonl, lines on screen, remarks on its
-curves, TensorBoard, Weights & Biases.
+curves.
 
-W&B is held at arm's length: it never asks, never waits long, never ends a run; every failure of it
-is said and recorded, and training goes on without it. Must not know the loop: it is handed numbers.
+Must not know the loop: it is handed numbers.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from queue import SimpleQueue
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
-from dialsum.config.schema import Tracking
-from dialsum.errors import first_line
 from dialsum.files import append_json_line
 from dialsum.lifeline import EVALUATION, LOADING, beat
 from dialsum.machine.devices import GpuState
-from dialsum.paths import in_command
 from dialsum.score.show import describe_measured
 
 WINDOW = 50
@@ -157,38 +148,34 @@ def _remark(kind: str, step: int, message: str, **numbers: Any) -> Remark:
     return {"kind": kind, "step": step, "message": message, **numbers}
 
 
-class Aside:
-    """Does what may hang in a thread of its own, one thing after another; nobody waits for it but
-    at the end, and only for so long.
+class Asking:
+    """Asks in a thread of its own what may hang; nobody waits for an answer.
 
     Attributes:
-        error: what one of them raised; nothing is done after it.
+        error: what a question raised; it is the last one.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, ask: Callable[[], GpuState | None]) -> None:
         self.error: Exception | None = None
-        self._waiting: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._ask = ask
+        self._answer: GpuState | None = None
+        self._wanted = threading.Event()
         # A daemon: one that hangs must not keep the process from its end.
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._work, name="card", daemon=True).start()
 
-    def do(self, act: Callable[[], object]) -> None:
-        """Have something done after all that waits already."""
-        self._waiting.put(act)
-
-    def end(self, seconds: float) -> bool:
-        """Say whether all that waits was done, or failed, within so many seconds; it does nothing
-        more."""
-        self._waiting.put(None)
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+    def look(self) -> GpuState | None:
+        """Return what was answered since the last look, if anything, and ask again."""
+        answer, self._answer = self._answer, None
+        self._wanted.set()
+        return answer
 
     def _work(self) -> None:
-        while (act := self._waiting.get()) is not None:
+        while self._wanted.wait():
+            self._wanted.clear()
             try:
-                act()
+                self._answer = self._ask()
             except Exception as error:
-                # The edge of a tracker: whoever looks next says it.
+                # The edge of the driver: whoever looks next says it.
                 self.error = error
                 return
 
@@ -198,7 +185,6 @@ class Progress:
 
     Args:
         metrics: metrics.jsonl of the run.
-        tensorboard: folder for TensorBoard events; None: none are written.
         ask_card: asks the driver how the run's card is; None: it has none.
 
     Attributes:
@@ -207,21 +193,13 @@ class Progress:
     """
 
     def __init__(
-        self,
-        metrics: Path,
-        *,
-        tensorboard: Path | None,
-        ask_card: Callable[[], GpuState | None] | None = None,
+        self, metrics: Path, *, ask_card: Callable[[], GpuState | None] | None = None
     ) -> None:
         self._metrics = metrics
-        self._ask_card, self._asking = ask_card, None if ask_card is None else Aside("card")
-        self._card: GpuState | None = None
+        self._asking = None if ask_card is None else Asking(ask_card)
         self.hottest_c: int | None = None
         self._watts: list[float] = []
-        self._tensorboard_folder = tensorboard
-        self._curves: Aside | None = None
-        self._writer: Any = None
-        self._listeners: list[Any] = []
+        self._listeners: list[Callable[[], None]] = []
         self.current: str | None = None
         self.step: int | None = None
         self.nan_events = 0
@@ -244,9 +222,13 @@ class Progress:
         self.nan_events, self.remarks = state["nan_events"], state["remarks"]
         self.max_grad_norm = state["max_grad_norm"]
 
-    def add_listener(self, listener: Any) -> None:
-        """Also hand every numeric event to listener(kind, step, values) (Weights & Biases)."""
+    def add_listener(self, listener: Callable[[], None]) -> None:
+        """Have something called after each line of loss and each evaluation."""
         self._listeners.append(listener)
+
+    def _call_listeners(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def event(self, kind: str, **values: Any) -> None:
         """Append one event to metrics.jsonl; None values are left out."""
@@ -298,7 +280,6 @@ class Progress:
     def train_step(self, step: int, total: int, logs: Mapping[str, float]) -> None:
         """Record a line of loss, and how the card is."""
         loss, norm = logs.get("loss"), logs.get("grad_norm")
-        card = self._read_card()
         self.event(
             "train",
             step=step,
@@ -307,7 +288,7 @@ class Progress:
             loss=loss,
             grad_norm=norm,
             learning_rate=logs.get("learning_rate"),
-            **card,
+            **self._read_card(),
         )
         if loss is not None:
             print(
@@ -316,27 +297,17 @@ class Progress:
                 f"{self._pace(step)}",
                 flush=True,
             )
-        numbers = {"loss": loss, "grad_norm": norm, "learning_rate": logs.get("learning_rate")}
-        numbers |= card
-        known = {key: value for key, value in numbers.items() if value is not None}
-        self._report("train", step, known)
+        self._call_listeners()
 
     def _read_card(self) -> dict[str, float | None]:
         """Return how the card was when it answered last, and have it asked again: nobody waits for
         a driver."""
-        if self._asking is None or self._ask_card is None:
+        if self._asking is None:
             return {}
-        ask = self._ask_card
-
-        def look() -> None:
-            self._card = ask()
-
-        card, self._card = self._card, None
-        if self._asking.error is not None:
-            self.warn(f"the card's temperature is not known any more: {self._asking.error}")
+        card, error = self._asking.look(), self._asking.error
+        if error is not None:
+            self.warn(f"the card's temperature is not known any more: {error}")
             self._asking = None
-        else:
-            self._asking.do(look)
         if card is None:
             return {}
         heat, watts = card.temperature_c, card.power_w
@@ -405,314 +376,4 @@ class Progress:
             f"{'  (best so far)' if best else ''}",
             flush=True,
         )
-        self._report("dev", step, values)
-
-    def _report(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        if self._tensorboard_folder is not None:
-            # Here: what is imported aside would cost a short run its curves.
-            import torch.utils.tensorboard  # noqa: F401
-
-            self._curves = self._curves or Aside("tensorboard")
-            write = partial(self._write_curves, self._tensorboard_folder, kind, step, dict(values))
-            self._curves.do(write)
-            self._find_end_of_curves()
-        for listener in self._listeners:
-            listener(kind, step, values)
-
-    def _write_curves(
-        self, folder: Path, kind: str, step: int, values: Mapping[str, float]
-    ) -> None:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            # What a run had written after the checkpoint from which it goes on comes again.
-            self._writer = SummaryWriter(str(folder), purge_step=step)
-        for key, value in values.items():
-            self._writer.add_scalar(f"{kind}/{key}", value, step)
-
-    def _find_end_of_curves(self) -> None:
-        """Say where TensorBoard failed, which then gets no more."""
-        if self._curves is None or (error := self._curves.error) is None:
-            return
-        self._curves = self._tensorboard_folder = None
-        why = getattr(error, "strerror", None) or first_line(error)
-        self.warn(f"TensorBoard's curves end here ({why}); {KEPT_CURVES}")
-
-    def close(self) -> None:
-        """Flush TensorBoard."""
-        if self._curves is None:
-            return
-        self._curves.do(lambda: self._writer.close())
-        if not self._curves.end(CURVES_SECONDS):
-            self.warn(
-                f"TensorBoard's files have not taken everything in {CURVES_SECONDS:g} s; "
-                f"{KEPT_CURVES}"
-            )
-        self._find_end_of_curves()
-
-
-BEGIN_SECONDS = 3.2  # for W&B's address to answer and then for W&B to begin, together
-FINISH_SECONDS = 1.1  # for what it has not sent yet
-CURVES_SECONDS = 0.5  # for TensorBoard's; a run loses no more than these by its trackers
-KEPT_CURVES = "metrics.jsonl holds them all"
-ANSWER_SECONDS = 0.2  # for W&B to say that it has not
-LEAST_SECONDS = 0.5  # W&B takes 0 for no limit
-MOST_CHARACTERS = 300  # of an error's text in the record
-MOST_BYTES = 4096  # of an answer
-
-
-COULD_NOT_START = "could not start: "
-"""How `why` begins in the record where W&B was asked for and could not be had."""
-MODES: dict[str, Literal["online", "offline", "disabled"]] = {
-    "online": "online",
-    "run": "online",
-    "offline": "offline",
-    "dryrun": "offline",
-    "disabled": "disabled",
-}
-"""W&B's words for its mode, its old ones too, and the one that each stands for."""
-BATCH_OFF = "DIALSUM_WANDB_OFF"
-"""Variable in which a batch tells its later experiments why an earlier one could not start W&B."""
-
-
-class WandbRun:
-    """One W&B run, or the reason why there is none.
-
-    Attributes:
-        record: for result.json: `url` when there is one, and requested/used/why.
-    """
-
-    def __init__(
-        self,
-        asked: Tracking,
-        *,
-        name: str,
-        group: str | None,
-        config: Mapping[str, Any],
-        folder: Path,
-    ) -> None:
-        self._run: Any = None
-        self._aside: Aside | None = None
-        self._latest = folder / "wandb" / "latest-run"
-        self.record: dict[str, str] = {"requested": str(asked.wandb).lower()}
-        if (why_off := find_why_off(asked, os.environ)) is not None:
-            self._off(why_off)
-            return
-        os.environ.setdefault("WANDB_SILENT", "true")
-        try:
-            if said := _read_mode(os.environ):
-                os.environ["WANDB_MODE"] = MODES[said]  # W&B takes small letters alone
-            import wandb
-            from wandb.sdk import wandb_setup
-
-            settings = wandb_setup.singleton().settings
-            mode = MODES.get(settings.mode, "online")
-            if mode == "disabled":
-                self._off("its own settings say disabled (`wandb online` turns it on)")
-                return
-            began = time.monotonic()
-            if mode != "offline":
-                find_answer(settings.base_url)
-            seconds = max(BEGIN_SECONDS - (time.monotonic() - began), LEAST_SECONDS)
-            self._run = wandb.init(
-                project=asked.project,
-                entity=asked.entity,
-                name=name,
-                group=group,
-                mode=mode,
-                id=uuid.uuid4().hex[:12],  # its settings may name one for every run
-                config=dict(config),
-                dir=str(folder),
-                reinit="finish_previous",
-                settings=wandb.Settings(
-                    init_timeout=seconds,
-                    finish_timeout=FINISH_SECONDS,
-                    finish_timeout_raises=True,
-                    login_timeout=seconds,
-                    console="off",
-                    disable_git=True,
-                    save_code=False,
-                ),
-            )
-            # It would tell its service of each library that is imported from here on; with the
-            # service dead, that import would fail, and the run with it.
-            from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks
-
-            unregister_all_post_import_hooks()
-        # W&B raises its own errors, the network's, its service's: none may end a night's training.
-        except Exception as error:
-            text = first_line(error)[:MOST_CHARACTERS]
-            kind = "" if isinstance(error, UnreachableError) else f"{type(error).__name__}: "
-            self._off(f"{COULD_NOT_START}{kind}{text}")
-            return
-        why = "a key was found" if asked.wandb == "auto" else "asked for"
-        self.record |= {"used": "on", "why": why}
-        if self._run.offline:
-            where = "WANDB_MODE is" if said else "its own settings say"
-            self.record |= {"used": "offline", "why": f"{where} {said or settings.mode}"}
-        if getattr(self._run, "url", None):
-            self.record["url"] = str(self._run.url)
-
-    def _off(self, why: str) -> None:
-        self._run = None
-        self.record |= {"used": "off", "why": why}
-
-    def describe(self) -> str:
-        """Say in one line whether W&B is on, where, or why not."""
-        if self.record["used"] == "off":
-            return f"Weights & Biases off: {self.record['why']}"
-        if self.record["used"] == "offline":
-            return f"Weights & Biases offline, in the run folder: {self.record['why']}"
-        return f"Weights & Biases on: {self.record.get('url', 'no address is known')}"
-
-    def __call__(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Send one event; a failure turns W&B off for the rest of the run."""
-        if self._run is None:
-            return
-        self._aside = self._aside or Aside("wandb")
-        sent = {f"{kind}/{key}": value for key, value in values.items()}
-        self._aside.do(partial(self._run.log, sent, step=step))
-        if self._aside.error is not None:
-            self._fail(self._aside.error)
-
-    def finish(self, scores: Mapping[str, float], *, exit_code: int) -> None:
-        """Close the run with its final scores."""
-        if self._run is None:
-            return
-        run, aside = self._run, self._aside or Aside("wandb")
-        aside.do(lambda: run.summary.update({f"final/{key}": one for key, one in scores.items()}))
-        aside.do(lambda: run.finish(exit_code=exit_code))
-        ended = aside.end(FINISH_SECONDS + ANSWER_SECONDS)
-        if not ended or isinstance(aside.error, TimeoutError):
-            # What it did not send stands on the disk, in a folder that the server does not name.
-            print(
-                f"warning: Weights & Biases has not taken everything in {FINISH_SECONDS:g} s; "
-                f"send the rest later: wandb sync {in_command(self._latest.resolve())}",
-                flush=True,
-            )
-        elif aside.error is not None:
-            self._fail(aside.error)
-        if not ended:
-            _kill_service()
-
-    def _fail(self, error: Exception) -> None:
-        text = first_line(error)[:MOST_CHARACTERS]
-        print(f"warning: Weights & Biases stopped: {text}; the run goes on", flush=True)
-        self._off(f"stopped: {type(error).__name__}: {text}")
-        if isinstance(error, ConnectionError):
-            _forget_dead_service()
-
-
-def _read_mode(environment: Mapping[str, str]) -> str:
-    """Return what WANDB_MODE says, in small letters; empty where it says nothing."""
-    return environment.get("WANDB_MODE", "").strip().lower()
-
-
-def find_why_off(asked: Tracking, environment: Mapping[str, str]) -> str | None:
-    """Return why W&B is off before anything of it is asked; None where it is to be tried."""
-    mode = _read_mode(environment)
-    disabled = environment.get("WANDB_DISABLED", "").strip()
-    if asked.wandb is False:
-        return "tracking.wandb is false"
-    if mode == "disabled":
-        return "WANDB_MODE is disabled in the environment"
-    if disabled.lower() in ("1", "true", "t", "yes", "y", "on"):
-        return f"WANDB_DISABLED is {disabled} in the environment"
-    if mode and mode not in MODES:
-        return f"{COULD_NOT_START}WANDB_MODE is {mode[:20]!r}; set it to one of {', '.join(MODES)}"
-    if MODES.get(mode) == "offline":
-        return None
-    if not environment.get("WANDB_API_KEY"):
-        return "WANDB_API_KEY is set neither in the environment nor in .env"
-    return environment.get(BATCH_OFF)
-
-
-class UnreachableError(Exception):
-    """W&B's address does not answer as it should; the text says which and how."""
-
-
-def find_answer(base_url: str, *, max_seconds: float = BEGIN_SECONDS) -> None:
-    """Return once W&B's address has answered a question, whatever it answers.
-
-    W&B itself tries a dead address for half a minute, and each experiment would wait for that.
-
-    Args:
-        max_seconds: for all of it, the look-up of the name too.
-
-    Raises:
-        UnreachableError: no connection, no answer in time, or not W&B's answer.
-    """
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(base_url)
-    place = parts.netloc.rpartition("@")[2] or base_url  # without a name and password
-    url = parts._replace(netloc=place).geturl()
-    said: list[str] = []
-
-    def ask() -> None:
-        with suppress(TimeoutError):
-            said.append(_ask(url, max_seconds))
-
-    # The look-up of a name knows no limit of time, so that a thread waits for it.
-    asking = threading.Thread(target=ask, name="wandb-answer", daemon=True)
-    asking.start()
-    asking.join(max_seconds)
-    wrong = said[0] if said else f"has not answered within {max_seconds:g} s"
-    if wrong:
-        raise UnreachableError(f"{place} {wrong}")
-
-
-def _ask(base_url: str, max_seconds: float) -> str:
-    """Return what is wrong with the answer; empty where W&B answers.
-
-    Raises:
-        TimeoutError: no answer in time.
-    """
-    import ssl
-    from http.client import HTTPException
-    from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
-
-    try:
-        request = Request(
-            f"{base_url.rstrip('/')}/graphql",
-            data=b'{"query": "query { viewer { id } }"}',
-            headers={"Content-Type": "application/json", "User-Agent": "dialsum"},
-        )
-        with urlopen(request, timeout=max_seconds) as answer:
-            is_json = answer.read(MOST_BYTES).lstrip().startswith(b"{")
-    except HTTPError as error:
-        # It refuses a question without a key; that is an answer.
-        return "" if error.code < 500 else f"answers {error.code} {error.reason}"
-    except ssl.SSLError:
-        return ""  # it is there; W&B has certificates of its own
-    except OSError as error:
-        cause = getattr(error, "reason", error)
-        if isinstance(cause, ssl.SSLError):
-            return ""
-        if isinstance(cause, TimeoutError):
-            raise TimeoutError from None
-        return f"cannot be reached: {getattr(cause, 'strerror', None) or cause}"
-    except HTTPException:
-        return "answers, but not as W&B does"
-    except ValueError as error:
-        return f"is no address: {error}"
-    return "" if is_json else "answers, but not as W&B does"
-
-
-def _kill_service() -> None:
-    """End W&B's service where it does not answer: this process would wait for it at its end."""
-    from wandb.sdk import wandb_setup
-
-    connection: Any = wandb_setup.singleton().ensure_service()
-    connection._proc._process.kill()
-    with suppress(SystemExit):  # with the service's own status
-        _forget_dead_service()
-
-
-def _forget_dead_service() -> None:
-    """Keep W&B from asking its dead service to end when this process does: that ends in a trace."""
-    import wandb
-
-    with suppress(ConnectionError):
-        wandb.teardown()
+        self._call_listeners()
