@@ -73,7 +73,8 @@ def test_what_cannot_be_tokenized_is_found_before_the_first_experiment(tmp_path:
     options = make_options(tmp_path, "a", "b")
     said: list[str] = []
     plan = check_plan(plan_of(options)).plan
-    found = look_deeper(plan, keep=False, forecast=False, say=said.append)
+    found, bounds = look_deeper(plan, keep=False, forecast=False, card=None, say=said.append)
+    assert bounds == {}
     problems = found["tokens"].problems
     assert len(problems) == 1 and problems[0].startswith("1 L_a, 2 L_b: ")
     assert "tokenizer" in problems[0]
@@ -84,6 +85,18 @@ def test_what_cannot_be_tokenized_is_found_before_the_first_experiment(tmp_path:
     with pytest.raises(ProblemsError, match="1 L_a, 2 L_b: "):
         run_batch(replace(options, dry_run=True, deep=True), screen=screen)
     assert run_batch(replace(options, dry_run=True), screen=screen) == 0
+
+
+def test_a_file_that_cannot_be_read_hides_nothing_else_at_a_real_start(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "a", "b")
+    dev = tmp_path / "data" / "dev.csv"
+    dev.write_text(dev.read_text(encoding="utf-8").replace("summary", "sumary", 1))
+    screen, shown = make_screen()
+    with pytest.raises(ProblemsError) as caught:
+        run_batch(options, screen=screen)
+    assert "did you mean 'sumary'?" in str(caught.value)
+    assert "1 L_a, 2 L_b: " in str(caught.value)
+    assert re.search(r"tokens +1 problem +.* of what can be read looked at", shown.getvalue())
 
 
 def test_five_faults_of_five_kinds_are_told_together_each_with_what_to_do(

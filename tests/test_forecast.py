@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dialsum.batch.deep import find_card_name
 from dialsum.config.schema import Config
 from dialsum.errors import UnfitError
 from dialsum.experiment.forecast import Card, Forecast, find_card
@@ -166,6 +168,12 @@ def test_the_deep_look_forecasts_once_and_the_plan_shows_it(tmp_path: Path) -> N
     [kept] = (tmp_path / "cache" / "dialsum-forecasts").iterdir()
     made = kept.stat().st_mtime_ns
     assert "KoBART: memory: " in look("--deep") and kept.stat().st_mtime_ns == made
+    assert "Least time" not in first
+    planned = look("--deep", "--set", "general.device=auto")
+    if find_card_name() is None:
+        assert "Least time on NVIDIA GeForce RTX 3090, by the peaks of its arithmetic" in planned
+    assert re.search(r"1 KoBART +\d+ s +\d+ s +\d+ s +\d+ s +", planned)
+    kept = next(one for one in kept.parent.iterdir() if one.stat().st_mtime_ns == made)
     assert "by a formula" not in look()
     kept.write_text("{", encoding="utf-8")  # as a disk that was full leaves it
     assert "with ~ are by a formula" in look()

@@ -13,7 +13,15 @@ import pytest
 
 from dialsum.config.load import load_config
 from dialsum.errors import UnfitError
-from dialsum.machine.flops import PEAKS, Product, count_flops, find_peak, find_products
+from dialsum.machine.flops import (
+    PEAKS,
+    Product,
+    count_flops,
+    count_writing,
+    find_bandwidth,
+    find_peak,
+    find_products,
+)
 from gpu.architectures import FOLDER
 from gpu.check import describe_tests, find_status, read_parts
 from gpu.children import read_test_report, run_jobs
@@ -229,9 +237,36 @@ def test_only_a_card_of_the_table_has_a_peak(
     assert found == (None if peak is None else pytest.approx(peak))
 
 
+def test_a_loss_alone_takes_the_forward_part() -> None:
+    asked: dict[str, Any] = {"attention": (2, 1, 5), "inputs": [3], "targets": [9]}
+    for learns, share in ((True, 3), (False, 2)):
+        products = [Product("input", 10, learns)]
+        whole, alone = (count_flops(products, backward=one, **asked) for one in (True, False))
+        pairs = 5 * (2 * 9 + 9 * (9 + 3))
+        assert (whole, alone) == (share * 60 + 12 * pairs, 60 + 4 * pairs)
+
+
+def test_writing_takes_the_decoder_once_a_token_and_the_caches_of_all_before() -> None:
+    products = [Product("input", 100, False), Product("target", 1000, False)]
+    asked: dict[str, Any] = {"attention": (0, 0, 0), "beams": 3, "weight_bytes": 0.5}
+    rows = [(2, 5), (8, 4)]
+    flops, moved = count_writing(products, rows=rows, batch=2, **asked)
+    assert flops == 2 * 100 * 10 + 2 * 1000 * 9 * 3
+    assert moved == 0.5 * (100 + 1000 * 5)
+    assert count_writing(products, rows=rows, batch=1, **asked) == (
+        flops,
+        0.5 * (2 * 100 + 1000 * (5 + 4)),
+    )
+    asked |= {"attention": (7, 2, 16), "beams": 1}
+    flops, moved = count_writing([], rows=[(8, 4)], batch=1, **asked)
+    assert flops == 4 * 7 * 16 * 64 + 4 * 2 * 16 * 4 * (8 + 2)
+    assert moved == 2 * 2 * 2 * 16 * 4 * (8 + 2)
+
+
 def test_lower_precisions_are_no_slower() -> None:
     for name, peaks in PEAKS.items():
         assert peaks["bf16"] >= peaks["tf32"] >= peaks["fp32"] > 0, name
+        assert find_bandwidth(name) == peaks["memory"] * 1e9
 
 
 # Processes and words

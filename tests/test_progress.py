@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from dialsum.batch.cards import (
 from dialsum.batch.screen import EventFile, RunProgress, Screen, estimate_rest
 from dialsum.score.show import format_final
 from dialsum.text import cut_to_width, format_duration
+from dialsum.train.progress import Progress
 from gpu_states import make_gpu
 
 CODE = str(Path(__file__).resolve().parent.parent / "code")
@@ -358,3 +360,15 @@ def test_a_wish_to_stop_ends_the_wait() -> None:
     )
     assert not free
     assert "did not come free in 0 s" in note
+
+
+def test_the_time_of_a_run_that_went_on_counts_from_its_beginning(tmp_path: Path) -> None:
+    before, after = (Progress(tmp_path / f"{name}.jsonl") for name in ("before", "after"))
+    before.stage("train", "one step")
+    time.sleep(0.2)
+    state = before.state_dict()
+    after.load_state_dict(json.loads(json.dumps(state)))
+    after.stage("train", "another step")
+    time.sleep(0.1)
+    assert state["time"]["training"] >= 0.2
+    assert after.divide_time()["training"] - state["time"]["training"] >= 0.09

@@ -192,16 +192,20 @@ def took(gib: int) -> dict[str, Any]:
 def test_where_the_time_went_beside_the_least_that_a_card_could_take() -> None:
     spent = {"start": 30.0, "training": 600.0, "evaluation": 120.0, "writing": 300.0, "rest": 2.0}
     there, unknown, without = (make_record(name, mean=20.0) for name in ("a", "b", "c"))
-    there.content.update(time=spent, **training(least_seconds=150.0))
+    least = {"training": 150.0, "evaluation": 60.0, "writing": 30.0}
+    there.content.update(time={**spent, "least": least})
     unknown.content.update(time={**spent, "writing": 60.0})
     lines = [" ".join(line.split()) for line in format_times([there, unknown, without])]
     assert lines[1:] == [
         "Where the time went",
-        "start training evaluation writing rest least training multiple",
-        "L_a 30 s 10 m 2 m 00 s 5 m 00 s 2 s 2 m 30 s 4.0",
-        "L_b 30 s 10 m 2 m 00 s 60 s 2 s - -",
+        "start training evaluation writing rest in all least multiple",
+        "L_a 30 s 10 m x4.0 2 m 00 s x2.0 5 m 00 s x10.0 2 s 18 m 4 m 00 s 4.4",
+        "L_b 30 s 10 m 2 m 00 s 60 s 2 s 14 m - -",
+        "in all 60 s 20 m 4 m 00 s 6 m 00 s 4 s 31 m - -",
     ]
-    assert "least training" not in "".join(format_times([unknown]))
+    [*_, both] = [" ".join(line.split()) for line in format_times([there, there])]
+    assert both == "in all 60 s 20 m x4.0 4 m 00 s x2.0 10 m x10.0 4 s 35 m 8 m 00 s 4.4"
+    assert "least" not in "".join(format_times([unknown]))
     assert format_times([without]) == []
 
 

@@ -211,11 +211,13 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
         writing = [job for job in plan.waiting if not job.resume]
         areas[DISK].problems += find_lack_of_space(writing)
         areas[DISK].says = describe_space(writing)
+        areas[DISK].state = "ok" if plan.jobs else UNSEEN
     models = {job.config.model.checkpoint: job.config for job in jobs}
     if absent := find_absent(jobs) if demo else {}:
         checkpoints.notes.append(f"tiny checkpoints will be made: {', '.join(map(shown, absent))}")
     there = sum(map(is_here, models.values()))
-    checkpoints.says = f"{there} of {len(models)} here"
+    checkpoints.says = f"{there} of {len(models)} here" if models else ""
+    checkpoints.state = "ok" if models else UNSEEN
     if there < len(models) and not checkpoints.problems:
         checkpoints.says += f", the rest is {'made' if demo else 'downloaded'} at the start"
         checkpoints.state = "to be made" if demo else TO_FETCH

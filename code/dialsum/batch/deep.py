@@ -7,6 +7,7 @@ experiment.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +20,10 @@ from dialsum.batch.plan import BatchPlan
 from dialsum.config.schema import Model
 from dialsum.data.rows import name_data
 from dialsum.errors import DialsumError, UnfitError
+from dialsum.experiment.bound import Bound
 from dialsum.experiment.forecast import estimate, find_card, find_kept
 from dialsum.experiment.job import Job
-from dialsum.machine.devices import GIB
+from dialsum.machine.devices import GIB, nvidia_gpus, visible_gpus
 from dialsum.models.checkpoint import ask_hub, find_ban, find_folder, resolve_checkpoint
 from dialsum.paths import PROJECT_ROOT
 from dialsum.text import say_first
@@ -80,19 +82,29 @@ def ask_for_checkpoints(plan: BatchPlan) -> Area:
     return found
 
 
+def find_card_name() -> str | None:
+    """Return the name of the card that a run here would have; None where there is none."""
+    try:
+        cards = visible_gpus(nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    except DialsumError:
+        return None  # why, the first look says
+    return max(cards, key=lambda gpu: gpu.memory_total_bytes).name if cards else None
+
+
 def look_deeper(
-    plan: BatchPlan, *, keep: bool, forecast: bool, say: Callable[[str], object]
-) -> dict[str, Area]:
+    plan: BatchPlan, *, keep: bool, forecast: bool, card: str | None, say: Callable[[str], object]
+) -> tuple[dict[str, Area], dict[int, Bound]]:
     """Look at the experiments of a plan whose checkpoints are here, those that are alike once.
 
     Args:
         keep: encoded rows are kept for the runs; a dry run writes nothing.
         forecast: simulate the memory of those of which no forecast is kept, and keep that; not of a
             demo, whose models are tiny. All that is found is said then.
+        card: the name of the one that they would run on, if any.
         say: told before what takes a while.
 
     Returns:
-        What was found, by area.
+        What was found, by area; and the least seconds that an experiment could take, by its number.
 
     Raises:
         UnfitError: the process that looks did not come to its end.
@@ -101,8 +113,6 @@ def look_deeper(
     absent = []
     for job in plan.waiting:
         config = job.config
-        if job.train_rows is None:
-            continue  # the first look says why
         if not is_here(config):
             absent.append(f"{job.number} {job.label}")
             continue
@@ -110,18 +120,19 @@ def look_deeper(
         data = name_data(config.data, seed=config.training.seed)
         alike.setdefault(repr([model, data, config.tokenizer]), []).append(job)
     simulated = plan.fit if forecast and plan.kind != "demo" else []
-    tokens = Area(state=UNSEEN, says="" if alike else "the rows cannot be read yet")
+    tokens = Area(state=UNSEEN)
     if absent:
         tokens.says = f"the tokenizer of {say_first(absent, limit=3)} is not here yet"
     if not (alike or simulated):
-        return {TOKENS: tokens}
+        return {TOKENS: tokens}, {}
     if alike:
         say("looking at tokenizers, lengths and rows of all experiments …")
     if simulated:
         say("forecasting their memory, which takes some 30 s each the first time …")
     asked = {
         "keep": keep,
-        "jobs": [jobs[0].to_json() for jobs in alike.values()],
+        "jobs": [[job.to_json() for job in jobs] for jobs in alike.values()],
+        "card": card,
         "forecast": [job.to_json() for job in simulated],
     }
     done = subprocess.run(
@@ -135,20 +146,27 @@ def look_deeper(
         said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
         raise UnfitError(f"the look at tokenizers and rows ended with {done.returncode}: {said}")
     found = json.loads(done.stdout.splitlines()[-1])
+    looked = [
+        (jobs, one) for jobs, one in zip(alike.values(), found["answers"], strict=True) if one
+    ]
 
     def name(kind: str) -> list[str]:
         """Return each sentence once, with the experiments that it is true of."""
         said: dict[str, list[str]] = {}
-        for jobs, one in zip(alike.values(), found["answers"], strict=True):
+        for jobs, one in looked:
             for text in one[kind]:
                 said.setdefault(text, []).extend(f"{job.number} {job.label}" for job in jobs)
         return [f"{', '.join(names)}: {text}" for text, names in said.items()]
 
-    if alike:
+    unread = len(looked) < len(alike) or any(job.train_rows is None for job in plan.waiting)
+    if looked:
         tokens.problems = name("problems")
         tokens.notes = [*name("notes"), *found["leakage"], *(name("facts") if forecast else [])]
-        tokens.state = "partly" if absent else "ok"
-        tokens.says = tokens.says or "vocabulary, lengths and near duplicates looked at"
+        tokens.state = "partly" if absent or unread else "ok"
+        of = " of what can be read" if unread else ""
+        tokens.says = tokens.says or f"vocabulary, lengths and near duplicates{of} looked at"
+    elif alike:
+        tokens.says = tokens.says or "the rows cannot be read yet"
     areas = {TOKENS: tokens}
     if simulated:
         areas[MEMORY] = memory = Area(says=_find_most(found["forecasts"]))
@@ -156,7 +174,13 @@ def look_deeper(
             place = memory.problems if one["hopeless"] else memory.notes
             place.append(f"{job.number} {job.label}: {one['said']}")
         memory.state = "ok" if all(one["fits"] for one in found["forecasts"]) else "tight"
-    return areas
+    bounds = {
+        job.number: Bound(**bound)
+        for jobs, one in looked
+        for job, bound in zip(jobs, one["bounds"], strict=False)
+        if bound
+    }
+    return areas, bounds
 
 
 def _find_most(forecasts: Sequence[Mapping[str, Any]]) -> str:

@@ -18,6 +18,7 @@ from dialsum.config.load import LoadedConfig, load_config, load_without_wrong
 from dialsum.config.schema import Config, schema_keys
 from dialsum.config.yaml import Origin, show_value
 from dialsum.errors import ConfigError
+from dialsum.experiment.bound import Bound
 from dialsum.experiment.job import Job
 from dialsum.machine.devices import GIB
 from dialsum.paths import (
@@ -389,6 +390,42 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
     if halvings := ", then ".join(jobs[0].config.batch.retry if jobs else []):
         lines.append(f"after NaN or full memory in training, retries with {halvings} (batch.retry)")
     return lines
+
+
+def describe_bounds(
+    plan: BatchPlan, bounds: Mapping[int, Bound], *, card: str, width: int | None = None
+) -> list[str]:
+    """Return a table of the least time that a card could take for each experiment and for all,
+    beside what is expected; `multiple` is that over the least.
+
+    Args:
+        width: columns of the terminal, which it is to fit; None: of any width.
+    """
+    rows, sums = [], [0.0] * 5
+    for job in plan.waiting:
+        bound, expected = bounds.get(job.number), plan.expect_seconds(job)
+        if bound is None:
+            continue
+        parts = [bound.training, bound.evaluation, bound.writing]
+        numbers = [*parts, sum(parts), expected or 0.0]
+        sums = [a + b for a, b in zip(sums, numbers, strict=True)]
+        rows.append([f"{job.number} {job.label}", *_show_bound(numbers)])
+    if len(rows) > 1:
+        rows.append(["in all", *_show_bound(sums)])
+    head = ["", "training", "evaluation", "writing", "least in all", "expected", "multiple"]
+    return [
+        f"Least time on {card}, by the peaks of its arithmetic and memory (summaries as long as "
+        "the references)",
+        *align([head, *rows], left=[0], width=width),
+    ]
+
+
+def _show_bound(numbers: Sequence[float]) -> list[str]:
+    """Return the cells of training, evaluation, writing, all of them, and what is expected."""
+    *_, least, expected = numbers
+    times = map(format_duration, numbers[:-1])
+    multiple = f"{expected / least:.1f}" if expected and least else "-"
+    return [*times, format_duration(expected) if expected else "-", multiple]
 
 
 def describe_replaced(jobs: Sequence[Job]) -> list[str]:

@@ -13,14 +13,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dialsum.batch.check import CHECKPOINTS, CONFIGURATION, UNSEEN, Area, Findings, check_plan
+from dialsum.batch.check import CHECKPOINTS, CONFIGURATION, UNSEEN, Findings, check_plan
 from dialsum.batch.checkpoints import explain_checkpoint, pin_checkpoints
 from dialsum.batch.child import listen_for_interrupts
-from dialsum.batch.deep import ask_for_checkpoints, look_deeper, remember_memory
+from dialsum.batch.deep import ask_for_checkpoints, find_card_name, look_deeper, remember_memory
 from dialsum.batch.ledger import read_durations
 from dialsum.batch.plan import (
     TRAINER,
     BatchPlan,
+    describe_bounds,
     describe_plan,
     describe_replaced,
     load_mended,
@@ -36,6 +37,7 @@ from dialsum.batch.unfinished import Unfinished, find_cut_off, find_unfinished
 from dialsum.cli import BatchOptions
 from dialsum.environment_variables import describe_variables, take_env_file
 from dialsum.errors import EXIT_OK, ConfigError, DialsumError, ProblemsError
+from dialsum.experiment.bound import CARD
 from dialsum.files import write_report
 from dialsum.report.closing import format_closing
 
@@ -58,9 +60,11 @@ def run_batch(
     said += describe_variables(os.environ)
     unfinished = find_unfinished(options) if options.resume or options.retry_failed else None
     findings = _check(options, trainer=trainer, known=unread, unfinished=unfinished)
-    plan = findings.plan
     # Stand-ins for the trainer have no tokenizers.
-    can_look = plan.trainer == TRAINER
+    can_look = findings.plan.trainer == TRAINER
+    if can_look and (options.deep if options.dry_run else findings.problems):
+        findings = _look_deeper(findings, screen, keep=False, hub=True, forecast=options.deep)
+    plan = findings.plan
     if plan.fit:
         screen.say(*describe_plan(plan, width=screen.width))
     if plan.jobs:
@@ -73,8 +77,6 @@ def run_batch(
         for lines in (describe_replaced(plan.fit), notes):
             screen.say(*(["", *lines] if lines else []))
     if findings.problems or options.dry_run:
-        if options.deep and can_look:
-            _look_deeper(findings, screen, keep=False)
         screen.say("", *findings.describe(width=screen.width))
         findings.refuse()
         machine = "" if findings.machine_fit else ", this machine is not (see above)"
@@ -87,11 +89,12 @@ def run_batch(
             plan = pin_checkpoints(plan, say=screen.say)
         except ProblemsError as error:
             findings.areas[CHECKPOINTS].problems += error.problems
+            findings.areas[CHECKPOINTS].says = "not all could be had"
             screen.say("", *findings.describe(width=screen.width))
             findings.refuse()
         findings = replace(findings, plan=plan)
         if can_look:
-            _look_deeper(findings, screen, keep=True, all_of_it=options.deep)
+            findings = _look_deeper(findings, screen, keep=True, hub=False, forecast=options.deep)
         screen.say("", *findings.describe(width=screen.width))
         findings.refuse()
         with listen_for_interrupts() as interrupts:
@@ -111,19 +114,29 @@ def run_batch(
     return result.exit_status
 
 
-def _look_deeper(findings: Findings, screen: Screen, *, keep: bool, all_of_it: bool = True) -> None:
-    """Add what the deep look finds, and say it.
+def _look_deeper(
+    findings: Findings, screen: Screen, *, keep: bool, hub: bool, forecast: bool
+) -> Findings:
+    """Add what the deep look finds, and say it; the plan has what was forecast.
 
     Args:
-        all_of_it: the hub and the forecast too, and facts that nobody need know.
+        keep: encoded rows are kept for the runs.
+        hub: ask it for what is not here.
+        forecast: memory too, and facts that nobody need know.
     """
-    asked = ask_for_checkpoints(findings.plan) if all_of_it else Area()
-    found = look_deeper(findings.plan, keep=keep, forecast=all_of_it, say=screen.say)
-    for name, area in {CHECKPOINTS: asked, **found}.items():
+    plan, card = findings.plan, find_card_name()
+    found, bounds = look_deeper(plan, keep=keep, forecast=forecast, card=card, say=screen.say)
+    if hub:
+        found[CHECKPOINTS] = ask_for_checkpoints(plan)
+    for name, area in found.items():
         screen.say(*area.notes)
         findings.areas[name].problems += area.problems
         findings.areas[name].says = area.says or findings.areas[name].says
         findings.areas[name].state = area.state
+    if bounds and plan.kind != "demo":
+        screen.say("", *describe_bounds(plan, bounds, card=card or CARD, width=screen.width), "")
+    memory = remember_memory(plan) if forecast else plan.memory
+    return replace(findings, plan=replace(plan, memory=memory))
 
 
 def _check(

@@ -321,7 +321,9 @@ def _explain_missing(file: Path, error: OSError, *, named_by: Origin | None) -> 
     ours = sorted((PROJECT_ROOT / "config").rglob("*.yaml"))
     by_stem = {path.stem: path for path in [*ours, *beside]}
     if near := nearest(re.sub(r"\.ya?ml$", "", file.name), by_stem, limit=3):
-        meant = f"did you mean {' or '.join(shown(by_stem[stem]) for stem in near)}?"
+        # What a file names is looked for beside that file, so that only a whole path fits at once.
+        name = str if named_by and named_by.file else shown
+        meant = f"did you mean {' or '.join(name(by_stem[stem]) for stem in near)}?"
     elif beside:
         meant = f"the files there are {', '.join(path.name for path in beside)}"
     else:

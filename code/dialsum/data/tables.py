@@ -101,7 +101,7 @@ def hint_at_names(asked: Mapping[str, str], *, option: str, example: str) -> Ite
         if found is None:
             raise
         example = example.format(lacking=found[1] or "dialogue")
-        hint = f"columns under other names are read with {option}{example}"
+        hint = f"columns under other names, the same in every file, are read with {option}{example}"
         if asked:
             told = ", ".join(f"{own!r} for {ours}" for ours, own in asked.items())
             hint = f"{option.removeprefix('--set ').strip(' .')} asks for {told}"

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dialsum.config.schema import Data
 from dialsum.data.encode import EncodedSplit, dialogue_tokens, encode_splits
 from dialsum.data.leakage import describe_leakage
 from dialsum.data.rows import Splits, name_data, read_data
 from dialsum.errors import DialsumError, list_problems
+from dialsum.experiment.bound import plan_bound
 from dialsum.experiment.forecast import find_card, forecast
 from dialsum.experiment.job import Job
 from dialsum.machine.devices import GIB
@@ -34,14 +37,17 @@ class Looked:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
+    bounds: list[dict[str, float] | None] = field(default_factory=list)
 
 
-def look_at(job: Job, splits: Splits, *, keep: bool) -> Looked:
-    """Return what is found of one experiment.
+def look_at(jobs: Sequence[Job], splits: Splits, *, keep: bool, card: str | None) -> Looked:
+    """Return what is found of experiments with the same checkpoint, rows and tokenizer.
 
     Args:
         keep: encoded rows are kept for the run, as it would keep them.
+        card: the name of the one that they would run on, if any.
     """
+    job = jobs[0]
     config, found = job.config, Looked()
     try:
         checkpoint = open_checkpoint(config)
@@ -66,6 +72,10 @@ def look_at(job: Job, splits: Splits, *, keep: bool) -> Looked:
                     f"{kind}: {cut / len(rows):.0%} of the dialogues are cut at "
                     f"{config.tokenizer.encoder_max_len} tokens (tokenizer.encoder_max_len)"
                 )
+        bounds = (
+            plan_bound(one.config, own=checkpoint.own, encoded=encoded, card=card) for one in jobs
+        )
+        found.bounds = [None if one is None else asdict(one) for one in bounds]
     except DialsumError as error:
         found.problems += list_problems(error)
     return found
@@ -108,24 +118,39 @@ def _forecast(job: Job) -> dict[str, Any]:
     return {"said": said, "fits": fits, "hopeless": hopeless, "gib": gib}
 
 
+def _read(data: Data, *, seed: int) -> Splits | None:
+    """Read an experiment's rows; of files that are not all fit, those of train alone. None where
+    these are not fit either: what is wrong, the first look says."""
+    of_train = {"dev_file": None, "dev_share": data.dev_share or 0.05, "test_file": None}
+    for one in (data, data.model_copy(update=of_train)):
+        try:
+            return read_data(one, seed=seed)
+        except DialsumError:
+            continue
+    return None
+
+
 def main() -> None:
-    """Read jobs from standard input, and print what was found of each as the last line."""
+    """Read jobs from standard input, and print what was found of each as the last line; null of
+    those whose rows cannot be read."""
     asked = json.load(sys.stdin)
     quiet_libraries()
-    read: dict[str, Splits] = {}
-    answers: list[dict[str, Any]] = []
+    read: dict[str, Splits | None] = {}
+    answers: list[dict[str, Any] | None] = []
     leaks: dict[str, list[str]] = {}
-    for text in asked["jobs"]:
-        job = Job.from_json(text)
-        data, seed = job.config.data, job.config.training.seed
+    for texts in asked["jobs"]:
+        jobs = [Job.from_json(text) for text in texts]
+        data, seed = jobs[0].config.data, jobs[0].config.training.seed
         key = name_data(data, seed=seed)
-        try:
-            if key not in read:
-                read[key] = read_data(data, seed=seed)
-                leaks[key] = describe_leakage(read[key])
-            answers.append(vars(look_at(job, read[key], keep=asked["keep"])))
-        except DialsumError as error:
-            answers.append(vars(Looked(problems=list_problems(error))))
+        if key not in read:
+            read[key] = splits = _read(data, seed=seed)
+            leaks[key] = [] if splits is None else describe_leakage(splits)
+        splits = read[key]
+        answers.append(
+            None
+            if splits is None
+            else vars(look_at(jobs, splits, keep=asked["keep"], card=asked["card"]))
+        )
     forecasts = [_forecast(Job.from_json(text)) for text in asked["forecast"]]
     leakage = list(dict.fromkeys(line for lines in leaks.values() for line in lines))
     print(json.dumps({"answers": answers, "leakage": leakage, "forecasts": forecasts}))

@@ -10,7 +10,7 @@ import os
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from dialsum.data.submission import (
 from dialsum.data.tags import loose_tags
 from dialsum.errors import ProblemsError, UnfitError
 from dialsum.experiment.attempt import FULL
+from dialsum.experiment.bound import find_bound
 from dialsum.experiment.choices import Choices, choose
 from dialsum.experiment.forecast import recall, recall_training
 from dialsum.experiment.helper import SameModel
@@ -49,7 +50,7 @@ from dialsum.files import dump_json
 from dialsum.generate import GenerationSettings, generate, say_full
 from dialsum.lifeline import SAVING, beat
 from dialsum.machine.devices import find_own_gpu, peak_resident_bytes, use_own_gpu
-from dialsum.machine.flops import count_flops, find_peak, find_products, name_product
+from dialsum.machine.flops import count_flops, find_products, name_product
 from dialsum.models.checkpoint import measure_attention
 from dialsum.models.families import get_family
 from dialsum.models.load import (
@@ -414,15 +415,24 @@ def _go(
         crew=crew,
     ).run()
     learned = encoded["train"]
+    products = find_products(model.named_modules())
+    attention = measure_attention(checkpoint.own, family=get_family(config.model.architecture))
     flops = result.epochs * count_flops(
-        find_products(model.named_modules()),
-        attention=measure_attention(checkpoint.own, family=get_family(config.model.architecture)),
-        inputs=learned.input_lengths,
-        targets=learned.target_lengths,
+        products, attention=attention, inputs=learned.input_lengths, targets=learned.target_lengths
     )
-    product = name_product(machine.precision, tf32=machine.tf32)
-    processes = config.batch.gpus_per_experiment
-    fastest = find_peak(choices.where.name, precision=product)
+    bound = find_bound(
+        config,
+        products,
+        attention=attention,
+        encoded=encoded,
+        epochs=result.epochs,
+        steps=result.steps,
+        batch=choices.eval_batch_size(settings.num_beams),
+        card=choices.where.name,
+        product=name_product(machine.precision, tf32=machine.tf32),
+    )
+    if bound is not None:
+        record.add("time", least=asdict(bound))
     peak = {"rss": peak_resident_bytes() or None, "forecast": recall_training(config)}
     if machine.device.type == "cuda":
         import torch
@@ -439,7 +449,6 @@ def _go(
         seconds=round(result.seconds, 2),
         tokens_per_second=round(result.tokens_per_second, 1),
         model_flops=flops,
-        least_seconds=None if fastest is None else round(flops / fastest / processes, 2),
         peak_memory_bytes=peak,
         card=progress.describe_card(),
         nan_events=progress.nan_events,

@@ -1,4 +1,4 @@
-"""How much arithmetic a training step needs, and how much of a card's peak that is.
+"""How much arithmetic and memory traffic a run needs, and how much of a card's peak that is.
 
 Must know devices by their names only. No torch: layers are told by what they have.
 
@@ -8,6 +8,11 @@ going forward, 2 w for the gradient of its input, and 2 w for its own gradient w
 in full fine-tuning, as there; 4 w for a frozen one under adapters. Attention costs 12 n m width a
 layer for n queries and m keys (4 forward, twice that backward). Padding, what gradient
 checkpointing computes again, embeddings and norms are not counted.
+
+Writing a summary reads every matrix of the decoder once a token, for all rows of a batch together,
+and what was kept of the tokens before (Pope et al. 2022, Efficiently Scaling Transformer
+Inference): it takes at least as long as its arithmetic at the card's peak, or its traffic at the
+memory's.
 """
 
 from __future__ import annotations
@@ -26,24 +31,25 @@ CROSS_INPUTS = (
 
 TERA = 1e12
 PEAKS: dict[str, dict[str, float]] = {
-    "H200": {"bf16": 989.4, "tf32": 494.7, "fp32": 66.9},
-    "H100 80GB HBM3": {"bf16": 989.4, "tf32": 494.7, "fp32": 66.9},
-    "H100 NVL": {"bf16": 835.5, "tf32": 417.5, "fp32": 60.0},
-    "H100 PCIe": {"bf16": 756.0, "tf32": 378.0, "fp32": 51.2},
-    "A100-SXM4-40GB": {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5},
-    "A100-SXM4-80GB": {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5},
-    "A100-PCIE-40GB": {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5},
-    "A100 80GB PCIe": {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5},
-    "A10": {"bf16": 125.0, "tf32": 62.5, "fp32": 31.2},
-    "L4": {"bf16": 121.0, "tf32": 60.0, "fp32": 30.3},
-    "L40S": {"bf16": 362.0, "tf32": 183.0, "fp32": 91.6},
-    "RTX A6000": {"bf16": 154.8, "tf32": 77.4, "fp32": 38.7},
-    "RTX 3090": {"bf16": 71.0, "tf32": 35.6, "fp32": 35.6},
-    "RTX 4090": {"bf16": 165.2, "tf32": 82.6, "fp32": 82.6},
+    "H200": {"bf16": 989.4, "tf32": 494.7, "fp32": 66.9, "memory": 4800},
+    "H100 80GB HBM3": {"bf16": 989.4, "tf32": 494.7, "fp32": 66.9, "memory": 3350},
+    "H100 NVL": {"bf16": 835.5, "tf32": 417.5, "fp32": 60.0, "memory": 3900},
+    "H100 PCIe": {"bf16": 756.0, "tf32": 378.0, "fp32": 51.2, "memory": 2000},
+    "A100-SXM4-40GB": {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5, "memory": 1555},
+    "A100-SXM4-80GB": {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5, "memory": 2039},
+    "A100-PCIE-40GB": {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5, "memory": 1555},
+    "A100 80GB PCIe": {"bf16": 312.0, "tf32": 156.0, "fp32": 19.5, "memory": 1935},
+    "A10": {"bf16": 125.0, "tf32": 62.5, "fp32": 31.2, "memory": 600},
+    "L4": {"bf16": 121.0, "tf32": 60.0, "fp32": 30.3, "memory": 300},
+    "L40S": {"bf16": 362.0, "tf32": 183.0, "fp32": 91.6, "memory": 864},
+    "RTX A6000": {"bf16": 154.8, "tf32": 77.4, "fp32": 38.7, "memory": 768},
+    "RTX 3090": {"bf16": 71.0, "tf32": 35.6, "fp32": 35.6, "memory": 936},
+    "RTX 4090": {"bf16": 165.2, "tf32": 82.6, "fp32": 82.6, "memory": 1008},
 }
-"""Peak TFLOP/s of dense products (no sparsity, sums in fp32) by the name that the driver gives,
-without NVIDIA and GeForce. From NVIDIA's data sheets of H200, H100, A100, A10, L4 and L40S, and the
-appendices of its GA102 and Ada architecture papers (RTX A6000, RTX 3090, RTX 4090)."""
+"""Peak TFLOP/s of dense products (no sparsity, sums in fp32), and GB/s of its memory, by the name
+that the driver gives, without NVIDIA and GeForce. From NVIDIA's data sheets of H200, H100, A100,
+A10, L4 and L40S, and the appendices of its GA102 and Ada architecture papers (RTX A6000, RTX 3090,
+RTX 4090)."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,9 @@ def count_flops(
     attention: tuple[int, int, int],
     inputs: Iterable[int],
     targets: Iterable[int],
+    backward: bool = True,
 ) -> float:
-    """Return the FLOPs of training once on some rows, forward and backward.
+    """Return the FLOPs of training once on some rows, forward and backward, or of a loss alone.
 
     Args:
         attention: layers of the encoder and of the decoder, and width of all heads together; of a
@@ -103,14 +110,53 @@ def count_flops(
     """
     per_token = {"input": 0.0, "target": 0.0}
     for product in products:
-        per_token[product.side] += 2 * product.weights * (3 if product.learns else 2)
+        per_token[product.side] += 2 * product.weights * (1 + backward * (1 + product.learns))
     encoder, decoder, width = attention
     total = 0.0
     for ins, outs in zip(inputs, targets, strict=True):
         ins, outs = int(ins), int(outs)
         pairs = encoder * ins * ins + decoder * outs * (outs + ins)
-        total += per_token["input"] * ins + per_token["target"] * outs + 12 * pairs * width
+        total += per_token["input"] * ins + per_token["target"] * outs
+        total += (12 if backward else 4) * pairs * width
     return total
+
+
+def count_writing(
+    products: Iterable[Product],
+    *,
+    attention: tuple[int, int, int],
+    rows: Iterable[tuple[int, int]],
+    batch: int,
+    beams: int,
+    weight_bytes: float,
+) -> tuple[float, float]:
+    """Return the FLOPs, and the bytes that are read, of writing summaries.
+
+    Beams of a row share what is kept of its input, and a row that has ended costs no arithmetic.
+
+    Args:
+        attention: as of count_flops.
+        rows: tokens of each row's input and of its summary.
+        batch: rows that are written together, those of long inputs first.
+        weight_bytes: of a weight of a matrix, as it is held; what is kept of tokens takes 2 a
+            number.
+    """
+    encoder, decoder, width = attention
+    weights = {"input": 0, "target": 0}
+    for product in products:
+        weights[product.side] += product.weights
+    order, kept = sorted(rows, reverse=True), 2 * 2 * decoder * width
+    flops = moved = 0.0
+    for start in range(0, len(order), batch):
+        together = order[start : start + batch]
+        moved += weight_bytes * weights["input"]
+        moved += weight_bytes * weights["target"] * max(outs for _, outs in together)
+        for ins, outs in together:
+            flops += 2 * weights["input"] * ins + 4 * encoder * width * ins * ins
+            flops += 2 * weights["target"] * outs * beams
+            flops += 4 * decoder * width * beams * outs * (ins + outs / 2)
+            moved += kept * outs * (ins + beams * outs / 2)
+    return flops, moved
 
 
 def name_product(precision: str, *, tf32: bool) -> str:
@@ -142,6 +188,15 @@ def find_peak(device: str, *, precision: str) -> float | None:
         device: as the driver names it.
         precision: bf16, tf32 or fp32.
     """
-    name = device.removeprefix("NVIDIA ").removeprefix("GeForce ").strip()
-    peak = PEAKS.get(name, {}).get(precision)
+    peak = _find(device).get(precision)
     return None if peak is None else peak * TERA
+
+
+def find_bandwidth(device: str) -> float | None:
+    """Return the bytes a second of a device's memory; None where the table does not know it."""
+    found = _find(device).get("memory")
+    return None if found is None else found * 1e9
+
+
+def _find(device: str) -> dict[str, float]:
+    return PEAKS.get(device.removeprefix("NVIDIA ").removeprefix("GeForce ").strip(), {})

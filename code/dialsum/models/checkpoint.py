@@ -17,6 +17,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -25,6 +26,7 @@ from dialsum.config.schema import Config, Model
 from dialsum.errors import UnfitError, first_line
 from dialsum.files import BINARY, JSON, SAFETENSORS, TEXT, TORCH, Look, look_at, read_regular
 from dialsum.machine.devices import Choice
+from dialsum.machine.flops import Product
 from dialsum.machine.memory import BASE_SIZES, Size
 from dialsum.models.families import Family, get_family
 from dialsum.paths import project_path, shown
@@ -560,17 +562,30 @@ def _find_config_problems(folder: Path, config: Config, *, place: str) -> list[s
     return problems
 
 
-def measure_size(own: Mapping[str, Any], *, family: Family) -> Size:
-    """Count a checkpoint's parameters and layers from its config.json.
-
-    Biases and norms, below one in a hundred, are left out.
+@dataclass(frozen=True)
+class Shape:
+    """What a checkpoint's config.json says of its sizes.
 
     Args:
-        own: the content of its config.json; a key that is absent has the family's default.
-
-    Raises:
-        UnfitError: a size is no whole number from 1 to MAX_SIZE.
+        layers: of the encoder and of the decoder.
+        heads: the most that a layer has.
+        attention: weights of one attention's four matrices.
+        forward: weights of the feed-forward matrices of a layer of the encoder and of the decoder.
+        positions: weights of learned positions.
+        tied: the head is the input embeddings.
     """
+
+    width: int
+    vocabulary: int
+    layers: tuple[int, int]
+    heads: int
+    attention: int
+    forward: tuple[int, int]
+    positions: int
+    tied: bool
+
+
+def _read_shape(own: Mapping[str, Any], *, family: Family) -> Shape:
     own = {**family.defaults, **own}
 
     def get(key: str) -> int:
@@ -579,7 +594,7 @@ def measure_size(own: Mapping[str, Any], *, family: Family) -> Size:
             raise UnfitError(f"its config.json says {key}: {str(value)[:20]}, which is no size")
         return value
 
-    width, vocabulary = get("d_model"), get("vocab_size")
+    width = get("d_model")
     if family.name == "bart":
         layers = get("encoder_layers"), get("decoder_layers")
         heads = max(get("encoder_attention_heads"), get("decoder_attention_heads"))
@@ -594,14 +609,49 @@ def measure_size(own: Mapping[str, Any], *, family: Family) -> Size:
         gated = str(own["feed_forward_proj"]).startswith("gated")
         forward = ((3 if gated else 2) * width * get("d_ff"),) * 2
         positions = 0
-    matrices = 2 if own.get("tie_word_embeddings") is False else 1
+    tied = own.get("tie_word_embeddings") is not False
+    return Shape(width, get("vocab_size"), layers, heads, attention, forward, positions, tied)
+
+
+def measure_size(own: Mapping[str, Any], *, family: Family) -> Size:
+    """Count a checkpoint's parameters and layers from its config.json.
+
+    Biases and norms, below one in a hundred, are left out.
+
+    Args:
+        own: the content of its config.json; a key that is absent has the family's default.
+
+    Raises:
+        UnfitError: a size is no whole number from 1 to MAX_SIZE.
+    """
+    shape = _read_shape(own, family=family)
     parameters = (
-        matrices * vocabulary * width
-        + positions
-        + layers[0] * (attention + forward[0])
-        + layers[1] * (2 * attention + forward[1])
+        (1 if shape.tied else 2) * shape.vocabulary * shape.width
+        + shape.positions
+        + shape.layers[0] * (shape.attention + shape.forward[0])
+        + shape.layers[1] * (2 * shape.attention + shape.forward[1])
     )
-    return Size(parameters, layers, width, heads, vocabulary)
+    return Size(parameters, shape.layers, shape.width, shape.heads, shape.vocabulary)
+
+
+def measure_products(own: Mapping[str, Any], *, family: Family, learns: bool) -> list[Product]:
+    """Return what multiplies every token by config.json alone: the matrices of each side as one,
+    those of adapters left out.
+
+    Args:
+        own: as of measure_size.
+        learns: all of them do, as in full fine-tuning.
+
+    Raises:
+        UnfitError: as measure_size.
+    """
+    shape = _read_shape(own, family=family)
+    encoder, decoder = shape.layers
+    crossing = decoder * shape.attention // 2  # of its cross-attention, keys and values of inputs
+    read = encoder * (shape.attention + shape.forward[0]) + crossing
+    written = decoder * (2 * shape.attention + shape.forward[1]) - crossing
+    head = shape.vocabulary * shape.width
+    return [Product("input", read, learns), Product("target", written + head, learns)]
 
 
 def measure_attention(own: Mapping[str, Any], *, family: Family) -> tuple[int, int, int]:

@@ -49,6 +49,7 @@ ENDS = {
     "running": "not ended",
 }
 TIME_PARTS = ("start", "training", "evaluation", "writing", "rest")
+BOUND_PARTS = ("training", "evaluation", "writing")
 LEAST_ROUGE1 = 20.0
 """ROUGE-1 on whitespace tokens over which a run of the real checkpoints is worth keeping."""
 GIB = 2**30
@@ -111,26 +112,42 @@ def format_closing(result: BatchResult, *, width: int | None = None) -> list[str
 
 
 def format_times(records: Sequence[Record], *, width: int | None = None) -> list[str]:
-    """Return a table of what the time of runs went into; nothing where no record tells.
+    """Return a table of what the time of runs went into, one by one and in all; nothing where no
+    record tells.
 
-    The least time is that of the training's arithmetic (4 FLOPs a frozen weight and real token, 6 a
-    learned one, attention besides) at the card's peak, where that is known; `multiple` is what the
-    training took over it.
+    Where the card's peaks are known (experiment/bound.py), training, evaluation and writing have
+    beside them how many times the least they took, and `least` is that of the three together.
     """
-    rows = []
+    rows, sums, least_sums = [], [0.0] * len(TIME_PARTS), [0.0] * len(BOUND_PARTS)
     for record in records:
-        spent = [record.number(f"time.{part}") for part in TIME_PARTS]
-        if None in spent:
+        spent = [record.number(f"time.{part}") or 0.0 for part in TIME_PARTS]
+        least = [record.number(f"time.least.{part}") or 0.0 for part in BOUND_PARTS]
+        if not any(spent):
             continue
-        least, training = record.number("training.least_seconds"), spent[1] or 0.0
-        bound = [format_duration(least), f"{training / least:.1f}"] if least else [ABSENT, ABSENT]
-        rows.append([record.label, *(format_duration(one or 0.0) for one in spent), *bound])
+        sums = [a + b for a, b in zip(sums, spent, strict=True)]
+        least_sums = [a + b for a, b in zip(least_sums, least, strict=True)]
+        rows.append([record.label, *_show_times(spent, least)])
     if not rows:
         return []
-    head = ["", *TIME_PARTS, "least training", "multiple"]
+    if len(rows) > 1:
+        bound = least_sums if all(row[-1] != ABSENT for row in rows) else [0.0] * len(BOUND_PARTS)
+        rows.append(["in all", *_show_times(sums, bound)])
+    head = ["", *TIME_PARTS, "in all", "least", "multiple"]
     known = any(row[-1] != ABSENT for row in rows)
     shown_rows = [row if known else row[:-2] for row in [head, *rows]]
     return ["", "Where the time went", *align(shown_rows, left=[0], width=width)]
+
+
+def _show_times(spent: Sequence[float], least: Sequence[float]) -> list[str]:
+    """Return the cells of a run's parts, of all together, of the least, and of the multiple."""
+    bounds = dict(zip(BOUND_PARTS, least, strict=True))
+    cells = []
+    for part, seconds in zip(TIME_PARTS, spent, strict=True):
+        bound = bounds.get(part)
+        cells.append(format_duration(seconds) + (f" x{seconds / bound:.1f}" if bound else ""))
+    whole, in_all = sum(least), sum(spent)
+    multiple = [format_duration(whole), f"{in_all / whole:.1f}"] if whole else [ABSENT, ABSENT]
+    return [*cells, format_duration(in_all), *multiple]
 
 
 def _check_rehearsal(result: BatchResult) -> list[str]:

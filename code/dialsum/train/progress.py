@@ -207,6 +207,7 @@ class Progress:
         self.max_grad_norm = 0.0
         self._started = self._since = time.monotonic()
         self._spent: dict[str | None, float] = {}
+        self._earlier: dict[str, float] = {}
         self._last_step = (0, self._started)
 
     def state_dict(self) -> dict[str, Any]:
@@ -215,12 +216,14 @@ class Progress:
             "nan_events": self.nan_events,
             "remarks": self.remarks,
             "max_grad_norm": self.max_grad_norm,
+            "time": self.divide_time(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what state_dict returned."""
         self.nan_events, self.remarks = state["nan_events"], state["remarks"]
         self.max_grad_norm = state["max_grad_norm"]
+        self._earlier = state["time"]
 
     def add_listener(self, listener: Callable[[], None]) -> None:
         """Have something called after each line of loss and each evaluation."""
@@ -251,9 +254,9 @@ class Progress:
         self._since = now
 
     def divide_time(self) -> dict[str, float]:
-        """Return the seconds of this process by what they went into: start (libraries that load,
-        data, model, token ids), training with its checkpoints, its evaluations, writing summaries,
-        and the rest."""
+        """Return the seconds by what they went into: start (libraries that load, data, model, token
+        ids), training with its checkpoints, its evaluations, writing summaries, and the rest; of a
+        run that went on from a checkpoint, those up to that checkpoint too."""
         self._spend()
         spent = dict(self._spent)
         evaluation = spent.pop("evaluation", 0.0)
@@ -264,7 +267,10 @@ class Progress:
             "writing": spent.pop("generate", 0.0),
         }
         parts["rest"] = sum(spent.values())
-        return {name: round(seconds, 2) for name, seconds in parts.items()}
+        return {
+            name: round(seconds + self._earlier.get(name, 0.0), 2)
+            for name, seconds in parts.items()
+        }
 
     def warn(self, message: str) -> None:
         """Say and record something that the user should look at."""
