@@ -28,7 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
 from dialsum.batch.lock import hold_run
-from dialsum.errors import run_script
+from dialsum.errors import DiskFullError, run_script
 from dialsum.experiment.job import Job, read_job
 from dialsum.experiment.recording import describe_environment
 from dialsum.experiment.resume import ResumePoint, find_resume_point, reopen_run
@@ -132,6 +132,8 @@ def behave(act: str, paths: RunPaths, asked: Job, started: datetime) -> int:
         return 0
     if act == "meet":
         meet(paths)
+    if act == "unrecorded":
+        raise DiskFullError(paths.result)
     if act == "mute":
         beat(STEP)
         time.sleep(LONG_SECONDS)

@@ -128,6 +128,20 @@ def test_a_batch_whose_runner_was_killed_goes_on_to_the_same_table(tmp_path: Pat
         start(replace(options, resume=True), screen=make_screen()[0])
 
 
+def test_a_run_whose_record_found_no_room_on_the_disk_is_one_that_was_cut_off(
+    tmp_path: Path,
+) -> None:
+    options = make_options(tmp_path, "ok", "unrecorded")
+    assert start(options, screen=make_screen()[0]) == 1
+    paths = paths_of(options)
+    record = read_record(paths.run("unrecorded").result)
+    assert record.value("failure.cause") == "disk_full"
+    screen, shown = make_screen()
+    assert start(replace(options, resume=True), screen=screen) == 1
+    assert "finished before: 1 L_ok" in shown.getvalue()
+    assert "[2/2] 2 L_unrecorded" in shown.getvalue()
+
+
 def test_a_new_batch_records_what_died_and_says_how_it_would_have_gone_on(tmp_path: Path) -> None:
     options = make_options(tmp_path, "count_30", "ok")
     kill_in(options, "count_30", step=5)

@@ -52,6 +52,7 @@ from dialsum.errors import EXIT_UNFIT, DialsumError, RunError, UnfitError
 from dialsum.experiment.attempt import (
     CAUSE_WORDS,
     CRASHED,
+    DISK,
     HUNG,
     KILLED,
     LOST,
@@ -534,6 +535,9 @@ class _Queue:
             content["failure"] = {"cause": UNFIT}
         elif lost:
             content["failure"] = {"cause": LOST}
+        elif DISK_FULL in reason:
+            # Its last words: a record found no room either, and has some now.
+            content["failure"] = {"cause": DISK}
         content = job.attempt.add_to(content)
         try:
             with hold_run(job.paths):

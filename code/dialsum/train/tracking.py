@@ -239,6 +239,8 @@ class Followers:
             scores: the record's on dev, if any.
             exit_code: the run's, 0 for a success.
         """
+        # metrics.jsonl may be what cannot be written any more, and the record is still to come.
+        self._warn = lambda message: print(f"warning: {message}", flush=True)
         deadline = time.monotonic() + FINISH_SECONDS
         for follower in self._ways.values():
             follower.tell(Ending(find_numbers(scores), exit_code=exit_code))
