@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
@@ -62,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for folder in asked.runs:
         read_run(folder, asked.tracker)  # all of them, before anything is sent
     for folder in asked.runs:
-        with hold_run(RunPaths.alone(folder)):
+        paths = RunPaths.alone(folder)
+        # One that has ended may be of a batch that goes on.
+        with nullcontext() if paths.result.is_file() else hold_run(paths):
             failed += not send_again(*read_run(folder, asked.tracker))
     return EXIT_FAILED if failed else EXIT_OK
 

@@ -101,7 +101,7 @@ def main() -> int:
         first = {paths.environment: dump_json(environment)}
         point = find_point(asked) if asked.resume else None
         if point is not None:
-            reopen_run(paths, point, first=first)
+            reopen_run(paths, point, first={paths.job: asked.to_json(), **first})
         else:
             archive_previous(paths, first={paths.job: asked.to_json(), **first})
         return behave(act, paths, asked, started)

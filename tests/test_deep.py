@@ -16,7 +16,7 @@ from dialsum.batch.deep import look_deeper
 from dialsum.batch.start import run_batch
 from dialsum.data.leakage import describe_leakage, find_near_pairs
 from dialsum.data.rows import load_split, load_splits
-from dialsum.errors import ProblemsError
+from dialsum.errors import DataError, ProblemsError
 from dialsum.paths import PROJECT_ROOT
 from test_plan import plan_of
 
@@ -97,6 +97,18 @@ def test_a_file_that_cannot_be_read_hides_nothing_else_at_a_real_start(tmp_path:
     assert "did you mean 'sumary'?" in str(caught.value)
     assert "1 L_a, 2 L_b: " in str(caught.value)
     assert re.search(r"tokens +1 problem +.* of what can be read looked at", shown.getvalue())
+
+
+def test_near_duplicates_are_told_beside_exact_ones(tmp_path: Path) -> None:
+    first, second = (TALK.format(day=day) for day in ("월요일", "다음 주 수요일"))
+    files = (
+        write(tmp_path / "train.csv", first, other(1)),
+        write(tmp_path / "dev.csv", first, second),
+    )
+    with pytest.raises(DataError, match="1 of 2 dialogues stand in"):
+        load_splits(*files, test=None)
+    [said] = describe_leakage(load_splits(*files, test=None, overlapping=True))
+    assert "fname 'dev_1'" in said
 
 
 def test_five_faults_of_five_kinds_are_told_together_each_with_what_to_do(

@@ -225,7 +225,9 @@ def test_older_checkpoints_go_where_the_budget_ends(tmp_path: Path) -> None:
     kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert {"checkpoint-4", "checkpoint-5"} <= kept and "checkpoint-1" not in kept
     said = [event["message"] for event in read_events(tmp_path, "warning")]
-    assert "the disk is nearly full: checkpoint-1, checkpoint-2 had to go" in said[0], said
+    assert (
+        "batch.disk_budget_gb is nearly used up: checkpoint-1, checkpoint-2 had to go" in said[0]
+    ), said
 
 
 @training

@@ -204,7 +204,7 @@ def test_a_batch_downloads_and_pins_before_its_first_experiment(hub: Hub, tmp_pa
     screen, shown = make_screen()
     assert start(replace(options, dry_run=True), screen=screen) == 0
     assert "a/b is not in the cache" in shown.getvalue()
-    assert "will be downloaded before the first experiment starts" in shown.getvalue()
+    assert "is to be downloaded before the first experiment starts" in shown.getvalue()
     assert hub.asked == []
     assert not (tmp_path / "home").exists()
     screen, shown = make_screen()

@@ -193,6 +193,27 @@ def test_expected_minutes_are_scaled_by_rows_and_to_one_epoch(tmp_path: Path) ->
     assert expect_seconds(short) == 900
     [demo] = plan_of(make_options(tmp_path, "a", demo=True)).jobs
     assert expect_seconds(demo) is None
+    [whole] = plan_of(make_options(tmp_path, "a")).jobs
+    steps = whole.config.training.count_steps(train_rows=12_457)
+    assert steps is not None
+    [cut] = plan_of(make_options(tmp_path, "a", overrides=("training.max_steps=2",))).jobs
+    assert expect_seconds(cut) == pytest.approx(3600 * 2 / steps)
+
+
+def test_without_stated_minutes_a_row_takes_what_it_takes_the_planned_of_its_family() -> None:
+    folder = PROJECT_ROOT / "config" / "experiments"
+    for name in (
+        "01_mt5_xlsum_optimized_v2",
+        "02_eenzeenee_t5_rtx3090",
+        "01_baseline_kobart_rtx3090",
+    ):
+        stated, without = (
+            plan_of(BatchOptions(configs=(folder / f"{name}.yaml",), overrides=overrides)).jobs[0]
+            for overrides in ((), ("general.expected_minutes=null",))
+        )
+        expected = expect_seconds(stated)
+        assert expected is not None
+        assert expect_seconds(without) == pytest.approx(expected, rel=0.01)
 
 
 def test_the_plan_as_text(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_a_hub_checkpoint_needs_a_network_or_the_cache(
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     problems, notes = find_model_problems(config)
     assert problems == []
-    assert "will be downloaded" in notes[0]
+    assert "is to be downloaded" in notes[0]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     [problem], _ = find_model_problems(config)
     assert "HF_HUB_OFFLINE" in problem
@@ -239,7 +239,7 @@ def test_a_hub_checkpoint_needs_a_network_or_the_cache(
     monkeypatch.delenv("HF_HUB_OFFLINE")
     problems, notes = find_model_problems(config)
     assert problems == []
-    assert "will be downloaded" in notes[0]
+    assert "is to be downloaded" in notes[0]
 
 
 CACHES = [

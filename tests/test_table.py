@@ -201,10 +201,10 @@ def test_where_the_time_went_beside_the_least_that_a_card_could_take() -> None:
         "start training evaluation writing rest in all least multiple",
         "L_a 30 s 10 m x4.0 2 m 00 s x2.0 5 m 00 s x10.0 2 s 18 m 4 m 00 s 4.4",
         "L_b 30 s 10 m 2 m 00 s 60 s 2 s 14 m - -",
-        "in all 60 s 20 m 4 m 00 s 6 m 00 s 4 s 31 m - -",
+        "all runs 60 s 20 m 4 m 00 s 6 m 00 s 4 s 31 m - -",
     ]
     [*_, both] = [" ".join(line.split()) for line in format_times([there, there])]
-    assert both == "in all 60 s 20 m x4.0 4 m 00 s x2.0 10 m x10.0 4 s 35 m 8 m 00 s 4.4"
+    assert both == "all runs 60 s 20 m x4.0 4 m 00 s x2.0 10 m x10.0 4 s 35 m 8 m 00 s 4.4"
     assert "least" not in "".join(format_times([unknown]))
     assert format_times([without]) == []
 

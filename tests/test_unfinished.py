@@ -21,6 +21,7 @@ from dialsum.batch.ledger import read_batches, read_events
 from dialsum.batch.watch import describe_batch, find_batches, follow_batch, list_batches
 from dialsum.cli import BatchOptions
 from dialsum.errors import UnfitError
+from dialsum.experiment.job import read_job
 from dialsum.paths import BatchPaths
 from dialsum.record import Record, find_records, read_record
 from dialsum.train.checkpoints import MANIFEST, step_of
@@ -126,6 +127,19 @@ def test_a_batch_whose_runner_was_killed_goes_on_to_the_same_table(tmp_path: Pat
     assert counted == list(range(1, 41)), "each step once"
     with pytest.raises(UnfitError, match="has come to its end, so there is nothing to go on with"):
         start(replace(options, resume=True), screen=make_screen()[0])
+
+
+def test_what_no_score_depends_on_may_change_when_a_batch_goes_on(tmp_path: Path) -> None:
+    options = make_options(tmp_path, "ok_20", "count_30", overrides=("training.seed=7",))
+    kill_in(options, "count_30", step=5)
+    other = ("batch.disk_budget_gb=9", "training.seed=8")
+    with pytest.raises(UnfitError, match="--set may change tracking"):
+        resume(options, overrides=other)
+    shown = resume(options, overrides=("tracking.wandb=false", "batch.disk_budget_gb=9"))
+    assert "finished before: 1 L_ok" in shown and "2 L_count_30: goes on after step" in shown
+    job = read_job(paths_of(options).run("count_30").job)
+    assert job.config.batch.disk_budget_gb == 9 and job.config.tracking.wandb is False
+    assert job.config.training.seed == 7
 
 
 def test_a_run_whose_record_found_no_room_on_the_disk_is_one_that_was_cut_off(

@@ -28,6 +28,7 @@ class WandbServer(ThreadingHTTPServer):
     Attributes:
         unanswered: set once a request has come after that.
         streamed: what was sent of runs' files, in order.
+        opened: id of each run that was begun, or gone on with.
     """
 
     daemon_threads = True
@@ -39,6 +40,7 @@ class WandbServer(ThreadingHTTPServer):
         self.silent = threading.Event()
         self.unanswered = threading.Event()
         self.streamed: list[dict[str, Any]] = []
+        self.opened: list[str] = []
 
     @property
     def url(self) -> str:
@@ -94,6 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         if "viewer" in query:
             data["viewer"] = {"id": "v", "entity": "tester", "username": "tester", "flags": "{}"}
         if "upsertBucket" in query:
+            self.server.opened.append(json.loads(body)["variables"]["name"])
             data["upsertBucket"] = {"bucket": BUCKET, "inserted": True}
         if "createRunFiles" in query:
             data["createRunFiles"] = {"runID": "run1", "uploadHeaders": [], "files": []}

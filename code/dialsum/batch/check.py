@@ -223,6 +223,7 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
         checkpoints.state = "to be made" if demo else TO_FETCH
     gpu = find_machine_problems(configs, demo=demo)
     machine.says = _describe_machine()
+    machine.state = "ok" if configs else UNSEEN
     fit = not any(one.problems for one in areas.values())
     if dry_run and fit:
         machine.notes += [f"a start on this machine would be refused: {text}" for text in gpu]
@@ -232,7 +233,8 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
     if changed:
         names = ", ".join(f"{job.number} {job.label}" for job in jobs if job.number in changed)
         data.notes.append(
-            f"the data changed since the batch began: {names} start from the beginning"
+            f"the data changed since the batch began: {names} start from the beginning, whatever "
+            "was finished or is to go on above"
         )
     return Findings(
         replace(

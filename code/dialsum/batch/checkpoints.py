@@ -155,8 +155,8 @@ def find_model_problems(config: Config, *, made_here: bool = False) -> tuple[lis
             return [explain_ban(name, ban=ban)], []
         if folder is None:
             return [], [
-                f"model.checkpoint {name} is not in the cache {find_hub_cache()} yet and "
-                "will be downloaded before the first experiment starts"
+                f"model.checkpoint {name} is not in the cache {find_hub_cache()} yet: it is to be "
+                "downloaded before the first experiment starts"
             ]
         if isinstance(source, Path):
             return find_checkpoint_problems(folder, config), []

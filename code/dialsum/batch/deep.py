@@ -124,6 +124,7 @@ def look_deeper(
     if absent:
         tokens.says = f"the tokenizer of {say_first(absent, limit=3)} is not here yet"
     if not (alike or simulated):
+        tokens.says = tokens.says or "no configuration can be read yet"
         return {TOKENS: tokens}, {}
     if alike:
         say("looking at tokenizers, lengths and rows of all experiments …")
@@ -164,7 +165,8 @@ def look_deeper(
         tokens.notes = [*name("notes"), *found["leakage"], *(name("facts") if forecast else [])]
         tokens.state = "partly" if absent or unread else "ok"
         of = " of what can be read" if unread else ""
-        tokens.says = tokens.says or f"vocabulary, lengths and near duplicates{of} looked at"
+        near = "near duplicates above" if found["leakage"] else "no near duplicates"
+        tokens.says = tokens.says or f"vocabulary and lengths{of} looked at; {near}"
     elif alike:
         tokens.says = tokens.says or "the rows cannot be read yet"
     areas = {TOKENS: tokens}

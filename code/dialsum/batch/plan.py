@@ -21,6 +21,8 @@ from dialsum.errors import ConfigError
 from dialsum.experiment.bound import Bound
 from dialsum.experiment.job import Job
 from dialsum.machine.devices import GIB
+from dialsum.machine.memory import BASE_SIZES
+from dialsum.models.checkpoint import find_size
 from dialsum.paths import (
     OUTPUTS,
     PROJECT_ROOT,
@@ -41,6 +43,9 @@ MOST_PLACES = 3
 """Files that a message names."""
 EXPECTED_FOR_ROWS = 12_457
 """Training rows that general.expected_minutes is stated for."""
+SECONDS_PER_ROW = {"mt5": 0.054, "t5": 0.072, "bart": 0.072}
+"""Of an epoch, evaluation and writing included: what the plan gives 01_mt5_xlsum_optimized_v2,
+02_eenzeenee_t5_rtx3090 and 01_baseline_kobart_rtx3090, over their rows and epochs."""
 
 
 @dataclass(frozen=True)
@@ -274,17 +279,28 @@ def work_of(job: Job) -> str:
 
 
 def expect_seconds(job: Job) -> float | None:
-    """Return the duration that is stated, in seconds; None where none is.
+    """Return how long an experiment takes on one RTX 3090, in seconds; None of a demo.
 
-    general.expected_minutes holds for the file's own epochs of the real data on one RTX 3090: it is
-    scaled by rows, and by epochs.
+    By general.expected_minutes, which holds for the file's own epochs of the real data, and is
+    scaled by rows, by epochs, and by steps where max_steps cuts them short; without it, by the time
+    that a row takes the planned experiments of the family (SECONDS_PER_ROW), scaled by parameters.
     """
-    stated = job.config.general.expected_minutes
-    if stated is None:
+    asked, stated = job.config.training, job.config.general.expected_minutes
+    rows, epochs = job.train_rows or EXPECTED_FOR_ROWS, asked.num_train_epochs
+    if stated is not None:
+        seconds = (
+            60 * stated * rows / EXPECTED_FOR_ROWS * epochs / (job.loaded.own_epochs or epochs)
+        )
+    elif job.kind == "demo":
         return None
-    share = 1.0 if job.train_rows is None else job.train_rows / EXPECTED_FOR_ROWS
-    epochs = job.config.training.num_train_epochs
-    return 60 * stated * share * epochs / (job.loaded.own_epochs or epochs)
+    else:
+        family = job.config.model.architecture
+        size = find_size(job.config).value.parameters / BASE_SIZES[family].parameters
+        seconds = SECONDS_PER_ROW[family] * rows * epochs * size
+    whole = asked.model_copy(update={"max_steps": None}).count_steps(train_rows=rows)
+    if asked.max_steps is not None and whole:
+        seconds *= asked.max_steps / whole
+    return seconds
 
 
 KIND_WORDS = {
@@ -334,7 +350,7 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
             ]
         )
     if plan.memory:
-        held = ["GiB", *(plan.memory[job.number] for job in jobs)]
+        held = ["GiB used", *(plan.memory[job.number] for job in jobs)]
         rows = [[*row, one] for row, one in zip(rows, held, strict=True)]
     if plan.disk:
         left = ["GiB disk", *(f"{plan.disk[job.number] / GIB:.1f}" for job in jobs)]
@@ -382,6 +398,18 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
                 f"by the plan, not measured: {format_duration(sum(expected))} in all on one RTX "
                 f"3090, evaluation and writing included; {end}"
             )
+    without = [
+        f"{job.number} {job.label}"
+        for job in plan.waiting
+        if plan.kind != "demo"
+        and job.config.general.expected_minutes is None
+        and work_of(job) not in plan.measured
+    ]
+    if without:
+        lines.append(
+            f"without general.expected_minutes, so by a formula: {', '.join(without)} (rows x "
+            "epochs x what a row takes the planned experiments of the family, by parameters)"
+        )
     if any(held.startswith("~") for held in plan.memory.values()):
         lines.append("GiB of memory with ~ are by a formula; --dry-run --deep forecasts them")
     for model, numbers in models.items():
@@ -401,22 +429,25 @@ def describe_bounds(
     Args:
         width: columns of the terminal, which it is to fit; None: of any width.
     """
-    rows, sums = [], [0.0] * 5
+    rows, sums, all_expected = [], [0.0] * 5, True
     for job in plan.waiting:
         bound, expected = bounds.get(job.number), plan.expect_seconds(job)
         if bound is None:
             continue
         parts = [bound.training, bound.evaluation, bound.writing]
         numbers = [*parts, sum(parts), expected or 0.0]
+        all_expected = all_expected and expected is not None
         sums = [a + b for a, b in zip(sums, numbers, strict=True)]
         rows.append([f"{job.number} {job.label}", *_show_bound(numbers)])
     if len(rows) > 1:
-        rows.append(["in all", *_show_bound(sums)])
+        rows.append(["in all", *_show_bound(sums if all_expected else [*sums[:-1], 0.0])])
     head = ["", "training", "evaluation", "writing", "least in all", "expected", "multiple"]
     return [
         f"Least time on {card}, by the peaks of its arithmetic and memory (summaries as long as "
         "the references)",
         *align([head, *rows], left=[0], width=width),
+        "multiple: expected over least; where no card is here, an RTX 3090 is taken; what counts "
+        "is in docs/training.md",
     ]
 
 

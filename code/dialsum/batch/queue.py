@@ -66,7 +66,7 @@ from dialsum.experiment.attempt import (
     state_changes,
 )
 from dialsum.experiment.job import Job
-from dialsum.files import write_json
+from dialsum.files import write_json, write_text
 from dialsum.machine.devices import THREAD_COUNTS, nvidia_gpus, usable_cores
 from dialsum.paths import shown
 from dialsum.record import (
@@ -272,6 +272,8 @@ class _Queue:
         try:
             kept = None
             if job.resume:
+                with hold_run(job.paths):
+                    write_text(job.paths.job, job.to_json())
                 for event in run.events.read_new():
                     run.progress.update(event, now=time.monotonic())
             else:

@@ -69,7 +69,17 @@ def measure_space(jobs: Sequence[Job]) -> list[tuple[Path, int, int]]:
 
 def find_lack_of_space(jobs: Sequence[Job]) -> list[str]:
     """Say which disks have no room for what runs leave at least."""
-    return [
+    budgets = [job.config.batch.disk_budget_gb for job in jobs]
+    over = []
+    if budgets and (budget := budgets[0]) is not None:
+        needed = sum(estimate_disk_bytes(job.config) - LOGS_BYTES for job in jobs)
+        if needed > budget * 1e9:
+            over = [
+                f"batch.disk_budget_gb is {budget:g}, {show_bytes(int(budget * 1e9))}, but models "
+                f"and checkpoints of {count_experiments(len(jobs))} take at least about "
+                f"{show_bytes(needed)}; raise it"
+            ]
+    return over + [
         f"{shown(place)}: {show_bytes(free)} free, but models and checkpoints of "
         f"{count_experiments(len(jobs))} take at least about {show_bytes(needed)}; free "
         f"space, {'run fewer at a time (--only), ' if len(jobs) > 1 else ''}or {ELSEWHERE}"

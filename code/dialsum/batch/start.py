@@ -82,7 +82,11 @@ def run_batch(
         machine = "" if findings.machine_fit else ", this machine is not (see above)"
         unseen = [name for name, one in findings.areas.items() if one.state == UNSEEN]
         machine += f"; not looked at: {', '.join(unseen)}" if unseen else ""
-        screen.say("", f"dry run: configuration and data are fit{machine}; nothing was written")
+        if findings.areas[CHECKPOINTS].state == "unknown":
+            machine += "; whether the hub has the checkpoints is not known"
+        kept = " but forecasts, in data.cache_dir" if options.deep else ""
+        fit = f"configuration and data are fit{machine}; nothing was written{kept}"
+        screen.say("", f"dry run: {fit}")
         return EXIT_OK
     with reach_cluster(plan) as cluster:
         try:

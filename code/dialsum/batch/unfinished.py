@@ -28,6 +28,7 @@ from dialsum.batch.result import BatchResult, ExperimentResult
 from dialsum.cli import BatchOptions
 from dialsum.config.load import LoadedConfig
 from dialsum.config.schema import schema_keys
+from dialsum.config.sources import Source, read_overrides
 from dialsum.config.yaml import show_value
 from dialsum.errors import RunError, UnfitError
 from dialsum.experiment.attempt import LOST
@@ -52,6 +53,18 @@ FLAGS = {
     "stop_on_error": "--stop-on-error",
 }
 """Options that say what a batch is."""
+AROUND = (
+    "tracking.wandb",
+    "tracking.project",
+    "tracking.entity",
+    "tracking.tensorboard",
+    "batch.disk_budget_gb",
+    "batch.hang_minutes",
+    "batch.cooldown",
+    "batch.free_timeout_seconds",
+)
+"""Keys that --set may give other values when a batch goes on: what a night may have failed of, and
+no score depends on."""
 MOST_CHANGES = 3
 
 
@@ -92,7 +105,7 @@ def find_unfinished(options: BatchOptions) -> Unfinished:
             "--data-dir or --output-dir needs them here as well"
         )
     kept = batches[0]
-    _refuse_other_options(options, kept)
+    around = _find_other_values(options, kept)
     # The same cluster may have another address after it was started anew.
     address = options.ray_address or kept.plan.options.ray_address
     notes = _find_edits(kept, loaded, problems)
@@ -106,6 +119,8 @@ def find_unfinished(options: BatchOptions) -> Unfinished:
             jobs.append(one.last)
             continue
         job, note = _prepare(one, record)
+        if around.statements:
+            job = replace(job, loaded=job.loaded.changed(around))
         jobs.append(job)
         notes += [note] if note else []
     plan = replace(
@@ -149,10 +164,19 @@ def find_cut_off(plan: BatchPlan) -> list[str]:
     ]
 
 
-def _refuse_other_options(options: BatchOptions, kept: KeptBatch) -> None:
-    """Raises UnfitError where options ask for something that the batch was not started with."""
+def _find_other_values(options: BatchOptions, kept: KeptBatch) -> Source:
+    """Return the values of AROUND that the batch was not started with.
+
+    Raises:
+        UnfitError: options ask for something else that the batch was not started with.
+    """
     asked, then = absolute_options(options), absolute_options(kept.plan.options)
     usual = BatchOptions(())
+    found = read_overrides([one for one in asked.overrides if one not in then.overrides])
+    if not found.problems and all(one.key in AROUND for one in found.statements):
+        asked = replace(asked, overrides=then.overrides)
+    else:
+        found = Source()
     other = [
         flag
         for name, flag in FLAGS.items()
@@ -164,9 +188,10 @@ def _refuse_other_options(options: BatchOptions, kept: KeptBatch) -> None:
         raise UnfitError(
             f"{', '.join(other)}: the last batch in {shown(kept.plan.paths.root)}, "
             f"{kept.plan.batch_id}, was not started so ({started}). It goes on "
-            "with what it began with: leave the option out, or leave --resume out to start a new "
-            "batch"
+            "with what it began with: leave the option out (--set may change "
+            f"{', '.join(AROUND)}), or leave --resume out to start a new batch"
         )
+    return found
 
 
 def _find_edits(
@@ -245,7 +270,8 @@ def _is_own(job: Job) -> bool:
     """Tell whether what stands in a job's folder is of this very job."""
     with suppress(UnfitError):
         found = read_job(job.paths.job)
-        return found.batch == job.batch and found.loaded.sha256 == job.loaded.sha256
+        # By what decides the outcome: the rest may have been changed when it went on.
+        return found.batch == job.batch and found.loaded.outcome_sha256 == job.loaded.outcome_sha256
     return False
 
 

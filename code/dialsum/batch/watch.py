@@ -6,6 +6,7 @@ Reads only. Must not know how a batch is run.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +14,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dialsum.batch.ledger import RUNNING, KeptBatch, KeptExperiment, read_batches, read_events
+from dialsum.batch.ledger import (
+    PLANNED,
+    RUNNING,
+    KeptBatch,
+    KeptExperiment,
+    read_batches,
+    read_events,
+)
 from dialsum.batch.lock import find_holder
 from dialsum.batch.screen import EventFile, RunProgress
 from dialsum.errors import RunError
@@ -74,7 +82,7 @@ def describe_batch(batch: KeptBatch) -> list[str]:
     lines = [
         f"batch {plan.batch_id}, {plan.sort}: {say_status(batch)}"
         + (GO_ON if say_status(batch) == CUT_OFF else ""),
-        f"command  {plan.options.script or 'code/auto_experiment_runner.py'}"
+        f"command  {plan.options.script or _name_runner(plan.options.configs)}"
         f"{plan.options.only_words}{plan.options.command_line}",
         f"runner   process {batch.pid} on {batch.host}",
         f"logs     {shown(plan.paths.logs(plan.started_at))}",
@@ -85,6 +93,10 @@ def describe_batch(batch: KeptBatch) -> list[str]:
     lines += [*align(rows, left=(1, 2, 5)), ""]
     events = read_events(plan.paths.ledger, plan.batch_id)
     return lines + [_describe_event(event) for event in events]
+
+
+def _name_runner(configs: Sequence[Path]) -> str:
+    return shlex.join(["code/auto_experiment_runner.py", "--config", *map(shown, configs)])
 
 
 def follow_batch(
@@ -117,6 +129,9 @@ def follow_batch(
             say(_describe_event(event))
         if say_status(now) != RUNNING:
             say(f"batch {name}: {say_status(now)}")
+            summary = now.plan.paths.text_summary(now.plan.started_at)
+            if summary.is_file():
+                say(f"its tables: {shown(summary)}")
             return
         sleep(LOOK_SECONDS)
 
@@ -131,7 +146,8 @@ def _describe_experiment(one: KeptExperiment, batch: KeptBatch) -> list[str]:
             mean = record.number("evaluation.dev.rouge_mean") if own else None
     dead = one.status == RUNNING and say_status(batch) == CUT_OFF
     score = "" if mean is None else f"{mean:.2f}"
-    attempt, status = str(one.last.attempt.number), CUT_OFF if dead else one.status
+    attempt = "" if one.status == PLANNED else str(one.last.attempt.number)
+    status = CUT_OFF if dead else one.status
     return [str(one.number), one.label, status, score, attempt, one.reason or ""]
 
 

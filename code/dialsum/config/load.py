@@ -246,8 +246,8 @@ def load_without_wrong(
     """
     library, file = _Library(), absolute(path)
     over = [one for overlay in overlays for one in library.chain(overlay)[0]]
-    chain, complete = library.chain(file)
-    if not complete or file not in library.sources:
+    chain, _ = library.chain(file)  # without what it extends, where that cannot be read
+    if file not in library.sources:
         return None
     # Every key may be stated here, with or without an effect.
     resolved = Resolved(file, complete_record=True)

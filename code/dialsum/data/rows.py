@@ -151,15 +151,27 @@ def name_data(asked: Data, *, seed: int) -> str:
     return f"{asked.model_dump_json()} {seed if asked.dev_share else ''}"
 
 
-def read_data(asked: Data, *, seed: int) -> Splits:
-    """Read and check the files that a config's data section names (errors as load_splits)."""
+def read_data(asked: Data, *, seed: int, overlapping: bool = False) -> Splits:
+    """Read and check the files that a config's data section names (errors as load_splits).
+
+    Args:
+        overlapping: as of load_splits.
+    """
     folder = project_path(asked.data_dir)
     dev, test = (folder / name if name else None for name in (asked.dev_file, asked.test_file))
-    return load_splits(folder / asked.train_file, dev, test=test, asked=asked, seed=seed)
+    return load_splits(
+        folder / asked.train_file, dev, test=test, asked=asked, seed=seed, overlapping=overlapping
+    )
 
 
 def load_splits(
-    train: Path, dev: Path | None, *, test: Path | None, asked: Data | None = None, seed: int = 0
+    train: Path,
+    dev: Path | None,
+    *,
+    test: Path | None,
+    asked: Data | None = None,
+    seed: int = 0,
+    overlapping: bool = False,
 ) -> Splits:
     """Read, clean and check the files of one experiment.
 
@@ -168,6 +180,7 @@ def load_splits(
         test: None where no submission is wanted.
         asked: the names of columns, the most rows of each split, the share of the drawn dev rows.
         seed: of the drawing.
+        overlapping: what is wrong between the files is passed over; never to train on.
 
     Raises:
         DataError: every problem of every file; if each is fit by itself, those between them.
@@ -192,7 +205,7 @@ def load_splits(
         kind: split.take(getattr(asked, f"max_{kind}_rows"), longest=longest)
         for kind, split in read.items()
     }
-    between = check_splits(read["train"], read["dev"], read.get("test"))
+    between = [] if overlapping else check_splits(read["train"], read["dev"], read.get("test"))
     notes = [note for split in read.values() for note in split.notes]
     return Splits(read["train"], read["dev"], read.get("test"), notes=[*notes, *between])
 

@@ -141,5 +141,5 @@ def plan_bound(
         steps=steps,
         batch=MOST_EVAL_ROWS if batch == "auto" else batch,
         card=card or CARD,
-        product="bf16" if asked.bf16 in (True, "auto") else "tf32",
+        product="bf16" if asked.fp16 or asked.bf16 in (True, "auto") else "tf32",
     )

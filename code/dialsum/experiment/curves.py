@@ -9,13 +9,14 @@ from dialsum.errors import UnfitError
 from dialsum.experiment.job import read_job
 from dialsum.paths import RunPaths, shown
 from dialsum.record import read_record
-from dialsum.train.curves import Ending, Order, explain, send
+from dialsum.train.curves import Ending, OffError, Order, explain, send
 from dialsum.train.tracking import (
     TITLES,
     find_numbers,
     find_why_off,
     order_tensorboard,
     order_wandb,
+    tell_id,
 )
 
 
@@ -44,26 +45,36 @@ def read_run(folder: Path, tracker: Literal["tensorboard", "wandb"]) -> tuple[Or
     asked = job.config.tracking.model_copy(update={"wandb": True})
     if (why := find_why_off(asked)) is not None:
         raise UnfitError(f"Weights & Biases is off: {why}")
-    known = None if record is None else record.value("tracking.id")
     order = order_wandb(
         asked,
         paths=paths,
         name=job.name,
         group=job.batch,
         config=job.config.model_dump(mode="json"),
-        run_id=known if isinstance(known, str) else None,
     )
     return order, ending
 
 
 def send_again(order: Order, ending: Ending) -> bool:
-    """Write or send a run's curves, say what came of it, and return whether they are there."""
+    """Write or send a run's curves, say what came of it, and return whether they are there.
+
+    Raises:
+        UnfitError: W&B is not to be had, for no run.
+    """
     place, title = shown(Path(order.metrics).parent), TITLES[order.tracker]
     try:
+        if order.tracker == "wandb":
+            tell_id(order)
         status = send(order, ending)
+    except OffError as error:
+        raise UnfitError(f"{place}: {title} has not got the curves: {error}") from None
     # W&B raises its own errors, the network's, its service's: the other runs get their turn.
     except Exception as error:
         print(f"{place}: {title} has not got the curves: {explain(error)}", flush=True)
         return False
-    print(f"{place}: {title} has the curves: {status.get('url', shown(Path(order.folder)))}")
+    if status["used"] == "offline":
+        kept = shown((Path(order.folder) / "wandb" / "latest-run").resolve())
+        print(f"{place}: {title} is offline ({status['why']}); send them with: wandb sync {kept}")
+    else:
+        print(f"{place}: {title} has the curves: {status.get('url', shown(Path(order.folder)))}")
     return True

@@ -89,7 +89,7 @@ def _describe_lengths(rows: EncodedSplit) -> str:
         if lengths.max(initial=0):  # a test file has no targets
             middle, most, longest = np.percentile(lengths, (50, 95, 100)).astype(int)
             parts.append(
-                f"{what} of {middle} tokens in the middle, {most} at 95 %, {longest} at most"
+                f"{what} of {middle} tokens at the median, {most} at 95 %, {longest} at most"
             )
     return f"{'; '.join(parts)}; {rows.describe()}"
 
@@ -119,12 +119,12 @@ def _forecast(job: Job) -> dict[str, Any]:
 
 
 def _read(data: Data, *, seed: int) -> Splits | None:
-    """Read an experiment's rows; of files that are not all fit, those of train alone. None where
-    these are not fit either: what is wrong, the first look says."""
+    """Read an experiment's rows, whatever the files share; where not all can be read, those of
+    train alone. None where these cannot either: what is wrong, the first look says."""
     of_train = {"dev_file": None, "dev_share": data.dev_share or 0.05, "test_file": None}
     for one in (data, data.model_copy(update=of_train)):
         try:
-            return read_data(one, seed=seed)
+            return read_data(one, seed=seed, overlapping=True)
         except DialsumError:
             continue
     return None

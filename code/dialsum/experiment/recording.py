@@ -242,8 +242,14 @@ class Recording:
                 max_grad_norm=progress.max_grad_norm,
             )
 
-    def finish(self, status: str, *, reason: str | None = None) -> dict[str, Any]:
-        """Write results/summary.txt, then result.json last of all, and return the record."""
+    def finish(
+        self, status: str, *, reason: str | None = None, earlier_seconds: float = 0.0
+    ) -> dict[str, Any]:
+        """Write results/summary.txt, then result.json last of all, and return the record.
+
+        Args:
+            earlier_seconds: that the run had taken up to the checkpoint from which it went on.
+        """
         finished = datetime.now().astimezone()
         record = {
             "schema_version": SCHEMA_VERSION,
@@ -252,7 +258,9 @@ class Recording:
             "reason": reason,
             "started_at": self.started.isoformat(timespec="seconds"),
             "finished_at": finished.isoformat(timespec="seconds"),
-            "duration_seconds": round((finished - self.started).total_seconds(), 2),
+            "duration_seconds": round(
+                (finished - self.started).total_seconds() + earlier_seconds, 2
+            ),
             **self.parts,
             "artifacts": find_artifacts(self.paths),
         }

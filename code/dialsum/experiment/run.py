@@ -178,7 +178,9 @@ def run_experiment(job: Job) -> dict[str, Any]:
                         scores, exit_code=0 if reason is None else 1
                     )
                 record.add("time", **progress.divide_time())
-                content = record.finish(status, reason=reason)
+                content = record.finish(
+                    status, reason=reason, earlier_seconds=progress.earlier_seconds
+                )
                 seconds = content["duration_seconds"]
                 ending = f"finished in {seconds:.0f} s" if reason is None else f"{status}: {reason}"
                 print(f"{ending}; record: {shown(paths.result)}", flush=True)

@@ -186,9 +186,9 @@ def find_peak(device: str, *, precision: str) -> float | None:
 
     Args:
         device: as the driver names it.
-        precision: bf16, tf32 or fp32.
+        precision: bf16, fp16 (as fast on these), tf32 or fp32.
     """
-    peak = _find(device).get(precision)
+    peak = _find(device).get("bf16" if precision == "fp16" else precision)
     return None if peak is None else peak * TERA
 
 

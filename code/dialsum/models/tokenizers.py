@@ -358,10 +358,10 @@ class RoundTrip:
             )
         if self.lacks_the_language:
             raise RunError(
-                f"{source}: {self.describe_unknown()}: {self.show_unknown()}. Nothing can be "
-                "learnt of such text: give a checkpoint whose vocabulary holds the data's language "
-                "as model.checkpoint, such as google/mt5-small (many languages) or "
-                "paust/pko-t5-base (Korean)"
+                f"{source} lacks the data's language, so nothing can be learnt: give a checkpoint "
+                "whose vocabulary holds it as model.checkpoint, such as google/mt5-small (many "
+                f"languages) or paust/pko-t5-base (Korean). {self.describe_unknown()}: "
+                f"{self.show_unknown()}"
             )
         said = [self.describe_unknown()] if self.with_unknown else []
         return [*said, f"{lost}, {example}"] if self.failed else said

@@ -131,7 +131,7 @@ def format_times(records: Sequence[Record], *, width: int | None = None) -> list
         return []
     if len(rows) > 1:
         bound = least_sums if all(row[-1] != ABSENT for row in rows) else [0.0] * len(BOUND_PARTS)
-        rows.append(["in all", *_show_times(sums, bound)])
+        rows.append(["all runs", *_show_times(sums, bound)])
     head = ["", *TIME_PARTS, "in all", "least", "multiple"]
     known = any(row[-1] != ABSENT for row in rows)
     shown_rows = [row if known else row[:-2] for row in [head, *rows]]

@@ -185,7 +185,7 @@ class Wandb:
                 save_code=False,
             ),
         )
-        self.status = {"used": "on", "id": order.id}
+        self.status = {"used": "on"}
         if self._run.offline:
             where = "WANDB_MODE is" if said else "its own settings say"
             self.status = {"used": "offline", "why": f"{where} {said or settings.mode}"}
@@ -195,7 +195,7 @@ class Wandb:
     def add(self, points: list[Point]) -> None:
         """Hand points to W&B's service, which sends them."""
         for point in points:
-            self._run.log(point.values, step=point.step)
+            self._run.log({**point.values, "_timestamp": point.moment}, step=point.step)
 
     def finish(self, ending: Ending, /) -> None:
         """Send what is left, the final scores too."""
@@ -276,6 +276,16 @@ def find_points(lines: list[bytes]) -> list[Point]:
         moment = datetime.fromisoformat(event["time"]).timestamp()
         points.append(Point(step=event["step"], moment=moment, values=values))
     return points
+
+
+def find_wandb_id(metrics: Path) -> str | None:
+    """Return the id of the W&B run that a run's curves went to, or were to go to; None: of none."""
+    if not metrics.is_file():
+        return None
+    for line in metrics.read_bytes().splitlines():
+        if b'"event": "wandb"' in line:
+            return str(json.loads(line)["id"])
+    return None
 
 
 def follow(metrics: Path, ended: threading.Event) -> Iterator[list[Point]]:

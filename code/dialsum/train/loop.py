@@ -635,17 +635,20 @@ class Loop:
         needed = sum(one.nbytes for one in tensors) + FILES_BYTES
         if room.left() >= needed:
             return
+        what = "the disk" if room.budget_bytes is None else "batch.disk_budget_gb"
         best = self.places.checkpoints / f"checkpoint-{state.best_global_step}"
         if gone := prune(self.places.checkpoints, keep=best, limit=1):
-            self.progress.warn(f"the disk is nearly full: {', '.join(gone)} had to go")
+            self.progress.warn(f"{what} is nearly used up: {', '.join(gone)} had to go")
         if (left := room.left()) < needed:
             last = f"the last one is of step {self.saved}" if self.saved else "none was saved yet"
-            what = "the disk" if room.budget_bytes is None else "batch.disk_budget_gb"
+            way = "Free space there"
+            if room.budget_bytes is not None:
+                way += " or raise it (--set batch.disk_budget_gb=GB)"
             raise DiskFullError(
                 self.places.checkpoints,
                 f"{what} leaves {show_bytes(max(left, 0))} in {shown(room.folder)}, and a "
                 f"checkpoint takes about {show_bytes(needed)}: stopped at step "
-                f"{state.global_step}, {last}. Free space there, then go on with --resume",
+                f"{state.global_step}, {last}. {way}, then go on with --resume",
             )
 
     def _load(self, folder: Path) -> dict[str, torch.Tensor]:

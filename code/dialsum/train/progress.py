@@ -253,6 +253,11 @@ class Progress:
         self._spent[self.current] = self._spent.get(self.current, 0.0) + now - self._since
         self._since = now
 
+    @property
+    def earlier_seconds(self) -> float:
+        """What the run had taken up to the checkpoint from which it went on; 0 without one."""
+        return sum(self._earlier.values())
+
     def divide_time(self) -> dict[str, float]:
         """Return the seconds by what they went into: start (libraries that load, data, model, token
         ids), training with its checkpoints, its evaluations, writing summaries, and the rest; of a

@@ -15,14 +15,16 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from dialsum.config.schema import Tracking
+from dialsum.files import append_json_line
 from dialsum.paths import PROJECT_ROOT, RunPaths, in_command
-from dialsum.train.curves import MODES, Ending, Order, read_mode, to_line
+from dialsum.train.curves import MODES, Ending, Order, find_wandb_id, read_mode, to_line
 
 FINISH_SECONDS = 4.0
 """What all trackers together get at a run's end for what they have not written or sent yet."""
@@ -55,7 +57,7 @@ class Follower:
     """The process of one tracker.
 
     Attributes:
-        record: for result.json: used (on, offline, off), why, url, id; empty until it has begun.
+        record: for result.json: used (on, offline, off), why, url; empty until it has begun.
         sent: all was written or sent.
 
     Raises:
@@ -130,19 +132,10 @@ def order_tensorboard(paths: RunPaths) -> Order:
 
 
 def order_wandb(
-    asked: Tracking,
-    *,
-    paths: RunPaths,
-    name: str,
-    group: str | None,
-    config: Mapping[str, Any],
-    run_id: str | None = None,
+    asked: Tracking, *, paths: RunPaths, name: str, group: str | None, config: Mapping[str, Any]
 ) -> Order:
-    """Return what has W&B take a run's curves.
-
-    Args:
-        run_id: of the W&B run that gets what it lacks; None: a new one.
-    """
+    """Return what has W&B take a run's curves: the W&B run that they went to before gets what it
+    lacks, else there is a new one."""
     return Order(
         "wandb",
         metrics=str(paths.metrics),
@@ -152,8 +145,16 @@ def order_wandb(
         name=name,
         group=group,
         config=dict(config),
-        id=run_id or uuid.uuid4().hex[:12],
+        id=find_wandb_id(paths.metrics) or uuid.uuid4().hex[:12],
     )
+
+
+def tell_id(order: Order) -> None:
+    """Write into metrics.jsonl which W&B run its curves go to, where it does not say so."""
+    metrics = Path(order.metrics)
+    if find_wandb_id(metrics) is None:
+        moment = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        append_json_line(metrics, {"time": moment, "event": "wandb", "id": order.id})
 
 
 def name_command(tracker: str, folder: Path) -> str:
@@ -178,7 +179,7 @@ class Followers:
         name, group, config: of the W&B run.
 
     Attributes:
-        record: for result.json: of W&B requested, used (on, offline, off), why, url, id and
+        record: for result.json: of W&B requested, used (on, offline, off), why, url and
             unsent (true: it lacks points); the same of TensorBoard in `tensorboard`.
     """
 
@@ -201,7 +202,9 @@ class Followers:
         else:
             self._off["tensorboard"] = {"used": "off", "why": "tracking.tensorboard is false"}
         if (why := find_why_off(asked)) is None:
-            self._start(order_wandb(asked, paths=paths, name=name, group=group, config=config))
+            order = order_wandb(asked, paths=paths, name=name, group=group, config=config)
+            tell_id(order)
+            self._start(order)
         else:
             self._off["wandb"] = {"used": "off", "why": why}
             print(f"{TITLES['wandb']} off: {why}", flush=True)
