@@ -8,6 +8,7 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -395,6 +396,8 @@ def test_tracking_whose_service_is_stopped_while_it_begins_holds_up_no_run(
     with WandbServer.running() as server:
         for name, value in {**SECRETS, "WANDB_BASE_URL": server.url}.items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+        (tmp_path / "scratch").mkdir()
         followers = start_followers(tmp_path, Tracking(wandb=True, tensorboard=False))
         write_points(tmp_path / "metrics.jsonl", 30)
         wait_until(find_service)
@@ -407,6 +410,7 @@ def test_tracking_whose_service_is_stopped_while_it_begins_holds_up_no_run(
         assert time.monotonic() - began < FINISH_SECONDS + 10
     assert (record["used"], record["unsent"]) == ("off", True)
     assert record["why"] == "could not start before the run had ended"
+    assert list((tmp_path / "scratch").iterdir()) == []
     assert not service.is_running() or service.status() == psutil.STATUS_ZOMBIE
 
 
@@ -426,6 +430,7 @@ def test_curves_on_a_disk_that_fails_are_told_once(tmp_path: Path) -> None:
 def test_tracking_whose_service_is_killed_in_mid_run_is_recorded_as_stopped(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with WandbServer.running() as server, tracked_run(folder, server) as process:
+        wait_for_training(folder, process)
         children = psutil.Process(process.pid).children(recursive=True)
         services = [child for child in children if "wandb" in child.name()]
         assert services

@@ -11,6 +11,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -68,12 +69,17 @@ class Follower:
         self.title, self.record, self.sent = TITLES[order.tracker], dict[str, Any](), False
         self._rest = b""
         code = str(Path(__file__).resolve().parents[2])
+        # What W&B leaves there when it is ended goes with it.
+        self._scratch = tempfile.TemporaryDirectory(
+            prefix="dialsum-tracker-", ignore_cleanup_errors=True
+        )
         self._process = subprocess.Popen(
             # In the run's own group, which is ended as one.
             [sys.executable, "-c", PROGRAM, code, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": self._scratch.name},
             bufsize=0,
         )
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -118,6 +124,7 @@ class Follower:
         self._process.kill()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(KILL_SECONDS)
+        self._scratch.cleanup()
         self._orders.close()
         self._statuses.close()
         if not self.record:
