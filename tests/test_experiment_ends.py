@@ -149,7 +149,7 @@ def test_a_vocabulary_without_the_language_is_refused(tmp_path: Path) -> None:
     assert done.returncode == EXIT_FAILED, done.stdout + done.stderr
     reason = read_result(folder)["reason"]
     assert reason.count("is read as") == 3 and "<unk>" in reason
-    assert f"{checkpoint}: " in reason and "model.checkpoint" in reason
+    assert f"{checkpoint} lacks the data's language" in reason and "model.checkpoint" in reason
     assert "Traceback" not in done.stderr
 
 

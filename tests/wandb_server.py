@@ -96,8 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
         if "viewer" in query:
             data["viewer"] = {"id": "v", "entity": "tester", "username": "tester", "flags": "{}"}
         if "upsertBucket" in query:
-            self.server.opened.append(json.loads(body)["variables"]["name"])
-            data["upsertBucket"] = {"bucket": BUCKET, "inserted": True}
+            name = json.loads(body)["variables"]["name"]
+            self.server.opened.append(name)
+            data["upsertBucket"] = {"bucket": {**BUCKET, "name": name}, "inserted": True}
         if "createRunFiles" in query:
             data["createRunFiles"] = {"runID": "run1", "uploadHeaders": [], "files": []}
         answer = json.dumps({"data": data} if query else {}).encode()
