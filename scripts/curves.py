@@ -60,13 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for note in notes:
         print(note)
     failed = 0
-    for folder in asked.runs:
-        read_run(folder, asked.tracker)  # all of them, before anything is sent
-    for folder in asked.runs:
-        paths = RunPaths.alone(folder)
+    runs = [(RunPaths.alone(folder), read_run(folder, asked.tracker)) for folder in asked.runs]
+    for paths, run in runs:
         # One that has ended may be of a batch that goes on.
         with nullcontext() if paths.result.is_file() else hold_run(paths):
-            failed += not send_again(*read_run(folder, asked.tracker))
+            failed += not send_again(*run)
     return EXIT_FAILED if failed else EXIT_OK
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dialsum.config.load import load_config
 from dialsum.data.encode import Counts, EncodedSplit, TokenIds
-from dialsum.experiment.bound import plan_bound
+from dialsum.experiment.bound import CARD, plan_bound
 from dialsum.machine.flops import count_flops, count_writing
 from dialsum.models.checkpoint import measure_attention, measure_products
 from dialsum.models.families import get_family
@@ -35,7 +35,7 @@ def test_a_bound_is_the_arithmetic_of_training_and_the_reading_of_weights_while_
         "dev": EncodedSplit(ids(200, 300), ids(30, 10), Counts()),
         "test": EncodedSplit(ids(400), None, Counts()),
     }
-    found = plan_bound(config, own=own, encoded=encoded, card=None)
+    found = plan_bound(config, own=own, encoded=encoded, card=CARD)
     assert found is not None
     shape = measure_attention(own, family=family)
     products = measure_products(own, family=family, learns=False)

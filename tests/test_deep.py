@@ -17,6 +17,7 @@ from dialsum.batch.start import run_batch
 from dialsum.data.leakage import describe_leakage, find_near_pairs
 from dialsum.data.rows import load_split, load_splits
 from dialsum.errors import DataError, ProblemsError
+from dialsum.experiment.bound import CARD
 from dialsum.paths import PROJECT_ROOT
 from test_plan import plan_of
 
@@ -73,7 +74,7 @@ def test_what_cannot_be_tokenized_is_found_before_the_first_experiment(tmp_path:
     options = make_options(tmp_path, "a", "b")
     said: list[str] = []
     plan = check_plan(plan_of(options)).plan
-    found, bounds = look_deeper(plan, keep=False, forecast=False, card=None, say=said.append)
+    found, bounds = look_deeper(plan, keep=False, forecast=False, card=CARD, say=said.append)
     assert bounds == {}
     problems = found["tokens"].problems
     assert len(problems) == 1 and problems[0].startswith("1 L_a, 2 L_b: ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ def train_with_helper(
     from dialsum.train.parallel import Crew
 
     loop = SmallTraining(**asked).loop(folder)
-    with Crew(2, cards=cards, entry=(HELPER, str(most))) as crew:
+    with Crew(2, cards=cards, entry=(sys.executable, HELPER, str(most))) as crew:
         crew.start((folder / "helper", asked))
         crew.meet(loop.model, loop.machine)
         loop.crew = crew

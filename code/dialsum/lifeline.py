@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from dialsum.errors import UnfitError
 
@@ -62,6 +63,14 @@ def watch_parent() -> threading.Thread | None:
     )
     thread.start()
     return thread
+
+
+def run_main(module: str) -> list[str]:
+    """Return the command that runs a module's main in a process of its own, its arguments to
+    follow."""
+    code = str(Path(__file__).resolve().parents[1])
+    program = f"import sys; sys.path.insert(0, sys.argv.pop(1)); from {module} import main; main()"
+    return [sys.executable, "-c", program, code]
 
 
 def end_with(parent: int) -> None:

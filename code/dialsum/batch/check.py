@@ -145,6 +145,9 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
     deep = "--dry-run --deep looks"
     areas[TOKENS] = Area(says=f"{deep} at vocabulary, lengths and near duplicates", state=UNSEEN)
     areas[MEMORY] = _describe_memory(plan)
+    if not plan.jobs:  # no configuration could be read
+        for name in (DATA, CHECKPOINTS, DISK, MACHINE):
+            areas[name].state = UNSEEN
     demo, options = plan.kind == "demo", plan.options
     configs = [job.config for job in plan.waiting]
     config, data, packages = areas[CONFIGURATION], areas[DATA], areas[PACKAGES]
@@ -153,8 +156,6 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
     config.says = count_experiments(len(options.numbers))
     # The data of what has ended too: where they changed since, it is no longer of this batch.
     splits, data.problems, data.notes = check_data([*configs, *(job.config for job in plan.jobs)])
-    if not splits:
-        data.state = UNSEEN
     data.says = "; ".join(dict.fromkeys(_count_rows(one) for one in splits.values() if one))
     packages.problems += find_shadowed_packages()
     packages.problems += find_version_problems(PROJECT_ROOT / "requirements.txt")
@@ -211,19 +212,16 @@ def check_plan(plan: BatchPlan, *, dry_run: bool = False, refused: Sequence[str]
         writing = [job for job in plan.waiting if not job.resume]
         areas[DISK].problems += find_lack_of_space(writing)
         areas[DISK].says = describe_space(writing)
-        areas[DISK].state = "ok" if plan.jobs else UNSEEN
     models = {job.config.model.checkpoint: job.config for job in jobs}
     if absent := find_absent(jobs) if demo else {}:
         checkpoints.notes.append(f"tiny checkpoints will be made: {', '.join(map(shown, absent))}")
     there = sum(map(is_here, models.values()))
     checkpoints.says = f"{there} of {len(models)} here" if models else ""
-    checkpoints.state = "ok" if models else UNSEEN
     if there < len(models) and not checkpoints.problems:
         checkpoints.says += f", the rest is {'made' if demo else 'downloaded'} at the start"
         checkpoints.state = "to be made" if demo else TO_FETCH
     gpu = find_machine_problems(configs, demo=demo)
     machine.says = _describe_machine()
-    machine.state = "ok" if configs else UNSEEN
     fit = not any(one.problems for one in areas.values())
     if dry_run and fit:
         machine.notes += [f"a start on this machine would be refused: {text}" for text in gpu]

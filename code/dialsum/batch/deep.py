@@ -7,9 +7,7 @@ experiment.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,17 +18,13 @@ from dialsum.batch.plan import BatchPlan
 from dialsum.config.schema import Model
 from dialsum.data.rows import name_data
 from dialsum.errors import DialsumError, UnfitError
-from dialsum.experiment.bound import Bound
+from dialsum.experiment.bound import CARD, Bound
 from dialsum.experiment.forecast import estimate, find_card, find_kept
 from dialsum.experiment.job import Job
-from dialsum.machine.devices import GIB, nvidia_gpus, visible_gpus
+from dialsum.lifeline import run_main
+from dialsum.machine.devices import GIB, find_largest_gpu
 from dialsum.models.checkpoint import ask_hub, find_ban, find_folder, resolve_checkpoint
-from dialsum.paths import PROJECT_ROOT
 from dialsum.text import say_first
-
-PROBE = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from dialsum.experiment.probe import main; main()"
-)
 
 
 def remember_memory(plan: BatchPlan) -> dict[int, str]:
@@ -82,17 +76,17 @@ def ask_for_checkpoints(plan: BatchPlan) -> Area:
     return found
 
 
-def find_card_name() -> str | None:
-    """Return the name of the card that a run here would have; None where there is none."""
+def find_card_name() -> str:
+    """Return the name of the card that a run here would have; CARD where there is none."""
     try:
-        cards = visible_gpus(nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+        largest = find_largest_gpu()
     except DialsumError:
-        return None  # why, the first look says
-    return max(cards, key=lambda gpu: gpu.memory_total_bytes).name if cards else None
+        return CARD  # why, the first look says
+    return CARD if largest is None else largest.name
 
 
 def look_deeper(
-    plan: BatchPlan, *, keep: bool, forecast: bool, card: str | None, say: Callable[[str], object]
+    plan: BatchPlan, *, keep: bool, forecast: bool, card: str, say: Callable[[str], object]
 ) -> tuple[dict[str, Area], dict[int, Bound]]:
     """Look at the experiments of a plan whose checkpoints are here, those that are alike once.
 
@@ -100,7 +94,7 @@ def look_deeper(
         keep: encoded rows are kept for the runs; a dry run writes nothing.
         forecast: simulate the memory of those of which no forecast is kept, and keep that; not of a
             demo, whose models are tiny. All that is found is said then.
-        card: the name of the one that they would run on, if any.
+        card: the name of the one that they would run on.
         say: told before what takes a while.
 
     Returns:
@@ -137,7 +131,7 @@ def look_deeper(
         "forecast": [job.to_json() for job in simulated],
     }
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, str(PROJECT_ROOT / "code")],
+        run_main("dialsum.experiment.probe"),
         input=json.dumps(asked),
         capture_output=True,
         text=True,

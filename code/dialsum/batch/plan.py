@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -334,7 +334,7 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
         models.setdefault(shown(Path(checkpoint)) if whole else checkpoint, []).append(number)
         batch, passes = training.per_device_train_batch_size, training.gradient_accumulation_steps
         steps = training.count_steps(train_rows=job.train_rows)
-        bits = ", 4-bit" if lora.load_in_4bit else ", 8-bit" if lora.load_in_8bit else ""
+        bits = f", {lora.bits}-bit" if lora.bits else ""
         adapters = f"{'DoRA' if lora.use_dora else 'LoRA'} r {lora.lora_rank}{bits}"
         rows.append(
             [
@@ -429,18 +429,16 @@ def describe_bounds(
     Args:
         width: columns of the terminal, which it is to fit; None: of any width.
     """
-    rows, sums, all_expected = [], [0.0] * 5, True
-    for job in plan.waiting:
-        bound, expected = bounds.get(job.number), plan.expect_seconds(job)
-        if bound is None:
-            continue
-        parts = [bound.training, bound.evaluation, bound.writing]
-        numbers = [*parts, sum(parts), expected or 0.0]
-        all_expected = all_expected and expected is not None
-        sums = [a + b for a, b in zip(sums, numbers, strict=True)]
-        rows.append([f"{job.number} {job.label}", *_show_bound(numbers)])
+    known = [(job, astuple(bounds[job.number])) for job in plan.waiting if job.number in bounds]
+    expected = [plan.expect_seconds(job) for job, _ in known]
+    rows = [
+        [f"{job.number} {job.label}", *_show_bound(parts, seconds)]
+        for (job, parts), seconds in zip(known, expected, strict=True)
+    ]
     if len(rows) > 1:
-        rows.append(["in all", *_show_bound(sums if all_expected else [*sums[:-1], 0.0])])
+        sums = [sum(parts) for parts in zip(*(parts for _, parts in known), strict=True)]
+        in_all = None if None in expected else sum(filter(None, expected))
+        rows.append(["in all", *_show_bound(sums, in_all)])
     head = ["", "training", "evaluation", "writing", "least in all", "expected", "multiple"]
     return [
         f"Least time on {card}, by the peaks of its arithmetic and memory (summaries as long as "
@@ -451,12 +449,13 @@ def describe_bounds(
     ]
 
 
-def _show_bound(numbers: Sequence[float]) -> list[str]:
+def _show_bound(parts: Sequence[float], expected: float | None) -> list[str]:
     """Return the cells of training, evaluation, writing, all of them, and what is expected."""
-    *_, least, expected = numbers
-    times = map(format_duration, numbers[:-1])
-    multiple = f"{expected / least:.1f}" if expected and least else "-"
-    return [*times, format_duration(expected) if expected else "-", multiple]
+    least = sum(parts)
+    times = map(format_duration, (*parts, least))
+    if expected is None:
+        return [*times, "-", "-"]
+    return [*times, format_duration(expected), f"{expected / least:.1f}" if least else "-"]
 
 
 def describe_replaced(jobs: Sequence[Job]) -> list[str]:

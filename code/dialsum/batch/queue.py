@@ -16,6 +16,7 @@ from collections.abc import Collection
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 from dialsum.batch.cards import (
@@ -378,6 +379,11 @@ class _Queue:
                 f"{self.grace_seconds:g} s; Ctrl-C again kills at once"
             )
 
+    @cached_property
+    def _expected(self) -> dict[int, float | None]:
+        """Seconds that each experiment is expected to take, by its number."""
+        return {job.number: self.plan.expect_seconds(job) for job in self.plan.jobs}
+
     def _describe_progress(self) -> str:
         """Return the state of what runs: a line each, or one line for all on a terminal."""
         now = time.monotonic()
@@ -385,16 +391,16 @@ class _Queue:
         numbers = {run.job.number for run in self.running}
         batch_left = estimate_rest(
             [
-                (self.plan.expect_seconds(run.job), now - run.since, own)
+                (self._expected[run.job.number], now - run.since, own)
                 for run, own in zip(self.running, left, strict=True)
             ],
             [
-                self.plan.expect_seconds(job)
+                self._expected[job.number]
                 for job in self.result.not_started
                 if job.number not in numbers
             ],
             finished=[
-                (self.plan.expect_seconds(one.job), one.record.number("duration_seconds") or 0.0)
+                (self._expected[one.job.number], one.record.number("duration_seconds") or 0.0)
                 for one in self.result.experiments
                 if one.record.succeeded
             ],

@@ -37,7 +37,6 @@ from dialsum.batch.unfinished import Unfinished, find_cut_off, find_unfinished
 from dialsum.cli import BatchOptions
 from dialsum.environment_variables import describe_variables, take_env_file
 from dialsum.errors import EXIT_OK, ConfigError, DialsumError, ProblemsError
-from dialsum.experiment.bound import CARD
 from dialsum.files import write_report
 from dialsum.report.closing import format_closing
 
@@ -138,7 +137,7 @@ def _look_deeper(
         findings.areas[name].says = area.says or findings.areas[name].says
         findings.areas[name].state = area.state
     if bounds and plan.kind != "demo":
-        screen.say("", *describe_bounds(plan, bounds, card=card or CARD, width=screen.width), "")
+        screen.say("", *describe_bounds(plan, bounds, card=card, width=screen.width), "")
     memory = remember_memory(plan) if forecast else plan.memory
     return replace(findings, plan=replace(plan, memory=memory))
 

@@ -281,8 +281,20 @@ class Training(Section):
         return math.ceil(per_epoch * self.num_train_epochs)
 
 
+Bits = Literal[4, 8]
+
+
 class Qlora(Section):
     """Low-rank adapters (LoRA) on a frozen base, which is held in 4 or 8 bits if asked."""
+
+    @property
+    def bits(self) -> Bits | None:
+        """The bits of a weight of the frozen base; None where it is not quantised."""
+        if not self.use_qlora:
+            return None
+        if self.load_in_4bit:
+            return 4
+        return 8 if self.load_in_8bit else None
 
     use_qlora: bool
     """Train adapters; false trains every weight (full fine-tuning)."""

@@ -41,7 +41,7 @@ def find_bound(
     *,
     attention: tuple[int, int, int],
     encoded: Mapping[str, EncodedSplit],
-    epochs: float,
+    training_flops: float,
     steps: int,
     batch: int,
     card: str,
@@ -53,7 +53,7 @@ def find_bound(
 
     Args:
         products, attention: of its model.
-        epochs, steps: of its training.
+        training_flops, steps: of its training.
         batch: rows that are written together.
         card: as the driver names it.
         product: in what matrices are multiplied: bf16, tf32 or fp32.
@@ -62,20 +62,6 @@ def find_bound(
     if peak is None or bandwidth is None:
         return None
     cards = config.batch.gpus_per_experiment
-    lora = config.qlora
-    bits = 4 if lora.load_in_4bit else 8 if lora.load_in_8bit else 16
-    weight_bytes = (bits if lora.use_qlora else 16) / 8
-
-    def read(rows: EncodedSplit, *, backward: bool) -> float:
-        """Return the seconds of a loss on rows."""
-        flops = count_flops(
-            products,
-            attention=attention,
-            inputs=rows.input_lengths,
-            targets=rows.target_lengths,
-            backward=backward,
-        )
-        return flops / peak / cards
 
     def write(rows: EncodedSplit, *, beams: int) -> float:
         """Return the seconds of writing rows' summaries."""
@@ -87,17 +73,23 @@ def find_bound(
             rows=list(zip(map(int, rows.input_lengths), lengths, strict=True)),
             batch=batch,
             beams=beams,
-            weight_bytes=weight_bytes,
+            weight_bytes=(config.qlora.bits or 16) / 8,
         )
         return max(flops / peak, moved / bandwidth) / cards
 
     dev = encoded["dev"]
     longest = config.generation.max_new_tokens or config.tokenizer.decoder_max_len
     measured = dev.first(min(len(dev), config.evaluation.training_max_rows or len(dev)))
-    each = read(measured, backward=False)
-    each += write(measured, beams=config.evaluation.training_num_beams)
+    loss = count_flops(
+        products,
+        attention=attention,
+        inputs=measured.input_lengths,
+        targets=measured.target_lengths,
+        backward=False,
+    )
+    each = loss / peak / cards + write(measured, beams=config.evaluation.training_num_beams)
     return Bound(
-        training=epochs * read(encoded["train"], backward=True),
+        training=training_flops / peak / cards,
         evaluation=each * math.ceil(steps / min(config.training.eval_steps, max(steps, 1))),
         writing=sum(
             write(encoded[kind], beams=config.generation.num_beams)
@@ -108,14 +100,14 @@ def find_bound(
 
 
 def plan_bound(
-    config: Config, *, own: Mapping[str, Any], encoded: Mapping[str, EncodedSplit], card: str | None
+    config: Config, *, own: Mapping[str, Any], encoded: Mapping[str, EncodedSplit], card: str
 ) -> Bound | None:
     """Return the bound of an experiment that was not started, None also of one that is to run on a
     CPU: adapters' own matrices, below one in thirty, are left out.
 
     Args:
         own: its checkpoint's config.json.
-        card: None: CARD.
+        card: as of find_bound.
 
     Raises:
         UnfitError: config.json has no sizes.
@@ -132,14 +124,19 @@ def plan_bound(
     if asked.max_steps is not None:
         epochs = steps * rows_per_step / len(train)
     batch = asked.per_device_eval_batch_size
+    products = measure_products(own, family=family, learns=not config.qlora.use_qlora)
+    attention = measure_attention(own, family=family)
+    once = count_flops(
+        products, attention=attention, inputs=train.input_lengths, targets=train.target_lengths
+    )
     return find_bound(
         config,
-        measure_products(own, family=family, learns=not config.qlora.use_qlora),
-        attention=measure_attention(own, family=family),
+        products,
+        attention=attention,
         encoded=encoded,
-        epochs=epochs,
+        training_flops=epochs * once,
         steps=steps,
         batch=MOST_EVAL_ROWS if batch == "auto" else batch,
-        card=card or CARD,
+        card=card,
         product="bf16" if asked.fp16 or asked.bf16 in (True, "auto") else "tf32",
     )

@@ -16,7 +16,7 @@ from dialsum.train.tracking import (
     find_why_off,
     order_tensorboard,
     order_wandb,
-    tell_id,
+    with_id,
 )
 
 
@@ -63,9 +63,7 @@ def send_again(order: Order, ending: Ending) -> bool:
     """
     place, title = shown(Path(order.metrics).parent), TITLES[order.tracker]
     try:
-        if order.tracker == "wandb":
-            tell_id(order)
-        status = send(order, ending)
+        status = send(with_id(order) if order.tracker == "wandb" else order, ending)
     except OffError as error:
         raise UnfitError(f"{place}: {title} has not got the curves: {error}") from None
     # W&B raises its own errors, the network's, its service's: the other runs get their turn.

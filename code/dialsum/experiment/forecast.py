@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from dialsum.config.schema import Config
 from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
 from dialsum.errors import DialsumError, UnfitError
 from dialsum.files import read_regular, write_json
-from dialsum.machine.devices import GIB, host_memory, nvidia_gpus, visible_gpus
+from dialsum.machine.devices import GIB, find_largest_gpu, host_memory
 from dialsum.machine.memory import CONTEXT_GIB, RESERVE_SHARE, TrainingMemory
 from dialsum.models.checkpoint import find_folder, find_size, read_own_config
 from dialsum.models.families import get_family
@@ -76,9 +75,7 @@ def find_card(config: Config, *, memory_gib: float | None = None, cpu: bool = Fa
         return Card("cuda", int(memory_gib * GIB))
     if cpu or config.general.device == "cpu":
         return Card("cpu", host_memory().total_bytes)
-    cards = visible_gpus(nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    if cards:
-        best = max(cards, key=lambda gpu: gpu.memory_total_bytes)
+    if best := find_largest_gpu():
         return Card("cuda", best.memory_total_bytes or None, best.compute_capability)
     return Card("cuda", int(config.batch.memory_limit_gib * GIB))
 

@@ -40,12 +40,12 @@ class Looked:
     bounds: list[dict[str, float] | None] = field(default_factory=list)
 
 
-def look_at(jobs: Sequence[Job], splits: Splits, *, keep: bool, card: str | None) -> Looked:
+def look_at(jobs: Sequence[Job], splits: Splits, *, keep: bool, card: str) -> Looked:
     """Return what is found of experiments with the same checkpoint, rows and tokenizer.
 
     Args:
         keep: encoded rows are kept for the run, as it would keep them.
-        card: the name of the one that they would run on, if any.
+        card: the name of the one that they would run on.
     """
     job = jobs[0]
     config, found = job.config, Looked()

@@ -427,7 +427,7 @@ def _go(
         products,
         attention=attention,
         encoded=encoded,
-        epochs=result.epochs,
+        training_flops=flops,
         steps=result.steps,
         batch=choices.eval_batch_size(settings.num_beams),
         card=choices.where.name,

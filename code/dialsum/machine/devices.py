@@ -219,6 +219,16 @@ def find_own_gpu(index: int) -> GpuState | None:
     return visible[index] if index < len(visible) else None
 
 
+def find_largest_gpu() -> GpuState | None:
+    """Return the state of the card with most memory that a run here could have; None without one.
+
+    Raises:
+        DriverError: the driver does not work.
+    """
+    visible = visible_gpus(nvidia_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return max(visible, key=lambda gpu: gpu.memory_total_bytes, default=None)
+
+
 @contextmanager
 def _driver() -> Iterator[Any | None]:
     """Yield the started NVML, None without NVIDIA driver; its errors become DriverError."""

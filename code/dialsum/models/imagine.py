@@ -14,11 +14,9 @@ import torch
 import transformers
 from torch.utils._python_dispatch import _disable_current_modes
 
-from dialsum.config.schema import Config
+from dialsum.config.schema import Bits, Config
 from dialsum.models.families import get_family
 from dialsum.models.load import (
-    Bits,
-    choose_bits,
     compute_as_in_training,
     describe_quantisation,
     forget_own_search,
@@ -37,7 +35,7 @@ def imagine_model(
         dtype: of weights that are not quantised.
         rows: tokens of the tokenizer, new ones included.
     """
-    family, bits = get_family(config.model.architecture), choose_bits(config.qlora)
+    family, bits = get_family(config.model.architecture), config.qlora.bits
     asked = copy.deepcopy(library_config)
     asked.tie_word_embeddings = True
     if config.model.dropout is not None:

@@ -16,9 +16,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from dialsum.config.schema import Config, Qlora
+from dialsum.config.schema import Bits, Config, Qlora
 from dialsum.errors import RunError, UnfitError, first_line
 from dialsum.models.checkpoint import (
     fetch_folder,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 SHOWN_NAMES = 3
 """How many names of weights a message gives."""
-Bits = Literal[4, 8]
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ def load_model(
     """
     import transformers
 
-    family, bits = get_family(config.model.architecture), choose_bits(config.qlora)
+    family, bits = get_family(config.model.architecture), config.qlora.bits
     source, weights = str(checkpoint.folder), checkpoint.weights
     model_config = copy.deepcopy(checkpoint.config)
     # Under True the library ties what the file lacks, and leaves a head of its own as it is; under
@@ -433,15 +432,6 @@ def _spell_new_rows(
                 weight[new_id] = rows.mean(dim=0)
 
 
-def choose_bits(asked: Qlora) -> Bits | None:
-    """Return the bits of a weight of the frozen base; None where it is not quantised."""
-    if not asked.use_qlora:
-        return None
-    if asked.load_in_4bit:
-        return 4
-    return 8 if asked.load_in_8bit else None
-
-
 def describe_quantisation(bits: Bits, *, compute: Any) -> Any:
     """Return the library's description of a quantised base.
 
@@ -617,7 +607,7 @@ def describe_loader(asked: Qlora) -> dict[str, str]:
     if not asked.use_qlora:
         used = "transformers (full fine-tuning)"
         return {"requested": used, "used": used, "why": "qlora.use_qlora is false"}
-    bits = choose_bits(asked)
+    bits = asked.bits
     used = f"PEFT + bitsandbytes {bits}-bit" if bits else "PEFT + no quantisation"
     if not asked.use_unsloth:
         return {"requested": used, "used": used, "why": "as configured"}

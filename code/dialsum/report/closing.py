@@ -118,20 +118,20 @@ def format_times(records: Sequence[Record], *, width: int | None = None) -> list
     Where the card's peaks are known (experiment/bound.py), training, evaluation and writing have
     beside them how many times the least they took, and `least` is that of the three together.
     """
-    rows, sums, least_sums = [], [0.0] * len(TIME_PARTS), [0.0] * len(BOUND_PARTS)
+    told = []
     for record in records:
         spent = [record.number(f"time.{part}") or 0.0 for part in TIME_PARTS]
         least = [record.number(f"time.least.{part}") or 0.0 for part in BOUND_PARTS]
-        if not any(spent):
-            continue
-        sums = [a + b for a, b in zip(sums, spent, strict=True)]
-        least_sums = [a + b for a, b in zip(least_sums, least, strict=True)]
-        rows.append([record.label, *_show_times(spent, least)])
-    if not rows:
+        told += [(record.label, spent, least)] if any(spent) else []
+    if not told:
         return []
-    if len(rows) > 1:
-        bound = least_sums if all(row[-1] != ABSENT for row in rows) else [0.0] * len(BOUND_PARTS)
-        rows.append(["all runs", *_show_times(sums, bound)])
+    if len(told) > 1:
+        _, spent_by_run, least_by_run = zip(*told, strict=True)
+        bounds = [sum(one) for one in zip(*least_by_run, strict=True)]
+        all_known = all(map(any, least_by_run))
+        sums = [sum(one) for one in zip(*spent_by_run, strict=True)]
+        told.append(("all runs", sums, bounds if all_known else [0.0] * len(BOUND_PARTS)))
+    rows = [[label, *_show_times(spent, least)] for label, spent, least in told]
     head = ["", *TIME_PARTS, "in all", "least", "multiple"]
     known = any(row[-1] != ABSENT for row in rows)
     shown_rows = [row if known else row[:-2] for row in [head, *rows]]

@@ -28,7 +28,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import IO, Any
 
 import torch
@@ -36,6 +35,7 @@ import torch.distributed as dist
 
 from dialsum.errors import RunError
 from dialsum.generate import GenerationSettings, generate
+from dialsum.lifeline import run_main
 from dialsum.machine.devices import THREAD_COUNTS
 from dialsum.machine.memory import free_memory, is_out_of_memory
 from dialsum.train.guard import learning
@@ -50,10 +50,6 @@ LOG_BYTES = 4000
 """Of what a helper that died had printed last."""
 BUCKET_BYTES = 64 * 2**20
 """Small tensors travel together, up to so many bytes; larger ones alone, without a copy."""
-ENTRY = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-    "from dialsum.experiment.helper import main; main()"
-)
 
 Failed = tuple[Pass, str]
 """A pass that memory did not hold, and the library's words."""
@@ -231,8 +227,8 @@ class Crew:
         processes: the first one counted in.
         cards: what CUDA_VISIBLE_DEVICES names each process's card by, the first one's first; empty
             where they share the CPU.
-        entry: Python's arguments that start a helper; the pipe's descriptor and this process's id
-            come after them.
+        entry: the command that starts a helper; the pipe's descriptor and this process's id come
+            after it.
 
     Raises:
         OSError: a process cannot be started.
@@ -243,7 +239,7 @@ class Crew:
         processes: int,
         *,
         cards: Sequence[str] = (),
-        entry: Sequence[str] = ("-c", ENTRY, str(Path(__file__).resolve().parents[2])),
+        entry: Sequence[str] = run_main("dialsum.experiment.helper"),
     ) -> None:
         self.processes, self._cards, self._entry = processes, cards, entry
         self._helpers: list[Helper] = []
@@ -267,7 +263,7 @@ class Crew:
             ours, theirs = socket.socketpair()
             with theirs:
                 process = subprocess.Popen(
-                    [sys.executable, *self._entry, str(theirs.fileno()), str(os.getpid())],
+                    [*self._entry, str(theirs.fileno()), str(os.getpid())],
                     # In this process's own group, which is ended as one.
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,

@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import psutil
 
 from dialsum.config.schema import Tracking
 from dialsum.files import append_json_line
+from dialsum.lifeline import run_main
 from dialsum.paths import PROJECT_ROOT, RunPaths, in_command
 from dialsum.train.curves import MODES, Ending, Order, find_wandb_id, read_mode, to_line
 
@@ -31,9 +33,6 @@ FINISH_SECONDS = 4.0
 """What all trackers together get at a run's end for what they have not written or sent yet."""
 KILL_SECONDS = 0.5
 """For a process that was killed to be gone."""
-PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); from dialsum.train.curves import main; main()"
-)
 TITLES = {"tensorboard": "TensorBoard", "wandb": "Weights & Biases"}
 
 
@@ -68,14 +67,13 @@ class Follower:
     def __init__(self, order: Order) -> None:
         self.title, self.record, self.sent = TITLES[order.tracker], dict[str, Any](), False
         self._rest = b""
-        code = str(Path(__file__).resolve().parents[2])
         # What W&B leaves there when it is ended goes with it.
         self._scratch = tempfile.TemporaryDirectory(
             prefix="dialsum-tracker-", ignore_cleanup_errors=True
         )
         self._process = subprocess.Popen(
             # In the run's own group, which is ended as one.
-            [sys.executable, "-c", PROGRAM, code, str(os.getpid())],
+            [*run_main("dialsum.train.curves"), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -141,8 +139,7 @@ def order_tensorboard(paths: RunPaths) -> Order:
 def order_wandb(
     asked: Tracking, *, paths: RunPaths, name: str, group: str | None, config: Mapping[str, Any]
 ) -> Order:
-    """Return what has W&B take a run's curves: the W&B run that they went to before gets what it
-    lacks, else there is a new one."""
+    """Return what has W&B take a run's curves, once it has an id (with_id)."""
     return Order(
         "wandb",
         metrics=str(paths.metrics),
@@ -152,16 +149,18 @@ def order_wandb(
         name=name,
         group=group,
         config=dict(config),
-        id=find_wandb_id(paths.metrics) or uuid.uuid4().hex[:12],
     )
 
 
-def tell_id(order: Order) -> None:
-    """Write into metrics.jsonl which W&B run its curves go to, where it does not say so."""
+def with_id(order: Order) -> Order:
+    """Return it with the id of the W&B run that the curves went to before, which gets what it
+    lacks; else with a new one, which metrics.jsonl tells from now on."""
     metrics = Path(order.metrics)
-    if find_wandb_id(metrics) is None:
+    if (known := find_wandb_id(metrics)) is None:
+        known = uuid.uuid4().hex[:12]
         moment = datetime.now().astimezone().isoformat(timespec="milliseconds")
-        append_json_line(metrics, {"time": moment, "event": "wandb", "id": order.id})
+        append_json_line(metrics, {"time": moment, "event": "wandb", "id": known})
+    return replace(order, id=known)
 
 
 def name_command(tracker: str, folder: Path) -> str:
@@ -210,8 +209,7 @@ class Followers:
             self._off["tensorboard"] = {"used": "off", "why": "tracking.tensorboard is false"}
         if (why := find_why_off(asked)) is None:
             order = order_wandb(asked, paths=paths, name=name, group=group, config=config)
-            tell_id(order)
-            self._start(order)
+            self._start(with_id(order))
         else:
             self._off["wandb"] = {"used": "off", "why": why}
             print(f"{TITLES['wandb']} off: {why}", flush=True)
