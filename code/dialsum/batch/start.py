@@ -96,6 +96,9 @@ def run_batch(
             screen.say("", *findings.describe(width=screen.width))
             findings.refuse()
         findings = replace(findings, plan=plan)
+        there = findings.areas[CHECKPOINTS]
+        if there.state != "ok":  # to be made or fetched, which was done just now
+            there.says, there.state = "all here now", "ok"
         if can_look:
             findings = _look_deeper(findings, screen, keep=True, hub=False, forecast=options.deep)
         screen.say("", *findings.describe(width=screen.width))
