@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test that fits in 15 minutes, in the same environment as the experiments.
+# Every test but those of long trainings, in the same environment as the experiments.
 #
 #   bash run_tests.sh            unit tests in parallel, then those that train small models
 #   bash run_tests.sh --fast     unit tests only
