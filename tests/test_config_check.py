@@ -93,7 +93,7 @@ def test_each_wrong_value_is_said_in_plain_words(tmp_path: Path, text: str, word
             "training.learning_rate not given → a number (≥ 1e-12, < 1): P",
         ),
         (TAIL, "qlora.use_qlora not given → true or false: Train adapters"),
-        (HEAD, "model.architecture not given → mt5, t5 or bart"),
+        (HEAD, "model.architecture not given → mt5, t5, bart, gpt2, kogpt2, llama, qwen or gemma"),
     ],
 )
 def test_what_has_to_be_given_is_said_with_its_meaning(

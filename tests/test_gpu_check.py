@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dialsum.machine.flops import count_flops, find_products
+from dialsum.machine.flops import Attention, count_flops, find_products
 from dialsum.models.checkpoint import measure_products
-from dialsum.models.families import FAMILIES, get_family
+from dialsum.models.families import get_family
 from gpu.architectures import FOLDER, read_architecture
 from gpu.jobs import NO_BITSANDBYTES, NO_CUDA_UNSLOTH, NO_UNSLOTH, SEVEN, Libraries, plan_jobs
 from gpu.table import NO_FORECAST
@@ -86,16 +86,17 @@ def test_an_architecture_has_as_many_parameters_as_the_real_one(name: str) -> No
         module.weight.numel() for module in model.modules() if type(module) is torch.nn.Linear
     )
     found = count_flops(
-        find_products(model.named_modules()), attention=(0, 0, 0), inputs=[1], targets=[1]
+        find_products(model.named_modules()),
+        attention=Attention(0, 0, 0, 0),
+        inputs=[1],
+        targets=[1],
     )
     assert found == 6 * matrices
-    if read["family"] not in FAMILIES:
-        return
     # The plan counts the same from config.json alone.
     family = get_family(read["family"])
     planned = measure_products(read["config"], family=family, learns=True)
-    products = find_products(model.named_modules())
-    for side in ("input", "target"):
+    products = find_products(model.named_modules(), decoder_only=family.decoder_only)
+    for side in ("input", "target", "both"):
         assert sum(one.weights for one in planned if one.side == side) == sum(
             one.weights for one in products if one.side == side
         )

@@ -15,6 +15,7 @@ from dialsum.config.load import load_config
 from dialsum.errors import UnfitError
 from dialsum.machine.flops import (
     PEAKS,
+    Attention,
     Product,
     count_flops,
     count_writing,
@@ -196,21 +197,27 @@ def test_each_matrix_reads_its_own_side_and_a_wrapper_does_not_count() -> None:
     ]
 
 
+NOTHING = Attention(0, 0, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("products", "attention", "inputs", "targets", "expected"),
     [
-        ([], (0, 0, 0), [], [], 0),
-        ([Product("input", 10, True)], (0, 0, 0), [3, 2], [9, 9], 6 * 10 * 5),
-        ([Product("input", 10, False)], (0, 0, 0), [3], [9], 4 * 10 * 3),
-        ([Product("target", 10, True)], (0, 0, 0), [3], [9], 6 * 10 * 9),
+        ([], NOTHING, [], [], 0),
+        ([Product("input", 10, True)], NOTHING, [3, 2], [9, 9], 6 * 10 * 5),
+        ([Product("input", 10, False)], NOTHING, [3], [9], 4 * 10 * 3),
+        ([Product("target", 10, True)], NOTHING, [3], [9], 6 * 10 * 9),
         # 12 x layers x width x queries x keys; a decoder's layer looks at itself and the input.
-        ([], (2, 0, 5), [3], [9], 12 * 2 * 5 * 9),
-        ([], (0, 2, 5), [3], [9], 12 * 2 * 5 * 9 * (9 + 3)),
+        ([], Attention(2, 0, 5, 5), [3], [9], 12 * 2 * 5 * 9),
+        ([], Attention(0, 2, 5, 5), [3], [9], 12 * 2 * 5 * 9 * (9 + 3)),
+        # A decoder alone reads both as one text, in which a token sees those before it.
+        ([Product("both", 10, True)], NOTHING, [3], [9], 6 * 10 * 12),
+        ([], Attention(0, 2, 5, 3, decoder_only=True), [3], [9], 12 * 2 * 5 * 12 * 12 / 2),
     ],
 )
 def test_flops_are_those_of_the_formula(
     products: list[Product],
-    attention: tuple[int, int, int],
+    attention: Attention,
     inputs: list[int],
     targets: list[int],
     expected: float,
@@ -238,7 +245,7 @@ def test_only_a_card_of_the_table_has_a_peak(
 
 
 def test_a_loss_alone_takes_the_forward_part() -> None:
-    asked: dict[str, Any] = {"attention": (2, 1, 5), "inputs": [3], "targets": [9]}
+    asked: dict[str, Any] = {"attention": Attention(2, 1, 5, 5), "inputs": [3], "targets": [9]}
     for learns, share in ((True, 3), (False, 2)):
         products = [Product("input", 10, learns)]
         whole, alone = (count_flops(products, backward=one, **asked) for one in (True, False))
@@ -248,7 +255,7 @@ def test_a_loss_alone_takes_the_forward_part() -> None:
 
 def test_writing_takes_the_decoder_once_a_token_and_the_caches_of_all_before() -> None:
     products = [Product("input", 100, False), Product("target", 1000, False)]
-    asked: dict[str, Any] = {"attention": (0, 0, 0), "beams": 3, "weight_bytes": 0.5}
+    asked: dict[str, Any] = {"attention": NOTHING, "beams": 3, "weight_bytes": 0.5}
     rows = [(2, 5), (8, 4)]
     flops, moved = count_writing(products, rows=rows, batch=2, **asked)
     assert flops == 2 * 100 * 10 + 2 * 1000 * 9 * 3
@@ -257,10 +264,21 @@ def test_writing_takes_the_decoder_once_a_token_and_the_caches_of_all_before() -
         flops,
         0.5 * (2 * 100 + 1000 * (5 + 4)),
     )
-    asked |= {"attention": (7, 2, 16), "beams": 1}
+    asked |= {"attention": Attention(7, 2, 16, 4), "beams": 1}
     flops, moved = count_writing([], rows=[(8, 4)], batch=1, **asked)
     assert flops == 4 * 7 * 16 * 64 + 4 * 2 * 16 * 4 * (8 + 2)
-    assert moved == 2 * 2 * 2 * 16 * 4 * (8 + 2)
+    assert moved == 2 * 2 * 2 * 4 * 4 * (8 + 2)
+
+
+def test_a_decoder_alone_reads_its_prompt_and_writes_by_the_same_matrices() -> None:
+    products = [Product("both", 100, False), Product("target", 1000, False)]
+    attention = Attention(0, 3, 16, 4, decoder_only=True)
+    flops, moved = count_writing(
+        products, attention=attention, rows=[(8, 4)], batch=1, beams=2, weight_bytes=0.5
+    )
+    pairs = 3 * 8 * 8 / 2 + 3 * 2 * 4 * (8 + 2)
+    assert flops == 2 * 100 * 8 + 2 * 1100 * 4 * 2 + 4 * 16 * pairs
+    assert moved == 0.5 * (100 + 1100 * 4) + 2 * 2 * 3 * 4 * 4 * (8 + 2 * 4 / 2)
 
 
 def test_lower_precisions_are_no_slower() -> None:

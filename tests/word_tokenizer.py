@@ -42,8 +42,11 @@ class WordTokenizer:
         *,
         return_attention_mask: bool = True,
         return_offsets_mapping: bool = False,
+        add_special_tokens: bool = True,
     ) -> dict[str, list[Any]]:
-        encodings = self.backend_tokenizer.encode_batch(list(texts))
+        encodings = self.backend_tokenizer.encode_batch(
+            list(texts), add_special_tokens=add_special_tokens
+        )
         found: dict[str, list[Any]] = {"input_ids": [one.ids for one in encodings]}
         if return_attention_mask:
             found["attention_mask"] = [one.attention_mask for one in encodings]

@@ -11,7 +11,10 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dialsum.machine.flops import Attention
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 FOLDER = REPOSITORY / "config" / "architectures"
@@ -77,15 +80,12 @@ class Architecture:
     config: dict[str, Any]
 
     @property
-    def attention(self) -> tuple[int, int, int]:
-        """Layers of the encoder and of the decoder, and width of all heads together."""
-        own = self.config
-        if self.family == "llama":
-            return int(own["num_hidden_layers"]), 0, int(own["hidden_size"])
-        if self.family == "bart":
-            return int(own["encoder_layers"]), int(own["decoder_layers"]), int(own["d_model"])
-        width = int(own["num_heads"]) * int(own["d_kv"])
-        return int(own["num_layers"]), int(own["num_decoder_layers"]), width
+    def attention(self) -> Attention:
+        """What its attention computes and keeps."""
+        from dialsum.models.checkpoint import measure_attention
+        from dialsum.models.families import get_family
+
+        return measure_attention(self.config, family=get_family(self.family))
 
 
 def read_architecture(name: str, *, small: bool = False) -> Architecture:

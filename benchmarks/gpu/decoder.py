@@ -73,9 +73,9 @@ def measure_decoder(
     seconds = ends[-1] - ends[settings.warm_up - 1]
     lengths = [shape.length] * shape.batch * found["timed_steps"]
     flops = count_flops(
-        find_products(model.named_modules()),
+        find_products(model.named_modules(), decoder_only=True),
         attention=architecture.attention,
-        inputs=lengths,
+        inputs=[0] * len(lengths),
         targets=lengths,
     )
     return found | describe_speed(

@@ -101,17 +101,21 @@ class WritablePieces:
         return [one for one, then in self.after[state].items() if MORE[then] < left]
 
 
-def find_writable(tokenizer: PreTrainedTokenizerFast) -> WritablePieces:
+def find_writable(
+    tokenizer: PreTrainedTokenizerFast, *, decoder_only: bool = False
+) -> WritablePieces:
     """Find what a target that a tokenizer encoded can hold.
 
-    Special tokens cannot stand in one but those that the tokenizer itself puts there and the
-    unknown token, unless that is the padding token too (pko-t5).
+    Special tokens cannot stand in one but those that the tokenizer itself puts there (of a decoder
+    alone the end of a text only) and the unknown token, unless that is the padding token too
+    (pko-t5).
     """
     vocabulary = tokenizer.get_vocab()
     rows = max(vocabulary.values()) + 1
-    held = {*tokenizer("")["input_ids"], tokenizer.eos_token_id, tokenizer.unk_token_id}
+    held = {tokenizer.unk_token_id, *([] if decoder_only else tokenizer("")["input_ids"])}
+    held = (held - {tokenizer.pad_token_id}) | {tokenizer.eos_token_id}
     special = {at for at, token in tokenizer.added_tokens_decoder.items() if token.special}
-    never = special - (held - {tokenizer.pad_token_id})
+    never = special - held
     never |= {at for piece, at in vocabulary.items() if PLACEHOLDER.fullmatch(piece)}
     never |= {*range(rows)}.difference(vocabulary.values())
     decoder = str(tokenizer.backend_tokenizer.decoder)
@@ -262,8 +266,9 @@ def search(
     own, beams = model.config, settings.num_beams
     if not 1 <= candidates <= beams:
         raise ValueError(f"{candidates} candidates of a search with {beams} beams")
+    alone = not own.is_encoder_decoder
     asked = describe_search(settings, own, candidates=candidates)
-    processors = _processors(settings, find_writable(tokenizer), device=model.device)
+    writable = find_writable(tokenizer, decoder_only=alone)
     autocast = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=settings.bf16)
     order = sorted(range(len(inputs)), key=lambda index: -len(inputs[index]))
     found: list[list[Candidate]] = [[] for _ in inputs]
@@ -277,17 +282,27 @@ def search(
             words = None
             try:
                 with torch.inference_mode(), autocast:
-                    padded = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
+                    # The first id of what is written is the decoder's start; without an encoder
+                    # all of the prompt stands there, and padding before it.
+                    width = max(map(len, rows))
+                    begun = width if alone else 1
+                    ids = torch.full((len(rows), width), own.pad_token_id)
+                    mask = torch.zeros_like(ids)
+                    for place, row in enumerate(rows):
+                        held = slice(width - len(row), None) if alone else slice(len(row))
+                        ids[place, held], mask[place, held] = torch.tensor(row), 1
                     written = model.generate(
-                        input_ids=padded["input_ids"].to(model.device),
-                        attention_mask=padded["attention_mask"].to(model.device),
+                        input_ids=ids.to(model.device),
+                        attention_mask=mask.to(model.device),
                         generation_config=asked,
-                        logits_processor=processors,
-                        past_key_values=make_cache(),
-                    ).tolist()
+                        logits_processor=_processors(
+                            settings, writable, begun=begun, alone=alone, device=model.device
+                        ),
+                        past_key_values=None if alone else make_cache(),
+                    )[:, begun:].tolist()
                     for place, index in enumerate(chosen):
                         best = written[place * candidates : (place + 1) * candidates]
-                        found[index] = [_read_candidate(tokenizer, ids, own) for ids in best]
+                        found[index] = [_read_candidate(tokenizer, one, own) for one in best]
                         if score:
                             found[index] = _score(model, rows[place], found[index])
             except (RuntimeError, MemoryError) as error:
@@ -337,34 +352,42 @@ def describe_search(settings: GenerationSettings, own: Any, *, candidates: int =
         min_new_tokens=settings.min_new_tokens or None,
         do_sample=False,
         use_cache=True,
-        repetition_penalty=settings.repetition_penalty,
+        # The library's counts the prompt, which a summary has to repeat.
+        repetition_penalty=settings.repetition_penalty if own.is_encoder_decoder else 1.0,
         length_penalty=settings.length_penalty if beams > 1 else None,
         early_stopping=settings.early_stopping if beams > 1 else None,
         pad_token_id=own.pad_token_id,
         eos_token_id=own.eos_token_id,
-        decoder_start_token_id=own.decoder_start_token_id,
+        decoder_start_token_id=getattr(own, "decoder_start_token_id", None),
     )
 
 
 def _read_candidate(tokenizer: PreTrainedTokenizerFast, ids: list[int], own: Any) -> Candidate:
-    # The first is the decoder's start, which may be the end token too.
-    end = ids.index(own.eos_token_id, 1) + 1 if own.eos_token_id in ids[1:] else len(ids)
-    text = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
-    return Candidate(text, tuple(ids[1:end]))
+    end = ids.index(own.eos_token_id) + 1 if own.eos_token_id in ids else len(ids)
+    text = str(tokenizer.decode(ids[:end], skip_special_tokens=True)).strip()
+    return Candidate(text, tuple(ids[:end]))
 
 
 def _score(model: Any, row: list[int], candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return the candidates of one row with their log-probabilities."""
     import torch
 
-    start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
+    pad = model.config.pad_token_id
     longest = max(len(one.tokens) for one in candidates)
     targets = [[*one.tokens, *[pad] * (longest - len(one.tokens))] for one in candidates]
-    begun = [[start, *target[:-1]] for target in targets]
-    logits = model(
-        input_ids=torch.tensor([row] * len(candidates), device=model.device),
-        decoder_input_ids=torch.tensor(begun, device=model.device),
-    ).logits
+
+    def place(rows: list[list[int]]) -> torch.Tensor:
+        return torch.tensor(rows, device=model.device)
+
+    if model.config.is_encoder_decoder:
+        start = model.config.decoder_start_token_id
+        logits = model(
+            input_ids=place([row] * len(candidates)),
+            decoder_input_ids=place([[start, *target[:-1]] for target in targets]),
+        ).logits
+    else:
+        whole = place([[*row, *target[:-1]] for target in targets])
+        logits = model(input_ids=whole, logits_to_keep=longest).logits
     written = torch.tensor(targets, device=model.device)
     said = logits.float().log_softmax(-1).gather(-1, written[:, :, None])[:, :, 0]
     return [
@@ -411,10 +434,17 @@ def banned_tokens(written: Sequence[int], *, size: int, exempt: Collection[int])
 
 
 def _processors(
-    settings: GenerationSettings, writable: WritablePieces, *, device: Any
+    settings: GenerationSettings, writable: WritablePieces, *, begun: int, alone: bool, device: Any
 ) -> LogitsProcessorList:
+    """Return what a search may not write, in the library's form.
+
+    Args:
+        begun: ids of each row that nobody wrote: the decoder's start, or a prompt. No n-gram holds
+            one.
+        alone: it is a prompt, of which nothing counts as a repetition.
+    """
     import torch
-    from transformers import LogitsProcessor, LogitsProcessorList
+    from transformers import LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
     never = -float("inf")
     exempt = settings.exempt | writable.parts
@@ -424,8 +454,8 @@ def _processors(
 
         def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
             for row, written in enumerate(input_ids.tolist()):
-                # The first id is the decoder's start, which no n-gram holds.
-                ban = banned_tokens(written[1:], size=settings.no_repeat_ngram_size, exempt=exempt)
+                own = written[begun:]
+                ban = banned_tokens(own, size=settings.no_repeat_ngram_size, exempt=exempt)
                 if ban:
                     scores[row, ban] = never
             return scores
@@ -434,8 +464,9 @@ def _processors(
         """Leave out what no target holds; of a wide vocabulary few columns are touched."""
 
         def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-            left = settings.max_new_tokens + 1 - input_ids.shape[1]
-            states = map(writable.state_of, input_ids.tolist()) if writable.parts else ()
+            left = settings.max_new_tokens + begun - input_ids.shape[1]
+            own = input_ids[:, begun:].tolist() if writable.parts else []
+            states = map(writable.state_of, own)
             inside = {row: state for row, state in enumerate(states) if state != WHOLE}
             kept = scores[list(inside)]
             scores.index_fill_(1, unwritable(scores.shape[1], min(left, LONGEST)), never)
@@ -452,5 +483,13 @@ def _processors(
         banned = {*writable.never, *range(writable.rows, width), *writable.parts.difference(begin)}
         return torch.tensor(sorted(banned), dtype=torch.long, device=device)
 
-    processors = [NoRepeatNgramExceptTags()] if settings.no_repeat_ngram_size else []
+    processors: list[LogitsProcessor] = []
+    if alone and settings.repetition_penalty != 1.0:
+        processors.append(
+            RepetitionPenaltyLogitsProcessor(
+                settings.repetition_penalty, prompt_ignore_length=begun
+            )
+        )
+    if settings.no_repeat_ngram_size:
+        processors.append(NoRepeatNgramExceptTags())
     return LogitsProcessorList([*processors, OnlyWritable()])

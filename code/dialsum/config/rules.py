@@ -12,10 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.config.messages import CLAIM, METRIC, Conflict
-from dialsum.config.schema import Config, Section, Training, default_of, is_section, keys_under
+from dialsum.config.schema import (
+    DECODER_ONLY,
+    Config,
+    Section,
+    Training,
+    default_of,
+    is_section,
+    keys_under,
+)
 from dialsum.config.sources import Resolved
 from dialsum.config.yaml import show_value
 from dialsum.machine.devices import FP16_OVERFLOWS
+from dialsum.paths import project_path
+from dialsum.text import shorten
 
 RETRY = "batch.retry"
 LEARNING_RATE = "training.learning_rate"
@@ -83,7 +93,7 @@ PIECE_CHARACTERS = 16
 """Longest pieces that sentencepiece makes; the tokenizer itself is asked when it is loaded."""
 NOT_BLOCKS = ("embed_tokens", "lm_head", "shared")
 """Targets outside of the blocks, which tied models have in common."""
-LONGEST = "generation.max_new_tokens"
+LONGEST, PACKING = "generation.max_new_tokens", "training.packing"
 SCHEDULE, WARMUP = "training.lr_scheduler_type", "training.warmup_steps"
 SCHEDULE_ARGUMENTS: dict[str, dict[str, str]] = {
     "cosine": {"num_cycles": "a number above 0 (0.5: one fall to zero)"},
@@ -116,6 +126,41 @@ def checkpoint_is_of_the_family(config: Config) -> Iterator[Conflict]:
     if (family := KNOWN_CHECKPOINTS.get(config.model.checkpoint, asked)) != asked:
         found = f"{asked} for {config.model.checkpoint}"
         yield Conflict("model.architecture", found, f"architecture: {family}")
+
+
+def each_network_is_asked_its_way(config: Config) -> Iterator[Conflict]:
+    """A decoder alone reads a prompt, an encoder its input: what is the other's would do nothing.
+
+    A default that is stated asks for nothing.
+    """
+    name = config.model.architecture
+    alone = name in DECODER_ONLY
+    if alone and config.tokenizer.input_prefix:
+        found = f"{show_value(config.tokenizer.input_prefix)}, but {name} reads a prompt"
+        yield Conflict("tokenizer.input_prefix", found, "put the text into prompt.user")
+    if alone:
+        return
+    for key in (*keys_under("prompt"), "training.completion_only_loss", PACKING):
+        section, _, own = key.partition(".")
+        value = getattr(getattr(config, section), own)
+        if value != default_of(key):
+            found = f"{shorten(show_value(value), limit=40)}, but {name} has an encoder, no prompt"
+            meant = "tokenizer.input_prefix" if section == "prompt" else "remove it"
+            yield Conflict(key, found, meant)
+
+
+def chat_template_can_be_read(config: Config) -> Iterator[Conflict]:
+    """What looks like the name of a file has to be one."""
+    said = config.prompt.chat_template
+    if said is None or "{{" in said or "{%" in said:
+        return
+    try:
+        there = project_path(said).is_file()
+    except (OSError, ValueError):  # too long a name, or one with a NUL
+        there = False
+    if not there:
+        found = f"{shorten(said, limit=60)}: no such file, and no Jinja template"
+        yield Conflict("prompt.chat_template", found, "a file's path, or a template with {{ … }}")
 
 
 def shortest_is_below_longest(config: Config) -> Iterator[Conflict]:
@@ -296,6 +341,8 @@ RULES: tuple[Callable[[Config], Iterator[Conflict]], ...] = (
     fp16_fits_the_family,
     one_mixed_precision,
     checkpoint_is_of_the_family,
+    each_network_is_asked_its_way,
+    chat_template_can_be_read,
     shortest_is_below_longest,
     prefix_leaves_room,
     lengths_fit_kobart,
@@ -386,6 +433,12 @@ SWITCHES = (
         1,
         "greedy search has no beams to weigh",
         ("generation.length_penalty", "generation.early_stopping"),
+    ),
+    Switch(
+        PACKING,
+        True,
+        "packed rows come at random, and none is padded",
+        ("training.train_sampling_strategy",),
     ),
     Switch("data.test_file", None, "no test rows are read", ("data.max_test_rows",)),
     Switch("tracking.wandb", False, "W&B is off", ("tracking.project", "tracking.entity")),

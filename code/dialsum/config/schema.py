@@ -37,7 +37,9 @@ Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Cooldown = Annotated[str, Field(pattern=r"^(until_free|[0-9]{1,5}s|[0-9]{1,3}C)$")]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Score = Annotated[float, Field(ge=0, le=100)]
-Architecture = Literal["mt5", "t5", "bart"]
+Architecture = Literal["mt5", "t5", "bart", "gpt2", "kogpt2", "llama", "qwen", "gemma"]
+DECODER_ONLY: tuple[Architecture, ...] = ("gpt2", "kogpt2", "llama", "qwen", "gemma")
+"""Those without an encoder: dialogue and summary are one text to them."""
 BestMetric = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum", "loss"]
 Scale = Literal["mecab", "kiwi", "whitespace", "char", "english"]
 Retry = Literal["lr_half", "batch_half", "rank_half"]
@@ -98,7 +100,8 @@ class Model(Section):
     """Which network, from where, in which precision."""
 
     architecture: Architecture
-    """Family: mt5, t5 (v1 and v1.1) or bart; checked against the checkpoint's own config."""
+    """Family: mt5, t5 (v1 and v1.1), bart; or a decoder alone: gpt2, kogpt2 (GPT-2 with Korean
+    pieces), llama, qwen (2, 2.5, 3), gemma (3, text). Checked against the checkpoint's config."""
     checkpoint: str
     """Name on the model hub, or a local folder with config.json, weights and tokenizer."""
     revision: str | None = None
@@ -124,13 +127,14 @@ class Tokenizer(Section):
     """How text becomes tokens."""
 
     encoder_max_len: Length
-    """Longest input in tokens, prefix and end token included; longer ones are cut and counted."""
+    """Longest input in tokens, all of it: prefix and end token, or the whole prompt; of longer ones
+    the dialogue is cut, and they are counted."""
     decoder_max_len: Length
     """Longest target in tokens, end token included; longer ones lose their end and are counted."""
     long_dialogues_keep: KeptPart = "both_ends"
     """What stays of a too long dialogue, by whole turns; both_ends leaves its middle out."""
     input_prefix: str = ""
-    """Text put before every dialogue; it is never cut."""
+    """Text put before every dialogue; it is never cut. A decoder alone has a prompt instead."""
     dialogue_tokens: Literal["standard", "data", "none"] = "standard"
     """Ordinary tokens to add: speaker tags and masks; data: also every #Word# of the train rows."""
 
@@ -144,6 +148,42 @@ class Tokenizer(Section):
         return prefix
 
 
+DIALOGUE, SUBJECT = "{dialogue}", "{subject}"
+"""What stands in prompt.user for each row's own."""
+FILLED = ("prompt.user", "prompt.chat_template")
+"""Keys whose text is filled in, row by row."""
+
+
+class Prompt(Section):
+    """What a decoder-only model is asked; the dialogue alone is ever cut."""
+
+    system: str | None = None
+    """Text of the system turn; absent: none is given (some templates put in their own)."""
+    user: str = DIALOGUE
+    """Text of the user's turn, {dialogue} where the turns stand, a line each; {subject}: what it is
+    about, where every split says so (subject_keyword, topic), else prompt.subject."""
+    subject: Name = "대화"
+    """What stands for {subject} where not every split says what its dialogues are about."""
+    chat_template: Name | None = None
+    """Jinja template of a conversation, or the path of a file with one; the checkpoint's own when
+    absent, and GPT-2's families, which know none: the text of each turn."""
+
+    @field_validator("user")
+    @classmethod
+    def _asks_for_a_dialogue(cls, user: str) -> str:
+        """Without its dialogue a row asks nothing, and other braces would be learnt as text."""
+        if "\\n" in user:
+            meant = "double quotes around the text, a block (|-), or no \\n"
+            raise unfit(r"a literal \n (backslash and n)", meant)
+        if user.count(DIALOGUE) != 1:
+            found = f"{describe_found(user)}, with {DIALOGUE} {user.count(DIALOGUE)} times"
+            raise unfit(found, f"{DIALOGUE} once, where the dialogue is to stand")
+        known = (DIALOGUE, SUBJECT)
+        if other := [one for one in re.findall(r"\{\w*\}", user) if one not in known]:
+            raise unfit(f"{other[0]}, which stands for nothing", f"{DIALOGUE} or {SUBJECT}")
+        return user
+
+
 class Columns(Section):
     """What the columns of the data files are called, where not as here."""
 
@@ -155,6 +195,8 @@ class Columns(Section):
     """Of train and dev."""
     topic: Name = "topic"
     """Of train and dev; under this name it may be absent."""
+    subject_keyword: Name = "subject_keyword"
+    """What a dialogue is about, the first of several split by commas; it may be absent."""
 
 
 class Data(Section):
@@ -250,6 +292,11 @@ class Training(Section):
     """Smallest gain, in points of the metric, that counts as improvement."""
     metric_for_best_model: BestMetric = "rouge_mean"
     """Dev metric that chooses the best checkpoint; loss: the smallest wins."""
+    completion_only_loss: bool = True
+    """Of a decoder-only model: learn the summary alone; false: the prompt, too."""
+    packing: bool = False
+    """Of a decoder-only model: put several rows into one sequence, each seeing itself alone, so
+    that nearly nothing is padding; rows come at random."""
     train_sampling_strategy: Literal["token_budget", "random"] = "token_budget"
     """How rows come together: token_budget puts rows of like length into a forward pass, within the
     tokens of a full-length batch, and keeps the effective batch size in rows; random draws them."""
@@ -453,6 +500,7 @@ class Config(Section):
     general: General = General()
     model: Model
     tokenizer: Tokenizer
+    prompt: Prompt = Prompt()
     data: Data = Data()
     training: Training
     qlora: Qlora

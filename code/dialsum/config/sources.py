@@ -27,6 +27,7 @@ from dialsum.config.messages import (
     understand,
 )
 from dialsum.config.schema import (
+    FILLED,
     UNFIT,
     Config,
     default_of,
@@ -53,6 +54,10 @@ from dialsum.text import shorten
 
 SORTS = {type(None): "an empty file", str: "text without any `key: value`", list: "a list"}
 """What a file without a mapping is called."""
+
+
+BRACES = str.maketrans("{}%", "   ")
+"""What a prompt is filled in at is no slip there; a shell's $NAME is."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,10 @@ class Statement:
     def find_faults(self) -> Iterator[Problem]:
         """Give what no run can have of the value, at the lines of wrong members if any."""
         value, path = self.value, tuple(self.key.split("."))
-        if odd := next(filter(None, map(find_text_fault, _texts(value))), None):
+        texts = _texts(value)
+        if self.key in FILLED:
+            texts = (text.translate(BRACES) for text in texts)
+        if odd := next(filter(None, map(find_text_fault, texts)), None):
             yield Problem(self.origin, self.written, *odd)
             return
         tree = {self.part: value} if self.part else value

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from dialsum.config.schema import KeptPart, Tokenizer
 from dialsum.data.cleaning import fold_spaces
+from dialsum.data.prompts import Frame
 from dialsum.data.rows import Dialogue
 from dialsum.data.tags import find_tags
 from dialsum.errors import RunError, first_line
@@ -198,6 +199,7 @@ def encode_splits(
     tokenizer: Any,
     asked: Tokenizer,
     *,
+    frame: Frame | None = None,
     folder: Path | None,
     keep: bool = True,
     limit_bytes: int = LIMIT_BYTES,
@@ -205,6 +207,7 @@ def encode_splits(
     """Encode splits, or read what an earlier run made of the same rows.
 
     Args:
+        frame: as of encode_rows.
         folder: encoded rows are kept in OWN_FOLDER there; None: they are not.
         keep: write there; else what is there is read, and nothing changed.
         limit_bytes: what all files may take together; the newest always stays.
@@ -216,12 +219,15 @@ def encode_splits(
         RunError: as encode_rows; never for the cache's sake.
     """
     if folder is None:
-        return {kind: encode_rows(rows, tokenizer, asked) for kind, rows in splits.items()}, []
+        return {
+            kind: encode_rows(rows, tokenizer, asked, frame=frame) for kind, rows in splits.items()
+        }, []
     # All but the rows that ids depend on: the tokenizer as its tokenizer.json would say it, the few
     # settings that are none of that file's, and the libraries that act on it.
     base = _hash(
         ENCODING_VERSION,
         asked.model_dump(exclude={"dialogue_tokens"}),
+        asdict(frame or Frame.of_prefix(asked.input_prefix)),
         tokenizer.backend_tokenizer.to_str(),
         [tokenizer.eos_token_id, tokenizer.unk_token_id],
         bool(getattr(tokenizer, "split_special_tokens", False)),
@@ -230,11 +236,13 @@ def encode_splits(
     encoded: dict[str, EncodedSplit] = {}
     warnings: list[str] = []
     for kind, rows in splits.items():
-        key = _hash(base, *([row.dialogue, row.summary] for row in rows))
+        by = "row" if frame is None or frame.subject_of is None else frame.subject_of
+        about = [] if by == "row" else [getattr(row, by) for row in rows]
+        key = _hash(base, *([row.dialogue, row.summary] for row in rows), *about)
         path = folder / OWN_FOLDER / f"{key}.ids"
         found, how = _read_kept(path, warnings, touch=keep), "read"
         if found is None:
-            found = encode_rows(rows, tokenizer, asked)
+            found = encode_rows(rows, tokenizer, asked, frame=frame)
             kept = keep and _keep(path, found, limit_bytes, warnings)
             how = "made" if kept else "made, not kept"
         encoded[kind] = replace(found, cache={"key": key, "how": how})
@@ -308,33 +316,44 @@ def _keep(path: Path, made: EncodedSplit, limit_bytes: int, warnings: list[str])
     return True
 
 
-def encode_rows(rows: Sequence[Dialogue], tokenizer: Any, asked: Tokenizer) -> EncodedSplit:
+def encode_rows(
+    rows: Sequence[Dialogue], tokenizer: Any, asked: Tokenizer, *, frame: Frame | None = None
+) -> EncodedSplit:
     """Encode a split; every input and target ends in the tokenizer's end token where that has one.
+
+    A decoder alone gets prompts as inputs: each is tokenised apart from its target, so that what is
+    learned is the summary with its end and nothing else.
 
     KoBART's tokenizer adds no end token by itself: a target without one teaches the model never to
     stop, so it is added to targets always. Inputs get what the checkpoint's tokenizer gives them,
     as in its pre-training. The tokenizer's own threads use all cores.
 
+    Args:
+        frame: what stands around each dialogue; None: the prefix of asked.
+
     Raises:
-        RunError: the prefix leaves no room for a dialogue that has to be cut.
+        RunError: the prefix or prompt leaves no room for a dialogue that has to be cut.
     """
+    frame = frame or Frame.of_prefix(asked.input_prefix)
     inputs: TokenIds = []
     targets: TokenIds | None = [] if all(row.summary is not None for row in rows) else None
     counts = Counts()
     for start in range(0, len(rows), CHUNK_ROWS):
         chunk = rows[start : start + CHUNK_ROWS]
-        inputs += _flatten(_encode_inputs(chunk, tokenizer, asked, counts))
+        inputs += _flatten(_encode_inputs(chunk, tokenizer, asked, counts, frame))
         if targets is not None:
-            targets += _flatten(_encode_targets(chunk, tokenizer, asked, counts))
+            targets += _flatten(_encode_targets(chunk, tokenizer, asked, counts, frame))
     return EncodedSplit(inputs, targets, counts)
 
 
 def _encode_targets(
-    rows: Sequence[Dialogue], tokenizer: Any, asked: Tokenizer, counts: Counts
+    rows: Sequence[Dialogue], tokenizer: Any, asked: Tokenizer, counts: Counts, frame: Frame
 ) -> list[list[int]]:
     end, most = tokenizer.eos_token_id, asked.decoder_max_len
     texts = [fold_spaces(row.summary or "") for row in rows]
-    ids = tokenizer(texts, return_attention_mask=False)["input_ids"]
+    ids = tokenizer(texts, return_attention_mask=False, add_special_tokens=frame.special)[
+        "input_ids"
+    ]
     bodies = [row[:-1] if row and row[-1] == end else row for row in ids]
     over = [len(body) + 1 - most for body in bodies if len(body) + 1 > most]
     counts.truncated_targets += len(over)
@@ -344,31 +363,32 @@ def _encode_targets(
 
 
 def _encode_inputs(
-    rows: Sequence[Dialogue], tokenizer: Any, asked: Tokenizer, counts: Counts
+    rows: Sequence[Dialogue], tokenizer: Any, asked: Tokenizer, counts: Counts, frame: Frame
 ) -> list[list[int]]:
-    texts = [fold_spaces(build_input(asked.input_prefix, row.dialogue)) for row in rows]
-    encoded: list[list[int]] = tokenizer(texts, return_attention_mask=False)["input_ids"]
+    built = [frame.build(row) for row in rows]
+    texts = [text for text, _, _ in built]
+    options = {"return_attention_mask": False, "add_special_tokens": frame.special}
+    encoded: list[list[int]] = tokenizer(texts, **options)["input_ids"]
     most = asked.encoder_max_len
     counts.unknown_inputs += sum(tokenizer.unk_token_id in ids for ids in encoded)
     long = [at for at, ids in enumerate(encoded) if len(ids) > most]
     if not long:
         return encoded
     # Where each token stands in the text is asked for these few only.
-    offsets = tokenizer(
-        [texts[at] for at in long], return_attention_mask=False, return_offsets_mapping=True
-    )["offset_mapping"]
-    dialogue_start = len(fold_spaces(build_input(asked.input_prefix, "x"))) - 1
+    offsets = tokenizer([texts[at] for at in long], return_offsets_mapping=True, **options)[
+        "offset_mapping"
+    ]
     for at, places in zip(long, offsets, strict=True):
         ids = encoded[at]
-        found = find_turns(texts[at], places, start=dialogue_start)
+        text, start, stop = built[at]
+        found = find_turns(text, places, start=start, stop=stop)
         first, last = found.span if found else (len(ids), len(ids))
         room = most - first - (len(ids) - last)
         if found is None or room < 1:
             raise RunError(
-                f"tokenizer.encoder_max_len {most}: tokenizer.input_prefix "
-                f"{asked.input_prefix!r} and the end token take {len(ids) - last + first} tokens, "
-                "so that none is left for a dialogue; shorten the prefix or allow longer inputs, "
-                "such as 512"
+                f"tokenizer.encoder_max_len {most}: {frame.describe()} "
+                f"{len(ids) - last + first} tokens, so that none is left for a dialogue; shorten "
+                "it or allow longer inputs, such as 512"
             )
         spans, left_out, inside = keep_part(found, room, part=asked.long_dialogues_keep)
         body = [token for begin, stop in spans for token in ids[begin:stop]]
@@ -395,7 +415,7 @@ class TurnTokens:
     """Where the turns of one dialogue stand among the tokens of its input.
 
     Args:
-        text: prefix and dialogue.
+        text: the whole input.
         turns: tokens of each turn, in order, one turn at least; a line end between two is a token
             of its own (T5) or the end of the turn before (KoBART).
         begins: the character at which each token of the input begins.
@@ -407,7 +427,7 @@ class TurnTokens:
 
     @property
     def span(self) -> Span:
-        """All tokens of the dialogue: before them stands the prefix, after them the end."""
+        """All tokens of the dialogue; before and after them stands what is never cut."""
         return self.turns[0][0], self.turns[-1][1]
 
     def starts_word(self, token: int) -> bool:
@@ -437,26 +457,31 @@ class TurnTokens:
         return start, after if named else start
 
 
-def find_turns(text: str, offsets: Sequence[Span], *, start: int) -> TurnTokens | None:
+def find_turns(
+    text: str, offsets: Sequence[Span], *, start: int, stop: int | None = None
+) -> TurnTokens | None:
     """Find the turns of an input, which are the lines of its dialogue.
 
     Args:
-        text: prefix and dialogue.
+        text: the whole input.
         offsets: characters of every token, from and to; (0, 0) for one that stands for no text.
-        start: where the dialogue begins in text. A token that also holds the prefix's last
-            character belongs to the prefix.
+        start: where the dialogue begins in text. A token that also holds the last character before
+            it, or the first one after it, is none of the dialogue's.
+        stop: where it ends; None: with the text.
 
     Returns:
         None where no token is the dialogue's.
     """
     places = np.array(offsets, dtype=np.int64).reshape(-1, 2)
-    own = np.flatnonzero((places[:, 1] > places[:, 0]) & (places[:, 0] >= start))
+    end = len(text) if stop is None else stop
+    inside = (places[:, 0] >= start) & (places[:, 1] <= end)
+    own = np.flatnonzero((places[:, 1] > places[:, 0]) & inside)
     if not len(own):
         return None
     first, stop = int(own[0]), int(own[-1]) + 1
     # Tokens that stand for no text, such as a bare word mark, are where the one before them is.
     places[first:stop] = np.maximum.accumulate(places[first:stop], axis=0)
-    lines = text[start:].split("\n")
+    lines = text[start:end].split("\n")
     starts = np.fromiter(accumulate((len(line) + 1 for line in lines), initial=start), np.int64)
     line_stops = starts[1:] - 1
     begins = np.searchsorted(places[first:stop, 1], starts[:-1], side="right") + first

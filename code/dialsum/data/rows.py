@@ -39,6 +39,8 @@ REQUIRED_COLUMNS: dict[Kind, tuple[str, ...]] = {
     "dev": ("fname", "dialogue", "summary"),
     "test": ("fname", "dialogue"),
 }
+ABOUT = ("topic", "subject_keyword")
+"""Columns that say what a dialogue is about; they may be absent."""
 UNFIT_DATA = "the data is not fit; nothing was started:"
 """First line of a list of problems. It has no count: one line may stand for many rows."""
 
@@ -59,6 +61,7 @@ class Dialogue:
         topic: as it stands in the file; None where there is none.
         row: 1-based data row of its file.
         line: 1-based line of its file on which the row starts; 0 where it comes from no file.
+        subject_keyword: the first entry of its column; None where there is none.
     """
 
     fname: str
@@ -67,6 +70,7 @@ class Dialogue:
     topic: str | None
     row: int
     line: int = 0
+    subject_keyword: str | None = None
 
 
 @dataclass(frozen=True)
@@ -216,8 +220,8 @@ def load_split(
     """Read, clean and check one file.
 
     Args:
-        path: CSV or JSON Lines with the columns of REQUIRED_COLUMNS; `topic` is kept, others are
-            noted and left.
+        path: CSV or JSON Lines with the columns of REQUIRED_COLUMNS; those of ABOUT are kept,
+            others are noted and left.
         kind: a test split has no summaries; such a column is left, too.
         columns: the file's own names of these columns.
         option: by which a user gives these, up to the column.
@@ -278,11 +282,11 @@ def _read_columns(
     names: dict[str, str] = {
         ours: own
         for ours, own in columns.model_dump().items()
-        if ours in REQUIRED_COLUMNS[kind] or ours == "topic"
+        if ours in REQUIRED_COLUMNS[kind] or ours in ABOUT
     }
-    required = [own for ours, own in names.items() if ours != "topic"]
-    if columns.topic != usual["topic"] and kind != "test":
-        required.append(columns.topic)
+    required = [own for ours, own in names.items() if ours not in ABOUT]
+    if kind != "test":
+        required += [names[ours] for ours in ABOUT if names[ours] != usual[ours]]
     others = {ours: own for ours, own in names.items() if own != usual[ours]}
     with hint_at_names(others, option=option, example="{lacking}=NAME"):
         table = read_rows(path, required=required, content=content)
@@ -383,8 +387,10 @@ def _clean_rows(
             changes.update((step, "summary") for step in steps)
         topic = row.values.get("topic", "")
         topic_or_none = None if has_no_text(topic) else topic
-        name = row.values["fname"]
-        rows.append(Dialogue(name, dialogue, summary, topic_or_none, row.number, row.line))
+        name, keywords = row.values["fname"], row.values.get("subject_keyword", "")
+        first = keywords.strip("[] ").split(",")[0].strip("'\" ")
+        keyword = None if has_no_text(first) else first
+        rows.append(Dialogue(name, dialogue, summary, topic_or_none, row.number, row.line, keyword))
     return rows, [
         f"{path}: {column} of {changes[step, column]:,} of {len(rows):,} rows: {meaning}"
         for step, meaning in STEP_MEANINGS.items()

@@ -12,7 +12,14 @@ from typing import Any
 
 from dialsum.config.schema import Config
 from dialsum.data.encode import EncodedSplit
-from dialsum.machine.flops import Product, count_flops, count_writing, find_bandwidth, find_peak
+from dialsum.machine.flops import (
+    Attention,
+    Product,
+    count_flops,
+    count_writing,
+    find_bandwidth,
+    find_peak,
+)
 from dialsum.machine.memory import MOST_EVAL_ROWS, ROWS_PER_STEP
 from dialsum.models.checkpoint import measure_attention, measure_products
 from dialsum.models.families import get_family
@@ -39,7 +46,7 @@ def find_bound(
     config: Config,
     products: Sequence[Product],
     *,
-    attention: tuple[int, int, int],
+    attention: Attention,
     encoded: Mapping[str, EncodedSplit],
     training_flops: float,
     steps: int,

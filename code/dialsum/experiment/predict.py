@@ -16,6 +16,7 @@ from dialsum.config.schema import Columns, Config, schema_keys
 from dialsum.config.sources import read_overrides
 from dialsum.config.yaml import Origin
 from dialsum.data.encode import encode_rows
+from dialsum.data.prompts import make_frame
 from dialsum.data.rows import Dialogue, Kind, load_split
 from dialsum.data.submission import fill_empty, write_predictions, write_submission
 from dialsum.data.tables import read_rows
@@ -24,6 +25,7 @@ from dialsum.experiment.choices import choose
 from dialsum.files import write_csv
 from dialsum.generate import GenerationSettings, generate
 from dialsum.machine.devices import pick_device
+from dialsum.models.families import get_family
 from dialsum.models.load import quiet_libraries
 from dialsum.models.save import load_saved_model, read_info
 from dialsum.paths import OUTPUTS, RunPaths, project_path, shown
@@ -140,18 +142,25 @@ def predict(
         UnfitError: the model's base is not there or has changed, or the device is not there.
     """
     quiet_libraries()
+    info = read_info(folder)
     chosen = choose(config, device=pick_device(device) if device else None)
     model, tokenizer = load_saved_model(
         folder, config=config, device=chosen.where.torch_name, dtype=chosen.dtype
     )
     settings = GenerationSettings.from_config(
         config,
-        exempt=tokenizer.convert_tokens_to_ids(read_info(folder)["tags"]),
+        exempt=tokenizer.convert_tokens_to_ids(info["tags"]),
         bf16=chosen.bf16,
         num_beams=num_beams,
     )
     bare = [replace(row, summary=None) for row in rows]
-    encoded = encode_rows(bare, tokenizer, config.tokenizer)
+    frame = make_frame(
+        config,
+        tokenizer,
+        decoder_only=get_family(config.model.architecture).decoder_only,
+        subject_of=info.get("subject_of"),
+    )
+    encoded = encode_rows(bare, tokenizer, config.tokenizer, frame=frame)
     return generate(
         model,
         tokenizer,

@@ -15,12 +15,14 @@ from typing import Any
 from dialsum.config.schema import Data
 from dialsum.data.encode import EncodedSplit, dialogue_tokens, encode_splits
 from dialsum.data.leakage import describe_leakage
+from dialsum.data.prompts import find_subject, make_frame
 from dialsum.data.rows import Splits, name_data, read_data
 from dialsum.errors import DialsumError, list_problems
 from dialsum.experiment.bound import plan_bound
 from dialsum.experiment.forecast import find_card, forecast
 from dialsum.experiment.job import Job
 from dialsum.machine.devices import GIB
+from dialsum.models.families import get_family
 from dialsum.models.load import open_checkpoint, prepare_tokenizer, quiet_libraries
 from dialsum.models.tokenizers import check_round_trip
 from dialsum.paths import project_path, shown
@@ -56,10 +58,17 @@ def look_at(jobs: Sequence[Job], splits: Splits, *, keep: bool, card: str) -> Lo
         trip = check_round_trip(tokens.tokenizer, [*splits.train.summaries, *splits.dev.summaries])
         found.notes += trip.judge(checkpoint.folder)
         cache = config.data.cache_dir
+        rows_of = {str(split.kind): split.rows for split in splits.present}
         encoded, warnings = encode_splits(
-            {split.kind: split.rows for split in splits.present},
+            rows_of,
             tokens.tokenizer,
             config.tokenizer,
+            frame=make_frame(
+                config,
+                tokens.tokenizer,
+                decoder_only=get_family(config.model.architecture).decoder_only,
+                subject_of=find_subject(rows_of, config.prompt),
+            ),
             folder=None if cache is None else project_path(cache),
             keep=keep,
         )

@@ -18,8 +18,9 @@ from typing import Any
 
 from dialsum.config.load import dump_yaml
 from dialsum.config.rules import find_length_problems
-from dialsum.config.schema import Config
+from dialsum.config.schema import Config, Training
 from dialsum.data.encode import dialogue_tokens, encode_splits
+from dialsum.data.prompts import find_subject, make_frame
 from dialsum.data.rows import Dialogue, Splits, name_rows, read_data
 from dialsum.data.submission import (
     fill_empty,
@@ -316,10 +317,25 @@ def _go(
 
     longest, longest_target = config.tokenizer.encoder_max_len, config.tokenizer.decoder_max_len
     progress.stage("encode", f"at most {longest} input and {longest_target} target tokens")
+    rows_of_splits = {str(split.kind): split.rows for split in present}
+    alone = get_family(config.model.architecture).decoder_only
+    frame = make_frame(
+        config,
+        tokenizer,
+        decoder_only=alone,
+        subject_of=find_subject(rows_of_splits, config.prompt),
+    )
+    if alone:
+        print(f"  each row reads: {frame.show()}")
+        print(f"  a summary ends with {tokenizer.eos_token}; {describe_loss(asked)}")
+        record.add(
+            "data", prompt=frame.show(), subject_of=frame.subject_of, end=tokenizer.eos_token
+        )
     encoded, warnings = encode_splits(
-        {split.kind: split.rows for split in present},
+        rows_of_splits,
         tokenizer,
         config.tokenizer,
+        frame=frame,
         folder=None if config.data.cache_dir is None else project_path(config.data.cache_dir),
     )
     for kind, rows in encoded.items():
@@ -349,6 +365,9 @@ def _go(
         by_length=asked.train_sampling_strategy == "token_budget",
         label_smoothing=asked.label_smoothing_factor,
         multiple=1 if machine.device.type == "cpu" else 8,
+        joined=alone,
+        whole_loss=not asked.completion_only_loss,
+        packing=asked.packing,
     )
     record.add(
         "training",
@@ -388,6 +407,8 @@ def _go(
                 names=name_rows(dev_rows),
                 label_smoothing=0.0,
                 multiple=1,
+                whole_loss=False,
+                packing=False,
             ),
             tokenizer=tokenizer,
             scorer=partial(
@@ -417,7 +438,7 @@ def _go(
         crew=crew,
     ).run()
     learned = encoded["train"]
-    products = find_products(model.named_modules())
+    products = find_products(model.named_modules(), decoder_only=alone)
     attention = measure_attention(checkpoint.own, family=get_family(config.model.architecture))
     flops = result.epochs * count_flops(
         products, attention=attention, inputs=learned.input_lengths, targets=learned.target_lengths
@@ -470,6 +491,7 @@ def _go(
         new_tokens=tokens.new_tokens,
         tags=tokens.tags,
         dtype=choices.dtype,
+        frame=frame if alone else None,
     )
 
     def predict(kind: str) -> list[str]:
@@ -513,9 +535,15 @@ def _go(
         for remark in (*remarks.faults, *remarks.oddities):
             progress.warn(f"submission: {remark}")
         record.add("submission", rows=len(summaries), filled_empty=filled)
-    rows_of = {str(split.kind): len(split.rows) for split in present}
-    write_model_card(paths.model, info, data=rows_of, dev=evaluation["dev"])
+    counts_of = {kind: len(rows) for kind, rows in rows_of_splits.items()}
+    write_model_card(paths.model, info, data=counts_of, dev=evaluation["dev"])
     progress.stage("done", "all stages")
+
+
+def describe_loss(asked: Training) -> str:
+    """Say of a decoder alone what it learns of each row, and how rows come together."""
+    learned = "the summary alone is learned" if asked.completion_only_loss else "all is learned"
+    return f"{learned}, rows packed into full sequences" if asked.packing else learned
 
 
 def evaluate_dev(

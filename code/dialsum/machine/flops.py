@@ -6,8 +6,9 @@ Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B): the FLOPs tha
 its mathematics, over its time, over the card's peak. A matrix of w weights costs 2 w per token
 going forward, 2 w for the gradient of its input, and 2 w for its own gradient where it learns: 6 w
 in full fine-tuning, as there; 4 w for a frozen one under adapters. Attention costs 12 n m width a
-layer for n queries and m keys (4 forward, twice that backward). Padding, what gradient
-checkpointing computes again, embeddings and norms are not counted.
+layer for n queries and m keys (4 forward, twice that backward), half of it where a decoder stands
+alone and each token sees those before it only. Padding, what gradient checkpointing computes again,
+embeddings and norms are not counted.
 
 Writing a summary reads every matrix of the decoder once a token, for all rows of a batch together,
 and what was kept of the tokens before (Pope et al. 2022, Efficiently Scaling Transformer
@@ -57,38 +58,67 @@ class Product:
     """Matrices that multiply every token of one side.
 
     Args:
-        side: whose tokens: input or target.
+        side: whose tokens: input, target, or both where a decoder reads them as one text.
         weights: numbers in the matrix.
         learns: its own gradient is computed, too.
     """
 
-    side: Literal["input", "target"]
+    side: Literal["input", "target", "both"]
     weights: int
     learns: bool
 
 
-def find_products(layers: Iterable[tuple[str, Any]]) -> list[Product]:
+@dataclass(frozen=True)
+class Attention:
+    """What attention computes, and keeps of the tokens before.
+
+    Args:
+        encoder, decoder: layers of each; of a decoder alone 0 and its layers.
+        width: of the queries of all heads together.
+        kept_width: of their keys, and of their values; less where queries share them.
+        decoder_only: dialogue and summary are one text to it.
+    """
+
+    encoder: int
+    decoder: int
+    width: int
+    kept_width: int
+    decoder_only: bool = False
+
+    def count_pairs(self, ins: int, outs: int) -> float:
+        """Return the pairs of query and key of a row, in all layers."""
+        if self.decoder_only:
+            return self.decoder * (ins + outs) ** 2 / 2
+        return self.encoder * ins * ins + self.decoder * outs * (outs + ins)
+
+
+def find_products(
+    layers: Iterable[tuple[str, Any]], *, decoder_only: bool = False
+) -> list[Product]:
     """Return the linear layers of a model, those of adapters among them.
 
     Args:
         layers: what model.named_modules() gives. A layer that wraps another (PEFT's) is passed
             over: the one inside counts.
     """
-    return [
-        Product(
-            side=_side_of(name),
-            weights=int(layer.in_features) * int(layer.out_features),
-            learns=bool(layer.weight.requires_grad),
-        )
-        for name, layer in layers
-        if hasattr(layer, "in_features")
-        and hasattr(layer, "out_features")
-        and hasattr(layer, "weight")
-        and not hasattr(layer, "base_layer")
-    ]
+    products = []
+    for name, layer in layers:
+        if not hasattr(layer, "weight") or hasattr(layer, "base_layer"):
+            continue
+        if hasattr(layer, "in_features") and hasattr(layer, "out_features"):
+            weights = int(layer.in_features) * int(layer.out_features)
+        elif hasattr(layer, "nx") and hasattr(layer, "nf"):  # GPT-2's Conv1D
+            weights = int(layer.nx) * int(layer.nf)
+        else:
+            continue
+        side = _side_of(name, decoder_only=decoder_only)
+        products.append(Product(side, weights, learns=bool(layer.weight.requires_grad)))
+    return products
 
 
-def _side_of(name: str) -> Literal["input", "target"]:
+def _side_of(name: str, *, decoder_only: bool) -> Literal["input", "target", "both"]:
+    if decoder_only:
+        return "target" if "lm_head" in name else "both"
     in_decoder = "decoder." in name or "lm_head" in name
     return "target" if in_decoder and not any(one in name for one in CROSS_INPUTS) else "input"
 
@@ -96,7 +126,7 @@ def _side_of(name: str) -> Literal["input", "target"]:
 def count_flops(
     products: Iterable[Product],
     *,
-    attention: tuple[int, int, int],
+    attention: Attention,
     inputs: Iterable[int],
     targets: Iterable[int],
     backward: bool = True,
@@ -104,27 +134,24 @@ def count_flops(
     """Return the FLOPs of training once on some rows, forward and backward, or of a loss alone.
 
     Args:
-        attention: layers of the encoder and of the decoder, and width of all heads together; of a
-            decoder-only model its layers, 0 and the width, with targets as long as inputs.
         inputs, targets: tokens of each row, padding not counted.
     """
-    per_token = {"input": 0.0, "target": 0.0}
+    per_token = {"input": 0.0, "target": 0.0, "both": 0.0}
     for product in products:
         per_token[product.side] += 2 * product.weights * (1 + backward * (1 + product.learns))
-    encoder, decoder, width = attention
     total = 0.0
     for ins, outs in zip(inputs, targets, strict=True):
         ins, outs = int(ins), int(outs)
-        pairs = encoder * ins * ins + decoder * outs * (outs + ins)
         total += per_token["input"] * ins + per_token["target"] * outs
-        total += (12 if backward else 4) * pairs * width
+        total += per_token["both"] * (ins + outs)
+        total += (12 if backward else 4) * attention.count_pairs(ins, outs) * attention.width
     return total
 
 
 def count_writing(
     products: Iterable[Product],
     *,
-    attention: tuple[int, int, int],
+    attention: Attention,
     rows: Iterable[tuple[int, int]],
     batch: int,
     beams: int,
@@ -135,26 +162,26 @@ def count_writing(
     Beams of a row share what is kept of its input, and a row that has ended costs no arithmetic.
 
     Args:
-        attention: as of count_flops.
         rows: tokens of each row's input and of its summary.
         batch: rows that are written together, those of long inputs first.
         weight_bytes: of a weight of a matrix, as it is held; what is kept of tokens takes 2 a
             number.
     """
-    encoder, decoder, width = attention
-    weights = {"input": 0, "target": 0}
+    weights = {"input": 0, "target": 0, "both": 0}
     for product in products:
         weights[product.side] += product.weights
-    order, kept = sorted(rows, reverse=True), 2 * 2 * decoder * width
+    reading, each = weights["input"] + weights["both"], weights["target"] + weights["both"]
+    order, kept = sorted(rows, reverse=True), 2 * 2 * attention.decoder * attention.kept_width
     flops = moved = 0.0
     for start in range(0, len(order), batch):
         together = order[start : start + batch]
-        moved += weight_bytes * weights["input"]
-        moved += weight_bytes * weights["target"] * max(outs for _, outs in together)
+        moved += weight_bytes * reading
+        moved += weight_bytes * each * max(outs for _, outs in together)
         for ins, outs in together:
-            flops += 2 * weights["input"] * ins + 4 * encoder * width * ins * ins
-            flops += 2 * weights["target"] * outs * beams
-            flops += 4 * decoder * width * beams * outs * (ins + outs / 2)
+            pairs = attention.count_pairs(ins, 0) + attention.decoder * beams * outs * (
+                ins + outs / 2
+            )
+            flops += 2 * reading * ins + 2 * each * outs * beams + 4 * pairs * attention.width
             moved += kept * outs * (ins + beams * outs / 2)
     return flops, moved
 

@@ -36,17 +36,38 @@ TARGETS = (128, 150, 150)
 LOGIT_BYTES = 8
 
 FIXED_GIB: dict[str, dict[str, float]] = {
-    "lora": {"mt5": 4.0, "t5": 1.6, "bart": 0.8},
-    "full": {"mt5": 9.8, "t5": 4.6, "bart": 2.1},
+    "lora": {"mt5": 4.0, "t5": 1.6, "bart": 0.8}
+    | {"gpt2": 0.4, "kogpt2": 0.4, "llama": 2.7, "qwen": 2.6, "gemma": 0.8},
+    "full": {"mt5": 9.8, "t5": 4.6, "bart": 2.1}
+    | {"gpt2": 2.1, "kogpt2": 2.1, "llama": 53.9, "qwen": 51.7, "gemma": 4.5},
 }
 """Weights, gradients and AdamW's two moments, whatever the batch. Full fine-tuning: 18 bytes a
 parameter (fp32 weight, gradient and moments, bf16 copy). LoRA: a 4-bit base, embeddings and head in
 fp32, adapters of rank 128 at 18 bytes; an 8-bit base takes 0.1 GiB more, one in bf16 0.3."""
 
-_CHECKPOINTED = {"mt5": (0.49, 0.63, 0.73), "t5": (0.20, 0.30, 0.39), "bart": (0.11, 0.15, 0.18)}
+_CHECKPOINTED = {
+    "mt5": (0.49, 0.63, 0.73),
+    "t5": (0.20, 0.30, 0.39),
+    "bart": (0.11, 0.15, 0.18),
+} | {
+    "gpt2": (0.1, 0.15, 0.2),
+    "kogpt2": (0.1, 0.15, 0.2),
+    "llama": (0.6, 0.8, 1.0),
+    "qwen": (0.6, 0.8, 1.0),
+    "gemma": (0.4, 0.6, 0.7),
+}
+_DECODERS = {
+    "gpt2": (0.5, 0.7, 0.9),
+    "kogpt2": (0.5, 0.7, 0.9),
+    "llama": (2.5, 3.5, 4.5),
+    "qwen": (2.5, 3.5, 4.5),
+    "gemma": (0.9, 1.2, 1.5),
+}
 ROW_GIB: dict[str, dict[str, tuple[float, float, float]]] = {
-    "lora": {"mt5": (1.65, 2.65, 3.75), "t5": (1.37, 2.32, 3.41), "bart": (0.32, 0.45, 0.56)},
-    "full": {"mt5": (1.47, 2.39, 3.41), "t5": (1.18, 2.05, 3.07), "bart": (0.20, 0.28, 0.34)},
+    "lora": {"mt5": (1.65, 2.65, 3.75), "t5": (1.37, 2.32, 3.41), "bart": (0.32, 0.45, 0.56)}
+    | _DECODERS,
+    "full": {"mt5": (1.47, 2.39, 3.41), "t5": (1.18, 2.05, 3.07), "bart": (0.20, 0.28, 0.34)}
+    | _DECODERS,
     "lora+checkpointing": _CHECKPOINTED,
     "full+checkpointing": _CHECKPOINTED,
 }
@@ -99,6 +120,11 @@ BASE_SIZES: dict[str, Size] = {
     "mt5": Size(582_352_896, (12, 12), 768, 12, 250112),
     "t5": Size(275_530_752, (12, 12), 768, 12, 50358),
     "bart": Size(123_706_368, (6, 6), 768, 16, 30000),
+    "gpt2": Size(124_318_464, (0, 12), 768, 12, 50257),
+    "kogpt2": Size(125_042_688, (0, 12), 768, 12, 51200),
+    "llama": Size(3_212_574_720, (0, 28), 3072, 24, 128256),
+    "qwen": Size(3_085_623_296, (0, 36), 2048, 16, 151936),
+    "gemma": Size(267_939_840, (0, 18), 640, 4, 262144),
 }
 """The checkpoints of the tables above."""
 

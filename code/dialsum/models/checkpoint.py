@@ -26,9 +26,9 @@ from dialsum.config.schema import Config, Model
 from dialsum.errors import UnfitError, first_line
 from dialsum.files import BINARY, JSON, SAFETENSORS, TEXT, TORCH, Look, look_at, read_regular
 from dialsum.machine.devices import Choice
-from dialsum.machine.flops import Product
+from dialsum.machine.flops import Attention, Product
 from dialsum.machine.memory import BASE_SIZES, Size
-from dialsum.models.families import Family, get_family
+from dialsum.models.families import FAMILIES, Family, get_family
 from dialsum.paths import project_path, shown
 from dialsum.text import say_first, shorten, show_bytes
 
@@ -529,10 +529,10 @@ def _find_config_problems(folder: Path, config: Config, *, place: str) -> list[s
         return [str(error)]
     if not own.get("model_type"):
         return [f"{place}: its config.json names no model_type, so it is no checkpoint's; {AGAIN}"]
-    if own["model_type"] != family.name:
+    if own["model_type"] not in family.model_classes:
         return [
             f"{place} is of type {own['model_type']!r}, but model.architecture says "
-            f"{config.model.architecture!r}; set model.architecture to what the checkpoint is"
+            f"{config.model.architecture!r}; {_advise_on_type(own['model_type'])}"
         ]
     own = {**family.defaults, **own}
     problems = []
@@ -543,7 +543,7 @@ def _find_config_problems(folder: Path, config: Config, *, place: str) -> list[s
             "its weights are held in bits and qlora.load_in_4bit would be overruled; give the "
             "checkpoint in floats, or delete that key if its weights are floats"
         )
-    if own[DECODER_START] is None:
+    if not family.decoder_only and own[DECODER_START] is None:
         problems.append(
             f"{place}: its config.json has no {DECODER_START}; add the one that it was trained "
             "with (T5: the padding id, BART: the end id)"
@@ -553,6 +553,14 @@ def _find_config_problems(folder: Path, config: Config, *, place: str) -> list[s
     except UnfitError as error:
         problems.append(f"{place}: {error}; {AGAIN}")
     limit = own.get(family.position_limit) if family.position_limit else None
+    longest = config.tokenizer.encoder_max_len + config.tokenizer.decoder_max_len
+    if family.decoder_only and isinstance(limit, int) and longest > limit:
+        problems.append(
+            f"tokenizer.encoder_max_len and decoder_max_len together, {longest}, are beyond the "
+            f"{limit} positions of {place}, which hold prompt and summary; lower encoder_max_len "
+            f"to at most {limit - config.tokenizer.decoder_max_len}"
+        )
+        return problems
     problems += [
         f"tokenizer.{key} {asked} is beyond the {limit} positions of {place}; set "
         f"tokenizer.{key} to at most {limit}"
@@ -562,6 +570,15 @@ def _find_config_problems(folder: Path, config: Config, *, place: str) -> list[s
     return problems
 
 
+def _advise_on_type(model_type: str) -> str:
+    """Say which model.architecture serves a model_type, or that none does."""
+    own = [family.name for family in FAMILIES.values() if model_type in family.model_classes]
+    if own:
+        return f"set model.architecture to what the checkpoint is: {' or '.join(own)}"
+    known = sorted({name for family in FAMILIES.values() for name in family.model_classes})
+    return f"none serves it: give a checkpoint of type {', '.join(known)}"
+
+
 @dataclass(frozen=True)
 class Shape:
     """What a checkpoint's config.json says of its sizes.
@@ -569,6 +586,8 @@ class Shape:
     Args:
         layers: of the encoder and of the decoder.
         heads: the most that a layer has.
+        head_width: of one head.
+        kept_heads: heads of keys and values, of which queries share some.
         attention: weights of one attention's four matrices.
         forward: weights of the feed-forward matrices of a layer of the encoder and of the decoder.
         positions: weights of learned positions.
@@ -579,6 +598,8 @@ class Shape:
     vocabulary: int
     layers: tuple[int, int]
     heads: int
+    head_width: int
+    kept_heads: int
     attention: int
     forward: tuple[int, int]
     positions: int
@@ -594,23 +615,70 @@ def _read_shape(own: Mapping[str, Any], *, family: Family) -> Shape:
             raise UnfitError(f"its config.json says {key}: {str(value)[:20]}, which is no size")
         return value
 
+    if family.decoder_only:
+        return _read_decoder_shape(own, get, family=family)
     width = get("d_model")
     if family.name == "bart":
         layers = get("encoder_layers"), get("decoder_layers")
         heads = max(get("encoder_attention_heads"), get("decoder_attention_heads"))
-        attention = 4 * width * width
+        attention, head_width = 4 * width * width, width // heads
         forward = 2 * width * get("encoder_ffn_dim"), 2 * width * get("decoder_ffn_dim")
         positions = 2 * get("max_position_embeddings") * width
     else:
         decoder = "num_layers" if own.get("num_decoder_layers") is None else "num_decoder_layers"
         layers = get("num_layers"), get(decoder)
         heads = get("num_heads")
-        attention = 4 * width * heads * get("d_kv")
+        head_width = get("d_kv")
+        attention = 4 * width * heads * head_width
         gated = str(own["feed_forward_proj"]).startswith("gated")
         forward = ((3 if gated else 2) * width * get("d_ff"),) * 2
         positions = 0
     tied = own.get("tie_word_embeddings") is not False
-    return Shape(width, get("vocab_size"), layers, heads, attention, forward, positions, tied)
+    return Shape(
+        width,
+        get("vocab_size"),
+        layers,
+        heads,
+        head_width,
+        heads,
+        attention,
+        forward,
+        positions,
+        tied,
+    )
+
+
+def _read_decoder_shape(
+    own: Mapping[str, Any], get: Callable[[str], int], *, family: Family
+) -> Shape:
+    """Return the shape of a decoder alone.
+
+    Args:
+        get: a size by its key.
+    """
+    if "n_embd" in family.defaults:
+        width, layers, heads = get("n_embd"), get("n_layer"), get("n_head")
+        kept, head_width = heads, width // heads
+        forward = 2 * width * (4 * width if own.get("n_inner") is None else get("n_inner"))
+        positions = get("n_positions") * width
+    else:
+        width, layers = get("hidden_size"), get("num_hidden_layers")
+        heads = get("num_attention_heads")
+        kept = heads if own.get("num_key_value_heads") is None else get("num_key_value_heads")
+        head_width = width // heads if own.get("head_dim") is None else get("head_dim")
+        forward, positions = 3 * width * get("intermediate_size"), 0
+    return Shape(
+        width,
+        get("vocab_size"),
+        (0, layers),
+        heads,
+        head_width,
+        kept,
+        2 * width * head_width * (heads + kept),
+        (0, forward),
+        positions,
+        own.get("tie_word_embeddings") is not False,
+    )
 
 
 def measure_size(own: Mapping[str, Any], *, family: Family) -> Size:
@@ -629,7 +697,7 @@ def measure_size(own: Mapping[str, Any], *, family: Family) -> Size:
         (1 if shape.tied else 2) * shape.vocabulary * shape.width
         + shape.positions
         + shape.layers[0] * (shape.attention + shape.forward[0])
-        + shape.layers[1] * (2 * shape.attention + shape.forward[1])
+        + shape.layers[1] * ((1 if family.decoder_only else 2) * shape.attention + shape.forward[1])
     )
     return Size(parameters, shape.layers, shape.width, shape.heads, shape.vocabulary)
 
@@ -647,18 +715,29 @@ def measure_products(own: Mapping[str, Any], *, family: Family, learns: bool) ->
     """
     shape = _read_shape(own, family=family)
     encoder, decoder = shape.layers
+    head = shape.vocabulary * shape.width
+    if family.decoder_only:
+        blocks = decoder * (shape.attention + shape.forward[1])
+        return [Product("both", blocks, learns), Product("target", head, learns)]
     crossing = decoder * shape.attention // 2  # of its cross-attention, keys and values of inputs
     read = encoder * (shape.attention + shape.forward[0]) + crossing
     written = decoder * (2 * shape.attention + shape.forward[1]) - crossing
-    head = shape.vocabulary * shape.width
     return [Product("input", read, learns), Product("target", written + head, learns)]
 
 
-def measure_attention(own: Mapping[str, Any], *, family: Family) -> tuple[int, int, int]:
-    """Return layers of the encoder and of the decoder, and the width of all heads together."""
-    size = measure_size(own, family=family)
-    width = size.heads * int(own["d_kv"]) if "d_kv" in own else size.width
-    return *size.layers, width
+def measure_attention(own: Mapping[str, Any], *, family: Family) -> Attention:
+    """Return what a checkpoint's attention computes and keeps.
+
+    Raises:
+        UnfitError: as measure_size.
+    """
+    shape = _read_shape(own, family=family)
+    return Attention(
+        *shape.layers,
+        width=shape.heads * shape.head_width,
+        kept_width=shape.kept_heads * shape.head_width,
+        decoder_only=family.decoder_only,
+    )
 
 
 def find_size(config: Config) -> Choice[Size]:
@@ -712,6 +791,9 @@ def describe_own_search(folder: Path, config: Config) -> list[tuple[str, str, st
         "min_new_tokens": (asked.min_new_tokens, "generation.min_new_tokens"),
         "prefix": (config.tokenizer.input_prefix, "tokenizer.input_prefix"),
         "do_sample": (False, ""),
+        "temperature": (1.0, ""),
+        "top_k": (50, ""),
+        "top_p": (1.0, ""),
         "encoder_no_repeat_ngram_size": (0, ""),
         "num_beam_groups": (1, ""),
         "diversity_penalty": (0.0, ""),
@@ -732,7 +814,7 @@ def describe_own_search(folder: Path, config: Config) -> list[tuple[str, str, st
                 here = f"here {here}" + (f" ({where})" if where else "")
                 rows.append((key, f"{_show_own(key, found[key], folder)} ({place})", here))
     whole = {**get_family(config.model.architecture).defaults, **own}
-    start = whole[DECODER_START]
+    start = whole.get(DECODER_START)
     if start not in (None, whole["pad_token_id"], whole["eos_token_id"]):
         token = _show_own(DECODER_START, start, folder)
         rows.append((DECODER_START, f"{token} ({CONFIG})", "kept, as trained"))

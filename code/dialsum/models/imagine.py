@@ -39,9 +39,9 @@ def imagine_model(
     asked = copy.deepcopy(library_config)
     asked.tie_word_embeddings = True
     if config.model.dropout is not None:
-        setattr(asked, family.dropout, config.model.dropout)
+        asked.update(dict.fromkeys(family.dropout, config.model.dropout))
     with _disable_current_modes(), torch.device("meta"):
-        model = getattr(transformers, family.model_class)._from_config(
+        model = getattr(transformers, family.model_classes[asked.model_type])._from_config(
             asked, attn_implementation="sdpa", dtype=dtype
         )
         if own.get("tie_word_embeddings") is False:

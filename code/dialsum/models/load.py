@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dialsum.config.schema import Bits, Config, Qlora
+from dialsum.data.prompts import use_template
 from dialsum.errors import RunError, UnfitError, first_line
 from dialsum.models.checkpoint import (
     fetch_folder,
@@ -29,6 +30,7 @@ from dialsum.models.checkpoint import (
 )
 from dialsum.models.families import HEAD_WEIGHT, Family, get_family, map_target_names
 from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer
+from dialsum.paths import shown
 from dialsum.text import say_first
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ class PreparedTokenizer:
     """A tokenizer with the dialogue's tokens.
 
     Args:
-        tokenizer: a fast tokenizer.
+        tokenizer: a fast tokenizer; of a decoder alone with the template of its prompts.
         new_tokens: tokens that the checkpoint did not have.
         tags: all speaker tags and masks.
     """
@@ -117,6 +119,9 @@ def prepare_tokenizer(
     tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
     rows = checkpoint.own["vocab_size"]
     refuse_foreign_tokenizer(tokenizer.get_vocab(), rows=rows, source=folder)
+    family = get_family(config.model.architecture)
+    if family.decoder_only:
+        use_template(tokenizer, config.prompt, chat=family.chat, source=shown(folder))
     return PreparedTokenizer(tokenizer, add_dialogue_tokens(tokenizer, tags), list(tags))
 
 
@@ -182,7 +187,7 @@ def load_model(
     # False, BART's encoder and decoder would not find the embeddings that they share.
     model_config.tie_word_embeddings = True
     if config.model.dropout is not None:
-        setattr(model_config, family.dropout, config.model.dropout)
+        model_config.update(dict.fromkeys(family.dropout, config.model.dropout))
     # The library would start a thread that asks the hub to convert a checkpoint; nobody asked to.
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     options: dict[str, Any] = {
@@ -191,7 +196,7 @@ def load_model(
         "attn_implementation": "sdpa",
         "use_safetensors": weights == "safetensors",
     }
-    model_class = getattr(transformers, family.model_class)
+    model_class = getattr(transformers, family.model_classes[model_config.model_type])
     try:
         # The library fills what a file lacks with random numbers; in 4 and 8 bits it does not even
         # look at sizes. Loaded as floats onto no device, and nothing tied, it reports what lacks.
@@ -386,6 +391,8 @@ def give_rows(model: Any, rows: int) -> None:
         model.all_tied_weights_keys.pop(HEAD_WEIGHT, None)
     if rows > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(rows, mean_resizing=False)
+        if not model.config.is_encoder_decoder:
+            return
         # That puts one and the same layer in all places. PEFT meets it once, under the name
         # `shared`, and an adapter asked for embed_tokens is then left out in silence.
         for stack in (model.get_encoder(), model.get_decoder()):
@@ -406,7 +413,7 @@ def forget_own_search(model: Any, *, pad: int, end: int) -> None:
     model.generation_config = GenerationConfig(
         pad_token_id=pad,
         eos_token_id=end,
-        decoder_start_token_id=model.config.decoder_start_token_id,
+        decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
     )
 
 
@@ -489,7 +496,7 @@ def quiet_libraries() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-EMBEDDING, HEAD, SHARED = "embed_tokens", "lm_head", "shared"
+HEAD, SHARED = "lm_head", "shared"
 
 
 @dataclass(frozen=True)
@@ -533,7 +540,7 @@ def adapt_model(
     asked, family = config.qlora, get_family(config.model.architecture)
     model.config.use_cache = not gradient_checkpointing
     model.requires_grad_(not asked.use_qlora)
-    loader = describe_loader(asked)
+    loader = describe_loader(asked, decoder_only=family.decoder_only)
     from dialsum.models.layers import compute_faster
 
     if not asked.use_qlora:
@@ -541,6 +548,7 @@ def adapt_model(
         return AdaptedModel(model, loader, targets=[])
     import torch
     from peft import LoraConfig, TaskType, get_peft_model
+    from transformers.pytorch_utils import Conv1D
 
     if gradient_checkpointing:
         # Gradients must reach the adapters through frozen, recomputed blocks.
@@ -550,23 +558,24 @@ def adapt_model(
     if asked.target_modules != "auto":
         targets, notes = map_target_names(asked.target_modules, family=family, present=present)
     if asked.train_embeddings:
-        whole = [name for name in targets if name in (EMBEDDING, HEAD)]
+        whole = [name for name in targets if name in (family.embedding, HEAD)]
         targets = [name for name in targets if name not in whole]
         if whole:
             notes.append(
                 f"no adapter on {' and '.join(whole)}: qlora.train_embeddings lets them learn whole"
             )
     notes += describe_large_ranks(model, targets, rank=asked.lora_rank)
-    for name in (EMBEDDING, HEAD):
+    for name in (family.embedding, HEAD):
         if new_token_ids and name in targets:
             notes.append(f"new tokens learn through the adapter on {name}")
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     rows_learn = bool(new_token_ids) and not asked.train_embeddings
-    places = places_of_new_rows(targets, tied=tied) if rows_learn else []
+    places = places_of_new_rows(targets, family=family, tied=tied) if rows_learn else []
     adapted = get_peft_model(
         model,
         LoraConfig(
-            task_type=TaskType.SEQ_2_SEQ_LM,
+            task_type=TaskType.CAUSAL_LM if family.decoder_only else TaskType.SEQ_2_SEQ_LM,
+            fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in model.modules()),
             r=asked.lora_rank,
             lora_alpha=asked.lora_alpha,
             lora_dropout=asked.lora_dropout,
@@ -581,7 +590,7 @@ def adapt_model(
         ),
     )
     compute_faster(adapted)
-    if EMBEDDING in places:
+    if not family.decoder_only and family.embedding in places:
         # PEFT gives encoder and decoder each a row for a new token, though they have one matrix: a
         # merge would keep the decoder's only.
         own, other = (
@@ -602,7 +611,7 @@ def adapt_model(
     return AdaptedModel(adapted, loader, targets, notes)
 
 
-def describe_loader(asked: Qlora) -> dict[str, str]:
+def describe_loader(asked: Qlora, *, decoder_only: bool = False) -> dict[str, str]:
     """Say which library serves the adapters, and why not the one that was asked for."""
     if not asked.use_qlora:
         used = "transformers (full fine-tuning)"
@@ -611,11 +620,10 @@ def describe_loader(asked: Qlora) -> dict[str, str]:
     used = f"PEFT + bitsandbytes {bits}-bit" if bits else "PEFT + no quantisation"
     if not asked.use_unsloth:
         return {"requested": used, "used": used, "why": "as configured"}
-    return {
-        "requested": "Unsloth",
-        "used": used,
-        "why": "Unsloth does not support encoder-decoder models; PEFT trains the same adapters",
-    }
+    why = "Unsloth does not support encoder-decoder models; PEFT trains the same adapters"
+    if decoder_only:
+        why = "this program does not train through Unsloth yet; PEFT trains the same adapters"
+    return {"requested": "Unsloth", "used": used, "why": why}
 
 
 def adaptable_names(model: Any) -> set[str]:
@@ -624,16 +632,17 @@ def adaptable_names(model: Any) -> set[str]:
     `shared`, which only holds the embeddings' weight and never computes, is left out.
     """
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     names = {
         name.rpartition(".")[2]
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear | torch.nn.Embedding)
+        if isinstance(module, torch.nn.Linear | torch.nn.Embedding | Conv1D)
     }
-    return names - {SHARED, "relative_attention_bias", "embed_positions"}
+    return names - {SHARED, "relative_attention_bias", "embed_positions", "wpe"}
 
 
-def places_of_new_rows(targets: Sequence[str], *, tied: bool) -> list[str]:
+def places_of_new_rows(targets: Sequence[str], *, family: Family, tied: bool) -> list[str]:
     """Return the layers in which the rows of new tokens learn by themselves.
 
     The head's too: a row that stays the mean of its pieces' rows gives the mean of their logits, so
@@ -643,8 +652,9 @@ def places_of_new_rows(targets: Sequence[str], *, tied: bool) -> list[str]:
         targets: layers with adapters; PEFT cannot combine both on one layer.
         tied: the head is the input embeddings; their rows are then one.
     """
-    free = [name for name in (EMBEDDING, HEAD) if name not in targets]
-    return [SHARED] if tied and len(free) == 2 else free
+    free = [name for name in (family.embedding, HEAD) if name not in targets]
+    one = family.embedding if family.decoder_only else SHARED
+    return [one] if tied and len(free) == 2 else free
 
 
 def describe_large_ranks(model: Any, targets: Sequence[str], *, rank: int) -> list[str]:

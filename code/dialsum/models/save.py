@@ -20,6 +20,7 @@ from typing import Any
 
 from dialsum.config.load import LoadedConfig
 from dialsum.config.schema import Config
+from dialsum.data.prompts import SUBJECT_MARK, Frame
 from dialsum.errors import RunError, UnfitError
 from dialsum.files import give_usual_mode, write_text
 from dialsum.models.checkpoint import choose_files, fetch_folder, resolve_checkpoint, weight_files
@@ -124,6 +125,7 @@ def save_model(
     new_tokens: Sequence[str],
     tags: Sequence[str],
     dtype: Any,
+    frame: Frame | None = None,
 ) -> dict[str, Any]:
     """Write the best model of a run.
 
@@ -132,6 +134,7 @@ def save_model(
         new_tokens: tokens that the base does not have; their first rows are made again on loading.
         tags: tokens of the dialogues, which a search may repeat.
         dtype: torch dtype of weights that are not quantised.
+        frame: of a decoder alone: what stands around each dialogue.
 
     Returns:
         What stands in model_info.json.
@@ -162,6 +165,8 @@ def save_model(
         "tags": list(tags),
         "best_step": best_step,
         "dtype": str(dtype),
+        **({} if frame is None else {"prompt": [frame.head, frame.tail]}),
+        **({"subject_of": frame.subject_of} if frame and frame.subject_of else {}),
         "config": config.model_dump(mode="json"),
     }
     write_info(paths.model, info)
@@ -278,26 +283,23 @@ SEARCH = """\
 model.generation_config = GenerationConfig(
     pad_token_id=tokenizer.pad_token_id,
     eos_token_id=tokenizer.eos_token_id,
-    decoder_start_token_id=model.config.decoder_start_token_id,
+    decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
     {search},
 )
 """
 FULL = f"""\
-model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+model = {{auto}}.from_pretrained(folder).eval()
 {SEARCH}"""
 ADAPTER = (
     """\
-model = AutoModelForSeq2SeqLM.from_pretrained({base}{options})
+model = {auto}.from_pretrained({base}{options})
 # Rows for the new tokens, each the mean of the pieces that spell it; a head of its own stays one.
 if model.lm_head.weight is not model.get_input_embeddings().weight:
     model.config.tie_word_embeddings = False
     model.all_tied_weights_keys.pop("lm_head.weight", None)
 if len(tokenizer) > len(model.get_input_embeddings().weight):
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-for stack in (model.get_encoder(), model.get_decoder()):
-    stack.embed_tokens = copy.copy(stack.embed_tokens)
-    stack.embed_tokens._parameters = dict(stack.embed_tokens._parameters)
-new, spell = {new}, tokenizer.backend_tokenizer.model.tokenize
+{stacks}new, spell = {new}, tokenizer.backend_tokenizer.model.tokenize
 ids = tokenizer.convert_tokens_to_ids(new)
 with torch.no_grad():
     for weight in {{model.get_input_embeddings().weight, model.lm_head.weight}}:
@@ -314,18 +316,28 @@ for layer in model.modules():  # on some CPUs bitsandbytes would repack 4-bit we
     if hasattr(layer, "support_avx512bf16_for_cpu"):
         layer.support_avx512bf16_for_cpu = False
 """
-FULL_IMPORTS = "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig\n"
+STACKS = """\
+for stack in (model.get_encoder(), model.get_decoder()):
+    stack.embed_tokens = copy.copy(stack.embed_tokens)
+    stack.embed_tokens._parameters = dict(stack.embed_tokens._parameters)
+"""
+FULL_IMPORTS = "from transformers import {auto}, AutoTokenizer, GenerationConfig\n"
 ADAPTER_IMPORTS = """\
-import copy
-
-import torch
+{copy}import torch
 from peft import PeftModel
 from transformers import (
-    AutoModelForSeq2SeqLM,
+    {auto},
     AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
 )
+"""
+READ = """\
+inputs = tokenizer({prefix} + dialogue, return_tensors="pt", truncation=True, max_length={longest})
+"""
+READ_ALONE = """\
+prompt = {head} + dialogue + {tail}
+inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
 """
 CODE = """\
 {imports}
@@ -333,10 +345,9 @@ folder = {folder}
 tokenizer = AutoTokenizer.from_pretrained(folder)
 {load}
 dialogue = "#Person1#: 내일 몇 시에 볼까요?\\n#Person2#: 세 시에 역 앞에서 만나요."
-inputs = tokenizer({prefix} + dialogue, return_tensors="pt", truncation=True, max_length={longest})
-inputs = {{name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}}
+{read}inputs = {{name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}}
 written = model.generate(**inputs)
-print(tokenizer.decode(written[0], skip_special_tokens=True).strip())
+print(tokenizer.decode(written[0]{own}, skip_special_tokens=True).strip())
 """
 
 
@@ -353,7 +364,9 @@ def load_code(folder: Path, info: Mapping[str, Any]) -> str:
         f"{name}={value!r}"
         for name, value in (asked | {"max_new_tokens": longest, "do_sample": False}).items()
     )
-    load, imports = FULL.format(search=search), FULL_IMPORTS
+    alone = "prompt" in info
+    auto = "AutoModelForCausalLM" if alone else "AutoModelForSeq2SeqLM"
+    load, imports = FULL.format(search=search, auto=auto), FULL_IMPORTS.format(auto=auto)
     if info["kind"] == "adapter":
         qlora, options = config["qlora"], ""
         if info["base_revision"]:
@@ -367,17 +380,27 @@ def load_code(folder: Path, info: Mapping[str, Any]) -> str:
             options += f",\n    quantization_config=BitsAndBytesConfig({bits})"
         elif qlora["load_in_8bit"]:
             options += ", quantization_config=BitsAndBytesConfig(load_in_8bit=True)"
-        imports = ADAPTER_IMPORTS
+        imports = ADAPTER_IMPORTS.format(auto=auto, copy="" if alone else "import copy\n\n")
         base = 'folder + "/base"' if (folder / BASE).is_dir() else repr(info["base"])
-        load = ADAPTER.format(base=base, options=options, new=info["tokens_added"], search=search)
+        load = ADAPTER.format(
+            auto=auto,
+            base=base,
+            options=options,
+            stacks="" if alone else STACKS,
+            new=info["tokens_added"],
+            search=search,
+        )
         load += FOUR_BITS if qlora["load_in_4bit"] else ""
-    return CODE.format(
-        imports=imports,
-        folder=repr(str(folder)),
-        load=load,
-        prefix=json.dumps(config["tokenizer"]["input_prefix"], ensure_ascii=False),
-        longest=config["tokenizer"]["encoder_max_len"],
-    )
+    tokenizer = config["tokenizer"]
+    prefix = json.dumps(tokenizer["input_prefix"], ensure_ascii=False)
+    read, own = READ.format(prefix=prefix, longest=tokenizer["encoder_max_len"]), ""
+    if alone:
+        head, tail = (
+            json.dumps(part.replace(SUBJECT_MARK, config["prompt"]["subject"]), ensure_ascii=False)
+            for part in info["prompt"]
+        )
+        read, own = READ_ALONE.format(head=head, tail=tail), '[inputs["input_ids"].shape[1] :]'
+    return CODE.format(imports=imports, folder=repr(str(folder)), load=load, read=read, own=own)
 
 
 def write_model_card(
@@ -429,7 +452,7 @@ weights of optimizer step {info["best_step"]:,}. Turns are lines `#Person1#: …
 
 The code needs transformers, and for an adapter PEFT, in 4 or 8 bits with bitsandbytes. It searches
 as the run did, but for three things, in which only `scripts/predict.py` is exact: a dialogue of
-more than {config["tokenizer"]["encoder_max_len"]:,} tokens loses its end here, whole turns there;
+more than {config["tokenizer"]["encoder_max_len"]:,} tokens is cut otherwise there, by whole turns;
 a ban on repeated n-grams holds for speaker tags here, and spares them there; pieces that are no
 text (tokens for other purposes, halves of characters) may be written here, and never there. The
 base has a licence of its own, and so have the data: read both before you publish this model.

@@ -34,6 +34,13 @@ SPECIAL_NAMES = {
     "mask_token": "<mask>",
 }
 """What a role's token is called where no file names it, as in a bare tokenizer.json (KoBART)."""
+OTHER_NAMES = {
+    "pad_token": ("<|finetune_right_pad_id|>", "<|endoftext|>"),
+    "eos_token": ("<|endoftext|>",),
+}
+"""What else it may be called: Llama 3 names no padding, GPT-2 nothing at all."""
+IMAGES = ("<image_soft_token>",)
+"""Places of pictures, which Gemma 3's tokenizers have and its text models have no row for."""
 BYTE_PIECES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 """Pieces that spell, byte by byte of UTF-8, a character without a piece of its own."""
 MARK = re.compile(r"<[|/]?\w+\|?>|\[\w+\]")
@@ -53,8 +60,10 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Load a checkpoint's own tokenizer and give it the form that every later step relies on.
 
+    One without a token for padding fills up with its end: what is padding, masks say.
+
     Raises:
-        UnfitError: there is none, it cannot be read, or it has no end or padding token.
+        UnfitError: there is none, it cannot be read, or it has no end token.
     """
     from tokenizers import Tokenizer
 
@@ -74,8 +83,14 @@ def load_tokenizer(
             named |= _name_roles({role: str(token) for role, token in said})
         named |= _name_roles(config)
         known = _list_pieces(described)
-        usual = {role: name for role, name in SPECIAL_NAMES.items() if named.get(role) not in known}
-        roles = {role: name for role, name in (named | usual).items() if name in known}
+        roles = {}
+        for role in dict.fromkeys((*SPECIAL_NAMES, *named)):
+            others = (SPECIAL_NAMES.get(role), *OTHER_NAMES.get(role, ()))
+            found = next((name for name in (named.get(role), *others) if name in known), None)
+            if found is not None:
+                roles[role] = found
+        if "eos_token" in roles:
+            roles.setdefault("pad_token", roles["eos_token"])
         backend = Tokenizer.from_str(json.dumps(_mend(described, marks={*roles.values()})))
         backend.encode(PROBE)
         if not described["model"]["vocab"]:
@@ -91,19 +106,37 @@ def load_tokenizer(
             ". Give a hub name that can be reached (or is in the cache), or a local folder that "
             "holds a whole tokenizer.json or spiece.model."
         ) from error
-    for role in ("pad_token", "eos_token"):
-        if role not in roles:
-            raise UnfitError(f"{folder}: the tokenizer has no {role} ({SPECIAL_NAMES[role]})")
-    return _wrap(backend, {role: roles[role] for role in SPECIAL_NAMES if role in roles})
+    if "eos_token" not in roles:
+        raise UnfitError(
+            f"{folder}: the tokenizer has no eos_token, so that no summary could end; name it in "
+            f"tokenizer_config.json, or add {SPECIAL_NAMES['eos_token']}"
+        )
+    return _wrap(
+        backend,
+        {role: roles[role] for role in SPECIAL_NAMES if role in roles},
+        template=_read_template(folder, config),
+    )
 
 
-def _wrap(backend: Any, roles: Mapping[str, str]) -> PreTrainedTokenizerFast:
+def _read_template(folder: Path, config: Mapping[str, Any]) -> Any:
+    """Return a checkpoint's template of conversations, one or several by name; None for none."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    found = config.get("chat_template")
+    if isinstance(found, list):
+        return {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
+    return found if isinstance(found, str) else None
+
+
+def _wrap(backend: Any, roles: Mapping[str, str], *, template: Any) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         clean_up_tokenization_spaces=False,
         model_max_length=int(1e9),
+        chat_template=template,
         **roles,
     )
 
@@ -249,7 +282,7 @@ def _mend(described: Mapping[str, Any], *, marks: set[str]) -> dict[str, Any]:
     Texts are neither cut nor padded; byte pieces spell what has no piece of its own; an emoji or
     `:)` that a vocabulary calls special is text, which decoding keeps; and a Metaspace puts its
     word mark only where the text has a space, not (`prepend_scheme="always"`) after every added
-    token too, which makes `#Person1# 은` of `#Person1#은`.
+    token too, which makes `#Person1# 은` of `#Person1#은`. Places of pictures go.
 
     Args:
         described: as in tokenizer.json; it is not changed.
@@ -264,6 +297,7 @@ def _mend(described: Mapping[str, Any], *, marks: set[str]) -> dict[str, Any]:
             and (token["content"] in marks or MARK.fullmatch(token["content"]) is not None)
         }
         for token in described.get("added_tokens") or []
+        if token["content"] not in IMAGES
     ]
     spelled_in_bytes = model.get("type") == "Unigram" and {
         piece for piece, _ in model["vocab"] if len(piece) == len(BYTE_PIECES[0])

@@ -44,25 +44,27 @@ def summary_loss(
 ) -> torch.Tensor:
     """Return the loss of one forward pass in float32: its sum over target tokens over count.
 
+    A decoder alone needs no mask: padding stands behind all that counts, and packed rows are told
+    apart by their positions, which begin again with each (without a mask and a cache the library
+    lets none see another).
+
     Args:
-        model: T5, mT5 or BART, adapted or not.
+        model: adapted or not.
         batch: input_ids, attention_mask [batch, input], labels [batch, target] with -100 where
-            nothing counts.
+            nothing counts; of a decoder alone position_ids besides, and labels of the inputs' shape
+            that say each token itself.
         label_smoothing: share of probability spread over all pieces (Szegedy et al. 2016).
         count: target tokens of the whole optimizer step; None: of this pass.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     mask, labels = batch["attention_mask"], batch["labels"]
-    encoded = base.get_encoder()(input_ids=batch["input_ids"], attention_mask=mask)
-    hidden: torch.Tensor = base.get_decoder()(
-        input_ids=base.prepare_decoder_input_ids_from_labels(labels=labels),
-        encoder_hidden_states=encoded[0],
-        encoder_attention_mask=mask,
-        use_cache=False,
-    )[0]
-    # T5 v1's head expects smaller inputs; mT5's own forward never makes them so.
-    if base.config.model_type == "t5" and base.config.scale_decoder_outputs:
-        hidden = hidden * base.model_dim**-0.5
+    if base.config.is_encoder_decoder:
+        hidden = _decode(base, batch["input_ids"], mask, labels)
+    else:
+        hidden = base.base_model(
+            input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False
+        )[0][:, :-1]
+        labels = labels[:, 1:]
     places = (labels != IGNORED).nonzero(as_tuple=True)
     total = sum_head_losses(
         base.lm_head,
@@ -73,6 +75,21 @@ def summary_loss(
         rows=max(1, CHUNK_BYTES // (4 * base.config.vocab_size)),
     )
     return total / max(1, len(places[0]) if count is None else count)
+
+
+def _decode(base: Any, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return what the head of an encoder-decoder model gets, [batch, target, width]."""
+    encoded = base.get_encoder()(input_ids=ids, attention_mask=mask)
+    hidden: torch.Tensor = base.get_decoder()(
+        input_ids=base.prepare_decoder_input_ids_from_labels(labels=labels),
+        encoder_hidden_states=encoded[0],
+        encoder_attention_mask=mask,
+        use_cache=False,
+    )[0]
+    # T5 v1's head expects smaller inputs; mT5's own forward never makes them so.
+    if base.config.model_type == "t5" and base.config.scale_decoder_outputs:
+        hidden = hidden * base.model_dim**-0.5
+    return hidden
 
 
 def sum_head_losses(

@@ -1,4 +1,4 @@
-"""What is learned from and measured on: dialogues and their summaries, for encoder-decoder models.
+"""What is learned from and measured on: dialogues and their summaries.
 
 Rows as forward passes (what halves, counts or leaves out rows), which rows go through the network
 together, and the two that the loop is handed: SummaryTask and DevSet. Dialogues differ in length
@@ -10,24 +10,30 @@ the loop, files, nor how a summary is scored (it is handed a function).
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dialsum.data.encode import EncodedSplit
+from dialsum.data.encode import EncodedSplit, TokenIds
 from dialsum.errors import FullMemoryError, first_line
 from dialsum.generate import GenerationSettings, generate
 from dialsum.train.loss import IGNORED, summary_loss
 
 Pass = dict[str, Any]
 """A forward pass: input_ids, attention_mask [rows, input], labels [rows, target] with IGNORED where
-nothing counts, and under ROWS the place of each row in its split [rows]."""
+nothing counts, and under ROWS the place of each row in its split [rows]. Of a decoder alone a row
+is prompt and summary in one; labels have the inputs' shape, and position_ids are there. Packed, it
+is a sequence of several rows of the split: positions begin again with each, and under ROWS stand
+all of them [sequences, most], NO_ROW where there is none."""
 ROWS = "rows"
+NO_ROW = -1
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ def take_rows(batch: Pass, places: Sequence[int]) -> Pass:
     """Return a pass of some of a pass's rows, as narrow as those allow."""
     part = {key: value[list(places)] for key, value in batch.items()}
     width = int(part["attention_mask"].sum(dim=1).max())
+    if "position_ids" in part:
+        return {key: value[:, :width] if key != ROWS else value for key, value in part.items()}
     out = int((part["labels"] != IGNORED).sum(dim=1).max())
     return part | {
         "input_ids": part["input_ids"][:, :width],
@@ -80,9 +88,11 @@ def halve(batch: Pass) -> list[Pass]:
 
 
 def leave_out(passes: Sequence[Pass], rows: Collection[int]) -> list[Pass]:
-    """Return passes without some rows of the split."""
+    """Return passes without some rows of the split; in a packed one they only do not count."""
     if not rows:
         return list(passes)
+    if any(batch[ROWS].dim() == 2 for batch in passes):
+        return [batch | {"labels": _without(batch, rows)} for batch in passes]
     kept = [
         (batch, [at for at, row in enumerate(batch[ROWS].tolist()) if row not in rows])
         for batch in passes
@@ -94,13 +104,26 @@ def leave_out(passes: Sequence[Pass], rows: Collection[int]) -> list[Pass]:
     ]
 
 
+def _without(batch: Pass, rows: Collection[int]) -> torch.Tensor:
+    """Return the labels of a packed pass in which some rows of the split do not count."""
+    labels: torch.Tensor = batch["labels"].clone()
+    begins = (batch["position_ids"] == 0).cumsum(dim=1) - 1
+    for sequence, held in enumerate(batch[ROWS].tolist()):
+        for place, row in enumerate(held):
+            if row in rows:
+                labels[sequence, begins[sequence] == place] = IGNORED
+    return labels
+
+
 def rows_of(passes: Sequence[Pass]) -> list[int]:
     """Return the rows of passes, by their place in the split."""
-    return [row for batch in passes for row in batch[ROWS].tolist()]
+    return [row for batch in passes for row in batch[ROWS].flatten().tolist() if row != NO_ROW]
 
 
 def count_positions(batch: Pass) -> int:
     """Return the input and target positions of a pass, padding too."""
+    if "position_ids" in batch:
+        return int(batch["input_ids"].numel())
     return int(batch["input_ids"].numel() + batch["labels"].numel())
 
 
@@ -112,7 +135,8 @@ def count_targets(passes: Sequence[Pass]) -> int:
 def count_tokens(passes: Sequence[Pass]) -> int:
     """Return the input and target tokens of passes, padding not counted."""
     inputs = sum(int(batch["attention_mask"].sum()) for batch in passes)
-    return inputs + count_targets(passes)
+    apart = [batch for batch in passes if "position_ids" not in batch]
+    return inputs + count_targets(apart)
 
 
 @dataclass
@@ -229,6 +253,11 @@ class BatchShape:
     max_target: int
 
     @property
+    def longest(self) -> int:
+        """Tokens of a row of full length, input and target."""
+        return self.max_input + self.max_target
+
+    @property
     def rows_per_step(self) -> int:
         """Rows per optimizer step: the effective batch size."""
         return self.batch_size * self.accumulation
@@ -285,6 +314,51 @@ def plan_steps(
         last = _cut(rest, inputs, targets, shape)
         steps.insert(int(generator.integers(len(steps) + 1)), last)
     return steps
+
+
+def plan_packed(lengths: Lengths, *, shape: BatchShape, seed: int, epoch: int) -> list[StepPlan]:
+    """Return an epoch of steps whose rows are drawn at random and fill few sequences.
+
+    A step has as many passes as its sequences need, batch_size of them to a pass.
+
+    Args:
+        lengths: tokens of every row, prompt and summary, [rows].
+    """
+    order = _generator(seed, epoch).permutation(len(lengths))
+    whole = shape.rows_per_step
+    steps = []
+    for part in (order[start : start + whole] for start in range(0, len(order), whole)):
+        filled = fill_sequences(lengths[part], most=shape.longest)
+        together = (
+            filled[at : at + shape.batch_size] for at in range(0, len(filled), shape.batch_size)
+        )
+        steps.append([part[np.concatenate(sequences)] for sequences in together])
+    return steps
+
+
+def fill_sequences(lengths: Lengths, *, most: int) -> list[NDArray[np.int64]]:
+    """Return which rows share a sequence: as few sequences as hold them, filled alike.
+
+    The longest rows come first, each into the sequence with most room (longest processing time
+    first, Graham 1969). Best-fit decreasing would fill all but the last to the brim and leave that
+    one nearly empty, which is padding where all are as wide as the fullest.
+
+    Args:
+        lengths: tokens of every row, [rows], none above most.
+        most: tokens of a sequence.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    count = max(1, -(-int(lengths.sum()) // most))
+    while True:
+        held: list[list[int]] = [[] for _ in range(count)]
+        heap = [(0, at) for at in range(count)]
+        for row in order.tolist():
+            filled, at = heapq.heappop(heap)
+            held[at].append(row)
+            heapq.heappush(heap, (filled + int(lengths[row]), at))
+        if max(heap)[0] <= most:
+            return [np.array(rows, dtype=np.int64) for rows in held if rows]
+        count += 1
 
 
 def padding_share(
@@ -413,7 +487,7 @@ Scorer = Callable[[Sequence[str]], dict[str, float]]
 
 @dataclass
 class SummaryTask(torch.utils.data.Dataset[Pass]):
-    """Dialogues and their summaries, for encoder-decoder models.
+    """Dialogues and their summaries.
 
     Args:
         encoded: rows with targets.
@@ -424,6 +498,9 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
         by_length: rows of like length go together; else they are drawn at random.
         label_smoothing: share of probability spread over all pieces (Szegedy et al. 2016).
         multiple: input widths are rounded up to a multiple of this, at most to the full length.
+        joined: input and target are one text, as a decoder alone reads them.
+        whole_loss: of such a text the prompt is learned, too.
+        packing: several such texts go into one sequence.
     """
 
     encoded: EncodedSplit
@@ -435,6 +512,9 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
     by_length: bool = True
     label_smoothing: float = 0.0
     multiple: int = 1
+    joined: bool = False
+    whole_loss: bool = False
+    packing: bool = False
     _planned: tuple[int, list[StepPlan]] = field(default=(-1, []), init=False)
 
     def __len__(self) -> int:
@@ -445,33 +525,61 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
         same again after a run went on from a checkpoint.
         """
         if self._planned[0] != epoch:
-            inputs, targets = self.encoded.input_lengths, self.encoded.target_lengths
-            if self.by_length:
-                steps = plan_steps(inputs, targets, shape=self.shape, seed=self.seed, epoch=epoch)
+            inputs, targets = self._lengths()
+            shape = self.shape
+            if self.joined:
+                shape = replace(shape, max_input=shape.longest)
+            if self.packing:
+                steps = plan_packed(inputs, shape=self.shape, seed=self.seed, epoch=epoch)
+            elif self.by_length:
+                steps = plan_steps(inputs, targets, shape=shape, seed=self.seed, epoch=epoch)
             else:
                 steps = plan_random(inputs, shape=self.shape, seed=self.seed, epoch=epoch)
             self._planned = epoch, steps
         return self._planned[1]
 
+    def _lengths(self) -> tuple[Lengths, Lengths]:
+        """Return the tokens of every input and of every target; joined, all stand in the input."""
+        inputs, targets = self.encoded.input_lengths, self.encoded.target_lengths
+        return (inputs + targets, np.zeros_like(targets)) if self.joined else (inputs, targets)
+
     def padding_share(self) -> dict[str, float]:
         """Return which share of the first epoch's positions is padding, 0-1: as planned, and were
         its rows drawn at random.
         """
-        inputs, targets = self.encoded.input_lengths, self.encoded.target_lengths
+        inputs, targets = self._lengths()
         at_random = plan_random(inputs, shape=self.shape, seed=self.seed, epoch=0)
-        return {
-            name: round(padding_share(steps, inputs, targets, multiple=self.multiple), 4)
-            for name, steps in (("value", self.steps(0)), ("drawn_at_random", at_random))
-        }
+        share = partial(padding_share, inputs=inputs, targets=targets, multiple=self.multiple)
+        planned = share(self.steps(0))
+        if self.packing:
+            passes = [self._fill_sequences(rows) for step in self.steps(0) for rows in step]
+            wide = sum(len(one) * max(int(inputs[rows].sum()) for rows in one) for one in passes)
+            planned = 1 - int(inputs.sum()) / wide
+        return {"value": round(planned, 4), "drawn_at_random": round(share(at_random), 4)}
+
+    def _fill_sequences(self, rows: RowIds | Sequence[int]) -> list[RowIds]:
+        """Return the rows of each sequence of a packed pass."""
+        places = np.asarray(rows, dtype=np.int64)
+        filled = fill_sequences(self._lengths()[0][places], most=self.shape.longest)
+        return [places[one] for one in filled]
 
     def find_heaviest(self, epochs: int) -> list[RowIds]:
         """Return the passes of all epochs that take most memory: by tokens, by attention."""
-        inputs, targets = self.encoded.input_lengths, self.encoded.target_lengths
+        inputs, targets = self._lengths()
+        if self.packing:
+            passes = (
+                rows for epoch in range(epochs) for step in self.steps(epoch) for rows in step
+            )
+            return [max(passes, key=lambda rows: int(inputs[rows].sum()))]
         return find_heaviest(map(self.steps, range(epochs)), inputs, targets)
 
     def __getitem__(self, rows: RowIds | Sequence[int]) -> Pass:
         if self.encoded.targets is None:
             raise ValueError("rows without summaries cannot be learned from")
+        if self.joined:
+            apart = [[int(row)] for row in rows]
+            sequences = self._fill_sequences(rows) if self.packing else apart
+            return self._join(sequences, self.encoded.targets)
         inputs = [self.encoded.inputs[int(row)] for row in rows]
         targets = [self.encoded.targets[int(row)] for row in rows]
         longest = max(map(len, inputs))
@@ -482,6 +590,39 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
             "attention_mask": _fill([[1] * len(ids) for ids in inputs], width, 0),
             "labels": _fill(targets, max(map(len, targets)), IGNORED),
             ROWS: torch.as_tensor([int(row) for row in rows]),
+        }
+
+    def _join(self, sequences: Sequence[RowIds | Sequence[int]], targets: TokenIds) -> Pass:
+        """Return a pass of prompts with their summaries behind them.
+
+        Args:
+            sequences: the rows of each.
+        """
+        texts, labels, positions = [], [], []
+        for held in sequences:
+            pairs = [(self.encoded.inputs[int(row)], targets[int(row)]) for row in held]
+            whole = [np.concatenate(pair) for pair in pairs]
+            texts.append(np.concatenate(whole))
+            positions.append(np.concatenate([np.arange(len(ids)) for ids in whole]))
+            for ids, (prompt, _) in zip(whole, pairs, strict=True):
+                # Nothing stands before a row's first token that could say it.
+                ids[: 1 if self.whole_loss else len(prompt)] = IGNORED
+            labels.append(np.concatenate(whole))
+        longest = max(map(len, texts))
+        width = -(-longest // self.multiple) * self.multiple
+        width = max(longest, min(width, self.shape.longest))
+        for at, own in enumerate(positions):
+            # Packed, padding is a text of its own; else it goes on behind the row.
+            behind = np.arange(width - len(own)) + (0 if self.packing else len(own))
+            positions[at] = np.concatenate([own, behind])
+        rows = [list(map(int, held)) for held in sequences]
+        most = max(map(len, rows))
+        return {
+            "input_ids": _fill(texts, width, self.pad_token_id),
+            "attention_mask": _fill([[1] * len(ids) for ids in texts], width, 0),
+            "position_ids": _fill(positions, width, 0),
+            "labels": _fill(labels, width, IGNORED),
+            ROWS: _fill(rows, most, NO_ROW) if self.packing else torch.tensor([r for (r,) in rows]),
         }
 
     def loss(self, model: Any, batch: Pass, *, count: int | None) -> torch.Tensor:
