@@ -384,19 +384,31 @@ def _encode_inputs(
         found = find_turns(text, places, start=start, stop=stop)
         first, last = found.span if found else (len(ids), len(ids))
         room = most - first - (len(ids) - last)
-        if found is None or room < 1:
-            raise RunError(
-                f"tokenizer.encoder_max_len {most}: {frame.describe()} "
-                f"{len(ids) - last + first} tokens, so that none is left for a dialogue; shorten "
-                "it or allow longer inputs, such as 512"
-            )
-        spans, left_out, inside = keep_part(found, room, part=asked.long_dialogues_keep)
-        body = [token for begin, stop in spans for token in ids[begin:stop]]
-        encoded[at] = [*ids[:first], *body, *ids[last:]]
+        while True:
+            if found is None or room < 1:
+                raise RunError(
+                    f"tokenizer.encoder_max_len {most}: {frame.describe()} "
+                    f"{len(ids) - last + first} tokens, so that none is left for a dialogue; "
+                    "shorten it or allow longer inputs, such as 512"
+                )
+            spans, left_out, inside = keep_part(found, room, part=asked.long_dialogues_keep)
+            body = [token for begin, end in spans for token in ids[begin:end]]
+            kept = [*ids[:first], *body, *ids[last:]]
+            if frame.special:
+                break
+            # A token may hold the end of a dialogue and what follows it: put together anew, the
+            # text is spelled as if the dialogue had been that short.
+            parts = (text[places[a][0] : places[b - 1][1] if b < last else stop] for a, b in spans)
+            cut = text[:start] + "".join(parts).strip("\n") + text[stop:]
+            kept = tokenizer([cut], **options)["input_ids"][0]
+            if len(kept) <= most:
+                break
+            room -= len(kept) - most
+        encoded[at] = kept
         counts.truncated_inputs += 1
         counts.left_out_turns += left_out
         counts.inputs_cut_inside += inside
-        counts.left_out_input_tokens += last - first - len(body)
+        counts.left_out_input_tokens += len(ids) - len(kept)
     return encoded
 
 
