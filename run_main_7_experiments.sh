@@ -19,26 +19,4 @@ experiments=(
 configs=()
 for name in "${experiments[@]}"; do configs+=("--config=$root/config/experiments/$name.yaml"); done
 
-arguments=(--started-as "$0" "${configs[@]}" "$@")
-
-# Before anything is made: the options stand in code/dialsum/cli.py, which any Python can read.
-for argument in "$@"; do
-  case $argument in
-    -h | --help)
-      find_python
-      run_module "$python" dialsum.batch.first_look "${arguments[@]}"
-      exit
-      ;;
-  esac
-done
-
-# A misspelt option, missing data, no card: all that is said before anything is downloaded. Where
-# nothing has to be, the runner says it, together with what is wrong in the configuration.
-if ! environment_is_whole main; then
-  python="$venv_python"
-  if ! base_is_right; then find_python; fi
-  run_module "$python" dialsum.batch.first_look "${arguments[@]}"
-  ensure_environment main
-fi
-# exec: Ctrl-C, kill and the exit status reach the runner and come from it, with no shell between.
-exec "$venv_python" "$root/code/auto_experiment_runner.py" "${arguments[@]}"
+start_batch "$0" "${configs[@]}" "$@"

@@ -5,7 +5,7 @@
 #   bash scripts/setup_environment.sh --repair   put every pin back, whatever was installed since
 #   bash scripts/setup_environment.sh --dev      with the tools of the tests
 #
-# run_main_7_experiments.sh and run_tests.sh source this file and call ensure_environment.
+# The scripts of the root source this file and call start_batch or ensure_environment.
 # It needs bash 3.2 (macOS has that) and Python. Its words go to stderr; its failures end with 2.
 #
 #   .venv/.dialsum, .dialsum-use       locks (code/dialsum/packages.py); made first: it is ours
@@ -245,6 +245,31 @@ ensure_environment() {
     )
   fi
   exec 8>&- 9>&-
+}
+
+# Starts the runner as a script that names the experiments itself; $1 is that script.
+start_batch() {
+  local argument python arguments=(--started-as "$@")
+  # Before anything is made: the options stand in code/dialsum/cli.py, which any Python can read.
+  for argument in "${@:2}"; do
+    case $argument in
+      -h | --help)
+        find_python
+        run_module "$python" dialsum.batch.first_look "${arguments[@]}"
+        exit
+        ;;
+    esac
+  done
+  # A misspelt option, missing data, no card: all that is said before anything is downloaded. Where
+  # nothing has to be, the runner says it, together with what is wrong in the configuration.
+  if ! environment_is_whole main; then
+    python="$venv_python"
+    if ! base_is_right; then find_python; fi
+    run_module "$python" dialsum.batch.first_look "${arguments[@]}"
+    ensure_environment main
+  fi
+  # exec: Ctrl-C, kill and the exit status reach the runner and come from it, no shell between.
+  exec "$venv_python" "$root/code/auto_experiment_runner.py" "${arguments[@]}"
 }
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then

@@ -106,6 +106,13 @@ def read_path(text: str) -> Path:
     return Path(os.path.expanduser(text))  # noqa: PTH111 (Path's own raises where nobody is so called)
 
 
+MULTI_MODEL = """Run the models of config/model_configs, one after another, and end in one table.
+
+  ./run_multi_model_experiments.sh --demo        tiny models of the same kinds, on any CPU
+  ./run_multi_model_experiments.sh --only 13,15  KoGPT2 and a Llama of 3 billion weights
+
+Each runs in outputs/NAME/, with its log in logs/multi_model_experiments/.
+"""
 SEVEN = """Run the seven experiments, one after another on a GPU, and end in one table.
 
   bash run_main_7_experiments.sh --demo   tiny models of the same kinds, sample data, any CPU
@@ -242,10 +249,11 @@ def read_batch_options(arguments: Sequence[str] | None = None) -> BatchOptions:
     script = None
     if words[:1] == [STARTED_AS] and len(words) > 1 and not words[1].startswith("-"):
         script = words[1]
+    own = MULTI_MODEL if script and "multi_model" in Path(script).name else SEVEN
     parser = CommandLine(
         prog=f"bash {script}" if script else "auto_experiment_runner.py",
         hidden=["--config"] if script else [],
-        description=SEVEN if script else "Run experiments, each in its own process, to one table.",
+        description=own if script else "Run experiments, each in its own process, to one table.",
         epilog=BATCH_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

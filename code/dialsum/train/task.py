@@ -11,6 +11,7 @@ the loop, files, nor how a summary is scored (it is handed a function).
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -329,6 +330,8 @@ def plan_packed(lengths: Lengths, *, shape: BatchShape, seed: int, epoch: int) -
     steps = []
     for part in (order[start : start + whole] for start in range(0, len(order), whole)):
         filled = fill_sequences(lengths[part], most=shape.longest)
+        # Those filled alike share a pass, which is as wide as its fullest.
+        filled.sort(key=lambda rows: -int(lengths[part][rows].sum()))
         together = (
             filled[at : at + shape.batch_size] for at in range(0, len(filled), shape.batch_size)
         )
@@ -337,28 +340,34 @@ def plan_packed(lengths: Lengths, *, shape: BatchShape, seed: int, epoch: int) -
 
 
 def fill_sequences(lengths: Lengths, *, most: int) -> list[NDArray[np.int64]]:
-    """Return which rows share a sequence: as few sequences as hold them, filled alike.
+    """Return which rows share a sequence: as many sequences as leave least padding, filled alike.
 
     The longest rows come first, each into the sequence with most room (longest processing time
     first, Graham 1969). Best-fit decreasing would fill all but the last to the brim and leave that
     one nearly empty, which is padding where all are as wide as the fullest.
 
     Args:
-        lengths: tokens of every row, [rows], none above most.
-        most: tokens of a sequence.
+        lengths: tokens of every row, [rows].
+        most: tokens of a sequence; of a longer row its own.
     """
     order = np.argsort(-lengths, kind="stable")
-    count = max(1, -(-int(lengths.sum()) // most))
-    while True:
+    most = max(most, int(lengths[order[0]]))
+    least = max(1, -(-int(lengths.sum()) // most))
+    found: list[list[int]] = []
+    positions = math.inf
+    for count in range(least, len(lengths) + 1):
+        if count * int(lengths[order[0]]) >= positions:
+            break  # with more of them even the longest row alone makes more padding
         held: list[list[int]] = [[] for _ in range(count)]
         heap = [(0, at) for at in range(count)]
         for row in order.tolist():
             filled, at = heapq.heappop(heap)
             held[at].append(row)
             heapq.heappush(heap, (filled + int(lengths[row]), at))
-        if max(heap)[0] <= most:
-            return [np.array(rows, dtype=np.int64) for rows in held if rows]
-        count += 1
+        widest = max(heap)[0]
+        if widest <= most and count * widest < positions:
+            found, positions = held, count * widest
+    return [np.array(rows, dtype=np.int64) for rows in found]
 
 
 def padding_share(

@@ -1,0 +1,230 @@
+"""Packed rows: every row once, sequences full, and none sees another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dialsum.data.encode import Counts, EncodedSplit
+from dialsum.train.task import (
+    NO_ROW,
+    ROWS,
+    BatchShape,
+    SummaryTask,
+    fill_sequences,
+    halve,
+    leave_out,
+    plan_packed,
+    rows_of,
+)
+from small_models import SAMPLE
+
+SHAPE = BatchShape(batch_size=4, accumulation=4, max_input=100, max_target=28)
+ALONE = ["gpt2", "kogpt2", "llama", "qwen", "gemma"]
+
+
+def draw_lengths(count: int, *, seed: int = 5, most: int = 128) -> Any:
+    drawn = np.random.default_rng(seed).lognormal(3.3, 0.5, count)
+    return np.clip(drawn, 5, most).astype(np.int64)
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 203])
+def test_an_epoch_holds_every_row_once_in_steps_of_the_stated_rows(count: int) -> None:
+    lengths = draw_lengths(count)
+    steps = plan_packed(lengths, shape=SHAPE, seed=1, epoch=0)
+    assert sorted(int(row) for step in steps for rows in step for row in rows) == [*range(count)]
+    assert [sum(map(len, step)) for step in steps[:-1]] == [16] * (len(steps) - 1)
+    again, other = (plan_packed(lengths, shape=SHAPE, seed=1, epoch=epoch) for epoch in (0, 1))
+    assert [[rows.tolist() for rows in step] for step in again] == [
+        [rows.tolist() for rows in step] for step in steps
+    ]
+    if count > 16:
+        assert [one.tolist() for one in other[0]] != [one.tolist() for one in steps[0]]
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [[128], [128, 128, 1], [65, 65, 65], [60, 60, 60, 60, 16], [5] * 40, draw_lengths(64)],
+)
+def test_no_sequence_is_longer_than_a_row_may_be(lengths: Any) -> None:
+    lengths = np.array(lengths)
+    filled = fill_sequences(lengths, most=128)
+    assert sorted(np.concatenate(filled).tolist()) == [*range(len(lengths))]
+    assert max(int(lengths[rows].sum()) for rows in filled) <= 128
+
+
+def test_nearly_nothing_is_padding() -> None:
+    lengths = draw_lengths(640, most=1224) * 8
+    shape = BatchShape(batch_size=8, accumulation=8, max_input=1024, max_target=200)
+    encoded = EncodedSplit(
+        [np.ones(one, np.int32) for one in np.minimum(lengths, 1024)],
+        [np.ones(40, np.int32)] * len(lengths),
+        Counts(),
+    )
+    task = make_task(encoded, shape=shape, packing=True)
+    share = task.padding_share()
+    assert share["value"] < 0.02
+    assert share["drawn_at_random"] > 0.3
+
+
+def make_task(encoded: EncodedSplit, *, shape: BatchShape = SHAPE, **options: Any) -> SummaryTask:
+    return SummaryTask(
+        encoded,
+        names=[f"r{row}" for row in range(len(encoded))],
+        sha256="",
+        shape=shape,
+        seed=1,
+        pad_token_id=0,
+        joined=True,
+        **options,
+    )
+
+
+def draw_rows(count: int, *, vocabulary: int = 50) -> EncodedSplit:
+    generator = np.random.default_rng(3)
+    inputs, targets = (
+        [generator.integers(5, vocabulary, int(size)).astype(np.int32) for size in sizes]
+        for sizes in (generator.integers(10, 90, count), generator.integers(4, 28, count))
+    )
+    return EncodedSplit(inputs, targets, Counts())
+
+
+def read_rows(batch: Any) -> dict[int, tuple[list[int], list[int]]]:
+    """Return what each row of a packed pass reads and is to say."""
+    found = {}
+    for at, held in enumerate(batch[ROWS].tolist()):
+        begins = np.flatnonzero(batch["position_ids"][at].numpy() == 0).tolist()
+        ends = [*begins[1:], len(batch["position_ids"][at])]
+        for row, begin, end in zip(
+            [one for one in held if one != NO_ROW], begins, ends, strict=False
+        ):
+            ids, labels = (batch[key][at, begin:end].tolist() for key in ("input_ids", "labels"))
+            found[row] = (ids, labels)
+    return found
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("whole", [False, True])
+def test_each_row_stands_in_its_pass_with_its_own_labels(whole: bool) -> None:
+    encoded = draw_rows(40)
+    task = make_task(encoded, packing=True, whole_loss=whole)
+    rows = np.arange(3, 33)
+    batch = task[rows]
+    assert sorted(rows_of([batch])) == rows.tolist()
+    assert encoded.targets is not None
+    for row, (ids, labels) in read_rows(batch).items():
+        prompt, target = encoded.inputs[row].tolist(), encoded.targets[row].tolist()
+        assert ids == [*prompt, *target]
+        assert labels == [-100, *prompt[1:], *target] if whole else [-100] * len(prompt) + target
+    halves = halve(batch)
+    assert sorted(rows_of(halves)) == rows.tolist()
+    (left,) = leave_out([batch], {7, 20})
+    for row, (_, labels) in read_rows(left).items():
+        assert (set(labels) == {-100}) == (row in {7, 20})
+
+
+@cache
+def tiny(name: str) -> Path:
+    from dialsum.models.tiny import make_tiny_checkpoints
+
+    out = Path(mkdtemp(prefix="dialsum-packing-"))
+    return make_tiny_checkpoints(out, SAMPLE / "train.csv", architectures=[name])[0]
+
+
+def load(name: str) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_pretrained(tiny(name), dtype=torch.float32).eval()
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("name", ALONE)
+def test_packed_or_not_each_row_has_the_same_loss(name: str) -> None:
+    import torch
+
+    model, encoded = load(name), draw_rows(24)
+    packed, apart = make_task(encoded, packing=True), make_task(encoded)
+    batch = packed[np.arange(24)]
+    assert len(batch["input_ids"]) <= 12
+    with torch.no_grad():
+        for row in range(24):
+            alone = apart.loss(model, apart[[row]], count=None)
+            others = [one for one in range(24) if one != row]
+            (only,) = leave_out([batch], others)
+            together = packed.loss(model, only, count=None)
+            assert float(together) == pytest.approx(float(alone), abs=1e-4), row
+        padded = apart.loss(model, apart[np.arange(24)], count=None)
+        assert float(packed.loss(model, batch, count=None)) == pytest.approx(
+            float(padded), abs=1e-4
+        )
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_loss_is_that_of_the_library(name: str, whole: bool) -> None:
+    import torch
+
+    model, encoded = load(name), draw_rows(6)
+    task = make_task(encoded, whole_loss=whole)
+    batch = task[np.arange(6)]
+    with torch.no_grad():
+        ours = task.loss(model, batch, count=None)
+        # With its own mask of the padding.
+        theirs = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            labels=batch["labels"],
+        ).loss
+    assert float(ours) == pytest.approx(float(theirs), abs=1e-5)
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_packed_losses_are_those_of_trl(name: str, tmp_path: Path) -> None:
+    """SFTTrainer's own loss of the same rows, put into one sequence by its own collator."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    from dialsum.models.tokenizers import load_tokenizer
+
+    model, encoded = load(name), draw_rows(10)
+    task = make_task(encoded, shape=replace(SHAPE, max_input=900), packing=True)
+    batch = task[np.arange(10)]
+    assert len(batch["input_ids"]) == 1
+    assert encoded.targets is not None
+    rows = [
+        {"input_ids": [*prompt, *target], "labels": [-100] * len(prompt) + [*target]}
+        for prompt, target in zip(
+            (ids.tolist() for ids in encoded.inputs),
+            (ids.tolist() for ids in encoded.targets),
+            strict=True,
+        )
+    ]
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=str(tmp_path),
+            per_device_train_batch_size=10,
+            padding_free=True,
+            max_length=None,
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
+            dataset_kwargs={"skip_prepare_dataset": True},
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=load_tokenizer(tiny(name)),
+    )
+    (theirs,) = trainer.get_train_dataloader()
+    assert theirs["input_ids"].shape == batch["input_ids"].shape
+    loss = float(trainer.compute_loss(model.eval(), theirs))
+    assert float(task.loss(model, batch, count=None)) == pytest.approx(loss, abs=1e-5)
