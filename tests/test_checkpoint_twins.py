@@ -39,7 +39,18 @@ KOREAN = {
 }
 ENGLISH = {"google-t5--t5-base": "t5", "google--flan-t5-base": "t5"}
 """They know no Hangul, so they are tried on English rows."""
-TWINS = KOREAN | ENGLISH
+DECODERS = {
+    "meta-llama--Llama-3.2-3B-Instruct": "llama_3_2_1b",
+    "Bllossom--llama-3.2-Korean-Bllossom-3B": "llama_3_2_korean_3b",
+    "Qwen--Qwen2.5-3B-Instruct": "qwen2_5_3b",
+    "Qwen--Qwen3-4B": "qwen3_4b",
+    "Qwen--Qwen3-4B-Instruct-2507": "qwen3_4b",
+    "google--gemma-3-270m-it": "gemma_3_270m",
+    "openai-community--gpt2": "gpt2",
+    "skt--kogpt2-base-v2": "kogpt2",
+}
+"""Models without an encoder, each with its file in config/model_configs."""
+TWINS = KOREAN | ENGLISH | DECODERS
 FILES = {
     "mt5": "01_mt5_xlsum",
     "t5": "02_eenzeenee_t5_rtx3090",
@@ -69,7 +80,7 @@ SHORT = (
     "data.max_test_rows=2",
     "data.cache_dir=null",
     "evaluation.training_max_rows=2",
-    "tokenizer.encoder_max_len=96",
+    "tokenizer.encoder_max_len=160",
     "tokenizer.decoder_max_len=24",
     "generation.num_beams=2",
     "generation.max_new_tokens=12",
@@ -172,7 +183,10 @@ def runs(twins: Path, shared_dir: Path, tmp_path_factory: pytest.TempPathFactory
 
     def arguments(twin: str, way: str) -> list[str]:
         data = english if twin in ENGLISH else REPOSITORY / "data" / "sample"
-        line = ["--config", str(EXPERIMENTS / f"{FILES[TWINS[twin]]}.yaml")]
+        config = EXPERIMENTS / f"{FILES.get(TWINS[twin])}.yaml"
+        if twin in DECODERS:
+            config = REPOSITORY / "config" / "model_configs" / f"{DECODERS[twin]}.yaml"
+        line = ["--config", str(config)]
         line += ["--data-dir", str(data), "--run-dir", str(folders[twin, way])]
         for value in (f"model.checkpoint={json.dumps(str(twins / twin))}", *SHORT, *WAYS[way]):
             line += ["--set", value]

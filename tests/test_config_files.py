@@ -116,6 +116,43 @@ OTHERS: dict[str, dict[str, Any]] = {
     },
 }
 SEVEN = list(TABLE)[:7]
+MODELS = [path for path in COMMITTED if path.parent == CONFIG / "model_configs"]
+PHASES = [CONFIG / "finetune_config.yaml", *sorted((CONFIG / "llm").glob("*.yaml"))]
+MODEL_ROWS = """
+bart_base bart facebook/bart-base 8 2 5e-5 linear
+bart_large bart facebook/bart-large 8 2 5e-5 linear
+t5_small t5 google-t5/t5-small 8 2 3e-4 linear
+t5_base t5 google-t5/t5-base 8 2 3e-4 linear
+t5_large t5 google-t5/t5-large 8 2 3e-4 linear
+mt5_small mt5 google/mt5-small 6 2 3e-4 linear
+mt5_base mt5 google/mt5-base 6 2 3e-4 linear
+flan_t5_base t5 google/flan-t5-base 8 2 3e-4 linear
+flan_t5_large t5 google/flan-t5-large 8 2 3e-4 linear
+gpt2 gpt2 openai-community/gpt2 4 4 5e-5 cosine
+gpt2_medium gpt2 openai-community/gpt2-medium 4 4 5e-5 cosine
+gpt2_large gpt2 openai-community/gpt2-large 4 4 5e-5 cosine
+kogpt2 kogpt2 skt/kogpt2-base-v2 4 4 5e-5 cosine
+llama_3_2_1b llama meta-llama/Llama-3.2-1B-Instruct 8 4 1e-4 cosine
+llama_3_2_korean_3b llama Bllossom/llama-3.2-Korean-Bllossom-3B 4 8 1e-4 cosine
+qwen2_5_3b qwen Qwen/Qwen2.5-3B-Instruct 4 8 1e-4 cosine
+qwen3_4b qwen Qwen/Qwen3-4B-Instruct-2507 4 8 1e-4 cosine
+gemma_3_270m gemma google/gemma-3-270m-it 8 2 2e-4 cosine
+"""
+"""The models: architecture, checkpoint, batch, accumulation, rate, schedule."""
+MODEL_TABLE = {line.split()[0]: line.split()[1:] for line in MODEL_ROWS.split("\n")[1:-1]}
+NO_HANGUL = ("t5_small", "t5_base", "t5_large", "flan_t5_base", "flan_t5_large")
+PHASE_KEYS = """
+training.learning_rate training.lr_scheduler_type training.weight_decay training.warmup_steps
+training.per_device_train_batch_size training.gradient_accumulation_steps
+training.completion_only_loss training.packing
+"""
+PHASE_TABLE: dict[str, tuple[Any, ...]] = {
+    "before": (1e-4, "constant", 0.0, 0, 8, 4, False, False),
+    "finetune_config": (2e-5, "cosine", 0.1, 0.1, 8, 8, False, False),
+    "phase1": (2e-5, "cosine", 0.1, 0.1, 8, 8, False, False),
+    "phase2": (2e-5, "cosine", 0.1, 0.1, 8, 8, True, False),
+    "phase3": (2e-5, "cosine", 0.1, 0.1, 8, 8, True, True),
+}
 
 
 KEPT = """
@@ -151,8 +188,9 @@ def header(path: Path) -> dict[str, str]:
 
 def test_no_committed_yaml_is_left_out() -> None:
     assert {stem(path) for path in EXPERIMENTS} == set(TABLE)
-    known = {*EXPERIMENTS, *OVERLAYS, *BASES}
-    assert {path for path in COMMITTED if path.parent.name != "model_configs"} == known
+    assert {*COMMITTED} == {*EXPERIMENTS, *OVERLAYS, *BASES, *MODELS, *PHASES}
+    assert {path.stem for path in MODELS} == set(MODEL_TABLE)
+    assert {path.stem for path in PHASES} == {*PHASE_TABLE}
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=stem)
@@ -187,6 +225,54 @@ def test_each_experiment_loads_under_the_demo_and_keeps_its_own(path: Path) -> N
     rates = (plain.config.training.learning_rate, demo.config.training.learning_rate)
     assert replaced["training.learning_rate"] == rates
     assert rates[1] > rates[0]
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_each_model_holds_the_values_of_the_table(path: Path) -> None:
+    loaded = load_config(path)
+    config, asked = loaded.config, loaded.config.training
+    said = [config.model.architecture, config.model.checkpoint]
+    said += [str(asked.per_device_train_batch_size), str(asked.gradient_accumulation_steps)]
+    assert said == MODEL_TABLE[path.stem][:4]
+    assert asked.learning_rate == float(MODEL_TABLE[path.stem][4])
+    assert asked.lr_scheduler_type == MODEL_TABLE[path.stem][5]
+    prefix = "summarize: " if path.stem in NO_HANGUL else ""
+    assert config.tokenizer.input_prefix == prefix
+    assert ("no Hangul" in header(path)["Question"]) == (path.stem in NO_HANGUL)
+    assert loaded.notes == []
+    demo = load_config(path, overlays=BatchOptions(configs=(path,), demo=True).overlays(path))
+    assert demo.config.prompt == config.prompt
+
+
+@pytest.mark.parametrize("path", PHASES, ids=lambda path: path.stem)
+def test_each_phase_holds_the_values_of_the_plan(path: Path) -> None:
+    config = load_config(path).config
+    values = tuple(load_config(path).value(key) for key in PHASE_KEYS.split())
+    assert values == PHASE_TABLE[path.stem]
+    assert (config.model.architecture, config.training.num_train_epochs) == ("llama", 3)
+    lora = config.qlora
+    assert (lora.bits, lora.lora_rank, lora.lora_alpha, lora.lora_dropout) == (4, 16, 32, 0.05)
+    assert (lora.target_modules, config.training.gradient_checkpointing) == ("auto", True)
+    assert config.tokenizer.decoder_max_len == 200
+    system = config.prompt.system or ""
+    assert system.startswith(
+        "당신은 대화 요약 전문가" if path.stem == "before" else "당신은 유능한"
+    )
+    structured = path.stem in ("phase2", "phase3")
+    assert config.prompt.user.startswith(
+        "[Conversation]" if structured else "다음 대화를 요약하세요:\n---"
+    )
+    assert ("{subject}" in config.prompt.user) == structured
+    load_config(path, overlays=BatchOptions(configs=(path,), demo=True).overlays(path))
+
+
+def test_the_models_are_run_in_the_order_of_their_headers() -> None:
+    script = REPOSITORY / "run_multi_model_experiments.sh"
+    names = [path.stem for path in experiments_of(script)]
+    assert names == list(MODEL_TABLE)
+    for number, name in enumerate(names, start=1):
+        asked = header(CONFIG / "model_configs" / f"{name}.yaml")["Run"]
+        assert asked == f"./run_multi_model_experiments.sh --only {number}"
 
 
 @pytest.mark.parametrize("name", SEVEN)
@@ -224,17 +310,20 @@ def test_every_value_of_the_base_has_its_reason_near() -> None:
     assert set(without) <= set(PLAIN.split())
 
 
-@pytest.mark.parametrize("path", [*EXPERIMENTS, OVERLAYS[0]], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [*EXPERIMENTS, OVERLAYS[0], *MODELS, *PHASES], ids=lambda path: path.stem
+)
 def test_each_header_asks_one_question(path: Path) -> None:
-    question = header(path)["Question"]
-    assert question.endswith("?")
-    assert question.count("?") == 1
+    question, _, remark = header(path)["Question"].partition("?")
+    assert "?" not in remark
+    assert not remark or path in MODELS
     assert question[0].isupper()
     assert 40 < len(question) < 200
 
 
 def test_no_question_is_asked_twice() -> None:
-    questions = [header(path)["Question"] for path in EXPERIMENTS]
+    asked = [*EXPERIMENTS, *MODELS, *PHASES]
+    questions = [header(path)["Question"].partition("?")[0] for path in asked]
     assert len(set(questions)) == len(questions)
 
 
@@ -280,7 +369,7 @@ def test_the_base_alone_is_no_experiment() -> None:
         load_config(BASES[0])
 
 
-@pytest.mark.parametrize("path", [*EXPERIMENTS, *OVERLAYS, *BASES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*COMMITTED], ids=lambda path: path.stem)
 def test_any_reader_of_yaml_finds_the_same_text_and_lists(path: Path) -> None:
     """3e-5 apart, which YAML 1.1 reads as text, the files mean the same under 1.1 and 1.2."""
     for one in read_source(path).statements:

@@ -43,9 +43,12 @@ MOST_PLACES = 3
 """Files that a message names."""
 EXPECTED_FOR_ROWS = 12_457
 """Training rows that general.expected_minutes is stated for."""
-SECONDS_PER_ROW = {"mt5": 0.054, "t5": 0.072, "bart": 0.072}
+SECONDS_PER_ROW = {"mt5": 0.054, "t5": 0.072, "bart": 0.072, "gpt2": 0.072, "kogpt2": 0.072}
+SECONDS_PER_ROW |= {"llama": 0.19, "qwen": 0.18, "gemma": 0.03}
 """Of an epoch, evaluation and writing included: what the plan gives 01_mt5_xlsum_optimized_v2,
-02_eenzeenee_t5_rtx3090 and 01_baseline_kobart_rtx3090, over their rows and epochs."""
+02_eenzeenee_t5_rtx3090 and 01_baseline_kobart_rtx3090, over their rows and epochs; GPT-2's are of
+KoBART's size. Llama's: three epochs of 1.2 billion weights took somebody 46 minutes, scaled to the
+base size of BASE_SIZES; Qwen's and Gemma's by their weights from that, their heads counted in."""
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ SAMPLING = "training.train_sampling_strategy"
 TRAINS = "a run always trains, evaluates and predicts"
 ADAMW = "AdamW always runs with the library's 0.9, 0.999, 1e-8"
 MOVED = "an earlier run is moved to previous/, never overwritten"
+FOLLOWS = "it follows from model.architecture"
 ALWAYS = {
     "load_best_model_at_end": (True, "the best checkpoint is always the one used"),
     "predict_with_generate": (True, "evaluation always generates"),
@@ -83,7 +84,6 @@ ALWAYS = {
     "do_predict": (True, TRAINS),
     "push_to_hub": (False, "nothing is ever uploaded"),
     "bnb_4bit_quant_type": ("nf4", "4-bit is always NF4"),
-    "task_type": ("SEQ_2_SEQ_LM", "every model here is an encoder-decoder"),
     "bias": ("none", "adapters never train biases"),
     "adam_beta1": (0.9, ADAMW),
     "adam_beta2": (0.999, ADAMW),
@@ -99,6 +99,10 @@ BY_VALUE: dict[str, tuple[dict[Any, Meaning], str]] = {
     "group_by_length": (
         {True: Meaning({SAMPLING: "token_budget"}), False: Meaning({SAMPLING: "random"})},
         f"{SAMPLING}: token_budget or random",
+    ),
+    "task_type": (
+        dict.fromkeys(("SEQ_2_SEQ_LM", "CAUSAL_LM"), Meaning(said=FOLLOWS)),
+        f"remove it: {FOLLOWS}",
     ),
     "no_cuda": (_CPU, "general.device: cpu or auto"),
     "use_cpu": (_CPU, "general.device: cpu or auto"),

@@ -88,6 +88,16 @@ KNOWN_CHECKPOINTS = {
     "gogamza/kobart-summarization": "bart",
     "google/mt5-base": "mt5",
     "google/mt5-small": "mt5",
+    "google-t5/t5-base": "t5",
+    "google/flan-t5-base": "t5",
+    "facebook/bart-base": "bart",
+    "openai-community/gpt2": "gpt2",
+    "skt/kogpt2-base-v2": "kogpt2",
+    "Bllossom/llama-3.2-Korean-Bllossom-3B": "llama",
+    "meta-llama/Llama-3.2-3B-Instruct": "llama",
+    "Qwen/Qwen2.5-3B-Instruct": "qwen",
+    "Qwen/Qwen3-4B-Instruct-2507": "qwen",
+    "google/gemma-3-270m-it": "gemma",
 }
 PIECE_CHARACTERS = 16
 """Longest pieces that sentencepiece makes; the tokenizer itself is asked when it is loaded."""
@@ -108,7 +118,7 @@ SCHEDULE_ARGUMENTS: dict[str, dict[str, str]] = {
 
 
 def fp16_fits_the_family(config: Config) -> Iterator[Conflict]:
-    """T5's activations pass float16's 65,504: the loss becomes NaN."""
+    """T5's and Gemma's activations pass float16's 65,504: the loss becomes NaN."""
     if config.training.fp16 and config.model.architecture in FP16_OVERFLOWS:
         found = f"fp16: true on {config.model.architecture}, whose activations overflow float16"
         yield Conflict("training.fp16", f"{found} (NaN)", "bf16: true")
@@ -121,7 +131,7 @@ def one_mixed_precision(config: Config) -> Iterator[Conflict]:
 
 
 def checkpoint_is_of_the_family(config: Config) -> Iterator[Conflict]:
-    """The seven's checkpoints are known without a download."""
+    """The experiments' checkpoints are known without a download."""
     asked = config.model.architecture
     if (family := KNOWN_CHECKPOINTS.get(config.model.checkpoint, asked)) != asked:
         found = f"{asked} for {config.model.checkpoint}"

@@ -272,7 +272,7 @@ class Training(Section):
     bf16: bool | Auto = "auto"
     """Mixed precision in bfloat16; auto: where the GPU has it."""
     fp16: bool = False
-    """Mixed precision in float16; refused for the T5 family, whose activations overflow it."""
+    """Mixed precision in float16; refused for t5, mt5 and gemma, whose activations overflow it."""
     tf32: bool | Auto = "auto"
     """TensorFloat-32 matrix products; auto: where the GPU has them."""
     gradient_checkpointing: bool | Auto = False

@@ -83,7 +83,7 @@ def choose(config: Config, *, device: Choice[Device] | None = None) -> Choices:
         device: where to compute, if that is decided; else general.device decides it.
 
     Raises:
-        UnfitError: a device that is not there, or fp16 on the T5 family.
+        UnfitError: a device that is not there, or fp16 on a family that overflows it.
     """
     import torch
 

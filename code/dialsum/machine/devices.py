@@ -298,7 +298,7 @@ def _ask(nvml: Any, question: Callable[[], T]) -> T | None:
 AS_ASKED = "as asked"
 MEMORY_PER_WORKER = 2 * GIB  # a forked process that touches its copy of rows and libraries
 MOST_WORKERS = 4  # the rows are token ids already; more processes than that wait for the GPU
-FP16_OVERFLOWS = ("t5", "mt5")
+FP16_OVERFLOWS = ("t5", "mt5", "gemma")
 """Architectures whose activations overflow fp16."""
 
 
@@ -571,14 +571,13 @@ def pick_precision(
         architecture: family of the model.
 
     Raises:
-        UnfitError: fp16 for the T5 family.
+        UnfitError: fp16 for a family of FP16_OVERFLOWS.
     """
     if fp16 and bf16 is not True:
         if architecture in FP16_OVERFLOWS:
             raise UnfitError(
-                f"training.fp16 is true, but activations of the T5 family ({architecture}) overflow"
-                " fp16 and the loss becomes NaN; write training.bf16: true instead (a GPU without "
-                "bf16 gets fp32)"
+                f"training.fp16 is true, but activations of {architecture} overflow fp16 and the "
+                "loss becomes NaN; write training.bf16: true instead (a GPU without bf16 gets fp32)"
             )
         if "fp16" in device.precisions and device.kind == "cuda":
             return Choice("fp16", AS_ASKED)
