@@ -31,7 +31,8 @@ def make_parser() -> CommandLine:
     add("--data", required=True, type=Path, metavar="TRAIN", help="rows with summaries")
     names = "the file's own names of its columns, such as dialogue=text summary=target"
     add("--columns", nargs="+", default=[], metavar="KEY=NAME", help=names)
-    add("--only", nargs="+", choices=("mt5", "t5", "bart"), help="these alone")
+    families = ("mt5", "t5", "bart", "gpt2", "kogpt2", "llama", "qwen", "gemma")
+    add("--only", nargs="+", choices=families, help="these alone")
     add("--seed", type=int, default=42, metavar="N", help="decides every weight (default: 42)")
     return parser
 
