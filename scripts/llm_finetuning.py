@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
-from dialsum.cli import require_packages
+from dialsum.cli import read_batch_options, require_packages
 from dialsum.errors import UnfitError, run_script
 from dialsum.paths import PROJECT_ROOT, shown
 
@@ -88,7 +88,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_one(["--config", str(configs[0]), *rest])
     from auto_experiment_runner import main as run_batch
 
-    return run_batch(["--config", *map(str, configs), *rest])
+    batch = ["--config", *map(str, configs), *rest]
+    status = run_batch(batch)
+    options = read_batch_options(batch)
+    if asked.phase == "all" and not (options.dry_run or options.explain or options.rehearse):
+        from compare_phases import main as compare
+
+        from dialsum.batch.plan import find_root, load_selected
+
+        print()
+        compare(["--root", str(find_root(options, load_selected(options)[0]))])
+    return status
 
 
 if __name__ == "__main__":

@@ -375,6 +375,7 @@ def _go(
         gradient_accumulation_steps=shape.accumulation,
         effective_batch_size=shape.rows_per_step,
         learning_rate=asked.learning_rate,
+        packing=asked.packing if alone else None,
         seed=asked.seed,
         device=choices.record,
         padding_share=task.padding_share(),

@@ -1,0 +1,287 @@
+"""Runs side by side: what was set otherwise, what came of it, and which aims of the plan were met.
+
+The plan is that of the LLM phases (docs/llm.md): `before`, `phase1`, `phase2`, `phase3`; other runs
+are shown without aims. Reads records and what stands beside them; must not write.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+import yaml
+
+from dialsum.errors import UnfitError
+from dialsum.files import read_regular
+from dialsum.record import Record
+from dialsum.report.summaries import flatten
+from dialsum.report.tables import ABSENT, compare_with_best, group_records
+from dialsum.score.show import describe_verdict
+from dialsum.text import align, format_duration, shorten
+
+BEFORE, FIRST, SECOND, THIRD = "before", "phase1", "phase2", "phase3"
+PLAN = (BEFORE, FIRST, SECOND, THIRD)
+ALONE = "finetune_config"
+"""Phase 1 by its other name."""
+UNTOLD = ("general", "tracking", "batch", "data.cache_dir")
+"""Settings that change no score."""
+LONGEST_SETTING = 28
+MOST_GRAD_NORM = 1.5
+MOST_FOREIGN = {FIRST: 3.0, SECOND: 1.0}
+LEAST = {"rouge1": 35.0, "rougeL": 30.0, "rouge_sum": 70.0}
+LEAST_TIME_SAVED = 0.40
+YES, NO, UNKNOWN = "yes", "NO", "?"
+
+
+def compare_runs(records: Sequence[Record], *, width: int | None = None) -> list[str]:
+    """Return the table of some runs.
+
+    Args:
+        records: in the order of its columns; failed ones too.
+        width: columns of the terminal; None: of any width.
+
+    Raises:
+        UnfitError: fewer than two runs, or none that has a score.
+    """
+    groups = group_records(records)
+    if len(records) < 2 or not groups:
+        raise UnfitError(
+            f"{len(records)} run(s), {sum(len(one.records) for one in groups)} with a score: two "
+            "are needed to compare; run the phases first: python scripts/llm_finetuning.py --phase "
+            "all"
+        )
+    heads = [record.label for record in records]
+    settings = find_differences([_read_settings(record) for record in records])
+    left = range(len(records) + 1)
+    lines = ["Settings that differ"]
+    rows = [[key, *(_show(value) for value in values)] for key, values in settings.items()]
+    lines += align([["", *heads], *rows], left=left, width=width)
+    facts = {record.path: _measure(record) for record in records}
+    names = list(dict.fromkeys(name for one in facts.values() for name in one))
+    rows = [[name, *(facts[record.path].get(name, ABSENT) for record in records)] for name in names]
+    lines += ["", "What came of it", *align([["", *heads], *rows], left=(0,), width=width)]
+    if len(groups) > 1:
+        lines.append("scored by different recipes or on different rows: not to be compared")
+    else:
+        lines += [f"signature  {groups[0].signature}", "", *_say_differences(groups[0].records)]
+    by_name = {
+        FIRST if record.name == ALONE else record.name: record
+        for record in records
+        if record.succeeded
+    }
+    if not set(PLAN) & set(by_name):
+        return lines
+    aims = list(check_aims(by_name))
+    lines += ["", "Aims of the plan"]
+    lines += align([[f"  {verdict}", said] for verdict, said in aims], left=(0, 1), width=width)
+    advice = give_advice(by_name)
+    return [*lines, *([""] if advice else []), *advice]
+
+
+def find_differences(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the keys under which some runs have other values, with each one's."""
+    keys = dict.fromkeys(key for one in settings for key in one)
+    found = {key: [one.get(key) for one in settings] for key in keys}
+    return {key: values for key, values in found.items() if any(one != values[0] for one in values)}
+
+
+def _read_settings(record: Record) -> dict[str, Any]:
+    path = record.artifact("resolved_config")
+    try:
+        said = yaml.safe_load(read_regular(path)) if path else {}
+    except (OSError, yaml.YAMLError):
+        return {}
+    return {
+        key: value
+        for key, value in flatten(said or {}).items()
+        if not key.startswith(tuple(f"{name}." for name in UNTOLD)) and key not in UNTOLD
+    }
+
+
+def _show(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return shorten(" ".join(str(text).split()), limit=LONGEST_SETTING)
+
+
+def _measure(record: Record) -> dict[str, str]:
+    """Return what is shown of a run, by name."""
+    found = {"status": record.status}
+    for name, key in (
+        ("ROUGE-1", "rouge1"),
+        ("ROUGE-L", "rougeL"),
+        ("mean", "rouge_mean"),
+        ("sum", "rouge_sum"),
+    ):
+        value = record.number(f"evaluation.dev.{key}")
+        ends = record.value(f"evaluation.dev.confidence.{key}")
+        if value is not None and ends:
+            found[name] = f"{value:.2f} ({float(ends[0]):.2f}-{float(ends[1]):.2f})"
+    scores = {
+        "constant's sum": _sum_floor(record),
+        "mean, tags=1": record.number("evaluation.dev.tags_one.rouge_mean"),
+        "constant's": record.number("evaluation.dev.tags_one.floors.constant.rouge_mean"),
+        "foreign script, % of rows": record.number("evaluation.dev.foreign_script_rate"),
+        "largest gradient norm": record.number("training.max_grad_norm"),
+    }
+    found |= {name: f"{value:.2f}" for name, value in scores.items() if value is not None}
+    if losses := read_losses(record):
+        found["loss by epoch"] = " ".join(f"{loss:.3f}" for loss in losses)
+    if (seconds := seconds_per_epoch(record)) is not None:
+        found["time of an epoch"] = format_duration(seconds)
+    padding = record.number("training.padding_share.value")
+    if padding is not None:
+        found["real tokens"] = f"{100 * (1 - padding):.1f} %"
+    return found
+
+
+def _sum_floor(record: Record) -> float | None:
+    parts = [
+        record.number(f"evaluation.dev.floors.constant.{key}")
+        for key in ("rouge1", "rouge2", "rougeL")
+    ]
+    return None if None in parts else sum(one for one in parts if one is not None)
+
+
+def read_losses(record: Record) -> list[float]:
+    """Return the mean training loss of each epoch that was logged."""
+    path = record.artifact("metrics")
+    try:
+        lines = read_regular(path).decode("utf-8").splitlines() if path else []
+        events = [json.loads(line) for line in lines]
+    except (OSError, ValueError):
+        return []
+    # A resumed run takes steps again after its last checkpoint: the later line counts.
+    steps: dict[int, tuple[float, float]] = {}
+    for event in events:
+        if event.get("event") == "train" and isinstance(event.get("loss"), float):
+            steps[int(event["step"])] = (float(event.get("epoch", 0.0)), event["loss"])
+    by_epoch: dict[int, list[float]] = defaultdict(list)
+    for epoch, loss in steps.values():
+        by_epoch[max(0, -int(-epoch // 1) - 1)].append(loss)
+    return [fmean(by_epoch[epoch]) for epoch in sorted(by_epoch)]
+
+
+def seconds_per_epoch(record: Record) -> float | None:
+    """Return what an epoch's training took, evaluations left out."""
+    seconds, epochs = record.number("time.training"), record.number("training.epochs")
+    return seconds / epochs if seconds is not None and epochs else None
+
+
+def _say_differences(records: Sequence[Record]) -> list[str]:
+    """Say of the best run's lead over each other whether it is real."""
+    return [
+        f"{records[int(one.first)].label} leads {records[int(one.second)].label} by "
+        f"{one.points:.2f} points of the mean ({one.low:.2f} to {one.high:.2f}): "
+        f"{describe_verdict(real=one.real, more_rows=one.more_rows)}"
+        for one in compare_with_best(records)
+    ]
+
+
+def check_aims(runs: Mapping[str, Record]) -> list[tuple[str, str]]:
+    """Return each aim of the plan with whether it was met.
+
+    Args:
+        runs: successful ones by their names in PLAN; one that is absent leaves its aims unknown.
+    """
+    aims: list[tuple[str, str]] = []
+
+    def add(met: bool | None, said: str) -> None:
+        aims.append((UNKNOWN if met is None else YES if met else NO, said))
+
+    for name in (FIRST, SECOND, THIRD):
+        run = runs.get(name)
+        if run is None:
+            add(None, f"{name}: not run")
+            continue
+        norm = run.number("training.max_grad_norm")
+        add(
+            None if norm is None else norm < MOST_GRAD_NORM,
+            f"{name}: gradient norm at most {MOST_GRAD_NORM:g} ({_two(norm)})",
+        )
+        losses = read_losses(run)
+        falls = all(later < before for before, later in pairwise(losses))
+        said = " ".join(f"{loss:.3f}" for loss in losses) or "none was logged"
+        add(falls if len(losses) > 1 else None, f"{name}: loss falls in each epoch ({said})")
+        floor = {"rouge_sum": f", constant text {_two(_sum_floor(run))}"}
+        for key, least in LEAST.items():
+            value = run.number(f"evaluation.dev.{key}")
+            add(
+                None if value is None else value > least,
+                f"{name}: {key} over {least:g} ({_two(value)}{floor.get(key, '')})",
+            )
+        if (most := MOST_FOREIGN.get(name)) is not None:
+            rate = run.number("evaluation.dev.foreign_script_rate")
+            add(
+                None if rate is None else rate < most,
+                f"{name}: foreign script in under {most:g} % of rows ({_two(rate)} %)",
+            )
+    before, first = (
+        run.number("evaluation.dev.foreign_script_rate") if run else None
+        for run in (runs.get(BEFORE), runs.get(FIRST))
+    )
+    add(
+        None if before is None or first is None else first <= before / 2,
+        f"{FIRST}: half as many rows with foreign script as {BEFORE} ({_two(first)} and "
+        f"{_two(before)} %)",
+    )
+    aims += _check_packing(runs)
+    return aims
+
+
+def _check_packing(runs: Mapping[str, Record]) -> list[tuple[str, str]]:
+    """Return whether packing saves time at no lower score."""
+    second, third = runs.get(SECOND), runs.get(THIRD)
+    if second is None or third is None:
+        return [(UNKNOWN, f"{THIRD}: less time than {SECOND} at the same score")]
+    slow, fast = seconds_per_epoch(second), seconds_per_epoch(third)
+    saved = 1 - fast / slow if slow and fast is not None else None
+    said = ABSENT
+    if saved is not None:
+        said = f"{100 * abs(saved):.0f} % {'less' if saved >= 0 else 'more'}"
+    met = None if saved is None else saved >= LEAST_TIME_SAVED
+    packed = third.value("training.packing")
+    aims = [
+        (
+            UNKNOWN if met is None else YES if met else NO,
+            f"{THIRD}: an epoch in {LEAST_TIME_SAVED:.0%} less time than {SECOND} ({said}; "
+            f"packing {'on' if packed else 'off'})",
+        )
+    ]
+    lost = [one for one in compare_with_best([second, third]) if one.real and int(one.second) == 1]
+    same = not lost
+    return [*aims, (YES if same else NO, f"{THIRD}: no lower score than {SECOND} (paired test)")]
+
+
+def _two(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.2f}"
+
+
+def give_advice(runs: Mapping[str, Record]) -> list[str]:
+    """Return what the plan says to do about what was seen."""
+    advice = []
+    spikes = [
+        name
+        for name in (FIRST, SECOND, THIRD)
+        if name in runs and (runs[name].number("training.max_grad_norm") or 0) >= MOST_GRAD_NORM
+    ]
+    if spikes:
+        advice.append(
+            f"gradients spike in {', '.join(spikes)}: try half the rate, --set "
+            "training.learning_rate=1e-5"
+        )
+    low = [
+        name
+        for name in (SECOND, THIRD)
+        if name in runs
+        and (runs[name].number("evaluation.dev.rouge_sum") or 100) < LEAST["rouge_sum"]
+    ]
+    if low:
+        advice.append(
+            f"the sum is under {LEAST['rouge_sum']:g} in {', '.join(low)}: read the prompt and the "
+            f"worst rows (scripts/score.py), or submit {FIRST}"
+        )
+    return advice
