@@ -83,7 +83,9 @@ def test_an_architecture_has_as_many_parameters_as_the_real_one(name: str) -> No
     for one in model.parameters():
         one.requires_grad_(True)
     matrices = sum(
-        module.weight.numel() for module in model.modules() if type(module) is torch.nn.Linear
+        module.weight.numel()
+        for module in model.modules()
+        if type(module) is torch.nn.Linear or type(module).__name__ == "Conv1D"
     )
     found = count_flops(
         find_products(model.named_modules()),

@@ -179,6 +179,44 @@ def test_gradient_checkpointing_changes_nothing(sort: str, way: str, build: Buil
     compare(case, make_batch(case))
 
 
+@pytest.mark.parametrize("way", ["full", "adapters"])
+@pytest.mark.parametrize("sort", ["mt5", "bart"])
+def test_rdrop_is_both_losses_and_both_divergences(sort: str, way: str, build: Build) -> None:
+    import torch
+    from torch.nn.functional import kl_div
+
+    from dialsum.train.loss import summary_loss
+
+    case = prepare(build(sort, **WAYS[way]))
+    batch, alpha = make_batch(case), 3.0
+    twice = {key: torch.cat([value, value]) for key, value in batch.items()}
+    counted = batch["labels"] != IGNORED
+
+    def plain() -> Any:
+        rest = {key: value for key, value in twice.items() if key != "labels"}
+        decoder = case.model.prepare_decoder_input_ids_from_labels(labels=twice["labels"])
+        logits = case.model(**rest, decoder_input_ids=decoder).logits
+        both = sum_losses(logits, twice["labels"], label_smoothing=0.1)
+        one, other = (half[counted].log_softmax(-1) for half in logits.chunk(2))
+        apart = sum(
+            kl_div(p, q, log_target=True, reduction="sum") for p, q in ((one, other), (other, one))
+        )
+        # Half of R-Drop's own: with one and the same pass it is the usual loss.
+        return (both + alpha / 2 * apart) / 2 / 11
+
+    torch.manual_seed(0)
+    expected = plain()
+    gradients = gradients_of(case, expected)
+    torch.manual_seed(0)
+    own = summary_loss(case.model, batch, count=11, label_smoothing=0.1, rdrop_alpha=alpha)
+    assert float(own) == pytest.approx(float(expected), rel=1e-5)
+    assert_close(gradients, gradients_of(case, own), within=1e-4)
+    case.model.eval()
+    usual = summary_loss(case.model, batch, count=None, label_smoothing=0.1)
+    still = summary_loss(case.model, batch, count=None, label_smoothing=0.1, rdrop_alpha=alpha)
+    assert float(still) == pytest.approx(float(usual), rel=1e-6)
+
+
 def test_dora_on_the_head_is_the_plain_way_s(build: Build) -> None:
     case = prepare(build("mt5", **LORA | {"use_dora": True, "target_modules": ["q", "lm_head"]}))
     compare(case, make_batch(case))
@@ -324,7 +362,7 @@ def test_no_logits_of_a_whole_pass_are_held(sort: str, way: str, build: Build) -
     assert tokens > 3 * ROWS
     scored: list[int] = []
     hook = case.model.get_output_embeddings().register_forward_hook(
-        lambda _layer, _inputs, logits: scored.append(len(logits))
+        lambda _layer, _inputs, logits: scored.append(logits.shape[:-1].numel())
     )
     with tensors_made() as made:
         gradients_of(case, summary_loss(case.model, batch, count=11, label_smoothing=0.1))

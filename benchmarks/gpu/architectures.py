@@ -23,6 +23,10 @@ CLASSES = {
     "t5": ("T5Config", "T5ForConditionalGeneration"),
     "bart": ("BartConfig", "BartForConditionalGeneration"),
     "llama": ("LlamaConfig", "LlamaForCausalLM"),
+    "qwen": ("Qwen2Config", "Qwen2ForCausalLM"),
+    "gemma": ("Gemma3TextConfig", "Gemma3ForCausalLM"),
+    "gpt2": ("GPT2Config", "GPT2LMHeadModel"),
+    "kogpt2": ("GPT2Config", "GPT2LMHeadModel"),
 }
 """Configuration and model of each family in transformers."""
 KINDS = {"mt5": "unigram", "t5": "unigram", "bart": "bpe", "llama": "bpe"}

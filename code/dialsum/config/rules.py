@@ -276,6 +276,14 @@ def what_learns_is_float32(config: Config) -> Iterator[Conflict]:
         yield Conflict("model.dtype", found, "auto; training.bf16 computes in bfloat16")
 
 
+def rdrop_has_dropout(config: Config) -> Iterator[Conflict]:
+    """Two passes without dropout say the same, at twice the time."""
+    asked, lora = config.training.rdrop_alpha, config.qlora
+    if asked and config.model.dropout == 0 and not (lora.use_qlora and lora.lora_dropout):
+        found = f"{asked:g}, but nothing drops out (model.dropout: 0)"
+        yield Conflict("training.rdrop_alpha", found, "model.dropout: null, or no rdrop_alpha")
+
+
 def schedule_knows_its_arguments(config: Config) -> Iterator[Conflict]:
     """An argument of another shape would stop the library at the first step."""
     shape = config.training.lr_scheduler_type
@@ -363,6 +371,7 @@ RULES: tuple[Callable[[Config], Iterator[Conflict]], ...] = (
     dora_reads_its_base,
     pissa_can_change_its_base,
     what_learns_is_float32,
+    rdrop_has_dropout,
     schedule_knows_its_arguments,
     restarts_restart,
     warmup_can_end,

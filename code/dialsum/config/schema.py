@@ -265,6 +265,9 @@ class Training(Section):
     """Gradients are scaled down to this global norm; 0 never clips."""
     label_smoothing_factor: Share = 0.0
     """Share of the target's probability spread over all pieces."""
+    rdrop_alpha: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    """R-Drop: each row goes through twice, under two draws of dropout, and what the two say is
+    drawn together with this weight (1 to 5 in the paper); twice the time. 0: off."""
     optim: Literal[
         "adamw_torch", "adamw_torch_fused", "adafactor", "adamw_bnb_8bit", "paged_adamw_8bit"
     ] = "adamw_torch"

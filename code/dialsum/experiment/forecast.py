@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from dialsum.config.schema import Config
+from dialsum.config.schema import DECODER_ONLY, Config
 from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
 from dialsum.errors import DialsumError, UnfitError
 from dialsum.files import read_regular, write_json
@@ -33,8 +33,17 @@ KEPT = "dialsum-forecasts"
 CODE = ("experiment", "generate.py", "machine", "models", "train")
 """What of the program decides it."""
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
-SECTIONS = ("model", "tokenizer", "training", "qlora", "generation", "evaluation")
-ARCHITECTURES = {"mt5": "mt5_base", "t5": "t5_base_korean", "bart": "kobart"}
+SECTIONS = ("model", "tokenizer", "prompt", "training", "qlora", "generation", "evaluation")
+ARCHITECTURES = {
+    "mt5": "mt5_base",
+    "t5": "t5_base_korean",
+    "bart": "kobart",
+    "gpt2": "gpt2",
+    "kogpt2": "kogpt2",
+    "llama": "llama_3_2_3b",
+    "qwen": "qwen2_5_3b",
+    "gemma": "gemma_3_270m",
+}
 """The config.json of the base size, for a checkpoint that is not here."""
 CAPABILITY = (8, 6)
 """Of a card that is only spoken of: the RTX 3090's."""
@@ -270,16 +279,18 @@ def _simulate(config: Config, own: Mapping[str, Any], *, card: Card) -> dict[str
         )
     quiet_libraries()
     choices = choose(config, device=device)
-    # The line break is a token of its own in every family.
-    tags = config.tokenizer.dialogue_tokens
+    # The line break is a token of its own in every family with an encoder.
+    tags, line_end = config.tokenizer.dialogue_tokens, config.model.architecture not in DECODER_ONLY
     try:
-        library = CONFIG_MAPPING[config.model.architecture].from_dict(dict(own))
+        family = get_family(config.model.architecture)
+        usual = next(iter(family.model_classes))
+        library = CONFIG_MAPPING[own.get("model_type", usual)].from_dict(dict(own))
         stages = simulate_run(
             library,
             own,
             config=config,
             choices=choices,
-            new_tokens=1 + (0 if tags == "none" else len(STANDARD_DIALOGUE_TOKENS)),
+            new_tokens=line_end + (0 if tags == "none" else len(STANDARD_DIALOGUE_TOKENS)),
         )
     except (ValueError, TypeError, AttributeError) as error:
         raise UnfitError(

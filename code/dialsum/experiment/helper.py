@@ -67,5 +67,9 @@ def main() -> None:
         model,
         machine,
         tokenizer=tokens.tokenizer,
-        loss=partial(summary_loss, label_smoothing=config.training.label_smoothing_factor),
+        loss=partial(
+            summary_loss,
+            label_smoothing=config.training.label_smoothing_factor,
+            rdrop_alpha=config.training.rdrop_alpha,
+        ),
     )

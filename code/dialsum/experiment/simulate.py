@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from dialsum.config.schema import Config
+from dialsum.config.schema import DECODER_ONLY, Config
 from dialsum.data.encode import Counts, EncodedSplit
 from dialsum.experiment.choices import Choices
 from dialsum.generate import GenerationSettings, describe_search, make_cache
-from dialsum.models.imagine import imagine_model
+from dialsum.models.imagine import imagine_model, name_ends
 from dialsum.models.load import adapt_model
 from dialsum.train.loop import Loop, Places
 from dialsum.train.progress import Progress
@@ -80,7 +80,7 @@ def simulate_run(
         learning = [one for one in model.parameters() if one.requires_grad]
         simulation.sort(learning, LEARNED)
         simulation.stage = ACTIVATIONS
-        loop = make_loop(model, config, choices, Path(folder), pad=own["pad_token_id"])
+        loop = make_loop(model, config, choices, Path(folder), pad=name_ends(own)[0])
         if on_gpu and "foreach" in loop.optimizer.defaults:
             for group in loop.optimizer.param_groups:
                 # As torch chooses on a GPU: all weights at once, with copies of them all.
@@ -149,6 +149,10 @@ def make_loop(model: Any, config: Config, choices: Choices, folder: Path, *, pad
         pad_token_id=pad,
         by_length=False,
         label_smoothing=config.training.label_smoothing_factor,
+        rdrop_alpha=config.training.rdrop_alpha,
+        # Packed sequences are rows of full length, too.
+        joined=config.model.architecture in DECODER_ONLY,
+        whole_loss=not config.training.completion_only_loss,
     )
     dev = choices.eval_batch_size(config.evaluation.training_num_beams)
     beams = config.evaluation.training_num_beams
@@ -159,7 +163,9 @@ def make_loop(model: Any, config: Config, choices: Choices, folder: Path, *, pad
         model,
         task,
         dev=DevSet(
-            replace(task, encoded=make_rows(dev), names=[""] * dev, label_smoothing=0.0),
+            replace(
+                task, encoded=make_rows(dev), names=[""] * dev, label_smoothing=0.0, rdrop_alpha=0.0
+            ),
             tokenizer=None,
             scorer=lambda _: {},
             settings=settings,
@@ -181,7 +187,7 @@ class _FarEnough(Exception):
 def _search(
     simulation: Simulation, model: Any, config: Config, choices: Choices, *, beams: int
 ) -> dict[str, int]:
-    """Return the parts at the peak of a search: its encoder, its first token, its last ones.
+    """Return the parts at the peak of a search: its input read, its first token, its last ones.
 
     All but the last are given to the decoder at once, which takes more than one after the other
     would, and is not counted.
@@ -197,7 +203,9 @@ def _search(
             raise _FarEnough
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hook = base.get_decoder().register_forward_pre_hook(follow)
+    alone = config.model.architecture in DECODER_ONLY
+    network = base.base_model if alone else base.get_decoder()
+    hook = network.register_forward_pre_hook(follow)
     rows, longest = choices.eval_batch_size(beams), config.tokenizer.encoder_max_len
     model.eval()
     simulation.start()
@@ -209,13 +217,15 @@ def _search(
     for begun in dict.fromkeys((1, max(1, settings.max_new_tokens - SEARCH_STEPS + 1))):
         calls = 0
         with suppress(_FarEnough), torch.no_grad(), autocast:
-            ids = torch.ones((rows, longest), dtype=torch.long)
+            ids = torch.ones((rows, longest + (begun - 1 if alone else 0)), dtype=torch.long)
+            written = torch.ones((rows, begun), dtype=torch.long)
             model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                decoder_input_ids=torch.ones((rows, begun), dtype=torch.long),
                 generation_config=few,
-                past_key_values=make_cache(),
+                **(
+                    {} if alone else {"decoder_input_ids": written, "past_key_values": make_cache()}
+                ),
             )
     hook.remove()
     simulation.paused = simulation.truth = False

@@ -53,8 +53,18 @@ def imagine_model(
     if bits == 4:
         compute_as_in_training(model)
     give_rows(model, rows)
-    forget_own_search(model, pad=own["pad_token_id"], end=own["eos_token_id"])
+    pad, end = name_ends(own)
+    forget_own_search(model, pad=pad, end=end)
     return model.eval()
+
+
+def name_ends(own: Mapping[str, Any]) -> tuple[int, int]:
+    """Return ids that stand for padding and end, of which a config.json may name none or several:
+    what they are costs nothing."""
+    end = own["eos_token_id"]
+    end = end[0] if isinstance(end, list) else end
+    pad = own["pad_token_id"]
+    return (end or 0) if pad is None else pad, end or 0
 
 
 def leave_room_for_bits(model: Any, bits: Bits, *, dtype: torch.dtype) -> None:

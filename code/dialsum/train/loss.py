@@ -40,7 +40,12 @@ the normal numbers; the trainer's own factor comes only after the chunk is gone.
 
 
 def summary_loss(
-    model: Any, batch: dict[str, Any], *, label_smoothing: float, count: int | None
+    model: Any,
+    batch: dict[str, Any],
+    *,
+    label_smoothing: float,
+    count: int | None,
+    rdrop_alpha: float = 0.0,
 ) -> torch.Tensor:
     """Return the loss of one forward pass in float32: its sum over target tokens over count.
 
@@ -55,8 +60,13 @@ def summary_loss(
             that say each token itself.
         label_smoothing: share of probability spread over all pieces (Szegedy et al. 2016).
         count: target tokens of the whole optimizer step; None: of this pass.
+        rdrop_alpha: above 0, each row goes through twice, under two draws of dropout: the mean of
+            the two losses and alpha / 4 times the sum of both Kullback-Leibler divergences between
+            what they say, half of R-Drop's own sum (Liang et al. 2021, equation 4).
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if rdrop_alpha:
+        batch = {key: torch.cat([value, value]) for key, value in batch.items()}
     mask, labels = batch["attention_mask"], batch["labels"]
     if base.config.is_encoder_decoder:
         hidden = _decode(base, batch["input_ids"], mask, labels)
@@ -73,8 +83,10 @@ def summary_loss(
         bias=getattr(base, "final_logits_bias", None),
         label_smoothing=label_smoothing,
         rows=max(1, CHUNK_BYTES // (4 * base.config.vocab_size)),
+        rdrop_alpha=rdrop_alpha,
     )
-    return total / max(1, len(places[0]) if count is None else count)
+    tokens = len(places[0]) // (2 if rdrop_alpha else 1)
+    return total / max(1, tokens if count is None else count)
 
 
 def _decode(base: Any, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -100,6 +112,7 @@ def sum_head_losses(
     bias: torch.Tensor | None,
     label_smoothing: float,
     rows: int,
+    rdrop_alpha: float = 0.0,
 ) -> torch.Tensor:
     """Return the summed loss of what a head says of tokens, in float32.
 
@@ -111,8 +124,10 @@ def sum_head_losses(
         labels: [tokens], none of them ignored.
         bias: [1, vocabulary], what the model adds to the logits; None: nothing.
         rows: most tokens of a chunk.
+        rdrop_alpha: above 0, the second half of hidden and labels are the tokens of the first once
+            more, under another draw of dropout.
     """
-    work = _Work(head, labels, bias=bias, label_smoothing=label_smoothing, rows=rows)
+    work = _Work(head, labels, bias, label_smoothing, rows, rdrop_alpha)
     learning = [item for item in head.parameters() if item.requires_grad]
     if torch.is_grad_enabled() and (hidden.requires_grad or learning):
         total: torch.Tensor = _SumOfLosses.apply(  # type: ignore[no-untyped-call]
@@ -131,19 +146,26 @@ class _Work:
     bias: torch.Tensor | None
     label_smoothing: float
     rows: int
+    rdrop_alpha: float
+
+    @property
+    def times(self) -> int:
+        """How often each token is there."""
+        return 2 if self.rdrop_alpha else 1
 
     def chunks(self) -> Iterator[slice]:
-        """Give the tokens of each chunk, nearly as many in each."""
-        tokens = len(self.labels)
-        chunks = -(-tokens // self.rows)
+        """Give the tokens of each chunk, nearly as many in each; those of both halves alike."""
+        tokens = len(self.labels) // self.times
+        chunks = -(-tokens // max(1, self.rows // self.times))
         for at in range(chunks):
             yield slice(at * tokens // chunks, (at + 1) * tokens // chunks)
 
     def sum_losses(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the summed loss of [tokens, width], without gradients."""
         total = torch.zeros((), device=hidden.device)
+        apart = self._part(hidden)
         for chunk in self.chunks():
-            total += self._grade(self.head(hidden[chunk]), chunk, slope_scale=None)
+            total += self._grade(self.head(apart[:, chunk]), chunk, slope_scale=None)
         return total
 
     def sum_gradients(
@@ -156,12 +178,17 @@ class _Work:
         """
         total = torch.zeros((), device=hidden.device)
         own, *sums = [_zeros_like(item) for item in (hidden, *learning)]
+        apart, into = self._part(hidden), self._part(own)
         for chunk in self.chunks():
-            piece = hidden[chunk].detach().requires_grad_()
-            pairs = [(piece, own[chunk]), *zip(learning, sums, strict=True)]
+            piece = apart[:, chunk].detach().requires_grad_()
+            pairs = [(piece, into[:, chunk]), *zip(learning, sums, strict=True)]
             # A function of its own, so that nothing of a chunk is left when the next begins.
             total += self._add_gradients(piece, chunk, pairs)
         return total, [own, *sums]
+
+    def _part(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return [tokens, …] as [times, tokens of each, …]."""
+        return hidden.view(self.times, -1, *hidden.shape[1:])
 
     def _add_gradients(
         self, hidden: torch.Tensor, chunk: slice, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]
@@ -169,7 +196,7 @@ class _Work:
         """Add a chunk's gradients to their sums, and return its summed loss.
 
         Args:
-            hidden: [tokens of the chunk, width], with no graph behind it.
+            hidden: [times, tokens of the chunk, width], with no graph behind it.
             pairs: what learns and its sum, hidden among them.
         """
         with torch.enable_grad():
@@ -187,13 +214,13 @@ class _Work:
             if gradient is not None:
                 into.add_(gradient, alpha=1 / scale)
         for into in (into for item, into in pairs if item is plain):
-            _add_product(into, slopes, hidden.detach(), scale=scale)
+            _add_product(into, slopes.flatten(0, 1), hidden.detach().flatten(0, 1), scale=scale)
         return loss
 
     def _grade(
         self, logits: torch.Tensor, chunk: slice, *, slope_scale: float | None
     ) -> torch.Tensor:
-        """Return the summed loss of a chunk's logits.
+        """Return the summed loss of a chunk's logits, [times, tokens, vocabulary].
 
         Args:
             slope_scale: put the loss's gradient with respect to the logits, times this, in their
@@ -201,23 +228,32 @@ class _Work:
         """
         total = torch.zeros((), device=logits.device)
         size = BLOCK_BYTES if logits.device.type == "cpu" else GPU_BLOCK_BYTES
-        few = max(1, size // (4 * logits.shape[1]))
-        blocks = zip(logits.detach().split(few), self.labels[chunk].split(few), strict=True)
+        few = max(1, size // (4 * self.times * logits.shape[-1]))
+        blocks = zip(logits.detach().split(few, dim=1), self.labels[chunk].split(few), strict=True)
         for place, labels in blocks:
             said = place.detach().float() if self.bias is None else place.float() + self.bias
             with torch.set_grad_enabled(slope_scale is not None):
                 loss = cross_entropy(
-                    said.requires_grad_(slope_scale is not None),
-                    labels,
+                    said.requires_grad_(slope_scale is not None).flatten(0, 1),
+                    labels.repeat(self.times),
                     label_smoothing=self.label_smoothing,
                     reduction="sum",
                 )
+                if self.rdrop_alpha:
+                    loss = loss / 2 + self.rdrop_alpha / 4 * sum_divergences(*said)
             if slope_scale is not None:
                 # A linear layer's backward pass needs its inputs, not what came out.
                 (slopes,) = torch.autograd.grad(loss, said, torch.full_like(loss, slope_scale))
                 place.copy_(slopes)
             total += loss.detach()
         return total
+
+
+def sum_divergences(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return the Kullback-Leibler divergences of two [tokens, vocabulary] of logits, both ways,
+    summed."""
+    one, other = one.log_softmax(-1), other.log_softmax(-1)
+    return ((one.exp() - other.exp()) * (one - other)).sum()
 
 
 def _add_product(

@@ -506,6 +506,7 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
         pad_token_id: what inputs are filled up with.
         by_length: rows of like length go together; else they are drawn at random.
         label_smoothing: share of probability spread over all pieces (Szegedy et al. 2016).
+        rdrop_alpha: of the loss, as of summary_loss.
         multiple: input widths are rounded up to a multiple of this, at most to the full length.
         joined: input and target are one text, as a decoder alone reads them.
         whole_loss: of such a text the prompt is learned, too.
@@ -520,6 +521,7 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
     pad_token_id: int
     by_length: bool = True
     label_smoothing: float = 0.0
+    rdrop_alpha: float = 0.0
     multiple: int = 1
     joined: bool = False
     whole_loss: bool = False
@@ -640,7 +642,13 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
         Args:
             count: target tokens of the whole optimizer step; None: of this pass.
         """
-        return summary_loss(model, batch, count=count, label_smoothing=self.label_smoothing)
+        return summary_loss(
+            model,
+            batch,
+            count=count,
+            label_smoothing=self.label_smoothing,
+            rdrop_alpha=self.rdrop_alpha,
+        )
 
 
 def _fill(lists: Sequence[Any], width: int, value: int) -> torch.Tensor:
