@@ -16,6 +16,7 @@ from typing import Any
 from dialsum.config.schema import Config
 from dialsum.errors import RunError, UnfitError
 from dialsum.files import new_folder
+from dialsum.models.families import get_family
 from dialsum.models.load import dequantise, quiet_libraries
 from dialsum.models.save import (
     attach_adapter,
@@ -72,7 +73,8 @@ def merge_adapter(
         folder: as save_model wrote it.
         out: new folder.
         config: the run's resolved config.
-        rows: inputs, with their prefix, and targets on which the models are compared.
+        rows: inputs, with their prefix or as whole prompts, and targets on which the models are
+            compared.
         dtype: torch dtype of the run's unquantised weights; float32 when None.
         untie: give embeddings and head weights of their own, as adapters on them need.
 
@@ -90,8 +92,14 @@ def merge_adapter(
         raise UnfitError("no rows were given, and without any nothing can be compared")
     tokenizer, asked = load_tokenizer(folder), config.tokenizer
     limits = asked.encoder_max_len, asked.decoder_max_len
+    special = not get_family(config.model.architecture).decoder_only
     sides = [
-        tokenizer([row[side] for row in rows[:MANY_ROWS]], truncation=True, max_length=limit)
+        tokenizer(
+            [row[side] for row in rows[:MANY_ROWS]],
+            truncation=True,
+            max_length=limit,
+            add_special_tokens=special,
+        )
         for side, limit in enumerate(limits)
     ]
     tokens: list[TokenRow] = list(zip(*(side["input_ids"] for side in sides), strict=True))
@@ -148,9 +156,14 @@ def compute_logits(model: Any, rows: Sequence[TokenRow]) -> list[Any]:
     found = []
     with torch.inference_mode():
         for source, target in rows:
-            inputs = torch.tensor([list(source)], device=model.device)
-            labels = torch.tensor([list(target)], device=model.device)
-            found.append(model(input_ids=inputs, labels=labels).logits[0].float().cpu())
+            if model.config.is_encoder_decoder:
+                inputs = torch.tensor([list(source)], device=model.device)
+                labels = torch.tensor([list(target)], device=model.device)
+                logits = model(input_ids=inputs, labels=labels).logits[0]
+            else:
+                whole = torch.tensor([[*source, *target]], device=model.device)
+                logits = model(input_ids=whole).logits[0, len(source) - 1 : -1]
+            found.append(logits.float().cpu())
     return found
 
 
@@ -200,26 +213,28 @@ def merge_into_base(adapted: Any, *, untie: bool) -> Any:
                 layer.weight = torch.nn.Parameter(own, requires_grad=False)
     merged = adapted.merge_and_unload(safe_merge=True)
     # What learned whole comes out of PEFT as a weight of its own in each place. `shared` computes
-    # nothing and follows the encoder's.
+    # nothing and follows that of what reads.
     places = _embedding_places(merged)
-    encoder = places["encoder"].weight
-    places["shared"].weight = encoder
-    for name in ("decoder", "head"):
-        if torch.equal(places[name].weight, encoder):
-            places[name].weight = encoder
-    merged.config.tie_word_embeddings = places["head"].weight is encoder
+    reading = places["reading"].weight
+    for name, layer in places.items():
+        if name == "shared" or torch.equal(layer.weight, reading):
+            layer.weight = reading
+    merged.config.tie_word_embeddings = places["head"].weight is reading
     return merged
 
 
 def _embedding_places(model: Any) -> dict[str, Any]:
     """Return the layers that may share one weight, by name, their adapters taken off."""
-    inner = model.model if hasattr(model, "model") else model
-    layers = {
-        "shared": inner.shared,
-        "encoder": inner.encoder.embed_tokens,
-        "decoder": inner.decoder.embed_tokens,
-        "head": model.lm_head,
-    }
+    if model.config.is_encoder_decoder:
+        inner = model.model if hasattr(model, "model") else model
+        layers = {
+            "shared": inner.shared,
+            "reading": inner.encoder.embed_tokens,
+            "decoder": inner.decoder.embed_tokens,
+            "head": model.lm_head,
+        }
+    else:
+        layers = {"reading": model.get_input_embeddings(), "head": model.lm_head}
     for name, layer in layers.items():
         while hasattr(layer, "base_layer") or hasattr(layer, "original_module"):
             layer = layer.base_layer if hasattr(layer, "base_layer") else layer.original_module
