@@ -139,5 +139,6 @@ def test_targets_of_no_model_of_a_family_are_named(
 def test_what_a_config_leaves_out_is_what_the_library_takes(family: Family) -> None:
     import transformers
 
-    config = getattr(transformers, family.model_class).config_class()
-    assert {key: getattr(config, key, None) for key in family.defaults} == family.defaults
+    for name in family.model_classes.values():
+        config = getattr(transformers, name).config_class()
+        assert {key: getattr(config, key, None) for key in family.defaults} == family.defaults
