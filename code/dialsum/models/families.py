@@ -194,9 +194,7 @@ GPT2_FAMILY = Family(
     unused=r"(^|\.)attn\.(bias|masked_bias)$",
     position_limit="n_positions",
 )
-KOGPT2_FAMILY = replace(
-    GPT2_FAMILY, name="kogpt2", defaults=GPT2_FAMILY.defaults | {"eos_token_id": 1}
-)
+KOGPT2_FAMILY = replace(GPT2_FAMILY, name="kogpt2")
 """The network of GPT-2 with a vocabulary of Korean: what differs is the tokenizer."""
 LLAMA_FAMILY = Family(
     name="llama",
