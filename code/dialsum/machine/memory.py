@@ -73,7 +73,8 @@ ROW_GIB: dict[str, dict[str, tuple[float, float, float]]] = {
 }
 """Activations of one row in GiB, a column for each of LENGTHS: the tensors counted, and 8 bytes for
 each logit (copies and gradients of the loss); with gradient checkpointing also what is recomputed
-of the largest block. Training in fp32 needs twice as much."""
+of the largest block. Training in fp32 needs twice as much. Those of models without an encoder are
+rough, and were not counted: scripts/forecast.py says what such a run takes."""
 
 FULL_MEMORY_SIGNS = (
     "out of memory",
