@@ -43,7 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dialsum.data.prompts import make_frame
     from dialsum.data.rows import read_data
     from dialsum.experiment.predict import find_saved_model, read_config
-    from dialsum.models.families import get_family
     from dialsum.models.merge import MANY_ROWS, merge_adapter
     from dialsum.models.save import read_info
     from dialsum.models.tokenizers import load_tokenizer
@@ -53,10 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = read_config(folder, asked.overrides)
     dev = read_data(config.data, seed=config.training.seed).dev.rows[:MANY_ROWS]
     frame = make_frame(
-        config,
-        load_tokenizer(folder),
-        decoder_only=get_family(config.model.architecture).decoder_only,
-        subject_of=read_info(folder).get("subject_of"),
+        config, load_tokenizer(folder), subject_of=read_info(folder).get("subject_of")
     )
     rows = [(frame.build(row)[0], row.summary or "") for row in dev]
     report = merge_adapter(folder, out, config=config, rows=rows, untie=asked.untie)

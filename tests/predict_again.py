@@ -22,7 +22,6 @@ from dialsum.data.encode import dialogue_tokens, encode_rows
 from dialsum.data.prompts import make_frame
 from dialsum.data.rows import read_data
 from dialsum.generate import GenerationSettings, generate
-from dialsum.models.families import get_family
 from dialsum.models.save import load_saved_model
 
 
@@ -31,8 +30,7 @@ def write_dev(model: Any, tokenizer: Any, config: Config, *, bf16: bool = False)
     splits = read_data(config.data, seed=config.training.seed)
     vocabulary = tokenizer.get_vocab()
     tags = [vocabulary[token] for token in dialogue_tokens(config.tokenizer, splits.train.rows)]
-    alone = get_family(config.model.architecture).decoder_only
-    frame = make_frame(config, tokenizer, decoder_only=alone)
+    frame = make_frame(config, tokenizer)
     inputs = encode_rows(splits.dev.rows, tokenizer, config.tokenizer, frame=frame).inputs
     settings = GenerationSettings.from_config(config, exempt=tags, bf16=bf16)
     return generate(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dialsum.config.schema import Config, Prompt, Tokenizer
+from dialsum.config.schema import Config, Model, Prompt, Tokenizer
 from dialsum.data.encode import EncodedSplit, encode_rows
 from dialsum.data.prompts import PLAIN_TEMPLATE, Frame, find_subject, make_frame, use_template
 from dialsum.data.rows import Dialogue, load_split
@@ -43,11 +43,12 @@ def load(name: str, asked: Prompt = ASKED) -> Any:
 
 
 def config_of(asked: Prompt) -> Config:
-    return Config.model_construct(prompt=asked)
+    model = Model(architecture="llama", checkpoint="a/b")
+    return Config.model_construct(prompt=asked, model=model)
 
 
 def frame_of(tokenizer: Any, asked: Prompt = ASKED, **options: Any) -> Frame:
-    return make_frame(config_of(asked), tokenizer, decoder_only=True, **options)
+    return make_frame(config_of(asked), tokenizer, **options)
 
 
 def lengths(most: int, target: int = 600) -> Tokenizer:

@@ -269,6 +269,7 @@ def search(
     alone = not own.is_encoder_decoder
     asked = describe_search(settings, own, candidates=candidates)
     writable = find_writable(tokenizer, decoder_only=alone)
+    unwritable = _list_unwritable(writable, device=model.device)
     autocast = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=settings.bf16)
     order = sorted(range(len(inputs)), key=lambda index: -len(inputs[index]))
     found: list[list[Candidate]] = [[] for _ in inputs]
@@ -296,7 +297,7 @@ def search(
                         attention_mask=mask.to(model.device),
                         generation_config=asked,
                         logits_processor=_processors(
-                            settings, writable, begun=begun, alone=alone, device=model.device
+                            settings, writable, unwritable, begun=begun, alone=alone
                         ),
                         past_key_values=None if alone else make_cache(),
                     )[:, begun:].tolist()
@@ -433,17 +434,38 @@ def banned_tokens(written: Sequence[int], *, size: int, exempt: Collection[int])
     )
 
 
+def _list_unwritable(
+    writable: WritablePieces, *, device: Any
+) -> Callable[[int, int], torch.Tensor]:
+    """Return what says, for a width of the logits and the tokens that are left, which ids may not
+    come between two characters; each answer is made once in a search."""
+    import torch
+
+    @cache
+    def unwritable(width: int, left: int) -> torch.Tensor:
+        begin = writable.may_follow(WHOLE, left=left)
+        banned = {*writable.never, *range(writable.rows, width), *writable.parts.difference(begin)}
+        return torch.tensor(sorted(banned), dtype=torch.long, device=device)
+
+    return unwritable
+
+
 def _processors(
-    settings: GenerationSettings, writable: WritablePieces, *, begun: int, alone: bool, device: Any
+    settings: GenerationSettings,
+    writable: WritablePieces,
+    unwritable: Callable[[int, int], torch.Tensor],
+    *,
+    begun: int,
+    alone: bool,
 ) -> LogitsProcessorList:
     """Return what a search may not write, in the library's form.
 
     Args:
+        unwritable: as _list_unwritable returns it.
         begun: ids of each row that nobody wrote: the decoder's start, or a prompt. No n-gram holds
             one.
         alone: it is a prompt, of which nothing counts as a repetition.
     """
-    import torch
     from transformers import LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
     never = -float("inf")
@@ -475,13 +497,6 @@ def _processors(
                 scores[row] = never
                 scores[row, may] = before[may]
             return scores
-
-    @cache
-    def unwritable(width: int, left: int) -> torch.Tensor:
-        """Return what may not come between two characters."""
-        begin = writable.may_follow(WHOLE, left=left)
-        banned = {*writable.never, *range(writable.rows, width), *writable.parts.difference(begin)}
-        return torch.tensor(sorted(banned), dtype=torch.long, device=device)
 
     processors: list[LogitsProcessor] = []
     if alone and settings.repetition_penalty != 1.0:

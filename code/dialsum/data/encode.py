@@ -218,6 +218,7 @@ def encode_splits(
     Raises:
         RunError: as encode_rows; never for the cache's sake.
     """
+    frame = frame or Frame.of_prefix(asked.input_prefix)
     if folder is None:
         return {
             kind: encode_rows(rows, tokenizer, asked, frame=frame) for kind, rows in splits.items()
@@ -227,7 +228,7 @@ def encode_splits(
     base = _hash(
         ENCODING_VERSION,
         asked.model_dump(exclude={"dialogue_tokens"}),
-        asdict(frame or Frame.of_prefix(asked.input_prefix)),
+        asdict(frame),
         tokenizer.backend_tokenizer.to_str(),
         [tokenizer.eos_token_id, tokenizer.unk_token_id],
         bool(getattr(tokenizer, "split_special_tokens", False)),
@@ -236,8 +237,7 @@ def encode_splits(
     encoded: dict[str, EncodedSplit] = {}
     warnings: list[str] = []
     for kind, rows in splits.items():
-        by = "row" if frame is None or frame.subject_of is None else frame.subject_of
-        about = [] if by == "row" else [getattr(row, by) for row in rows]
+        about = [getattr(row, frame.subject_of) for row in rows] if frame.subject_of else []
         key = _hash(base, *([row.dialogue, row.summary] for row in rows), *about)
         path = folder / OWN_FOLDER / f"{key}.ids"
         found, how = _read_kept(path, warnings, touch=keep), "read"

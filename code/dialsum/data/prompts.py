@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
-from dialsum.config.schema import DIALOGUE, SUBJECT, Config, Prompt
+from dialsum.config.schema import DECODER_ONLY, DIALOGUE, SUBJECT, Config, Prompt
 from dialsum.data.cleaning import fold_spaces
 from dialsum.data.rows import Dialogue
 from dialsum.errors import UnfitError, first_line
@@ -81,9 +81,7 @@ class Frame:
         return shorten(whole.replace("\n", "\\n"), limit=LONGEST_SHOWN)
 
 
-def make_frame(
-    config: Config, tokenizer: Any, *, decoder_only: bool, subject_of: SubjectOf | None = None
-) -> Frame:
+def make_frame(config: Config, tokenizer: Any, *, subject_of: SubjectOf | None = None) -> Frame:
     """Return the frame of an experiment's texts.
 
     Args:
@@ -93,7 +91,7 @@ def make_frame(
     Raises:
         UnfitError: the template cannot be used with this prompt.
     """
-    if not decoder_only:
+    if config.model.architecture not in DECODER_ONLY:
         return Frame.of_prefix(config.tokenizer.input_prefix)
     asked = config.prompt
     head, _, tail = _render_prompt(tokenizer, asked).partition(DIALOGUE_MARK)
@@ -124,7 +122,7 @@ def use_template(tokenizer: Any, asked: Prompt, *, chat: bool, source: str) -> N
 
     Raises:
         UnfitError: there is no template, or it cannot be used.
-        RunError: a file of it cannot be read.
+        OSError: a file of it cannot be read.
     """
     said = asked.chat_template
     if said is not None and "{{" not in said and "{%" not in said:
@@ -155,17 +153,14 @@ def use_template(tokenizer: Any, asked: Prompt, *, chat: bool, source: str) -> N
     if not after:
         return
     first = tokenizer(after, add_special_tokens=False)["input_ids"][0]
-    if first not in tokenizer.all_special_ids and first not in _list_special(tokenizer):
+    token = tokenizer.added_tokens_decoder.get(first)
+    if token is None or not token.special:
         raise UnfitError(
             f"{source}: its chat template ends an answer with {shorten(after, limit=40)!r}, which "
             "is no token of its own, so that the model could not say when it is done; give a "
             "prompt.chat_template that ends each turn with such a token"
         )
-    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(first)
-
-
-def _list_special(tokenizer: Any) -> set[int]:
-    return {at for at, token in tokenizer.added_tokens_decoder.items() if token.special}
+    tokenizer.eos_token = token.content
 
 
 def _turns(asked: Prompt) -> list[dict[str, str]]:

@@ -25,7 +25,6 @@ from dialsum.experiment.choices import choose
 from dialsum.files import write_csv
 from dialsum.generate import GenerationSettings, generate
 from dialsum.machine.devices import pick_device
-from dialsum.models.families import get_family
 from dialsum.models.load import quiet_libraries
 from dialsum.models.save import load_saved_model, read_info
 from dialsum.paths import OUTPUTS, RunPaths, project_path, shown
@@ -154,12 +153,7 @@ def predict(
         num_beams=num_beams,
     )
     bare = [replace(row, summary=None) for row in rows]
-    frame = make_frame(
-        config,
-        tokenizer,
-        decoder_only=get_family(config.model.architecture).decoder_only,
-        subject_of=info.get("subject_of"),
-    )
+    frame = make_frame(config, tokenizer, subject_of=info.get("subject_of"))
     encoded = encode_rows(bare, tokenizer, config.tokenizer, frame=frame)
     return generate(
         model,

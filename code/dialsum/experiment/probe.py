@@ -22,7 +22,6 @@ from dialsum.experiment.bound import plan_bound
 from dialsum.experiment.forecast import find_card, forecast
 from dialsum.experiment.job import Job
 from dialsum.machine.devices import GIB
-from dialsum.models.families import get_family
 from dialsum.models.load import open_checkpoint, prepare_tokenizer, quiet_libraries
 from dialsum.models.tokenizers import check_round_trip
 from dialsum.paths import project_path, shown
@@ -64,10 +63,7 @@ def look_at(jobs: Sequence[Job], splits: Splits, *, keep: bool, card: str) -> Lo
             tokens.tokenizer,
             config.tokenizer,
             frame=make_frame(
-                config,
-                tokens.tokenizer,
-                decoder_only=get_family(config.model.architecture).decoder_only,
-                subject_of=find_subject(rows_of, config.prompt),
+                config, tokens.tokenizer, subject_of=find_subject(rows_of, config.prompt)
             ),
             folder=None if cache is None else project_path(cache),
             keep=keep,

@@ -319,12 +319,7 @@ def _go(
     progress.stage("encode", f"at most {longest} input and {longest_target} target tokens")
     rows_of_splits = {str(split.kind): split.rows for split in present}
     alone = get_family(config.model.architecture).decoder_only
-    frame = make_frame(
-        config,
-        tokenizer,
-        decoder_only=alone,
-        subject_of=find_subject(rows_of_splits, config.prompt),
-    )
+    frame = make_frame(config, tokenizer, subject_of=find_subject(rows_of_splits, config.prompt))
     if alone:
         print(f"  each row reads: {frame.show()}")
         print(f"  a summary ends with {tokenizer.eos_token}; {describe_loss(asked)}")

@@ -19,7 +19,7 @@ from dialsum.errors import UnfitError
 from dialsum.files import read_regular
 from dialsum.record import Record
 from dialsum.report.summaries import flatten
-from dialsum.report.tables import ABSENT, compare_with_best, group_records
+from dialsum.report.tables import ABSENT, compare_with_best, group_records, two_decimals
 from dialsum.score.show import describe_verdict
 from dialsum.text import align, format_duration, shorten
 
@@ -190,7 +190,7 @@ def check_aims(runs: Mapping[str, Record]) -> list[tuple[str, str]]:
     aims: list[tuple[str, str]] = []
 
     def add(met: bool | None, said: str) -> None:
-        aims.append((UNKNOWN if met is None else YES if met else NO, said))
+        aims.append((_name_verdict(met), said))
 
     for name in (FIRST, SECOND, THIRD):
         run = runs.get(name)
@@ -200,24 +200,24 @@ def check_aims(runs: Mapping[str, Record]) -> list[tuple[str, str]]:
         norm = run.number("training.max_grad_norm")
         add(
             None if norm is None else norm < MOST_GRAD_NORM,
-            f"{name}: gradient norm at most {MOST_GRAD_NORM:g} ({_two(norm)})",
+            f"{name}: gradient norm at most {MOST_GRAD_NORM:g} ({two_decimals(norm)})",
         )
         losses = read_losses(run)
         falls = all(later < before for before, later in pairwise(losses))
         said = " ".join(f"{loss:.3f}" for loss in losses) or "none was logged"
         add(falls if len(losses) > 1 else None, f"{name}: loss falls in each epoch ({said})")
-        floor = {"rouge_sum": f", constant text {_two(_sum_floor(run))}"}
+        floor = {"rouge_sum": f", constant text {two_decimals(_sum_floor(run))}"}
         for key, least in LEAST.items():
             value = run.number(f"evaluation.dev.{key}")
             add(
                 None if value is None else value > least,
-                f"{name}: {key} over {least:g} ({_two(value)}{floor.get(key, '')})",
+                f"{name}: {key} over {least:g} ({two_decimals(value)}{floor.get(key, '')})",
             )
         if (most := MOST_FOREIGN.get(name)) is not None:
             rate = run.number("evaluation.dev.foreign_script_rate")
             add(
                 None if rate is None else rate < most,
-                f"{name}: foreign script in under {most:g} % of rows ({_two(rate)} %)",
+                f"{name}: foreign script in under {most:g} % of rows ({two_decimals(rate)} %)",
             )
     before, first = (
         run.number("evaluation.dev.foreign_script_rate") if run else None
@@ -225,11 +225,15 @@ def check_aims(runs: Mapping[str, Record]) -> list[tuple[str, str]]:
     )
     add(
         None if before is None or first is None else first <= before / 2,
-        f"{FIRST}: half as many rows with foreign script as {BEFORE} ({_two(first)} and "
-        f"{_two(before)} %)",
+        f"{FIRST}: half as many rows with foreign script as {BEFORE} ({two_decimals(first)} and "
+        f"{two_decimals(before)} %)",
     )
     aims += _check_packing(runs)
     return aims
+
+
+def _name_verdict(met: bool | None) -> str:
+    return UNKNOWN if met is None else YES if met else NO
 
 
 def _check_packing(runs: Mapping[str, Record]) -> list[tuple[str, str]]:
@@ -246,18 +250,16 @@ def _check_packing(runs: Mapping[str, Record]) -> list[tuple[str, str]]:
     packed = third.value("training.packing")
     aims = [
         (
-            UNKNOWN if met is None else YES if met else NO,
+            _name_verdict(met),
             f"{THIRD}: an epoch in {LEAST_TIME_SAVED:.0%} less time than {SECOND} ({said}; "
             f"packing {'on' if packed else 'off'})",
         )
     ]
     lost = [one for one in compare_with_best([second, third]) if one.real and int(one.second) == 1]
-    same = not lost
-    return [*aims, (YES if same else NO, f"{THIRD}: no lower score than {SECOND} (paired test)")]
-
-
-def _two(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.2f}"
+    return [
+        *aims,
+        (_name_verdict(not lost), f"{THIRD}: no lower score than {SECOND} (paired test)"),
+    ]
 
 
 def give_advice(runs: Mapping[str, Record]) -> list[str]:

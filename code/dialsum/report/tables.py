@@ -282,19 +282,20 @@ def _scale_cells(record: Record) -> dict[str, str]:
         "tags=1 mean": _score(record, "tags_one.rouge_mean"),
         "over const.": _above(record, "tags_one."),
         **{
-            f"ws {head}": _two_decimals(whitespace_number(record, SCORES[head]))
+            f"ws {head}": two_decimals(whitespace_number(record, SCORES[head]))
             for head in ("R1", "R2", "RL")
         },
         **{head: _met(record, kind) for head, kind in TARGETS.items()},
     }
 
 
-def _two_decimals(value: float | None) -> str:
+def two_decimals(value: float | None) -> str:
+    """Return `12.30`, or what stands for nothing."""
     return ABSENT if value is None else f"{value:.2f}"
 
 
 def _score(record: Record, key: str) -> str:
-    return _two_decimals(record.number(f"evaluation.dev.{key}"))
+    return two_decimals(record.number(f"evaluation.dev.{key}"))
 
 
 def _above(record: Record, scale: str = "") -> str:
