@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import shutil
 import sys
-import tempfile
 from datetime import datetime
 from functools import cache
 from io import StringIO
@@ -18,6 +16,7 @@ from dialsum.batch.screen import Screen
 from dialsum.batch.start import run_batch
 from dialsum.cli import BatchOptions
 from dialsum.record import Record
+from small_models import session_folder
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRAINER = (sys.executable, str(REPOSITORY / "tests" / "stand_in_trainer.py"))
@@ -61,8 +60,7 @@ def write_data(folder: Path, *, train_rows: int = 4) -> Path:
 @cache
 def stand_in_checkpoint() -> Path:
     """Return the folder of what looks like a tiny checkpoint as long as nobody loads it."""
-    checkpoint = Path(tempfile.mkdtemp(prefix="dialsum-stand-in-"))
-    atexit.register(shutil.rmtree, checkpoint, ignore_errors=True)
+    checkpoint = session_folder()
     config = {"model_type": "bart", "vocab_size": 100, "d_model": 16, "encoder_layers": 1}
     config |= {"decoder_layers": 1, "max_position_embeddings": 128, "decoder_start_token_id": 2}
     (checkpoint / "config.json").write_text(json.dumps(config), encoding="utf-8")

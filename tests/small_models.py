@@ -7,10 +7,14 @@ BART with one tied to the embeddings.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,24 @@ class Malicious:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, (f"touch {self.marker}",)
+
+
+def session_folder() -> Path:
+    """Return a new folder that lasts as long as this process."""
+    folder = Path(tempfile.mkdtemp(prefix="dialsum-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
+def tiny_checkpoint(architecture: str) -> Path:
+    """Return the folder of the demo's checkpoint of an architecture."""
+    from dialsum.models.tiny import make_tiny_checkpoints
+
+    made = make_tiny_checkpoints(
+        session_folder(), SAMPLE / "train.csv", architectures=[architecture]
+    )
+    return made[0]
 
 
 def sample_texts() -> list[str]:

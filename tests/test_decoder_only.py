@@ -7,7 +7,6 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from dialsum.config.schema import Prompt
 from dialsum.data.prompts import use_template
 from dialsum.errors import ConfigError
 from dialsum.models.families import FAMILIES
-from small_models import REPOSITORY, SAMPLE
+from small_models import REPOSITORY, SAMPLE, tiny_checkpoint
 from trainer_runs import environment, read_summaries
 
 ALONE = [name for name, family in FAMILIES.items() if family.decoder_only]
@@ -61,11 +60,9 @@ def load(name: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM
 
     from dialsum.models.load import forget_own_search
-    from dialsum.models.tiny import make_tiny_checkpoints
     from dialsum.models.tokenizers import load_tokenizer
 
-    out = Path(mkdtemp(prefix="dialsum-decoder-"))
-    folder = make_tiny_checkpoints(out, SAMPLE / "train.csv", architectures=[name])[0]
+    folder = tiny_checkpoint(name)
     tokenizer = load_tokenizer(folder)
     use_template(tokenizer, Prompt(), chat=FAMILIES[name].chat, source=name)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

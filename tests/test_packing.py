@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 
 from dialsum.data.encode import Counts, EncodedSplit
 from dialsum.train.task import (
+    MOST_LEAK,
     NO_ROW,
     ROWS,
     BatchShape,
@@ -23,7 +22,7 @@ from dialsum.train.task import (
     plan_packed,
     rows_of,
 )
-from small_models import SAMPLE
+from small_models import tiny_checkpoint
 
 SHAPE = BatchShape(batch_size=4, accumulation=4, max_input=100, max_target=28)
 ALONE = ["gpt2", "kogpt2", "llama", "qwen", "gemma"]
@@ -129,20 +128,12 @@ def test_each_row_stands_in_its_pass_with_its_own_labels(whole: bool) -> None:
         assert (set(labels) == {-100}) == (row in {7, 20})
 
 
-@cache
-def tiny(name: str) -> Path:
-    from dialsum.models.tiny import make_tiny_checkpoints
-
-    out = Path(mkdtemp(prefix="dialsum-packing-"))
-    return make_tiny_checkpoints(out, SAMPLE / "train.csv", architectures=[name])[0]
-
-
 def load(name: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_pretrained(tiny(name), dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_pretrained(tiny_checkpoint(name), dtype=torch.float32).eval()
 
 
 @pytest.mark.training
@@ -165,6 +156,39 @@ def test_packed_or_not_each_row_has_the_same_loss(name: str) -> None:
         assert float(packed.loss(model, batch, count=None)) == pytest.approx(
             float(padded), abs=1e-4
         )
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("name", ALONE)
+def test_rows_that_see_each_other_are_found(name: str) -> None:
+    """As with an attention kernel that does not look at where positions begin again."""
+    import torch
+
+    model, encoded = load(name), draw_rows(24)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(3)
+    task, cpu = make_task(encoded, packing=True), torch.device("cpu")
+    assert task.measure_leak(model, device=cpu) < 1e-4
+    base = model.base_model
+
+    def blend(_: Any, arguments: Any, named: dict[str, Any]) -> Any:
+        row = torch.arange(named["input_ids"].shape[1])
+        return arguments, named | {"position_ids": row.expand_as(named["input_ids"])}
+
+    base.register_forward_pre_hook(blend, with_kwargs=True)
+    assert task.measure_leak(model, device=cpu) > MOST_LEAK
+
+
+@pytest.mark.parametrize("lengths", [[100, 100], [128]])
+def test_rows_that_share_nothing_have_no_leak(lengths: list[int]) -> None:
+    import torch
+
+    inputs = [np.ones(one - 4, np.int32) for one in lengths]
+    encoded = EncodedSplit(inputs, [np.ones(4, np.int32)] * len(lengths), Counts())
+    task = make_task(encoded, packing=True)
+    assert task.measure_leak(None, device=torch.device("cpu")) == 0.0
 
 
 @pytest.mark.training
@@ -222,7 +246,7 @@ def test_packed_losses_are_those_of_trl(name: str, tmp_path: Path) -> None:
             dataset_kwargs={"skip_prepare_dataset": True},
         ),
         train_dataset=Dataset.from_list(rows),
-        processing_class=load_tokenizer(tiny(name)),
+        processing_class=load_tokenizer(tiny_checkpoint(name)),
     )
     (theirs,) = trainer.get_train_dataloader()
     assert theirs["input_ids"].shape == batch["input_ids"].shape

@@ -5,7 +5,6 @@ from __future__ import annotations
 import unicodedata
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from dialsum.errors import RunError, UnfitError
 from dialsum.models.families import FAMILIES
 from dialsum.models.tiny import TOKENIZERS
 from dialsum.models.tokenizers import add_dialogue_tokens, load_tokenizer
-from small_models import REPOSITORY, SAMPLE, sample_texts
+from small_models import REPOSITORY, SAMPLE, sample_texts, session_folder
 
 ALONE = [name for name, family in FAMILIES.items() if family.decoder_only]
 CHAT = [name for name in ALONE if FAMILIES[name].chat]
@@ -29,7 +28,7 @@ ENDS |= {"gpt2": "<|endoftext|>", "kogpt2": "</s>"}
 
 @cache
 def folder_of(name: str) -> Path:
-    folder = Path(mkdtemp(prefix="dialsum-prompts-"))
+    folder = session_folder()
     # Each sign of the prompts is a piece: KoGPT2's tokenizer knows no bytes.
     TOKENIZERS[name](folder, [*sample_texts(), f"{ASKED.system} {ASKED.user}" * 3])
     return folder

@@ -19,7 +19,7 @@ from dialsum.record import write_failed_record
 from dialsum.report.summaries import summarise_root
 from dialsum.train.checkpoints import MANIFEST, TENSORS
 from test_record import dead_run
-from trainer_runs import command, environment, read_events, read_result, run, tree
+from trainer_runs import command, environment, packed_command, read_events, read_result, run, tree
 
 pytestmark = pytest.mark.training
 
@@ -27,9 +27,14 @@ KOBART_LORA = "03_high_learning_rate_rtx3090"
 LONGER = ("--set", "training.max_steps=12", "--set", "training.save_total_limit=4")
 
 
-def kill_after_a_checkpoint(folder: Path) -> None:
+LINES = {
+    "kobart": lambda folder, *options: command(KOBART_LORA, folder, *options),
+    "packed llama": packed_command,
+}
+
+
+def kill_after_a_checkpoint(line: list[str], folder: Path) -> None:
     """Start a run and kill it as soon as its second checkpoint is whole."""
-    line = command(KOBART_LORA, folder, *LONGER)
     with subprocess.Popen(
         line, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -53,18 +58,19 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(e["step"], e["loss"]) for e in read_events(folder) if e["event"] == "train"]
 
 
-def test_a_killed_run_goes_on_to_the_same_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", LINES)
+def test_a_killed_run_goes_on_to_the_same_model(kind: str, tmp_path: Path) -> None:
     root = BatchPaths(tmp_path / "root", tmp_path / "logs")
     whole, killed = tmp_path / "whole", root.run("killed").folder
-    assert run(command(KOBART_LORA, whole, *LONGER)).returncode == EXIT_OK
+    assert run(LINES[kind](whole, *LONGER)).returncode == EXIT_OK
     started = now()
-    kill_after_a_checkpoint(killed)
+    kill_after_a_checkpoint(LINES[kind](killed, *LONGER), killed)
     assert not (killed / "result.json").exists()
     write_failed_record(
         RunPaths.alone(killed), dead_run(status="interrupted", started_at=started.isoformat())
     )
     write_json(root.summary, summarise_root(root.runs, root.summary))
-    done = run(command(KOBART_LORA, killed, *LONGER, "--resume"))
+    done = run(LINES[kind](killed, *LONGER, "--resume"))
     assert done.returncode == EXIT_OK, done.stdout + done.stderr
     assert "going on after step" in done.stdout
     record, expected = read_result(killed), read_result(whole)

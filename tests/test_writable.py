@@ -6,24 +6,17 @@ import json
 import sys
 import tempfile
 import unicodedata
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
-from dialsum.generate import (
-    MORE,
-    WHOLE,
-    WRONG,
-    GenerationSettings,
-    find_writable,
-    generate,
-    read_byte,
-)
+from dialsum.generate import GenerationSettings, generate
 from dialsum.models.tokenizers import BYTE_PIECES, add_dialogue_tokens, fold_text, load_tokenizer
 from dialsum.models.trim import trim_tokenizer
+from dialsum.text import script_of
+from dialsum.writable import count_lacking, find_writable, read_bytes
 from small_models import KINDS, make_model, sample_texts, train_sample_tokenizer
 
 
@@ -36,20 +29,15 @@ def is_text(content: bytes) -> bool:
     return not any(one not in "\t\n" and unicodedata.category(one) == "Cc" for one in text)
 
 
-def state_of(content: bytes) -> int:
-    """Return the state after bytes."""
-    return reduce(read_byte, content, WHOLE)
-
-
 def test_every_character_and_no_other_bytes_are_text() -> None:
     for code in range(sys.maxunicode + 1):
         if 0xD800 <= code < 0xE000:
             continue
         content = chr(code).encode()
-        assert (state_of(content) == WHOLE) == is_text(content), hex(code)
+        assert (read_bytes(content) == b"") == is_text(content), hex(code)
         for stop in range(1, len(content)):
-            if is_text(content):
-                assert MORE[state_of(content[:stop])] == len(content) - stop
+            assert read_bytes(content[:stop]) == content[:stop]
+            assert count_lacking(content[:stop]) == len(content) - stop
 
 
 def test_what_is_no_utf_8_cannot_come() -> None:
@@ -57,7 +45,7 @@ def test_what_is_no_utf_8_cannot_come() -> None:
     long = [b"\xf0\x80\x80\x80", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\xff\x80A"]
     for content in (*cut, *long, b"\xff", b"\xebA", b"\xeb\xeb", b"\x00", b"\x7f", b"\r"):
         assert not is_text(content)
-        assert state_of(content) == WRONG
+        assert read_bytes(content) is None
 
 
 def byte_level() -> Any:
@@ -114,10 +102,76 @@ def test_every_text_can_be_written(kind: str) -> None:
         ids = tokenizer(text)["input_ids"]
         assert fold_text(tokenizer.decode(ids, skip_special_tokens=True)) == fold_text(text)
         for at, one in enumerate(ids):
-            state = writable.state_of(ids[:at])
+            begun = writable.begun_by(ids[:at])
             assert one not in writable.never
-            assert one in writable.after[state] or (state == WHOLE and one not in writable.parts)
-        assert writable.state_of(ids) == WHOLE
+            assert one in writable.after(begun) or not (begun or one in writable.parts)
+        assert not writable.begun_by(ids)
+
+
+KOREAN = ("hangul", "latin", "digits", "punctuation")
+
+
+def test_scripts_are_told_apart() -> None:
+    told = {
+        "hangul": "가ㄱᄀ",
+        "latin": "aéＡ",
+        "digits": "1٣½Ⅷ",
+        "punctuation": ".#·「 \n₩+",
+        "symbols": "😀℃µ™\u200d",
+        "han": "中",
+        "kana": "あアｱ",
+        "vietnamese": "ệơ",
+        "cyrillic": "ж",
+        "thai": "ก",
+        "other": "αא",
+        "control": "\x00\r\x1b",
+    }
+    for script, chars in told.items():
+        assert {script_of(char) for char in chars} == {script}, script
+
+
+def test_a_character_of_another_script_is_not_begun() -> None:
+    scripts = frozenset(KOREAN)
+    for char in "가힣aé1.「₩":
+        content = char.encode()
+        assert read_bytes(content, scripts) == b""
+        for stop in range(1, len(content)):
+            assert read_bytes(content[:stop], scripts) == content[:stop]
+    assert read_bytes("中".encode(), scripts) is None
+    assert read_bytes("中".encode()[:1], scripts) is None
+    assert read_bytes("あ".encode()[:2], scripts) is None
+    assert read_bytes("가".encode() + "中".encode()[:1], scripts) is None
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("kind", [*MAKERS, "mt5", "bart"])
+def test_only_allowed_scripts_are_written(kind: str, beams: int) -> None:
+    """A model that wants anything writes foreign letters until it is told not to."""
+    import torch
+
+    make = MAKERS.get(kind, lambda: train_sample_tokenizer(KINDS[kind]))
+    tokenizer = make()
+    add_dialogue_tokens(tokenizer, STANDARD_DIALOGUE_TOKENS)
+    torch.manual_seed(3)
+    model = make_model("mt5", tokenizer=tokenizer, width=32)
+    with torch.no_grad():
+        head = model.get_output_embeddings().weight
+        head.normal_()
+        head[sorted(find_writable(tokenizer).parts)] *= 6
+    inputs = [tokenizer(text)["input_ids"] for text in sample_texts()[:24]]
+    found = {}
+    for scripts in (None, KOREAN, ("hangul", "punctuation")):
+        settings = GenerationSettings(num_beams=beams, max_new_tokens=32, allowed_scripts=scripts)
+        written = generate(model, tokenizer, inputs, settings=settings, batch_size=24)
+        assert all(written)
+        for tag in STANDARD_DIALOGUE_TOKENS:
+            written = [text.replace(tag, " ") for text in written]
+        found[scripts] = {script_of(char) for text in written for char in text}
+    assert found[KOREAN] <= {*KOREAN}
+    assert found["hangul", "punctuation"] <= {"hangul", "punctuation"}
+    if kind in ("level", "fallback"):
+        assert found[None] - {*KOREAN}, "this says nothing where the model writes nothing foreign"
 
 
 @pytest.mark.training
@@ -169,20 +223,25 @@ def test_a_model_that_wants_them_writes_whole_text(kind: str, beams: int) -> Non
         assert any(written)
 
 
+@pytest.mark.parametrize("scripts", [None, KOREAN])
 @pytest.mark.parametrize("name", ["mt5", "pko_t5", "kobart"])
-def test_every_real_summary_can_be_written(name: str, shared_dir: Path) -> None:
+def test_every_real_summary_can_be_written(
+    name: str, scripts: tuple[str, ...] | None, shared_dir: Path
+) -> None:
     from dialsum.data.tables import read_rows
 
     tokenizer = load_tokenizer(shared_dir / "tokenizers" / name)
     add_dialogue_tokens(tokenizer, STANDARD_DIALOGUE_TOKENS)
-    writable = find_writable(tokenizer)
+    writable = find_writable(tokenizer, scripts=scripts)
     assert len(writable.never) >= 100
     rows = read_rows(shared_dir / "data" / "ko" / "train.csv", required=["summary", "dialogue"])
     for row in rows:
         for text in (row.values["summary"], row.values["dialogue"]):
+            if scripts and not {script_of(char) for char in text} <= {*scripts}:
+                continue
             ids = tokenizer(text)["input_ids"]
             assert not writable.never.intersection(ids)
-            assert writable.state_of(ids) == WHOLE
+            assert not writable.begun_by(ids)
             bodies = [at for at, one in enumerate(ids) if one in writable.parts]
             for at in bodies:
-                assert ids[at] in writable.after[writable.state_of(ids[:at])]
+                assert ids[at] in writable.after(writable.begun_by(ids[:at]))

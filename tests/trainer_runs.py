@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from functools import cache
 from pathlib import Path
@@ -18,7 +15,13 @@ from typing import Any
 import pytest
 import yaml
 
-from small_models import KINDS, train_sample_tokenizer, write_checkpoint
+from small_models import (
+    KINDS,
+    session_folder,
+    tiny_checkpoint,
+    train_sample_tokenizer,
+    write_checkpoint,
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXPERIMENTS = REPOSITORY / "config" / "experiments"
@@ -57,8 +60,7 @@ def environment(**values: str) -> dict[str, str]:
 @cache
 def small_checkpoint(architecture: str) -> Path:
     """Return the folder of a checkpoint small enough that a run takes seconds, written once."""
-    root = Path(tempfile.mkdtemp(prefix="dialsum-small-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    root = session_folder()
     sort = "t5_v1_1" if architecture == "t5" else architecture
     tokenizer = train_sample_tokenizer(KINDS[sort])
     return write_checkpoint(root / sort, sort, tokenizer=tokenizer, width=64, positions=1026)
@@ -86,6 +88,18 @@ def command(experiment: str, folder: Path, *options: str, demo: bool = True) -> 
         values.append("general.device=cpu")
     cache = f"data.cache_dir={json.dumps(str(folder.parent / 'encoded'), ensure_ascii=False)}"
     for value in (*values, cache):
+        line += ["--set", value]
+    return [*line, "--data-dir", str(REPOSITORY / "data" / "sample"), *options]
+
+
+def packed_command(folder: Path, *options: str) -> list[str]:
+    """Return the command line of a short run of a tiny Llama whose rows are packed."""
+    line = [sys.executable, str(REPOSITORY / "code" / "trainer.py")]
+    line += ["--config", str(REPOSITORY / "config" / "llm" / "phase3.yaml")]
+    line += ["--overlay", str(REPOSITORY / "config" / "demo.yaml"), "--run-dir", str(folder)]
+    checkpoint = f"model.checkpoint={tiny_checkpoint('llama')}"
+    cache = f"data.cache_dir={json.dumps(str(folder.parent / 'encoded'), ensure_ascii=False)}"
+    for value in (*FEW, checkpoint, cache):
         line += ["--set", value]
     return [*line, "--data-dir", str(REPOSITORY / "data" / "sample"), *options]
 

@@ -1,25 +1,21 @@
 """Write summaries with a trained model: one search for evaluation, dev rows and submission.
 
-Only pieces that a target can hold are written, and bytes only as whole characters: nothing else
-keeps a model from writing T5's `<extra_id_0>`, a row of its embeddings that no piece has, or half
-of a character where pieces are bytes. What may follow is decided by a small machine that reads
-UTF-8: its state is what the character begun still needs. Must not know scores or files.
+Only pieces that a summary can hold are written, and bytes only as whole characters (see writable).
+Must not know scores or files.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import cache, reduce
-from itertools import product
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dialsum.config.schema import Config
 from dialsum.errors import FullMemoryError, first_line
 from dialsum.lifeline import EVALUATION, beat
 from dialsum.machine.memory import free_memory, is_out_of_memory
-from dialsum.models.tokenizers import BYTE_PIECES
+from dialsum.writable import LONGEST, WritablePieces, find_writable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,148 +23,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import LogitsProcessorList, PreTrainedTokenizerFast
 
-PLACEHOLDER = re.compile(r"▁?(<extra_id_\d+>|<unused\d+>|\[unused\d+\])")
-"""A piece that stands for text left out in pre-training, or for nothing yet."""
-WHOLE, WRONG = 0, 9
-"""The states between two characters, and after a byte that cannot come."""
-LONGEST = 4
-"""Bytes of a character at most."""
-MORE = (0, 1, 2, 3, 1, 2, 2, 3, 3)
-"""Bytes that a character still needs in each state."""
-FOLLOWERS = (
-    range(0),
-    range(0x80, 0xC0),
-    range(0x80, 0xC0),
-    range(0x80, 0xC0),
-    range(0xA0, 0xC0),
-    range(0xA0, 0xC0),
-    range(0x80, 0xA0),
-    range(0x90, 0xC0),
-    range(0x80, 0x90),
-    range(0),
-)
-"""Bytes that may come in each state. Fewer in the five before WRONG: behind C2 stand control
-characters, behind E0 and F0 shorter ones spelled too long, behind ED halves of surrogates, behind
-F4 what Unicode does not have."""
-NARROW = {0xC2: 4, 0xE0: 5, 0xED: 6, 0xF0: 7, 0xF4: 8}
-
-
-def read_byte(state: int, byte: int) -> int:
-    """Return the state of a text after one more byte, WRONG where it cannot come or could not."""
-    if byte in FOLLOWERS[state]:
-        return MORE[state] - 1
-    if state != WHOLE:
-        return WRONG
-    if byte < 0x80:
-        return WHOLE if byte in b"\t\n" or 0x20 <= byte < 0x7F else WRONG
-    if byte in NARROW:
-        return NARROW[byte]
-    return 1 + (byte >= 0xE0) + (byte >= 0xF0) if 0xC2 < byte < 0xF4 else WRONG
-
-
-@dataclass(frozen=True)
-class WritablePieces:
-    """What generation may write with a tokenizer.
-
-    Args:
-        never: ids that no target holds at any place.
-        rows: rows of the embeddings from this one on have no piece.
-        parts: ids of pieces that may be a part of a character.
-        after: for each state, the state after each part that may come in it.
-    """
-
-    never: frozenset[int]
-    rows: int
-    parts: frozenset[int]
-    after: tuple[Mapping[int, int], ...]
-
-    def state_of(self, written: Sequence[int]) -> int:
-        """Return the state after ids that all were writable."""
-        start = len(written)
-        while start and written[start - 1] in self.parts:
-            start -= 1
-        state = WHOLE
-        for one in written[start:]:
-            state = self.after[state].get(one, WHOLE)
-        return state
-
-    def may_follow(self, state: int, *, left: int) -> list[int]:
-        """Return the parts that may come in a state.
-
-        Args:
-            left: tokens that may still be written: a character that they cannot end is not begun.
-        """
-        return [one for one, then in self.after[state].items() if MORE[then] < left]
-
-
-def find_writable(
-    tokenizer: PreTrainedTokenizerFast, *, decoder_only: bool = False
-) -> WritablePieces:
-    """Find what a target that a tokenizer encoded can hold.
-
-    Special tokens cannot stand in one but those that the tokenizer itself puts there (of a decoder
-    alone the end of a text only) and the unknown token, unless that is the padding token too
-    (pko-t5).
-    """
-    vocabulary = tokenizer.get_vocab()
-    rows = max(vocabulary.values()) + 1
-    held = {tokenizer.unk_token_id, *([] if decoder_only else tokenizer("")["input_ids"])}
-    held = (held - {tokenizer.pad_token_id}) | {tokenizer.eos_token_id}
-    special = {at for at, token in tokenizer.added_tokens_decoder.items() if token.special}
-    never = special - held
-    never |= {at for piece, at in vocabulary.items() if PLACEHOLDER.fullmatch(piece)}
-    never |= {*range(rows)}.difference(vocabulary.values())
-    decoder = str(tokenizer.backend_tokenizer.decoder)
-    if "ByteFallback" in decoder:
-        contents = {vocabulary[BYTE_PIECES[byte]]: bytes([byte]) for byte in range(0x80, 0x100)}
-        # Of ASCII only what has no piece of its own is spelled so: in small vocabularies.
-        single = [f"a{chr(byte)}a" for byte in range(0x80) if read_byte(WHOLE, byte) == WHOLE]
-        spelled = {one for ids in tokenizer(single)["input_ids"] for one in ids}
-        never |= {vocabulary[piece] for piece in BYTE_PIECES[:0x80]} - spelled
-    else:
-        contents = _find_parts(tokenizer, vocabulary) if "ByteLevel" in decoder else {}
-    after: list[dict[int, int]] = [{} for _ in MORE]
-    for state, at in product(range(len(MORE)), contents.keys() - never):
-        then = reduce(read_byte, contents[at], state)
-        if then != WRONG:
-            after[state][at] = then
-    # An alphabet may lack bytes: a character that nothing could end is not begun.
-    for _ in MORE:
-        ending = {WHOLE, *(state for state, found in enumerate(after) if found)}
-        after = [{at: then for at, then in found.items() if then in ending} for found in after]
-    parts = frozenset().union(*after)
-    return WritablePieces(
-        never=frozenset(never | (contents.keys() - parts)),
-        rows=rows,
-        parts=parts,
-        after=tuple(after),
-    )
-
-
-def _find_parts(
-    tokenizer: PreTrainedTokenizerFast, vocabulary: Mapping[str, int]
-) -> dict[int, bytes]:
-    """Return the bytes of each piece of a byte-level tokenizer that is no text by itself."""
-    printed = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(0x100) if byte not in printed]
-    letters = dict(zip(map(chr, printed), printed, strict=True))
-    letters |= {chr(0x100 + at): byte for at, byte in enumerate(others)}
-    added = tokenizer.added_tokens_decoder
-    found = {
-        at: bytes(letters[letter] for letter in piece)
-        for piece, at in vocabulary.items()
-        if at not in added and letters.keys() >= {*piece}
-    }
-    return {
-        at: content for at, content in found.items() if reduce(read_byte, content, WHOLE) != WHOLE
-    }
-
 
 @dataclass(frozen=True)
 class GenerationSettings:
     """How to search; names and meaning as in the config's generation section.
 
     Args:
+        allowed_scripts: those that characters may be of (see script_of); None: all.
         exempt: token ids that no_repeat_ngram_size does not count (speaker tags and masks).
         bf16: compute in bfloat16 where the weights are not.
     """
@@ -180,6 +41,7 @@ class GenerationSettings:
     length_penalty: float = 1.0
     repetition_penalty: float = 1.0
     early_stopping: bool = True
+    allowed_scripts: Sequence[str] | None = None
     exempt: frozenset[int] = frozenset()
     bf16: bool = False
 
@@ -268,7 +130,7 @@ def search(
         raise ValueError(f"{candidates} candidates of a search with {beams} beams")
     alone = not own.is_encoder_decoder
     asked = describe_search(settings, own, candidates=candidates)
-    writable = find_writable(tokenizer, decoder_only=alone)
+    writable = find_writable(tokenizer, decoder_only=alone, scripts=settings.allowed_scripts)
     unwritable = _list_unwritable(writable, device=model.device)
     autocast = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=settings.bf16)
     order = sorted(range(len(inputs)), key=lambda index: -len(inputs[index]))
@@ -292,14 +154,17 @@ def search(
                     for place, row in enumerate(rows):
                         held = slice(width - len(row), None) if alone else slice(len(row))
                         ids[place, held], mask[place, held] = torch.tensor(row), 1
+                    ids, mask = ids.to(model.device), mask.to(model.device)
                     written = model.generate(
-                        input_ids=ids.to(model.device),
-                        attention_mask=mask.to(model.device),
+                        input_ids=ids,
+                        attention_mask=mask,
                         generation_config=asked,
                         logits_processor=_processors(
                             settings, writable, unwritable, begun=begun, alone=alone
                         ),
-                        past_key_values=None if alone else make_cache(),
+                        past_key_values=(
+                            read_prompts(model, ids, mask, beams=beams) if alone else make_cache()
+                        ),
                     )[:, begun:].tolist()
                     for place, index in enumerate(chosen):
                         best = written[place * candidates : (place + 1) * candidates]
@@ -415,6 +280,50 @@ def make_cache() -> Any:
     return StillCrossAttentionCache(DynamicCache(), DynamicCache())
 
 
+def read_prompts(model: Any, ids: torch.Tensor, mask: torch.Tensor, *, beams: int) -> Any:
+    """Return a cache in which a decoder alone has read prompts up to their last tokens; None for a
+    greedy search, which reads them itself.
+
+    The library has each beam read its prompt anew and copies the keys and values of all of it
+    whenever beams change places. Here a prompt is read once, and only what was written moves: the
+    summaries are the same, in 0.4 of the time (Gemma 3 270M on a CPU, 10 prompts of up to 400
+    tokens, 4 beams, 24 tokens written).
+
+    Args:
+        ids: [rows, width], padded on the left.
+        mask: 1 where a token stands.
+    """
+    from transformers import DynamicCache
+
+    begun = ids.shape[1]
+    if beams == 1 or begun == 1:
+        return None
+
+    class StillPromptCache(DynamicCache):
+        """DynamicCache for beam search over rows whose beams share their prompt."""
+
+        def reorder_cache(self, beam_idx: Any) -> None:
+            layers: Sequence[Any] = self.layers
+            for layer in layers:
+                # The prompt's last token is read by every beam.
+                if (written := layer.get_seq_length() - begun) > 0:
+                    for kept in (layer.keys, layer.values):
+                        moved = kept[..., -written:, :]
+                        moved.copy_(moved.index_select(0, beam_idx))
+
+    cache = StillPromptCache(config=model.config)
+    model(
+        input_ids=ids[:, :-1],
+        attention_mask=mask[:, :-1],
+        position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, :-1],
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache.batch_repeat_interleave(beams)
+    return cache
+
+
 def banned_tokens(written: Sequence[int], *, size: int, exempt: Collection[int]) -> list[int]:
     """Return tokens that would complete an n-gram already written.
 
@@ -443,8 +352,9 @@ def _list_unwritable(
 
     @cache
     def unwritable(width: int, left: int) -> torch.Tensor:
-        begin = writable.may_follow(WHOLE, left=left)
-        banned = {*writable.never, *range(writable.rows, width), *writable.parts.difference(begin)}
+        begin = writable.may_follow(b"", left=left)
+        parts = writable.parts.keys() - set(begin)
+        banned = {*writable.never, *range(writable.rows, width), *parts}
         return torch.tensor(sorted(banned), dtype=torch.long, device=device)
 
     return unwritable
@@ -469,7 +379,7 @@ def _processors(
     from transformers import LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
     never = -float("inf")
-    exempt = settings.exempt | writable.parts
+    exempt = settings.exempt | writable.parts.keys()
 
     class NoRepeatNgramExceptTags(LogitsProcessor):
         """no_repeat_ngram_size that leaves out what summaries repeat: tags, masks, bytes."""
@@ -488,12 +398,12 @@ def _processors(
         def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
             left = settings.max_new_tokens + begun - input_ids.shape[1]
             own = input_ids[:, begun:].tolist() if writable.parts else []
-            states = map(writable.state_of, own)
-            inside = {row: state for row, state in enumerate(states) if state != WHOLE}
+            states = map(writable.begun_by, own)
+            inside = {row: begun for row, begun in enumerate(states) if begun}
             kept = scores[list(inside)]
             scores.index_fill_(1, unwritable(scores.shape[1], min(left, LONGEST)), never)
-            for (row, state), before in zip(inside.items(), kept, strict=True):
-                may = writable.may_follow(state, left=left)
+            for (row, begun_bytes), before in zip(inside.items(), kept, strict=True):
+                may = writable.may_follow(begun_bytes, left=left)
                 scores[row] = never
                 scores[row, may] = before[may]
             return scores

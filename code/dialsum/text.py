@@ -6,6 +6,7 @@ Standard library only, but where columns are counted. Must not know who prints, 
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 import unicodedata
@@ -39,6 +40,41 @@ def visible(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+SCRIPTS = {
+    **{"HANGUL": "hangul", "CJK": "han", "HIRAGANA": "kana", "KATAKANA": "kana"},
+    **{"CYRILLIC": "cyrillic", "THAI": "thai", "LATIN": "latin"},
+}
+"""A letter's Unicode name begins with its script, or has it after FULLWIDTH, HALFWIDTH …"""
+VIETNAMESE = frozenset("ăđơưĂĐƠƯ") | {chr(code) for code in range(0x1EA0, 0x1EFA)}
+"""What Vietnamese adds to French: ă đ ơ ư, and all letters with two marks or a dot below."""
+UNITS = {"MICRO SIGN", "OHM SIGN", "KELVIN SIGN", "ANGSTROM SIGN", "SCRIPT SMALL L"}
+"""Letters by category, but used with every script: µ, Ω, ℓ; so are ª and ʼ."""
+COMMON_BEGINNINGS = ("MODIFIER LETTER", "MASCULINE ORDINAL", "FEMININE ORDINAL")
+
+
+@functools.lru_cache(maxsize=65536)
+def script_of(char: str) -> str:
+    """Return a letter's script (hangul, latin, vietnamese, han, kana, cyrillic, thai, other), or
+    digits, punctuation (spaces, line ends, currencies and signs of arithmetic, too), symbols (the
+    rest that is no letter, emoji among it), control."""
+    category = unicodedata.category(char)
+    if category.startswith("N"):
+        return "digits"
+    if category[0] in "PZ" or category in ("Sc", "Sm", "Sk") or char in "\t\n":
+        return "punctuation"
+    if category in ("Cc", "Cs"):
+        return "control"
+    if not category.startswith("L"):
+        return "symbols"
+    if char in VIETNAMESE:
+        return "vietnamese"
+    name = unicodedata.name(char, "")
+    if name in UNITS or name.startswith(COMMON_BEGINNINGS):
+        return "symbols"
+    words = name.replace("-", " ").split()
+    return next((script for word, script in SCRIPTS.items() if word in words), "other")
 
 
 def shows_nothing(char: str) -> bool:

@@ -181,6 +181,16 @@ def shortest_is_below_longest(config: Config) -> Iterator[Conflict]:
         yield Conflict("generation.min_new_tokens", found, f"at most {longest}")
 
 
+def tags_can_be_written(config: Config) -> Iterator[Conflict]:
+    """A speaker's tag that is no token of its own is spelled with letters, digits and signs."""
+    allowed = config.generation.allowed_scripts
+    lacking = [one for one in ("latin", "digits", "punctuation") if one not in (allowed or [one])]
+    if lacking and config.tokenizer.dialogue_tokens == "none":
+        found = f"without {', '.join(lacking)}, but #Person1# has to be spelled"
+        wanted = "latin, digits and punctuation besides, or tokenizer.dialogue_tokens: standard"
+        yield Conflict("generation.allowed_scripts", found, wanted)
+
+
 def prefix_leaves_room(config: Config) -> Iterator[Conflict]:
     """Each word of the prefix takes a token at least, and the end token one."""
     words, longest = config.tokenizer.input_prefix.split(), config.tokenizer.encoder_max_len
@@ -362,6 +372,7 @@ RULES: tuple[Callable[[Config], Iterator[Conflict]], ...] = (
     each_network_is_asked_its_way,
     chat_template_can_be_read,
     shortest_is_below_longest,
+    tags_can_be_written,
     prefix_leaves_room,
     lengths_fit_kobart,
     training_rows_are_not_dev_rows,

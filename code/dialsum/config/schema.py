@@ -43,6 +43,8 @@ DECODER_ONLY: tuple[Architecture, ...] = ("gpt2", "kogpt2", "llama", "qwen", "ge
 BestMetric = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum", "loss"]
 Scale = Literal["mecab", "kiwi", "whitespace", "char", "english"]
 Retry = Literal["lr_half", "batch_half", "rank_half"]
+Letters = Literal["hangul", "latin", "han", "kana", "vietnamese", "cyrillic", "thai", "other"]
+Script = Letters | Literal["digits", "punctuation", "symbols"]
 KeptPart = Literal["both_ends", "start", "end"]
 Executor = Literal["local", "ray"]
 
@@ -405,6 +407,9 @@ class Generation(Section):
     """Above 1 discourages tokens already written."""
     early_stopping: bool = True
     """End the search when num_beams summaries are complete."""
+    allowed_scripts: Annotated[list[Script], Field(min_length=1)] | None = None
+    """Letters of other scripts are never written: [hangul, latin, digits, punctuation] keeps out
+    Chinese, Japanese, Vietnamese, emoji (symbols) and all else. Any script when absent."""
 
 
 class Target(Section):

@@ -30,7 +30,7 @@ from dialsum.data.submission import (
     write_submission,
 )
 from dialsum.data.tags import loose_tags
-from dialsum.errors import ProblemsError, UnfitError
+from dialsum.errors import ProblemsError, RunError, UnfitError
 from dialsum.experiment.attempt import FULL
 from dialsum.experiment.bound import find_bound
 from dialsum.experiment.choices import Choices, choose
@@ -71,8 +71,9 @@ from dialsum.score.show import describe_measured, format_final
 from dialsum.train.checkpoints import Room, drop_unsealed_checkpoints
 from dialsum.train.parallel import Crew
 from dialsum.train.progress import Progress
-from dialsum.train.task import BatchShape
+from dialsum.train.task import MOST_LEAK, BatchShape
 from dialsum.train.tracking import Followers
+from dialsum.writable import find_writable
 
 
 def run_experiment(job: Job) -> dict[str, Any]:
@@ -365,6 +366,17 @@ def _go(
         whole_loss=not asked.completion_only_loss,
         packing=asked.packing,
     )
+    if task.packing:
+        with machine.autocast():
+            leak = task.measure_leak(model, device=machine.device)
+        if leak > MOST_LEAK:
+            raise RunError(
+                f"training.packing: rows that share a sequence see each other: the loss of one "
+                f"differs by {leak:.2f} from its loss alone. This model's attention does not keep "
+                "them apart on this machine; set training.packing: false (rows of like length then "
+                "go together, with 2 to 3 % padding)"
+            )
+        print(f"  packed rows do not see each other: a row's loss differs by {leak:.1e}")
     record.add(
         "training",
         per_device_train_batch_size=shape.batch_size,
@@ -383,6 +395,12 @@ def _go(
     settings = GenerationSettings.from_config(
         config, exempt=tokenizer.convert_tokens_to_ids(tokens.tags), bf16=choices.bf16
     )
+    if scripts := settings.allowed_scripts:
+        writable = find_writable(tokenizer, decoder_only=alone, scripts=scripts)
+        print(
+            f"  only {', '.join(scripts)}: {len(writable.never):,} of {writable.rows:,} pieces are "
+            "never written"
+        )
 
     def tell_full(rows: int, words: str) -> None:
         said = say_full(rows, words)

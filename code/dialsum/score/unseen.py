@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dialsum.data.tags import SPEAKER, SPEAKER_IN_ANY_CASE, find_tags, tag_spans, without_tags
 from dialsum.score.rouge import analyse, has_hangul, load_tokeniser, normalise
 from dialsum.score.rows import Rows, find_speakers
+from dialsum.text import VIETNAMESE, script_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,16 +69,8 @@ MEASURES: dict[str, Measure] = {
 """In the order of tables. `speaker_exchange` comes of scores; all others are taken here."""
 WORST_ROWS = 5
 NAN = float("nan")
-# A letter's Unicode name begins with its script, or has it after FULLWIDTH, HALFWIDTH …
-NAMED = {
-    **{"HANGUL": "home", "CJK": "han", "HIRAGANA": "kana", "KATAKANA": "kana"},
-    **{"CYRILLIC": "cyrillic", "THAI": "thai", "LATIN": "home"},
-}
-# What Vietnamese adds to French: ă đ ơ ư, and all letters with two marks or a dot below.
-VIETNAMESE = frozenset("ăđơưĂĐƠƯ") | {chr(code) for code in range(0x1EA0, 0x1EFA)}
-# Letters by category, but used with every script: units (µ, Ω, ℓ), ª, ʼ.
-COMMON = {"MICRO SIGN", "OHM SIGN", "KELVIN SIGN", "ANGSTROM SIGN", "SCRIPT SMALL L"}
-COMMON_BEGINNINGS = ("MODIFIER LETTER", "MASCULINE ORDINAL", "FEMININE ORDINAL")
+HOME = ("hangul", "latin", "digits", "punctuation", "symbols", "control")
+"""What a Korean summary may hold of all that script_of tells apart."""
 LATIN_WORD = re.compile(r"[A-Za-z\u00c0-\u024f\u1e00-\u1eff]{2,}")
 GRAM = 3
 CLOSING = "\"'”’」』)]}>» "
@@ -228,7 +221,7 @@ def find_foreign(text: str, source: str | None = None) -> dict[str, list[str]]:
     # Most texts are Hangul, ASCII and punctuation; a set of their letters is quickly gone through.
     for letter in dict.fromkeys(text):
         script = script_of(letter)
-        if script != "home" and letter not in known:
+        if script not in HOME and letter not in known:
             found.setdefault(script, []).append(letter)
     if known and has_hangul(known):
         lower = known.lower()
@@ -240,20 +233,6 @@ def find_foreign(text: str, source: str | None = None) -> dict[str, list[str]]:
         if words:
             found["latin"] = list(words)
     return found
-
-
-@functools.lru_cache(maxsize=65536)
-def script_of(char: str) -> str:
-    """Return a letter's script; `home` for Hangul, Latin, and all that is no letter."""
-    if not unicodedata.category(char).startswith("L"):
-        return "home"
-    if char in VIETNAMESE:
-        return "vietnamese"
-    name = unicodedata.name(char, "")
-    if name in COMMON or name.startswith(COMMON_BEGINNINGS):
-        return "home"
-    words = name.replace("-", " ").split()
-    return next((script for word, script in NAMED.items() if word in words), "other")
 
 
 def find_unknown_speakers(text: str, source: str) -> list[str]:
