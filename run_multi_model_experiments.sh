@@ -27,6 +27,8 @@ experiments=(
   qwen2_5_3b
   qwen3_4b
   gemma_3_270m
+  kobart_rdrop
+  solar_10_7b
 )
 configs=()
 for name in "${experiments[@]}"; do configs+=("--config=$root/config/model_configs/$name.yaml"); done

@@ -39,6 +39,19 @@ def test_other_weights_are_refused_before_anything_is_read(
     assert not marker.exists()
 
 
+def test_a_file_of_llama_cpp_is_explained(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    file = folder / "model-Q4_K_M.gguf"
+    file.write_bytes(b"GGUF")
+    for given in (folder, file):
+        with pytest.raises(UnfitError, match=r"Q4_K_M\.gguf is in llama\.cpp's form.*safetensors"):
+            open_checkpoint(make_config("t5", given))
+    (folder / "config.json").write_text('{"model_type": "t5"}', encoding="utf-8")
+    with pytest.raises(UnfitError, match=r"no model\.safetensors.*is in llama\.cpp's form"):
+        open_checkpoint(make_config("t5", folder))
+
+
 def edit_config(folder: Path, **values: Any) -> None:
     """Change values of a checkpoint's config.json; None takes one away."""
     path = folder / "config.json"

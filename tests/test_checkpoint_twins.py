@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from dialsum.paths import RunPaths
-from trainer_runs import EXPERIMENTS, REPOSITORY, environment, read_events, read_result
+from trainer_runs import REPOSITORY, environment, read_events, read_result
 from trainer_runs import read_summaries as read_csv
 
 pytestmark = pytest.mark.training
@@ -49,13 +49,22 @@ DECODERS = {
     "openai-community--gpt2": "gpt2",
     "skt--kogpt2-base-v2": "kogpt2",
 }
-"""Models without an encoder, each with its file in config/model_configs."""
 TWINS = KOREAN | ENGLISH | DECODERS
 FILES = {
-    "mt5": "01_mt5_xlsum",
-    "t5": "02_eenzeenee_t5_rtx3090",
-    "bart": "01_baseline_kobart_rtx3090",
+    "mt5": "experiments/01_mt5_xlsum",
+    "t5": "experiments/02_eenzeenee_t5_rtx3090",
+    "bart": "experiments/01_baseline_kobart_rtx3090",
 }
+OWN_FILES = {
+    **DECODERS,
+    "google--mt5-small": "mt5_small",
+    "google--mt5-base": "mt5_base",
+    "gogamza--kobart-base-v2": "kobart_rdrop",
+    "facebook--bart-base": "bart_base",
+    "google-t5--t5-base": "t5_base",
+    "google--flan-t5-base": "flan_t5_base",
+}
+"""Those with a file of their own in config/model_configs."""
 WAYS = {
     "4-bit": (
         "qlora.use_qlora=true",
@@ -183,9 +192,9 @@ def runs(twins: Path, shared_dir: Path, tmp_path_factory: pytest.TempPathFactory
 
     def arguments(twin: str, way: str) -> list[str]:
         data = english if twin in ENGLISH else REPOSITORY / "data" / "sample"
-        config = EXPERIMENTS / f"{FILES.get(TWINS[twin])}.yaml"
-        if twin in DECODERS:
-            config = REPOSITORY / "config" / "model_configs" / f"{DECODERS[twin]}.yaml"
+        own = OWN_FILES.get(twin)
+        name = f"model_configs/{own}" if own else FILES[TWINS[twin]]
+        config = REPOSITORY / "config" / f"{name}.yaml"
         line = ["--config", str(config)]
         line += ["--data-dir", str(data), "--run-dir", str(folders[twin, way])]
         for value in (f"model.checkpoint={json.dumps(str(twins / twin))}", *SHORT, *WAYS[way]):

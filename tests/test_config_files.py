@@ -137,6 +137,8 @@ llama_3_2_korean_3b llama Bllossom/llama-3.2-Korean-Bllossom-3B 4 8 1e-4 cosine
 qwen2_5_3b qwen Qwen/Qwen2.5-3B-Instruct 4 8 1e-4 cosine
 qwen3_4b qwen Qwen/Qwen3-4B-Instruct-2507 4 8 1e-4 cosine
 gemma_3_270m gemma google/gemma-3-270m-it 8 2 2e-4 cosine
+kobart_rdrop bart gogamza/kobart-base-v2 8 2 3e-5 linear
+solar_10_7b llama upstage/SOLAR-10.7B-Instruct-v1.0 1 32 1e-4 cosine
 """
 """The models: architecture, checkpoint, batch, accumulation, rate, schedule."""
 MODEL_TABLE = {line.split()[0]: line.split()[1:] for line in MODEL_ROWS.split("\n")[1:-1]}

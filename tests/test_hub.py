@@ -98,6 +98,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, str], list[str]]] = [
     ({}, {"HF_TOKEN": "hf_wrong"}, ["refuses the token that it was given (401)"]),
     ({"revision": "v9"}, {}, ["has no revision 'v9'", "model.revision"]),
     ({"name": "only/tf"}, {}, ["no model.safetensors or pytorch_model.bin", "tf_model.h5"]),
+    ({"name": "only/gguf"}, {}, ["no config.json", "m.gguf is in llama.cpp's form", "made from"]),
     ({"name": "huge/h"}, {}, ["take 931322574.6 GiB, but", "free; free space there", "HF_HOME"]),
     ({"name": "a/b c"}, {}, ["no such folder (and no hub name, which is OWNER/NAME"]),
     ({}, {"HF_ENDPOINT": "http://127.0.0.1:9"}, ["cannot be reached", "refused", "network"]),
@@ -119,6 +120,7 @@ def test_why_a_checkpoint_cannot_be_downloaded(
     hub.models |= {
         "private/p": FILES,
         "gated/g": FILES,
+        "only/gguf": {"m.gguf": b"GGUF"},
         "only/tf": {"config.json": b"{}", "tf_model.h5": b"tf"},
         "huge/h": {**FILES, "merges.txt": b"x"},
     }

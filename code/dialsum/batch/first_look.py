@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -256,10 +257,10 @@ def main(argv: Sequence[str] | None) -> int:
         if asked.overrides:
             lines.append("Which keys and values --set may name is checked with the packages there.")
         if not asked.demo:
+            command = f"bash {shlex.quote(asked.script)}" if asked.script else MAIN_COMMAND
             lines += [
-                "To see the whole way work on this machine, with tiny models and sample data, "
-                "in about ten minutes:",
-                f"  {MAIN_COMMAND} --demo",
+                "To see the whole way work on this machine, with tiny models and sample data:",
+                f"  {command} --demo",
             ]
         raise UnfitError("\n".join(lines))
     return EXIT_OK

@@ -76,7 +76,7 @@ def resolve_checkpoint(checkpoint: str) -> str | Path:
         if folder.is_file():
             raise UnfitError(
                 f"model.checkpoint {checkpoint}: is a file; give the folder that holds it, with "
-                "config.json, weights and tokenizer"
+                f"config.json, weights and tokenizer{_explain_gguf([folder.name])}"
             )
         if not folder.is_dir():
             continue
@@ -86,12 +86,24 @@ def resolve_checkpoint(checkpoint: str) -> str | Path:
             raise UnfitError(explain_adapter(folder, place=f"model.checkpoint {shown(folder)}"))
         raise UnfitError(
             f"model.checkpoint {folder}: this folder has no config.json, so it holds no checkpoint"
+            f"{_explain_gguf(path.name for path in folder.iterdir())}"
         )
     if checkpoint.startswith((".", "/")) or not NAME.fullmatch(checkpoint):
         raise UnfitError(
             f"model.checkpoint {checkpoint}: no such folder (and no hub name, which is OWNER/NAME)"
         )
     return checkpoint
+
+
+def _explain_gguf(names: Iterable[str]) -> str:
+    """Return what to do about llama.cpp's files among some, as an end of a message."""
+    found = sorted(name for name in names if name.endswith(".gguf"))
+    if not found:
+        return ""
+    return (
+        f"; {found[0]} is in llama.cpp's form, quantised for writing and not for training: give "
+        "the checkpoint that it was made from, with safetensors"
+    )
 
 
 def choose_files(names: Collection[str], *, code: bool = False) -> list[str]:
@@ -240,7 +252,7 @@ def fetch_folder(asked: Model, *, say: Callable[[str], object] = print) -> Path:
             there = ", ".join(sorted(sizes)[:10]) or "nothing"
             raise UnfitError(
                 f"model.checkpoint {name}: the hub's repository has no {lacks} (it has {there}); "
-                "give another checkpoint"
+                f"give another checkpoint{_explain_gguf(sizes)}"
             )
         else:
             wanted = choose_files(sizes, code=asked.trust_remote_code)
@@ -409,7 +421,7 @@ def find_checkpoint_problems(
         return [
             f"{place}: no model.safetensors and no pytorch_model.bin (found "
             f"{', '.join(sorted(names)) or 'nothing'}); weights in other pickles are not read, "
-            "since a pickle can run any code"
+            f"since a pickle can run any code{_explain_gguf(names)}"
         ]
     wrong = {}
     for name in choose_files(names):
