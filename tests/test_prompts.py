@@ -110,6 +110,21 @@ def test_a_prompt_is_whole_and_the_same_on_any_day(name: str) -> None:
         assert text.endswith("<|im_start|>assistant\n<think>\n\n</think>")
 
 
+@pytest.mark.parametrize("template", [None, PLAIN_TEMPLATE])
+@pytest.mark.parametrize("name", ALONE)
+def test_a_text_begins_as_all_texts_of_the_tokenizer_do(name: str, template: str | None) -> None:
+    """Gemma and Llama know no text without their first token, whatever a template writes."""
+    asked = Prompt(user="{dialogue}\n\n요약:", chat_template=template)
+    tokenizer = load(name, asked)
+    row = Dialogue("a", "#Person1#: 안녕", "인사한다.", None, 1)
+    encoded = encode_rows([row], tokenizer, lengths(512), frame=frame_of(tokenizer, asked))
+    begin = tokenizer("")["input_ids"][:1]
+    assert bool(begin) == (name in ("llama", "gemma"))
+    ids = encoded.inputs[0].tolist()
+    assert ids[: len(begin)] == begin
+    assert not begin or ids.count(begin[0]) == 1
+
+
 @pytest.mark.parametrize("part", ["both_ends", "start", "end"])
 @pytest.mark.parametrize("name", ALONE)
 def test_of_a_long_row_the_dialogue_alone_is_cut_by_whole_turns(name: str, part: Any) -> None:

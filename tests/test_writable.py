@@ -15,8 +15,8 @@ from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
 from dialsum.generate import GenerationSettings, generate
 from dialsum.models.tokenizers import BYTE_PIECES, add_dialogue_tokens, fold_text, load_tokenizer
 from dialsum.models.trim import trim_tokenizer
+from dialsum.models.writable import count_lacking, find_writable, read_bytes
 from dialsum.text import script_of
-from dialsum.writable import count_lacking, find_writable, read_bytes
 from small_models import KINDS, make_model, sample_texts, train_sample_tokenizer
 
 

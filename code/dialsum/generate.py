@@ -15,7 +15,7 @@ from dialsum.config.schema import Config
 from dialsum.errors import FullMemoryError, first_line
 from dialsum.lifeline import EVALUATION, beat
 from dialsum.machine.memory import free_memory, is_out_of_memory
-from dialsum.writable import LONGEST, WritablePieces, find_writable
+from dialsum.models.writable import LONGEST, WritablePieces, find_writable
 
 if TYPE_CHECKING:
     import numpy as np

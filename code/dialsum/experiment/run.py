@@ -63,6 +63,7 @@ from dialsum.models.load import (
 )
 from dialsum.models.save import save_model, write_model_card
 from dialsum.models.tokenizers import check_round_trip
+from dialsum.models.writable import find_writable
 from dialsum.paths import in_project, project_path, shown
 from dialsum.record import archive_previous
 from dialsum.score.api import score_means, score_report
@@ -73,7 +74,6 @@ from dialsum.train.parallel import Crew
 from dialsum.train.progress import Progress
 from dialsum.train.task import MOST_LEAK, BatchShape
 from dialsum.train.tracking import Followers
-from dialsum.writable import find_writable
 
 
 def run_experiment(job: Job) -> dict[str, Any]:
