@@ -248,6 +248,7 @@ def test_every_value_of_the_generation_section_arrives() -> None:
         "length_penalty": 0.5,
         "repetition_penalty": 1.5,
         "early_stopping": False,
+        "allowed_scripts": ["hangul", "punctuation"],
     }
     config = make_config("bart", "none/needed", generation=asked)
     assert set(asked) == set(type(config.generation).model_fields)
