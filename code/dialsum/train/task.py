@@ -664,17 +664,8 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
         model.eval()
         try:
             with torch.no_grad():
-                packed, alone = (
-                    float(
-                        summary_loss(
-                            model,
-                            {key: value.to(device) for key, value in one.items()},
-                            count=None,
-                            label_smoothing=0.0,
-                        )
-                    )
-                    for one in passes
-                )
+                placed = ({key: part.to(device) for key, part in one.items()} for one in passes)
+                packed, alone = (float(self.loss(model, one, count=None)) for one in placed)
         finally:
             model.train(was_training)
         return abs(packed - alone)
