@@ -15,6 +15,7 @@ from dialsum.train.task import (
     NO_ROW,
     ROWS,
     BatchShape,
+    Machine,
     SummaryTask,
     fill_sequences,
     halve,
@@ -169,8 +170,8 @@ def test_rows_that_see_each_other_are_found(name: str) -> None:
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(3)
-    task, cpu = make_task(encoded, packing=True), torch.device("cpu")
-    assert task.measure_leak(model, device=cpu) < 1e-4
+    task, cpu = make_task(encoded, packing=True), Machine(torch.device("cpu"))
+    assert task.measure_leak(model, cpu) < 1e-4
     base = model.base_model
 
     def blend(_: Any, arguments: Any, named: dict[str, Any]) -> Any:
@@ -178,7 +179,7 @@ def test_rows_that_see_each_other_are_found(name: str) -> None:
         return arguments, named | {"position_ids": row.expand_as(named["input_ids"])}
 
     base.register_forward_pre_hook(blend, with_kwargs=True)
-    assert task.measure_leak(model, device=cpu) > MOST_LEAK
+    assert task.measure_leak(model, cpu) > MOST_LEAK
 
 
 @pytest.mark.parametrize("lengths", [[100, 100], [128]])
@@ -188,7 +189,7 @@ def test_rows_that_share_nothing_have_no_leak(lengths: list[int]) -> None:
     inputs = [np.ones(one - 4, np.int32) for one in lengths]
     encoded = EncodedSplit(inputs, [np.ones(4, np.int32)] * len(lengths), Counts())
     task = make_task(encoded, packing=True)
-    assert task.measure_leak(None, device=torch.device("cpu")) == 0.0
+    assert task.measure_leak(None, Machine(torch.device("cpu"))) == 0.0
 
 
 @pytest.mark.training

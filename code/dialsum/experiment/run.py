@@ -367,8 +367,7 @@ def _go(
         packing=asked.packing,
     )
     if task.packing:
-        with machine.autocast():
-            leak = task.measure_leak(model, device=machine.device)
+        leak = task.measure_leak(model, machine)
         if leak > MOST_LEAK:
             raise RunError(
                 f"training.packing: rows that share a sequence see each other: the loss of one "

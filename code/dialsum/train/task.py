@@ -642,7 +642,7 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
             ROWS: _fill(rows, most, NO_ROW) if self.packing else torch.tensor([r for (r,) in rows]),
         }
 
-    def measure_leak(self, model: Any, *, device: torch.device) -> float:
+    def measure_leak(self, model: Any, machine: Machine) -> float:
         """Return by how much a packed row's loss differs from that of the row alone: nothing but
         rounding where the machine's attention keeps rows apart.
 
@@ -663,9 +663,10 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
         was_training = model.training
         model.eval()
         try:
-            with torch.no_grad():
-                placed = ({key: part.to(device) for key, part in one.items()} for one in passes)
-                packed, alone = (float(self.loss(model, one, count=None)) for one in placed)
+            with torch.no_grad(), machine.autocast():
+                packed, alone = (
+                    float(self.loss(model, machine.place(one), count=None)) for one in passes
+                )
         finally:
             model.train(was_training)
         return abs(packed - alone)
