@@ -174,6 +174,8 @@ UNFIT = [
     ("use_qlora: false\ntarget_modules: [q]", "[q] has no effect"),
     ("early_stopping_threshold: 0.1", "training never stops early"),
     ("num_beams: 1\nlength_penalty: 2", "no beams to weigh"),
+    ("mbr_temperature: 0.5\nlength_penalty: 2", "(drawn summaries have no beams to weigh)"),
+    ("mbr_temperature: 0.5\nnum_beams: 2", "8 to 64 with mbr_temperature"),
     ("test_file: null\nmax_test_rows: 5", "no test rows are read"),
     ("wandb: {wandb: false, project: p}", "W&B is off"),
     (

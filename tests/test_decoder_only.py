@@ -100,6 +100,26 @@ def test_rows_beside_one_another_are_written_as_alone(name: str, beams: int) -> 
         assert one.log_probability == pytest.approx(weigh(model, prompt, one.tokens), abs=1e-3)
 
 
+@pytest.mark.training
+@pytest.mark.parametrize("name", ALONE)
+def test_at_no_temperature_what_is_drawn_is_what_greedy_writes(name: str) -> None:
+    from dialsum.generate import GenerationSettings, generate
+
+    model, tokenizer = load(name)
+    greedy, drawn = (
+        generate(
+            model,
+            tokenizer,
+            draw_prompts(),
+            settings=GenerationSettings(max_new_tokens=9, min_new_tokens=3, **asked),
+            batch_size=3,
+        )
+        for asked in ({"num_beams": 1}, {"num_beams": 4, "mbr_temperature": 1e-5})
+    )
+    assert any(greedy)
+    assert drawn == greedy
+
+
 def weigh(model: Any, prompt: list[int], written: tuple[int, ...]) -> float:
     """Return the log-probability of what was written, one token after the other."""
     import torch

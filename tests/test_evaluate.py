@@ -19,13 +19,11 @@ def make_rows(summary: str, count: int) -> list[Dialogue]:
 def test_the_constant_is_chosen_on_train() -> None:
     config = load_config(PROJECT_ROOT / "config/experiments/01_baseline_kobart_rtx3090.yaml").config
     train, dev = make_rows("손님은 환불을 원한다", 12), make_rows("비둘기가 날아간다", 12)
-    found = evaluate_dev(
-        config, dev=dev, train=train, predictions=["비둘기가 난다"] * 12, num_beams=1
-    )["dev"]
+    found = evaluate_dev(config, dev=dev, train=train, predictions=["비둘기가 난다"] * 12)["dev"]
     for scale in (found, found["tags_one"], found["whitespace"]):
         constant = scale["floors"]["constant"]["text"]
         assert "환불" in constant and "비둘기" not in constant
-    assert found["num_beams"] == 1
+    assert found["num_beams"] == config.generation.num_beams
     assert len(found["per_row"]["rouge_mean"]) == 12
 
 

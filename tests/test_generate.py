@@ -13,6 +13,7 @@ from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS
 from dialsum.generate import GenerationSettings, banned_tokens, generate, search
 from dialsum.models.load import load_model, open_checkpoint
 from dialsum.models.tokenizers import add_dialogue_tokens
+from dialsum.score.api import rank_by_likeness
 from small_models import KINDS, make_config, make_model, train_sample_tokenizer, write_checkpoint
 
 TEXTS = ["네", "안녕하세요 오늘 저녁에 같이 밥을 먹을까요", "", "내일 만나요", "좋아요 그때 봐요"]
@@ -48,6 +49,43 @@ def encode(tokenizer: Any) -> list[list[int]]:
 @pytest.mark.training
 def test_no_inputs_are_no_summaries(model: Any, tokenizer: Any) -> None:
     assert generate(model, tokenizer, [], settings=settings(), batch_size=4) == []
+
+
+@pytest.mark.training
+def test_of_drawn_summaries_the_one_most_like_all_is_kept(model: Any, tokenizer: Any) -> None:
+    inputs = encode(tokenizer)
+
+    def draw(candidates: int = 8, **values: Any) -> list[list[str]]:
+        asked = settings(num_beams=8, mbr_temperature=0.5, **values)
+        found = search(
+            model, tokenizer, inputs, settings=asked, batch_size=2, candidates=candidates
+        )
+        return [[one.text for one in row] for row in found]
+
+    drawn = draw()
+    assert any(len(set(row)) > 1 for row in drawn)
+    assert all(rank_by_likeness(row, tokenizer="mecab")[0] == 0 for row in drawn)
+    assert draw(1) == [row[:1] for row in drawn]
+    assert draw() == drawn != draw(seed=1)
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("family", ["bart", "mt5"])
+def test_at_no_temperature_what_is_drawn_is_what_greedy_writes(family: str) -> None:
+    import torch
+
+    tokenizer = train_sample_tokenizer(KINDS[family])
+    torch.manual_seed(5)
+    own = make_model(family, tokenizer=tokenizer, width=32)
+    with torch.no_grad():
+        own.get_output_embeddings().weight.normal_()
+    inputs = encode(tokenizer)
+    greedy, drawn = (
+        generate(own, tokenizer, inputs, settings=settings(min_new_tokens=5, **asked), batch_size=3)
+        for asked in ({"num_beams": 1}, {"num_beams": 3, "mbr_temperature": 1e-5})
+    )
+    assert any(greedy)
+    assert drawn == greedy
 
 
 @pytest.mark.training
@@ -242,6 +280,7 @@ def test_banned_tokens(written: Sequence[int], size: int, banned: list[int]) -> 
 def test_every_value_of_the_generation_section_arrives() -> None:
     asked = {
         "num_beams": 3,
+        "mbr_temperature": 0.7,
         "min_new_tokens": 2,
         "max_new_tokens": 17,
         "no_repeat_ngram_size": 5,
@@ -255,6 +294,8 @@ def test_every_value_of_the_generation_section_arrives() -> None:
     settings = GenerationSettings.from_config(config, exempt=[4, 4, 5], bf16=True)
     assert {name: getattr(settings, name) for name in asked} == asked
     assert settings.exempt == {4, 5}
+    assert settings.tokenizer == config.evaluation.tokenizer
+    assert settings.seed == config.training.seed
     assert settings.bf16
 
 
@@ -262,6 +303,7 @@ def test_every_value_of_the_generation_section_arrives() -> None:
     ("generation", "num_beams", "beams", "longest"),
     [
         ({}, None, 4, 20),
+        ({"num_beams": 12, "mbr_temperature": 0.5}, 4, 4, 20),
         ({"num_beams": 12}, None, 12, 20),
         ({"num_beams": 12}, 1, 1, 20),
         ({"num_beams": 1, "max_new_tokens": 30}, None, 1, 30),
@@ -277,3 +319,4 @@ def test_length_and_beams_have_their_fallbacks(
         num_beams=num_beams,
     )
     assert (settings.num_beams, settings.max_new_tokens) == (beams, longest)
+    assert settings.mbr_temperature is None

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from dialsum.errors import DataError, UnfitError
 from dialsum.files import dump_json
-from dialsum.score.api import FLOOR_SCORES, FLOORS, SCORES, score_report, score_texts
+from dialsum.score.api import (
+    FLOOR_SCORES,
+    FLOORS,
+    SCORES,
+    rank_by_likeness,
+    score_report,
+    score_texts,
+)
 from dialsum.score.rouge import METRICS, make_signature, require_same_signature
 from dialsum.score.rows import Rows, slice_rows
 from dialsum.score.show import format_scores
@@ -54,6 +61,17 @@ def test_an_empty_prediction_scores_zero(tokenizer: str, empty: str) -> None:
     score = score_texts([empty, "go home"], [["go home"], ["go home"]], tokenizer=tokenizer)
     assert score.rates[:, 0, 2].tolist() == pytest.approx([0.0, 100.0])
     assert score.rouge_mean == pytest.approx(50.0)
+
+
+def test_the_text_most_like_all_comes_first_and_an_empty_one_last() -> None:
+    texts = ["", "비가 와요", "#Person1#은 환불을 원한다", "#Person1#은 환불을 바로 원한다", "환불"]
+    order = rank_by_likeness(texts, tokenizer="mecab")
+    assert order[0] == 2
+    assert set(order[-2:]) == {0, 1}
+    assert rank_by_likeness(["", ""], tokenizer="mecab") == [0, 1]
+    # A tag alone is one token of both, however many morphemes it would be cut into.
+    tagged = ["#Person1#은 울었다", "#Person1#", "은 울었다", "울었다"]
+    assert rank_by_likeness(tagged, tokenizer="whitespace")[0] == 0
 
 
 def test_sum_and_mean_are_of_rouge_1_2_and_l() -> None:

@@ -1,7 +1,7 @@
 """Write summaries with a trained model: one search for evaluation, dev rows and submission.
 
 Only pieces that a summary can hold are written, and bytes only as whole characters (see writable).
-Must not know scores or files.
+Must not know files.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dialsum.errors import FullMemoryError, first_line
 from dialsum.lifeline import EVALUATION, beat
 from dialsum.machine.memory import free_memory, is_out_of_memory
 from dialsum.models.writable import LONGEST, WritablePieces, find_writable
+from dialsum.score.api import rank_by_likeness
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,18 +31,23 @@ class GenerationSettings:
 
     Args:
         allowed_scripts: those that characters may be of (see script_of); None: all.
+        tokenizer: the unit in which drawn summaries are compared (rank_by_likeness).
+        seed: of what is drawn.
         exempt: token ids that no_repeat_ngram_size does not count (speaker tags and masks).
         bf16: compute in bfloat16 where the weights are not.
     """
 
     num_beams: int
     max_new_tokens: int
+    mbr_temperature: float | None = None
     min_new_tokens: int = 0
     no_repeat_ngram_size: int = 0
     length_penalty: float = 1.0
     repetition_penalty: float = 1.0
     early_stopping: bool = True
     allowed_scripts: Sequence[str] | None = None
+    tokenizer: str = "mecab"
+    seed: int = 0
     exempt: frozenset[int] = frozenset()
     bf16: bool = False
 
@@ -49,11 +55,19 @@ class GenerationSettings:
     def from_config(
         cls, config: Config, *, exempt: Collection[int], bf16: bool, num_beams: int | None = None
     ) -> GenerationSettings:
-        """Take the config's generation section; num_beams, if given, goes over its beams."""
+        """Take the config's generation section; num_beams asks for a search by so many beams in
+        place of its own."""
         asked = config.generation.model_dump()
-        asked["num_beams"] = num_beams or asked["num_beams"]
         asked["max_new_tokens"] = asked["max_new_tokens"] or config.tokenizer.decoder_max_len
-        return cls(**asked, exempt=frozenset(exempt), bf16=bf16)
+        if num_beams is not None:
+            asked |= {"num_beams": num_beams, "mbr_temperature": None}
+        return cls(
+            **asked,
+            tokenizer=config.evaluation.tokenizer,
+            seed=config.training.seed,
+            exempt=frozenset(exempt),
+            bf16=bf16,
+        )
 
 
 def generate(
@@ -108,11 +122,12 @@ def search(
     """Return the best summaries for each input, in the inputs' order, the best of each first.
 
     Rows are sorted by length, so that a batch holds little padding; a batch that does not fit the
-    GPU's memory is halved and tried again.
+    GPU's memory is halved and tried again. The same rows in the same batches draw the same
+    summaries; torch's own random numbers are set to settings.seed where any are drawn.
 
     Args:
         inputs: token ids per row.
-        batch_size: rows at once (each takes num_beams beams).
+        batch_size: rows at once (each takes num_beams beams, or draws).
         candidates: summaries per row, from 1 to num_beams.
         score: say each one's log-probability, for one more pass of the model per row.
         on_batch: called with rows done and rows in all.
@@ -125,7 +140,7 @@ def search(
     """
     import torch
 
-    own, beams = model.config, settings.num_beams
+    own, beams, drawn = model.config, settings.num_beams, settings.mbr_temperature is not None
     if not 1 <= candidates <= beams:
         raise ValueError(f"{candidates} candidates of a search with {beams} beams")
     alone = not own.is_encoder_decoder
@@ -136,6 +151,9 @@ def search(
     order = sorted(range(len(inputs)), key=lambda index: -len(inputs[index]))
     found: list[list[Candidate]] = [[] for _ in inputs]
     done, was_training = 0, model.training
+    written_per_row = beams if drawn else candidates
+    if drawn:
+        torch.manual_seed(settings.seed)
     model.eval()
     try:
         while done < len(order):
@@ -167,8 +185,13 @@ def search(
                         ),
                     )[:, begun:].tolist()
                     for place, index in enumerate(chosen):
-                        best = written[place * candidates : (place + 1) * candidates]
-                        found[index] = [_read_candidate(tokenizer, one, own) for one in best]
+                        each = written[place * written_per_row : (place + 1) * written_per_row]
+                        best = [_read_candidate(tokenizer, one, own) for one in each]
+                        if drawn:
+                            texts = [one.text for one in best]
+                            order_of = rank_by_likeness(texts, tokenizer=settings.tokenizer)
+                            best = [best[one] for one in order_of[:candidates]]
+                        found[index] = best
                         if score:
                             found[index] = _score(model, rows[place], found[index])
             except (RuntimeError, MemoryError) as error:
@@ -210,13 +233,16 @@ def describe_search(settings: GenerationSettings, own: Any, *, candidates: int =
     """
     from transformers import GenerationConfig
 
-    beams = settings.num_beams
+    drawn = settings.mbr_temperature is not None
+    beams = 1 if drawn else settings.num_beams
     return GenerationConfig(
         num_beams=beams,
-        num_return_sequences=candidates,
+        num_return_sequences=settings.num_beams if drawn else candidates,
         max_new_tokens=settings.max_new_tokens,
         min_new_tokens=settings.min_new_tokens or None,
-        do_sample=False,
+        do_sample=drawn,
+        # From all pieces, not the library's 50 likeliest.
+        **({"temperature": settings.mbr_temperature, "top_k": 0} if drawn else {}),
         use_cache=True,
         # The library's counts the prompt, which a summary has to repeat.
         repetition_penalty=settings.repetition_penalty if own.is_encoder_decoder else 1.0,

@@ -349,7 +349,8 @@ def describe_plan(plan: BatchPlan, *, width: int | None = None) -> list[str]:
                 + ("" if batch == "auto" or passes == "auto" else f" = {batch * passes}"),
                 "?" if steps is None else f"{steps:,}",
                 adapters if lora.use_qlora else "all weights",
-                str(config.generation.num_beams),
+                f"{config.generation.num_beams}"
+                + (" drawn" if config.generation.mbr_temperature is not None else ""),
             ]
         )
     if plan.memory:

@@ -181,6 +181,14 @@ def shortest_is_below_longest(config: Config) -> Iterator[Conflict]:
         yield Conflict("generation.min_new_tokens", found, f"at most {longest}")
 
 
+def draws_can_be_compared(config: Config) -> Iterator[Conflict]:
+    """Of two summaries each is as much like all as the other."""
+    drawn = config.generation.num_beams
+    if config.generation.mbr_temperature is not None and drawn < 3:
+        found = f"{drawn}, too few to find the one most like all (generation.mbr_temperature)"
+        yield Conflict("generation.num_beams", found, "8 to 64 with mbr_temperature")
+
+
 def tags_can_be_written(config: Config) -> Iterator[Conflict]:
     """A speaker's tag that is no token of its own is spelled with letters, digits and signs."""
     allowed = config.generation.allowed_scripts
@@ -372,6 +380,7 @@ RULES: tuple[Callable[[Config], Iterator[Conflict]], ...] = (
     each_network_is_asked_its_way,
     chat_template_can_be_read,
     shortest_is_below_longest,
+    draws_can_be_compared,
     tags_can_be_written,
     prefix_leaves_room,
     lengths_fit_kobart,
@@ -429,7 +438,7 @@ class Switch:
 
     Args:
         key: dotted key.
-        off: the value at which it does so.
+        off: the value at which it does so, or GIVEN.
         why: what is the case then.
         names: dotted keys and sections that it silences.
     """
@@ -443,12 +452,17 @@ class Switch:
         """Say whether the key is known to have the value."""
         value = resolved.value(self.key)
         known = self.key not in resolved.unread
+        if self.off is GIVEN:
+            return known and value is not None
         return known and type(value) is type(self.off) and value == self.off
 
     def silenced(self) -> list[str]:
         """Return every key that it silences."""
         return [key for name in self.names for key in keys_under(name) if key != self.key]
 
+
+GIVEN = object()
+"""As a switch's value: any but null."""
 
 SWITCHES = (
     Switch("qlora.use_qlora", False, "every weight is trained, without adapters", ("qlora",)),
@@ -462,6 +476,12 @@ SWITCHES = (
         "generation.num_beams",
         1,
         "greedy search has no beams to weigh",
+        ("generation.length_penalty", "generation.early_stopping"),
+    ),
+    Switch(
+        "generation.mbr_temperature",
+        GIVEN,
+        "drawn summaries have no beams to weigh",
         ("generation.length_penalty", "generation.early_stopping"),
     ),
     Switch(
@@ -511,7 +531,7 @@ def _find_ignored(resolved: Resolved) -> Iterator[Conflict]:
             if value is None or value is False or (key == WARMUP and not value):
                 continue
             if resolved.rank(switch.key) <= resolved.rank(key) != 0:
-                off = f"{switch.key}: {show_value(switch.off)} ({switch.why})"
+                off = f"{switch.key}: {show_value(resolved.value(switch.key))} ({switch.why})"
                 found = f"{show_value(value)} has no effect under {off}"
                 yield Conflict(key, found, f"remove it, or change {switch.key}")
 
@@ -536,7 +556,8 @@ def note_silenced(resolved: Resolved, *, files: Resolved) -> Iterator[str]:
             and (resolved.origin(key).file == resolved.path or value != default_of(key))
         ]
         if names:
-            place = f"{resolved.origin(switch.key).text} {switch.key} {show_value(switch.off)}"
+            said = show_value(resolved.value(switch.key))
+            place = f"{resolved.origin(switch.key).text} {switch.key} {said}"
             verb = "have" if len(names) > 1 else "has"
             yield f"{place}: {', '.join(names)} {verb} no effect ({switch.why})"
     key = "data.data_dir"

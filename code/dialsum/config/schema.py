@@ -394,7 +394,10 @@ class Generation(Section):
     """How summaries are written, for the reported scores and the submission."""
 
     num_beams: Beams = 4
-    """Width of the beam search; 1 is greedy."""
+    """Width of the beam search; 1 is greedy. With mbr_temperature: summaries drawn."""
+    mbr_temperature: Annotated[float, Field(ge=0.01, le=10)] | None = None
+    """In place of a search, num_beams summaries are drawn at this temperature, and the one is kept
+    that is most like all of them in ROUGE (minimum Bayes risk decoding). Off when absent."""
     min_new_tokens: Count = 0
     """Shortest summary in tokens."""
     max_new_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None

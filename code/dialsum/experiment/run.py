@@ -429,7 +429,7 @@ def _go(
             scorer=partial(
                 score_means, references=references, tokenizer=config.evaluation.tokenizer
             ),
-            settings=replace(settings, num_beams=measured["num_beams"]),
+            settings=replace(settings, num_beams=measured["num_beams"], mbr_temperature=None),
             batch_size=choices.eval_batch_size(measured["num_beams"]),
             write=write,
             on_full=tell_full,
@@ -510,7 +510,7 @@ def _go(
     )
 
     def predict(kind: str) -> list[str]:
-        on = {"rows": len(encoded[kind]), "num_beams": settings.num_beams}
+        on: dict[str, Any] = {"rows": len(encoded[kind]), **describe_writing(config)}
         text = f"{kind} summaries ({describe_measured(**on)})"
         progress.stage("generate", text, split=kind, **on)
         return write(
@@ -526,11 +526,7 @@ def _go(
     write_predictions(paths.predictions_dev, splits.dev.rows, predictions)
     progress.stage("score", f"{len(predictions)} dev summaries")
     evaluation = evaluate_dev(
-        config,
-        dev=splits.dev.rows,
-        train=splits.train.rows,
-        predictions=predictions,
-        num_beams=settings.num_beams,
+        config, dev=splits.dev.rows, train=splits.train.rows, predictions=predictions
     )
     record.add("evaluation", **evaluation)
     print(f"  {format_final(evaluation['dev'])}")
@@ -555,6 +551,13 @@ def _go(
     progress.stage("done", "all stages")
 
 
+def describe_writing(config: Config) -> dict[str, Any]:
+    """Return what the record says of how summaries were written."""
+    asked = config.generation
+    drawn = {} if asked.mbr_temperature is None else {"mbr_temperature": asked.mbr_temperature}
+    return {"num_beams": asked.num_beams, **drawn}
+
+
 def describe_loss(asked: Training) -> str:
     """Say of a decoder alone what it learns of each row, and how rows come together."""
     learned = "the summary alone is learned" if asked.completion_only_loss else "all is learned"
@@ -567,12 +570,8 @@ def evaluate_dev(
     dev: Sequence[Dialogue],
     train: Sequence[Dialogue],
     predictions: Sequence[str],
-    num_beams: int,
 ) -> dict[str, Any]:
     """Score dev predictions on all scales, with floors and confidence, and against the targets.
-
-    Args:
-        num_beams: of the search that wrote the predictions.
 
     Returns:
         The `evaluation` block of result.json: `dev`, and `target`, which says of what was expected,
@@ -590,7 +589,7 @@ def evaluate_dev(
         tokenizer=config.evaluation.tokenizer,
         train_summaries=[row.summary or "" for row in train],
     )
-    block["num_beams"] = num_beams
+    block |= describe_writing(config)
     evaluation, target = {"dev": block}, config.evaluation.target
     own = target.tokenizer == config.evaluation.tokenizer
     scores = block if own else block.get(target.tokenizer)

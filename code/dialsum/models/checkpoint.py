@@ -789,6 +789,8 @@ def describe_own_search(folder: Path, config: Config) -> list[tuple[str, str, st
     tasks = own.get("task_specific_params")
     task = tasks.get("summarization") if isinstance(tasks, dict) else None
     asked = config.generation
+    drawn = asked.mbr_temperature is not None
+    draw = "generation.mbr_temperature" if drawn else ""
     longest = asked.max_new_tokens or config.tokenizer.decoder_max_len
     length = "generation.max_new_tokens" if asked.max_new_tokens else "tokenizer.decoder_max_len"
     ours: dict[str, tuple[Any, str]] = {
@@ -802,9 +804,9 @@ def describe_own_search(folder: Path, config: Config) -> list[tuple[str, str, st
         "min_length": (asked.min_new_tokens, "generation.min_new_tokens"),
         "min_new_tokens": (asked.min_new_tokens, "generation.min_new_tokens"),
         "prefix": (config.tokenizer.input_prefix, "tokenizer.input_prefix"),
-        "do_sample": (False, ""),
-        "temperature": (1.0, ""),
-        "top_k": (50, ""),
+        "do_sample": (drawn, draw),
+        "temperature": (asked.mbr_temperature or 1.0, draw),
+        "top_k": (0 if drawn else 50, ""),
         "top_p": (1.0, ""),
         "encoder_no_repeat_ngram_size": (0, ""),
         "num_beam_groups": (1, ""),

@@ -27,6 +27,7 @@ from dialsum.models.checkpoint import choose_files, fetch_folder, resolve_checkp
 from dialsum.models.load import load_model, open_checkpoint
 from dialsum.models.tokenizers import load_tokenizer
 from dialsum.paths import RunPaths
+from dialsum.score.show import describe_measured
 from dialsum.text import escape_in_quotes
 
 ADAPTER_MARKS = ("lora_", "trainable_tokens_", "modules_to_save")
@@ -428,6 +429,9 @@ def write_model_card(
         f"{one['rouge_mean']:.2f} |"
         for name, one in {f"floor: {name}": one for name, one in dev["floors"].items()}.items()
     )
+    written = describe_measured(
+        rows=None, num_beams=dev["num_beams"], mbr_temperature=dev.get("mbr_temperature")
+    )
     text = f"""---
 base_model: {info["base"]}
 language: ko
@@ -439,7 +443,7 @@ tags: [dialogue-summarization]
 Summaries of Korean dialogues. Fine-tuned ({how}) from `{info["base"]}`{revision} on {rows} rows;
 weights of optimizer step {info["best_step"]:,}. Turns are lines `#Person1#: …`.
 
-| {dev["num_beams"]} beams, dev rows | ROUGE-1 | ROUGE-2 | ROUGE-L | mean |
+| {written}, dev rows | ROUGE-1 | ROUGE-2 | ROUGE-L | mean |
 |---|---|---|---|---|
 | this model | {dev["rouge1"]:.2f} | {dev["rouge2"]:.2f} | {dev["rougeL"]:.2f} | \
 {dev["rouge_mean"]:.2f} |

@@ -42,10 +42,14 @@ LONGEST_EXAMPLE = 20
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def describe_measured(*, rows: int | None, num_beams: int | None) -> str:
+def describe_measured(
+    *, rows: int | None, num_beams: int | None, mbr_temperature: float | None = None
+) -> str:
     """Say on how many rows scores stand and how these were written; what is unknown is left out."""
     parts = [] if rows is None else [f"{rows:,} rows"]
-    if num_beams is not None:
+    if mbr_temperature is not None:
+        parts.append(f"best of {num_beams} drawn at {mbr_temperature:g}")
+    elif num_beams is not None:
         parts.append("greedy" if num_beams == 1 else f"{num_beams} beams")
     return ", ".join(parts)
 
@@ -60,6 +64,7 @@ def format_final(dev: Mapping[str, Any]) -> str:
     measured = describe_measured(
         rows=rows if isinstance(rows, int) else None,
         num_beams=beams if isinstance(beams, int) else None,
+        mbr_temperature=dev.get("mbr_temperature"),
     )
     shown = [
         (title, dev[key]) for key, title in COLUMNS.items() if key in dev and key != "rougeLsum"
