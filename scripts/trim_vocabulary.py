@@ -21,7 +21,7 @@ def make_parser() -> CommandLine:
     """Return the command line."""
     parser = CommandLine(
         prog="trim_vocabulary.py",
-        description="Write a checkpoint of T5 or mT5 again with the pieces that your data needs, "
+        description="Write a checkpoint again with the pieces that your data needs, "
         "all of Hangul and every single character. Your data is spelled as before; OUT serves as "
         "model.checkpoint.",
         epilog="exit status: 0 written, 2 nothing was written, with what to mend",
@@ -34,7 +34,7 @@ def make_parser() -> CommandLine:
         "(dev, test) the dialogues alone, so that nothing of the scored summaries is given away"
     )
     add("--data", required=True, nargs="+", type=Path, metavar="FILE", help=files)
-    prefix = "what stands before each dialogue, as tokenizer.input_prefix says it (repeatable)"
+    prefix = "what stands before each dialogue: tokenizer.input_prefix, or a prompt (repeatable)"
     add("--input-prefix", action="append", default=[], metavar="TEXT", help=prefix)
     return parser
 

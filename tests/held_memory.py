@@ -128,7 +128,7 @@ def measure_run(config: Any, checkpoint: Path, folder: Path) -> dict[str, int]:
                     input_ids=ids,
                     attention_mask=mask,
                     generation_config=describe_search(settings, model.config),
-                    past_key_values=make_cache(),
+                    past_key_values=make_cache(model, ids, mask, beams=beams),
                 )
             found[stage] = held.peak
     return found

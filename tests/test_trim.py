@@ -11,11 +11,15 @@ import pytest
 
 from dialsum.data.rows import load_splits
 from dialsum.errors import UnfitError
-from dialsum.models.tokenizers import add_dialogue_tokens, check_round_trip, load_tokenizer
-from dialsum.models.trim import HANGUL, MULTIPLE, TrimmedTokenizer, trim_tokenizer
+from dialsum.models.tokenizers import (
+    SPECIAL_NAMES,
+    add_dialogue_tokens,
+    check_round_trip,
+    load_tokenizer,
+)
+from dialsum.models.trim import HANGUL, MULTIPLE, TrimmedTokenizer, trim_checkpoint, trim_tokenizer
 from foreign_tokenizer import ENGLISH, RUSSIAN, TAGS, foreign
-from small_models import sample_texts
-from small_tokenizers import train_tokenizer
+from small_models import sample_texts, tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -228,10 +232,52 @@ def test_ids_that_the_checkpoint_names_stay() -> None:
     assert start in trim_tokenizer(tokenizer, texts=["a"], more_ids=[start]).kept
 
 
-def test_a_merged_vocabulary_is_refused() -> None:
-    tokenizer = train_tokenizer(sample_texts()[:50], kind="bpe", vocab_size=900)
-    with pytest.raises(UnfitError, match="tokenizer is BPE, not Unigram"):
+def test_other_vocabularies_are_refused() -> None:
+    from tokenizers import models
+
+    tokenizer = unigram(SPECIALS)
+    tokenizer.backend_tokenizer.model = models.WordLevel({"<unk>": 2}, unk_token="<unk>")
+    with pytest.raises(UnfitError, match="tokenizer is WordLevel, neither Unigram"):
         trim_tokenizer(tokenizer, texts=["가"])
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("name", ["gpt2", "kogpt2", "llama", "qwen", "gemma", "bart"])
+def test_of_merged_pieces_those_stay_that_others_are_made_of(name: str, tmp_path: Path) -> None:
+    """Texts are spelled as before, others wholly; the model says what it said of the kept."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    source, texts = tiny_checkpoint(name), sample_texts()
+    used, others = texts[:40], [*texts[40:200], ENGLISH, RUSSIAN]
+    told = trim_checkpoint(source, tmp_path, texts=used, new_tokens=TAGS)
+    assert told.pieces < told.pieces_before
+    whole, less = load_tokenizer(source), load_tokenizer(tmp_path)
+    for text in used:
+        ids = [tokenizer(text)["input_ids"] for tokenizer in (whole, less)]
+        assert whole.convert_ids_to_tokens(ids[0]) == less.convert_ids_to_tokens(ids[1])
+    lost = [check_round_trip(tokenizer, others) for tokenizer in (whole, less)]
+    assert (lost[1].failed, lost[1].with_unknown) == (lost[0].failed, lost[0].with_unknown)
+    assert less.chat_template == whole.chat_template
+    for key in SPECIAL_NAMES:
+        assert getattr(less, key) == getattr(whole, key)
+    kind = AutoModelForSeq2SeqLM if name == "bart" else AutoModelForCausalLM
+    kept = [whole.convert_tokens_to_ids(piece) for piece in less.convert_ids_to_tokens(range(300))]
+    models = [kind.from_pretrained(folder).eval() for folder in (source, tmp_path)]
+    with torch.no_grad():
+        before, after = (
+            model(torch.tensor([tokenizer(used[0])["input_ids"]])).logits
+            for model, tokenizer in zip(models, (whole, less), strict=True)
+        )
+    assert after.shape[-1] == told.pieces
+    assert torch.allclose(after[..., :300], before[..., kept], atol=1e-5)
+    for key in ("eos_token_id", "bos_token_id", "pad_token_id"):
+        ids = [getattr(model.config, key) for model in models]
+        spelled = [
+            tokenizer.convert_ids_to_tokens(one) if one is not None else None
+            for one, tokenizer in zip(ids, (whole, less), strict=True)
+        ]
+        assert spelled[0] == spelled[1]
 
 
 def test_an_ending_that_cannot_be_renumbered_is_refused() -> None:

@@ -22,7 +22,7 @@ import torch
 from dialsum.config.schema import DECODER_ONLY, Config
 from dialsum.data.encode import Counts, EncodedSplit
 from dialsum.experiment.choices import Choices
-from dialsum.generate import GenerationSettings, describe_search, make_cache, read_prompts
+from dialsum.generate import GenerationSettings, describe_search, make_cache
 from dialsum.models.imagine import imagine_model, name_ends
 from dialsum.models.load import adapt_model
 from dialsum.train.loop import Loop, Places
@@ -220,12 +220,11 @@ def _search(
             ids = torch.ones((rows, longest + (begun - 1 if alone else 0)), dtype=torch.long)
             written = torch.ones((rows, begun), dtype=torch.long)
             mask = torch.ones_like(ids)
-            cache = read_prompts(model, ids, mask, beams=beams) if alone else make_cache()
             model.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=few,
-                past_key_values=cache,
+                past_key_values=make_cache(model, ids, mask, beams=beams),
                 **({} if alone else {"decoder_input_ids": written}),
             )
     hook.remove()

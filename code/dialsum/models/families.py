@@ -58,6 +58,8 @@ class Family:
         return self.embeddings[-1].split(".")[-2]
 
 
+HEAD_BIAS = "final_logits_bias"
+"""What BART adds to the logits, [1, vocabulary]; absent from some files."""
 HEAD_WEIGHT = "lm_head.weight"
 """The output layer's weight in every family; absent from a file where it is the embeddings'."""
 
@@ -151,7 +153,7 @@ BART_FAMILY = Family(
         "decoder_attention_heads": 16,
     },
     dropout=("dropout",),
-    absent=r"^final_logits_bias$",
+    absent=rf"^{HEAD_BIAS}$",
     unused=r"(^|\.)((encoder|decoder)\.version|position_ids)$",
     position_limit="max_position_embeddings",
 )

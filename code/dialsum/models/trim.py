@@ -1,9 +1,11 @@
 """A checkpoint cut to the vocabulary that its texts need: folder in, folder out.
 
-Only unigram tokenizers are cut (T5, mT5). Removing pieces takes candidates away from the search for
-the best spelling, and changes no score: a text whose best spelling is kept whole is spelled as
-before. Two things would spoil that, and are kept: the piece of the lowest score, from which that of
-an unknown character follows, and every single character, without which one would become unknown.
+Of a unigram tokenizer (T5, mT5) removing pieces takes candidates away from the search for the best
+spelling, and changes no score: a text whose best spelling is kept whole is spelled as before. Two
+things would spoil that, and are kept: the piece of the lowest score, from which that of an unknown
+character follows, and every single character, without which one would become unknown. Of a BPE
+(Gemma, Llama, Qwen, GPT-2, BART) a kept piece keeps all that it can be merged from: a merge that
+goes made no part of a text whose pieces stay, so that the others go on as before.
 
 The scores (logits) of the kept pieces are what they were. Their probabilities are larger by one
 factor at each place, since what the removed pieces had is shared out among the rest; an order among
@@ -15,6 +17,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -30,7 +33,7 @@ from dialsum.models.checkpoint import (
     read_own_config,
     weight_files,
 )
-from dialsum.models.families import HEAD_WEIGHT, get_family
+from dialsum.models.families import FAMILIES, HEAD_BIAS, HEAD_WEIGHT
 from dialsum.models.load import read_tensors
 from dialsum.models.tokenizers import SPECIAL_NAMES, add_dialogue_tokens, load_tokenizer
 from dialsum.paths import shown
@@ -83,21 +86,21 @@ def trim_checkpoint(
     """Write a checkpoint whose vocabulary holds what texts need: config, safetensors, tokenizer.
 
     Args:
-        source: folder of a T5 or mT5 checkpoint.
+        source: folder of a checkpoint.
         out: a new or empty folder; it is there whole or not at all.
         texts: those whose spelling must stay, with these tokens added or without.
         new_tokens: tokens that a run will add; the pieces that spell them stay.
 
     Raises:
-        UnfitError: no such checkpoint, damaged files, no unigram tokenizer, one whose texts would
-            be spelled in another way, or out holds something.
+        UnfitError: no such checkpoint, damaged files, a tokenizer that is neither unigram nor BPE,
+            one whose texts would be spelled in another way, or out holds something.
     """
     from safetensors.torch import save_file
 
     if problems := find_checkpoint_problems(source, None, place=shown(source)):
         raise ProblemsError(problems)
     own = read_own_config(source)
-    named = [one for key, one in own.items() if _names_token(key, one)]
+    named = [one for key, said in own.items() for one in _list_tokens(key, said)]
     with new_folder(out) as draft:
         tokenizer = load_tokenizer(source)
         cut = trim_tokenizer(tokenizer, texts=texts, new_tokens=new_tokens, more_ids=named)
@@ -155,7 +158,7 @@ def trim_tokenizer(
         UnfitError: as of trim_checkpoint.
     """
     described = json.loads(tokenizer.backend_tokenizer.to_str())
-    _require_unigram(described)
+    _require_pieces(described)
     before = len(tokenizer)
     tagged = copy.deepcopy(tokenizer)
     new = add_dialogue_tokens(tagged, new_tokens)
@@ -168,7 +171,7 @@ def trim_tokenizer(
         for piece in tokenizer.backend_tokenizer.model.tokenize(token.strip())
     }
     needed = {*used, *spelling, *tokenizer.added_tokens_decoder, *more_ids}
-    kept = _choose(described["model"], needed, before=before, new=len(new))
+    kept = _choose(described["model"], needed, tokenizer=tokenizer, new=len(new))
     new_ids = {old: place for place, old in enumerate(kept)}
     trimmed = _rebuild(tokenizer, described, new_ids)
     _require_same_spelling(trimmed, texts, old=plain_ids, new_ids=new_ids)
@@ -179,18 +182,51 @@ def trim_tokenizer(
     return TrimmedTokenizer(trimmed, kept, len(used), sum(map(len, tagged_ids)))
 
 
-def _require_unigram(described: dict[str, Any]) -> None:
+def _require_pieces(described: dict[str, Any]) -> None:
     kind = described["model"]["type"]
-    if kind != "Unigram":
+    if kind not in ("Unigram", "BPE"):
         raise UnfitError(
-            f"this checkpoint's tokenizer is {kind}, not Unigram as mT5's: its pieces are made "
-            "from one another, so that few could go"
+            f"this checkpoint's tokenizer is {kind}, neither Unigram (T5, mT5) nor BPE (Gemma, "
+            "Llama, Qwen, GPT-2, BART)"
         )
-    processor = (described["post_processor"] or {}).get("type")
-    if processor not in (None, "TemplateProcessing"):
-        raise UnfitError(
-            f"this checkpoint's tokenizer ends texts by {processor}, whose ids cannot be renumbered"
-        )
+    for processor in _list_processors(described):
+        if processor["type"] not in ("TemplateProcessing", "ByteLevel"):
+            raise UnfitError(
+                f"this checkpoint's tokenizer ends texts by {processor['type']}, whose ids cannot "
+                "be renumbered"
+            )
+
+
+def _list_processors(described: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what puts a tokenizer's own tokens around a text."""
+    last = described["post_processor"]
+    if last is None:
+        return []
+    return last["processors"] if last["type"] == "Sequence" else [last]
+
+
+def _list_pieces(model: dict[str, Any]) -> list[str]:
+    """Return the pieces in the order of their ids."""
+    if model["type"] == "Unigram":
+        return [piece for piece, _ in model["vocab"]]
+    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    if [model["vocab"][piece] for piece in pieces] != list(range(len(pieces))):
+        raise UnfitError("this checkpoint's tokenizer leaves out ids among its pieces")
+    return pieces
+
+
+def _find_unknown(model: dict[str, Any]) -> int | None:
+    """Return the id of what stands for unknown characters."""
+    found: int | None = (
+        model["unk_id"] if model["type"] == "Unigram" else model["vocab"].get(model["unk_token"])
+    )
+    return found
+
+
+def _list_merges(model: dict[str, Any]) -> list[Sequence[str]]:
+    """Return which two pieces become one, in the order of their ranks; a unigram has none."""
+    merges = model.get("merges", [])
+    return [one.split(" ") if isinstance(one, str) else one for one in merges]
 
 
 def _encode(tokenizer: Any, texts: Iterable[str]) -> Iterator[list[int]]:
@@ -200,7 +236,9 @@ def _encode(tokenizer: Any, texts: Iterable[str]) -> Iterator[list[int]]:
         yield from tokenizer(chunk, return_attention_mask=False)["input_ids"]
 
 
-def _choose(model: dict[str, Any], needed: set[int], *, before: int, new: int) -> list[int]:
+def _choose(
+    model: dict[str, Any], needed: set[int], *, tokenizer: PreTrainedTokenizerFast, new: int
+) -> list[int]:
     """Return the ids to keep, ascending.
 
     Kept besides the needed ones: special, added and byte pieces; each single character, so that no
@@ -209,19 +247,32 @@ def _choose(model: dict[str, Any], needed: set[int], *, before: int, new: int) -
     of digits and of marks are nearly all of a multilingual vocabulary: each is still spelled by its
     characters. The same texts give the same pieces, in whatever order.
     """
-    vocabulary: list[tuple[str, float]] = model["vocab"]
-    characters = {piece for piece, _ in vocabulary if len(piece) == 1}
-    lowest = min(range(len(vocabulary)), key=lambda one: vocabulary[one][1])
-    ids = {*needed, model["unk_id"], lowest, *range(len(vocabulary), before)}
-    for one, (piece, _) in enumerate(vocabulary):
+    pieces, before = _list_pieces(model), len(tokenizer)
+    characters = {piece for piece in pieces if len(piece) == 1}
+    ids = {*needed, *range(len(pieces), before)}
+    if (unknown := _find_unknown(model)) is not None:
+        ids.add(unknown)
+    if model["type"] == "Unigram":
+        ids.add(min(range(len(pieces)), key=lambda one: model["vocab"][one][1]))
+    decoder = tokenizer.backend_tokenizer.decoder
+    for one, piece in enumerate(pieces):
         # The last: a piece with a character that stands nowhere alone could not be spelled.
         if (
             len(piece) == 1
             or HANGUL.fullmatch(piece)
+            or (decoder is not None and HANGUL.fullmatch(decoder.decode([piece]).strip()))
             or BYTE.fullmatch(piece)
             or not characters.issuperset(piece)
         ):
             ids.add(one)
+    parts: dict[str, list[int]] = defaultdict(list)
+    for pair in _list_merges(model):
+        parts["".join(pair)] += [model["vocab"][part] for part in pair]
+    left = [one for one in ids if one < len(pieces)]
+    while left:
+        more = {*parts[pieces[left.pop()]]} - ids
+        ids |= more
+        left += more
     rest = (one for one in range(before) if one not in ids)
     ids.update(list(islice(rest, -(len(ids) + new) % MULTIPLE)))
     return sorted(ids)
@@ -240,19 +291,28 @@ def _rebuild(
 
     described = copy.deepcopy(described)
     model = described["model"]
-    pieces = len(model["vocab"])
-    model["vocab"] = [model["vocab"][old] for old in sorted(new_ids) if old < pieces]
-    model["unk_id"] = new_ids[model["unk_id"]]
+    if model["type"] == "Unigram":
+        pieces = len(model["vocab"])
+        model["vocab"] = [model["vocab"][old] for old in sorted(new_ids) if old < pieces]
+        model["unk_id"] = new_ids[model["unk_id"]]
+    else:
+        kept = {piece: new_ids[old] for piece, old in model["vocab"].items() if old in new_ids}
+        model["vocab"] = kept
+        model["merges"] = [
+            pair for pair in _list_merges(model) if kept.keys() >= {*pair, "".join(pair)}
+        ]
     for token in described["added_tokens"]:
         token["id"] = new_ids[token["id"]]
-    for token in ((described["post_processor"] or {}).get("special_tokens") or {}).values():
-        token["ids"] = [new_ids[old] for old in token["ids"]]
+    for processor in _list_processors(described):
+        for token in processor.get("special_tokens", {}).values():
+            token["ids"] = [new_ids[old] for old in token["ids"]]
     described["truncation"] = described["padding"] = None
     names = {key: getattr(tokenizer, key) for key in SPECIAL_NAMES}
     trimmed = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(described)),
         clean_up_tokenization_spaces=False,
         model_max_length=int(1e9),
+        chat_template=tokenizer.chat_template,
         **{key: name for key, name in names.items() if name is not None},
     )
     wanted = {piece: new_ids[old] for piece, old in tokenizer.get_vocab().items() if old in new_ids}
@@ -286,7 +346,10 @@ def _cut_weights(
     """
     import torch
 
-    family = get_family(str(own.get("model_type")))
+    kind = str(own.get("model_type"))
+    family = next((one for one in FAMILIES.values() if kind in one.model_classes), None)
+    if family is None:
+        raise UnfitError(f"{source}: config.json says model_type {kind!r}, which is not supported")
     matrices = {*family.embeddings, HEAD_WEIGHT}
     ids, tensors = torch.tensor(kept), {}
     seen: dict[int, Any] = {}  # held, so that no other gets their place in memory
@@ -307,6 +370,8 @@ def _cut_weights(
                 old_bytes += tensor.nbytes
                 tensor = tensor.index_select(0, ids)
                 new_bytes += tensor.nbytes
+            elif name == HEAD_BIAS:
+                tensor = tensor.index_select(1, ids)
             tensors[name] = tensor.contiguous()
     return tensors, (old_bytes, new_bytes)
 
@@ -315,13 +380,19 @@ def _renumber(
     asked: dict[str, Any], new_ids: dict[int, int], *, rows: int, name: str
 ) -> dict[str, Any]:
     """Return a config whose ids and rows are those after the cut."""
-    for key, old in asked.items():
-        if _names_token(key, old):
+    for key, said in asked.items():
+        for old in _list_tokens(key, said):
             if old not in new_ids:
                 raise UnfitError(f"{name}: {key} {old} is not among the kept pieces")
-            asked[key] = new_ids[old]
+        if isinstance(said, list) and _list_tokens(key, said):
+            asked[key] = [new_ids[old] for old in said]
+        elif _list_tokens(key, said):
+            asked[key] = new_ids[said]
     return asked | ({"vocab_size": rows} if "vocab_size" in asked else {})
 
 
-def _names_token(key: str, value: Any) -> bool:
-    return key.endswith("_token_id") and isinstance(value, int)
+def _list_tokens(key: str, value: Any) -> list[int]:
+    """Return the ids that an entry of a config names."""
+    if not key.endswith(("_token_id", "_token_ids")):
+        return []
+    return [one for one in (value if isinstance(value, list) else [value]) if type(one) is int]
