@@ -190,7 +190,7 @@ def _require_pieces(described: dict[str, Any]) -> None:
             "Llama, Qwen, GPT-2, BART)"
         )
     for processor in _list_processors(described):
-        if processor["type"] not in ("TemplateProcessing", "ByteLevel"):
+        if processor["type"] not in ("TemplateProcessing", "RobertaProcessing", "ByteLevel"):
             raise UnfitError(
                 f"this checkpoint's tokenizer ends texts by {processor['type']}, whose ids cannot "
                 "be renumbered"
@@ -306,6 +306,9 @@ def _rebuild(
     for processor in _list_processors(described):
         for token in processor.get("special_tokens", {}).values():
             token["ids"] = [new_ids[old] for old in token["ids"]]
+        for end in {"cls", "sep"} & processor.keys():
+            name, old = processor[end]
+            processor[end] = [name, new_ids[old]]
     described["truncation"] = described["padding"] = None
     names = {key: getattr(tokenizer, key) for key in SPECIAL_NAMES}
     trimmed = PreTrainedTokenizerFast(
@@ -351,6 +354,8 @@ def _cut_weights(
     if family is None:
         raise UnfitError(f"{source}: config.json says model_type {kind!r}, which is not supported")
     matrices = {*family.embeddings, HEAD_WEIGHT}
+    # GPT-2's file holds the model without its head, whose names lack a part.
+    matrices |= {name.removeprefix(f"{family.base}.") for name in matrices}
     ids, tensors = torch.tensor(kept), {}
     seen: dict[int, Any] = {}  # held, so that no other gets their place in memory
     old_bytes = new_bytes = 0
@@ -373,6 +378,9 @@ def _cut_weights(
             elif name == HEAD_BIAS:
                 tensor = tensor.index_select(1, ids)
             tensors[name] = tensor.contiguous()
+    if not old_bytes:
+        wanted = " or ".join(family.embeddings)
+        raise UnfitError(f"{source}: its weights hold no {wanted}, so that no rows could be cut")
     return tensors, (old_bytes, new_bytes)
 
 
