@@ -156,7 +156,9 @@ def test_rows_are_peft_s_own_in_bfloat16(sort: str, build: Build) -> None:
     import torch
 
     case = give_rows_values(build(sort, dtype="bfloat16", **LORA))
-    assert_same(case, within=0.02)
+    # Eight roundings: CPUs with products of their own in bfloat16 come to 2.3 % where others come
+    # to less than 2; in float32 the same is held to 2e-6.
+    assert_same(case, within=0.03)
     # What is added for the gradients' sake leaves no rounding behind.
     assert torch.equal(case.model(**case.batch()).logits, case.logits())
 
