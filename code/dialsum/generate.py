@@ -7,7 +7,7 @@ Must not know files.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -59,15 +59,18 @@ class GenerationSettings:
         place of its own."""
         asked = config.generation.model_dump()
         asked["max_new_tokens"] = asked["max_new_tokens"] or config.tokenizer.decoder_max_len
-        if num_beams is not None:
-            asked |= {"num_beams": num_beams, "mbr_temperature": None}
-        return cls(
+        settings = cls(
             **asked,
             tokenizer=config.evaluation.tokenizer,
             seed=config.training.seed,
             exempt=frozenset(exempt),
             bf16=bf16,
         )
+        return settings if num_beams is None else settings.by_beams(num_beams)
+
+    def by_beams(self, num_beams: int) -> GenerationSettings:
+        """Return a search by so many beams in place of this."""
+        return replace(self, num_beams=num_beams, mbr_temperature=None)
 
 
 def generate(
@@ -140,7 +143,7 @@ def search(
     """
     import torch
 
-    own, beams, drawn = model.config, settings.num_beams, settings.mbr_temperature is not None
+    own, beams = model.config, settings.num_beams
     if not 1 <= candidates <= beams:
         raise ValueError(f"{candidates} candidates of a search with {beams} beams")
     alone = not own.is_encoder_decoder
@@ -151,8 +154,7 @@ def search(
     order = sorted(range(len(inputs)), key=lambda index: -len(inputs[index]))
     found: list[list[Candidate]] = [[] for _ in inputs]
     done, was_training = 0, model.training
-    written_per_row = beams if drawn else candidates
-    if drawn:
+    if asked.do_sample:
         torch.manual_seed(settings.seed)
     model.eval()
     try:
@@ -183,12 +185,14 @@ def search(
                         past_key_values=make_cache(model, ids, mask, beams=beams),
                     )[:, begun:].tolist()
                     for place, index in enumerate(chosen):
-                        each = written[place * written_per_row : (place + 1) * written_per_row]
+                        count = asked.num_return_sequences
+                        each = written[place * count : (place + 1) * count]
                         best = [_read_candidate(tokenizer, one, own) for one in each]
-                        if drawn:
-                            texts = [one.text for one in best]
-                            order_of = rank_by_likeness(texts, tokenizer=settings.tokenizer)
-                            best = [best[one] for one in order_of[:candidates]]
+                        if asked.do_sample:
+                            ranks = rank_by_likeness(
+                                [one.text for one in best], tokenizer=settings.tokenizer
+                            )
+                            best = [best[one] for one in ranks[:candidates]]
                         found[index] = best
                         if score:
                             found[index] = _score(model, rows[place], found[index])

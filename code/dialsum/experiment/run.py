@@ -429,7 +429,7 @@ def _go(
             scorer=partial(
                 score_means, references=references, tokenizer=config.evaluation.tokenizer
             ),
-            settings=replace(settings, num_beams=measured["num_beams"], mbr_temperature=None),
+            settings=settings.by_beams(measured["num_beams"]),
             batch_size=choices.eval_batch_size(measured["num_beams"]),
             write=write,
             on_full=tell_full,

@@ -215,14 +215,6 @@ def _list_pieces(model: dict[str, Any]) -> list[str]:
     return pieces
 
 
-def _find_unknown(model: dict[str, Any]) -> int | None:
-    """Return the id of what stands for unknown characters."""
-    found: int | None = (
-        model["unk_id"] if model["type"] == "Unigram" else model["vocab"].get(model["unk_token"])
-    )
-    return found
-
-
 def _list_merges(model: dict[str, Any]) -> list[Sequence[str]]:
     """Return which two pieces become one, in the order of their ranks; a unigram has none."""
     merges = model.get("merges", [])
@@ -250,10 +242,10 @@ def _choose(
     pieces, before = _list_pieces(model), len(tokenizer)
     characters = {piece for piece in pieces if len(piece) == 1}
     ids = {*needed, *range(len(pieces), before)}
-    if (unknown := _find_unknown(model)) is not None:
-        ids.add(unknown)
     if model["type"] == "Unigram":
-        ids.add(min(range(len(pieces)), key=lambda one: model["vocab"][one][1]))
+        ids |= {model["unk_id"], min(range(len(pieces)), key=lambda one: model["vocab"][one][1])}
+    elif model["unk_token"] in model["vocab"]:
+        ids.add(model["vocab"][model["unk_token"]])
     decoder = tokenizer.backend_tokenizer.decoder
     for one, piece in enumerate(pieces):
         # The last: a piece with a character that stands nowhere alone could not be spelled.
@@ -389,13 +381,12 @@ def _renumber(
 ) -> dict[str, Any]:
     """Return a config whose ids and rows are those after the cut."""
     for key, said in asked.items():
-        for old in _list_tokens(key, said):
+        named = _list_tokens(key, said)
+        for old in named:
             if old not in new_ids:
                 raise UnfitError(f"{name}: {key} {old} is not among the kept pieces")
-        if isinstance(said, list) and _list_tokens(key, said):
-            asked[key] = [new_ids[old] for old in said]
-        elif _list_tokens(key, said):
-            asked[key] = new_ids[said]
+        if named:
+            asked[key] = [new_ids[old] for old in named] if named == said else new_ids[said]
     return asked | ({"vocab_size": rows} if "vocab_size" in asked else {})
 
 
