@@ -209,7 +209,7 @@ def test_rdrop_is_both_losses_and_both_divergences(sort: str, way: str, build: B
     gradients = gradients_of(case, expected)
     torch.manual_seed(0)
     own = summary_loss(case.model, batch, count=11, label_smoothing=0.1, rdrop_alpha=alpha)
-    assert float(own) == pytest.approx(float(expected), rel=1e-5)
+    assert own.item() == pytest.approx(expected.item(), rel=1e-5)
     assert_close(gradients, gradients_of(case, own), within=1e-4)
     case.model.eval()
     usual = summary_loss(case.model, batch, count=None, label_smoothing=0.1)

@@ -251,5 +251,5 @@ def test_packed_losses_are_those_of_trl(name: str, tmp_path: Path) -> None:
     )
     (theirs,) = trainer.get_train_dataloader()
     assert theirs["input_ids"].shape == batch["input_ids"].shape
-    loss = float(trainer.compute_loss(model.eval(), theirs))
-    assert float(task.loss(model, batch, count=None)) == pytest.approx(loss, abs=1e-5)
+    loss = trainer.compute_loss(model.eval(), theirs).item()
+    assert task.loss(model, batch, count=None).item() == pytest.approx(loss, abs=1e-5)

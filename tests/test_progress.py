@@ -26,7 +26,7 @@ from dialsum.batch.cards import (
 from dialsum.batch.screen import EventFile, RunProgress, Screen, estimate_rest
 from dialsum.score.show import format_final
 from dialsum.text import cut_to_width, format_duration
-from dialsum.train.progress import Progress
+from dialsum.train.progress import COUNT_EVERY_SECONDS, Progress
 from gpu_states import make_gpu
 
 CODE = str(Path(__file__).resolve().parent.parent / "code")
@@ -189,6 +189,24 @@ def test_what_an_event_says(event: dict[str, Any], line: str | None, state: str)
     run = RunProgress(stage="train")
     assert run.update(event, now=0) == line
     assert run.describe() == state
+
+
+def test_summaries_that_are_written_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("dialsum.train.progress.time.monotonic", lambda: now)
+    progress = Progress(tmp_path / "metrics.jsonl")
+    progress.stage("generate", "dev summaries", split="dev", rows=1200)
+    for done in range(100, 1300, 100):
+        now += 0.4 * COUNT_EVERY_SECONDS
+        progress.count_written(done, 1200)
+    said = capsys.readouterr().out.splitlines()[1:]
+    assert said == [f"  {done:,} of 1,200 summaries written" for done in (300, 600, 900, 1200)]
+    run = RunProgress()
+    for event in EventFile(tmp_path / "metrics.jsonl").read_new():
+        run.update(event, now=0)
+    assert run.describe() == "1,200 of 1,200 summaries written"
 
 
 def test_half_a_line_waits_and_a_broken_one_is_said(tmp_path: Path) -> None:

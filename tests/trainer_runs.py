@@ -78,28 +78,26 @@ def command(experiment: str, folder: Path, *options: str, demo: bool = True) -> 
     Args:
         demo: on a small checkpoint, with the demo's values.
     """
-    line = [sys.executable, str(REPOSITORY / "code" / "trainer.py")]
-    line += ["--config", str(EXPERIMENTS / f"{experiment}.yaml"), "--run-dir", str(folder)]
-    values = list(FEW)
-    if demo:
-        line += ["--overlay", str(DEMOS / f"{experiment}.yaml")]
-        values.append(f"model.checkpoint={small_checkpoint(architecture_of(experiment))}")
-    else:  # what the hub names is refused where there is no GPU, unless another device is named
-        values.append("general.device=cpu")
-    cache = f"data.cache_dir={json.dumps(str(folder.parent / 'encoded'), ensure_ascii=False)}"
-    for value in (*values, cache):
-        line += ["--set", value]
-    return [*line, "--data-dir", str(REPOSITORY / "data" / "sample"), *options]
+    config = EXPERIMENTS / f"{experiment}.yaml"
+    if not demo:  # what the hub names is refused where there is no GPU, unless another is named
+        return _on_sample(folder, config, "--set", "general.device=cpu", *options)
+    checkpoint = f"model.checkpoint={small_checkpoint(architecture_of(experiment))}"
+    overlay = str(DEMOS / f"{experiment}.yaml")
+    return _on_sample(folder, config, "--overlay", overlay, "--set", checkpoint, *options)
 
 
 def packed_command(folder: Path, *options: str) -> list[str]:
     """Return the command line of a short run of a tiny Llama whose rows are packed."""
-    line = [sys.executable, str(REPOSITORY / "code" / "trainer.py")]
-    line += ["--config", str(REPOSITORY / "config" / "llm" / "phase3.yaml")]
-    line += ["--overlay", str(REPOSITORY / "config" / "demo.yaml"), "--run-dir", str(folder)]
+    config, demo = (REPOSITORY / "config" / name for name in ("llm/phase3.yaml", "demo.yaml"))
     checkpoint = f"model.checkpoint={tiny_checkpoint('llama')}"
+    return _on_sample(folder, config, "--overlay", str(demo), "--set", checkpoint, *options)
+
+
+def _on_sample(folder: Path, config: Path, *options: str) -> list[str]:
+    line = [sys.executable, str(REPOSITORY / "code" / "trainer.py")]
+    line += ["--config", str(config), "--run-dir", str(folder)]
     cache = f"data.cache_dir={json.dumps(str(folder.parent / 'encoded'), ensure_ascii=False)}"
-    for value in (*FEW, checkpoint, cache):
+    for value in (*FEW, cache):
         line += ["--set", value]
     return [*line, "--data-dir", str(REPOSITORY / "data" / "sample"), *options]
 

@@ -175,6 +175,8 @@ class RunProgress:
                 if self.stage == "generate" and "rows" in event:
                     self.words = f"writing {event['rows']:,} {event.get('split')} summaries"
                 return None if self.stage == "done" else self.words
+            if kind == "written":
+                self.words = f"{int(event['done']):,} of {int(event['rows']):,} summaries written"
             if kind == "warning":
                 return f"warning: {event.get('message')}"
             if kind in ("train", "eval"):

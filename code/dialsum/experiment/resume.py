@@ -136,4 +136,4 @@ def _is_before(line: bytes, last: int) -> bool:
         return False  # such as the last line of a run that was killed while it wrote
     if event.get("event") == "stage":
         return event.get("stage") not in ("generate", "score", "done")
-    return step <= last
+    return step <= last and event.get("event") != "written"

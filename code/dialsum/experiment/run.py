@@ -519,6 +519,7 @@ def _go(
             encoded[kind].inputs,
             settings=settings,
             batch_size=choices.eval_batch_size(settings.num_beams),
+            on_batch=progress.count_written,
             on_full=tell_full,
         )
 

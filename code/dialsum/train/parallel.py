@@ -373,10 +373,11 @@ class Crew:
         *,
         settings: GenerationSettings,
         batch_size: int,
+        on_batch: Callable[[int, int], None] | None = None,
         on_full: Callable[[int, str], None] | None = None,
     ) -> list[str]:
-        """Do what generate does, with the help of all; of full memory on_full hears this process's
-        own.
+        """Do what generate does, with the help of all; on_batch and on_full hear of the rows of
+        this process.
 
         Raises:
             RunError: a helper died.
@@ -393,6 +394,7 @@ class Crew:
             [inputs[row] for row in first],
             settings=settings,
             batch_size=batch_size,
+            on_batch=on_batch,
             on_full=on_full,
         )
         found = dict(zip(first, written, strict=True))

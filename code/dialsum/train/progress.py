@@ -38,6 +38,8 @@ FLAT_EVALUATIONS = 5
 """Evaluations in a row without a better score that are a plateau."""
 CHECK_STEP = 200
 """Step from which on the first look whether training converges is taken."""
+COUNT_EVERY_SECONDS = 30.0
+"""Between two words on how many summaries are written."""
 
 
 Remark = dict[str, Any]
@@ -209,6 +211,7 @@ class Progress:
         self._spent: dict[str | None, float] = {}
         self._earlier: dict[str, float] = {}
         self._last_step = (0, self._started)
+        self._counted = self._started
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a run that goes on from here has to know, as JSON can hold it."""
@@ -241,11 +244,20 @@ class Progress:
     def stage(self, name: str, text: str, **details: Any) -> None:
         """Say that a new part of the run begins; details go into the event alone."""
         self._spend()
-        self.current = name
+        self.current, self._counted = name, self._since
         beat(EVALUATION if name in ("generate", "score") else LOADING)
         self.event("stage", stage=name, text=text, **details)
         elapsed = time.monotonic() - self._started
         print(f"[{elapsed:6.1f} s] {name}: {text}", flush=True)
+
+    def count_written(self, done: int, rows: int) -> None:
+        """Say and record how many summaries are written, if the last word is a while ago."""
+        now = time.monotonic()
+        if now - self._counted < COUNT_EVERY_SECONDS:
+            return
+        self._counted = now
+        self.event("written", done=done, rows=rows)
+        print(f"  {done:,} of {rows:,} summaries written", flush=True)
 
     def _spend(self) -> None:
         """Count the time since the last stage began to that stage."""
