@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dialsum.config.schema import Tokenizer
+from dialsum.config.schema import DECODER_ONLY, Tokenizer
 from dialsum.data.encode import encode_rows
+from dialsum.data.prompts import make_frame
 from dialsum.data.rows import Dialogue
 from dialsum.generate import GenerationSettings
 from dialsum.train.progress import Progress
 from dialsum.train.task import BatchShape
-from small_models import KINDS, make_config, make_model, train_sample_tokenizer
+from small_models import KINDS, load_decoder, make_config, make_model, train_sample_tokenizer
 
 SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_mean", "rouge_sum")
 WORDS = ["네", "오늘", "저녁에", "만나서", "같이", "밥을", "먹고", "영화를", "보자고", "합니다"]
@@ -48,7 +49,7 @@ class SmallTraining:
     """What is asked of a small training.
 
     Args:
-        sort: mt5, t5, t5_v1_1 or bart.
+        sort: mt5, t5, t5_v1_1 or bart, or a decoder alone, which has its own width.
         training: keys of the config's training section.
         qlora: keys of its qlora section.
         scores: what successive evaluations give; the last again and again.
@@ -79,7 +80,6 @@ class SmallTraining:
         from dialsum.train import loop
         from dialsum.train.task import DevSet, SummaryTask
 
-        tokenizer = train_sample_tokenizer(KINDS[self.sort])
         config = make_config(
             self.sort,
             "none/needed",
@@ -88,7 +88,12 @@ class SmallTraining:
             generation={"num_beams": 1, "max_new_tokens": 2},
         )
         torch.manual_seed(3)
-        network = make_model(self.sort, tokenizer=tokenizer, width=self.width)
+        alone = self.sort in DECODER_ONLY
+        if alone:
+            network, tokenizer = load_decoder(self.sort)
+        else:
+            tokenizer = train_sample_tokenizer(KINDS[self.sort])
+            network = make_model(self.sort, tokenizer=tokenizer, width=self.width)
         set_dropout(network, self.dropout)
         if self.change is not None:
             self.change(network, tokenizer)
@@ -98,7 +103,10 @@ class SmallTraining:
             network, config=config, new_token_ids=[], gradient_checkpointing=False
         ).model.to(device)
         encoded = encode_rows(
-            self.rows, tokenizer, Tokenizer(encoder_max_len=64, decoder_max_len=64)
+            self.rows,
+            tokenizer,
+            Tokenizer(encoder_max_len=64, decoder_max_len=64),
+            frame=make_frame(config, tokenizer) if alone else None,
         )
         asked = config.training
         task = SummaryTask(
@@ -110,6 +118,8 @@ class SmallTraining:
             pad_token_id=tokenizer.pad_token_id,
             by_length=asked.train_sampling_strategy == "token_budget",
             label_smoothing=asked.label_smoothing_factor,
+            joined=alone,
+            packing=asked.packing,
         )
         machine = loop.Machine(
             device, precision="bf16" if self.gpu else "fp32", num_workers=self.workers

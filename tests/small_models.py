@@ -18,8 +18,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dialsum.config.schema import Config
+from dialsum.config.schema import Config, Prompt
+from dialsum.data.prompts import use_template
 from dialsum.data.rows import load_splits
+from dialsum.models.families import FAMILIES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLE = REPOSITORY / "data" / "sample"
@@ -163,6 +165,22 @@ def make_model(sort: str, *, tokenizer: Any, width: int, positions: int = 512) -
     if sort in UNTIED:
         model.lm_head.weight = torch.nn.Parameter(torch.randn(rows, width))
     return model.eval()
+
+
+def load_decoder(name: str) -> tuple[Any, Any]:
+    """Return the demo's model without an encoder of an architecture, and its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from dialsum.models.load import forget_own_search
+    from dialsum.models.tokenizers import load_tokenizer
+
+    folder = tiny_checkpoint(name)
+    tokenizer = load_tokenizer(folder)
+    use_template(tokenizer, Prompt(), chat=FAMILIES[name].chat, source=name)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    forget_own_search(model, pad=tokenizer.pad_token_id, end=tokenizer.eos_token_id)
+    return model, tokenizer
 
 
 def make_config(

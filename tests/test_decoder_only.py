@@ -13,11 +13,9 @@ import numpy as np
 import pytest
 
 from dialsum.config.load import load_config
-from dialsum.config.schema import Prompt
-from dialsum.data.prompts import use_template
 from dialsum.errors import ConfigError
 from dialsum.models.families import FAMILIES
-from small_models import REPOSITORY, SAMPLE, tiny_checkpoint
+from small_models import REPOSITORY, SAMPLE, load_decoder
 from trainer_runs import environment, read_summaries
 
 ALONE = [name for name, family in FAMILIES.items() if family.decoder_only]
@@ -54,20 +52,7 @@ def test_rdrop_without_dropout_is_refused() -> None:
     load_config(LLM, overrides=alone)  # its adapters have dropout
 
 
-@cache
-def load(name: str) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from dialsum.models.load import forget_own_search
-    from dialsum.models.tokenizers import load_tokenizer
-
-    folder = tiny_checkpoint(name)
-    tokenizer = load_tokenizer(folder)
-    use_template(tokenizer, Prompt(), chat=FAMILIES[name].chat, source=name)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    forget_own_search(model, pad=tokenizer.pad_token_id, end=tokenizer.eos_token_id)
-    return model, tokenizer
+load = cache(load_decoder)
 
 
 def draw_prompts() -> list[list[int]]:

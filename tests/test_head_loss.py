@@ -214,7 +214,7 @@ def test_rdrop_is_both_losses_and_both_divergences(sort: str, way: str, build: B
     case.model.eval()
     usual = summary_loss(case.model, batch, count=None, label_smoothing=0.1)
     still = summary_loss(case.model, batch, count=None, label_smoothing=0.1, rdrop_alpha=alpha)
-    assert float(still) == pytest.approx(float(usual), rel=1e-6)
+    assert still.item() == pytest.approx(usual.item(), rel=1e-6)
 
 
 def test_dora_on_the_head_is_the_plain_way_s(build: Build) -> None:

@@ -67,8 +67,13 @@ def write_rows(loop: Any, write: Callable[..., list[str]]) -> list[str]:
     [
         ({"sort": "bart", "qlora": ADAPTERS, "batch": 4, "accumulation": 1}, 0),
         ({"sort": "mt5", "qlora": FULL, "batch": 2, "accumulation": 3}, 100),
+        ({"sort": "llama", "qlora": ADAPTERS, "batch": 4, "training": {"packing": True}}, 0),
     ],
-    ids=["a pass that is halved for the second", "three passes, memory for less than one"],
+    ids=[
+        "a pass that is halved for the second",
+        "three passes, memory for less than one",
+        "packed rows",
+    ],
 )
 def test_two_processes_train_as_one_does(tmp_path: Path, asked: dict[str, Any], most: int) -> None:
     one = SmallTraining(**asked).loop(tmp_path / "one")
