@@ -32,6 +32,8 @@ def write_run(
     seconds: float = 300.0,
     losses: tuple[tuple[float, float], ...] = ((0.5, 2.0), (1.0, 1.8), (1.5, 1.6), (2.0, 1.5)),
     settings: dict[str, Any] | None = None,
+    checkpoint: str = "one",
+    dev: str = "d",
 ) -> Record:
     run = folder / name
     run.mkdir(parents=True)
@@ -43,7 +45,7 @@ def write_run(
     said = {"training": {"learning_rate": 2e-5}, "general": {"label": name}} | (settings or {})
     (run / "resolved_config.yaml").write_text(yaml.safe_dump(said))
     mean = sum(scores) / len(scores)
-    dev = {
+    scored = {
         "rouge1": 40.0,
         "rougeL": 35.0,
         "rouge_mean": mean,
@@ -64,10 +66,11 @@ def write_run(
         "finished_at": "2026-11-28T11:00:00+09:00",
         "duration_seconds": 3600,
         "config_sha256": name,
-        "data": {"sha256": {"dev": "d"}},
+        "data": {"sha256": {"dev": dev}},
+        "model": {"checkpoint": checkpoint},
         "training": {"max_grad_norm": norm, "epochs": 2.0, "packing": name == "phase3"},
         "time": {"training": seconds},
-        "evaluation": {"dev": dev},
+        "evaluation": {"dev": scored},
         "artifacts": {"metrics": "metrics.jsonl", "resolved_config": "resolved_config.yaml"},
     }
     (run / "result.json").write_text(json.dumps(content))
@@ -139,8 +142,23 @@ def test_a_score_that_packing_cost_is_seen(tmp_path: Path) -> None:
     assert find(said, "phase3: no lower score") == "NO"
     rate, low = give_advice({one.name: one for one in runs})
     assert "phase3" in rate
-    assert "learning_rate=1e-5" in rate
+    assert "learning_rate=1e-05" in rate
     assert "submit phase1" in low
+
+
+@pytest.mark.parametrize("other", [{"checkpoint": "two"}, {"dev": "e"}])
+def test_runs_of_other_work_are_not_held_against_each_other(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    runs = [
+        write_run(tmp_path, "before", scores=GOOD, foreign=8.0),
+        write_run(tmp_path, "phase1", scores=GOOD, **other),
+        write_run(tmp_path, "phase2", scores=GOOD),
+        write_run(tmp_path, "phase3", scores=WORSE, seconds=150.0, **other),
+    ]
+    said = verdicts(runs)
+    assert find(said, "phase1: half as many") == "?"
+    assert find(said, "phase3: less time than phase2 at the same score") == "?"
 
 
 def test_losses_are_those_of_each_epoch_the_last_of_a_step(tmp_path: Path) -> None:
