@@ -33,13 +33,9 @@ def find_configs(config: Path | None, phase: str | None) -> list[Path]:
         phase: before, 1, 2, 3, all; None: the file itself, which is phase 1 for ours.
 
     Raises:
-        UnfitError: no such file, or a phase of a file that is not ours.
+        UnfitError: a phase of a file that is not ours.
     """
     asked = CONFIG if config is None else config
-    if not asked.is_file():
-        near = PROJECT_ROOT / "config" / asked.name
-        hint = f"; there is {shown(near)}" if near.is_file() else ""
-        raise UnfitError(f"--config {asked}: no such file{hint}")
     if phase is None:
         return [asked]
     if asked.resolve() != CONFIG:

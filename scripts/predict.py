@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.output is not None and asked.output.exists():
         raise UnfitError(f"--output {asked.output}: is there already; give another name")
     folders = [find_saved_model(run) for run in (asked.run, asked.compare) if run is not None]
+    for folder in folders:
+        print(f"model  {shown(folder)}", file=sys.stderr)
     configs = [read_config(folder, asked.overrides) for folder in folders]
     inputs = read_inputs(
         asked.input, sys.stdin.read() if asked.input == "-" else "", columns=configs[0].data.columns

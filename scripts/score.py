@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
-from dialsum.cli import CommandLine, require_packages
+from dialsum.cli import CommandLine, read_columns, require_packages
 
 if TYPE_CHECKING:
     from dialsum.score.rows import Rows
@@ -121,22 +121,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     elif not options.references:
         parser.error("give PREDICTIONS and REFERENCES (see --help)")
     return options
-
-
-def read_columns(text: str) -> dict[str, str]:
-    """Read `fname=id,summary=target` as data.columns: our names to the files' own, where others."""
-    from dialsum.config.schema import Columns
-
-    usual = Columns().model_dump()
-    named = [pair.partition("=")[::2] for pair in text.split(",")]
-    columns = {ours.strip(): own.strip() for ours, own in named}
-    if not (columns.keys() <= usual.keys() and all(columns.values())):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: write {', '.join(f'{ours}=NAME' for ours in usual)}, or some of these"
-        )
-    if len(columns) < len(named) or len(set((usual | columns).values())) < len(usual):
-        raise argparse.ArgumentTypeError(f"{text!r} names one column twice")
-    return {ours: own for ours, own in columns.items() if own != usual[ours]}
 
 
 def main(arguments: Sequence[str] | None) -> int:

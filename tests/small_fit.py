@@ -89,6 +89,7 @@ class SmallTraining:
         )
         torch.manual_seed(3)
         alone = self.sort in DECODER_ONLY
+        longest = 192 if alone else 64  # a prompt stands around the dialogue
         if alone:
             network, tokenizer = load_decoder(self.sort)
         else:
@@ -105,7 +106,7 @@ class SmallTraining:
         encoded = encode_rows(
             self.rows,
             tokenizer,
-            Tokenizer(encoder_max_len=64, decoder_max_len=64),
+            Tokenizer(encoder_max_len=longest, decoder_max_len=64),
             frame=make_frame(config, tokenizer) if alone else None,
         )
         asked = config.training
@@ -113,7 +114,7 @@ class SmallTraining:
             encoded,
             names=[row.fname for row in self.rows],
             sha256="d" * 64,
-            shape=BatchShape(self.batch, self.accumulation, max_input=64, max_target=64),
+            shape=BatchShape(self.batch, self.accumulation, max_input=longest, max_target=64),
             seed=asked.seed,
             pad_token_id=tokenizer.pad_token_id,
             by_length=asked.train_sampling_strategy == "token_budget",

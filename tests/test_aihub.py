@@ -115,7 +115,10 @@ def test_what_macos_leaves_beside_files_is_no_data(tmp_path: Path) -> None:
     done = convert(tmp_path / ".in", "--output", tmp_path / "train.csv")
     assert (done.returncode, done.stderr) == (0, "")
     (tmp_path / ".in" / "c.json").unlink()
-    assert "a folder without a .json file" in convert(tmp_path / ".in", "--output", "x.csv").stderr
+    assert (
+        "a folder without a .json file"
+        in convert(tmp_path / ".in", "--output", tmp_path / "x.csv").stderr
+    )
 
 
 BAD: list[tuple[str, list[str]]] = [

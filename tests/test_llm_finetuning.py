@@ -54,7 +54,7 @@ def test_the_prompt_can_be_had_from_the_root() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--config", "configs/finetune_config.yaml"), "there is config/finetune_config.yaml"),
+        (("--config", "configs/finetune_config.yaml"), "did you mean config/finetune_config.yaml?"),
         (("--config", "nowhere.yaml"), "nowhere.yaml: no such file"),
         (("--config", "config/llm/phase3.yaml", "--phase", "2"), "leave --phase out"),
         (("--phase", "5"), "'5'"),

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 from dialsum.data.encode import Counts, EncodedSplit
+from dialsum.errors import FullMemoryError
 from dialsum.train.task import (
     MOST_LEAK,
     NO_ROW,
     ROWS,
     BatchShape,
     Machine,
+    PassLimit,
     SummaryTask,
+    count_positions,
     fill_sequences,
     halve,
     leave_out,
@@ -124,9 +127,29 @@ def test_each_row_stands_in_its_pass_with_its_own_labels(whole: bool) -> None:
         assert labels == [-100, *prompt[1:], *target] if whole else [-100] * len(prompt) + target
     halves = halve(batch)
     assert sorted(rows_of(halves)) == rows.tolist()
+    assert len(halves) == 2
     (left,) = leave_out([batch], {7, 20})
-    for row, (_, labels) in read_rows(left).items():
-        assert (set(labels) == {-100}) == (row in {7, 20})
+    kept = read_rows(batch)
+    del kept[7], kept[20]
+    assert read_rows(left) == kept
+    assert leave_out([batch], set(range(40))) == []
+
+
+@pytest.mark.training
+def test_a_sequence_that_memory_does_not_hold_is_cut_between_its_rows() -> None:
+    task = make_task(draw_rows(40), packing=True)
+    batch = task[np.arange(3, 33)]
+    limit = PassLimit()
+    said = limit.lower(batch, "full")
+    assert f"30 rows, {len(batch['input_ids'])} x {batch['input_ids'].shape[1]}" in said
+    limit.positions = max(len(ids) for ids, _ in read_rows(batch).values())
+    fitting = limit.fit([batch])
+    assert all(count_positions(one) <= limit.positions for one in fitting)
+    assert {row: texts for one in fitting for row, texts in read_rows(one).items()} == read_rows(
+        batch
+    )
+    with pytest.raises(FullMemoryError, match="a single row"):
+        limit.lower(next(one for one in fitting if len(rows_of([one])) == 1), "full")
 
 
 def load(name: str) -> Any:

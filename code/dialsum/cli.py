@@ -27,6 +27,10 @@ from dialsum.text import SURROGATE, shorten
 NEAR_ENOUGH = 0.6
 """Least similarity, 0 to 1, of a word that is offered in place of a misspelt one."""
 HELP_HINT = "\n  --help shows every option."
+SET_HINT = (
+    "\n  What a config says is overruled with --set KEY=VALUE, such as --set "
+    "training.num_train_epochs=3."
+)
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -98,12 +102,29 @@ class CommandLine(argparse.ArgumentParser):
             if what == "argument" and equals and "--set" in names:
                 meant = "; each KEY=VALUE has a --set of its own before it."
             lines.append(f"{self.prog} has no {what} {word}{meant}")
-        return "\n  ".join(lines) + HELP_HINT
+        settings = SET_HINT if "--set" in names else ""
+        return "\n  ".join(lines) + settings + HELP_HINT
 
 
 def read_path(text: str) -> Path:
     """Return a path as it was meant: a shell leaves the ~ of `--run-dir=~/x` alone."""
     return Path(os.path.expanduser(text))  # noqa: PTH111 (Path's own raises where nobody is so called)
+
+
+def read_columns(text: str) -> dict[str, str]:
+    """Read `fname=id,summary=target` as data.columns: our names to the files' own, where others."""
+    from dialsum.config.schema import Columns
+
+    usual = Columns().model_dump()
+    named = [pair.partition("=")[::2] for pair in text.split(",")]
+    columns = {ours.strip(): own.strip() for ours, own in named}
+    if not (columns.keys() <= usual.keys() and all(columns.values())):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: write {', '.join(f'{ours}=NAME' for ours in usual)}, or some of these"
+        )
+    if len(columns) < len(named) or len(set((usual | columns).values())) < len(usual):
+        raise argparse.ArgumentTypeError(f"{text!r} names one column twice")
+    return {ours: own for ours, own in columns.items() if own != usual[ours]}
 
 
 MULTI_MODEL = """Run the models of config/model_configs, one after another, and end in one table.
@@ -440,13 +461,14 @@ def select_numbers(only: str | None, *, configs: Sequence[Path]) -> tuple[int, .
     """
     if only is None:
         return None
+    names = ", ".join(f"{number} {path.stem}" for number, path in enumerate(configs, start=1))
     chosen: set[int] = set()
     for part in only.split(","):
         match = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?", part)
         if match is None:
             raise UnfitError(
                 f"--only {shorten(only)!r}: {shorten(part)!r} is no number of an experiment; "
-                "write numbers as in --only 1,4 or --only 2-5"
+                f"write numbers as in --only 1,4 or --only 2-5; the experiments are {names}"
             )
         first, last = int(match[1]), int(match[2] or match[1])
         if first > last:
@@ -454,9 +476,6 @@ def select_numbers(only: str | None, *, configs: Sequence[Path]) -> tuple[int, .
                 f"--only {only!r}: write the smaller number first, as in {last}-{first}"
             )
         if not 1 <= first <= last <= len(configs):
-            names = ", ".join(
-                f"{number} {path.stem}" for number, path in enumerate(configs, start=1)
-            )
             raise UnfitError(
                 f"--only {only!r}: {part.strip()} is out of range; the experiments are {names}"
             )

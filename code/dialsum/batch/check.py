@@ -15,7 +15,6 @@ from importlib.util import find_spec
 from dialsum.batch.checkpoints import find_absent, find_model_problems, is_here
 from dialsum.batch.first_look import (
     DATA_FILES,
-    MAIN_COMMAND,
     find_data_problems,
     find_gpu_problems,
     installed_torch_build,
@@ -331,7 +330,7 @@ def find_machine_problems(configs: Sequence[Config], *, demo: bool = False) -> l
         and (config.general.device == "cuda" or needs_card(config, demo=demo))
         for config in configs
     ):
-        hint = f"\n      Or see the whole way work here, with tiny models: {MAIN_COMMAND} --demo"
+        hint = "\n      Or see the whole way work here, with tiny models: add --demo"
         gpu = find_gpu_problems(os.environ, build=installed_torch_build())
         problems += [text + hint for text in gpu]
     return problems

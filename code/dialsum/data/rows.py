@@ -229,7 +229,7 @@ def load_split(
     Raises:
         DataError: every problem of the file, each kind with its first rows and their count.
     """
-    _check_place(path, kind)
+    _check_place(path, kind, option)
     content = read_file_bytes(path)
     table, unused = _read_columns(path, content, kind, columns or Columns(), option)
     rows, changed = _clean_rows(table, kind, path)
@@ -338,7 +338,7 @@ def _draw_dev(train: Split, share: float, seed: int) -> tuple[Split, Split]:
     return replace(part("train"), notes=[*train.notes, note]), part("dev")
 
 
-def _check_place(path: Path, kind: Kind) -> None:
+def _check_place(path: Path, kind: Kind, option: str) -> None:
     """Refuse what is no file, naming the data files there; permissions are the reader's."""
     try:
         if not stat.S_ISDIR(path.stat().st_mode):
@@ -355,7 +355,8 @@ def _check_place(path: Path, kind: Kind) -> None:
         way_out += ", or do without a submission: --set data.test_file=null"
     if kind == "dev":
         way_out += ", or hold out train rows: --set data.dev_file=null --set data.dev_share=0.05"
-    raise DataError([f"{path}: {problem}; {way_out}"])
+    # Where files are named on the command line, so are others.
+    raise DataError([f"{path}: {problem}" + f"; {way_out}" * option.startswith("--set ")])
 
 
 def _name_tables(folder: Path) -> str:

@@ -434,7 +434,7 @@ class Loop:
         """
         free_memory()
         limit, step = self.limit if learning else self.dev_limit, self.progress.step
-        if learning and len(batch["input_ids"]) == 1 and not self.recomputes:
+        if learning and len(rows_of([batch])) == 1 and not self.recomputes:
             said = limit.lift(batch, words)
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
             self.recomputes = True
@@ -476,7 +476,8 @@ class Loop:
             scaler_scale=self.scaler.get_scale() if self.scaler.is_enabled() else None,
         )
         if self.asked.on_nan != "stop" and fault.where in ("forward", "loss", "gradients"):
-            alone = [row for row in fault.rows if not self._is_finite_alone(row)]
+            new = [row for row in fault.rows if row not in self.left_out]
+            alone = [row for row in new if not self._is_finite_alone(row)]
             others = (*fault.rows, *rows, *range(len(self.task)))
             other = next((row for row in others if row not in alone), None)
             most = max(3, int(MOST_LEFT_OUT * len(self.task)))

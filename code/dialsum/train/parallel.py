@@ -39,7 +39,7 @@ from dialsum.lifeline import run_main
 from dialsum.machine.devices import THREAD_COUNTS
 from dialsum.machine.memory import free_memory, is_out_of_memory
 from dialsum.train.guard import learning
-from dialsum.train.task import Machine, Pass, count_positions, halve, words_of
+from dialsum.train.task import Machine, Pass, count_positions, halve, rows_of, words_of
 
 MEET_SECONDS = 300.0
 """Time that an exchange of tensors may take: all have said before that they are there."""
@@ -97,7 +97,7 @@ def share_out(passes: Sequence[Pass], processes: int) -> list[list[Pass]]:
     """
 
     def order(batch: Pass) -> tuple[bool, int]:
-        return len(batch["input_ids"]) > 1, count_positions(batch)
+        return len(rows_of([batch])) > 1, count_positions(batch)
 
     cut = sorted(passes, key=order)
     while len(cut) < processes and order(cut[-1])[0]:

@@ -82,27 +82,53 @@ def take_rows(batch: Pass, places: Sequence[int]) -> Pass:
     }
 
 
+def _unpack(batch: Pass, kept: Sequence[Collection[int]]) -> Pass:
+    """Return a packed pass of those rows of the split alone that are named for each sequence."""
+    begins = (batch["position_ids"] == 0).cumsum(dim=1) - 1
+    places, rows = [], []
+    for held, wanted, begun in zip(batch[ROWS].tolist(), kept, begins, strict=True):
+        at = [place for place, row in enumerate(held) if row in wanted]
+        if at:
+            places.append(torch.isin(begun, torch.tensor(at)).nonzero().flatten())
+            rows.append([held[place] for place in at])
+    width = max(map(len, places))
+    part = {
+        "input_ids": torch.zeros((len(places), width), dtype=torch.int64),
+        "attention_mask": torch.zeros((len(places), width), dtype=torch.int64),
+        # Padding is a text of its own.
+        "position_ids": torch.stack([torch.arange(width) - len(one) for one in places]),
+        "labels": torch.full((len(places), width), IGNORED),
+    }
+    sequences = [at for at, wanted in enumerate(kept) if wanted]
+    for place, (sequence, own) in enumerate(zip(sequences, places, strict=True)):
+        for key, values in part.items():
+            values[place, : len(own)] = batch[key][sequence, own]
+    return part | {ROWS: _fill(rows, max(map(len, rows)), NO_ROW)}
+
+
 def halve(batch: Pass) -> list[Pass]:
     """Return a pass of two rows or more as two passes."""
-    rows, middle = len(batch[ROWS]), len(batch[ROWS]) // 2
-    return [take_rows(batch, range(middle)), take_rows(batch, range(middle, rows))]
+    sequences, rows = len(batch[ROWS]), rows_of([batch])
+    if sequences == 1:
+        middle = len(rows) // 2
+        return [_unpack(batch, [rows[:middle]]), _unpack(batch, [rows[middle:]])]
+    middle = sequences // 2
+    return [take_rows(batch, range(middle)), take_rows(batch, range(middle, sequences))]
 
 
 def leave_out(passes: Sequence[Pass], rows: Collection[int]) -> list[Pass]:
-    """Return passes without some rows of the split; in a packed one they only do not count."""
-    if not rows:
-        return list(passes)
-    if any(batch[ROWS].dim() == 2 for batch in passes):
-        return [batch | {"labels": _without(batch, rows)} for batch in passes]
-    kept = [
-        (batch, [at for at, row in enumerate(batch[ROWS].tolist()) if row not in rows])
-        for batch in passes
-    ]
-    return [
-        batch if len(places) == len(batch[ROWS]) else take_rows(batch, places)
-        for batch, places in kept
-        if places
-    ]
+    """Return passes without some rows of the split."""
+    left = []
+    for batch in passes:
+        held = batch[ROWS].tolist()
+        if not set(rows_of([batch])) & set(rows):
+            left.append(batch)
+        elif batch[ROWS].dim() == 2:
+            kept = [{row for row in one if row not in (*rows, NO_ROW)} for one in held]
+            left += [_unpack(batch, kept)] if any(kept) else []
+        elif places := [at for at, row in enumerate(held) if row not in rows]:
+            left.append(take_rows(batch, places))
+    return left
 
 
 def _without(batch: Pass, rows: Collection[int]) -> torch.Tensor:
@@ -159,7 +185,7 @@ class PassLimit:
         fitting: list[Pass] = []
         for batch in passes:
             fits = self.positions is None or count_positions(batch) <= self.positions
-            if fits or len(batch["input_ids"]) == 1:
+            if fits or len(rows_of([batch])) == 1:
                 fitting.append(batch)
             else:
                 fitting += self.fit(halve(batch))
@@ -176,18 +202,19 @@ class PassLimit:
         Raises:
             FullMemoryError: the pass has one row: nothing is left to halve.
         """
-        rows, positions = len(batch["input_ids"]), count_positions(batch)
+        rows, positions = len(rows_of([batch])), count_positions(batch)
+        sequences, width = batch["input_ids"].shape
         where = "memory was full" if learning else "memory was full in the dev loss"
         if rows == 1:
             even = " and gradient checkpointing" if learning else ""
             raise FullMemoryError(
-                f"{where} with a single row of {batch['input_ids'].shape[1]} input tokens{even} "
+                f"{where} with a single row of {width} input tokens{even} "
                 f"({error}). Lower tokenizer.encoder_max_len, or use qlora.load_in_4bit"
             )
         self.positions = positions // 2
         self.retries += 1
         said = (
-            f"{where}, in a pass of {rows} rows x {batch['input_ids'].shape[1]} input tokens "
+            f"{where}, in a pass of {rows} rows, {sequences} x {width} input tokens "
             f"({error}); from now on its passes have at most {self.positions} positions"
         )
         if learning:
@@ -656,8 +683,9 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
         if len(rows) < 2:
             return 0.0
         *others, last = rows.tolist()
+        together = self._join([rows], self.encoded.targets)
         passes = [
-            *leave_out([self._join([rows], self.encoded.targets)], others),
+            together | {"labels": _without(together, others)},
             replace(self, packing=False)[[last]],
         ]
         was_training = model.training
