@@ -59,8 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"logits moved by at most {report.merge:.2g} standard deviations on {report.rows} rows; "
         f"against the base as it was trained on, {report.same_choices:.1%} of the first choices "
-        f"are the same\n-> {shown(out)}"
+        "are the same"
     )
+    if bits := config.qlora.bits:
+        print(
+            f"the base was in {bits}-bit: what was merged into is the floats that its bits stand "
+            "for, as the adapter learned on them, and not the checkpoint's own weights"
+        )
+    print(f"-> {shown(out)}")
     return EXIT_OK
 
 

@@ -55,7 +55,7 @@ def test_the_prompt_can_be_had_from_the_root() -> None:
     ("arguments", "said"),
     [
         (("--config", "configs/finetune_config.yaml"), "did you mean config/finetune_config.yaml?"),
-        (("--config", "nowhere.yaml"), "nowhere.yaml: no such file"),
+        (("--config", "nowhere.yaml"), "nowhere.yaml  no such file"),
         (("--config", "config/llm/phase3.yaml", "--phase", "2"), "leave --phase out"),
         (("--phase", "5"), "'5'"),
         (("--phase", "1", "--epochs", "2"), "--epochs"),

@@ -34,6 +34,7 @@ def write_run(
     settings: dict[str, Any] | None = None,
     checkpoint: str = "one",
     dev: str = "d",
+    tokenizer: str = "mecab",
 ) -> Record:
     run = folder / name
     run.mkdir(parents=True)
@@ -51,7 +52,7 @@ def write_run(
         "rouge_mean": mean,
         "rouge_sum": sums,
         "rows": len(scores),
-        "signature": "s",
+        "signature": f"rouge|tok:{tokenizer}",
         "confidence": {"rouge_mean": [mean - 1, mean + 1]},
         "floors": {"constant": {"rouge1": 30.0, "rouge2": 10.0, "rougeL": 25.5}},
         "per_row": {"rouge_mean": scores},
@@ -159,6 +160,19 @@ def test_runs_of_other_work_are_not_held_against_each_other(
     said = verdicts(runs)
     assert find(said, "phase1: half as many") == "?"
     assert find(said, "phase3: less time than phase2 at the same score") == "?"
+
+
+def test_other_scales_have_other_aims(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "phase2", scores=GOOD, tokenizer="whitespace")
+    assert find(verdicts([run]), "phase2: rouge_sum over 70") == "?"
+
+
+def test_a_line_tells_of_all_steps_since_the_last(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "phase1", scores=GOOD, losses=())
+    lines = [(1, 0.02, 9.0), (50, 1.0, 5.0), (100, 2.0, 4.0)]
+    text = [{"event": "train", "step": s, "epoch": e, "loss": loss} for s, e, loss in lines]
+    (tmp_path / "phase1" / "metrics.jsonl").write_text("".join(json.dumps(t) + "\n" for t in text))
+    assert read_losses(run) == [pytest.approx((9 + 49 * 5) / 50), 4.0]
 
 
 def test_losses_are_those_of_each_epoch_the_last_of_a_step(tmp_path: Path) -> None:

@@ -221,6 +221,7 @@ def test_a_subject_is_told_only_where_every_split_has_it(
     found = find_subject(splits, ABOUT)
     assert found == expected
     assert find_subject(splits, ASKED) is None
+    assert find_subject({"train": splits["train"]}, ABOUT) is None
     tokenizer = load("qwen", ABOUT)
     text = frame_of(tokenizer, ABOUT, subject_of=found).build(splits["train"][0])[0]
     named = {"subject_keyword": "비행기", "topic": "여행", None: "대화"}[expected]

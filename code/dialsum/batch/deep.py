@@ -112,7 +112,7 @@ def look_deeper(
             continue
         model = config.model.checkpoint, config.model.revision
         data = name_data(config.data, seed=config.training.seed)
-        alike.setdefault(repr([model, data, config.tokenizer]), []).append(job)
+        alike.setdefault(repr([model, data, config.tokenizer, config.prompt]), []).append(job)
     simulated = plan.fit if forecast and plan.kind != "demo" else []
     tokens = Area(state=UNSEEN)
     if absent:
@@ -156,7 +156,17 @@ def look_deeper(
     unread = len(looked) < len(alike) or any(job.train_rows is None for job in plan.waiting)
     if looked:
         tokens.problems = name("problems")
-        tokens.notes = [*name("notes"), *found["leakage"], *(name("facts") if forecast else [])]
+        unfit = name("unfit")
+        if all(one["unfit"] for _, one in looked) and not absent:
+            tokens.problems += unfit
+        else:
+            unfit = [f"{text}. It will fail at its start; the others run" for text in unfit]
+        tokens.notes = [
+            *unfit,
+            *name("notes"),
+            *found["leakage"],
+            *(name("facts") if forecast else []),
+        ]
         tokens.state = "partly" if absent or unread else "ok"
         of = " of what can be read" if unread else ""
         near = "near duplicates above" if found["leakage"] else "no near duplicates"

@@ -180,6 +180,16 @@ class EncodedSplit:
         source = f"; {self.cache['how']} (cache {self.cache['key'][:8]})" if self.cache else ""
         return f"{len(self):,} rows, longest input {longest} tokens; cut: {cut}{source}"
 
+    def list_cut_targets(self, kind: str) -> list[str]:
+        """Say of a split, if any of its summaries are cut, how many: where one is cut the model
+        learns to end."""
+        if self.targets is None or not (cut := self.counts.truncated_targets):
+            return []
+        return [
+            f"{kind}: {cut:,} of {len(self):,} summaries are longer than tokenizer.decoder_max_len "
+            "and are cut there, in mid-sentence; raise it"
+        ]
+
     def to_record(self) -> dict[str, Any]:
         """Return the counts as they stand in result.json."""
         record: dict[str, Any] = {

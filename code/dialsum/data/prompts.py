@@ -105,10 +105,11 @@ def make_frame(config: Config, tokenizer: Any, *, subject_of: SubjectOf | None =
 def find_subject(splits: Mapping[str, Iterable[Dialogue]], asked: Prompt) -> SubjectOf | None:
     """Return the column by which every split says what its dialogues are about.
 
-    A column that the test lacks would flatter the dev score. None where {subject} is not asked for.
+    A column that the test lacks would flatter the dev score, and of a test that is not there nobody
+    knows. None where {subject} is not asked for.
     """
     names: tuple[SubjectOf, ...] = ("subject_keyword", "topic")
-    if SUBJECT not in asked.user:
+    if SUBJECT not in asked.user or "test" not in splits:
         return None
     rows = [[*split] for split in splits.values()]
     return next(

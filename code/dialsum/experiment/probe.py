@@ -32,10 +32,11 @@ MUCH_CUT = 0.05
 
 @dataclass
 class Looked:
-    """What was found: each problem forbids the start; notes should be known; facts are for who asks
-    for all of it."""
+    """What was found: each problem forbids the start; what is unfit will fail at its own start;
+    notes should be known; facts are for who asks for all of it."""
 
     problems: list[str] = field(default_factory=list)
+    unfit: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
     bounds: list[dict[str, float] | None] = field(default_factory=list)
@@ -55,6 +56,9 @@ def look_at(jobs: Sequence[Job], splits: Splits, *, keep: bool, card: str) -> Lo
         tags = dialogue_tokens(config.tokenizer, splits.train.rows)
         tokens = prepare_tokenizer(checkpoint, config, tags=tags)
         trip = check_round_trip(tokens.tokenizer, [*splits.train.summaries, *splits.dev.summaries])
+        if trip.lacks_the_language:
+            found.unfit.append(trip.describe_lack(checkpoint.folder))
+            return found
         found.notes += trip.judge(checkpoint.folder)
         cache = config.data.cache_dir
         rows_of = {str(split.kind): split.rows for split in splits.present}
@@ -71,6 +75,7 @@ def look_at(jobs: Sequence[Job], splits: Splits, *, keep: bool, card: str) -> Lo
         found.notes += warnings
         for kind, rows in encoded.items():
             found.facts.append(f"{kind}: {_describe_lengths(rows)}")
+            found.notes += rows.list_cut_targets(kind)
             cut = rows.to_record()["truncated_inputs"]
             if cut > MUCH_CUT * len(rows):
                 found.notes.append(

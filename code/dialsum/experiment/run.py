@@ -336,7 +336,8 @@ def _go(
     )
     for kind, rows in encoded.items():
         print(f"  {kind}: {rows.describe()}")
-    for warning in warnings:
+    cut = [said for kind, rows in encoded.items() for said in rows.list_cut_targets(kind)]
+    for warning in (*warnings, *cut):
         progress.warn(warning)
     record.add("data", encoded={kind: rows.to_record() for kind, rows in encoded.items()})
 

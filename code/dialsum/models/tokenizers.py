@@ -391,14 +391,18 @@ class RoundTrip:
                 "with. Give a folder with the right tokenizer.json as model.checkpoint"
             )
         if self.lacks_the_language:
-            raise RunError(
-                f"{source} lacks the data's language, so nothing can be learnt: give a checkpoint "
-                "whose vocabulary holds it as model.checkpoint, such as google/mt5-small (many "
-                f"languages) or paust/pko-t5-base (Korean). {self.describe_unknown()}: "
-                f"{self.show_unknown()}"
-            )
+            raise RunError(self.describe_lack(source))
         said = [self.describe_unknown()] if self.with_unknown else []
         return [*said, f"{lost}, {example}"] if self.failed else said
+
+    def describe_lack(self, source: object) -> str:
+        """Say of a vocabulary that lacks the language what it lacks and what to do."""
+        return (
+            f"{source} lacks the data's language, so nothing can be learnt: give a checkpoint "
+            "whose vocabulary holds it as model.checkpoint, such as google/mt5-small (many "
+            f"languages) or paust/pko-t5-base (Korean). {self.describe_unknown()}: "
+            f"{self.show_unknown()}"
+        )
 
     def describe_unknown(self) -> str:
         """Say how much the vocabulary lacks, and what of the first texts."""
