@@ -1,7 +1,8 @@
 """Hold runs side by side: settings that differ, scores with intervals and tests, aims of the plan.
 
     python scripts/compare_phases.py
-    python scripts/compare_phases.py outputs/demo/experiments/phase1 outputs/demo/experiments/phase2
+    python scripts/compare_phases.py --root outputs/llm/demo
+    python scripts/compare_phases.py outputs/phase1 outputs/phase2
 
 Parses the command line and calls dialsum; holds nothing else.
 """
@@ -28,7 +29,7 @@ def make_parser() -> CommandLine:
     )
     add = parser.add_argument
     add("runs", nargs="*", metavar="RUN", type=Path, help="folders of runs, in the table's order")
-    root = "where the phases' runs are looked for (default: outputs/auto_experiments)"
+    root = "where the phases' runs are looked for (default: outputs/llm/auto_experiments)"
     add("--root", type=Path, metavar="DIR", help=root)
     return parser
 
@@ -47,7 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UnfitError(f"{', '.join(map(shown, absent))}: no result.json of a run there")
         records = [read_record(RunPaths.alone(run).result) for run in asked.runs]
     else:
-        root = (asked.root or project_path(OUTPUTS) / "auto_experiments").absolute()
+        usual = project_path(OUTPUTS) / "llm" / "auto_experiments"
+        root = (asked.root or usual).absolute()
+        if not root.is_dir():
+            raise UnfitError(
+                f"{shown(root)}: there is no such folder. Runs of a demo are found with --root "
+                "outputs/llm/demo; of single phases name the folders: outputs/phase1 outputs/phase2"
+            )
         latest = latest_runs(find_records(root)[0])
         names = [PLAN[0], ALONE, *PLAN[1:]]
         records = [latest[name] for name in names if name in latest]

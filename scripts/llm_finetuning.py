@@ -3,26 +3,29 @@
     python scripts/llm_finetuning.py --config config/finetune_config.yaml
     python scripts/llm_finetuning.py --phase all --demo
 
-A phase is one experiment of code/trainer.py; all of them, or a demo, are a batch of
-code/auto_experiment_runner.py. Whatever else stands on the command line is theirs.
+A phase is one experiment of code/trainer.py; all of them, a demo or a plan (--dry-run) are a batch
+of code/auto_experiment_runner.py, in outputs/llm. Whatever else stands on the command line is
+theirs.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
-from dialsum.cli import read_batch_options, require_packages
+from dialsum.cli import STARTED_AS, read_batch_options, require_packages
 from dialsum.errors import UnfitError, run_script
-from dialsum.paths import PROJECT_ROOT, shown
+from dialsum.paths import PROJECT_ROOT, in_command, shown
 
 CONFIG = PROJECT_ROOT / "config" / "finetune_config.yaml"
 PHASES = ("before", "1", "2", "3")
 LLM = PROJECT_ROOT / "config" / "llm"
+OUTPUTS_OF_LLM, LOGS_OF_LLM = PROJECT_ROOT / "outputs" / "llm", PROJECT_ROOT / "logs" / "llm"
 
 
 def find_configs(config: Path | None, phase: str | None) -> list[Path]:
@@ -69,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="llm_finetuning.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="all other options are those of code/trainer.py, for --phase all or --demo those of "
-        "code/auto_experiment_runner.py: --one-epoch, --data-dir DIR, --set KEY=VALUE, --resume …",
+        epilog="all other options are those of code/trainer.py, for --phase all, --demo and --dry-run "
+        "those of code/auto_experiment_runner.py: --one-epoch, --data-dir DIR, --set KEY=VALUE, --resume …",
         allow_abbrev=False,
     )
     own.add_argument("--config", type=Path, metavar="FILE", help=f"default: {shown(CONFIG)}")
@@ -78,13 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked, rest = own.parse_known_args(words)
     configs = find_configs(asked.config, asked.phase)
     require_packages(__file__)
-    if asked.phase != "all" and "--demo" not in rest:
+    if asked.phase != "all" and not {"--demo", "--dry-run"}.intersection(rest):
         from trainer import main as run_one
 
         return run_one(["--config", str(configs[0]), *rest])
     from auto_experiment_runner import main as run_batch
 
-    batch = ["--config", *map(str, configs), *rest]
+    asked_for = ["--phase", asked.phase] if asked.phase else ["--config", in_command(configs[0])]
+    started = shlex.join([in_command(Path(sys.executable)), in_command(Path(__file__)), *asked_for])
+    # Apart from the seven's, so that neither stands in the way of the other's --resume.
+    places = ["--output-dir", str(OUTPUTS_OF_LLM), "--log-dir", str(LOGS_OF_LLM)]
+    batch = [STARTED_AS, started, "--config", *map(str, configs), *places, *rest]
     status = run_batch(batch)
     options = read_batch_options(batch)
     if asked.phase == "all" and not (options.dry_run or options.explain or options.rehearse):

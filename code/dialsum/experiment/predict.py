@@ -54,10 +54,11 @@ def find_saved_model(run: str) -> Path:
         UnfitError: no finished model is there.
     """
     root = project_path(OUTPUTS)
-    named = [root / "auto_experiments" / "experiments" / run, root / run]
-    others = [
-        one for one in sorted(root.glob(f"*/experiments/{glob.escape(run)}")) if one != named[0]
-    ]
+    real = Path("auto_experiments") / "experiments" / run
+    named = [root / real, root / "llm" / real, root / run]
+    name = glob.escape(run)
+    found = [*root.glob(f"*/experiments/{name}"), *root.glob(f"*/*/experiments/{name}")]
+    others = [one for one in sorted(found) if one not in named]
     if not any(folder.is_dir() for folder in (Path(run), *named)) and len(others) > 1:
         places = ", ".join(map(shown, others))
         raise UnfitError(f"{run}: there are {len(others)} runs of that name; say which: {places}")

@@ -373,7 +373,9 @@ def _format_job(plan: BatchPlan, job: Job) -> str:
 def _format_batch(options: BatchOptions) -> str:
     """Return the command of a whole batch."""
     if options.script:
-        return f"bash {shlex.quote(options.script)}{options.only_words}{options.command_line}"
+        by_shell = options.script.endswith(".sh")
+        command = f"bash {shlex.quote(options.script)}" if by_shell else options.script
+        return f"{command}{options.only_words}{options.command_line}"
     return _format_runner(options.configs, options) + options.only_words
 
 
