@@ -72,8 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="llm_finetuning.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="all other options are those of code/trainer.py, for --phase all, --demo and --dry-run "
-        "those of code/auto_experiment_runner.py: --one-epoch, --data-dir DIR, --set KEY=VALUE, --resume …",
+        epilog="all other options are those of code/trainer.py, for --phase all, --demo and "
+        "--dry-run those of code/auto_experiment_runner.py: --one-epoch, --data-dir DIR, "
+        "--set KEY=VALUE, --resume …",
         allow_abbrev=False,
     )
     own.add_argument("--config", type=Path, metavar="FILE", help=f"default: {shown(CONFIG)}")

@@ -146,14 +146,14 @@ NO_HANGUL = ("t5_small", "t5_base", "t5_large", "flan_t5_base", "flan_t5_large")
 PHASE_KEYS = """
 training.learning_rate training.lr_scheduler_type training.weight_decay training.warmup_steps
 training.per_device_train_batch_size training.gradient_accumulation_steps
-training.completion_only_loss training.packing
+training.prompt_loss_weight training.packing
 """
 PHASE_TABLE: dict[str, tuple[Any, ...]] = {
-    "before": (1e-4, "constant", 0.0, 0, 8, 4, False, False),
-    "finetune_config": (2e-5, "cosine", 0.1, 0.1, 8, 8, False, False),
-    "phase1": (2e-5, "cosine", 0.1, 0.1, 8, 8, False, False),
-    "phase2": (2e-5, "cosine", 0.1, 0.1, 8, 8, True, False),
-    "phase3": (2e-5, "cosine", 0.1, 0.1, 8, 8, True, True),
+    "before": (1e-4, "constant", 0.0, 0, 8, 4, 1, False),
+    "finetune_config": (2e-5, "cosine", 0.1, 0.1, 8, 8, 1, False),
+    "phase1": (2e-5, "cosine", 0.1, 0.1, 8, 8, 1, False),
+    "phase2": (2e-5, "cosine", 0.1, 0.1, 8, 8, 0, False),
+    "phase3": (2e-5, "cosine", 0.1, 0.1, 8, 8, 0, True),
 }
 
 

@@ -28,7 +28,7 @@ LLM = REPOSITORY / "config" / "llm" / "phase1.yaml"
     [
         (SEVENTH, "prompt.system=요약하세요", r"prompt\.system.*bart has an encoder"),
         (SEVENTH, "training.packing=true", r"training\.packing.*bart has an encoder"),
-        (SEVENTH, "training.completion_only_loss=false", r"has an encoder, no prompt"),
+        (SEVENTH, "training.prompt_loss_weight=1", r"has an encoder, no prompt"),
         (LLM, "tokenizer.input_prefix=요약: ", r"llama reads a prompt.*prompt\.user"),
         (LLM, "prompt.user=요약하세요", r"prompt\.user.*\{dialogue\} 0 times"),
         (LLM, "prompt.user={dialogue} {dialogue}", r"\{dialogue\} 2 times"),

@@ -116,7 +116,7 @@ def read_rows(batch: Any) -> dict[int, tuple[list[int], list[int]]]:
 @pytest.mark.parametrize("whole", [False, True])
 def test_each_row_stands_in_its_pass_with_its_own_labels(whole: bool) -> None:
     encoded = draw_rows(40)
-    task = make_task(encoded, packing=True, whole_loss=whole)
+    task = make_task(encoded, packing=True, prompt_loss_weight=float(whole))
     rows = np.arange(3, 33)
     batch = task[rows]
     assert sorted(rows_of([batch])) == rows.tolist()
@@ -222,7 +222,7 @@ def test_the_loss_is_that_of_the_library(name: str, whole: bool) -> None:
     import torch
 
     model, encoded = load(name), draw_rows(6)
-    task = make_task(encoded, whole_loss=whole)
+    task = make_task(encoded, prompt_loss_weight=float(whole))
     batch = task[np.arange(6)]
     with torch.no_grad():
         ours = task.loss(model, batch, count=None)
@@ -233,6 +233,35 @@ def test_the_loss_is_that_of_the_library(name: str, whole: bool) -> None:
             labels=batch["labels"],
         ).loss
     assert float(ours) == pytest.approx(float(theirs), abs=1e-5)
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_prompt_counts_as_much_as_it_is_given(packing: bool) -> None:
+    """However a step is cut into passes, and whatever rows are taken out of them."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    model, encoded, weight = load("llama"), draw_rows(12), 0.3
+    task = make_task(encoded, packing=packing, prompt_loss_weight=weight)
+    batch = task[np.arange(12)]
+    assert encoded.targets is not None
+    total = counted = 0.0
+    with torch.no_grad():
+        for row in range(1, 12):
+            ids = np.concatenate([encoded.inputs[row], encoded.targets[row]])
+            ids = torch.tensor([ids.tolist()])
+            each = cross_entropy(model(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="none")
+            weights = torch.ones(len(each))
+            weights[: len(encoded.inputs[row]) - 1] = weight
+            total, counted = total + float(each @ weights), counted + float(weights.sum())
+        passes = [one for half in leave_out([batch], {0}) for one in halve(half)]
+        count = task.count(passes)
+        found = sum(float(task.loss(model, one, count=count)) for one in passes)
+        (whole,) = leave_out([batch], {0})
+        assert float(task.loss(model, whole, count=None)) == pytest.approx(found, abs=1e-4)
+    assert count == pytest.approx(counted)
+    assert found == pytest.approx(total / counted, abs=1e-4)
 
 
 @pytest.mark.training

@@ -70,6 +70,7 @@ CLAIM = "greater_is_better"
 """True or false only once all values are known; rules.py holds it against the metric."""
 METRIC = "training.metric_for_best_model"
 KEPT = "tokenizer.long_dialogues_keep"
+PROMPT = "training.prompt_loss_weight"
 SAMPLING = "training.train_sampling_strategy"
 TRAINS = "a run always trains, evaluates and predicts"
 ADAMW = "AdamW always runs with the library's 0.9, 0.999, 1e-8"
@@ -99,6 +100,10 @@ BY_VALUE: dict[str, tuple[dict[Any, Meaning], str]] = {
     "group_by_length": (
         {True: Meaning({SAMPLING: "token_budget"}), False: Meaning({SAMPLING: "random"})},
         f"{SAMPLING}: token_budget or random",
+    ),
+    "completion_only_loss": (
+        {True: Meaning({PROMPT: 0.0}), False: Meaning({PROMPT: 1.0})},
+        f"{PROMPT}: 0, or 1 for false",
     ),
     "task_type": (
         dict.fromkeys(("SEQ_2_SEQ_LM", "CAUSAL_LM"), Meaning(said=FOLLOWS)),

@@ -150,7 +150,7 @@ def each_network_is_asked_its_way(config: Config) -> Iterator[Conflict]:
         yield Conflict("tokenizer.input_prefix", found, "put the text into prompt.user")
     if alone:
         return
-    for key in (*keys_under("prompt"), "training.completion_only_loss", PACKING):
+    for key in (*keys_under("prompt"), "training.prompt_loss_weight", PACKING):
         section, _, own = key.partition(".")
         value = getattr(getattr(config, section), own)
         if value != default_of(key):

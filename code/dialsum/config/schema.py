@@ -297,8 +297,9 @@ class Training(Section):
     """Smallest gain, in points of the metric, that counts as improvement."""
     metric_for_best_model: BestMetric = "rouge_mean"
     """Dev metric that chooses the best checkpoint; loss: the smallest wins."""
-    completion_only_loss: bool = True
-    """Of a decoder-only model: learn the summary alone; false: the prompt, too."""
+    prompt_loss_weight: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of a decoder-only model: what a token of the prompt counts in the loss, where one of the
+    summary counts 1; 0: the summary alone is learned, 1: all of the text."""
     packing: bool = False
     """Of a decoder-only model: put several rows into one sequence, each seeing itself alone, so
     that nearly nothing is padding; rows come at random."""

@@ -364,7 +364,7 @@ def _go(
         rdrop_alpha=asked.rdrop_alpha,
         multiple=1 if machine.device.type == "cpu" else 8,
         joined=alone,
-        whole_loss=not asked.completion_only_loss,
+        prompt_loss_weight=asked.prompt_loss_weight,
         packing=asked.packing,
     )
     if task.packing:
@@ -423,7 +423,7 @@ def _go(
                 label_smoothing=0.0,
                 rdrop_alpha=0.0,
                 multiple=1,
-                whole_loss=False,
+                prompt_loss_weight=0.0,
                 packing=False,
             ),
             tokenizer=tokenizer,
@@ -562,7 +562,10 @@ def describe_writing(config: Config) -> dict[str, Any]:
 
 def describe_loss(asked: Training) -> str:
     """Say of a decoder alone what it learns of each row, and how rows come together."""
-    learned = "the summary alone is learned" if asked.completion_only_loss else "all is learned"
+    weight = asked.prompt_loss_weight
+    learned = "all is learned" if weight == 1 else "the summary alone is learned"
+    if 0 < weight < 1:
+        learned = f"the summary is learned, and the prompt, whose tokens count {weight:g}"
     return f"{learned}, rows packed into full sequences" if asked.packing else learned
 
 

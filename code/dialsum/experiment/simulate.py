@@ -152,7 +152,7 @@ def make_loop(model: Any, config: Config, choices: Choices, folder: Path, *, pad
         rdrop_alpha=config.training.rdrop_alpha,
         # Packed sequences are rows of full length, too.
         joined=config.model.architecture in DECODER_ONLY,
-        whole_loss=not config.training.completion_only_loss,
+        prompt_loss_weight=config.training.prompt_loss_weight,
     )
     dev = choices.eval_batch_size(config.evaluation.training_num_beams)
     beams = config.evaluation.training_num_beams
@@ -164,7 +164,12 @@ def make_loop(model: Any, config: Config, choices: Choices, folder: Path, *, pad
         task,
         dev=DevSet(
             replace(
-                task, encoded=make_rows(dev), names=[""] * dev, label_smoothing=0.0, rdrop_alpha=0.0
+                task,
+                encoded=make_rows(dev),
+                names=[""] * dev,
+                label_smoothing=0.0,
+                rdrop_alpha=0.0,
+                prompt_loss_weight=0.0,
             ),
             tokenizer=None,
             scorer=lambda _: {},

@@ -86,8 +86,11 @@ class Task(Protocol):
     def find_heaviest(self, epochs: int) -> list[RowIds]:
         """Return the passes of all epochs that take most memory."""
 
-    def loss(self, model: Any, batch: Pass, *, count: int | None) -> torch.Tensor:
+    def loss(self, model: Any, batch: Pass, *, count: float | None) -> torch.Tensor:
         """Return the loss of a pass: its sum over target tokens over count (None: its own)."""
+
+    def count(self, passes: Sequence[Pass]) -> float:
+        """Return what the loss of a step of these passes is divided by."""
 
 
 class Dev(Protocol):
@@ -99,7 +102,7 @@ class Dev(Protocol):
     def find_heaviest(self) -> list[Pass]:
         """Return those of them that take most memory."""
 
-    def loss(self, model: Any, batch: Pass, *, count: int | None) -> torch.Tensor:
+    def loss(self, model: Any, batch: Pass, *, count: float | None) -> torch.Tensor:
         """Return the loss of a pass: its sum over target tokens over count."""
 
     def score(self, model: Any) -> dict[str, float]:
@@ -333,7 +336,7 @@ class Loop:
         random_state = read_random_state(self.machine.device)
         taken, norm, scale = False, None, self.scaler.get_scale()
         while passes := leave_out(passes, self.left_out):
-            total = self._add_up_gradients(passes, count_targets(passes), random_state)
+            total = self._add_up_gradients(passes, self.task.count(passes), random_state)
             self.gradients.after_backward()
             self.scaler.unscale_(self.optimizer)
             found = clip_grad_norm_(self.learning.values(), self.asked.max_grad_norm or math.inf)
@@ -366,12 +369,12 @@ class Loop:
             self._log(rate, norm if taken else None)
 
     def _add_up_gradients(
-        self, passes: Sequence[Pass], count: int, random_state: dict[str, torch.Tensor]
+        self, passes: Sequence[Pass], count: float, random_state: dict[str, torch.Tensor]
     ) -> torch.Tensor:
         """Run passes forward and backward, all again in smaller ones where memory is full.
 
         Args:
-            count: target tokens of the whole step.
+            count: of the whole step, as the loss takes it.
             random_state: at its beginning, so that dropout comes again.
 
         Returns:

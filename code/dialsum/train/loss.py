@@ -24,6 +24,8 @@ from torch.nn.functional import cross_entropy
 
 IGNORED = -100
 """Label of a place that does not count."""
+PROMPT = "prompt"
+"""Key of a pass: which of its places hold a prompt, where those count otherwise in the loss."""
 
 CHUNK_BYTES = 256 * 2**20
 """Logits of a chunk in float32, held once (by an adapter on the head up to four times): a third of
@@ -44,8 +46,9 @@ def summary_loss(
     batch: dict[str, Any],
     *,
     label_smoothing: float,
-    count: int | None,
+    count: float | None,
     rdrop_alpha: float = 0.0,
+    prompt_weight: float = 1.0,
 ) -> torch.Tensor:
     """Return the loss of one forward pass in float32: its sum over target tokens over count.
 
@@ -57,9 +60,12 @@ def summary_loss(
         model: adapted or not.
         batch: input_ids, attention_mask [batch, input], labels [batch, target] with -100 where
             nothing counts; of a decoder alone position_ids besides, and labels of the inputs' shape
-            that say each token itself.
+            that say each token itself; where a prompt's count otherwise, PROMPT says which those
+            are.
         label_smoothing: share of probability spread over all pieces (Szegedy et al. 2016).
-        count: target tokens of the whole optimizer step; None: of this pass.
+        count: target tokens of the whole optimizer step, each for what it counts; None: of this
+            pass.
+        prompt_weight: what a token of a prompt counts, where PROMPT says which those are.
         rdrop_alpha: above 0, each row goes through twice, under two draws of dropout: the mean of
             the two losses and alpha / 4 times the sum of both Kullback-Leibler divergences between
             what they say, half of R-Drop's own sum (Liang et al. 2021, equation 4).
@@ -75,17 +81,24 @@ def summary_loss(
             input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False
         )[0][:, :-1]
         labels = labels[:, 1:]
-    places = (labels != IGNORED).nonzero(as_tuple=True)
-    total = sum_head_losses(
-        base.lm_head,
-        hidden[places],
-        labels[places],
-        bias=getattr(base, "final_logits_bias", None),
-        label_smoothing=label_smoothing,
-        rows=max(1, CHUNK_BYTES // (4 * base.config.vocab_size)),
-        rdrop_alpha=rdrop_alpha,
-    )
-    tokens = len(places[0]) // (2 if rdrop_alpha else 1)
+    learned = labels != IGNORED
+    weights = [(learned, 1.0)]
+    if PROMPT in batch:
+        prompt = batch[PROMPT][:, 1:]
+        weights = [(learned & ~prompt, 1.0), (learned & prompt, prompt_weight)]
+    total, tokens = torch.zeros((), device=hidden.device), 0.0
+    for those, weight in weights:
+        places = those.nonzero(as_tuple=True)
+        total = total + weight * sum_head_losses(
+            base.lm_head,
+            hidden[places],
+            labels[places],
+            bias=getattr(base, "final_logits_bias", None),
+            label_smoothing=label_smoothing,
+            rows=max(1, CHUNK_BYTES // (4 * base.config.vocab_size)),
+            rdrop_alpha=rdrop_alpha,
+        )
+        tokens += weight * len(places[0]) / (2 if rdrop_alpha else 1)
     return total / max(1, tokens if count is None else count)
 
 

@@ -59,7 +59,7 @@ def add_up(
     model: Any,
     passes: Sequence[Pass],
     *,
-    count: int,
+    count: float,
     loss: Callable[..., torch.Tensor],
     machine: Machine,
     scale: Callable[[torch.Tensor], torch.Tensor],
@@ -134,7 +134,7 @@ class Share:
     """
 
     passes: list[Pass]
-    count: int
+    count: float
     scale: float
     seed: int
     recompute: bool
@@ -329,7 +329,7 @@ class Crew:
         self,
         passes: Sequence[Pass],
         *,
-        count: int,
+        count: float,
         loss: Callable[..., torch.Tensor],
         scaler: torch.amp.GradScaler,
     ) -> tuple[torch.Tensor, Failed | None]:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from dialsum.data.encode import EncodedSplit, TokenIds
 from dialsum.errors import FullMemoryError, first_line
 from dialsum.generate import GenerationSettings, generate
-from dialsum.train.loss import IGNORED, summary_loss
+from dialsum.train.loss import IGNORED, PROMPT, summary_loss
 
 Pass = dict[str, Any]
 """A forward pass: input_ids, attention_mask [rows, input], labels [rows, target] with IGNORED where
@@ -99,6 +99,8 @@ def _unpack(batch: Pass, kept: Sequence[Collection[int]]) -> Pass:
         "position_ids": torch.stack([torch.arange(width) - len(one) for one in places]),
         "labels": torch.full((len(places), width), IGNORED),
     }
+    if PROMPT in batch:
+        part[PROMPT] = torch.zeros((len(places), width), dtype=torch.bool)
     sequences = [at for at, wanted in enumerate(kept) if wanted]
     for place, (sequence, own) in enumerate(zip(sequences, places, strict=True)):
         for key, values in part.items():
@@ -542,7 +544,8 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
         rdrop_alpha: of the loss, as of summary_loss.
         multiple: input widths are rounded up to a multiple of this, at most to the full length.
         joined: input and target are one text, as a decoder alone reads them.
-        whole_loss: of such a text the prompt is learned, too.
+        prompt_loss_weight: of such a text, what a token of the prompt counts beside one of the
+            summary.
         packing: several such texts go into one sequence.
     """
 
@@ -557,7 +560,7 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
     rdrop_alpha: float = 0.0
     multiple: int = 1
     joined: bool = False
-    whole_loss: bool = False
+    prompt_loss_weight: float = 0.0
     packing: bool = False
     _planned: tuple[int, list[StepPlan]] = field(default=(-1, []), init=False)
 
@@ -642,7 +645,7 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
         Args:
             sequences: the rows of each.
         """
-        texts, labels, positions = [], [], []
+        texts, labels, positions, prompts = [], [], [], []
         for held in sequences:
             pairs = [(self.encoded.inputs[int(row)], targets[int(row)]) for row in held]
             whole = [np.concatenate(pair) for pair in pairs]
@@ -650,8 +653,10 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
             positions.append(np.concatenate([np.arange(len(ids)) for ids in whole]))
             for ids, (prompt, _) in zip(whole, pairs, strict=True):
                 # Nothing stands before a row's first token that could say it.
-                ids[: 1 if self.whole_loss else len(prompt)] = IGNORED
+                ids[: 1 if self.prompt_loss_weight else len(prompt)] = IGNORED
             labels.append(np.concatenate(whole))
+            of_prompt = [[True] * len(prompt) + [False] * len(target) for prompt, target in pairs]
+            prompts.append(np.concatenate(of_prompt))
         longest = max(map(len, texts))
         width = -(-longest // self.multiple) * self.multiple
         width = max(longest, min(width, self.shape.longest))
@@ -661,7 +666,9 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
             positions[at] = np.concatenate([own, behind])
         rows = [list(map(int, held)) for held in sequences]
         most = max(map(len, rows))
+        weighed = 0 < self.prompt_loss_weight < 1
         return {
+            **({PROMPT: _fill(prompts, width, 0).bool()} if weighed else {}),
             "input_ids": _fill(texts, width, self.pad_token_id),
             "attention_mask": _fill([[1] * len(ids) for ids in texts], width, 0),
             "position_ids": _fill(positions, width, 0),
@@ -699,11 +706,11 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
             model.train(was_training)
         return abs(packed - alone)
 
-    def loss(self, model: Any, batch: Pass, *, count: int | None) -> torch.Tensor:
+    def loss(self, model: Any, batch: Pass, *, count: float | None) -> torch.Tensor:
         """Return the loss of a pass, with its graph: its sum over target tokens, divided by count.
 
         Args:
-            count: target tokens of the whole optimizer step; None: of this pass.
+            count: of the whole optimizer step; None: of this pass.
         """
         return summary_loss(
             model,
@@ -711,7 +718,17 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
             count=count,
             label_smoothing=self.label_smoothing,
             rdrop_alpha=self.rdrop_alpha,
+            prompt_weight=self.prompt_loss_weight,
         )
+
+    def count(self, passes: Sequence[Pass]) -> float:
+        """Return the tokens that the loss of passes is a mean over, each for what it counts."""
+        said = sum(
+            int((batch["labels"].ne(IGNORED) & batch[PROMPT]).sum())
+            for batch in passes
+            if PROMPT in batch
+        )
+        return count_targets(passes) - (1 - self.prompt_loss_weight) * said
 
 
 def _fill(lists: Sequence[Any], width: int, value: int) -> torch.Tensor:
@@ -758,7 +775,7 @@ class DevSet:
         largest = max(passes, key=count_positions)
         return [largest] if largest is by_logits else [largest, by_logits]
 
-    def loss(self, model: Any, batch: Pass, *, count: int | None) -> torch.Tensor:
+    def loss(self, model: Any, batch: Pass, *, count: float | None) -> torch.Tensor:
         """Return the loss of a pass, as the task does."""
         return self.task.loss(model, batch, count=count)
 
