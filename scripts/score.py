@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
-from dialsum.cli import CommandLine, read_columns, require_packages
+from dialsum.cli import CommandLine, require_packages
 
 if TYPE_CHECKING:
     from dialsum.score.rows import Rows
@@ -79,8 +79,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add(
         "--columns",
-        type=read_columns,
-        default={},
+        default="",
         metavar="OURS=NAME,…",
         help="what the files call fname, dialogue, summary or topic, as data.columns of a config: "
         "dialogue=text,summary=target; predictions may keep fname and summary",
@@ -126,8 +125,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None) -> int:
     """Score, compare or check; returns the exit status."""
     options = parse_arguments(arguments)
+    from dialsum.data.rows import read_columns
     from dialsum.files import check_files, dump_json, refuse_foreign
 
+    options.columns = read_columns(options.columns)
     named = [
         options.predictions,
         *options.references,

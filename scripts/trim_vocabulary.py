@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
-from dialsum.cli import CommandLine, read_columns, require_packages
+from dialsum.cli import CommandLine, require_packages
 from dialsum.errors import EXIT_OK, run_script
 
 
@@ -35,7 +35,7 @@ def make_parser() -> CommandLine:
     )
     add("--data", required=True, nargs="+", type=Path, metavar="FILE", help=files)
     columns = "what the files call fname, dialogue and summary: dialogue=text,summary=target"
-    add("--columns", type=read_columns, default={}, metavar="OURS=NAME,…", help=columns)
+    add("--columns", default="", metavar="OURS=NAME,…", help=columns)
     prefix = "what stands before each dialogue: tokenizer.input_prefix, or a prompt (repeatable)"
     add("--input-prefix", action="append", default=[], metavar="TEXT", help=prefix)
     return parser
@@ -47,17 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     require_packages(__file__)
     from dialsum.config.schema import Columns, Model
     from dialsum.data.encode import STANDARD_DIALOGUE_TOKENS, build_input, find_dialogue_tokens
-    from dialsum.data.rows import load_split
+    from dialsum.data.rows import load_split, read_columns
     from dialsum.models.checkpoint import fetch_folder
     from dialsum.models.trim import trim_checkpoint
     from dialsum.paths import shown
 
+    columns = Columns(**read_columns(asked.columns))
     train, *others = [
         load_split(
-            path.absolute(),
-            kind="test" if place else "train",
-            columns=Columns(**asked.columns),
-            option="--columns ",
+            path.absolute(), kind="test" if place else "train", columns=columns, option="--columns "
         )
         for place, path in enumerate(asked.data)
     ]

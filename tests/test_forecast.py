@@ -137,7 +137,7 @@ def test_the_script_names_parts_and_what_would_save_most() -> None:
     config = str(EXPERIMENTS / "01_baseline_kobart_rtx3090.yaml")
     done = run_script("--config", config, "--card", "0.5")
     assert done.returncode == 2, done.stderr
-    assert "taken for a base-size bart" in done.stdout
+    assert "not here, as published" in done.stdout
     for part in ("weights", "learned weights", "gradients", "states", "activations", "beams"):
         assert f"\n{part} " in done.stdout, done.stdout
     assert "0.5 GiB at most" in done.stdout and "does not fit" in done.stdout

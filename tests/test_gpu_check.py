@@ -19,7 +19,7 @@ from gpu.table import NO_FORECAST
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPT = REPOSITORY / "scripts" / "gpu_check.sh"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json") if '"pieces"' in path.read_text())
 
 
 def run_script(*words: str, seconds: int = 120) -> subprocess.CompletedProcess[str]:

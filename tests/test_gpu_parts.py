@@ -45,7 +45,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPT = REPOSITORY / "scripts" / "gpu_check.sh"
 ALL = Libraries(bitsandbytes=True, unsloth=True)
 NONE = Libraries(bitsandbytes=False, unsloth=False)
-NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json") if '"pieces"' in path.read_text())
 
 
 def settings(folder: Path, **values: Any) -> Settings:

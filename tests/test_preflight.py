@@ -17,7 +17,9 @@ from dialsum.batch.space import estimate_disk_bytes, find_lack_of_space
 from dialsum.config.load import load_config
 from dialsum.errors import UnfitError
 from dialsum.machine.memory import BASE_SIZES
-from dialsum.models.checkpoint import find_hub_cache, find_size
+from dialsum.models.checkpoint import find_hub_cache, find_size, measure_size, read_published
+from dialsum.models.families import get_family
+from small_models import REPOSITORY
 from test_plan import plan_of
 from trainer_runs import command, run
 
@@ -301,6 +303,27 @@ def test_memory_and_disk_go_by_the_checkpoints_own_config(
     kept = 1 + 3 * config.training.save_total_limit
     learning = (estimated - 20 * 2**20) / 4 / kept
     assert learning <= found.value.parameters * 1.01
+
+
+ARCHITECTURES = sorted((REPOSITORY / "config" / "architectures").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", ARCHITECTURES, ids=lambda path: path.stem)
+def test_a_published_architecture_has_its_checkpoints_size(path: Path) -> None:
+    said = json.loads(path.read_text(encoding="utf-8"))
+    size = measure_size(said["config"], family=get_family(said["family"]))
+    # Norms and biases are not counted.
+    assert size.parameters == pytest.approx(said["parameters"], rel=0.002)
+
+
+def test_every_checkpoint_of_ours_has_its_size_before_it_is_here() -> None:
+    asked = REPOSITORY / "config" / "model_configs"
+    for path in (*asked.glob("*.yaml"), *(REPOSITORY / "config" / "experiments").glob("*.yaml")):
+        assert read_published(load_config(path).config.model.checkpoint), path
+    solar = load_config(asked / "solar_10_7b.yaml").config
+    found = find_size(solar)
+    assert found.value.parameters > 10e9
+    assert "as published; upstage/SOLAR-10.7B-Instruct-v1.0 is not downloaded yet" in found.why
 
 
 def test_a_checkpoint_that_is_not_here_yet_is_taken_for_its_familys_base(tmp_path: Path) -> None:

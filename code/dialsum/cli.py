@@ -111,22 +111,6 @@ def read_path(text: str) -> Path:
     return Path(os.path.expanduser(text))  # noqa: PTH111 (Path's own raises where nobody is so called)
 
 
-def read_columns(text: str) -> dict[str, str]:
-    """Read `fname=id,summary=target` as data.columns: our names to the files' own, where others."""
-    from dialsum.config.schema import Columns
-
-    usual = Columns().model_dump()
-    named = [pair.partition("=")[::2] for pair in text.split(",")]
-    columns = {ours.strip(): own.strip() for ours, own in named}
-    if not (columns.keys() <= usual.keys() and all(columns.values())):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: write {', '.join(f'{ours}=NAME' for ours in usual)}, or some of these"
-        )
-    if len(columns) < len(named) or len(set((usual | columns).values())) < len(usual):
-        raise argparse.ArgumentTypeError(f"{text!r} names one column twice")
-    return {ours: own for ours, own in columns.items() if own != usual[ours]}
-
-
 MULTI_MODEL = """Run the models of config/model_configs, one after another, and end in one table.
 
   ./run_multi_model_experiments.sh --demo        tiny models of the same kinds, on any CPU

@@ -27,7 +27,7 @@ from dialsum.data.cleaning import (
 )
 from dialsum.data.tables import AIHUB_COMMAND, DATA_ENDINGS, TableRow, hint_at_names, read_rows
 from dialsum.data.tags import has_tag
-from dialsum.errors import DataError, shorten_kind
+from dialsum.errors import DataError, UnfitError, shorten_kind
 from dialsum.files import read_file_bytes
 from dialsum.paths import project_path
 from dialsum.text import name_some, say_first, shorten
@@ -212,6 +212,27 @@ def load_splits(
     between = [] if overlapping else check_splits(read["train"], read["dev"], read.get("test"))
     notes = [note for split in read.values() for note in split.notes]
     return Splits(read["train"], read["dev"], read.get("test"), notes=[*notes, *between])
+
+
+def read_columns(text: str) -> dict[str, str]:
+    """Read `fname=id,summary=target` as data.columns: our names to the files' own, where others.
+
+    Raises:
+        UnfitError: it is no such list.
+    """
+    if not text:
+        return {}
+    usual = Columns().model_dump()
+    named = [pair.partition("=")[::2] for pair in text.split(",")]
+    columns = {ours.strip(): own.strip() for ours, own in named}
+    if not (columns.keys() <= usual.keys() and all(columns.values())):
+        raise UnfitError(
+            f"--columns {text!r}: write {', '.join(f'{ours}=NAME' for ours in usual)}, or some of "
+            "these"
+        )
+    if len(columns) < len(named) or len(set((usual | columns).values())) < len(usual):
+        raise UnfitError(f"--columns {text!r} names one column twice")
+    return {ours: own for ours, own in columns.items() if own != usual[ours]}
 
 
 def load_split(

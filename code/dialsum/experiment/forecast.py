@@ -23,7 +23,7 @@ from dialsum.errors import DialsumError, UnfitError
 from dialsum.files import read_regular, write_json
 from dialsum.machine.devices import GIB, find_largest_gpu, host_memory
 from dialsum.machine.memory import CONTEXT_GIB, RESERVE_SHARE, TrainingMemory
-from dialsum.models.checkpoint import find_folder, find_size, read_own_config
+from dialsum.models.checkpoint import find_folder, find_size, read_own_config, read_published
 from dialsum.models.families import get_family
 from dialsum.paths import PROJECT_ROOT, project_path
 from dialsum.text import align
@@ -223,6 +223,8 @@ def _read_own(config: Config) -> tuple[dict[str, Any], str]:
         folder = None  # of a demo that was not made yet; a batch refuses it elsewhere
     if folder is not None:
         return {**family.defaults, **read_own_config(folder)}, "its config.json"
+    if published := read_published(config.model.checkpoint):
+        return {**family.defaults, **published}, "not here, as published"
     name = ARCHITECTURES[config.model.architecture]
     path = PROJECT_ROOT / "config" / "architectures" / f"{name}.json"
     own = {**family.defaults, **json.loads(path.read_text(encoding="utf-8"))["config"]}

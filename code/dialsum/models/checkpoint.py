@@ -18,6 +18,7 @@ import time
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -29,7 +30,7 @@ from dialsum.machine.devices import Choice
 from dialsum.machine.flops import Attention, Product
 from dialsum.machine.memory import BASE_SIZES, Size
 from dialsum.models.families import FAMILIES, Family, get_family
-from dialsum.paths import project_path, shown
+from dialsum.paths import PROJECT_ROOT, project_path, shown
 from dialsum.text import say_first, shorten, show_bytes
 
 CONFIG = "config.json"
@@ -752,19 +753,35 @@ def measure_attention(own: Mapping[str, Any], *, family: Family) -> Attention:
     )
 
 
+@cache
+def read_published(checkpoint: str) -> dict[str, Any] | None:
+    """Return the config.json of a checkpoint as config/architectures has it; None: no file there
+    names it."""
+    for path in (PROJECT_ROOT / "config" / "architectures").glob("*.json"):
+        said = json.loads(path.read_text(encoding="utf-8"))
+        if checkpoint in said["checkpoints"]:
+            found: dict[str, Any] = said["config"]
+            return found
+    return None
+
+
 def find_size(config: Config) -> Choice[Size]:
     """Return what memory goes by, the sizes in a checkpoint's own config.json, and why these.
 
-    A hub checkpoint that was not downloaded yet, or one that says no sizes, is taken for the base
-    size of its family, and that is the reason given.
+    A hub checkpoint that was not downloaded yet has them as published. One that nobody here knows,
+    or that says no sizes, is taken for the base size of its family, and that is the reason given.
     """
     family = get_family(config.model.architecture)
     unknown = f"taken for a base-size {family.name}"
     try:
         folder = find_folder(config.model)
         if folder is None:
-            why = f"{config.model.checkpoint} is not downloaded yet, {unknown}"
-            return Choice(BASE_SIZES[family.name], why)
+            absent = f"{config.model.checkpoint} is not downloaded yet"
+            published = read_published(config.model.checkpoint)
+            if published is None:
+                return Choice(BASE_SIZES[family.name], f"{absent}, {unknown}")
+            size = measure_size(published, family=family)
+            return Choice(size, f"{size.describe()} as published; {absent}")
         size = measure_size(read_own_config(folder), family=family)
     except UnfitError as error:
         return Choice(BASE_SIZES[family.name], f"{error}; {unknown}")
