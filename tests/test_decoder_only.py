@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from dialsum.config.load import load_config
-from dialsum.errors import ConfigError
+from dialsum.errors import ConfigError, UnfitError
+from dialsum.experiment.predict import read_config
 from dialsum.models.families import FAMILIES
 from small_models import REPOSITORY, SAMPLE, load_decoder
 from trainer_runs import environment, read_summaries
@@ -158,6 +159,9 @@ def test_an_adapter_is_merged_and_says_the_same(
     start("code/trainer.py", *line)
     said = start("scripts/merge_adapter.py", str(run), str(tmp_path / "merged"))
     assert "logits moved by at most" in said
+    assert ("the base was in 4-bit" in said) == bool(bits)
+    with pytest.raises(UnfitError, match=r"model\.checkpoint: .* has its own"):
+        read_config(tmp_path / "merged", ["model.checkpoint=another"])
     merged = json.loads((tmp_path / "merged" / "model_info.json").read_text(encoding="utf-8"))
     assert merged["merge"]["merge"] < 1e-3
     predicted = start(

@@ -43,6 +43,10 @@ class Inputs:
     has_summaries: bool
 
 
+ITS_OWN = ("model.architecture", "model.checkpoint", "model.revision")
+"""Settings that a saved model has for good."""
+
+
 def find_saved_model(run: str) -> Path:
     """Return the folder of a run's model.
 
@@ -84,6 +88,7 @@ def read_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises:
         ConfigError: they do not fit.
+        UnfitError: they would make it another model's.
     """
     config = Config.model_validate(read_info(folder)["config"])
     if not overrides:
@@ -91,6 +96,8 @@ def read_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
     source = read_overrides(overrides)
     if source.problems:
         raise ConfigError(problem_lines(source.problems))
+    if own := [one.key for one in source.statements if one.key in ITS_OWN]:
+        raise UnfitError(f"--set {', '.join(own)}: {folder} has its own; give another run")
     origin = Origin(None, None, f"{folder / 'model_info.json'}")
     loaded = LoadedConfig(folder, config, dict.fromkeys(schema_keys(), origin), notes=[])
     return loaded.changed(source).config
