@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +15,13 @@ from batch_world import make_options, make_screen
 from dialsum.batch.check import check_plan
 from dialsum.batch.deep import look_deeper
 from dialsum.batch.start import run_batch
+from dialsum.cli import BatchOptions
 from dialsum.data.leakage import describe_leakage, find_near_pairs
 from dialsum.data.rows import load_split, load_splits
 from dialsum.errors import DataError, ProblemsError
 from dialsum.experiment.bound import CARD
 from dialsum.paths import PROJECT_ROOT
+from small_models import SAMPLE, train_sample_tokenizer, write_checkpoint
 from test_plan import plan_of
 
 TALK = (
@@ -153,3 +156,31 @@ def test_the_deep_look_of_a_demo_tells_lengths(tmp_path: Path) -> None:
     done = subprocess.run([*line, *shorten], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 eenzeenee_T5: train: inputs of " in done.stdout
+
+
+@pytest.mark.training
+def test_one_that_lacks_the_language_leaves_the_others_to_run(tmp_path: Path) -> None:
+    from small_tokenizers import train_tokenizer
+
+    words = "the weather report said that tomorrow every person would get another number again"
+    english = train_tokenizer([words] * 9, kind="unigram", vocab_size=60)
+    configs = []
+    for name, tokenizer in (("english", english), ("korean", train_sample_tokenizer("unigram"))):
+        checkpoint = write_checkpoint(tmp_path / name, "mt5", tokenizer=tokenizer)
+        configs.append(tmp_path / f"{name}.yaml")
+        configs[-1].write_text(
+            f"extends: {PROJECT_ROOT}/config/model_configs/mt5_small.yaml\n"
+            f"general: {{device: cpu, label: {name}}}\nmodel: {{checkpoint: {checkpoint}}}\n",
+            encoding="utf-8",
+        )
+
+    def look(*chosen: Path) -> Any:
+        options = BatchOptions(chosen, data_dir=SAMPLE, output_dir=tmp_path / "out")
+        plan = check_plan(plan_of(options)).plan
+        return look_deeper(plan, keep=False, forecast=False, card=CARD, say=print)[0]["tokens"]
+
+    both, alone = look(*configs), look(configs[0])
+    assert both.problems == []
+    (said,) = [note for note in both.notes if note.startswith("1 english: ")]
+    assert "lacks the data's language" in said and said.endswith("the others run")
+    assert len(alone.problems) == 1 and "lacks the data's language" in alone.problems[0]
