@@ -82,30 +82,36 @@ def take_rows(batch: Pass, places: Sequence[int]) -> Pass:
     }
 
 
-def _unpack(batch: Pass, kept: Sequence[Collection[int]]) -> Pass:
-    """Return a packed pass of those rows of the split alone that are named for each sequence."""
+def rows_of_places(batch: Pass) -> torch.Tensor:
+    """Return which row of the split each place of a packed pass belongs to [sequences, width];
+    NO_ROW for padding."""
     begins = (batch["position_ids"] == 0).cumsum(dim=1) - 1
-    places, rows = [], []
-    for held, wanted, begun in zip(batch[ROWS].tolist(), kept, begins, strict=True):
-        at = [place for place, row in enumerate(held) if row in wanted]
-        if at:
-            places.append(torch.isin(begun, torch.tensor(at)).nonzero().flatten())
-            rows.append([held[place] for place in at])
-    width = max(map(len, places))
+    # Padding is a text of its own, behind the rows.
+    return torch.nn.functional.pad(batch[ROWS], (0, 1), value=NO_ROW).gather(1, begins)
+
+
+def _keep_rows(batch: Pass, kept: Collection[int]) -> Pass:
+    """Return a packed pass of some of its rows alone; a sequence without any is gone."""
+    stays = torch.isin(rows_of_places(batch), torch.tensor(list(kept)))
+    some = stays.any(dim=1)
+    stays = stays[some]
+    order = stays.int().argsort(dim=1, descending=True, stable=True)
+    lengths = stays.sum(dim=1, keepdim=True)
+    width = int(lengths.max())
+    behind = torch.arange(width) - lengths
+    rows = [[row for row in held if row in kept] for held in batch[ROWS][some].tolist()]
     part = {
-        "input_ids": torch.zeros((len(places), width), dtype=torch.int64),
-        "attention_mask": torch.zeros((len(places), width), dtype=torch.int64),
-        # Padding is a text of its own.
-        "position_ids": torch.stack([torch.arange(width) - len(one) for one in places]),
-        "labels": torch.full((len(places), width), IGNORED),
+        key: value[some].take_along_dim(order[:, :width], dim=1)
+        for key, value in batch.items()
+        if key != ROWS
     }
-    if PROMPT in batch:
-        part[PROMPT] = torch.zeros((len(places), width), dtype=torch.bool)
-    sequences = [at for at, wanted in enumerate(kept) if wanted]
-    for place, (sequence, own) in enumerate(zip(sequences, places, strict=True)):
-        for key, values in part.items():
-            values[place, : len(own)] = batch[key][sequence, own]
-    return part | {ROWS: _fill(rows, max(map(len, rows)), NO_ROW)}
+    return part | {
+        "input_ids": part["input_ids"].masked_fill(behind >= 0, 0),
+        "attention_mask": part["attention_mask"].masked_fill(behind >= 0, 0),
+        "labels": part["labels"].masked_fill(behind >= 0, IGNORED),
+        "position_ids": torch.where(behind >= 0, behind, part["position_ids"]),
+        ROWS: _fill(rows, max(map(len, rows)), NO_ROW),
+    }
 
 
 def halve(batch: Pass) -> list[Pass]:
@@ -113,7 +119,7 @@ def halve(batch: Pass) -> list[Pass]:
     sequences, rows = len(batch[ROWS]), rows_of([batch])
     if sequences == 1:
         middle = len(rows) // 2
-        return [_unpack(batch, [rows[:middle]]), _unpack(batch, [rows[middle:]])]
+        return [_keep_rows(batch, rows[:middle]), _keep_rows(batch, rows[middle:])]
     middle = sequences // 2
     return [take_rows(batch, range(middle)), take_rows(batch, range(middle, sequences))]
 
@@ -122,26 +128,15 @@ def leave_out(passes: Sequence[Pass], rows: Collection[int]) -> list[Pass]:
     """Return passes without some rows of the split."""
     left = []
     for batch in passes:
-        held = batch[ROWS].tolist()
-        if not set(rows_of([batch])) & set(rows):
+        held = rows_of([batch]) if rows else []
+        kept = [row for row in held if row not in rows]
+        if len(kept) == len(held):
             left.append(batch)
-        elif batch[ROWS].dim() == 2:
-            kept = [{row for row in one if row not in (*rows, NO_ROW)} for one in held]
-            left += [_unpack(batch, kept)] if any(kept) else []
-        elif places := [at for at, row in enumerate(held) if row not in rows]:
-            left.append(take_rows(batch, places))
+        elif kept and batch[ROWS].dim() == 2:
+            left.append(_keep_rows(batch, kept))
+        elif kept:
+            left.append(take_rows(batch, [at for at, row in enumerate(held) if row not in rows]))
     return left
-
-
-def _without(batch: Pass, rows: Collection[int]) -> torch.Tensor:
-    """Return the labels of a packed pass in which some rows of the split do not count."""
-    labels: torch.Tensor = batch["labels"].clone()
-    begins = (batch["position_ids"] == 0).cumsum(dim=1) - 1
-    for sequence, held in enumerate(batch[ROWS].tolist()):
-        for place, row in enumerate(held):
-            if row in rows:
-                labels[sequence, begins[sequence] == place] = IGNORED
-    return labels
 
 
 def rows_of(passes: Sequence[Pass]) -> list[int]:
@@ -646,6 +641,7 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
             sequences: the rows of each.
         """
         texts, labels, positions, prompts = [], [], [], []
+        weighed = 0 < self.prompt_loss_weight < 1
         for held in sequences:
             pairs = [(self.encoded.inputs[int(row)], targets[int(row)]) for row in held]
             whole = [np.concatenate(pair) for pair in pairs]
@@ -655,8 +651,12 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
                 # Nothing stands before a row's first token that could say it.
                 ids[: 1 if self.prompt_loss_weight else len(prompt)] = IGNORED
             labels.append(np.concatenate(whole))
-            of_prompt = [[True] * len(prompt) + [False] * len(target) for prompt, target in pairs]
-            prompts.append(np.concatenate(of_prompt))
+            if weighed:
+                each = [
+                    np.arange(len(ids)) < len(prompt)
+                    for ids, (prompt, _) in zip(whole, pairs, strict=True)
+                ]
+                prompts.append(np.concatenate(each))
         longest = max(map(len, texts))
         width = -(-longest // self.multiple) * self.multiple
         width = max(longest, min(width, self.shape.longest))
@@ -666,7 +666,6 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
             positions[at] = np.concatenate([own, behind])
         rows = [list(map(int, held)) for held in sequences]
         most = max(map(len, rows))
-        weighed = 0 < self.prompt_loss_weight < 1
         return {
             **({PROMPT: _fill(prompts, width, 0).bool()} if weighed else {}),
             "input_ids": _fill(texts, width, self.pad_token_id),
@@ -689,10 +688,11 @@ class SummaryTask(torch.utils.data.Dataset[Pass]):
         rows = rows[np.cumsum(lengths[rows]) <= self.shape.longest]
         if len(rows) < 2:
             return 0.0
-        *others, last = rows.tolist()
+        last = int(rows[-1])
         together = self._join([rows], self.encoded.targets)
+        uncounted = rows_of_places(together) != last
         passes = [
-            together | {"labels": _without(together, others)},
+            together | {"labels": together["labels"].masked_fill(uncounted, IGNORED)},
             replace(self, packing=False)[[last]],
         ]
         was_training = model.training
