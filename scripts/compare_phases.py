@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table and return the exit status."""
     asked = make_parser().parse_args(arguments)
     require_packages(__file__)
-    from dialsum.paths import OUTPUTS, RunPaths, project_path, shown
+    from dialsum.paths import LLM_OUTPUTS, RunPaths, project_path, shown
     from dialsum.record import find_records, latest_runs, read_record
     from dialsum.report.phases import ALONE, PLAN, compare_runs
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UnfitError(f"{', '.join(map(shown, absent))}: no result.json of a run there")
         records = [read_record(RunPaths.alone(run).result) for run in asked.runs]
     else:
-        usual = project_path(OUTPUTS) / "llm" / "auto_experiments"
+        usual = project_path(LLM_OUTPUTS) / "auto_experiments"
         root = (asked.root or usual).absolute()
         if not root.is_dir():
             raise UnfitError(

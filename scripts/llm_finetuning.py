@@ -20,12 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
 
 from dialsum.cli import STARTED_AS, read_batch_options, require_packages
 from dialsum.errors import UnfitError, run_script
-from dialsum.paths import PROJECT_ROOT, in_command, shown
+from dialsum.paths import LLM_OUTPUTS, PROJECT_ROOT, in_command, project_path, shown
 
 CONFIG = PROJECT_ROOT / "config" / "finetune_config.yaml"
 PHASES = ("before", "1", "2", "3")
 LLM = PROJECT_ROOT / "config" / "llm"
-OUTPUTS_OF_LLM, LOGS_OF_LLM = PROJECT_ROOT / "outputs" / "llm", PROJECT_ROOT / "logs" / "llm"
 
 
 def find_configs(config: Path | None, phase: str | None) -> list[Path]:
@@ -91,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked_for = ["--phase", asked.phase] if asked.phase else ["--config", in_command(configs[0])]
     started = shlex.join([in_command(Path(sys.executable)), in_command(Path(__file__)), *asked_for])
     # Apart from the seven's, so that neither stands in the way of the other's --resume.
-    places = ["--output-dir", str(OUTPUTS_OF_LLM), "--log-dir", str(LOGS_OF_LLM)]
+    places = ["--output-dir", str(project_path(LLM_OUTPUTS))]
+    places += ["--log-dir", str(project_path("logs/llm"))]
     batch = [STARTED_AS, started, "--config", *map(str, configs), *places, *rest]
     status = run_batch(batch)
     options = read_batch_options(batch)

@@ -14,6 +14,8 @@ from pathlib import Path
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 
 OUTPUTS = "outputs"
+LLM_OUTPUTS = "outputs/llm"
+"""Stands for outputs/ in batches of scripts/llm_finetuning.py, apart from the seven's."""
 STAMP = "%Y%m%d_%H%M%S"
 """How a moment stands in file names."""
 LOCK = ".dialsum-lock"

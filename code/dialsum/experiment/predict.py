@@ -27,7 +27,7 @@ from dialsum.generate import GenerationSettings, generate
 from dialsum.machine.devices import pick_device
 from dialsum.models.load import quiet_libraries
 from dialsum.models.save import load_saved_model, read_info
-from dialsum.paths import OUTPUTS, RunPaths, project_path, shown
+from dialsum.paths import LLM_OUTPUTS, OUTPUTS, RunPaths, project_path, shown
 from dialsum.record import find_model, holds_run
 
 
@@ -59,7 +59,7 @@ def find_saved_model(run: str) -> Path:
     """
     root = project_path(OUTPUTS)
     real = Path("auto_experiments") / "experiments" / run
-    named = [root / real, root / "llm" / real, root / run]
+    named = [root / real, project_path(LLM_OUTPUTS) / real, root / run]
     name = glob.escape(run)
     found = [*root.glob(f"*/experiments/{name}"), *root.glob(f"*/*/experiments/{name}")]
     others = [one for one in sorted(found) if one not in named]
