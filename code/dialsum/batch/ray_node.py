@@ -99,6 +99,7 @@ class NodeRun:
             moved = replace(self._job, paths=self._paths)
             write_text(self._paths.job, moved.to_json())
         self._end: ChildEnd | None = None
+        self._looked_after = threading.Lock()
         self._note = ""
         self._cooling = threading.Thread(target=self._wait_for_cards, daemon=True)
         environment = {**order.environment, BATCH_PID: str(order.batch_pid)}
@@ -136,10 +137,11 @@ class NodeRun:
         """
         interrupts = Interrupts()
         interrupts.times += wishes
-        if self._end is None:
-            self._end = self._child.poll(interrupts)
-            if self._end is not None:
-                self._cooling.start()
+        with self._looked_after:
+            if self._end is None:
+                self._end = self._child.poll(interrupts)
+                if self._end is not None:
+                    self._cooling.start()
         log = _read_from(self._log, log_at)
         metrics = b"" if self.in_place else _read_from(self._paths.metrics, metrics_at)
         more = log or metrics or (self._cooling.is_alive() and not wishes)
@@ -170,6 +172,9 @@ class NodeRun:
         cluster takes the node for dead then, but Ray lets its actors live on."""
         while os.getppid() == raylet:
             time.sleep(PARENT_SECONDS)
+        # Never given back: the runner may still be heard, and a look at what is gone would tell it
+        # that the experiment failed, where its node is lost.
+        self._looked_after.acquire()
         try:
             self.close()
         finally:
