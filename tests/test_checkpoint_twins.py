@@ -242,3 +242,5 @@ def test_a_real_layout_trains_saves_and_predicts_the_same_again(
     assert len(dev) == 4
     assert list(runs.again[str(folder)]["loaded"]) == dev
     assert len(read_csv(paths.submission)) == 2
+    borrowed = "names no token for padding" in paths.train_log.read_text(encoding="utf-8")
+    assert borrowed == (twin == "openai-community--gpt2")

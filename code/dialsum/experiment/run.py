@@ -303,6 +303,9 @@ def _go(
         print(f"  {note}")
     if weights != "safetensors":
         print(f"  {checkpoint.folder} has no safetensors; {weights} was read, weights only")
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        end = tokenizer.eos_token
+        print(f"  the tokenizer names no token for padding: its end {end} fills up, and is masked")
     record.add(
         "model",
         checkpoint=config.model.checkpoint,
