@@ -276,15 +276,14 @@ def read_batch_options(arguments: Sequence[str] | None = None) -> BatchOptions:
     add(
         "--demo",
         action="store_true",
-        help="tiny checkpoints in place of the real ones, on data/sample, in "
-        "outputs/demo; on other data in outputs/demo_own_data; with --one-epoch, _quick_test is "
-        "added",
+        help="tiny checkpoints in place of the real ones, on data/sample, in the folder demo of "
+        "the outputs; on other data in demo_own_data; with --one-epoch, _quick_test is added",
     )
     add(
         "--rehearse",
         action="store_true",
         help="each experiment for minutes: load, two steps on the longest rows, evaluate, save, go "
-        "on from a checkpoint in a new process, write summaries; in outputs/rehearsal",
+        "on from a checkpoint in a new process, write summaries; in the folder rehearsal",
     )
     add("--dry-run", action="store_true", help="check everything, print the plan, write nothing")
     add(

@@ -257,12 +257,14 @@ def _hash_code() -> str:
 
 
 def _simulate(config: Config, own: Mapping[str, Any], *, card: Card) -> dict[str, Any]:
+    from dialsum.models.load import quiet_libraries
+
+    quiet_libraries()  # before an import that hints
     from transformers import CONFIG_MAPPING
 
     from dialsum.experiment.choices import choose
     from dialsum.experiment.simulate import simulate_run
     from dialsum.machine.devices import Choice, Device, cuda_attention, cuda_precisions
-    from dialsum.models.load import quiet_libraries
 
     device = None
     if card.kind == "cuda":
@@ -279,7 +281,6 @@ def _simulate(config: Config, own: Mapping[str, Any], *, card: Card) -> dict[str
             ),
             "for a forecast",
         )
-    quiet_libraries()
     choices = choose(config, device=device)
     # The line break is a token of its own in every family with an encoder.
     tags, line_end = config.tokenizer.dialogue_tokens, config.model.architecture not in DECODER_ONLY
