@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dialsum.config.load import load_config
 from dialsum.data.rows import Dialogue
 from dialsum.data.submission import fill_empty
@@ -24,7 +26,10 @@ def test_the_constant_is_chosen_on_train() -> None:
         constant = scale["floors"]["constant"]["text"]
         assert "환불" in constant and "비둘기" not in constant
     assert found["num_beams"] == config.generation.num_beams
-    assert len(found["per_row"]["rouge_mean"]) == 12
+    for score in ("rouge1", "rouge2", "rougeL", "rouge_mean"):
+        rows = found["per_row"][score]
+        assert len(rows) == 12
+        assert sum(rows) / 12 == pytest.approx(found[score], abs=1e-3)
 
 
 def test_a_summary_that_says_nothing_becomes_the_first_words_that_do() -> None:

@@ -33,6 +33,7 @@ MOST_GRAD_NORM = 1.5
 MOST_FOREIGN = {FIRST: 3.0, SECOND: 1.0}
 LEAST = {"rouge1": 35.0, "rougeL": 30.0, "rouge_sum": 70.0}
 AIMS_ON = "mecab"
+TESTED = {"the mean": "rouge_mean", "ROUGE-1": "rouge1", "ROUGE-L": "rougeL"}
 LEAST_TIME_SAVED = 0.40
 YES, NO, UNKNOWN = "yes", "NO", "?"
 
@@ -177,12 +178,14 @@ def seconds_per_epoch(record: Record) -> float | None:
 
 
 def _say_differences(records: Sequence[Record]) -> list[str]:
-    """Say of the best run's lead over each other whether it is real."""
+    """Say of the best run's lead over each other whether it is real, by each score; the sum is
+    three times the mean."""
     return [
         f"{records[int(one.first)].label} leads {records[int(one.second)].label} by "
-        f"{one.points:.2f} points of the mean ({one.low:.2f} to {one.high:.2f}): "
+        f"{one.points:.2f} points of {what} ({one.low:.2f} to {one.high:.2f}): "
         f"{describe_verdict(real=one.real, more_rows=one.more_rows)}"
-        for one in compare_with_best(records)
+        for what, score in TESTED.items()
+        for one in compare_with_best(records, score=score)
     ]
 
 

@@ -125,12 +125,15 @@ def points_above_floor(record: Record, *, scale: str = "") -> float | None:
     return None if score is None or floor is None else score - floor
 
 
-def compare_with_best(records: Sequence[Record], *, scale: str = "") -> list[Difference]:
+def compare_with_best(
+    records: Sequence[Record], *, scale: str = "", score: str = RANKED_BY
+) -> list[Difference]:
     """Say of each run of a group whether the best one's lead over it is real.
 
     Args:
         records: of one RankedGroup.
         scale: `tags_one.`; empty for the runs' own.
+        score: one of SCORES' values, by which the best one is the best.
 
     Returns:
         One entry for each run but the best, `first` and `second` being the runs' places in records;
@@ -138,7 +141,7 @@ def compare_with_best(records: Sequence[Record], *, scale: str = "") -> list[Dif
     """
     import numpy as np
 
-    found = [record.value(f"evaluation.dev.{scale}per_row.{RANKED_BY}") for record in records]
+    found = [record.value(f"evaluation.dev.{scale}per_row.{score}") for record in records]
     scores = {
         str(at): np.array(values, dtype=np.float64)
         for at, values in enumerate(found)

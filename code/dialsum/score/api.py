@@ -415,8 +415,10 @@ def _describe_scale(
         block["floors"] = floors
         block["corrected"] = _correct_for_chance(block)
     if full:
-        means = per_row["rouge_mean"].tolist()
-        block["per_row"] = {"rouge_mean": [round(value, DECIMALS) for value in means]}
+        block["per_row"] = {
+            name: [round(value, DECIMALS) for value in per_row[name].tolist()]
+            for name in FLOOR_SCORES
+        }
     if full and constant is not None:
         block["against_constant"] = _against_constant(figures["run"], figures["constant"])
     return block
