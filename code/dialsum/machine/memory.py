@@ -7,8 +7,10 @@ Where the numbers come from. Nothing here was measured on a card. For the base-s
 the experiments (mT5-base, T5 v1.1-base, KoBART) the tensors that autograd keeps for the backward
 pass were counted from their published configurations with torch 2.13 and transformers 5.17: in bf16
 autocast, with dropout, targets of 128 tokens at 512 input tokens and of 150 above, LoRA of rank 64
-on every linear layer, attention with the kernel that needs most (math). They are meant as upper
-bounds. What other sizes need is scaled from these.
+on every linear layer, attention with the kernel that needs most (math). Of models without an
+encoder (GPT-2, Gemma 3 270M, Llama 3.2 3B, Qwen2.5 3B) it was counted in the same way, by
+scripts/forecast.py's simulation of a card with compute capability 8.6, at rank 128. They are meant
+as upper bounds. What other sizes need is scaled from these.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ LOGIT_BYTES = 8
 
 FIXED_GIB: dict[str, dict[str, float]] = {
     "lora": {"mt5": 4.0, "t5": 1.6, "bart": 0.8}
-    | {"gpt2": 0.4, "kogpt2": 0.4, "llama": 2.7, "qwen": 2.6, "gemma": 0.8},
+    | {"gpt2": 0.5, "kogpt2": 0.5, "llama": 5.7, "qwen": 6.4, "gemma": 1.0},
     "full": {"mt5": 9.8, "t5": 4.6, "bart": 2.1}
     | {"gpt2": 2.1, "kogpt2": 2.1, "llama": 53.9, "qwen": 51.7, "gemma": 4.5},
 }
@@ -57,11 +59,11 @@ _CHECKPOINTED = {
     "gemma": (0.4, 0.6, 0.7),
 }
 _DECODERS = {
-    "gpt2": (0.5, 0.7, 0.9),
-    "kogpt2": (0.5, 0.7, 0.9),
-    "llama": (2.5, 3.5, 4.5),
-    "qwen": (2.5, 3.5, 4.5),
-    "gemma": (0.9, 1.2, 1.5),
+    "gpt2": (0.39, 0.55, 0.68),
+    "kogpt2": (0.39, 0.55, 0.68),
+    "llama": (2.70, 3.94, 5.01),
+    "qwen": (3.45, 4.99, 6.36),
+    "gemma": (0.78, 1.06, 1.29),
 }
 ROW_GIB: dict[str, dict[str, tuple[float, float, float]]] = {
     "lora": {"mt5": (1.65, 2.65, 3.75), "t5": (1.37, 2.32, 3.41), "bart": (0.32, 0.45, 0.56)}
@@ -73,8 +75,9 @@ ROW_GIB: dict[str, dict[str, tuple[float, float, float]]] = {
 }
 """Activations of one row in GiB, a column for each of LENGTHS: the tensors counted, and 8 bytes for
 each logit (copies and gradients of the loss); with gradient checkpointing also what is recomputed
-of the largest block. Training in fp32 needs twice as much. Those of models without an encoder are
-rough, and were not counted: scripts/forecast.py says what such a run takes."""
+of the largest block. Training in fp32 needs twice as much. Models without an encoder were counted
+with adapters and without checkpointing: full fine-tuning keeps less, and what they keep with
+checkpointing is rough."""
 
 FULL_MEMORY_SIGNS = (
     "out of memory",
