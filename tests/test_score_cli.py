@@ -139,8 +139,10 @@ def test_the_table_has_floors_on_three_scales_or_says_how_to_get_them(run: Run) 
     status, output, _ = run(*ASKED, "--train", "train.csv")
     lines = output.splitlines()
     assert status == 0 and "2 rows" in lines[0]
-    for start in ("  lead-2 ", "  constant ", "rouge|tok:"):
-        assert sum(line.startswith(start) for line in lines) == 3, start
+    # The content score has these floors, too.
+    for start, count in (("  lead-2 ", 4), ("  constant ", 4), ("rouge|tok:", 3)):
+        assert sum(line.startswith(start) for line in lines) == count, start
+    assert any(line.startswith("  content|tok:") and "idf:train" in line for line in lines)
     assert "give --" not in output
     write({"ref.csv": HEAD + "d1,역\nd2,점심\n"})
     _, output, _ = run(*ASKED)

@@ -54,9 +54,11 @@ def test_best_first_with_interval_floors_and_recipe() -> None:
     high = next(line for line in lines if "L_high" in line)
     low = next(line for line in lines if "L_low" in line)
     assert lines.index(high) < lines.index(low)
-    assert any(line.endswith("and the targets, set on whitespace tokens") for line in lines)
-    row = "1 L_high 35.00 25.00 30.00 30.00 29.00 - 31.00 10.00 8.00 +20.00 10 m"
+    assert any(line.endswith("and the targets, which are on ws") for line in lines)
+    row = "1 L_high 35.00 25.00 30.00 30.00 29.00 - 31.00 +20.00 10 m"
     assert high.split() == row.split()
+    floors = [" ".join(line.split()) for line in lines if line.lstrip().startswith("(")]
+    assert floors == ["(constant) 15.00 5.00 10.00 10.00", "(lead-2) 13.00 3.00 8.00 8.00"]
     assert "signature  rouge|tok:mecab-ko|tags:split|refs:1" in lines
     scales = [line for line in lines if "L_high" in line][1]
     assert " ".join(scales.split()) == "1 L_high 28.00 +18.00 25.00 15.00 20.00 15-18 met met"
@@ -117,7 +119,7 @@ def test_absent_parts_are_a_dash_and_columns_that_nobody_fills_are_left_out() ->
         del record.content["evaluation"]["dev"][key]
     lines = format_ranking([record, make_record("b", mean=1.0)])
     first, second = (line.split() for line in lines if "L_a" in line)
-    assert first[6:10] == ["-", "-", "-", "-"]
+    assert first[6:8] == ["-", "-"]
     assert second[2:] == ["-"] * 7
 
 
@@ -157,6 +159,33 @@ def test_the_lead_of_the_best_is_tested() -> None:
     shorter = with_rows("d", base[:5], one=base[:5])
     assert compare_with_best([best, shorter]) == []
     assert compare_with_best([best, make_record("e")]) == []
+
+
+def add_content(record: Record, f1: float, rows: list[float], *, idf: str = "train,9") -> Record:
+    """Give a record a content score, and scores of single rows."""
+    content = {"f1": f1, "signature": f"content|idf:{idf}", "floors": {"constant": 1.5}}
+    record.content["evaluation"]["dev"] |= {"content": content, "per_row": {"rouge_mean": rows}}
+    return record
+
+
+def test_content_and_halves_stand_beside_the_ranking() -> None:
+    better, worse = [30.0 + at % 7 for at in range(60)], [29.0 + at % 5 for at in range(60)]
+    first = add_content(make_record("a", mean=33.0), 20.0, better)
+    second = add_content(make_record("b", mean=31.0), 25.0, worse)
+    lines = format_ranking([second, first], width=100)
+    assert max(map(cell_len, lines)) <= 100
+    (row,) = [line.split() for line in lines if "L_a" in line and line.startswith("1")][:1]
+    assert row[6] == "20.00"
+    assert any(line.split()[:1] == ["(constant)"] and line.endswith(" 1.50") for line in lines)
+    assert "           by content the order is another: #2, #1" in lines
+    assert "halves     #1 is the best in 100 % of 1,000 random halves of the rows" in lines
+    agreed = format_ranking([add_content(first, 26.0, better), second])
+    assert not any("the order is another" in line for line in agreed)
+    unlike = format_ranking([first, add_content(second, 25.0, worse, idf="sample")])
+    assert any("not to be compared" in line for line in unlike)
+    level = add_content(make_record("b", mean=33.0), 25.0, [*reversed(better)])
+    said = next(line for line in format_ranking([first, level]) if line.startswith("halves"))
+    assert said.count("#2") == 1 and "no one winner" in said
 
 
 @pytest.mark.parametrize("width", [None, 90])

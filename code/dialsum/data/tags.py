@@ -33,6 +33,12 @@ SPEAKER_IN_ANY_CASE = re.compile(r"#person\d+#", re.IGNORECASE | re.ASCII)
 TURN_START = re.compile(rf"\s*({_TAG})\s*[:：]\s*")
 """What stands before what is said in a turn."""
 
+_PARTICLES = (
+    "에게서|에게는|에게도|에게만|에게로|에게|에서|에|한테서|한테|께서|께|은|는|이라고|이나|이랑|이며|이|가|을|를|과의|과는|과|"
+    "와의|와는|와|의|도|만|으로|로|랑|하고|부터|까지|보다|처럼|같이|마다|조차|마저|밖에|나|라고|며"
+)
+_GAP = re.compile(rf"(?<=#)[ \t]+(?=(?:{_PARTICLES})(?![가-힣]))")
+
 _LOOSE = re.compile(r"#[^\s#]{1,30}#|#[^#\n]{1,30}#(?=\s*[:：])|Person\d+")
 """What a text may write for a tag, in no grammar; with a space only where a colon follows."""
 _MARKED_RUN = re.compile(r"[\w@]+#[\w@#]*|#[\w@][\w@#]*")
@@ -88,6 +94,12 @@ def without_tags(text: str, filling: str = " ") -> str:
         parts += [text[place:start], filling]
         place = end
     return "".join([*parts, text[place:]])
+
+
+def join_particles(text: str) -> str:
+    """Return a text without the blanks between a tag and its particle: `#Person1# 에게`."""
+    ends = {end for _, end in tag_spans(text)}
+    return _GAP.sub(lambda gap: "" if gap.start() in ends else gap.group(), text)
 
 
 def loose_tags(text: str) -> set[str]:

@@ -6,15 +6,21 @@ Must not read or write files, nor know a batch's plan: records in, lines out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from dialsum.experiment.attempt import say_attempts
 from dialsum.record import Record
-from dialsum.score.show import describe_verdict
-from dialsum.score.statistics import Difference, compare_systems
+from dialsum.score.show import describe_verdict, say_stability
+from dialsum.score.statistics import Difference, compare_systems, count_wins
 from dialsum.text import align, format_duration
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 ABSENT = "-"
 RANKED_BY = "rouge_mean"
@@ -139,6 +145,14 @@ def compare_with_best(
         One entry for each run but the best, `first` and `second` being the runs' places in records;
         empty where fewer than two runs have their rows' scores, equally many.
     """
+    return compare_systems(_read_rows(records, scale=scale, score=score), best_only=True)
+
+
+def _read_rows(
+    records: Sequence[Record], *, scale: str = "", score: str = RANKED_BY
+) -> dict[str, NDArray[np.float64]]:
+    """Return the rows' scores of the runs of a group, by their places in it; empty where fewer
+    than two have them, equally many."""
     import numpy as np
 
     found = [record.value(f"evaluation.dev.{scale}per_row.{score}") for record in records]
@@ -147,9 +161,8 @@ def compare_with_best(
         for at, values in enumerate(found)
         if isinstance(values, list)
     }
-    if len(scores) < 2 or len({len(values) for values in scores.values()}) > 1:
-        return []
-    return compare_systems(scores, best_only=True)
+    few = len(scores) < 2 or len({len(values) for values in scores.values()}) > 1
+    return {} if few else scores
 
 
 def whitespace_number(record: Record, key: str) -> float | None:
@@ -199,7 +212,7 @@ def _format_group(group: RankedGroup, width: int | None) -> list[str]:
     return [
         f"Ranking by the mean of ROUGE-1, -2 and -L (F1, 0-100) on {group.count_rows()}, "
         "best first",
-        *_lay_out(records, _ranking_cells, width),
+        *_lay_out(records, _ranking_cells, width, beside=_floor_rows(records)),
         *(
             f"attempts   {record.label}: {line}"
             for record in records
@@ -214,10 +227,12 @@ def _format_group(group: RankedGroup, width: int | None) -> list[str]:
             if any(points is not None and points <= 0 for points in gains)
             else []
         ),
+        *_say_content_order(records),
+        *_say_stability(records),
         "",
         *_verdicts(records, width),
         "The same runs on other scales (compare within a column only)"
-        + (", and the targets, set on whitespace tokens" if targets else ""),
+        + (", and the targets, which are on ws" if targets else ""),
         *_lay_out(records, _scale_cells, width),
         *(
             f"{title:<9}  {signature}"
@@ -225,6 +240,34 @@ def _format_group(group: RankedGroup, width: int | None) -> list[str]:
             if (signature := best.value(f"evaluation.dev.{key}.signature"))
         ),
     ]
+
+
+def _say_content_order(records: Sequence[Record]) -> list[str]:
+    """Say what the content score is, and where it puts the runs in another order."""
+    found = [(record.number("evaluation.dev.content.f1"), record) for record in records]
+    known = [(value, record) for value, record in found if value is not None]
+    if not known:
+        return []
+    said = [
+        "content    nouns, verbs, adjectives and numbers of the reference it has (F1, "
+        "rare ones count more)"
+    ]
+    if len({record.value("evaluation.dev.content.signature") for _, record in known}) > 1:
+        return [*said, "           weighed by other train summaries: not to be compared"]
+    order = sorted(known, key=lambda one: -one[0])
+    if order != known:
+        places = ", ".join(f"#{records.index(record) + 1}" for _, record in order)
+        said.append(f"           by content the order is another: {places}")
+    return said
+
+
+def _say_stability(records: Sequence[Record]) -> list[str]:
+    """Say in how many random halves of the rows the best run stays the best."""
+    scores = _read_rows(records)
+    if not scores:
+        return []
+    wins = {f"#{int(at) + 1}": won for at, won in count_wins(scores).items()}
+    return [f"halves     {say_stability(wins)}"]
 
 
 def _verdicts(records: Sequence[Record], width: int | None) -> list[str]:
@@ -248,33 +291,52 @@ def _verdicts(records: Sequence[Record], width: int | None) -> list[str]:
     return [
         "Is the lead of the best real?",
         *align([head, *rows], left=[0, 1, 2, 6], width=width),
-        "REAL: in under 5 % of cases would equally good runs differ so on these rows (paired test, "
-        "Holm's correction)",
-        "A test over rows does not see what another seed would change",
+        "REAL: in under 5 % of cases would equally good runs differ so on these rows (paired test,",
+        "Holm's correction). A test over rows does not see what another seed would change.",
         "",
     ]
 
 
 def _lay_out(
-    records: Sequence[Record], cells_of: Callable[[Record], dict[str, str]], width: int | None
+    records: Sequence[Record],
+    cells_of: Callable[[Record], dict[str, str]],
+    width: int | None,
+    *,
+    beside: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> list[str]:
-    """Return the table of a ranking, without the columns in which no run has anything."""
+    """Return the table of a ranking, without the columns in which no run has anything.
+
+    Args:
+        beside: what stands below the runs, without a rank: its name, and what it has of a column.
+    """
     cells = [cells_of(record) for record in records]
     kept = [head for head in cells[0] if any(own[head] != ABSENT for own in cells)]
     rows = [
         [str(rank), record.label, *(own[head] for head in kept)]
         for rank, (record, own) in enumerate(zip(records, cells, strict=True), start=1)
     ]
+    rows += [["", name, *(own.get(head, "") for head in kept)] for name, own in beside.items()]
     return align([["#", "experiment", *kept], *rows], left=[1], width=width)
+
+
+def _floor_rows(records: Sequence[Record]) -> dict[str, dict[str, str]]:
+    """Return the scores of what needs no model, as the first run has them that has any."""
+    found = {}
+    record = next((one for one in records if one.value("evaluation.dev.floors")), records[0])
+    for name, floor in (("constant", "constant"), ("lead-2", "lead2")):
+        cells = {head: _score(record, f"floors.{floor}.{key}") for head, key in SCORES.items()}
+        cells["content"] = _score(record, f"content.floors.{floor}")
+        if any(cell != ABSENT for cell in cells.values()):
+            found[f"({name})"] = cells
+    return found
 
 
 def _ranking_cells(record: Record) -> dict[str, str]:
     ends = record.value("evaluation.dev.confidence.rouge_mean")
     return {
         **{head: _score(record, key) for head, key in SCORES.items()},
+        "content": _score(record, "content.f1"),
         "95 % interval": f"{float(ends[0]):.2f} - {float(ends[1]):.2f}" if ends else ABSENT,
-        "constant": _score(record, "floors.constant.rouge_mean"),
-        "lead-2": _score(record, "floors.lead2.rouge_mean"),
         "over const.": _above(record),
         "time": _time(record),
     }

@@ -21,6 +21,13 @@ from typing import TYPE_CHECKING, Any
 from dialsum.data.cleaning import split_lines
 from dialsum.data.tags import TURN_START
 from dialsum.errors import DataError
+from dialsum.score.content import (
+    Weights,
+    learn_weights,
+    score_content,
+    shipped_weights,
+    sign_content,
+)
 from dialsum.score.rouge import (
     METRICS,
     PreparedText,
@@ -40,6 +47,7 @@ from dialsum.score.statistics import (
     SEED,
     TRIALS,
     compare_systems,
+    count_wins,
     percentile_intervals,
 )
 from dialsum.score.unseen import describe_unseen, measure_rows, successors
@@ -62,6 +70,7 @@ FEW_ROWS = 20
 CHUNK_ROWS = 2048
 """Rows that are scored at once, in bounded memory."""
 LEADS = (1, 2, 3)
+CONTENT_FLOORS = ("constant", "lead2", "random")
 BLOCK_ROWS = 1024
 CANDIDATES = 600
 """Train summaries that may become the constant, drawn by seed."""
@@ -197,10 +206,11 @@ def score_report(
         name: make_signature(*scale, references=len(rows.references[0]), aggregate=aggregate)
         for name, scale in scales.items()
     }
-    constants = {}
+    constants, weights = {}, shipped_weights()
     if train_summaries is not None:
         train = tuple(train_summaries)
         constants = {name: _choose_constant(*scale, train) for name, scale in scales.items()}
+        weights = _learn_weights(train)
     firsts = [texts[0] for texts in rows.references]
     others = other_summaries(firsts) if len(rows) > 1 else None
     taken = [
@@ -210,6 +220,7 @@ def score_report(
             scales=scales,
             aggregate=aggregate,
             constants=constants,
+            weights=weights,
         )
         for at, chunk in enumerate(_split_rows(rows))
     ]
@@ -228,6 +239,10 @@ def score_report(
         for name in scales
     }
     block: dict[str, Any] = blocks.pop("asked") | blocks
+    block["content"] = _describe_content(
+        {system: values for (scale, system), values in figures.items() if scale == "content"},
+        signature=sign_content(weights, references=len(rows.references[0]), aggregate=aggregate),
+    )
     block["references_sha256"] = rows.references_sha256()
     block["unseen"] = describe_unseen(figures, rows)
     block["foreign_script_rate"] = block["unseen"]["foreign_script"]["value"]
@@ -244,13 +259,12 @@ def compare_reports(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         `alpha`, `trials`, `rows`, and `scales`: for each its signature, each system's mean with
-        interval, best first, and the differences of every two (see Difference).
+        interval, best first, the differences of every two (see Difference), and `stability` (see
+        count_wins). `content` is the same for the content score, where all have the same recipe.
 
     Raises:
         DataError: fewer than two systems; other recipes, or another number of rows.
     """
-    import numpy as np
-
     if len(blocks) < 2:
         raise DataError(["a comparison needs two predictions or more"])
     require_same_signature({name: block["signature"] for name, block in blocks.items()})
@@ -261,23 +275,29 @@ def compare_reports(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     scales = {"asked": blocks}
     if all("tags_one" in block for block in blocks.values()):
         scales["tags_one"] = {name: block["tags_one"] for name, block in blocks.items()}
-    compared = {}
-    for key, scale in scales.items():
-        ranked = sorted(scale, key=lambda name: -float(scale[name]["rouge_mean"]))
-        scores = {name: np.array(scale[name]["per_row"]["rouge_mean"]) for name in ranked}
-        compared[key] = {
-            "signature": scale[ranked[0]]["signature"],
-            "systems": {
-                name: {
-                    "rouge_mean": scale[name]["rouge_mean"],
-                    "confidence": scale[name]["confidence"]["rouge_mean"],
-                }
-                for name in ranked
-            },
-            "differences": [_round(asdict(one)) for one in compare_systems(scores)],
-        }
+    compared = {key: _compare(scale, "rouge_mean") for key, scale in scales.items()}
     rows = next(iter(blocks.values()))["rows"]
-    return {"alpha": ALPHA, "trials": TRIALS, "rows": rows, "scales": compared}
+    told: dict[str, Any] = {"alpha": ALPHA, "trials": TRIALS, "rows": rows}
+    content = {name: block["content"] for name, block in blocks.items()}
+    if len({block["signature"] for block in content.values()}) == 1:
+        told["content"] = _compare(content, "f1")
+    return {**told, "scales": compared}
+
+
+def _compare(blocks: Mapping[str, Mapping[str, Any]], score: str) -> dict[str, Any]:
+    import numpy as np
+
+    ranked = sorted(blocks, key=lambda name: -float(blocks[name][score]))
+    scores = {name: np.array(blocks[name]["per_row"][score]) for name in ranked}
+    return {
+        "signature": blocks[ranked[0]]["signature"],
+        "systems": {
+            name: {score: blocks[name][score], "confidence": blocks[name]["confidence"][score]}
+            for name in ranked
+        },
+        "differences": [_round(asdict(one)) for one in compare_systems(scores)],
+        "stability": count_wins(scores),
+    }
 
 
 def _round(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -294,6 +314,11 @@ def _choose_constant(tokenizer: str, tags: str, train_summaries: tuple[str, ...]
     return choose_constant(train_summaries, load_tokeniser(tokenizer, tags=tags))
 
 
+@functools.lru_cache(maxsize=8)
+def _learn_weights(train_summaries: tuple[str, ...]) -> Weights:
+    return learn_weights(train_summaries, source=f"train,{len(train_summaries)}")
+
+
 def _split_rows(rows: Rows) -> Iterator[Rows]:
     for at in range(0, len(rows), CHUNK_ROWS):
         part = slice(at, at + CHUNK_ROWS)
@@ -308,6 +333,7 @@ def _take_all(
     scales: Mapping[str, tuple[str, str]],
     aggregate: str,
     constants: Mapping[str, str],
+    weights: Weights,
 ) -> Figures:
     """Score the rows and their floors on every scale, and take all measures.
 
@@ -317,7 +343,8 @@ def _take_all(
     Returns:
         What measure_rows gives, and by scale: `rates` as score_rows gives them, and F1 of `run`,
         of `exchanged` (speakers; where tags are one token), of each floor and of `human`, where
-        there are several references: [rows, METRICS].
+        there are several references: [rows, METRICS]. Under `content` the F1 of content of the run,
+        CONTENT_FLOORS and `human`: [rows].
     """
     import numpy as np
 
@@ -349,6 +376,19 @@ def _take_all(
             ]
             found["human"] = np.mean(each, axis=0)
         figures |= {(name, system): f1.astype(np.float32) for system, f1 in found.items()}
+    references = list(zip(*rows.references, strict=True))
+    content = functools.partial(score_content, weights=weights, aggregate=aggregate)
+    if "asked" in constants:
+        floors["constant"] = [constants["asked"]] * len(rows)
+    beside = {floor: floors[floor] for floor in CONTENT_FLOORS if floor in floors}
+    for system, texts in {"run": rows.predictions, **beside}.items():
+        figures["content", system] = content(texts, references)
+    if len(references) > 1:
+        others_of = [
+            content(own, [*references[:place], *references[place + 1 :]])
+            for place, own in enumerate(references)
+        ]
+        figures["content", "human"] = np.mean(others_of, axis=0)
     # Last: between single rows' measures mecab's dictionary would leave the processor's cache.
     return figures | measure_rows(rows)
 
@@ -422,6 +462,21 @@ def _describe_scale(
     if full and constant is not None:
         block["against_constant"] = _against_constant(figures["run"], figures["constant"])
     return block
+
+
+def _describe_content(figures: Mapping[str, NDArray[Any]], *, signature: str) -> dict[str, Any]:
+    """Return the content score's block: `f1` with interval, of floors and ceiling, of each row."""
+    run = figures["run"]
+    low, high = percentile_intervals(run[:, None])[0]
+    floors = {floor: _mean(figures[floor]) for floor in CONTENT_FLOORS if floor in figures}
+    return {
+        "f1": _mean(run),
+        "signature": signature,
+        "confidence": {"f1": [round(float(low), DECIMALS), round(float(high), DECIMALS)]},
+        **({"floors": floors} if floors else {}),
+        **({"ceiling": {"human": _mean(figures["human"])}} if "human" in figures else {}),
+        "per_row": {"f1": [round(value, DECIMALS) for value in run.tolist()]},
+    }
 
 
 def _against_constant(run: NDArray[np.float32], constant: NDArray[np.float32]) -> dict[str, Any]:

@@ -148,10 +148,12 @@ class Analysis(NamedTuple):
         spans: the characters of each, from and to; they never overlap.
         kinds: part of speech of each in the Sejong set (NNP, SN, EF …); merged ones are joined by
             `+`.
+        stems: each as the dictionary has it; of merged ones the first (`샀` is `사`).
     """
 
     spans: tuple[tuple[int, int], ...]
     kinds: tuple[str, ...]
+    stems: tuple[str, ...]
 
 
 @functools.lru_cache(maxsize=KEPT_TEXTS)
@@ -165,11 +167,17 @@ def analyse(text: str) -> Analysis:
     lattice = make_lattice(text)
     if not tagger.parse(lattice):
         raise RuntimeError(f"mecab cannot analyse {text[:80]!r}: {tagger.what()}")
-    spans, kinds = [], []
+    spans, kinds, stems = [], [], []
     for span, node in lattice:
         spans.append(span)
-        kinds.append(sys.intern(node.feature.partition(",")[0]))
-    return Analysis(tuple(spans), tuple(kinds))
+        kind = sys.intern(node.feature.partition(",")[0])
+        kinds.append(kind)
+        stem = text[slice(*span)]
+        if "+" in kind:
+            parts = node.feature.rpartition(",")[2]
+            stem = parts.partition("/")[0] if "/" in parts else stem
+        stems.append(sys.intern(stem))
+    return Analysis(tuple(spans), tuple(kinds), tuple(stems))
 
 
 @functools.cache

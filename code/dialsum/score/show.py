@@ -11,7 +11,7 @@ from typing import Any
 
 from dialsum.files import write_report
 from dialsum.score.rows import Rows
-from dialsum.score.statistics import ALPHA, TRIALS
+from dialsum.score.statistics import ALPHA, HALVES, TRIALS, find_leaders
 from dialsum.text import align
 
 Block = Mapping[str, Any]
@@ -35,6 +35,8 @@ FLOORS = {
 BESIDE = ("constant", "lead2")
 """The floors of the scales beside the asked one; the record has all."""
 CEILING = "human ceiling"
+CONTENT = "content: nouns, verbs, adjectives, numbers (F1, rare ones count more)"
+CONTENT_TITLES = ["", "F1", "95 % interval"]
 MOST_ROWS = 1_000_000
 """Beyond this many more rows nobody will settle it."""
 EXAMPLES = 2
@@ -100,6 +102,8 @@ def format_scores(block: Block, *, name: str = "predictions") -> str:
     # Headings may be longer than the first column.
     for place, heading in headings.items():
         lines.insert(place, heading)
+    content = [CONTENT_TITLES, *_indent(content_table(block, name=name))]
+    lines += ["", CONTENT, *align(content, left=(0,)), f"  {block['content']['signature']}"]
     lines += ["", *explain_words(block)]
     if "against_constant" in block:
         lines += explain_real(block["rows"])
@@ -128,11 +132,21 @@ def format_comparison(found: Mapping[str, Any], blocks: Mapping[str, Block]) -> 
         floors = score_table(first, name="", floors=_floors_beside(first))[1:]
         table = [score_titles("mean's 95 % interval"), *_indent([*ranked, *floors])]
         lines += [name_scale(scale), *align(table, left=(0,)), ""]
-        said = [say_difference(one) for one in scale["differences"]]
+        said = [say_stability(scale["stability"])]
+        said += [say_difference(one) for one in scale["differences"]]
         for name, block in of_scale.items():
             said += say_against_constant(block, name=name)
         said += [*_say_constant(first), scale["signature"]]
         lines += [*(f"  {line}" for line in said), ""]
+    if content := found.get("content"):
+        table = [CONTENT_TITLES]
+        for rank, name in enumerate(content["systems"], start=1):
+            table += _indent(content_table(blocks[name], name=f"{rank}  {name}")[:1])
+        table += _indent(content_table(next(iter(blocks.values())), name="")[1:])
+        said = [say_stability(content["stability"])]
+        said += [say_difference(one) for one in content["differences"]]
+        lines += [CONTENT, *align(table, left=(0,)), ""]
+        lines += [*(f"  {line}" for line in [*said, content["signature"]]), ""]
     explained = [*explain_words(next(iter(blocks.values()))), *explain_real(found["rows"])]
     return "\n".join([*lines, *_format_unseen(blocks), "", *explained])
 
@@ -176,6 +190,16 @@ def score_table(
     if human := scale.get("ceiling", {}).get("human"):
         table.append([CEILING, *cells(human), "", ""])
     return table
+
+
+def content_table(block: Block, *, name: str) -> list[list[str]]:
+    """Return the content score of the system, its floors and the ceiling, as CONTENT_TITLES."""
+    content = block["content"]
+    beside = {**content.get("floors", {}), **content.get("ceiling", {})}
+    titles = {**FLOORS, "human": CEILING}
+    ends = "{:.2f} - {:.2f}".format(*content["confidence"]["f1"])
+    floors = [[titles[key], f"{value:.2f}", ""] for key, value in beside.items()]
+    return [[name, f"{content['f1']:.2f}", ends], *floors]
 
 
 def _floors_beside(scale: Block) -> list[str]:
@@ -252,7 +276,24 @@ def sum_up(found: Mapping[str, Any], blocks: Mapping[str, Block]) -> list[str]:
         lines.append("  But it is not shown to beat one constant text for all rows.")
     if len({tuple(one["systems"]) for one in found["scales"].values()}) > 1:
         lines.append("  With each tag as one token the order is another: see below.")
+    if list(found.get("content", scale)["systems"]) != list(scale["systems"]):
+        lines.append("  By content the order is another: see below.")
     return lines
+
+
+def say_stability(wins: Mapping[str, float]) -> str:
+    """Say in how many random halves of the rows the best stays the best, and of whom it cannot be
+    told otherwise.
+
+    Args:
+        wins: as count_wins gives them, the best first.
+    """
+    best, leaders = next(iter(wins)), find_leaders(wins)
+    said = f"{best} is the best in {wins[best]:.0f} % of {HALVES:,} random halves of the rows"
+    if len(leaders) > 1:
+        together = sum(wins[name] for name in leaders)
+        said += f"; no one winner: {', '.join(leaders)} ({together:.0f} % together)"
+    return said
 
 
 def say_against_constant(block: Block, *, name: str) -> list[str]:
@@ -374,9 +415,11 @@ def write_page(
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    words = (sum_up, say_difference, say_against_constant, explain_words, explain_real)
-    tables = (list_scales, name_scale, score_titles, score_table)
-    environment.globals |= {function.__name__: function for function in (*words, *tables)}
+    words = (sum_up, say_difference, say_against_constant, say_stability)
+    tables = (list_scales, name_scale, score_titles, score_table, content_table)
+    explained = (explain_words, explain_real)
+    environment.globals |= {one.__name__: one for one in (*words, *tables, *explained)}
+    environment.globals |= {"CONTENT": CONTENT, "CONTENT_TITLES": CONTENT_TITLES}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     texts = {
         name: {
