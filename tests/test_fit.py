@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dialsum.errors import DiskFullError, FullMemoryError, RunError
+from dialsum.score.show import describe_reading, reads
 from small_fit import UNEQUAL, SmallTraining, make_rows, read_events
 
 training = pytest.mark.training
@@ -238,3 +239,31 @@ def test_what_no_room_is_left_for_stops_at_its_last_checkpoint(tmp_path: Path) -
     assert "batch.disk_budget_gb leaves" in str(caught.value)
     assert "--resume" in str(caught.value)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-1"]
+
+
+@training
+@pytest.mark.parametrize("sort", ["bart", "t5", "llama"])
+@pytest.mark.parametrize("alike", [False, True], ids=["own summaries", "one summary for all"])
+def test_the_loss_with_another_dialogue_shows_who_reads(
+    sort: str, alike: bool, tmp_path: Path
+) -> None:
+    words = ["가", "나", "다", "라", "마", "바"]
+    rows = [
+        replace(row, dialogue=f"{word} {word} {word}", summary=words[0] * 3 if alike else word * 3)
+        for row, word in zip(make_rows([1] * len(words)), words, strict=True)
+    ]
+    steps = 150
+    loop = SmallTraining(
+        sort=sort,
+        rows=rows,
+        width=32,
+        batch=6,
+        training={"max_steps": steps, "eval_steps": steps, "logging_steps": steps},
+    ).loop(tmp_path)
+    assert loop.measure_reading() is None  # of a single row
+    loop.dev = replace(loop.dev, task=replace(loop.task, packing=False), batch_size=3)
+    loop.run()
+    found = loop.measure_reading()
+    assert found is not None
+    assert reads(found) == (not alike), found
+    assert ("NOT" in describe_reading(found)) == alike

@@ -109,7 +109,7 @@ def test_the_record_and_its_text_have_every_scale_with_recipe_interval_and_floor
     assert json.loads(dump_json(block)) == block
     assert score_report(ROWS, train_summaries=TRAIN) == block
     rows = [line for line in text.splitlines() if line.startswith(("  ours   ", "  lead-2"))]
-    assert len(rows) == 6
+    assert len(rows) == 8  # of three scales and the content
     assert rows[0].split()[1] == f"{block['rouge1']:.2f}"
 
 

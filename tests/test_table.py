@@ -188,6 +188,15 @@ def test_content_and_halves_stand_beside_the_ranking() -> None:
     assert said.count("#2") == 1 and "no one winner" in said
 
 
+def test_a_run_that_does_not_read_is_named_whatever_its_score() -> None:
+    runs = [make_record("best", mean=50.0), make_record("reader", mean=40.0)]
+    for run, foreign in zip(runs, (2.653, 2.759), strict=True):
+        run.content["evaluation"]["reading"] = {"own": 2.652 - (foreign > 2.7), "foreign": foreign}
+    lines = format_ranking(runs)
+    best, reader = [line for line in lines if "L_best" in line or "L_reader" in line][:2]
+    assert " 0.00 NOT " in best and " 1.11 " in reader and "NOT" not in reader
+
+
 @pytest.mark.parametrize("width", [None, 90])
 def test_lines_fit_a_wide_terminal_and_tables_a_narrow_one(width: int | None) -> None:
     records = [make_record(name, label=f"{name}_mT5_XLSum_3단계") for name in "ab"]

@@ -349,3 +349,16 @@ def test_several_references_count_as_they_should() -> None:
     assert found["chrf"]["value"] == pytest.approx(both, abs=1e-3)
     half = Rows(["#Person1#은 부산에 간다."], [["#Person1#은 부산과 대구에 간다."]])
     assert unseen(half)["names_missed"]["value"] == 50.0
+
+
+def test_a_text_that_other_rows_have_too_is_counted() -> None:
+    rows = Rows(
+        ["둘은 만난다.", "둘은  만난다.", "표를 산다.", ""], [["가"], ["나"], ["다"], ["라"]]
+    )
+    found = score_report(rows)
+    shared = found["unseen"]["shared"]
+    assert shared["value"] == pytest.approx(200 / 3, abs=1e-3)
+    assert shared["rows_measured"] == 3
+    assert [one["what"] for one in shared["worst"]] == ["2 rows", "2 rows"]
+    assert shared["references"] == 0.0
+    assert found["distinct_share"] == 75.0

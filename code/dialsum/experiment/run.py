@@ -68,7 +68,7 @@ from dialsum.paths import in_project, project_path, shown
 from dialsum.record import archive_previous
 from dialsum.score.api import score_means, score_report
 from dialsum.score.rows import Rows
-from dialsum.score.show import describe_measured, format_final
+from dialsum.score.show import describe_measured, describe_reading, format_final
 from dialsum.train.checkpoints import Room, drop_unsealed_checkpoints
 from dialsum.train.parallel import Crew
 from dialsum.train.progress import Progress
@@ -414,7 +414,7 @@ def _go(
     if crew is not None:
         crew.meet(model, machine)
         write = crew.write
-    result = Loop(
+    loop = Loop(
         model,
         task,
         measured=measured,
@@ -455,7 +455,10 @@ def _go(
         progress=progress,
         whole=whole,
         crew=crew,
-    ).run()
+    )
+    result = loop.run()
+    if reading := loop.measure_reading():
+        record.add("evaluation", reading={**reading, "rows": len(dev_rows)})
     learned = encoded["train"]
     products = find_products(model.named_modules(), decoder_only=alone)
     attention = measure_attention(checkpoint.own, family=get_family(config.model.architecture))
@@ -535,6 +538,9 @@ def _go(
     )
     record.add("evaluation", **evaluation)
     print(f"  {format_final(evaluation['dev'])}")
+    print(f"  {evaluation['dev']['distinct_share']:.0f} % of the summaries are distinct")
+    if reading:
+        print(f"  {describe_reading(reading)}")
     if splits.test is not None:
         summaries, filled = fill_empty(predict("test"), splits.test.rows)
         if filled:

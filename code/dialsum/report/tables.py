@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dialsum.experiment.attempt import say_attempts
 from dialsum.record import Record
-from dialsum.score.show import describe_verdict, say_stability
+from dialsum.score.show import LEAST_READING, describe_verdict, reads, say_stability
 from dialsum.score.statistics import Difference, compare_systems, count_wins
 from dialsum.text import align, format_duration
 
@@ -229,6 +229,16 @@ def _format_group(group: RankedGroup, width: int | None) -> list[str]:
         ),
         *_say_content_order(records),
         *_say_stability(records),
+        *(
+            [
+                "reads      by how much the dev loss is lower with a row's own dialogue than with "
+                "another row's",
+                f"           NOT: under {LEAST_READING}, it writes without reading, whatever its "
+                "score",
+            ]
+            if any(_reading(record) != ABSENT for record in records)
+            else []
+        ),
         "",
         *_verdicts(records, width),
         "The same runs on other scales (compare within a column only)"
@@ -338,6 +348,7 @@ def _ranking_cells(record: Record) -> dict[str, str]:
         "content": _score(record, "content.f1"),
         "95 % interval": f"{float(ends[0]):.2f} - {float(ends[1]):.2f}" if ends else ABSENT,
         "over const.": _above(record),
+        "reads": _reading(record),
         "time": _time(record),
     }
 
@@ -366,6 +377,13 @@ def _score(record: Record, key: str) -> str:
 def _above(record: Record, scale: str = "") -> str:
     points = points_above_floor(record, scale=scale)
     return ABSENT if points is None else f"{points:+.2f}" + ("" if points > 0 else " NOT")
+
+
+def _reading(record: Record) -> str:
+    reading = record.value("evaluation.reading")
+    if not reading:
+        return ABSENT
+    return f"{reading['foreign'] - reading['own']:.2f}" + ("" if reads(reading) else " NOT")
 
 
 def _time(record: Record) -> str:

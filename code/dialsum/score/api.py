@@ -50,7 +50,13 @@ from dialsum.score.statistics import (
     count_wins,
     percentile_intervals,
 )
-from dialsum.score.unseen import describe_unseen, measure_rows, successors
+from dialsum.score.unseen import (
+    count_distinct,
+    describe_unseen,
+    find_shared,
+    measure_rows,
+    successors,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -229,6 +235,8 @@ def score_report(
     with_tags = "tags_one" if "tags_one" in scales else "asked"
     run, exchanged = (_mean_f1(figures[with_tags, system]) for system in ("run", "exchanged"))
     figures["value", "speaker_exchange"] = (run - exchanged).astype("float32")
+    figures["value", "shared"], figures["what", "shared"] = find_shared(rows.predictions)
+    figures["reference", "shared"] = find_shared(firsts)[0]
     blocks = {
         name: _describe_scale(
             {system: values for (scale, system), values in figures.items() if scale == name},
@@ -245,6 +253,7 @@ def score_report(
     )
     block["references_sha256"] = rows.references_sha256()
     block["unseen"] = describe_unseen(figures, rows)
+    block["distinct_share"] = round(100.0 * count_distinct(rows.predictions) / len(rows), 2)
     block["foreign_script_rate"] = block["unseen"]["foreign_script"]["value"]
     slices = _describe_slices(figures["asked", "run"], figures.get(("asked", "constant")), rows)
     return {**block, **({"slices": slices} if slices else {})}

@@ -25,6 +25,7 @@ from dialsum.score.rows import Rows, find_speakers
 from dialsum.text import VIETNAMESE, script_of
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 KINDS = ("names", "numbers", "times", "masks")
@@ -62,12 +63,14 @@ MEASURES: dict[str, Measure] = {
     **{f"{kind}_unsupported": Measure(f"{kind} not in the dialogue", ROWS) for kind in KINDS},
     **{f"{kind}_missed": Measure(f"{kind} of the reference missed", FACTS) for kind in KINDS},
     "length_ratio": Measure("length over the reference's", "times", worst="far", limit=1.5),
+    "shared": Measure("the same text for another row", ROWS),
     "repetition": Measure("repeated 3-grams", "% of 3-grams"),
     "copied": Measure("3-grams copied", "% of 3-grams", limit=50.0),
     "unfinished": Measure("no end of sentence", ROWS),
     "chrf": Measure("chrF2", "0-100", worst="low", limit=100.0),
 }
-"""In the order of tables. `speaker_exchange` comes of scores; all others are taken here."""
+"""In the order of tables. `speaker_exchange` comes of scores, all others are taken here; `shared`
+of all rows together."""
 WORST_ROWS = 5
 NAN = float("nan")
 HOME = ("hangul", "latin", "digits", "punctuation", "symbols", "control")
@@ -113,6 +116,23 @@ def measure_rows(rows: Rows) -> dict[tuple[str, str], NDArray[Any]]:
         (sort, key): np.array(values, dtype=object if sort == "what" else np.float32)
         for (sort, key), values in taken.items()
     }
+
+
+def count_distinct(texts: Sequence[str]) -> int:
+    """Return how many of the texts differ, blanks aside."""
+    return len({" ".join(text.split()) for text in texts})
+
+
+def find_shared(texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.object_]]:
+    """Return 100 for each row whose text, blanks aside, another row has too, 0 for others, NaN for
+    empty ones; and of how many rows it is."""
+    import numpy as np
+
+    bare = [" ".join(text.split()) for text in texts]
+    counts = Counter(bare)
+    values = [100.0 * (counts[text] > 1) if text else NAN for text in bare]
+    what = [f"{counts[text]} rows" if text and counts[text] > 1 else "" for text in bare]
+    return np.array(values, dtype=np.float32), np.array(what, dtype=object)
 
 
 def _measure(

@@ -96,8 +96,12 @@ class Task(Protocol):
 class Dev(Protocol):
     """What is measured on."""
 
-    def passes(self) -> list[Pass]:
-        """Return the forward passes of its loss, on the CPU."""
+    def __len__(self) -> int:
+        """Return the rows."""
+
+    def passes(self, *, foreign: bool = False) -> list[Pass]:
+        """Return the forward passes of its loss, on the CPU; foreign: each row's summary behind
+        the dialogue of another row."""
 
     def find_heaviest(self) -> list[Pass]:
         """Return those of them that take most memory."""
@@ -240,6 +244,21 @@ class Loop:
                     self._save()
                     self.progress.event("interrupted", step=self.state.global_step)
             raise
+
+    def measure_reading(self) -> dict[str, float] | None:
+        """Return the dev loss of the model as it is with each row's own dialogue (`own`) and with
+        another row's (`foreign`), of which a model that reads tells the difference; None of fewer
+        than two rows.
+
+        Raises:
+            FullMemoryError: memory was full with a single row.
+        """
+        if len(self.dev) < 2:
+            return None
+        return {
+            "own": self._measure_loss(self.dev.passes()),
+            "foreign": self._measure_loss(self.dev.passes(foreign=True)),
+        }
 
     def _run(self) -> Trained:
         random_state = None if self.places.resume is None else self._load(self.places.resume)

@@ -760,11 +760,21 @@ class DevSet:
     write: Callable[..., list[str]] = generate
     on_full: Callable[[int, str], None] = lambda _rows, _words: None
 
-    def passes(self) -> list[Pass]:
-        """Return every row once, rows of like length together."""
-        order = sorted(range(len(self.task)), key=lambda row: len(self.task.encoded.inputs[row]))
+    def __len__(self) -> int:
+        return len(self.task)
+
+    def passes(self, *, foreign: bool = False) -> list[Pass]:
+        """Return every row once, rows of like length together.
+
+        Args:
+            foreign: each with the dialogue of the next row, the last one with that of the first.
+        """
+        task, inputs = self.task, self.task.encoded.inputs
+        if foreign:
+            task = replace(task, encoded=replace(task.encoded, inputs=[*inputs[1:], inputs[0]]))
+        order = sorted(range(len(task)), key=lambda row: len(task.encoded.inputs[row]))
         return [
-            self.task[order[start : start + self.batch_size]]
+            task[order[start : start + self.batch_size]]
             for start in range(0, len(order), self.batch_size)
         ]
 
