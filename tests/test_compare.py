@@ -10,7 +10,7 @@ import pytest
 from dialsum.errors import DataError
 from dialsum.score.api import compare_reports, score_report
 from dialsum.score.rows import Rows
-from dialsum.score.show import format_comparison, format_scores
+from dialsum.score.show import describe_verdict, format_comparison, format_scores
 from dialsum.score.statistics import (
     ALPHA,
     compare_systems,
@@ -131,7 +131,7 @@ def test_a_clear_difference_is_real_and_a_small_one_is_not() -> None:
     assert list(found["scales"]) == ["asked", "tags_one"]
     text = format_comparison(found, blocks)
     assert "good.csv is ahead of bad.csv by" in text
-    assert text.count(": REAL") == 4
+    assert text.count(": REAL") == 6  # on two scales, and by content
     assert text.startswith("Best on the scale asked for: good.csv.")
     assert "NOT SETTLED whether it is better than near" in text
     assert "more rows would tell" in text
@@ -165,3 +165,27 @@ def test_only_the_same_can_be_compared() -> None:
     other = score_report(Rows(["x"], [["x"]]), tokenizer="char")
     with pytest.raises(DataError, match="different signatures"):
         compare_reports({"a": one, "b": other})
+
+
+@pytest.mark.parametrize(
+    ("points", "low", "high", "real", "rows", "said"),
+    [
+        (3.0, 1.0, 5.0, True, 499, "REAL"),
+        (0.03, 0.01, 0.05, True, 499, "REAL, but tiny"),
+        (0.1, -0.2, 0.4, False, 499, "LEVEL: they differ by less than 0.5 points"),
+        (0.1, -0.2, 0.4, False, 3, "NOT SETTLED: 3 rows say little"),
+        (0.1, -0.2, 0.6, False, 499, "NOT SETTLED: about 51 more rows would tell"),
+    ],
+)
+def test_a_verdict_says_how_large_a_difference_is(
+    points: float, low: float, high: float, real: bool, rows: int, said: str
+) -> None:
+    found = {"points": points, "low": low, "high": high, "real": real, "rows": rows}
+    assert describe_verdict(found | {"more_rows": None if real else 51}) == said
+
+
+def test_one_row_has_no_interval() -> None:
+    rows = Rows(["표를 샀다"], [["표를 샀다"]], ["#Person1#: 표 주세요"])
+    block = score_report(rows)
+    assert "rouge_mean" not in block["confidence"] and "f1" not in block["content"]["confidence"]
+    assert "nan" not in format_scores(block)

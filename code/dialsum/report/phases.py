@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -183,7 +184,7 @@ def _say_differences(records: Sequence[Record]) -> list[str]:
     return [
         f"{records[int(one.first)].label} leads {records[int(one.second)].label} by "
         f"{one.points:.2f} points of {what} ({one.low:.2f} to {one.high:.2f}): "
-        f"{describe_verdict(real=one.real, more_rows=one.more_rows)}"
+        f"{describe_verdict(asdict(one))}"
         for what, score in TESTED.items()
         for one in compare_with_best(records, score=score)
     ]

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dialsum.experiment.attempt import say_attempts
 from dialsum.record import Record
-from dialsum.score.show import LEAST_READING, describe_verdict, reads, say_stability
+from dialsum.score.show import LEAST_READING, MORE_ROWS, describe_verdict, reads, say_stability
 from dialsum.score.statistics import Difference, compare_systems, count_wins
 from dialsum.text import align, format_duration
 
@@ -290,7 +290,7 @@ def _verdicts(records: Sequence[Record], width: int | None) -> list[str]:
             f"{one.points:.2f}",
             f"{one.low:.2f} - {one.high:.2f}",
             f"{one.p_holm:.4f}",
-            describe_verdict(real=one.real, more_rows=one.more_rows),
+            describe_verdict(asdict(one)),
         ]
         for scale, title in (("", "ranking's"), ("tags_one.", "tags=1"))
         for one in compare_with_best(records, scale=scale)
@@ -303,6 +303,7 @@ def _verdicts(records: Sequence[Record], width: int | None) -> list[str]:
         *align([head, *rows], left=[0, 1, 2, 6], width=width),
         "REAL: in under 5 % of cases would equally good runs differ so on these rows (paired test,",
         "Holm's correction). A test over rows does not see what another seed would change.",
+        *MORE_ROWS,
         "",
     ]
 

@@ -39,7 +39,7 @@ from dialsum.score.rouge import (
     require_same_signature,
     score_rows,
 )
-from dialsum.score.rows import Rows, slice_rows
+from dialsum.score.rows import FEW_ROWS, Rows, slice_rows
 from dialsum.score.statistics import (
     ALPHA,
     LEVEL_PERCENT,
@@ -71,8 +71,6 @@ FLOOR_SCORES = ("rouge1", "rouge2", "rougeL", "rouge_mean")
 FLOORS = ("constant", "lead1", "lead2", "lead3", "longest", "random")
 DECIMALS = 4
 """In records; the last one is far below what a row more or less changes."""
-FEW_ROWS = 20
-"""Below this many rows a slice's mean says little, and is marked."""
 CHUNK_ROWS = 2048
 """Rows that are scored at once, in bounded memory."""
 LEADS = (1, 2, 3)
@@ -301,7 +299,7 @@ def _compare(blocks: Mapping[str, Mapping[str, Any]], score: str) -> dict[str, A
     return {
         "signature": blocks[ranked[0]]["signature"],
         "systems": {
-            name: {score: blocks[name][score], "confidence": blocks[name]["confidence"][score]}
+            name: {score: blocks[name][score], "confidence": blocks[name]["confidence"].get(score)}
             for name in ranked
         },
         "differences": [_round(asdict(one)) for one in compare_systems(scores)],
@@ -437,7 +435,7 @@ def _describe_scale(
     per_row = _all_scores(rates[..., 2])
     ends = {
         name: [round(low, DECIMALS), round(high, DECIMALS)]
-        for name, (low, high) in _intervals(per_row).items()
+        for name, (low, high) in (_intervals(per_row) if len(rates) > 1 else {}).items()
     }
     block: dict[str, Any] = {
         **{key: _mean(values) for key, values in per_row.items()},
@@ -476,12 +474,12 @@ def _describe_scale(
 def _describe_content(figures: Mapping[str, NDArray[Any]], *, signature: str) -> dict[str, Any]:
     """Return the content score's block: `f1` with interval, of floors and ceiling, of each row."""
     run = figures["run"]
-    low, high = percentile_intervals(run[:, None])[0]
+    ends = percentile_intervals(run[:, None])[0] if len(run) > 1 else None
     floors = {floor: _mean(figures[floor]) for floor in CONTENT_FLOORS if floor in figures}
     return {
         "f1": _mean(run),
         "signature": signature,
-        "confidence": {"f1": [round(float(low), DECIMALS), round(float(high), DECIMALS)]},
+        "confidence": {} if ends is None else {"f1": [round(float(x), DECIMALS) for x in ends]},
         **({"floors": floors} if floors else {}),
         **({"ceiling": {"human": _mean(figures["human"])}} if "human" in figures else {}),
         "per_row": {"f1": [round(value, DECIMALS) for value in run.tolist()]},
@@ -494,7 +492,8 @@ def _against_constant(run: NDArray[np.float32], constant: NDArray[np.float32]) -
     sign = 1.0 if found.first == "run" else -1.0
     low, high = sorted((sign * found.low, sign * found.high))
     points = {"points": sign * found.points, "low": low, "high": high, "p": found.p}
-    return _round({**points, "real": found.real, "more_rows": found.more_rows})
+    verdict = {"real": found.real, "rows": found.rows, "more_rows": found.more_rows}
+    return _round({**points, **verdict})
 
 
 def _correct_for_chance(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -518,7 +517,7 @@ def _describe_slices(
     floor = None if constant is None else _mean_f1(constant)
     blocks = []
     for by, value, places in slice_rows(rows):
-        low, high = percentile_intervals(means[places][:, None])[0]
+        ends = percentile_intervals(means[places][:, None])[0] if len(places) > 1 else None
         blocks.append(
             {
                 "by": by,
@@ -526,7 +525,11 @@ def _describe_slices(
                 "rows": len(places),
                 "few": len(places) < FEW_ROWS,
                 "rouge_mean": _mean(means[places]),
-                "confidence": [round(float(low), DECIMALS), round(float(high), DECIMALS)],
+                **(
+                    {}
+                    if ends is None
+                    else {"confidence": [round(float(end), DECIMALS) for end in ends]}
+                ),
                 **({} if floor is None else {"constant": _mean(floor[places])}),
             }
         )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+FEW_ROWS = 20
+"""Below this many rows a mean says little."""
 MOST_TOPICS, TOPIC_ROWS = 10, 5
 """The most frequent topics of at least so many rows; real data has a topic of its own for almost
 every row."""

@@ -5,12 +5,12 @@ Must not compute scores.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dialsum.files import write_report
-from dialsum.score.rows import Rows
+from dialsum.score.rows import FEW_ROWS, Rows
 from dialsum.score.statistics import ALPHA, HALVES, TRIALS, find_leaders
 from dialsum.text import align
 
@@ -37,6 +37,12 @@ BESIDE = ("constant", "lead2")
 CEILING = "human ceiling"
 CONTENT = "content: nouns, verbs, adjectives, numbers (F1, rare ones count more)"
 CONTENT_TITLES = ["", "F1", "95 % interval"]
+TINY = 0.5
+"""Points of a mean that nobody would notice in the summaries."""
+MORE_ROWS = (
+    "More rows: for 80 % power, if the difference is as large as seen; testing again after adding",
+    "rows needs a correction.",
+)
 LEAST_READING = 0.05
 """Seen: 0.001 of a model that wrote one sentence for all rows, 1.1 of one that reads."""
 MOST_ROWS = 1_000_000
@@ -200,7 +206,7 @@ def score_table(
     over = ""
     if "rouge_mean" in corrected:
         over = f"{corrected['rouge_mean']:.1f} % ({FLOORS[corrected['floor']]})"
-    ends = "{:.2f} - {:.2f}".format(*scale["confidence"]["rouge_mean"])
+    ends = format_ends(scale["confidence"].get("rouge_mean"))
     table = [[name, *cells(scale), ends, over]]
     for key in floors:
         if floor := scale.get("floors", {}).get(key):
@@ -210,12 +216,17 @@ def score_table(
     return table
 
 
+def format_ends(interval: Sequence[float] | None) -> str:
+    """Return an interval; nothing of a single row, which has none."""
+    return "" if interval is None else "{:.2f} - {:.2f}".format(*interval)
+
+
 def content_table(block: Block, *, name: str) -> list[list[str]]:
     """Return the content score of the system, its floors and the ceiling, as CONTENT_TITLES."""
     content = block["content"]
     beside = {**content.get("floors", {}), **content.get("ceiling", {})}
     titles = {**FLOORS, "human": CEILING}
-    ends = "{:.2f} - {:.2f}".format(*content["confidence"]["f1"])
+    ends = format_ends(content["confidence"].get("f1"))
     floors = [[titles[key], f"{value:.2f}", ""] for key, value in beside.items()]
     return [[name, f"{content['f1']:.2f}", ends], *floors]
 
@@ -269,6 +280,8 @@ def explain_real(rows: int) -> list[str]:
         f"ROUGE-1, -2, -L, {TRIALS:,} trials;",
         "p over a scale's pairs of systems is corrected by Holm's method, p against the constant "
         "stands alone.)",
+        f"LEVEL: the interval lies within {TINY:g} points; tiny: the difference does.",
+        *MORE_ROWS,
     ]
 
 
@@ -326,7 +339,7 @@ def say_difference(found: Mapping[str, Any]) -> str:
     """Say in a sentence whether a difference is real, and what would settle it."""
     first, second, p = found["first"], found["second"], found.get("p_holm", found["p"])
     ends = f"({found['low']:.2f} to {found['high']:.2f})"
-    verdict = describe_verdict(real=found["real"], more_rows=found.get("more_rows"))
+    verdict = describe_verdict(found)
     if not found["real"]:
         gap = f"{first} and {second} differ by {found['points']:+.2f} points {ends}"
     elif found["points"] < 0:
@@ -336,10 +349,19 @@ def say_difference(found: Mapping[str, Any]) -> str:
     return f"{gap}, p = {p:.4f}: {verdict}"
 
 
-def describe_verdict(*, real: bool, more_rows: int | None) -> str:
-    """Return REAL, or that a difference is not settled and what would settle it."""
-    if real:
-        return "REAL"
+def describe_verdict(found: Mapping[str, Any]) -> str:
+    """Return REAL, LEVEL, or that a difference is not settled and what would settle it.
+
+    Args:
+        found: points, low, high, real, rows, more_rows of a Difference; the last may be absent.
+    """
+    more_rows, rows = found.get("more_rows"), found.get("rows")
+    if found["real"]:
+        return "REAL, but tiny" if abs(found["points"]) < TINY else "REAL"
+    if rows is not None and rows < FEW_ROWS:
+        return f"NOT SETTLED: {rows} rows say little"
+    if found["low"] > -TINY and found["high"] < TINY:
+        return f"LEVEL: they differ by less than {TINY:g} points"
     if more_rows is None:
         return "NOT SETTLED: no difference was seen"
     if more_rows > MOST_ROWS:
@@ -399,7 +421,7 @@ def _format_slices(block: Block) -> list[str]:
                 f"  {one['value']}",
                 f"{one['rows']}{' few' if one['few'] else ''}",
                 f"{one['rouge_mean']:.2f}",
-                "{:.2f} - {:.2f}".format(*one["confidence"]),
+                format_ends(one.get("confidence")),
                 f"{one['constant']:.2f}" if "constant" in one else "",
             ]
         )
@@ -433,7 +455,7 @@ def write_page(
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    words = (sum_up, say_difference, say_against_constant, say_stability)
+    words = (format_ends, sum_up, say_difference, say_against_constant, say_stability)
     tables = (list_scales, name_scale, score_titles, score_table, content_table)
     explained = (explain_words, explain_real)
     environment.globals |= {one.__name__: one for one in (*words, *tables, *explained)}
