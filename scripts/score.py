@@ -98,6 +98,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="also write a page with the worst rows there; an older page is replaced",
     )
     add(
+        "--per-row",
+        type=Path,
+        metavar="FILE.csv",
+        help="also write every measure of every row there, of all systems",
+    )
+    add(
         "--check-submission",
         type=Path,
         metavar="FILE",
@@ -108,8 +114,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.html and options.html.suffix.lower() not in (".html", ".htm"):
         parser.error(f"--html {options.html}: give a name that ends in .html")
-    if options.html and not options.html.absolute().parent.is_dir():
-        parser.error(f"--html {options.html}: there is no folder {options.html.parent}")
+    if options.per_row and options.per_row.suffix.lower() != ".csv":
+        parser.error(f"--per-row {options.per_row}: give a name that ends in .csv")
+    for option, path in (("--html", options.html), ("--per-row", options.per_row)):
+        if path and not path.absolute().parent.is_dir():
+            parser.error(f"{option} {path}: there is no folder {path.parent}")
     if options.check_submission:
         if options.predictions or options.compare:
             parser.error("--check-submission goes with --test alone, without predictions")
@@ -143,22 +152,25 @@ def main(arguments: Sequence[str] | None) -> int:
         from dialsum.score.show import is_page, write_page
 
         refuse_foreign(options.html, is_ours=is_page)
+    if options.per_row:
+        from dialsum.score.files import is_rows_table, write_rows
+
+        refuse_foreign(options.per_row, is_ours=is_rows_table)
     if options.check_submission:
         check(options)
         return 0
     systems, train = read_systems(options)
-    from dialsum.score.api import compare_reports, score_report
+    from dialsum.score.api import compare_reports, describe_rows, measure
 
     recipe = {key: getattr(options, key) for key in ("tokenizer", "tags", "aggregate")}
-    blocks = {
-        name: score_report(rows, train_summaries=train, **recipe) for name, rows in systems.items()
+    measured = {
+        name: measure(rows, train_summaries=train, **recipe) for name, rows in systems.items()
     }
+    blocks = {name: describe_rows(one) for name, one in measured.items()}
     empty = {
         name: sum(not text.strip() for text in rows.predictions) for name, rows in systems.items()
     }
     compared = compare_reports(blocks) if len(blocks) > 1 else None
-    if options.html:
-        write_page(options.html, blocks, compared, systems=systems)
     if options.json:
         files = {"references": options.references}
         records = {
@@ -168,7 +180,19 @@ def main(arguments: Sequence[str] | None) -> int:
         told = {"comparison": compared, "systems": records} if compared else records.popitem()[1]
         print(dump_json({**files, **told}), end="")
     else:
-        print_tables(blocks, compared, empty, options)
+        print_tables(blocks, compared, empty, systems, options)
+    # Last: what is found stands on the screen, whatever becomes of a file.
+    if options.html:
+        write_page(options.html, blocks, compared, systems=systems)
+    if options.per_row:
+        columns = {
+            f"{name} {title}" if compared else title: values
+            for name, one in measured.items()
+            for title, values in one.columns().items()
+        }
+        first = next(iter(systems.values()))
+        names = [first.name(row) for row in range(len(first))]
+        write_rows(options.per_row, names, columns)
     return 0
 
 
@@ -239,15 +263,18 @@ def print_tables(
     blocks: dict[str, Any],
     compared: dict[str, Any] | None,
     empty: dict[str, int],
+    systems: dict[str, Rows],
     options: argparse.Namespace,
 ) -> None:
     """Print what a person reads, with what is missing beside it."""
-    from dialsum.score.show import format_comparison, format_scores
+    from dialsum.score.show import format_comparison, format_differing, format_scores
 
     against = ", ".join(map(str, options.references))
     name, first = next(iter(blocks.items()))
     print(f"{', '.join(blocks)} against {against}: {first['rows']} rows, scores 0-100\n")
     print(format_comparison(compared, blocks) if compared else format_scores(first, name=name))
+    for line in format_differing(blocks, systems):
+        print(line)
     for name, count in empty.items():
         if count:
             print(f"{name}: {count} predictions are empty and score 0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import subprocess
@@ -408,3 +409,52 @@ def test_the_table_of_the_docs_is_what_the_command_prints(
     for page in ("docs/scores.md", "docs/ko/scores.md"):
         text = (repository / page).read_text(encoding="utf-8")
         assert table.strip() in text, f"{page} has other figures than: {done.args}"
+
+
+def test_every_measure_of_every_row_can_be_had(run: Run) -> None:
+    status, _, _ = run(*ASKED, "--per-row", "rows.csv")
+    assert status == 0
+    with Path("rows.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    block = read_record(run, *ASKED)
+    assert [row["fname"] for row in rows] == ["d2", "d1"]
+    for title, values in block["per_row"].items():
+        assert [float(row[title]) for row in rows] == pytest.approx(values, abs=1e-3)
+    assert [float(row["content"]) for row in rows] == pytest.approx(
+        block["content"]["per_row"]["f1"], abs=1e-3
+    )
+    assert rows[0]["names_missed"] == ""  # a row that has nothing to measure
+    write({"bad.csv": HEAD + "d1,없다.\nd2,없다.\n"})
+    asked = (*ASKED, "--compare", "bad.csv", "--per-row", "rows.csv")
+    status, output, _ = run(*asked)
+    assert status == 0 and "rows where pred.csv and bad.csv differ most" in output
+    head = Path("rows.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert {"bad.csv rouge_mean", "pred.csv rouge_mean"} <= set(head)
+    before = Path("pred.csv").read_bytes()
+    status, _, error = run(*ASKED, "--per-row", "pred.csv")
+    assert status == 2 and "was not written by this command" in error
+    assert Path("pred.csv").read_bytes() == before
+
+
+@pytest.mark.usefixtures("run")
+def test_a_page_that_cannot_be_written_does_not_cost_the_scores() -> None:
+    # No file may grow beyond 2 KiB; Python turns the signal into an error.
+    script = Path(__file__).resolve().parent.parent / "scripts" / "score.py"
+    command = f"ulimit -f 2; exec {sys.executable} {script} pred.csv ref.csv --html page.html"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 1 and "page.html" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "mecab-ko" in done.stdout
+
+
+def test_faults_of_form_are_told_with_the_score_without_them(run: Run) -> None:
+    text = "#Person1# 은 역으로 간다.</s>"
+    write({"pred.csv": f"{HEAD}d1,{text}\nd2,둘은\u200b 점심을 먹는다.\n"})
+    status, output, _ = run(*ASKED)
+    assert status == 0
+    assert "faults of form in 2 of 2 rows: a blank between a tag and its particle (" in output
+    assert "on whitespace 100.00 (" in output
+    form = read_record(run, *ASKED)["form"]
+    assert form["faults"] == {"gap": 1, "special": 1, "invisible": 1}
+    write({"pred.csv": f"{HEAD}d1,#Person1#은 역으로 간다.\nd2,둘은 점심을 먹는다.\n"})
+    assert "form" not in read_record(run, *ASKED)

@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from dialsum.data.cleaning import split_lines
-from dialsum.data.tags import TURN_START
+from dialsum.data.tags import TURN_START, loose_tags
 from dialsum.errors import DataError
 from dialsum.score.content import (
     Weights,
@@ -28,6 +28,7 @@ from dialsum.score.content import (
     shipped_weights,
     sign_content,
 )
+from dialsum.score.form import find_faults, mend
 from dialsum.score.rouge import (
     METRICS,
     PreparedText,
@@ -51,6 +52,7 @@ from dialsum.score.statistics import (
     percentile_intervals,
 )
 from dialsum.score.unseen import (
+    MEASURES,
     count_distinct,
     describe_unseen,
     find_shared,
@@ -187,17 +189,72 @@ def score_report(
         rows: what is scored; dialogues add leads and the longest utterance as floors, and what a
             prediction says that its dialogue does not.
         tokenizer, tags, aggregate: as score_texts.
-        train_summaries: what the constant floor is chosen from; never the references that are
-            scored on. Without it there is no `constant` among the floors.
+        train_summaries: what the constant floor is chosen from, and content weighed by; never the
+            references that are scored on. Without it there is no `constant` among the floors.
 
     Returns:
-        The block of the asked scale (see _describe_scale) with `tags_one` and `whitespace` (the
-        same on those scales; left out where it would be the asked scale again),
-        `foreign_script_rate` (percent of the rows), `unseen` (see describe_unseen) and `slices`.
+        As describe_rows.
 
     Raises:
         DataError, UnfitError: as score_texts.
     """
+    return describe_rows(
+        measure(
+            rows,
+            tokenizer=tokenizer,
+            tags=tags,
+            aggregate=aggregate,
+            train_summaries=train_summaries,
+        )
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Every figure of every row, from which records and tables of rows are made.
+
+    Attributes:
+        rows: in composed Unicode.
+        figures: as _take_all gives them, of all rows.
+        signatures: of each scale, `asked` first, and of `content`.
+        constants: each scale's constant text, where train summaries are known.
+        faults: which faults of form each prediction has.
+    """
+
+    rows: Rows
+    figures: Figures
+    signatures: Mapping[str, str]
+    constants: Mapping[str, str]
+    faults: Sequence[Sequence[str]]
+
+    @property
+    def scales(self) -> list[str]:
+        """The scales that were scored on."""
+        return [name for name in self.signatures if name != "content"]
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return every measure of the predictions, 0-100 or in its own unit: [rows], NaN where a
+        row has nothing to measure."""
+        found: dict[str, NDArray[Any]] = {}
+        for scale in self.scales:
+            scores = _all_scores(self.figures[scale, "run"])
+            beside = "" if scale == "asked" else f"{scale}."
+            found |= {f"{beside}{name}": scores[name] for name in FLOOR_SCORES}
+        found["content"] = self.figures["content", "run"]
+        return found | {
+            key: self.figures["value", key] for key in MEASURES if ("value", key) in self.figures
+        }
+
+
+def measure(
+    rows: Rows,
+    *,
+    tokenizer: str = "mecab",
+    tags: str = "split",
+    aggregate: str = "mean",
+    train_summaries: Sequence[str] | None = None,
+) -> Measured:
+    """Take every figure of every row; arguments and errors as of score_report."""
     import numpy as np
 
     rows.check()
@@ -206,8 +263,9 @@ def score_report(
     for name, scale in (("tags_one", (tokenizer, "one")), ("whitespace", ("whitespace", "split"))):
         if scale not in scales.values():
             scales[name] = scale
+    count = len(rows.references[0])
     signatures = {
-        name: make_signature(*scale, references=len(rows.references[0]), aggregate=aggregate)
+        name: make_signature(*scale, references=count, aggregate=aggregate)
         for name, scale in scales.items()
     }
     constants, weights = {}, shipped_weights()
@@ -215,8 +273,15 @@ def score_report(
         train = tuple(train_summaries)
         constants = {name: _choose_constant(*scale, train) for name, scale in scales.items()}
         weights = _learn_weights(train)
+    signatures["content"] = sign_content(weights, references=count, aggregate=aggregate)
     firsts = [texts[0] for texts in rows.references]
     others = other_summaries(firsts) if len(rows) > 1 else None
+    sources = rows.dialogues or [""] * len(rows)
+    known = {tag for texts in rows.references for text in texts for tag in loose_tags(text)}
+    faults = [
+        find_faults(text, source=source, known=known)
+        for text, source in zip(rows.predictions, sources, strict=True)
+    ]
     taken = [
         _take_all(
             chunk,
@@ -225,30 +290,52 @@ def score_report(
             aggregate=aggregate,
             constants=constants,
             weights=weights,
+            mended=any(faults),
         )
         for at, chunk in enumerate(_split_rows(rows))
     ]
     figures = {key: np.concatenate([one[key] for one in taken]) for key in taken[0]}
-
     with_tags = "tags_one" if "tags_one" in scales else "asked"
     run, exchanged = (_mean_f1(figures[with_tags, system]) for system in ("run", "exchanged"))
     figures["value", "speaker_exchange"] = (run - exchanged).astype("float32")
     figures["value", "shared"], figures["what", "shared"] = find_shared(rows.predictions)
     figures["reference", "shared"] = find_shared(firsts)[0]
+    return Measured(rows, figures, signatures, constants, faults)
+
+
+def describe_rows(measured: Measured) -> dict[str, Any]:
+    """Return the record of what was measured.
+
+    Returns:
+        The block of the asked scale (see _describe_scale) with `tags_one` and `whitespace` (the
+        same on those scales; left out where it would be the asked scale again), `content` (see
+        _describe_content), `form` (where there are faults of it), `foreign_script_rate` and
+        `distinct_share` (percent of the rows), `unseen` (see describe_unseen) and `slices`.
+    """
+    rows, figures = measured.rows, measured.figures
+
+    def of(name: str) -> dict[str, NDArray[Any]]:
+        return {system: values for (scale, system), values in figures.items() if scale == name}
+
     blocks = {
         name: _describe_scale(
-            {system: values for (scale, system), values in figures.items() if scale == name},
-            signature=signatures[name],
-            constant=constants.get(name),
+            of(name),
+            signature=measured.signatures[name],
+            constant=measured.constants.get(name),
             full=name != "whitespace",
         )
-        for name in scales
+        for name in measured.scales
     }
     block: dict[str, Any] = blocks.pop("asked") | blocks
-    block["content"] = _describe_content(
-        {system: values for (scale, system), values in figures.items() if scale == "content"},
-        signature=sign_content(weights, references=len(rows.references[0]), aggregate=aggregate),
-    )
+    block["content"] = _describe_content(of("content"), signature=measured.signatures["content"])
+    if any(measured.faults):
+        block["form"] = {
+            "rows": sum(map(bool, measured.faults)),
+            "faults": dict(Counter(fault for own in measured.faults for fault in own)),
+            "rouge_mean_without": {
+                name: _mean(_mean_f1(figures[name, "mended"])) for name in measured.scales
+            },
+        }
     block["references_sha256"] = rows.references_sha256()
     block["unseen"] = describe_unseen(figures, rows)
     block["distinct_share"] = round(100.0 * count_distinct(rows.predictions) / len(rows), 2)
@@ -341,17 +428,19 @@ def _take_all(
     aggregate: str,
     constants: Mapping[str, str],
     weights: Weights,
+    mended: bool,
 ) -> Figures:
     """Score the rows and their floors on every scale, and take all measures.
 
     Args:
         others: the summary of another row, for each row.
+        mended: score the predictions without their faults of form, too.
 
     Returns:
         What measure_rows gives, and by scale: `rates` as score_rows gives them, and F1 of `run`,
-        of `exchanged` (speakers; where tags are one token), of each floor and of `human`, where
-        there are several references: [rows, METRICS]. Under `content` the F1 of content of the run,
-        CONTENT_FLOORS and `human`: [rows].
+        of `exchanged` (speakers; where tags are one token), of `mended`, of each floor and of
+        `human`, where there are several references: [rows, METRICS]. Under `content` the F1 of
+        content of the run, CONTENT_FLOORS and `human`: [rows].
     """
     import numpy as np
 
@@ -372,6 +461,9 @@ def _take_all(
         if tags == "one":
             exchanged = _exchange_speakers(predictions, rows, preparer)
             found["exchanged"] = score(exchanged, columns)[..., 2]
+        if mended:
+            without = preparer.prepare_all([mend(text) for text in rows.predictions])
+            found["mended"] = score(without, columns)[..., 2]
         if name in constants:
             floors["constant"] = [constants[name]] * len(rows)
         for floor, texts in floors.items():

@@ -13,6 +13,7 @@ from pathlib import Path
 from dialsum.data.cleaning import MOST_WITHOUT_TEXT, has_no_text
 from dialsum.data.tables import TableRow, hint_at_names, read_rows
 from dialsum.errors import DataError, raise_problems
+from dialsum.files import write_table_for_people
 from dialsum.score.rows import Rows
 from dialsum.text import name_some, shorten
 
@@ -128,6 +129,30 @@ def read_predictions(path: Path, references: References) -> Rows:
         dialogues=[references.dialogues[name] for name in ids] if has_all else None,
         topics=[references.topics.get(name, "") for name in ids] if references.topics else None,
         names=[f"row {name}" for name in ids] if references.numbered else ids,
+    )
+
+
+def is_rows_table(head: bytes) -> bool:
+    """Say whether a file's first bytes are those of a table of write_rows."""
+    first = head.partition(b"\n")[0]
+    return first.startswith(b"fname,") and b"rouge_mean" in first
+
+
+def write_rows(path: Path, names: Sequence[str], columns: Mapping[str, Sequence[float]]) -> None:
+    """Write a CSV of every row's figures; what a row has not is empty (errors as write_bytes).
+
+    Args:
+        names: the rows' ids.
+        columns: title to the rows' values.
+    """
+    values = zip(*columns.values(), strict=True)
+    write_table_for_people(
+        path,
+        ["fname", *columns],
+        (
+            [name, *("" if number != number else f"{number:.4f}" for number in row)]
+            for name, row in zip(names, values, strict=True)
+        ),
     )
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.files import write_report
+from dialsum.score.form import FAULTS
 from dialsum.score.rows import FEW_ROWS, Rows
 from dialsum.score.statistics import ALPHA, HALVES, TRIALS, find_leaders
-from dialsum.text import align
+from dialsum.text import align, shorten
 
 Block = Mapping[str, Any]
 """A record of score_report, or the part of it that is of one scale."""
@@ -48,6 +49,8 @@ LEAST_READING = 0.05
 MOST_ROWS = 1_000_000
 """Beyond this many more rows nobody will settle it."""
 EXAMPLES = 2
+DIFFERING = 3
+LONGEST_TEXT = 160
 LONGEST_EXAMPLE = 20
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -128,6 +131,7 @@ def format_scores(block: Block, *, name: str = "predictions") -> str:
         lines.insert(place, heading)
     content = [CONTENT_TITLES, *_indent(content_table(block, name=name))]
     lines += ["", CONTENT, *align(content, left=(0,)), f"  {block['content']['signature']}"]
+    lines += ["", *form] if (form := say_form(block)) else []
     lines += ["", *explain_words(block)]
     if "against_constant" in block:
         lines += explain_real(block["rows"])
@@ -171,6 +175,8 @@ def format_comparison(found: Mapping[str, Any], blocks: Mapping[str, Block]) -> 
         said += [say_difference(one) for one in content["differences"]]
         lines += [CONTENT, *align(table, left=(0,)), ""]
         lines += [*(f"  {line}" for line in [*said, content["signature"]]), ""]
+    for name, block in blocks.items():
+        lines += [f"{name}: {line}" for line in say_form(block)]
     explained = [*explain_words(next(iter(blocks.values()))), *explain_real(found["rows"])]
     return "\n".join([*lines, *_format_unseen(blocks), "", *explained])
 
@@ -219,6 +225,25 @@ def score_table(
 def format_ends(interval: Sequence[float] | None) -> str:
     """Return an interval; nothing of a single row, which has none."""
     return "" if interval is None else "{:.2f} - {:.2f}".format(*interval)
+
+
+def say_form(block: Block) -> list[str]:
+    """Say which faults of form the predictions have, and what they would have without."""
+    if "form" not in block:
+        return []
+    form, rows = block["form"], block["rows"]
+    counts = form["faults"]
+    faults = [f"{said} in {counts[fault]:,}" for fault, said in FAULTS.items() if fault in counts]
+    names = {"asked": "the mean", "tags_one": "with tags as one", "whitespace": "on whitespace"}
+    scales = {"asked": block} | {key: block[key] for key in names if key in block}
+    gains = [
+        f"{names[key]} {without:.2f} ({scales[key]['rouge_mean']:.2f} as it is)"
+        for key, without in form["rouge_mean_without"].items()
+    ]
+    return [
+        f"faults of form in {form['rows']:,} of {rows:,} rows: {'; '.join(faults)}",
+        f"without them (broken tags apart) {', '.join(gains)}",
+    ]
 
 
 def content_table(block: Block, *, name: str) -> list[list[str]]:
@@ -430,6 +455,34 @@ def _format_slices(block: Block) -> list[str]:
     return ["", *align(table, left=(0,)), *said]
 
 
+def format_differing(blocks: Mapping[str, Block], systems: Mapping[str, Rows]) -> list[str]:
+    """Return the rows in which the first system and each other one differ most, with what they
+    say there.
+
+    Args:
+        blocks, systems: name of each system to its record, and to its rows.
+    """
+    lines: list[str] = []
+    first, *others = blocks
+    for other in others:
+        lines += ["", f"rows where {first} and {other} differ most, by the mean asked for"]
+        for row, gap in find_differing(blocks[first], blocks[other]):
+            lines.append(f"  {systems[first].name(row)}: {gap:+.2f}")
+            for name in (first, other):
+                text = " ".join(systems[name].predictions[row].split()) or "(empty)"
+                lines.append(f"    {name}: {shorten(text, limit=LONGEST_TEXT)}")
+    return lines
+
+
+def find_differing(one: Block, other: Block) -> list[tuple[int, float]]:
+    """Return the rows that one system does most better in than another, then those that it does
+    most worse in: their places, and by how many points."""
+    pairs = zip(one["per_row"]["rouge_mean"], other["per_row"]["rouge_mean"], strict=True)
+    gaps = sorted(((mine - theirs, at) for at, (mine, theirs) in enumerate(pairs)), reverse=True)
+    ahead = [(at, gap) for gap, at in gaps[:DIFFERING] if gap > 0]
+    return ahead + [(at, gap) for gap, at in gaps[::-1][:DIFFERING] if gap < 0]
+
+
 def is_page(head: bytes) -> bool:
     """Say whether a file's first bytes are those of a page of write_page."""
     return head.startswith(TEMPLATE.read_bytes().partition(b"<style>")[0])
@@ -456,7 +509,7 @@ def write_page(
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     words = (format_ends, sum_up, say_difference, say_against_constant, say_stability)
-    tables = (list_scales, name_scale, score_titles, score_table, content_table)
+    tables = (say_form, list_scales, name_scale, score_titles, score_table, content_table)
     explained = (explain_words, explain_real)
     environment.globals |= {one.__name__: one for one in (*words, *tables, *explained)}
     environment.globals |= {"CONTENT": CONTENT, "CONTENT_TITLES": CONTENT_TITLES}
