@@ -311,8 +311,8 @@ def check(options: argparse.Namespace) -> None:
     if problems or remarks.faults:
         raise UnfitError(say_unfit(options.check_submission, [*problems, *remarks.faults]))
     print(
-        f"{options.check_submission}: fit to hand in: {len(test.rows):,} rows, ids, order, index "
-        "and columns as they must be, no empty summary"
+        f"{options.check_submission}: fit to hand in: {len(test.rows):,} rows, ids, order and "
+        "columns as they must be, no empty summary"
     )
 
 

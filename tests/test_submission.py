@@ -60,8 +60,8 @@ UNFIT = [
         ["line 3  row 2: fname 'test_2' stands where the test file has 'test_1'"],
     ),
     (
-        "fname,summary\ntest_0,a\ntest_1,b\ntest_2,c\n",
-        ["line 1  the first line is 'fname,summary' and must be ',fname,summary'", "index=False"],
+        "summary,fname\na,test_0\nb,test_1\nc,test_2\n",
+        ["line 1  the first line is 'summary,fname' and must be ',fname,summary' or 'fname,sum"],
     ),
     (
         ",fname,summary,x\n0,test_0,a,1\n1,test_1,b,1\n2,test_2,c,1\n",
@@ -82,6 +82,19 @@ UNFIT = [
     (f"{TOP}0,test_0,a\n1,test_1,\n2,test_2,c\n", ["line 3  row 2: the summary of 'test_1' is em"]),
     (f"{TOP}0,test_0,a\n1,test_1,-\n2,test_2,c\n", ["of 'test_1' holds only '-', which says"]),
 ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("fname,summary\ntest_0,a\ntest_1,b\ntest_2,c\n", "no index stands before fname"),
+        ("id,fname,summary\n0,test_0,a\n1,test_1,b\n2,test_2,c\n", "is called 'id'"),
+    ],
+)
+def test_another_index_is_odd_and_no_fault(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "submission.csv"
+    path.write_text(content, encoding="utf-8")
+    assert said in check_submission(path, ROWS).oddities[0]
 
 
 @pytest.mark.parametrize(("content", "words"), UNFIT)

@@ -196,10 +196,17 @@ def test_speakers() -> None:
     assert find_unknown_speakers("#Person2#은 간다", dialogue) == []
 
 
+def test_a_particle_after_a_tag_and_a_blank_is_no_name() -> None:
+    text = "#Person1# 에게 #Person2# 가 말한다. #Person1# 은 간다. #Person1# 은행 직원"
+    assert find_facts(text)["names"] == {}
+
+
 def test_unfinished() -> None:
     ended = ["", "둘은 간다.", "둘은 간다", '그는 "가자."', "둘이 역으로 향함", "They go home!"]
+    ended += ["둘은 만나요~", "가자고 해요😊", "좋아요 👍🏽", "둘은 간다 ^^"]
     assert [text for text in ended if is_unfinished(text)] == []
-    open_ones = ["둘은 역에", "둘은 약속을 지키지 않고 연락을", "They go home", "값은 10"]
+    open_ones = ["둘이 만난 바다", "새 담요", "그의 책임", "둘의 만남,"]
+    open_ones += ["둘은 역에", "둘은 약속을 지키지 않고 연락을", "They go home", "값은 10"]
     assert [text for text in open_ones if not is_unfinished(text)] == []
 
 

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -77,8 +77,8 @@ def inspect_submission(
 ) -> tuple[list[str], Remarks]:
     """Hold a submission against the test file.
 
-    Its form has to be right: header, index, every id once and in order, no empty summary, one line
-    each, composed Unicode.
+    Its form has to be right: header, index if any, every id once and in order, no empty summary,
+    one line each, composed Unicode.
 
     Args:
         known: tags that train has (tags.loose_tags).
@@ -94,12 +94,17 @@ def inspect_submission(
         return list(error.problems), Remarks([], [])
     header, *records = (cells for _, cells in split_records(text, path))
     wrong = [number for number, cells in enumerate(records) if cells[0].strip() != str(number)]
-    problems = []
-    if header != HEADER:
+    problems, odd = [], []
+    if header == HEADER[1:]:
+        odd.append(
+            "no index stands before fname: such files were handed in, too, but the competition's "
+            "sample has one without a name that counts the rows from 0 (pandas writes it unless "
+            "told index=False)"
+        )
+    elif header[1:] != HEADER[1:]:
         problems.append(
             f"{path}:1  the first line is {shorten(','.join(header))!r} and must be "
-            "',fname,summary': before fname stands an index without a name that counts the rows "
-            "from 0 (pandas writes it unless told index=False)"
+            "',fname,summary' or 'fname,summary'"
         )
     elif wrong:
         more = f", and {len(wrong) - 1:,} more rows have a wrong one" if len(wrong) > 1 else ""
@@ -123,7 +128,12 @@ def inspect_submission(
     problems += [*shorten_kind(empty), *shorten_kind(broken), *shorten_kind(decomposed)]
     dialogues = {row.fname: row.dialogue for row in test_rows}
     summaries = {row.values["fname"]: row.values["summary"] for row in table}
-    return problems, remark_on_summaries(summaries, dialogues, known=known)
+    if header[1:] == HEADER[1:] and header[0]:
+        odd.append(
+            f"the index before fname is called {shorten(header[0])!r}; the sample's has no name"
+        )
+    remarks = remark_on_summaries(summaries, dialogues, known=known)
+    return problems, replace(remarks, oddities=[*odd, *remarks.oddities])
 
 
 def say_unfit(path: Path, problems: Sequence[str]) -> str:

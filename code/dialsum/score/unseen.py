@@ -18,7 +18,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from dialsum.data.tags import SPEAKER, SPEAKER_IN_ANY_CASE, find_tags, tag_spans, without_tags
+from dialsum.data.tags import (
+    SPEAKER,
+    SPEAKER_IN_ANY_CASE,
+    find_tags,
+    join_particles,
+    tag_spans,
+    without_tags,
+)
 from dialsum.score.numbers import CLOCK, find_times, numbers_in_digits, numbers_in_words
 from dialsum.score.rouge import analyse, has_hangul, load_tokeniser, normalise
 from dialsum.score.rows import Rows, find_speakers
@@ -79,9 +86,12 @@ LATIN_WORD = re.compile(r"[A-Za-z\u00c0-\u024f\u1e00-\u1eff]{2,}")
 GRAM = 3
 CLOSING = "\"'”’」』)]}>» "
 ENDS = ".!?…。！？"
+SIGNS = ("Sm", "So", "Sk", "Mn", "Cf")
+"""Unicode's categories of `~`, emoji and their modifiers: after one nothing was cut off."""
 SENTENCE_ENDS = ("EF", "ETN")
 """Kinds of the last morpheme of a sentence: a final ending, or a noun made of a verb (함)."""
 FINAL_SYLLABLES = "다요죠까함됨임음"
+VERBAL_SYLLABLES = "함됨"
 """Where no full stop follows, mecab takes these for connective endings and for nouns."""
 
 Figures = Mapping[tuple[str, str], "NDArray[Any]"]
@@ -288,13 +298,20 @@ def is_unfinished(text: str) -> bool:
     """
     text = normalise(text)
     bare = text.rstrip(CLOSING)
-    if not bare or bare[-1] in ENDS or bare[-1] in FINAL_SYLLABLES:
+    if not bare or bare[-1] in ENDS or unicodedata.category(bare[-1]) in SIGNS:
         return False
     if not has_hangul(bare[-1]):
         return True
-    kinds = analyse(text).kinds
-    at = next((kind for kind in reversed(kinds) if not kind.startswith("S")), "")
-    return not any(end in at.split("+")[-1] for end in SENTENCE_ENDS)
+    spans, kinds, _ = analyse(text)
+    words = (at for at in reversed(range(len(kinds))) if not kinds[at].startswith("S"))
+    if (last := next(words, None)) is None:
+        return True
+    start, end = spans[last]
+    if bare[-1] in FINAL_SYLLABLES:
+        # 바다, 담요 and 책임 are words of their own; 향함 mecab takes for one.
+        own = kinds[last].startswith("NN") and end - start > 1
+        return own and bare[-1] not in VERBAL_SYLLABLES
+    return not any(one in kinds[last].split("+")[-1] for one in SENTENCE_ENDS)
 
 
 AFTER_NAMES = ("J", "VCP", "XSN", "NNP", "S", "NNB", "NNG")
@@ -306,7 +323,7 @@ SENTENCE_START = re.compile(r"(?:^|[.!?:\n]\s*|[\"'“‘(]\s*)$")
 
 def find_facts(text: str) -> Facts:
     """Return the facts of a text (spelling as it is, composed)."""
-    text = normalise(text)
+    text = join_particles(normalise(text))
     return {"names": _find_names(text), **_find_all_but_names(text)}
 
 
