@@ -1,4 +1,5 @@
-"""Reads a table whole and strictly: CSV, JSON Lines, or one summary a line; every row by its line.
+"""Reads a table whole and strictly: CSV, cells parted by tabs (.tsv), JSON Lines, or one summary a
+line; every row by its line.
 
 Must not know what a dialogue or a summary is: it hands out cells as they stand in the file. What
 the cells mean, and which of them may be empty, is for the callers.
@@ -22,6 +23,7 @@ from dialsum.text import SURROGATE, name_some, shorten
 
 JSON_LINES = (".jsonl", ".ndjson")
 PLAIN_LINES = (".txt",)
+TABBED = (".tsv", ".tab")
 DATA_ENDINGS = (".csv", *JSON_LINES)
 TEXT_KEYS = re.compile(r"fname|dialogue|summary\d*")
 """Columns whose values are text: a list or an object there is a mistake."""
@@ -71,7 +73,8 @@ def read_rows(
     if ending == ".json":
         raise DataError([f"{path}: give one JSON object a line, in a file that ends in .jsonl"])
     if ending not in (*JSON_LINES, *PLAIN_LINES):
-        return parse_table(text, path, required=required)
+        delimiter = "\t" if ending in TABBED else ","
+        return parse_table(text, path, required=required, delimiter=delimiter)
     if not text:
         raise DataError([f"{path}: is empty"])
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
@@ -146,11 +149,14 @@ def _read_json_lines(
     return rows
 
 
-def parse_table(text: str, path: Path, *, required: Sequence[str]) -> list[TableRow]:
+def parse_table(
+    text: str, path: Path, *, required: Sequence[str], delimiter: str = ","
+) -> list[TableRow]:
     """Take the text of a CSV file with a header apart.
 
     Args:
         required: column names that the header must have; others are kept too.
+        delimiter: what stands between two cells.
 
     Raises:
         DataError: a missing or doubled column, rows that are longer or shorter than the header
@@ -162,7 +168,7 @@ def parse_table(text: str, path: Path, *, required: Sequence[str]) -> list[Table
             "in .jsonl: rename it if that is what it holds, else write it as CSV"
         )
         raise DataError([problem])
-    records = split_records(text, path)
+    records = split_records(text, path, delimiter=delimiter)
     if not records:
         raise DataError([f"{path}: is empty; expected a header with {name_some(required)}"])
     header = [name.strip() for name in records[0][1]]
@@ -191,12 +197,12 @@ def parse_table(text: str, path: Path, *, required: Sequence[str]) -> list[Table
     return rows
 
 
-def split_records(text: str, path: Path) -> list[tuple[int, list[str]]]:
+def split_records(text: str, path: Path, *, delimiter: str = ",") -> list[tuple[int, list[str]]]:
     """Split CSV text into (first line, cells); blank lines are no rows."""
     # csv's limit is one for the process; a long dialogue may pass its 128 KiB, so it is lifted for
     # this call alone.
     old_limit = csv.field_size_limit(MAX_CELL_CHARS)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     records: list[tuple[int, list[str]]] = []
     line = 1
     try:
