@@ -88,14 +88,14 @@ def test_numbers_in_digits(text: str, values: list[float]) -> None:
 
 
 FACTS = [
-    ("오후 3시 30분에 만난다", "times", {"3:30"}),
+    ("오후 3시 30분에 만난다", "times", {"3:30", "오후"}),
     ("세 시 반에", "times", {"3:30"}),
     ("15:20에 금요일", "times", {"3:20", "금요일"}),
     ("네 시 오 분에", "times", {"4:05"}),
     ("3시간 동안 시험을 본다", "times", set()),
     ("간단한 시험이다", "times", set()),
-    ("at seven o'clock on Friday", "times", {"7:00", "friday"}),
-    ("12 pm, twelve o'clock", "times", {"12:00"}),
+    ("at seven o'clock on Friday", "times", {"7:00", "금요일"}),
+    ("12 pm, twelve o'clock", "times", {"12:00", "오후"}),
     ("#PhoneNumber#로 #Person1#에게", "masks", {"#PhoneNumber#"}),
     ("#PERSON1#은 #PersonName#을", "masks", {"#PersonName#"}),
     ("#Person1#은 서울에 간다", "names", {"서울"}),
@@ -369,3 +369,41 @@ def test_a_text_that_other_rows_have_too_is_counted() -> None:
     assert [one["what"] for one in shared["worst"]] == ["2 rows", "2 rows"]
     assert shared["references"] == 0.0
     assert found["distinct_share"] == 75.0
+
+
+@pytest.mark.parametrize(
+    ("summary", "dialogue", "lacking"),
+    [
+        ("세 시간을 기다린다", "세 시간이요", ""),
+        ("네 시간을 기다린다", "세 시간이요", "네 시간"),
+        ("네 시간을 기다린다", "4시간이요", ""),
+        ("두 사람은 만난다", "안녕", ""),
+        ("젊은 세대를 말한다", "안녕", ""),
+        ("사흘 쉰다", "3일 쉬어요", ""),
+        ("나흘 쉰다", "사흘 쉬어요", "나흘"),
+        ("석 달 산다", "세 달 살아요", ""),
+        ("3달 산다", "석 달 살아요", ""),
+        ("넉 달 산다", "석 달 살아요", "넉"),
+        ("6월에 간다", "유월에 가요", ""),
+        ("90분 걸린다", "한 시간 반 걸려요", ""),
+        ("2명이 간다", "둘이서 가요", ""),
+        ("3위안을 낸다", "3위안입니다", ""),
+        ("3달러를 낸다", "3위안입니다", "3달러"),
+        ("3달러를 낸다", "$3 입니다", ""),
+        ("3달러를 낸다", "셋이에요 3", ""),
+        ("3 달러를 낸다", "three dollars", ""),
+        ("Friday에 만난다", "금요일에 만나요", ""),
+        ("목요일에 만난다", "See you on Friday", "목요일"),
+        ("오전 7시에 간다", "아침 7시요", ""),
+        ("오전 7시에 간다", "오후 7시요", "오전"),
+        ("모레 간다", "내일 가요", "모레"),
+        ("내일 간다", "다음 날 가요", ""),
+        ("지난주에 샀다", "다음 주에 사요", "지난주"),
+    ],
+)
+def test_numbers_in_words_units_and_days_are_looked_up(
+    summary: str, dialogue: str, lacking: str
+) -> None:
+    found = find_lacking(find_facts(summary), dialogue)
+    told = [fact for kind in ("numbers", "units", "times") for fact in found[kind]]
+    assert told == ([lacking] if lacking else [])

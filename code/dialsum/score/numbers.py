@@ -30,6 +30,43 @@ ENGLISH = {
     **{word: one for one, word in enumerate(_ENGLISH_ONES.split())},
     **{word: 10 * ten for ten, word in enumerate(_ENGLISH_TENS.split(), start=2)},
 }
+DAY_COUNTS = {
+    word: value
+    for value, word in enumerate(
+        ["하루", "이틀", "사흘", "나흘", "닷새", "엿새", "이레", "여드레", "아흐레", "열흘"],
+        start=1,
+    )
+} | {"보름": 15}
+TOGETHER = {"혼자": 1, "둘이": 2, "셋이": 3, "넷이": 4}
+MONTHS = {"유월": 6, "시월": 10}
+SHORT_NATIVE = {"석": 3, "서": 3, "넉": 4, "너": 4}
+SHORT_COUNTED = re.compile(r"(?<![가-힣])(석|서|넉|너)(?= (?:달|장|잔|대|말|되))")
+PEOPLE = ("명", "사람", "분")
+COUNTED = re.compile(
+    rf"(?<![가-힣])(?P<word>(?:{'|'.join(NATIVE_TENS)})?(?:{'|'.join(NATIVE_ONES)}))"
+    r" ?(?P<counter>시간|달|번|개|마리|살|주|권|장|잔|병|가지|곳|박|명|사람|켤레|벌|송이|통"
+    r"|(?<= )(?:대|배|분))"
+)
+HOUR_AND_HALF = re.compile(rf"(\d+|{'|'.join(NATIVE_ONES)}) ?시간 ?반")
+_UNITS = (
+    "달러 불 dollars dollar $|원 won ₩|위안 위안화 yuan rmb ¥|유로 euros euro €|엔 yen|"
+    "파운드 pounds pound £|% 퍼센트 프로 percent|킬로미터 km|킬로그램 kg|미터 m|센티미터 센티 cm|"
+    "마일 miles mile|"
+    "시간 hours hour|분 minutes minute|초 seconds|일 days day|주 weeks week|개월 달 months month|"
+    "년 years year|살 세|명 사람|층 floor|도"
+)
+UNIT_NAMES = {word: words.split()[0] for words in _UNITS.split("|") for word in words.split()}
+_SIGNS = r"[$₩¥€£]"
+_WORDS = "|".join(
+    re.escape(word)
+    for word in sorted(UNIT_NAMES, key=len, reverse=True)
+    if not re.match(_SIGNS, word)
+)
+WITH_UNIT = re.compile(
+    rf"(?<![\d#])(?:(?P<before>{_SIGNS}) ?)?(?P<figures>\d[\d,]*(?:\.\d+)?(?: ?[십백천만억]+)?)"
+    rf"(?: ?(?P<unit>{_WORDS})(?![a-z]))?",
+    re.IGNORECASE | re.ASCII,
+)
 ENGLISH_WORD = re.compile(r"[a-z]+", re.IGNORECASE)
 
 
@@ -99,11 +136,46 @@ def numbers_in_words(text: str) -> set[float]:
             # 책만 오천 원: what looks like a part of it may be a particle.
             parts = [part for part in match.group().split() if len(part) > 1]
             found |= {sino_value(spelt) for spelt in (match.group(), *parts)}
+    for table in (DAY_COUNTS, TOGETHER, MONTHS):
+        found |= {float(value) for word, value in table.items() if word in text}
+    found |= {float(SHORT_NATIVE[match[1]]) for match in SHORT_COUNTED.finditer(text)}
+    for match in HOUR_AND_HALF.finditer(text):
+        hours = native_value(match[1]) if match[1] in NATIVE_ONES else sino_value(match[1])
+        found |= {hours + 0.5, 60 * hours + 30, 30.0}
     for match in NATIVE.finditer(text):
         if match.group() and (
             len(match.group()) > 1 or text[match.end() :].lstrip()[:1] in set(NATIVE_COUNTERS)
         ):
             found.add(float(native_value(match.group())))
+    return found
+
+
+def numbers_counted(text: str) -> dict[float, str]:
+    """Return the numbers in words that surely are some: native ones from two on before what is
+    counted, and counts of days; value to spelling. Two people are left out: that is everybody."""
+    found: dict[float, str] = {}
+    for match in COUNTED.finditer(text):
+        value = native_value(match["word"])
+        if value > 1 and not (value == 2 and match["counter"] in PEOPLE):
+            found.setdefault(float(value), match.group())
+    for match in SHORT_COUNTED.finditer(text):
+        found.setdefault(float(SHORT_NATIVE[match[1]]), match.group())
+    for word, value in DAY_COUNTS.items():
+        if value > 1 and re.search(rf"(?<![가-힣]){word}", text):
+            found.setdefault(float(value), word)
+    return found
+
+
+def numbers_with_units(text: str) -> dict[tuple[float, str], str]:
+    """Return the numbers in figures that have a unit, value and unit to spelling; a unit has one
+    name, however it is written (`달러`, `$`, `dollars`)."""
+    found: dict[tuple[float, str], str] = {}
+    for match in WITH_UNIT.finditer(text):
+        written = (match["before"] or match["unit"] or "").lower()
+        if not written:
+            continue
+        value = sino_value(match["figures"])
+        found.setdefault((value, UNIT_NAMES[written]), match.group().strip())
     return found
 
 
@@ -142,14 +214,62 @@ CLOCK = re.compile(
     r"(?:o['’]clock|[ap]\.?m\b)|(?P<twelve>정오|자정)",
     re.IGNORECASE | re.ASCII,
 )
-WEEKDAY = re.compile(
-    r"[월화수목금토일]요일|\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day", re.IGNORECASE | re.ASCII
+WEEKDAYS = dict(
+    zip(("mon", "tues", "wednes", "thurs", "fri", "satur", "sun"), "월화수목금토일", strict=True)
 )
+WEEKDAY = re.compile(
+    rf"([{''.join(WEEKDAYS.values())}])요일|\b({'|'.join(WEEKDAYS)})day", re.IGNORECASE | re.ASCII
+)
+STATED = {
+    "오전": re.compile(r"오전|(?<=\d) ?a\.?m\b", re.IGNORECASE | re.ASCII),
+    "오후": re.compile(r"오후|(?<=\d) ?p\.?m\b", re.IGNORECASE | re.ASCII),
+    "그저께": re.compile("그저께|그제(?!서)"),
+    "어제": re.compile("어제|어젯밤"),
+    "오늘": re.compile("오늘"),
+    "내일": re.compile("내일(?!모레)"),
+    "모레": re.compile("모레"),
+    "지난주": re.compile("지난 ?주(?!말)"),
+    "이번 주": re.compile("이번 ?주(?!말)"),
+    "다음 주": re.compile("다음 ?주(?!말)"),
+    "지난달": re.compile("지난 ?달"),
+    "이번 달": re.compile("이번 ?달"),
+    "다음 달": re.compile("다음 ?달"),
+    "작년": re.compile("작년|지난해"),
+    "올해": re.compile("올해"),
+    "내년": re.compile("내년"),
+}
+"""Words of a time that a summary takes from its dialogue."""
+IMPLIED = {
+    "오전": re.compile(r"아침|새벽|오늘 일찍|morning|\ba\.?m\b", re.IGNORECASE | re.ASCII),
+    "오후": re.compile(
+        r"저녁|밤|점심|낮|afternoon|evening|night|noon|\bp\.?m\b|(?<!\d)(?:1[3-9]|2[0-3])(?:시|:\d)",
+        re.IGNORECASE | re.ASCII,
+    ),
+    "그저께": re.compile("이틀 전|day before yesterday", re.IGNORECASE),
+    "어제": re.compile("간밤|전날|하루 전|yesterday|last night", re.IGNORECASE),
+    "오늘": re.compile(
+        r"지금|이따|방금|금일|today|tonight|\bnow\b|this (?:morning|afternoon|evening)",
+        re.IGNORECASE,
+    ),
+    "내일": re.compile("다음 ?날|익일|이튿날|tomorrow", re.IGNORECASE),
+    "모레": re.compile("이틀 (?:뒤|후)|day after tomorrow", re.IGNORECASE),
+    "지난주": re.compile("일주일 전|last week", re.IGNORECASE),
+    "이번 주": re.compile("금주|주중|this week", re.IGNORECASE),
+    "다음 주": re.compile("일주일 (?:뒤|후)|next week", re.IGNORECASE),
+    "지난달": re.compile("한 달 전|last month", re.IGNORECASE),
+    "이번 달": re.compile("this month", re.IGNORECASE),
+    "다음 달": re.compile("한 달 (?:뒤|후)|next month", re.IGNORECASE),
+    "작년": re.compile("일 년 전|1년 전|last year", re.IGNORECASE),
+    "올해": re.compile("금년|이번 ?해|this year", re.IGNORECASE),
+    "내년": re.compile("다음 ?해|next year", re.IGNORECASE),
+}
+"""What of a dialogue may be told in these words as well."""
 
 
 def find_times(text: str) -> list[str]:
-    """Return the times of a text: `7:30` of twelve hours, or a weekday."""
-    found = [day.group().lower() for day in WEEKDAY.finditer(text)]
+    """Return the times of a text: `7:30` of twelve hours, a weekday, or one of STATED."""
+    found = [f"{day[1] or WEEKDAYS[day[2].lower()]}요일" for day in WEEKDAY.finditer(text)]
+    found += [name for name, pattern in STATED.items() if pattern.search(text)]
     for match in CLOCK.finditer(text):
         if match["twelve"]:
             found.append("12:00")
@@ -163,3 +283,8 @@ def find_times(text: str) -> list[str]:
         if hour <= 24 and minute < 60:
             found.append(f"{hour % 12 or 12}:{minute:02.0f}")
     return found
+
+
+def imply_times(text: str) -> list[str]:
+    """Return which of STATED a dialogue may be told by, besides those that find_times gives."""
+    return [name for name, pattern in IMPLIED.items() if pattern.search(text)]

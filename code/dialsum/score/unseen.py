@@ -26,7 +26,15 @@ from dialsum.data.tags import (
     tag_spans,
     without_tags,
 )
-from dialsum.score.numbers import CLOCK, find_times, numbers_in_digits, numbers_in_words
+from dialsum.score.numbers import (
+    CLOCK,
+    find_times,
+    imply_times,
+    numbers_counted,
+    numbers_in_digits,
+    numbers_in_words,
+    numbers_with_units,
+)
 from dialsum.score.rouge import analyse, has_hangul, load_tokeniser, normalise
 from dialsum.score.rows import Rows, find_speakers
 from dialsum.text import VIETNAMESE, script_of
@@ -35,10 +43,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-KINDS = ("names", "numbers", "times", "masks")
+KINDS = ("names", "numbers", "units", "times", "masks")
 Facts = Mapping[str, Mapping[Any, str]]
 """What a text states: kind to value to spelling. The value of a number is a float, a time is `7:30`
-of twelve hours or a weekday, names and masks stand for themselves."""
+of twelve hours, a weekday or a word such as 내일; a unit is a number's value with its unit; names
+and masks stand for themselves."""
 
 
 @dataclass(frozen=True)
@@ -332,7 +341,8 @@ def _find_all_but_names(text: str) -> Facts:
     bare = without_tags(text, GAP)
     masks = [tag for tag in find_tags(text) if SPEAKER_IN_ANY_CASE.fullmatch(tag) is None]
     return {
-        "numbers": numbers_in_digits(CLOCK.sub(GAP, bare)),
+        "numbers": numbers_counted(bare) | numbers_in_digits(CLOCK.sub(GAP, bare)),
+        "units": numbers_with_units(CLOCK.sub(GAP, bare)),
         "times": {time: time for time in find_times(bare)},
         "masks": {mask: mask for mask in masks},
     }
@@ -350,10 +360,20 @@ def find_lacking(stated: Facts, text: str) -> dict[str, list[str]]:
     if not numbers.issuperset(stated["numbers"]):
         # An hour may be repeated as a bare number, and a number be part of an hour.
         numbers |= numbers_in_words(without_tags(text, GAP).lower()) | set(numbers_in_digits(lower))
+    units: dict[float, set[str]] = defaultdict(set)
+    for value, unit in found["units"]:
+        units[value].add(unit)
+    times = {*found["times"], *imply_times(text)} if stated["times"] else set()
     return {
         "names": sorted(name for name in stated["names"] if name.lower() not in lower),
         "numbers": [spelt for value, spelt in stated["numbers"].items() if value not in numbers],
-        **{kind: sorted(stated[kind].keys() - found[kind].keys()) for kind in ("times", "masks")},
+        "units": [
+            spelt
+            for (value, unit), spelt in stated["units"].items()
+            if units[value] and unit not in units[value]
+        ],
+        "times": sorted(stated["times"].keys() - times),
+        "masks": sorted(stated["masks"].keys() - found["masks"].keys()),
     }
 
 
