@@ -129,8 +129,9 @@ def format_scores(block: Block, *, name: str = "predictions") -> str:
     # Headings may be longer than the first column.
     for place, heading in headings.items():
         lines.insert(place, heading)
-    content = [CONTENT_TITLES, *_indent(content_table(block, name=name))]
-    lines += ["", CONTENT, *align(content, left=(0,)), f"  {block['content']['signature']}"]
+    if "content" in block:
+        content = [CONTENT_TITLES, *_indent(content_table(block, name=name))]
+        lines += ["", CONTENT, *align(content, left=(0,)), f"  {block['content']['signature']}"]
     lines += ["", *form] if (form := say_form(block)) else []
     lines += ["", *explain_words(block)]
     if "against_constant" in block:
