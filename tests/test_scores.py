@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dialsum.errors import DataError, UnfitError
 from dialsum.files import dump_json
 from dialsum.score.api import (
+    BESIDE,
     FLOOR_SCORES,
     FLOORS,
     SCORES,
@@ -109,7 +110,8 @@ def test_the_record_and_its_text_have_every_scale_with_recipe_interval_and_floor
     assert json.loads(dump_json(block)) == block
     assert score_report(ROWS, train_summaries=TRAIN) == block
     rows = [line for line in text.splitlines() if line.startswith(("  ours   ", "  lead-2"))]
-    assert len(rows) == 8  # of three scales and the content
+    beside = [key for key in BESIDE if key in block]
+    assert len(rows) == 6 + 2 * len(beside)
     assert rows[0].split()[1] == f"{block['rouge1']:.2f}"
 
 

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 
 from dialsum.experiment.attempt import say_attempts
 from dialsum.record import Record
-from dialsum.score.show import LEAST_READING, MORE_ROWS, describe_verdict, reads, say_stability
+from dialsum.score.api import BESIDE
+from dialsum.score.show import (
+    LEAST_READING,
+    MORE_ROWS,
+    WHAT_BESIDE,
+    describe_verdict,
+    reads,
+    say_stability,
+)
 from dialsum.score.statistics import Difference, compare_systems, count_wins
 from dialsum.text import align, format_duration
 
@@ -227,7 +235,7 @@ def _format_group(group: RankedGroup, width: int | None) -> list[str]:
             if any(points is not None and points <= 0 for points in gains)
             else []
         ),
-        *_say_content_order(records),
+        *_say_beside(records),
         *_say_stability(records),
         *(
             [
@@ -252,22 +260,24 @@ def _format_group(group: RankedGroup, width: int | None) -> list[str]:
     ]
 
 
-def _say_content_order(records: Sequence[Record]) -> list[str]:
-    """Say what the content score is, and where it puts the runs in another order."""
-    found = [(record.number("evaluation.dev.content.f1"), record) for record in records]
-    known = [(value, record) for value, record in found if value is not None]
-    if not known:
-        return []
-    said = [
-        "content    nouns, verbs, adjectives and numbers of the reference it has (F1, "
-        "rare ones count more)"
-    ]
-    if len({record.value("evaluation.dev.content.signature") for _, record in known}) > 1:
-        return [*said, "           weighed by other train summaries: not to be compared"]
-    order = sorted(known, key=lambda one: -one[0])
-    if order != known:
-        places = ", ".join(f"#{records.index(record) + 1}" for _, record in order)
-        said.append(f"           by content the order is another: {places}")
+def _say_beside(records: Sequence[Record]) -> list[str]:
+    """Say what the scores beside ROUGE are, and where they put the runs in another order."""
+    said = []
+    for key, what in WHAT_BESIDE.items():
+        found = [
+            (record.number(f"evaluation.dev.{key}.{BESIDE[key]}"), record) for record in records
+        ]
+        known = [(value, record) for value, record in found if value is not None]
+        if not known:
+            continue
+        said.append(f"{key:<9}  {what}")
+        recipes = {record.value(f"evaluation.dev.{key}.signature") for _, record in known}
+        order = sorted(known, key=lambda one: -one[0])
+        if len(recipes) > 1:
+            said.append("           taken by several recipes: not to be compared")
+        elif order != known:
+            places = ", ".join(f"#{records.index(record) + 1}" for _, record in order)
+            said.append(f"           by {key} the order is another: {places}")
     return said
 
 
@@ -336,7 +346,7 @@ def _floor_rows(records: Sequence[Record]) -> dict[str, dict[str, str]]:
     record = next((one for one in records if one.value("evaluation.dev.floors")), records[0])
     for name, floor in (("constant", "constant"), ("lead-2", "lead2")):
         cells = {head: _score(record, f"floors.{floor}.{key}") for head, key in SCORES.items()}
-        cells["content"] = _score(record, f"content.floors.{floor}")
+        cells |= {key: _score(record, f"{key}.floors.{floor}") for key in BESIDE}
         if any(cell != ABSENT for cell in cells.values()):
             found[f"({name})"] = cells
     return found
@@ -346,7 +356,7 @@ def _ranking_cells(record: Record) -> dict[str, str]:
     ends = record.value("evaluation.dev.confidence.rouge_mean")
     return {
         **{head: _score(record, key) for head, key in SCORES.items()},
-        "content": _score(record, "content.f1"),
+        **{key: _score(record, f"{key}.{score}") for key, score in BESIDE.items()},
         "95 % interval": f"{float(ends[0]):.2f} - {float(ends[1]):.2f}" if ends else ABSENT,
         "over const.": _above(record),
         "reads": _reading(record),

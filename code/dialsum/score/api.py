@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from dialsum.score.content import (
     sign_content,
 )
 from dialsum.score.form import find_faults, mend
+from dialsum.score.meaning import is_installed, score_meaning, sign_meaning
 from dialsum.score.rouge import (
     METRICS,
     PreparedText,
@@ -76,7 +77,9 @@ DECIMALS = 4
 CHUNK_ROWS = 2048
 """Rows that are scored at once, in bounded memory."""
 LEADS = (1, 2, 3)
-CONTENT_FLOORS = ("constant", "lead2", "random")
+BESIDE = {"content": "f1", "meaning": "cosine"}
+"""Scores that are no ROUGE, by what their blocks call them."""
+FLOORS_BESIDE = ("constant", "lead2", "random")
 BLOCK_ROWS = 1024
 CANDIDATES = 600
 """Train summaries that may become the constant, drawn by seed."""
@@ -217,7 +220,7 @@ class Measured:
     Attributes:
         rows: in composed Unicode.
         figures: as _take_all gives them, of all rows.
-        signatures: of each scale, `asked` first, and of `content`.
+        signatures: of each scale, `asked` first, and of those of BESIDE that were taken.
         constants: each scale's constant text, where train summaries are known.
         faults: which faults of form each prediction has.
     """
@@ -231,7 +234,7 @@ class Measured:
     @property
     def scales(self) -> list[str]:
         """The scales that were scored on."""
-        return [name for name in self.signatures if name != "content"]
+        return [name for name in self.signatures if name not in BESIDE]
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return every measure of the predictions, 0-100 or in its own unit: [rows], NaN where a
@@ -241,7 +244,7 @@ class Measured:
             scores = _all_scores(self.figures[scale, "run"])
             beside = "" if scale == "asked" else f"{scale}."
             found |= {f"{beside}{name}": scores[name] for name in FLOOR_SCORES}
-        found["content"] = self.figures["content", "run"]
+        found |= {name: self.figures[name, "run"] for name in BESIDE if name in self.signatures}
         return found | {
             key: self.figures["value", key] for key in MEASURES if ("value", key) in self.figures
         }
@@ -275,6 +278,8 @@ def measure(
         constants = {name: _choose_constant(*scale, train) for name, scale in scales.items()}
         weights = _learn_weights(train)
     signatures["content"] = sign_content(weights, references=count, aggregate=aggregate)
+    if is_installed():
+        signatures["meaning"] = sign_meaning(references=count, aggregate=aggregate)
     firsts = [texts[0] for texts in rows.references]
     others = other_summaries(firsts) if len(rows) > 1 else None
     sources = rows.dialogues or [""] * len(rows)
@@ -290,7 +295,7 @@ def measure(
             scales=scales,
             aggregate=aggregate,
             constants=constants,
-            weights=weights,
+            beside=_score_beside(weights, signatures, aggregate=aggregate),
             mended=any(faults),
         )
         for at, chunk in enumerate(_split_rows(rows))
@@ -309,8 +314,8 @@ def describe_rows(measured: Measured) -> dict[str, Any]:
 
     Returns:
         The block of the asked scale (see _describe_scale) with `tags_one` and `whitespace` (the
-        same on those scales; left out where it would be the asked scale again), `content` (see
-        _describe_content), `form` (where there are faults of it), `foreign_script_rate` and
+        same on those scales; left out where it would be the asked scale again), each of BESIDE
+        (see _describe_beside), `form` (where there are faults of it), `foreign_script_rate` and
         `distinct_share` (percent of the rows), `unseen` (see describe_unseen) and `slices`.
     """
     rows, figures = measured.rows, measured.figures
@@ -328,7 +333,9 @@ def describe_rows(measured: Measured) -> dict[str, Any]:
         for name in measured.scales
     }
     block: dict[str, Any] = blocks.pop("asked") | blocks
-    block["content"] = _describe_content(of("content"), signature=measured.signatures["content"])
+    for name, score in BESIDE.items():
+        if signature := measured.signatures.get(name):
+            block[name] = _describe_beside(of(name), score=score, signature=signature)
     if any(measured.faults):
         block["form"] = {
             "rows": sum(map(bool, measured.faults)),
@@ -355,7 +362,7 @@ def compare_reports(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     Returns:
         `alpha`, `trials`, `rows`, and `scales`: for each its signature, each system's mean with
         interval, best first, the differences of every two (see Difference), and `stability` (see
-        count_wins). `content` is the same for the content score, where all have the same recipe.
+        count_wins). Each of BESIDE likewise, where all have it by the same recipe.
 
     Raises:
         DataError: fewer than two systems; other recipes, or another number of rows.
@@ -373,9 +380,10 @@ def compare_reports(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     compared = {key: _compare(scale, "rouge_mean") for key, scale in scales.items()}
     rows = next(iter(blocks.values()))["rows"]
     told: dict[str, Any] = {"alpha": ALPHA, "trials": TRIALS, "rows": rows}
-    content = {name: block["content"] for name, block in blocks.items()}
-    if len({block["signature"] for block in content.values()}) == 1:
-        told["content"] = _compare(content, "f1")
+    for key, score in BESIDE.items():
+        beside = {name: block[key] for name, block in blocks.items() if key in block}
+        if len(beside) == len(blocks) and len({one["signature"] for one in beside.values()}) == 1:
+            told[key] = _compare(beside, score)
     return {**told, "scales": compared}
 
 
@@ -428,20 +436,21 @@ def _take_all(
     scales: Mapping[str, tuple[str, str]],
     aggregate: str,
     constants: Mapping[str, str],
-    weights: Weights,
+    beside: Mapping[str, Callable[..., NDArray[np.float64]]],
     mended: bool,
 ) -> Figures:
     """Score the rows and their floors on every scale, and take all measures.
 
     Args:
         others: the summary of another row, for each row.
+        beside: what gives each of BESIDE, from texts and references.
         mended: score the predictions without their faults of form, too.
 
     Returns:
         What measure_rows gives, and by scale: `rates` as score_rows gives them, and F1 of `run`,
         of `exchanged` (speakers; where tags are one token), of `mended`, of each floor and of
-        `human`, where there are several references: [rows, METRICS]. Under `content` the F1 of
-        content of the run, CONTENT_FLOORS and `human`: [rows].
+        `human`, where there are several references: [rows, METRICS]. By each of BESIDE the
+        score of the run, of FLOORS_BESIDE and of `human`: [rows].
     """
     import numpy as np
 
@@ -477,18 +486,18 @@ def _take_all(
             found["human"] = np.mean(each, axis=0)
         figures |= {(name, system): f1.astype(np.float32) for system, f1 in found.items()}
     references = list(zip(*rows.references, strict=True))
-    content = functools.partial(score_content, weights=weights, aggregate=aggregate)
     if "asked" in constants:
         floors["constant"] = [constants["asked"]] * len(rows)
-    beside = {floor: floors[floor] for floor in CONTENT_FLOORS if floor in floors}
-    for system, texts in {"run": rows.predictions, **beside}.items():
-        figures["content", system] = content(texts, references)
-    if len(references) > 1:
-        others_of = [
-            content(own, [*references[:place], *references[place + 1 :]])
-            for place, own in enumerate(references)
-        ]
-        figures["content", "human"] = np.mean(others_of, axis=0)
+    systems = {floor: floors[floor] for floor in FLOORS_BESIDE if floor in floors}
+    for name, give in beside.items():
+        for system, texts in {"run": rows.predictions, **systems}.items():
+            figures[name, system] = give(texts, references)
+        if len(references) > 1:
+            others_of = [
+                give(own, [*references[:place], *references[place + 1 :]])
+                for place, own in enumerate(references)
+            ]
+            figures[name, "human"] = np.mean(others_of, axis=0)
     # Last: between single rows' measures mecab's dictionary would leave the processor's cache.
     return figures | measure_rows(rows)
 
@@ -564,18 +573,32 @@ def _describe_scale(
     return block
 
 
-def _describe_content(figures: Mapping[str, NDArray[Any]], *, signature: str) -> dict[str, Any]:
-    """Return the content score's block: `f1` with interval, of floors and ceiling, of each row."""
+def _score_beside(
+    weights: Weights, taken: Collection[str], *, aggregate: str
+) -> dict[str, Callable[..., NDArray[np.float64]]]:
+    """Return what gives each of BESIDE that is among those taken."""
+    found: dict[str, Callable[..., NDArray[np.float64]]] = {
+        "content": functools.partial(score_content, weights=weights, aggregate=aggregate),
+        "meaning": functools.partial(score_meaning, aggregate=aggregate),
+    }
+    return {name: give for name, give in found.items() if name in taken}
+
+
+def _describe_beside(
+    figures: Mapping[str, NDArray[Any]], *, score: str, signature: str
+) -> dict[str, Any]:
+    """Return the block of one of BESIDE: the score with its interval, of floors and ceiling, and of
+    each row."""
     run = figures["run"]
     ends = percentile_intervals(run[:, None])[0] if len(run) > 1 else None
-    floors = {floor: _mean(figures[floor]) for floor in CONTENT_FLOORS if floor in figures}
+    floors = {floor: _mean(figures[floor]) for floor in FLOORS_BESIDE if floor in figures}
     return {
-        "f1": _mean(run),
+        score: _mean(run),
         "signature": signature,
-        "confidence": {} if ends is None else {"f1": [round(float(x), DECIMALS) for x in ends]},
+        "confidence": {} if ends is None else {score: [round(float(x), DECIMALS) for x in ends]},
         **({"floors": floors} if floors else {}),
         **({"ceiling": {"human": _mean(figures["human"])}} if "human" in figures else {}),
-        "per_row": {"f1": [round(value, DECIMALS) for value in run.tolist()]},
+        "per_row": {score: [round(value, DECIMALS) for value in run.tolist()]},
     }
 
 

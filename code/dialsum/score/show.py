@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dialsum.files import write_report
+from dialsum.score.api import BESIDE
 from dialsum.score.form import FAULTS
 from dialsum.score.rows import FEW_ROWS, Rows
 from dialsum.score.statistics import ALPHA, HALVES, TRIALS, find_leaders
@@ -33,11 +34,14 @@ FLOORS = {
     "longest": "longest utterance",
     "random": "another row's summary",
 }
-BESIDE = ("constant", "lead2")
+FLOORS_SHOWN = ("constant", "lead2")
 """The floors of the scales beside the asked one; the record has all."""
 CEILING = "human ceiling"
-CONTENT = "content: nouns, verbs, adjectives, numbers (F1, rare ones count more)"
-CONTENT_TITLES = ["", "F1", "95 % interval"]
+WHAT_BESIDE = {
+    "content": "nouns, verbs, adjectives, numbers of the reference in it (F1, rare weigh more)",
+    "meaning": "likeness of sentence vectors to the reference's, tags apart (cosine x 100)",
+}
+"""What each score beside ROUGE is."""
 TINY = 0.5
 """Points of a mean that nobody would notice in the summaries."""
 MORE_ROWS = (
@@ -129,9 +133,15 @@ def format_scores(block: Block, *, name: str = "predictions") -> str:
     # Headings may be longer than the first column.
     for place, heading in headings.items():
         lines.insert(place, heading)
-    if "content" in block:
-        content = [CONTENT_TITLES, *_indent(content_table(block, name=name))]
-        lines += ["", CONTENT, *align(content, left=(0,)), f"  {block['content']['signature']}"]
+    for key, what in WHAT_BESIDE.items():
+        if key in block:
+            table = [beside_titles(key), *_indent(beside_table(block, key, name=name))]
+            lines += [
+                "",
+                f"{key}: {what}",
+                *align(table, left=(0,)),
+                f"  {block[key]['signature']}",
+            ]
     lines += ["", *form] if (form := say_form(block)) else []
     lines += ["", *explain_words(block)]
     if "against_constant" in block:
@@ -167,15 +177,17 @@ def format_comparison(found: Mapping[str, Any], blocks: Mapping[str, Block]) -> 
             said += say_against_constant(block, name=name)
         said += [*_say_constant(first), scale["signature"]]
         lines += [*(f"  {line}" for line in said), ""]
-    if content := found.get("content"):
-        table = [CONTENT_TITLES]
-        for rank, name in enumerate(content["systems"], start=1):
-            table += _indent(content_table(blocks[name], name=f"{rank}  {name}")[:1])
-        table += _indent(content_table(next(iter(blocks.values())), name="")[1:])
-        said = [say_stability(content["stability"])]
-        said += [say_difference(one) for one in content["differences"]]
-        lines += [CONTENT, *align(table, left=(0,)), ""]
-        lines += [*(f"  {line}" for line in [*said, content["signature"]]), ""]
+    for key, what in WHAT_BESIDE.items():
+        if (beside := found.get(key)) is None:
+            continue
+        table = [beside_titles(key)]
+        for rank, name in enumerate(beside["systems"], start=1):
+            table += _indent(beside_table(blocks[name], key, name=f"{rank}  {name}")[:1])
+        table += _indent(beside_table(next(iter(blocks.values())), key, name="")[1:])
+        said = [say_stability(beside["stability"])]
+        said += [say_difference(one) for one in beside["differences"]]
+        lines += [f"{key}: {what}", *align(table, left=(0,)), ""]
+        lines += [*(f"  {line}" for line in [*said, beside["signature"]]), ""]
     for name, block in blocks.items():
         lines += [f"{name}: {line}" for line in say_form(block)]
     explained = [*explain_words(next(iter(blocks.values()))), *explain_real(found["rows"])]
@@ -247,19 +259,24 @@ def say_form(block: Block) -> list[str]:
     ]
 
 
-def content_table(block: Block, *, name: str) -> list[list[str]]:
-    """Return the content score of the system, its floors and the ceiling, as CONTENT_TITLES."""
-    content = block["content"]
-    beside = {**content.get("floors", {}), **content.get("ceiling", {})}
+def beside_titles(key: str) -> list[str]:
+    """Return the titles of beside_table."""
+    return ["", BESIDE[key].replace("f1", "F1"), "95 % interval"]
+
+
+def beside_table(block: Block, key: str, *, name: str) -> list[list[str]]:
+    """Return one of BESIDE of the system, its floors and the ceiling."""
+    found, score = block[key], BESIDE[key]
+    beside = {**found.get("floors", {}), **found.get("ceiling", {})}
     titles = {**FLOORS, "human": CEILING}
-    ends = format_ends(content["confidence"].get("f1"))
+    ends = format_ends(found["confidence"].get(score))
     floors = [[titles[key], f"{value:.2f}", ""] for key, value in beside.items()]
-    return [[name, f"{content['f1']:.2f}", ends], *floors]
+    return [[name, f"{found[score]:.2f}", ends], *floors]
 
 
 def _floors_beside(scale: Block) -> list[str]:
     best = scale.get("corrected", {}).get("floor")
-    return [key for key in FLOORS if key in BESIDE or key == best]
+    return [key for key in FLOORS if key in FLOORS_SHOWN or key == best]
 
 
 def _indent(table: list[list[str]]) -> list[list[str]]:
@@ -333,8 +350,9 @@ def sum_up(found: Mapping[str, Any], blocks: Mapping[str, Block]) -> list[str]:
         lines.append("  But it is not shown to beat one constant text for all rows.")
     if len({tuple(one["systems"]) for one in found["scales"].values()}) > 1:
         lines.append("  With each tag as one token the order is another: see below.")
-    if list(found.get("content", scale)["systems"]) != list(scale["systems"]):
-        lines.append("  By content the order is another: see below.")
+    for key in BESIDE:
+        if list(found.get(key, scale)["systems"]) != list(scale["systems"]):
+            lines.append(f"  By {key} the order is another: see below.")
     return lines
 
 
@@ -510,10 +528,11 @@ def write_page(
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     words = (format_ends, sum_up, say_difference, say_against_constant, say_stability)
-    tables = (say_form, list_scales, name_scale, score_titles, score_table, content_table)
+    tables = (say_form, list_scales, name_scale, score_titles, score_table)
     explained = (explain_words, explain_real)
     environment.globals |= {one.__name__: one for one in (*words, *tables, *explained)}
-    environment.globals |= {"CONTENT": CONTENT, "CONTENT_TITLES": CONTENT_TITLES}
+    environment.globals |= {one.__name__: one for one in (beside_titles, beside_table)}
+    environment.globals["WHAT_BESIDE"] = WHAT_BESIDE
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     texts = {
         name: {
