@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Sequence
 from itertools import product
@@ -22,8 +23,10 @@ from dialsum.score.unseen import (
     find_facts,
     find_foreign,
     find_lacking,
+    find_speaker_fit,
     find_unknown_speakers,
     is_unfinished,
+    words_of_speakers,
 )
 
 
@@ -407,3 +410,27 @@ def test_numbers_in_words_units_and_days_are_looked_up(
     found = find_lacking(find_facts(summary), dialogue)
     told = [fact for kind in ("numbers", "units", "times") for fact in found[kind]]
     assert told == ([lacking] if lacking else [])
+
+
+def test_whose_words_a_summary_gives_to_a_speaker() -> None:
+    dialogue = (
+        "#Person1#: 감기에 걸려 병원에 갔어요.\n#Person2#: 저는 시험을 준비해요.\n시험이 어려워요."
+    )
+    said = words_of_speakers(dialogue)
+    right = "#Person1#은 병원에 간다. #Person2#는 시험을 준비한다."
+    assert find_speaker_fit(right, said) == (100.0, "")
+    value, what = find_speaker_fit(exchange_speakers(right, dialogue), said)
+    assert value == -100.0
+    assert what == "#Person2# 병원 가; #Person1# 시험 준비"
+    for silent in ("", "둘은 만난다.", "#Person1#은 웃는다.", "#Person3#은 병원에 간다."):
+        assert math.isnan(find_speaker_fit(silent, said)[0])
+    assert math.isnan(find_speaker_fit(right, words_of_speakers("#Person1#: 병원"))[0])
+
+
+def test_exchanged_speakers_are_listed_by_both_signals() -> None:
+    dialogue = "#Person1#: 감기에 걸려 병원에 갔어요.\n#Person2#: 저는 시험을 준비해요."
+    reference = "#Person1#은 병원에 간다. #Person2#는 시험을 준비한다."
+    rows = Rows([exchange_speakers(reference, "")], [[reference]], [dialogue])
+    found = unseen(rows)
+    assert found["speaker_fit"]["worst"][0]["what"].startswith("exchange gains; #Person2# 병원")
+    assert found["speaker_exchange"]["worst"][0]["what"] == "another's words, too"

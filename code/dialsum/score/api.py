@@ -304,6 +304,12 @@ def measure(
     with_tags = "tags_one" if "tags_one" in scales else "asked"
     run, exchanged = (_mean_f1(figures[with_tags, system]) for system in ("run", "exchanged"))
     figures["value", "speaker_exchange"] = (run - exchanged).astype("float32")
+    if ("what", "speaker_fit") in figures:
+        # Two signals of exchanged speakers: each says what the other one found.
+        exchanges, fits = figures["value", "speaker_exchange"], figures["value", "speaker_fit"]
+        figures["what", "speaker_exchange"] = np.where(fits < 0, "another's words, too", "")
+        gains = np.where(exchanges < 0, "exchange gains; ", "").astype(object)
+        figures["what", "speaker_fit"] = gains + figures["what", "speaker_fit"]
     figures["value", "shared"], figures["what", "shared"] = find_shared(rows.predictions)
     figures["reference", "shared"] = find_shared(firsts)[0]
     return Measured(rows, figures, signatures, constants, faults)

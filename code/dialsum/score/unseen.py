@@ -18,14 +18,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from dialsum.data.cleaning import split_lines
 from dialsum.data.tags import (
     SPEAKER,
     SPEAKER_IN_ANY_CASE,
+    TURN_START,
     find_tags,
     join_particles,
     tag_spans,
     without_tags,
 )
+from dialsum.score.content import find_content
 from dialsum.score.numbers import (
     CLOCK,
     find_times,
@@ -76,6 +79,9 @@ MEASURES: dict[str, Measure] = {
     "speaker_exchange": Measure(
         "score lost when speakers are exchanged", "points", worst="low", limit=-1e-9
     ),
+    "speaker_fit": Measure(
+        "speakers' words are their own", "-100 to 100", worst="low", limit=-1e-9
+    ),
     **{f"{kind}_unsupported": Measure(f"{kind} not in the dialogue", ROWS) for kind in KINDS},
     **{f"{kind}_missed": Measure(f"{kind} of the reference missed", FACTS) for kind in KINDS},
     "length_ratio": Measure("length over the reference's", "times", worst="far", limit=1.5),
@@ -123,7 +129,9 @@ def measure_rows(rows: Rows) -> dict[tuple[str, str], NDArray[Any]]:
         tokens, *expected = [cut(one) for one in (text, *references)]
         lengths = [len(one) for one in expected]
         facts = agreed_facts(references)
-        source = None if dialogue is None else (dialogue, set(_grams(cut(dialogue))))
+        source = None
+        if dialogue is not None:
+            source = dialogue, set(_grams(cut(dialogue))), words_of_speakers(dialogue)
         for key, value, what in _measure(text, tokens, source, lengths=lengths, facts=facts):
             taken["value", key].append(value)
             taken["what", key].append(what)
@@ -157,7 +165,7 @@ def find_shared(texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.o
 def _measure(
     text: str,
     tokens: Sequence[str],
-    source: tuple[str, set[tuple[str, ...]]] | None,
+    source: tuple[str, set[tuple[str, ...]], Mapping[str, Counter[str]]] | None,
     *,
     lengths: Sequence[int],
     facts: Facts,
@@ -165,7 +173,7 @@ def _measure(
     """Give key, value and what is behind it of every measure that is no score.
 
     Args:
-        source: the dialogue and its three-token sequences, or None.
+        source: the dialogue, its three-token sequences, and what each speaker says; or None.
         lengths: of the row's references, in tokens.
         facts: what these state.
     """
@@ -187,9 +195,10 @@ def _measure(
     yield "unfinished", NAN if empty else 100.0 * unfinished, end
     if source is None:
         return
-    dialogue, known = source
+    dialogue, known, said = source
     unknown = find_unknown_speakers(text, dialogue)
     yield "speakers_unknown", 100.0 * bool(unknown), " ".join(unknown)
+    yield "speaker_fit", *find_speaker_fit(text, said)
     for kind, lacking in find_lacking(find_facts(text), dialogue).items():
         yield f"{kind}_unsupported", 100.0 * bool(lacking), ", ".join(lacking)
     copied = sum(gram in known for gram in grams)
@@ -299,6 +308,56 @@ def successors(text: str, source: str) -> dict[str, str]:
     return dict(zip(tags, [*tags[1:], tags[0]], strict=True))
 
 
+def split_claims(text: str) -> list[tuple[str, str]]:
+    """Return what a text says of each speaker who is a subject in it: the tag, and the words up to
+    the next one's."""
+    text = join_particles(text)
+    subjects = list(SUBJECT.finditer(text))
+    ends = [*(match.start() for match in subjects[1:]), len(text)]
+    return [(match[1], text[match.end() : end]) for match, end in zip(subjects, ends, strict=False)]
+
+
+def words_of_speakers(dialogue: str) -> dict[str, Counter[str]]:
+    """Return the content of each speaker's turns, by tag."""
+    said: dict[str, list[str]] = {}
+    speaker = None
+    for line in split_lines(dialogue):
+        if start := TURN_START.match(line):
+            speaker, line = start[1], line[start.end() :]
+        if speaker is not None:
+            said.setdefault(speaker, []).append(line)
+    return {tag: Counter(find_content(" ".join(lines))) for tag, lines in said.items()}
+
+
+def find_speaker_fit(text: str, said: Mapping[str, Counter[str]]) -> tuple[float, str]:
+    """Return how far the words that a text gives to speakers are their own, and which are not.
+
+    Of each word of a claim that somebody says: (own - other) / (own + other) of how often the
+    speaker and that other one says it who says it most.
+
+    Args:
+        said: as words_of_speakers gives it.
+
+    Returns:
+        The mean times 100, from -100 (all are others') to 100, NaN where no word tells; the tags
+        with the words that others say more.
+    """
+    shares: list[float] = []
+    foreign: dict[str, list[str]] = {}
+    for tag, claim in split_claims(text):
+        if tag not in said or len(said) < 2:
+            continue
+        for stem in find_content(claim):
+            own = said[tag][stem]
+            other = max(words[stem] for name, words in said.items() if name != tag)
+            if own + other:
+                shares.append((own - other) / (own + other))
+                if other > own:
+                    foreign.setdefault(tag, []).append(stem)
+    value = 100.0 * sum(shares) / len(shares) if shares else NAN
+    return value, "; ".join(f"{tag} {' '.join(stems)}" for tag, stems in foreign.items())
+
+
 def is_unfinished(text: str) -> bool:
     """Say whether a text stops before its sentence does; an empty one does not.
 
@@ -323,6 +382,7 @@ def is_unfinished(text: str) -> bool:
     return not any(one in kinds[last].split("+")[-1] for one in SENTENCE_ENDS)
 
 
+SUBJECT = re.compile(r"(#Person\d{1,4}#)(?:은|는|이|가|께서|도)(?![가-힣])", re.ASCII)
 AFTER_NAMES = ("J", "VCP", "XSN", "NNP", "S", "NNB", "NNG")
 """What may follow a name without a space: particles, the copula, 님, other nouns, marks."""
 GAP = "#"
