@@ -248,7 +248,12 @@ def test_the_report_has_every_measure_with_its_worst_rows() -> None:
 
 def test_without_dialogues_what_needs_them_is_left_out() -> None:
     found = unseen(Rows(ROWS.predictions, ROWS.references))
-    needs = {"speakers_unknown", "copied", *(f"{kind}_unsupported" for kind in KINDS)}
+    needs = {
+        "speakers_unknown",
+        "speaker_fit",
+        "copied",
+        *(f"{kind}_unsupported" for kind in KINDS),
+    }
     assert set(found) == set(MEASURES) - needs
 
 
@@ -414,7 +419,7 @@ def test_numbers_in_words_units_and_days_are_looked_up(
 
 def test_whose_words_a_summary_gives_to_a_speaker() -> None:
     dialogue = (
-        "#Person1#: 감기에 걸려 병원에 갔어요.\n#Person2#: 저는 시험을 준비해요.\n시험이 어려워요."
+        "#Person1#: 감기에 걸려 병원에 갔어요.\n#Person2#: 시험을 준비해요.\n시험이 어려워요."
     )
     said = words_of_speakers(dialogue)
     right = "#Person1#은 병원에 간다. #Person2#는 시험을 준비한다."
