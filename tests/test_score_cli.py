@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -458,3 +459,17 @@ def test_faults_of_form_are_told_with_the_score_without_them(run: Run) -> None:
     assert form["faults"] == {"gap": 1, "special": 1, "invisible": 1}
     write({"pred.csv": f"{HEAD}d1,#Person1#은 역으로 간다.\nd2,둘은 점심을 먹는다.\n"})
     assert "form" not in read_record(run, *ASKED)
+
+
+def test_the_page_shows_a_chart_and_rows_side_by_side(run: Run) -> None:
+    write({"bad.csv": HEAD + "d1,<script>없다.\nd2,없다.\n"})
+    status, _, _ = run(*ASKED, "--compare", "bad.csv", "--html", "page.html")
+    assert status == 0
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert '<meta name="viewport"' in page and "<svg " in page
+    assert "rows where pred.csv and bad.csv differ most" in page
+    for sort in ("best", "middling", "worst"):
+        assert page.count(f"<summary>{sort} rows, by the mean asked for</summary>") == 2
+    assert "<script>" not in page and "&lt;script&gt;없다." in page
+    # A paragraph is one: a narrow screen breaks it where it likes.
+    assert re.search(r"<p>REAL: [^<]*stands alone\.\)</p>", page)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import wrap
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -313,7 +314,7 @@ def _verdicts(records: Sequence[Record], width: int | None) -> list[str]:
         *align([head, *rows], left=[0, 1, 2, 6], width=width),
         "REAL: in under 5 % of cases would equally good runs differ so on these rows (paired test,",
         "Holm's correction). A test over rows does not see what another seed would change.",
-        *MORE_ROWS,
+        *wrap(MORE_ROWS, 98),
         "",
     ]
 

@@ -5,8 +5,10 @@ Must not compute scores.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from dialsum.files import write_report
@@ -45,9 +47,11 @@ WHAT_BESIDE = {
 TINY = 0.5
 """Points of a mean that nobody would notice in the summaries."""
 MORE_ROWS = (
-    "More rows: for 80 % power, if the difference is as large as seen; testing again after adding",
-    "rows needs a correction.",
+    "More rows: for 80 % power, if the difference is as large as seen; testing again after adding "
+    "rows needs a correction."
 )
+WIDTH = 118
+"""Of paragraphs on a terminal."""
 LEAST_READING = 0.05
 """Seen: 0.001 of a model that wrote one sentence for all rows, 1.1 of one that reads."""
 MOST_ROWS = 1_000_000
@@ -145,7 +149,7 @@ def format_scores(block: Block, *, name: str = "predictions") -> str:
     lines += ["", *form] if (form := say_form(block)) else []
     lines += ["", *explain_words(block)]
     if "against_constant" in block:
-        lines += explain_real(block["rows"])
+        lines += [line for one in explain_real(block["rows"]) for line in wrap(one, WIDTH)]
     lines.append("")
     for scale in scales:
         said = [*_say_constant(scale), *say_against_constant(scale, name=name)]
@@ -190,7 +194,8 @@ def format_comparison(found: Mapping[str, Any], blocks: Mapping[str, Block]) -> 
         lines += [*(f"  {line}" for line in [*said, beside["signature"]]), ""]
     for name, block in blocks.items():
         lines += [f"{name}: {line}" for line in say_form(block)]
-    explained = [*explain_words(next(iter(blocks.values()))), *explain_real(found["rows"])]
+    explained = explain_words(next(iter(blocks.values())))
+    explained += [line for one in explain_real(found["rows"]) for line in wrap(one, WIDTH)]
     return "\n".join([*lines, *_format_unseen(blocks), "", *explained])
 
 
@@ -315,16 +320,15 @@ def explain_words(block: Block) -> list[str]:
 
 
 def explain_real(rows: int) -> list[str]:
-    """Say what REAL and NOT SETTLED mean of systems that were compared on so many rows."""
+    """Say what verdicts on systems mean that were compared on so many rows; a paragraph each."""
     return [
         f"REAL: equally good systems would differ so on these {rows:,} rows in less than "
-        f"{100 * ALPHA:g} % of cases; NOT SETTLED: they easily would,",
-        "so that either may be the better one. (Paired approximate randomisation on the mean of "
-        f"ROUGE-1, -2, -L, {TRIALS:,} trials;",
-        "p over a scale's pairs of systems is corrected by Holm's method, p against the constant "
-        "stands alone.)",
+        f"{100 * ALPHA:g} % of cases; NOT SETTLED: they easily would, so that either may be the "
+        "better one. (Paired approximate randomisation on the mean of ROUGE-1, -2, -L, "
+        f"{TRIALS:,} trials; p over a scale's pairs of systems is corrected by Holm's method, p "
+        "against the constant stands alone.)",
         f"LEVEL: the interval lies within {TINY:g} points; tiny: the difference does.",
-        *MORE_ROWS,
+        MORE_ROWS,
     ]
 
 
@@ -502,6 +506,32 @@ def find_differing(one: Block, other: Block) -> list[tuple[int, float]]:
     return ahead + [(at, gap) for gap, at in gaps[::-1][:DIFFERING] if gap < 0]
 
 
+def find_typical(block: Block) -> dict[str, list[int]]:
+    """Return the places of the best, middling and worst rows by the mean asked for."""
+    means = block["per_row"]["rouge_mean"]
+    order = sorted(range(len(means)), key=lambda row: -means[row])
+    middle = max(0, len(order) // 2 - DIFFERING // 2)
+    return {
+        "best": order[:DIFFERING],
+        "middling": order[middle : middle + DIFFERING],
+        "worst": order[::-1][:DIFFERING],
+    }
+
+
+def draw_scale(blocks: Mapping[str, Block]) -> dict[str, Any]:
+    """Return what a chart of the asked scale shows: `most`, the end of its axis, and `rows`, each
+    system's mean with its interval, then the floors' of the first."""
+    first = next(iter(blocks.values()))
+    rows = [
+        (name, block["rouge_mean"], block["confidence"].get("rouge_mean"))
+        for name, block in blocks.items()
+    ]
+    floors = first.get("floors", {})
+    rows += [(FLOORS[key], floors[key]["rouge_mean"], None) for key in FLOORS if key in floors]
+    ends = [ends[1] if ends else value for _, value, ends in rows]
+    return {"most": max(10.0, 10.0 * math.ceil(max(ends) / 10.0)), "rows": rows}
+
+
 def is_page(head: bytes) -> bool:
     """Say whether a file's first bytes are those of a page of write_page."""
     return head.startswith(TEMPLATE.read_bytes().partition(b"<style>")[0])
@@ -532,6 +562,7 @@ def write_page(
     explained = (explain_words, explain_real)
     environment.globals |= {one.__name__: one for one in (*words, *tables, *explained)}
     environment.globals |= {one.__name__: one for one in (beside_titles, beside_table)}
+    environment.globals |= {one.__name__: one for one in (find_differing, find_typical, draw_scale)}
     environment.globals["WHAT_BESIDE"] = WHAT_BESIDE
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     texts = {
@@ -541,5 +572,5 @@ def write_page(
         }
         for name, rows in systems.items()
     }
-    page = template.render(blocks=blocks, comparison=comparison, texts=texts)
+    page = template.render(blocks=blocks, comparison=comparison, texts=texts, systems=systems)
     write_report(path, page + "\n")
