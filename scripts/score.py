@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "code"))
@@ -31,12 +32,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="ROUGE of predictions against references, 0-100, with signature, interval, "
         "floors,\nand what it does not see.",
-        epilog="Files: CSV with columns fname and summary, JSON Lines (.jsonl) with these keys, or "
-        "one\nsummary a line (.txt). Exit status 2: files or arguments are not fit, with what to "
-        "mend.",
+        epilog="Files: CSV (.tsv: tabs) with columns fname and summary, JSON Lines (.jsonl) with "
+        "these\nkeys, or one summary a line (.txt). Exit status 2: files or arguments are not fit, "
+        "with\nwhat to mend.",
     )
     add = parser.add_argument
-    add("predictions", type=Path, nargs="?", metavar="PREDICTIONS", help="what is scored")
+    add(
+        "predictions",
+        type=Path,
+        nargs="?",
+        metavar="PREDICTIONS",
+        help="what is scored; -: standard input",
+    )
     add(
         "references",
         type=Path,
@@ -134,6 +141,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None) -> int:
     """Score, compare or check; returns the exit status."""
     options = parse_arguments(arguments)
+    if options.predictions != Path("-"):
+        return score(options)
+    with TemporaryDirectory() as folder:
+        text = sys.stdin.buffer.read()
+        ending = "jsonl" if text.lstrip().startswith(b"{") else "csv"
+        options.predictions = Path(folder) / f"stdin.{ending}"
+        options.predictions.write_bytes(text)
+        return score(options)
+
+
+def score(options: argparse.Namespace) -> int:
+    """Score, compare or check what is on disk; returns the exit status."""
     from dialsum.data.rows import read_columns
     from dialsum.files import check_files, dump_json, refuse_foreign
 

@@ -473,3 +473,17 @@ def test_the_page_shows_a_chart_and_rows_side_by_side(run: Run) -> None:
     assert "<script>" not in page and "&lt;script&gt;없다." in page
     # A paragraph is one: a narrow screen breaks it where it likes.
     assert re.search(r"<p>REAL: [^<]*stands alone\.\)</p>", page)
+
+
+@pytest.mark.usefixtures("run")
+def test_predictions_come_from_standard_input_and_tabs_part_cells() -> None:
+    script = [sys.executable, str(Path(__file__).resolve().parent.parent / "scripts" / "score.py")]
+    text = Path("pred.csv").read_text(encoding="utf-8")
+    expected, given = (
+        json.loads(subprocess.check_output([*script, *asked, "--json"], input=text, text=True))
+        for asked in (ASKED, ("-", "ref.csv"))
+    )
+    assert given | {"predictions": "pred.csv"} == expected
+    write({"pred.tsv": "fname\tsummary\nd1\t#Person1#은 역에, 간다.\nd2\t둘은 간다.\n"})
+    tabs = subprocess.run([*script, "pred.tsv", "ref.csv"], capture_output=True, text=True)
+    assert tabs.returncode == 0 and "2 rows" in tabs.stdout
