@@ -234,7 +234,7 @@ def read_systems(options: argparse.Namespace) -> tuple[dict[str, Rows], list[str
     if lacking and references.dialogues:
         notes.append(
             f"{len(lacking)} of {len(references.summaries)} rows have no dialogue (the first is "
-            f"{lacking[0]!r}), so none is used"
+            f"{lacking[0]!r}); what needs one leaves these rows out"
         )
     korean = any(has_hangul("".join(texts)) for texts in references.summaries.values())
     if options.tokenizer in ("mecab", "kiwi") and not korean:

@@ -153,8 +153,8 @@ def test_the_table_has_floors_on_three_scales_or_says_how_to_get_them(run: Run) 
     assert "another row's summary" in output
     write({"ref.csv": "fname,summary,dialogue\nd1,역,\nd2,점심,#Person1#: 네\n"})
     _, output, error = run(*ASKED)
-    assert "give --dialogues" in output
-    assert "note: 1 of 2 rows have no dialogue (the first is 'd1'), so none is used" in error
+    assert "give --dialogues" not in output and "  lead-2" in output
+    assert "note: 1 of 2 rows have no dialogue (the first is 'd1'); what needs one" in error
 
 
 def test_references_in_columns_and_in_files_are_the_same(run: Run) -> None:

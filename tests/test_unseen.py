@@ -439,3 +439,20 @@ def test_exchanged_speakers_are_listed_by_both_signals() -> None:
     found = unseen(rows)
     assert found["speaker_fit"]["worst"][0]["what"].startswith("exchange gains; #Person2# 병원")
     assert found["speaker_exchange"]["worst"][0]["what"] == "another's words, too"
+
+
+def test_a_missing_dialogue_costs_its_row_alone() -> None:
+    def read(dialogues: list[str]) -> dict[str, Any]:
+        rows = Rows(["둘은 7시에 간다."] * 3, [["둘은 간다."]] * 3, dialogues)
+        found: dict[str, Any] = score_report(rows)
+        return found
+
+    known = "#Person1#: 가자\n#Person2#: 네"
+    found, whole = read([known, "", known]), read([known] * 3)
+    for key in ("speakers_unknown", "times_unsupported", "copied"):
+        assert found["unseen"][key]["rows_measured"] == 2
+        assert found["unseen"][key]["value"] == whole["unseen"][key]["value"]
+    assert found["unseen"]["length_ratio"]["rows_measured"] == 3
+    assert found["floors"]["lead2"] == whole["floors"]["lead2"]
+    assert found["content"]["floors"]["lead2"] == whole["content"]["floors"]["lead2"]
+    assert "lead2" not in read([""] * 3)["floors"]

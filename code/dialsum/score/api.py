@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 SCORES = (*METRICS, "rouge_mean", "rouge_sum")
 FLOOR_SCORES = ("rouge1", "rouge2", "rougeL", "rouge_mean")
 FLOORS = ("constant", "lead1", "lead2", "lead3", "longest", "random")
+OF_DIALOGUES = ("lead1", "lead2", "lead3", "longest")
 DECIMALS = 4
 """In records; the last one is far below what a row more or less changes."""
 CHUNK_ROWS = 2048
@@ -467,6 +468,7 @@ def _take_all(
         for count in LEADS:
             floors[f"lead{count}"] = [lead(said, count) for said in turns]
         floors["longest"] = [max(said, key=len, default="") for said in turns]
+    lacking = np.array([dialogue == "" for dialogue in rows.dialogues or [""] * len(rows)])
     for name, (tokenizer, tags) in scales.items():
         preparer = TextPreparer(load_tokeniser(tokenizer, tags=tags))
         columns = [preparer.prepare_all(texts) for texts in zip(*rows.references, strict=True)]
@@ -484,6 +486,8 @@ def _take_all(
             floors["constant"] = [constants[name]] * len(rows)
         for floor, texts in floors.items():
             found[floor] = score(preparer.prepare_all(texts), columns)[..., 2]
+            if floor in OF_DIALOGUES:
+                found[floor][lacking] = np.nan
         if len(columns) > 1:
             each = [
                 score(own, [*columns[:place], *columns[place + 1 :]])[..., 2]
@@ -498,6 +502,8 @@ def _take_all(
     for name, give in beside.items():
         for system, texts in {"run": rows.predictions, **systems}.items():
             figures[name, system] = give(texts, references)
+            if system in OF_DIALOGUES:
+                figures[name, system][lacking] = np.nan
         if len(references) > 1:
             others_of = [
                 give(own, [*references[:place], *references[place + 1 :]])
@@ -683,7 +689,10 @@ def _brief(f1: NDArray[Any]) -> dict[str, float]:
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    return round(float(values.mean()), DECIMALS)
+    import numpy as np
+
+    # NaN where a floor has no dialogue to be taken from.
+    return round(float(np.nanmean(values)), DECIMALS)
 
 
 def split_turns(dialogue: str) -> list[str]:

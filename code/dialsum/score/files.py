@@ -101,7 +101,7 @@ def read_predictions(path: Path, references: References) -> Rows:
     """Read predictions, and return them in the order of their references.
 
     Ids must be the same; where one side has none, rows count by their order. Empty summaries stay
-    (they score 0). Dialogues are taken where no row lacks one. The columns may be fname and
+    (they score 0). The columns may be fname and
     summary, as a run writes them, or have the references' own names.
 
     Raises:
@@ -122,11 +122,12 @@ def read_predictions(path: Path, references: References) -> Rows:
     else:
         names = ids
     texts = {name: row.values["summary"] for name, row in zip(names, rows, strict=True)}
-    has_all = references.dialogues.keys() >= references.summaries.keys()
     return Rows(
         predictions=[texts[name] for name in ids],
         references=list(references.summaries.values()),
-        dialogues=[references.dialogues[name] for name in ids] if has_all else None,
+        dialogues=[references.dialogues.get(name, "") for name in ids]
+        if references.dialogues
+        else None,
         topics=[references.topics.get(name, "") for name in ids] if references.topics else None,
         names=[f"row {name}" for name in ids] if references.numbered else ids,
     )

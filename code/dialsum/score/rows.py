@@ -34,7 +34,8 @@ class Rows:
     Args:
         predictions: one text a row; an empty one scores 0.
         references: the row's reference summaries, equally many in each row.
-        dialogues: one a row; None: what needs them is left out.
+        dialogues: one a row, empty where it is not known: what needs one leaves that row out;
+            None: what needs them is left out.
         topics: one a row, empty where a row has none; None: no row has.
         names: the rows' ids, for lists of them; None: they are numbered from 1.
     """
@@ -62,7 +63,7 @@ class Rows:
             self,
             predictions=compose(self.predictions),
             references=[compose(texts) for texts in self.references],
-            dialogues=None if self.dialogues is None else compose(self.dialogues),
+            dialogues=compose(self.dialogues) if self.dialogues and any(self.dialogues) else None,
         )
 
     def references_sha256(self) -> str:

@@ -93,6 +93,12 @@ MEASURES: dict[str, Measure] = {
 }
 """In the order of tables. `speaker_exchange` comes of scores, all others are taken here; `shared`
 of all rows together."""
+NEEDS_DIALOGUE = (
+    "speakers_unknown",
+    "speaker_fit",
+    *(f"{kind}_unsupported" for kind in KINDS),
+    "copied",
+)
 WORST_ROWS = 5
 NAN = float("nan")
 HOME = ("hangul", "latin", "digits", "punctuation", "symbols", "control")
@@ -130,7 +136,7 @@ def measure_rows(rows: Rows) -> dict[tuple[str, str], NDArray[Any]]:
         lengths = [len(one) for one in expected]
         facts = agreed_facts(references)
         source = None
-        if dialogue is not None:
+        if dialogue:
             source = dialogue, set(_grams(cut(dialogue))), words_of_speakers(dialogue)
         for key, value, what in _measure(text, tokens, source, lengths=lengths, facts=facts):
             taken["value", key].append(value)
@@ -138,6 +144,11 @@ def measure_rows(rows: Rows) -> dict[tuple[str, str], NDArray[Any]]:
         beside = _measure(references[0], expected[0], source, lengths=lengths, facts=facts)
         for key, value, _ in beside:
             taken["reference", key].append(value)
+        if rows.dialogues is not None and source is None:
+            for key in NEEDS_DIALOGUE:
+                taken["value", key].append(NAN)
+                taken["what", key].append("")
+                taken["reference", key].append(NAN)
         taken["value", "chrf"].append(chrf.sentence_score(text, list(references)).score)
     return {
         (sort, key): np.array(values, dtype=object if sort == "what" else np.float32)
