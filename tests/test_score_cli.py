@@ -400,12 +400,14 @@ def test_it_runs_as_a_command(repository: Path) -> None:
     assert "nowhere.csv: no such file" in failed.stderr and "Traceback" not in failed.stderr
 
 
-def test_the_table_of_the_docs_is_what_the_command_prints(
-    repository: Path, shared_dir: Path
+@pytest.mark.parametrize("more", [(), ("--measures",)], ids=["scales", "measures"])
+def test_the_tables_of_the_docs_are_what_the_command_prints(
+    repository: Path, shared_dir: Path, more: tuple[str, ...]
 ) -> None:
-    command = [sys.executable, "benchmarks/calibration.py", "--data", shared_dir / "data" / "ko"]
+    data = shared_dir / "data" / "ko"
+    command = [sys.executable, "benchmarks/calibration.py", "--data", data, *more]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
-    _, _, table = done.stdout.partition("\n\n")
+    table = done.stdout if more else done.stdout.partition("\n\n")[2]
     assert "| lead-2 |" in table
     for page in ("docs/scores.md", "docs/ko/scores.md"):
         text = (repository / page).read_text(encoding="utf-8")
