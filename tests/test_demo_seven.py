@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from dialsum.record import find_records
 from dialsum.score.api import FLOORS
@@ -123,7 +124,11 @@ def test_screen_ends_in_one_table_with_floors(demo: tuple[Path, str]) -> None:
     root, screen = demo
     closing = screen[screen.index("Ranking by the mean of ROUGE-1, -2 and -L") :]
     header = closing.splitlines()[1]
-    assert "constant" in header and "lead-2" in header
+    assert all(head in header for head in ("content", "95 % interval", "over const.", "reads"))
+    assert "   (constant) " in closing and "   (lead-2) " in closing
+    assert "halves     #1 is the best in " in closing
+    table = closing[: closing.index("signature  ")].splitlines()
+    assert max(map(cell_len, table)) <= 100
     for label in LABELS.values():
         assert label in closing
     assert "all finished: 7 of 7" in closing
