@@ -347,7 +347,7 @@ def _floor_rows(records: Sequence[Record]) -> dict[str, dict[str, str]]:
     record = next((one for one in records if one.value("evaluation.dev.floors")), records[0])
     for name, floor in (("constant", "constant"), ("lead-2", "lead2")):
         cells = {head: _score(record, f"floors.{floor}.{key}") for head, key in SCORES.items()}
-        cells |= {key: _score(record, f"{key}.floors.{floor}") for key in BESIDE}
+        cells["content"] = _score(record, f"content.floors.{floor}")
         if any(cell != ABSENT for cell in cells.values()):
             found[f"({name})"] = cells
     return found
@@ -357,7 +357,7 @@ def _ranking_cells(record: Record) -> dict[str, str]:
     ends = record.value("evaluation.dev.confidence.rouge_mean")
     return {
         **{head: _score(record, key) for head, key in SCORES.items()},
-        **{key: _score(record, f"{key}.{score}") for key, score in BESIDE.items()},
+        "content": _score(record, f"content.{BESIDE['content']}"),
         "95 % interval": f"{float(ends[0]):.2f} - {float(ends[1]):.2f}" if ends else ABSENT,
         "over const.": _above(record),
         "reads": _reading(record),
@@ -369,6 +369,7 @@ def _scale_cells(record: Record) -> dict[str, str]:
     return {
         "tags=1 mean": _score(record, "tags_one.rouge_mean"),
         "over const.": _above(record, "tags_one."),
+        "meaning": _score(record, f"meaning.{BESIDE['meaning']}"),
         **{
             f"ws {head}": two_decimals(whitespace_number(record, SCORES[head]))
             for head in ("R1", "R2", "RL")
@@ -395,7 +396,7 @@ def _reading(record: Record) -> str:
     reading = record.value("evaluation.reading")
     if not reading:
         return ABSENT
-    return f"{reading['foreign'] - reading['own']:.2f}" + ("" if reads(reading) else " NOT")
+    return f"{reading['foreign'] - reading['own']:.2f}" if reads(reading) else "NOT"
 
 
 def _time(record: Record) -> str:

@@ -82,6 +82,8 @@ BESIDE = {"content": "f1", "meaning": "cosine"}
 """Scores that are no ROUGE, by what their blocks call them."""
 FLOORS_BESIDE = ("constant", "lead2", "random")
 BLOCK_ROWS = 1024
+MOST_MEANING_ROWS = 10_000
+"""Sentence vectors of more would take longer than all else together."""
 CANDIDATES = 600
 """Train summaries that may become the constant, drawn by seed."""
 VOTERS = 100
@@ -279,7 +281,7 @@ def measure(
         constants = {name: _choose_constant(*scale, train) for name, scale in scales.items()}
         weights = _learn_weights(train)
     signatures["content"] = sign_content(weights, references=count, aggregate=aggregate)
-    if is_installed():
+    if is_installed() and len(rows) <= MOST_MEANING_ROWS:
         signatures["meaning"] = sign_meaning(references=count, aggregate=aggregate)
     firsts = [texts[0] for texts in rows.references]
     others = other_summaries(firsts) if len(rows) > 1 else None
