@@ -95,6 +95,10 @@ def inspect_submission(
     header, *records = (cells for _, cells in split_records(text, path))
     wrong = [number for number, cells in enumerate(records) if cells[0].strip() != str(number)]
     problems, odd = [], []
+    if header[1:] == HEADER[1:] and header[0]:
+        odd.append(
+            f"the index before fname is called {shorten(header[0])!r}; the sample's has no name"
+        )
     if header == HEADER[1:]:
         odd.append(
             "no index stands before fname: such files were handed in, too, but the competition's "
@@ -128,10 +132,6 @@ def inspect_submission(
     problems += [*shorten_kind(empty), *shorten_kind(broken), *shorten_kind(decomposed)]
     dialogues = {row.fname: row.dialogue for row in test_rows}
     summaries = {row.values["fname"]: row.values["summary"] for row in table}
-    if header[1:] == HEADER[1:] and header[0]:
-        odd.append(
-            f"the index before fname is called {shorten(header[0])!r}; the sample's has no name"
-        )
     remarks = remark_on_summaries(summaries, dialogues, known=known)
     return problems, replace(remarks, oddities=[*odd, *remarks.oddities])
 

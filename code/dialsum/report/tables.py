@@ -17,6 +17,8 @@ from dialsum.experiment.attempt import say_attempts
 from dialsum.record import Record
 from dialsum.score.api import BESIDE
 from dialsum.score.show import (
+    FLOORS,
+    FLOORS_SHOWN,
     LEAST_READING,
     MORE_ROWS,
     WHAT_BESIDE,
@@ -345,11 +347,11 @@ def _floor_rows(records: Sequence[Record]) -> dict[str, dict[str, str]]:
     """Return the scores of what needs no model, as the first run has them that has any."""
     found = {}
     record = next((one for one in records if one.value("evaluation.dev.floors")), records[0])
-    for name, floor in (("constant", "constant"), ("lead-2", "lead2")):
+    for floor in FLOORS_SHOWN:
         cells = {head: _score(record, f"floors.{floor}.{key}") for head, key in SCORES.items()}
         cells["content"] = _score(record, f"content.floors.{floor}")
         if any(cell != ABSENT for cell in cells.values()):
-            found[f"({name})"] = cells
+            found[f"({FLOORS[floor]})"] = cells
     return found
 
 

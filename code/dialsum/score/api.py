@@ -470,6 +470,7 @@ def _take_all(
         for count in LEADS:
             floors[f"lead{count}"] = [lead(said, count) for said in turns]
         floors["longest"] = [max(said, key=len, default="") for said in turns]
+    without = [mend(text) for text in rows.predictions] if mended else []
     lacking = np.array([dialogue == "" for dialogue in rows.dialogues or [""] * len(rows)])
     for name, (tokenizer, tags) in scales.items():
         preparer = TextPreparer(load_tokeniser(tokenizer, tags=tags))
@@ -482,8 +483,7 @@ def _take_all(
             exchanged = _exchange_speakers(predictions, rows, preparer)
             found["exchanged"] = score(exchanged, columns)[..., 2]
         if mended:
-            without = preparer.prepare_all([mend(text) for text in rows.predictions])
-            found["mended"] = score(without, columns)[..., 2]
+            found["mended"] = score(preparer.prepare_all(without), columns)[..., 2]
         if name in constants:
             floors["constant"] = [constants[name]] * len(rows)
         for floor, texts in floors.items():
@@ -491,11 +491,7 @@ def _take_all(
             if floor in OF_DIALOGUES:
                 found[floor][lacking] = np.nan
         if len(columns) > 1:
-            each = [
-                score(own, [*columns[:place], *columns[place + 1 :]])[..., 2]
-                for place, own in enumerate(columns)
-            ]
-            found["human"] = np.mean(each, axis=0)
+            found["human"] = _score_among(columns, score)[..., 2]
         figures |= {(name, system): f1.astype(np.float32) for system, f1 in found.items()}
     references = list(zip(*rows.references, strict=True))
     if "asked" in constants:
@@ -507,13 +503,22 @@ def _take_all(
             if system in OF_DIALOGUES:
                 figures[name, system][lacking] = np.nan
         if len(references) > 1:
-            others_of = [
-                give(own, [*references[:place], *references[place + 1 :]])
-                for place, own in enumerate(references)
-            ]
-            figures[name, "human"] = np.mean(others_of, axis=0)
+            figures[name, "human"] = _score_among(references, give)
     # Last: between single rows' measures mecab's dictionary would leave the processor's cache.
     return figures | measure_rows(rows)
+
+
+def _score_among(
+    columns: Sequence[Any], score: Callable[..., NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """Return the mean over the references of each one's scores against the others."""
+    import numpy as np
+
+    each = [
+        score(own, [*columns[:place], *columns[place + 1 :]]) for place, own in enumerate(columns)
+    ]
+    found: NDArray[np.float64] = np.mean(each, axis=0)
+    return found
 
 
 def _exchange_speakers(
@@ -603,13 +608,12 @@ def _describe_beside(
 ) -> dict[str, Any]:
     """Return the block of one of BESIDE: the score with its interval, of floors and ceiling, and of
     each row."""
-    run = figures["run"]
-    ends = percentile_intervals(run[:, None])[0] if len(run) > 1 else None
+    run, ends = figures["run"], _interval(figures["run"])
     floors = {floor: _mean(figures[floor]) for floor in FLOORS_BESIDE if floor in figures}
     return {
         score: _mean(run),
         "signature": signature,
-        "confidence": {} if ends is None else {score: [round(float(x), DECIMALS) for x in ends]},
+        "confidence": {} if ends is None else {score: ends},
         **({"floors": floors} if floors else {}),
         **({"ceiling": {"human": _mean(figures["human"])}} if "human" in figures else {}),
         "per_row": {score: [round(value, DECIMALS) for value in run.tolist()]},
@@ -647,7 +651,7 @@ def _describe_slices(
     floor = None if constant is None else _mean_f1(constant)
     blocks = []
     for by, value, places in slice_rows(rows):
-        ends = percentile_intervals(means[places][:, None])[0] if len(places) > 1 else None
+        ends = _interval(means[places])
         blocks.append(
             {
                 "by": by,
@@ -655,11 +659,7 @@ def _describe_slices(
                 "rows": len(places),
                 "few": len(places) < FEW_ROWS,
                 "rouge_mean": _mean(means[places]),
-                **(
-                    {}
-                    if ends is None
-                    else {"confidence": [round(float(end), DECIMALS) for end in ends]}
-                ),
+                **({} if ends is None else {"confidence": ends}),
                 **({} if floor is None else {"constant": _mean(floor[places])}),
             }
         )
@@ -683,6 +683,13 @@ def _intervals(per_row: Mapping[str, NDArray[np.float64]]) -> dict[str, tuple[fl
 
     ends = percentile_intervals(np.stack([per_row[name] for name in SCORES], axis=1))
     return {name: (float(low), float(high)) for name, (low, high) in zip(SCORES, ends, strict=True)}
+
+
+def _interval(values: NDArray[Any]) -> list[float] | None:
+    """Return the interval of the rows' mean, as a record has it; None of a single row."""
+    if len(values) < 2:
+        return None
+    return [round(float(end), DECIMALS) for end in percentile_intervals(values[:, None])[0]]
 
 
 def _brief(f1: NDArray[Any]) -> dict[str, float]:

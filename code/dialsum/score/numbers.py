@@ -37,6 +37,9 @@ DAY_COUNTS = {
         start=1,
     )
 } | {"보름": 15}
+DAYS_COUNTED = re.compile(
+    rf"(?<![가-힣])(?:{'|'.join(word for word, value in DAY_COUNTS.items() if value > 1)})"
+)
 TOGETHER = {"혼자": 1, "둘이": 2, "셋이": 3, "넷이": 4}
 MONTHS = {"유월": 6, "시월": 10}
 SHORT_NATIVE = {"석": 3, "서": 3, "넉": 4, "너": 4}
@@ -160,9 +163,8 @@ def numbers_counted(text: str) -> dict[float, str]:
             found.setdefault(float(value), match.group())
     for match in SHORT_COUNTED.finditer(text):
         found.setdefault(float(SHORT_NATIVE[match[1]]), match.group())
-    for word, value in DAY_COUNTS.items():
-        if value > 1 and re.search(rf"(?<![가-힣]){word}", text):
-            found.setdefault(float(value), word)
+    for match in DAYS_COUNTED.finditer(text):
+        found.setdefault(float(DAY_COUNTS[match.group()]), match.group())
     return found
 
 

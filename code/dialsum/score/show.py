@@ -557,12 +557,12 @@ def write_page(
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    words = (format_ends, sum_up, say_difference, say_against_constant, say_stability)
-    tables = (say_form, list_scales, name_scale, score_titles, score_table)
-    explained = (explain_words, explain_real)
-    environment.globals |= {one.__name__: one for one in (*words, *tables, *explained)}
-    environment.globals |= {one.__name__: one for one in (beside_titles, beside_table)}
-    environment.globals |= {one.__name__: one for one in (find_differing, find_typical, draw_scale)}
+    called = (
+        *(format_ends, sum_up, say_difference, say_against_constant, say_stability, say_form),
+        *(list_scales, name_scale, score_titles, score_table, beside_titles, beside_table),
+        *(explain_words, explain_real, find_differing, find_typical, draw_scale),
+    )
+    environment.globals |= {one.__name__: one for one in called}
     environment.globals["WHAT_BESIDE"] = WHAT_BESIDE
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     texts = {

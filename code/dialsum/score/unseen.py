@@ -158,7 +158,7 @@ def measure_rows(rows: Rows) -> dict[tuple[str, str], NDArray[Any]]:
 
 def count_distinct(texts: Sequence[str]) -> int:
     """Return how many of the texts differ, blanks aside."""
-    return len({" ".join(text.split()) for text in texts})
+    return len(set(map(normalise, texts)))
 
 
 def find_shared(texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.object_]]:
@@ -166,7 +166,7 @@ def find_shared(texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.o
     empty ones; and of how many rows it is."""
     import numpy as np
 
-    bare = [" ".join(text.split()) for text in texts]
+    bare = [normalise(text) for text in texts]
     counts = Counter(bare)
     values = [100.0 * (counts[text] > 1) if text else NAN for text in bare]
     what = [f"{counts[text]} rows" if text and counts[text] > 1 else "" for text in bare]
