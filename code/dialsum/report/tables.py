@@ -290,7 +290,8 @@ def _say_stability(records: Sequence[Record]) -> list[str]:
     if not scores:
         return []
     wins = {f"#{int(at) + 1}": won for at, won in count_wins(scores).items()}
-    return [f"halves     {say_stability(wins)}"]
+    first, *rest = wrap(say_stability(wins), 89)
+    return [f"halves     {first}", *(f"           {line}" for line in rest)]
 
 
 def _verdicts(records: Sequence[Record], width: int | None) -> list[str]:
